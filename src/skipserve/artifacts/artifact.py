@@ -1,0 +1,86 @@
+"""Opening an artifact: the manifest is read, and every file must be what it says."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from skipserve.artifacts.manifest import (
+    MANIFEST,
+    MANIFEST_VERSION,
+    Format,
+    Manifest,
+    ModelFile,
+    Precision,
+)
+from skipserve.errors import ArtifactError, ConfigError
+from skipserve.files import sha256_of
+from skipserve.schema import parse
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """An artifact directory whose files have been checked against its manifest."""
+
+    directory: Path
+    manifest: Manifest
+
+    def file(self, format: Format, precision: Precision) -> ModelFile:
+        """The model file of one format and precision.
+
+        Raises:
+            ArtifactError: If the artifact has none, naming those it has.
+        """
+        for entry in self.manifest.files:
+            if (entry.format, entry.precision) == (format, precision):
+                return entry
+        have = ", ".join(f"{entry.format} {entry.precision}" for entry in self.manifest.files)
+        raise ArtifactError(
+            f"{self.directory} holds no {format} file in {precision}, only {have}; "
+            "add it to [export] in the model's TOML and build again"
+        )
+
+
+def open_artifact(directory: Path) -> Artifact:
+    """Read an artifact and check the hash of every file in it.
+
+    Raises:
+        ArtifactError: If the manifest is missing, foreign or of another version, or a file is
+            missing or differs from it.
+    """
+    source = directory / MANIFEST
+    if not source.is_file():
+        raise ArtifactError(
+            f"{directory} is not an artifact: {MANIFEST} is missing; "
+            "make one with `skipserve build`"
+        )
+    try:
+        values = json.loads(source.read_text())
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ArtifactError(f"{source} is not JSON: {error}; build the artifact again") from None
+    found = values.get("manifest_version") if isinstance(values, dict) else None
+    if found != MANIFEST_VERSION:
+        raise ArtifactError(
+            f"{source}: manifest_version is {found!r}, this skipserve reads {MANIFEST_VERSION}; "
+            "build the artifact again"
+        )
+    try:
+        manifest = parse(Manifest, values, str(source))
+    except ConfigError as error:
+        raise ArtifactError(f"{error}; build the artifact again") from None
+    for entry in manifest.files:
+        _check(directory, entry)
+    return Artifact(directory, manifest)
+
+
+def _check(directory: Path, entry: ModelFile) -> None:
+    file = directory / entry.path
+    if file.parent != directory or not file.is_file():
+        raise ArtifactError(f"{file}: named in the manifest but missing; build the artifact again")
+    found = sha256_of(file)
+    if found != entry.sha256:
+        raise ArtifactError(
+            f"{file} is not the file the manifest describes: its sha256 is {found[:12]}…, "
+            f"expected {entry.sha256[:12]}…; it was changed or damaged, build the artifact again"
+        )

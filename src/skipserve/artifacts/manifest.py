@@ -1,0 +1,108 @@
+"""The manifest: everything an artifact says about itself, as JSON beside its model files."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from skipserve.schema import Record
+
+MANIFEST = "manifest.json"
+MANIFEST_VERSION: Literal[1] = 1
+
+Format = Literal["onnx", "torchscript"]
+Precision = Literal["fp32", "fp16"]
+SUFFIXES: dict[Format, str] = {"onnx": "onnx", "torchscript": "pt"}
+
+
+class TensorSpec(Record):
+    """Name, dtype and shape of an input or output; ``-1`` stands for the batch."""
+
+    name: str
+    dtype: Literal["float32", "int64", "bool"]
+    shape: tuple[int, ...]
+
+
+class Parity(Record):
+    """How far a file's probabilities lie from those of the FP64 network.
+
+    Attributes:
+        tolerance: Largest absolute difference that would have been published.
+        largest_difference: Largest absolute difference that was seen.
+        rows: Rows compared: random ones, far ones and real ones.
+    """
+
+    tolerance: float
+    largest_difference: float
+    rows: int
+
+
+class ModelFile(Record):
+    """One model file of an artifact."""
+
+    path: str
+    format: Format
+    precision: Precision
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    size_bytes: int
+    parity: Parity
+
+
+class Example(Record):
+    """A row and its answer at full depth, to try a server with."""
+
+    inputs: tuple[Any, ...]
+    label: int
+    probabilities: tuple[float, ...]
+
+
+class Manifest(Record):
+    """What an artifact holds and where it came from.
+
+    Attributes:
+        name: The model's name; also its name on the server.
+        recipe: The recipe whose data it was trained and checked on.
+        network: Configuration of the network.
+        accuracy: Test accuracy of the checkpoint, a ratio.
+        checkpoint_sha256: Of the weights it was exported from.
+        opset: Of the ONNX files.
+        inputs: What the graph takes.
+        outputs: What the graph gives.
+        files: One entry per model file.
+        largest_activation: Largest absolute value seen inside the network on the parity rows;
+            FP16 ends at 65,504.
+        example: A row and its answer.
+        versions: Packages that made the files.
+    """
+
+    manifest_version: Literal[1] = MANIFEST_VERSION
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$", max_length=64)]
+    recipe: str
+    network: dict[str, Any]
+    accuracy: float
+    checkpoint_sha256: str
+    opset: int
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    files: tuple[ModelFile, ...]
+    largest_activation: float
+    example: Example
+    versions: dict[str, str]
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """Shape of one input row."""
+        return self.inputs[0].shape[1:]
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return self.outputs[0].shape[-1]
+
+    @property
+    def depth(self) -> int:
+        """Number of blocks."""
+        depth = self.network["depth"]
+        assert isinstance(depth, int)
+        return depth

@@ -1,0 +1,59 @@
+"""The exceptions skipserve raises on purpose.
+
+    SkipserveError
+    ├── ConfigError        a TOML file, a flag or a network configuration is wrong
+    ├── TrainingDiverged   the loss stopped being finite; nothing was saved
+    ├── CheckpointError    a checkpoint is missing, damaged or of another kind
+    ├── ArtifactError      an artifact is missing, damaged or foreign
+    │   └── ParityError    an exported file does not compute what the network computes
+    ├── InputError         what a client sent; carries a code and, if known, the row
+    └── LaunchError        the server cannot start here (port taken, Java too old, …)
+
+Every message says what was wrong, what was expected and what to do about it.
+"""
+
+from __future__ import annotations
+
+
+class SkipserveError(Exception):
+    """Root of everything raised on purpose; the command line prints it without a traceback."""
+
+
+class ConfigError(SkipserveError):
+    """A configuration value, key or flag is wrong."""
+
+
+class TrainingDiverged(SkipserveError):
+    """The training loss stopped being finite."""
+
+
+class CheckpointError(SkipserveError):
+    """A checkpoint is missing, damaged or of another kind."""
+
+
+class ArtifactError(SkipserveError):
+    """An artifact is missing, damaged or foreign."""
+
+
+class ParityError(ArtifactError):
+    """An exported file disagrees with the network it was exported from."""
+
+
+class LaunchError(SkipserveError):
+    """The server cannot be started on this machine as asked."""
+
+
+class InputError(SkipserveError):
+    """A request that cannot be answered.
+
+    Args:
+        code: A stable, machine-readable word such as ``"wrong_shape"``.
+        message: What was wrong, what was expected and what to do.
+        row: Index of the offending row in the request, if one row is to blame.
+    """
+
+    def __init__(self, code: str, message: str, row: int | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.row = row

@@ -1,0 +1,97 @@
+"""Archives: an artifact, the handler and its serving settings in the `.mar` TorchServe loads."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from skipserve.artifacts.artifact import open_artifact
+from skipserve.errors import ArtifactError, ConfigError
+from skipserve.schema import parse
+from skipserve.serving.config import ServingConfig
+
+MODEL_CONFIG = "model-config.yaml"
+
+
+def package(artifact: Path, handler: Path, serving: ServingConfig, model_store: Path) -> Path:
+    """Make ``model_store/NAME.mar`` with torch-model-archiver, replacing an older one as a whole.
+
+    Raises:
+        ArtifactError: If the artifact is damaged.
+        ConfigError: If the handler is not there.
+    """
+    manifest = open_artifact(artifact).manifest
+    if not handler.is_file():
+        raise ConfigError(f"handler {handler} does not exist; expected handlers/*.py")
+    model_store.mkdir(parents=True, exist_ok=True)
+    # The archiver works in $TMPDIR/NAME, so two at once need two of them; the archive is renamed
+    # into place, so the scratch directory stands beside it.
+    with tempfile.TemporaryDirectory(prefix=".package.", dir=model_store) as scratch:
+        config = Path(scratch) / MODEL_CONFIG
+        config.write_text(model_config(serving))
+        out = Path(scratch) / "out"
+        out.mkdir()
+        command = [
+            *(sys.executable, "-m", "model_archiver.model_packaging"),
+            *("--model-name", manifest.name, "--version", "1.0"),
+            *("--handler", str(handler.resolve()), "--config-file", str(config)),
+            *("--extra-files", str(artifact.resolve()), "--export-path", str(out)),
+        ]
+        done = subprocess.run(  # noqa: S603 - our own interpreter and paths
+            command, env={**os.environ, "TMPDIR": scratch}, capture_output=True, text=True
+        )
+        archive = out / f"{manifest.name}.mar"
+        if done.returncode or not archive.is_file():
+            raise ConfigError(f"torch-model-archiver failed: {done.stdout}{done.stderr}".strip())
+        return archive.rename(model_store / archive.name)
+
+
+def model_config(serving: ServingConfig) -> str:
+    """The archive's ``model-config.yaml``: TorchServe's keys, and ours under ``skipserve``."""
+    values: dict[str, Any] = {
+        "minWorkers": serving.workers,
+        "maxWorkers": serving.workers,
+        "batchSize": serving.batch_size,
+        "maxBatchDelay": serving.max_batch_delay_ms,
+        "jobQueueSize": serving.queue_size,
+        "responseTimeout": 60,
+        "startupTimeout": 300,
+        "skipserve": serving.model_dump(mode="json"),
+    }
+    text: str = yaml.safe_dump(values, sort_keys=False)
+    return text
+
+
+def unpack(archive: Path, store: Path, overrides: dict[str, Any]) -> tuple[Path, ServingConfig]:
+    """Unpack an archive into ``store`` for one server run, with settings overridden.
+
+    Returns:
+        The directory and the settings in force.
+
+    Raises:
+        ArtifactError: If it is no archive of ours, or its artifact is damaged.
+        ConfigError: If an override is out of range.
+    """
+    directory = store / archive.stem
+    try:
+        with zipfile.ZipFile(archive) as content:
+            content.extractall(directory)
+        values = yaml.safe_load((directory / MODEL_CONFIG).read_text())["skipserve"]
+    except (zipfile.BadZipFile, OSError, KeyError, TypeError, yaml.YAMLError) as error:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise ArtifactError(
+            f"{archive} is not an archive of skipserve or is damaged ({error!r}); "
+            "make it again with `skipserve build` or `skipserve package`"
+        ) from None
+    serving = parse(ServingConfig, {**values, **overrides}, f"{archive.name}: serving")
+    (directory / MODEL_CONFIG).write_text(model_config(serving))
+    open_artifact(directory)
+    return directory, serving

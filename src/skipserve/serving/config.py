@@ -1,0 +1,37 @@
+"""How a model is served: [serving] in its TOML, `skipserve:` in its archive's configuration."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from skipserve.schema import Record
+
+
+class ServingConfig(Record):
+    """Serving defaults of one model; the options of `skipserve serve` override them.
+
+    Attributes:
+        backend: ``onnxruntime`` or ``torchscript``.
+        precision: ``auto`` is FP16 on a GPU and FP32 on a CPU.
+        provider: ``auto`` takes a GPU where there is one.
+        threads: Cores used inside one operation; 0 takes all.
+        workers: Processes that each hold the model.
+        batch_size: Most requests in one batch; 1 turns batching off.
+        max_batch_delay_ms: How long TorchServe waits for a batch to fill. It waits this long
+            even for a lone client, whatever the load.
+        queue_size: Requests that may wait; one more is answered 503.
+        max_rows: Most rows in one request; more are answered 413.
+    """
+
+    backend: Literal["onnxruntime", "torchscript"] = "onnxruntime"
+    precision: Literal["auto", "fp32", "fp16"] = "auto"
+    provider: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: Annotated[int, Field(ge=0)] = 1
+    workers: Annotated[int, Field(ge=1, le=256)] = 1
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = 1
+    # TorchServe takes 0 for 100 ms, and only whole milliseconds.
+    max_batch_delay_ms: Annotated[int, Field(ge=1, le=10_000)] = 1
+    queue_size: Annotated[int, Field(ge=1)] = 1000
+    max_rows: Annotated[int, Field(ge=1)] = 1024

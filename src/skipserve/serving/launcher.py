@@ -1,0 +1,258 @@
+"""The launcher: unpack archives, start TorchServe, warm up, say ready, stop without leftovers."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
+
+import msgspec
+import psutil
+
+from skipserve.artifacts.artifact import open_artifact
+from skipserve.artifacts.manifest import Manifest
+from skipserve.errors import LaunchError
+from skipserve.serving.archive import unpack
+from skipserve.serving.metrics import forget_gauges_of
+from skipserve.serving.probes import Probes
+from skipserve.serving.torchserve import Instance
+
+STOP_S = 10.0
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where to listen.
+
+    Attributes:
+        host: Address of the inference and the metrics port.
+        port: Inference port; TorchServe's own metrics are two above it.
+        metrics_port: Port of ``/metrics``, ``/ready`` and ``/live``.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    metrics_port: int = 9464
+
+
+class Server:
+    """A running TorchServe with its models and probes; use as a context manager.
+
+    Args:
+        archives: The ``.mar`` files to serve.
+        address: Where to listen.
+        overrides: Serving settings that replace those in the archives.
+        ready_s: Seconds until all models must have answered.
+
+    Raises:
+        LaunchError: If a port is taken, Java is missing or too old, or a model does not answer.
+        ArtifactError: If an archive or the artifact in it is damaged.
+    """
+
+    def __init__(
+        self,
+        archives: Sequence[Path],
+        address: Address,
+        overrides: dict[str, Any] | None = None,
+        ready_s: float = 120.0,
+    ) -> None:
+        if not archives:
+            raise LaunchError("there is no archive to serve; make one with `skipserve build`")
+        self.address = address
+        ports = {
+            "SKIPSERVE_PORT": address.port,
+            "SKIPSERVE_METRICS_PORT": address.metrics_port,
+            "SKIPSERVE_PORT + 2": address.port + 2,
+        }
+        for setting, port in ports.items():
+            _require_free(address.host, port, setting)
+        self._instance = Instance(
+            Path(tempfile.mkdtemp(prefix="skipserve.")),
+            address.host,
+            address.port,
+            address.port + 2,
+            (_free_port(), _free_port()),
+        )
+        self._stack = contextlib.ExitStack()
+        self._stack.callback(shutil.rmtree, self._instance.directory, ignore_errors=True)
+        try:
+            self._start(archives, overrides or {}, ready_s)
+        except BaseException:
+            self._stack.close()
+            raise
+
+    def _start(self, archives: Sequence[Path], overrides: dict[str, Any], ready_s: float) -> None:
+        instance = self._instance
+        instance.write_configuration()
+        unpacked = [unpack(archive, instance.store, overrides)[0] for archive in archives]
+        self.manifests = [open_artifact(directory).manifest for directory in unpacked]
+        self.process = subprocess.Popen(  # noqa: S603 - our own command
+            instance.command(),
+            env=instance.environment(),
+            cwd=instance.directory,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+            preexec_fn=_die_with_parent,
+        )
+        self._stack.callback(_stop_group, self.process)
+        self.probes = Probes(
+            (self.address.host, self.address.metrics_port),
+            instance.metrics,
+            lambda: self.process.poll() is None,
+        )
+        self._stack.callback(self.probes.close)
+        deadline = time.monotonic() + ready_s
+        for manifest in self.manifests:
+            self._warm_up(manifest, deadline)
+        self.probes.ready.set()
+
+    def url(self, manifest: Manifest) -> str:
+        """Where a model answers."""
+        host = "127.0.0.1" if self.address.host in ("0.0.0.0", "::") else self.address.host  # noqa: S104
+        return f"http://{host}:{self.address.port}/predictions/{manifest.name}"
+
+    def wait(self, stop: threading.Event) -> None:
+        """Watch the server until ``stop`` is set.
+
+        Raises:
+            LaunchError: If TorchServe ends by itself.
+        """
+        workers: set[int] = set()
+        while not stop.wait(1.0):
+            if self.process.poll() is not None:
+                raise LaunchError(
+                    f"TorchServe ended by itself (status {self.process.returncode}): {self._tail()}"
+                )
+            alive = _children(self.process.pid)
+            for pid in workers - alive:
+                forget_gauges_of(pid, self._instance.metrics)
+            workers = alive
+
+    def close(self) -> None:
+        """Say not ready, stop every process, remove every file."""
+        if hasattr(self, "probes"):
+            self.probes.ready.clear()
+        self._stack.close()
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _warm_up(self, manifest: Manifest, deadline: float) -> None:
+        body = msgspec.json.encode({"inputs": [manifest.example.inputs]})
+        request = Request(  # noqa: S310 - our own http address
+            self.url(manifest), body, {"Content-Type": "application/json"}
+        )
+        problem = "no answer"
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                raise LaunchError(f"TorchServe did not start: {self._tail()}")
+            try:
+                with urlopen(request, timeout=10) as answer:  # noqa: S310
+                    label = msgspec.json.decode(answer.read())["outputs"][0]["label"]
+            except HTTPError as error:
+                problem = f"{error.code} {error.read()[:500].decode(errors='replace')}"
+            except (URLError, OSError) as error:
+                problem = str(error)
+            else:
+                if label != manifest.example.label:
+                    raise LaunchError(
+                        f"{manifest.name} answers its own example with class {label}, its "
+                        f"manifest says {manifest.example.label}; build the artifact again"
+                    )
+                return
+            time.sleep(0.1)
+        raise LaunchError(f"{manifest.name} did not become ready ({problem}): {self._tail()}")
+
+    def _tail(self, lines: int = 15) -> str:
+        try:
+            text = self._instance.log.read_text(errors="replace")
+        except OSError:
+            return "it left no log"
+        return "its log ends with\n" + "\n".join(text.splitlines()[-lines:])
+
+
+@contextlib.contextmanager
+def stop_on_signals() -> Iterator[threading.Event]:
+    """An event that SIGTERM and SIGINT set."""
+    stop = threading.Event()
+    signals = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, lambda *_: stop.set()) for number in signals]
+    try:
+        yield stop
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
+
+
+def _stop_group(process: subprocess.Popen[bytes]) -> None:
+    # Workers are children of the frontend and in its group; both get the signal.
+    group = _children(process.pid) | {process.pid}
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    gone, alive = psutil.wait_procs(_processes(group - {process.pid}), timeout=STOP_S)
+    try:
+        process.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        alive.append(psutil.Process(process.pid))
+    for rest in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            rest.kill()
+    process.wait()
+
+
+def _children(pid: int) -> set[int]:
+    try:
+        return {child.pid for child in psutil.Process(pid).children(recursive=True)}
+    except psutil.NoSuchProcess:
+        return set()
+
+
+def _processes(pids: set[int]) -> list[psutil.Process]:
+    found = []
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found.append(psutil.Process(pid))
+    return found
+
+
+def _die_with_parent() -> None:
+    # Linux: the frontend gets SIGTERM when the launcher is killed outright; its workers follow it.
+    pr_set_pdeathsig = 1
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+
+
+def _require_free(host: str, port: int, setting: str) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except (OSError, OverflowError) as error:
+            raise LaunchError(
+                f"cannot listen on {host}:{port} ({error}); end what listens there, "
+                f"or set {setting.split()[0]} to another port"
+            ) from None
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

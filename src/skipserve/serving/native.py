@@ -1,0 +1,132 @@
+"""The native protocol: ``POST /predictions/{model}`` with ``{"inputs": [[…], …]}``."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from skipserve.artifacts.manifest import Manifest
+from skipserve.errors import InputError
+from skipserve.runtime.engine import Prediction
+from skipserve.serving.messages import RawRequest, Reply, error_reply, status_of
+
+_ROW = re.compile(r"\$\.inputs\[(\d+)\]")
+
+
+class Risk(msgspec.Struct, forbid_unknown_fields=True):
+    """A risk ε that the thresholds were certified for."""
+
+    risk: float
+
+
+class Parameters(msgspec.Struct, forbid_unknown_fields=True):
+    """What a request may ask for beside its inputs."""
+
+    router: Literal["on", "off"] | Risk | None = None
+
+
+class NativeProtocol:
+    """Decodes and encodes the native JSON of one model.
+
+    Args:
+        manifest: Of the model.
+        max_rows: Most rows a request may hold.
+    """
+
+    def __init__(self, manifest: Manifest, max_rows: int) -> None:
+        self._manifest = manifest
+        self._max_rows = max_rows
+        row: Any = float
+        for length in reversed(manifest.row_shape):
+            row = Annotated[list[row], msgspec.Meta(min_length=length, max_length=length)]
+        request = msgspec.defstruct(
+            "Request",
+            [("inputs", list[row]), ("parameters", Parameters | None, None)],
+            forbid_unknown_fields=True,
+        )
+        self._decoder = msgspec.json.Decoder(request)
+        self._encoder = msgspec.json.Encoder()
+
+    def decode(self, request: RawRequest) -> NDArray[np.float64]:
+        """Read the rows [B, *inputs] of a request.
+
+        Raises:
+            InputError: Saying what was wrong, what was expected, and in which row.
+        """
+        body = _json_body(request)
+        try:
+            message: Any = self._decoder.decode(body)
+        except msgspec.ValidationError as error:
+            raise self._explain(str(error)) from None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise InputError("invalid_json", f"the body is not JSON: {error}") from None
+        if len(message.inputs) > self._max_rows:
+            raise InputError(
+                "too_many_rows",
+                f"inputs holds {len(message.inputs)} rows, at most {self._max_rows} are "
+                "answered at once; split the request",
+            )
+        if message.parameters is not None and message.parameters.router not in ("off", None):
+            raise InputError(
+                "no_router",
+                f"{self._manifest.name} has no router and always runs at full depth; "
+                'leave "router" out or send "off"',
+            )
+        return np.array(message.inputs, dtype=np.float64)
+
+    def encode(self, prediction: Prediction) -> Reply:
+        """Answer one request."""
+        outputs = [
+            {"label": label, "probabilities": probabilities, "depth_run": depth_run}
+            for label, probabilities, depth_run in zip(
+                prediction.labels.tolist(),
+                prediction.probabilities.tolist(),
+                prediction.depth_run.tolist(),
+                strict=True,
+            )
+        ]
+        return Reply(
+            self._encoder.encode(
+                {
+                    "outputs": outputs,
+                    "model": self._manifest.name,
+                    "depth": self._manifest.depth,
+                    "router": "off",
+                }
+            )
+        )
+
+    def refuse(self, error: InputError) -> Reply:
+        """Tell a client what was wrong."""
+        return error_reply(status_of(error), error.code, error.message, error.row)
+
+    def _explain(self, problem: str) -> InputError:
+        found = _ROW.search(problem)
+        row = int(found.group(1)) if found else None
+        if "unknown field" in problem:
+            expected = 'the fields are "inputs" and "parameters", which may hold "router"'
+            return InputError("unknown_field", f"{problem}; {expected}", row)
+        if "$.parameters" in problem:
+            expected = '"parameters" may hold "router": "on", "off" or {"risk": 0.01}'
+            return InputError("invalid_parameter", f"{problem}; {expected}", row)
+        shape = "×".join(map(str, self._manifest.row_shape))
+        expected = f'"inputs" must be a list of rows of {shape} numbers each'
+        code = "wrong_shape" if "length" in problem or "`array`" in problem else "wrong_type"
+        return InputError(code, f"{problem}; {expected}", row)
+
+
+def _json_body(request: RawRequest) -> bytes | bytearray:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if request.body is None or kind not in ("", "application/json"):
+        raise InputError(
+            "unsupported_media_type",
+            f"the content type is {kind or 'missing'}, expected application/json; "
+            "with curl add -H 'Content-Type: application/json'",
+        )
+    if not request.body:
+        raise InputError("empty", 'the body is empty, expected {"inputs": [[…], …]}')
+    return request.body

@@ -1,0 +1,65 @@
+"""The service's own port: ``/metrics`` for Prometheus, ``/ready`` and ``/live`` for probes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from skipserve.serving.metrics import exposition
+
+PLAIN = "text/plain; charset=utf-8"
+
+
+class Probes:
+    """Serves metrics and probes from a thread until closed.
+
+    Args:
+        address: Host and port to bind.
+        metrics: Directory the workers write to.
+        live: Whether the server process is there.
+
+    Attributes:
+        ready: Set once every model is warm, cleared while stopping.
+    """
+
+    def __init__(self, address: tuple[str, int], metrics: Path, live: Callable[[], bool]) -> None:
+        self.ready = threading.Event()
+        ready = self.ready
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                if self.path == "/metrics":
+                    body, kind = exposition(metrics)
+                    self._send(200, body, kind)
+                elif self.path == "/ready":
+                    self._probe(ready.is_set(), "ready", "not ready")
+                elif self.path == "/live":
+                    self._probe(live(), "live", "not live")
+                else:
+                    self._send(404, b"not found; try /metrics, /ready or /live\n", PLAIN)
+
+            def _probe(self, good: bool, yes: str, no: str) -> None:
+                self._send(200 if good else 503, f"{yes if good else no}\n".encode(), PLAIN)
+
+            def _send(self, status: int, body: bytes, kind: str) -> None:
+                self.send_response(status)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:
+                """One line per scrape would bury everything else."""
+
+        self._server = ThreadingHTTPServer(address, Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop answering and free the port."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()

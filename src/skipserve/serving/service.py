@@ -1,0 +1,123 @@
+"""One model behind any server: requests of a batch in, replies out, in the same order.
+
+    decode (one request at a time) → engine.run (all good rows at once) → encode
+
+A bad request gets its own error and leaves its neighbours alone.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skipserve.errors import InputError
+from skipserve.runtime.engine import Engine, Prediction
+from skipserve.serving.messages import RawRequest, Reply, error_reply
+from skipserve.serving.metrics import ModelMetrics
+from skipserve.serving.native import NativeProtocol
+from skipserve.serving.oip import OpenInference, speaks_oip
+from skipserve.serving.oip import Request as OipRequest
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    rows: NDArray[np.float32]
+    oip: OipRequest | None
+    decode_s: float
+
+
+class Service:
+    """Answers batches of requests for one model.
+
+    Args:
+        engine: The open model.
+        max_rows: Most rows in one request.
+    """
+
+    def __init__(self, engine: Engine, max_rows: int) -> None:
+        self._engine = engine
+        self._native = NativeProtocol(engine.manifest, max_rows)
+        self._oip = OpenInference(engine.manifest, max_rows)
+        self._metrics = ModelMetrics(engine)
+
+    def answer(self, requests: Sequence[RawRequest]) -> list[Reply]:
+        """Answer the requests of one batch; never raises for what a client sent."""
+        start = perf_counter()
+        decoded = [self._decode(request) for request in requests]
+        good = [item for item in decoded if isinstance(item, _Decoded)]
+        before = perf_counter()
+        prediction = self._run(good)
+        after = perf_counter()
+        replies = self._encode(decoded, prediction, after - before)
+        end = perf_counter()
+        self._metrics.batch(
+            sum(len(item.rows) for item in good), before - start, after - before, end - after
+        )
+        for reply in replies:
+            self._metrics.request(reply.status, end - start)
+        return replies
+
+    def _decode(self, request: RawRequest) -> _Decoded | Reply:
+        start = perf_counter()
+        protocol = self._oip if speaks_oip(request) else self._native
+        try:
+            rows: NDArray[Any]
+            oip = None
+            if isinstance(protocol, OpenInference):
+                oip, rows = protocol.decode(request)
+            else:
+                rows = protocol.decode(request)
+            return _Decoded(self._engine.check(rows), oip, perf_counter() - start)
+        except InputError as error:
+            return protocol.refuse(error)
+        except Exception:
+            logger.exception("a request could not be decoded")
+            return _internal_error()
+
+    def _run(self, good: Sequence[_Decoded]) -> Prediction | None:
+        if not good:
+            return None
+        rows = good[0].rows if len(good) == 1 else np.concatenate([item.rows for item in good])
+        try:
+            return self._engine.run(rows)
+        except Exception:
+            logger.exception("a batch of %d rows failed", len(rows))
+            return None
+
+    def _encode(
+        self,
+        decoded: Sequence[_Decoded | Reply],
+        prediction: Prediction | None,
+        inference_s: float,
+    ) -> list[Reply]:
+        replies, first = [], 0
+        for item in decoded:
+            if isinstance(item, Reply):
+                replies.append(item)
+                continue
+            if prediction is None:
+                replies.append(_internal_error())
+                continue
+            last = first + len(item.rows)
+            part = prediction.rows(first, last)
+            first = last
+            reply = (
+                self._native.encode(part) if item.oip is None else self._oip.encode(item.oip, part)
+            )
+            reply.headers["server-timing"] = (
+                f"decode;dur={item.decode_s * 1e3:.3f}, inference;dur={inference_s * 1e3:.3f}"
+            )
+            replies.append(reply)
+        return replies
+
+
+def _internal_error() -> Reply:
+    return error_reply(500, "internal", "the request failed inside the server; its log says why")

@@ -1,0 +1,151 @@
+"""TorchServe as we run it: its configuration, its command line, its environment.
+
+The values are measured; docs/decisions/0003-torchserve-configuration.md says what each one gains.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from skipserve.serving.java import find_java
+
+MAX_BODY_BYTES = 64 << 20
+
+LOG4J = """\
+<?xml version="1.0" encoding="UTF-8"?>
+<Configuration status="ERROR">
+  <Appenders>
+    <Console name="stderr" target="SYSTEM_ERR">
+      <PatternLayout pattern="%d{ISO8601} %p %c{1} %m%n"/>
+    </Console>
+    <RollingFile name="file" fileName="LOGS/torchserve.log" filePattern="LOGS/torchserve.%i.log">
+      <PatternLayout pattern="%d{ISO8601} %p %c{1} %m%n"/>
+      <Policies><SizeBasedTriggeringPolicy size="10 MB"/></Policies>
+      <DefaultRolloverStrategy max="3"/>
+    </RollingFile>
+  </Appenders>
+  <Loggers>
+    <Logger name="ACCESS_LOG" level="off"/>
+    <Logger name="TS_METRICS" level="off"/>
+    <Logger name="MODEL_METRICS" level="off"/>
+    <Logger name="TELEMETRY_METRICS" level="off"/>
+    <Logger name="org.pytorch.serve.job" level="error"/>
+    <Logger name="MODEL_LOG" level="info" additivity="false">
+      <AppenderRef ref="stderr" level="warn"/>
+      <AppenderRef ref="file"/>
+    </Logger>
+    <Root level="warn">
+      <AppenderRef ref="stderr" level="error"/>
+      <AppenderRef ref="file"/>
+    </Root>
+  </Loggers>
+</Configuration>
+"""
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One run of TorchServe, in a directory of its own.
+
+    Attributes:
+        directory: Holds everything this run writes; removed with it.
+        host: Address the inference port binds to.
+        port: Inference port.
+        torchserve_metrics_port: TorchServe's own metrics, always on loopback.
+        grpc_ports: Two free ports; TorchServe opens them and cannot be told not to.
+    """
+
+    directory: Path
+    host: str
+    port: int
+    torchserve_metrics_port: int
+    grpc_ports: tuple[int, int]
+
+    @property
+    def store(self) -> Path:
+        """Unpacked archives, one directory a model."""
+        return self.directory / "store"
+
+    @property
+    def metrics(self) -> Path:
+        """Where the workers write their metrics."""
+        return self.directory / "metrics"
+
+    @property
+    def log(self) -> Path:
+        """What TorchServe and the workers log."""
+        return self.directory / "logs" / "torchserve.log"
+
+    @property
+    def scratch(self) -> Path:
+        """The instance's own temporary directory: pid file, sockets, links to the models."""
+        return self.directory / "tmp"
+
+    def write_configuration(self) -> None:
+        """Make the directories and the two configuration files."""
+        for directory in (self.store, self.metrics, self.log.parent, self.scratch):
+            directory.mkdir(parents=True, exist_ok=True)
+        (self.directory / "config.properties").write_text(self._properties())
+        (self.directory / "log4j2.xml").write_text(LOG4J.replace("LOGS", str(self.log.parent)))
+
+    def command(self) -> list[str]:
+        """The frontend's command line, as ``torchserve --start --foreground`` would run it.
+
+        Without the Python process in between, which does not forward signals.
+        """
+        spec = importlib.util.find_spec("ts")
+        assert spec is not None and spec.origin is not None
+        package = Path(spec.origin).parent
+        return [
+            str(find_java()),
+            *("-Xmx512m", "-XX:+UseSerialGC", "-Dlog4j2.disable.jmx=true"),
+            f"-Dmodel_server_home={package.parent}",
+            f"-Djava.io.tmpdir={self.scratch}",
+            f"-Dlog4j.configurationFile=file://{self.directory / 'log4j2.xml'}",
+            *("-cp", f"{package / 'frontend' / '*'}", "org.pytorch.serve.ModelServer"),
+            *("--python", sys.executable),
+            *("-f", str(self.directory / "config.properties")),
+            *("-s", str(self.store), "-ncs", "--disable-token-auth"),
+        ]
+
+    def environment(self) -> dict[str, str]:
+        """The environment of the frontend and, through it, of the workers."""
+        return {
+            **os.environ,
+            "TMPDIR": str(self.scratch),
+            "TEMP": str(self.scratch),
+            "LOG_LOCATION": str(self.log.parent),
+            "METRICS_LOCATION": str(self.log.parent),
+            "PROMETHEUS_MULTIPROC_DIR": str(self.metrics),
+            "TS_DECODE_INPUT_REQUEST": "false",
+            # Thread pools of libraries we do not use; the backends get theirs explicitly.
+            "OMP_NUM_THREADS": "1",
+        }
+
+    def _properties(self) -> str:
+        values: dict[str, object] = {
+            "inference_address": f"http://{self.host}:{self.port}",
+            # A socket in our own directory: nothing on the network can register or delete models.
+            "management_address": f"unix:{self.scratch}/management.sock",
+            "metrics_address": f"http://127.0.0.1:{self.torchserve_metrics_port}",
+            "grpc_inference_address": "127.0.0.1",
+            "grpc_management_address": "127.0.0.1",
+            "grpc_inference_port": self.grpc_ports[0],
+            "grpc_management_port": self.grpc_ports[1],
+            "load_models": "all",
+            "disable_token_authorization": "true",
+            "allowed_urls": "file:///nowhere",
+            "decode_input_request": "false",
+            "disable_system_metrics": "true",
+            "metrics_mode": "prometheus",
+            "number_of_netty_threads": 1,
+            "netty_client_threads": 1,
+            "prefer_direct_buffer": "true",
+            "max_request_size": MAX_BODY_BYTES,
+            "max_response_size": MAX_BODY_BYTES,
+        }
+        return "".join(f"{key}={value}\n" for key, value in values.items())

@@ -1,0 +1,120 @@
+"""Checkpoints: a directory with the weights, what made them, and the curves of the run.
+
+checkpoint.safetensors   weights and input scaling (no pickle)
+config.json              network, recipe, training, accuracy
+epochs.csv               epoch,loss,accuracy
+gradients.csv            epoch,layer,grad_norm
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from skipserve.errors import CheckpointError, ConfigError
+from skipserve.files import replacing_directory, sha256_of
+from skipserve.networks import ResidualNetwork, build_network, parse_network
+from skipserve.schema import Record, parse
+from skipserve.training.config import TrainingConfig
+from skipserve.training.loop import Epoch
+
+WEIGHTS = "checkpoint.safetensors"
+
+
+class RunConfig(Record):
+    """What made a checkpoint; ``network`` is read by its own parser, which knows the families."""
+
+    recipe: str
+    network: dict[str, Any]
+    training: TrainingConfig
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained network and what made it.
+
+    Attributes:
+        network: In evaluation mode, on the CPU, FP32.
+        run: Recipe, configuration and test accuracy of the run.
+        sha256: Of the weights file, in hex.
+    """
+
+    network: ResidualNetwork
+    run: RunConfig
+    sha256: str
+
+
+def save_checkpoint(
+    directory: Path,
+    network: ResidualNetwork,
+    recipe: str,
+    training: TrainingConfig,
+    history: Sequence[Epoch],
+) -> None:
+    """Write a checkpoint directory, replacing an older one as a whole."""
+    run = RunConfig(
+        recipe=recipe,
+        network=network.config.model_dump(mode="json"),
+        training=training,
+        accuracy=history[-1].accuracy,
+    )
+    with replacing_directory(directory) as fresh:
+        save_file(network.state_dict(), fresh / WEIGHTS)
+        (fresh / "config.json").write_text(run.model_dump_json(indent=2) + "\n")
+        _write_csv(
+            fresh / "epochs.csv",
+            ("epoch", "loss", "accuracy"),
+            ((e.epoch, f"{e.loss:.6g}", f"{e.accuracy:.6g}") for e in history),
+        )
+        _write_csv(
+            fresh / "gradients.csv",
+            ("epoch", "layer", "grad_norm"),
+            (
+                (e.epoch, layer, f"{norm:.6g}")
+                for e in history
+                for layer, norm in e.gradients.items()
+            ),
+        )
+
+
+def load_checkpoint(directory: Path) -> Checkpoint:
+    """Read a checkpoint directory.
+
+    Raises:
+        CheckpointError: If files are missing, damaged, or do not belong together.
+    """
+    weights, config = directory / WEIGHTS, directory / "config.json"
+    for file in (weights, config):
+        if not file.is_file():
+            raise CheckpointError(
+                f"{directory} is not a checkpoint: {file.name} is missing; "
+                "make one with `skipserve train`"
+            )
+    try:
+        run = parse(RunConfig, json.loads(config.read_text()), str(config))
+        network = build_network(parse_network(run.network, f"{config}: network"))
+        network.load_state_dict(load_file(weights))
+    except (ConfigError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{config} cannot be read: {error}") from None
+    except SafetensorError as error:
+        raise CheckpointError(f"{weights} is damaged: {error}; train again") from None
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{weights} does not hold the network that {config.name} describes: {error}"
+        ) from None
+    return Checkpoint(network.eval(), run, sha256_of(weights))
+
+
+def _write_csv(file: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    with file.open("w", newline="") as out:
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)

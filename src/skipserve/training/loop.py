@@ -1,0 +1,126 @@
+"""The training loop: epochs of clipped gradient steps, watched layer by layer."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from skipserve.errors import TrainingDiverged
+from skipserve.networks import NetworkConfig, ResidualNetwork, build_network
+from skipserve.training.config import TrainingConfig
+from skipserve.training.gradients import GradientNorms
+from skipserve.training.recipes import Recipe, Samples
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch left behind.
+
+    Attributes:
+        epoch: Counted from 1.
+        loss: Mean training loss over the epoch's rows.
+        accuracy: Share of the test split answered right after the epoch.
+        gradients: Mean L2 norm over the epoch's steps of each layer's weight gradient, taken
+            before clipping; in the order of the network.
+    """
+
+    epoch: int
+    loss: float
+    accuracy: float
+    gradients: dict[str, float]
+
+
+def fit(
+    config: NetworkConfig,
+    recipe: Recipe,
+    training: TrainingConfig,
+    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+) -> tuple[ResidualNetwork, list[Epoch]]:
+    """Train a network from scratch; the same arguments give the same weights on one machine.
+
+    Raises:
+        TrainingDiverged: When the loss of a step is not finite, naming the epoch.
+    """
+    torch.set_num_threads(training.threads or os.cpu_count() or 1)
+    torch.manual_seed(training.seed)
+    train, test = recipe.draw("train"), recipe.draw("test")
+    network = build_network(config)
+    network.scaling.fit(train.inputs)
+    steps = math.ceil(len(train) / training.batch_size)
+    optimizer = _optimizer(network, training)
+    schedule = _schedule(optimizer, training, steps)
+    history = []
+    for number in range(1, training.epochs + 1):
+        network.train()
+        gradients, total = GradientNorms(network), 0.0
+        for inputs, labels in _batches(train, training.batch_size):
+            loss = nn.functional.cross_entropy(network(inputs), labels)
+            if not loss.isfinite():
+                raise TrainingDiverged(_advice(number, loss.item(), training))
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            gradients.add()
+            if training.clip_norm:
+                nn.utils.clip_grad_norm_(network.parameters(), training.clip_norm)
+            optimizer.step()
+            schedule.step()
+            total += loss.item() * len(labels)
+        epoch = Epoch(number, total / len(train), accuracy(network, test), gradients.means())
+        history.append(epoch)
+        on_epoch(epoch)
+    return network.eval(), history
+
+
+@torch.no_grad()
+def accuracy(network: ResidualNetwork, samples: Samples, batch_size: int = 1024) -> float:
+    """Share of ``samples`` whose label is the arg max of the network's full-depth logits."""
+    network.eval()
+    right = 0
+    for rows in torch.split(torch.arange(len(samples)), batch_size):
+        right += int((network(samples.inputs[rows]).argmax(1) == samples.labels[rows]).sum())
+    return right / len(samples)
+
+
+def _batches(samples: Samples, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    for rows in torch.split(torch.randperm(len(samples)), size):
+        yield samples.inputs[rows], samples.labels[rows]
+
+
+def _optimizer(network: nn.Module, training: TrainingConfig) -> torch.optim.Optimizer:
+    if training.optimizer == "adamw":
+        return torch.optim.AdamW(
+            network.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
+        )
+    return torch.optim.SGD(
+        network.parameters(),
+        lr=training.learning_rate,
+        momentum=training.momentum,
+        weight_decay=training.weight_decay,
+    )
+
+
+def _schedule(
+    optimizer: torch.optim.Optimizer, training: TrainingConfig, steps: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    if training.schedule == "one_cycle":
+        return torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, max_lr=training.learning_rate, total_steps=training.epochs * steps
+        )
+    return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+
+
+def _advice(epoch: int, loss: float, training: TrainingConfig) -> str:
+    clip = (
+        "set clip_norm = 1.0"
+        if not training.clip_norm
+        else f"lower clip_norm = {training.clip_norm:g}"
+    )
+    return (
+        f"training diverged in epoch {epoch}: the loss is {loss}, expected a finite number; "
+        f"{clip} or lower learning_rate = {training.learning_rate:g}. No checkpoint was saved."
+    )
