@@ -40,7 +40,9 @@ def find_java() -> Path:
 def _require(java: Path, source: str) -> None:
     found = _major_version(java)
     if found is None:
-        raise LaunchError(f"{source} holds no working bin/java; correct it, or unset it to use ours")
+        raise LaunchError(
+            f"{source} holds no working bin/java; correct it, or unset it to use ours"
+        )
     if found < OLDEST:
         raise LaunchError(
             f"{source} is Java {found}, TorchServe needs {OLDEST} or newer; "

@@ -56,6 +56,7 @@ class Server:
         address: Where to listen.
         overrides: Serving settings that replace those in the archives.
         ready_s: Seconds until all models must have answered.
+        stop: Gives up starting when set.
 
     Raises:
         LaunchError: If a port is taken, Java is missing or too old, or a model does not answer.
@@ -68,6 +69,7 @@ class Server:
         address: Address,
         overrides: dict[str, Any] | None = None,
         ready_s: float = 120.0,
+        stop: threading.Event | None = None,
     ) -> None:
         if not archives:
             raise LaunchError("there is no archive to serve; make one with `skipserve build`")
@@ -86,6 +88,7 @@ class Server:
             address.port + 2,
             (_free_port(), _free_port()),
         )
+        self._stop = stop or threading.Event()
         self._stack = contextlib.ExitStack()
         self._stack.callback(shutil.rmtree, self._instance.directory, ignore_errors=True)
         try:
@@ -124,6 +127,12 @@ class Server:
         """Where a model answers."""
         host = "127.0.0.1" if self.address.host in ("0.0.0.0", "::") else self.address.host  # noqa: S104
         return f"http://{host}:{self.address.port}/predictions/{manifest.name}"
+
+    def curl(self) -> str:
+        """A command that works, with the first model's example."""
+        manifest = self.manifests[0]
+        inputs = msgspec.json.encode({"inputs": [manifest.example.inputs]}).decode()
+        return f"curl -H 'Content-Type: application/json' -d '{inputs}' {self.url(manifest)}"
 
     def wait(self, stop: threading.Event) -> None:
         """Watch the server until ``stop`` is set.
@@ -177,7 +186,8 @@ class Server:
                         f"manifest says {manifest.example.label}; build the artifact again"
                     )
                 return
-            time.sleep(0.1)
+            if self._stop.wait(0.1):
+                raise LaunchError("stopped before every model was ready")
         raise LaunchError(f"{manifest.name} did not become ready ({problem}): {self._tail()}")
 
     def _tail(self, lines: int = 15) -> str:
@@ -206,7 +216,7 @@ def _stop_group(process: subprocess.Popen[bytes]) -> None:
     group = _children(process.pid) | {process.pid}
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
-    gone, alive = psutil.wait_procs(_processes(group - {process.pid}), timeout=STOP_S)
+    _gone, alive = psutil.wait_procs(_processes(group - {process.pid}), timeout=STOP_S)
     try:
         process.wait(STOP_S)
     except subprocess.TimeoutExpired:

@@ -1,0 +1,167 @@
+"""From build file to archive: train → export → package, redoing only what its inputs changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from skipserve.artifacts.export import export_artifact
+from skipserve.artifacts.manifest import MANIFEST
+from skipserve.buildfile import BuildFile
+from skipserve.errors import ConfigError
+from skipserve.files import sha256_of
+from skipserve.plots import plot_runs
+from skipserve.runtime.backends import open_backend
+from skipserve.serving.archive import package
+from skipserve.training.checkpoint import WEIGHTS, load_checkpoint, save_checkpoint
+from skipserve.training.loop import Epoch, fit
+
+PARITY_ROWS = 256
+SOURCES = Path(__file__).parent
+
+OnEpoch = Callable[[Epoch], None]
+
+
+def train(build: BuildFile, directory: Path, on_epoch: OnEpoch) -> None:
+    """Train the network of a build file into a checkpoint directory.
+
+    Raises:
+        TrainingDiverged: When the loss is no longer finite; the directory is left as it was.
+    """
+    network, history = fit(build.network, build.recipe, build.training, on_epoch)
+    save_checkpoint(directory, network, build.recipe.name, build.training, history)
+    plot_runs([directory], directory / "training.png")
+
+
+def export(build: BuildFile) -> None:
+    """Export the checkpoint of a build file to its artifact directory.
+
+    Raises:
+        CheckpointError: If there is none, or it is of another recipe.
+        ParityError: If a file disagrees with the network.
+    """
+    checkpoint = load_checkpoint(build.checkpoint)
+    if checkpoint.run.recipe != build.recipe.name:
+        raise ConfigError(
+            f"{build.checkpoint} was trained with recipe {checkpoint.run.recipe!r}, "
+            f"{build.path} says {build.recipe.name!r}; run `skipserve build {build.path}`"
+        )
+    export_artifact(
+        build.name,
+        checkpoint,
+        build.recipe.draw("test").inputs[:PARITY_ROWS],
+        build.export.formats,
+        build.export.precisions,
+        build.artifact,
+        lambda file: open_backend(file, ("probabilities",)).run,
+    )
+
+
+def make_archive(build: BuildFile) -> Path:
+    """Package the artifact of a build file into the model store."""
+    return package(build.artifact, build.handler, build.serving, build.archive.parent)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a build.
+
+    Attributes:
+        name: What is said while it runs.
+        inputs: Everything the outcome depends on, asked for when its turn comes.
+        outputs: The files that must be as the step left them.
+        run: Does it.
+    """
+
+    name: str
+    inputs: Callable[[], Any]
+    outputs: tuple[Path, ...]
+    run: Callable[[], object]
+
+
+def steps(build: BuildFile, on_epoch: OnEpoch) -> list[Step]:
+    """The steps of a build file, in order."""
+    weights, manifest = build.checkpoint / WEIGHTS, build.artifact / MANIFEST
+    return [
+        Step(
+            "train",
+            lambda: (
+                build.recipe.name,
+                build.network.model_dump(mode="json"),
+                build.training.model_dump(mode="json"),
+                _sources("networks", "training"),
+                version("torch"),
+            ),
+            (weights, build.checkpoint / "config.json"),
+            lambda: train(build, build.checkpoint, on_epoch),
+        ),
+        Step(
+            "export",
+            lambda: (
+                build.name,
+                sha256_of(weights),
+                build.export.model_dump(mode="json"),
+                _sources("networks", "artifacts"),
+                [version(package) for package in ("torch", "onnx", "onnxruntime")],
+            ),
+            (manifest,),
+            lambda: export(build),
+        ),
+        Step(
+            "package",
+            lambda: (
+                sha256_of(manifest),
+                sha256_of(build.handler) if build.handler.is_file() else None,
+                build.serving.model_dump(mode="json"),
+                _sources("serving"),
+            ),
+            (build.archive,),
+            lambda: make_archive(build),
+        ),
+    ]
+
+
+def run_steps(build: BuildFile, on_epoch: OnEpoch, say: Callable[[str], None]) -> None:
+    """Run every step whose inputs or outputs are not what the last build left.
+
+    Content decides, not time stamps: ``.build/NAME.json`` keeps the hash of each step's inputs
+    and of its outputs.
+    """
+    record_file = build.root / ".build" / f"{build.name}.json"
+    record = _read_record(record_file)
+    for step in steps(build, on_epoch):
+        inputs = _fingerprint(step.inputs())
+        if record.get(step.name) == {"inputs": inputs, "outputs": _hashes(step.outputs)}:
+            say(f"{build.name}: {step.name} is up to date")
+            continue
+        say(f"{build.name}: {step.name} …")
+        step.run()
+        record[step.name] = {"inputs": inputs, "outputs": _hashes(step.outputs)}
+        record_file.parent.mkdir(exist_ok=True)
+        record_file.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def _read_record(file: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(file.read_text())
+    except (OSError, ValueError):  # no build yet, or a record nobody can use: build
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _fingerprint(inputs: Any) -> str:
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+
+
+def _hashes(files: tuple[Path, ...]) -> list[str | None]:
+    return [sha256_of(file) if file.is_file() else None for file in files]
+
+
+def _sources(*packages: str) -> list[str]:
+    files = (file for package in packages for file in sorted((SOURCES / package).glob("*.py")))
+    return [sha256_of(file) for file in files]

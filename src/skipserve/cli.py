@@ -1,0 +1,202 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from skipserve.errors import ConfigError, SkipserveError
+
+if TYPE_CHECKING:
+    from skipserve.training.loop import Epoch
+
+app = typer.Typer(
+    help="Serve a residual network only as deep as each input needs.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+console = Console(stderr=True, highlight=False)
+
+BuildPath = Annotated[Path, typer.Argument(help="A build file, export/NAME.toml.")]
+BuildPaths = Annotated[list[Path], typer.Argument(help="Build files, export/NAME.toml.")]
+
+
+@app.command()
+def build(paths: BuildPaths) -> None:
+    """Train, export and package models, redoing only what changed."""
+    from skipserve.build import run_steps
+    from skipserve.buildfile import read_build_file
+
+    for build_file in [read_build_file(path) for path in paths]:
+        with _progress(build_file.training.epochs) as on_epoch:
+            run_steps(build_file, on_epoch, console.print)
+
+
+@app.command()
+def train(
+    path: BuildPath,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training data.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Rows per step.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Step size.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of weights and order.")] = None,
+    no_clip: Annotated[
+        bool, typer.Option("--no-clip", help="The seed's recipe as written, which diverges.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Default: checkpoints/NAME.")] = None,
+) -> None:
+    """Train a network; leaves the checkpoint, its curves and their figure."""
+    from skipserve.build import train as train_checkpoint
+    from skipserve.buildfile import read_build_file
+
+    asked = {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "seed": seed,
+        "clip_norm": 0.0 if no_clip else None,
+    }
+    overrides = {key: value for key, value in asked.items() if value is not None}
+    build_file = read_build_file(path, overrides)
+    directory = out or build_file.checkpoint
+    with _progress(build_file.training.epochs) as on_epoch:
+        train_checkpoint(build_file, directory, on_epoch)
+    typer.echo(directory)
+
+
+@app.command()
+def export(path: BuildPath) -> None:
+    """Export a trained checkpoint to a checked artifact."""
+    from skipserve.build import export as export_checkpoint
+    from skipserve.buildfile import read_build_file
+
+    build_file = read_build_file(path)
+    export_checkpoint(build_file)
+    typer.echo(build_file.artifact)
+
+
+@app.command()
+def package(path: BuildPath) -> None:
+    """Package an artifact into model_store/NAME.mar."""
+    from skipserve.build import make_archive
+    from skipserve.buildfile import read_build_file
+
+    typer.echo(make_archive(read_build_file(path)))
+
+
+@app.command()
+def plot(
+    runs: Annotated[list[Path], typer.Argument(help="Checkpoint directories.")],
+    out: Annotated[Path, typer.Option(help="The picture, .png or .svg.")] = Path("training.png"),
+) -> None:
+    """Draw gradient norms by layer and losses of several runs."""
+    from skipserve.plots import plot_runs
+
+    plot_runs(runs, out)
+    typer.echo(out)
+
+
+@app.command()
+def serve(
+    models: Annotated[
+        list[str] | None, typer.Argument(help="Names in the model store; all by default.")
+    ] = None,
+    model_store: Annotated[Path, typer.Option(help="Folder of .mar files.")] = Path("model_store"),
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(envvar="SKIPSERVE_PORT", min=1, max=65533)] = 8080,
+    metrics_port: Annotated[
+        int, typer.Option(envvar="SKIPSERVE_METRICS_PORT", min=1, max=65535)
+    ] = 9464,
+    backend: Annotated[str | None, typer.Option(help="onnxruntime or torchscript.")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, fp32 or fp16.")] = None,
+    provider: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Cores per operation; 0 is all.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes per model.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Most requests in a batch.")] = None,
+    max_batch_delay_ms: Annotated[
+        int | None, typer.Option(help="Wait for a batch to fill; a lone client waits it too.")
+    ] = None,
+) -> None:
+    """Serve archives over HTTP until SIGTERM or Ctrl-C; options override each model's TOML."""
+    from skipserve.serving.launcher import Address, Server, stop_on_signals
+
+    asked: dict[str, Any] = {
+        "backend": backend,
+        "precision": precision,
+        "provider": provider,
+        "threads": threads,
+        "workers": workers,
+        "batch_size": batch_size,
+        "max_batch_delay_ms": max_batch_delay_ms,
+    }
+    overrides = {key: value for key, value in asked.items() if value is not None}
+    address = Address(host, port, metrics_port)
+    with (
+        stop_on_signals() as stop,
+        Server(_archives(model_store, models or []), address, overrides, stop=stop) as server,
+    ):
+        for manifest in server.manifests:
+            console.print(f"serving {manifest.name} at {server.url(manifest)}")
+        console.print(f"metrics at http://{host}:{metrics_port}/metrics; try:\n")
+        console.print(server.curl(), soft_wrap=True)
+        console.print("\nready; Ctrl-C stops")
+        server.wait(stop)
+
+
+def _archives(model_store: Path, names: list[str]) -> list[Path]:
+    found = {file.stem: file for file in sorted(model_store.glob("*.mar"))}
+    if not found:
+        raise ConfigError(f"{model_store} holds no .mar; make one with `skipserve build`")
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise ConfigError(
+            f"{model_store} holds no {missing[0]}.mar, only {', '.join(found)}; "
+            f"make it with `skipserve build export/{missing[0]}.toml`"
+        )
+    return [found[name] for name in names] if names else list(found.values())
+
+
+@contextmanager
+def _progress(epochs: int) -> Iterator[Callable[[Epoch], None]]:
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("epoch {task.completed}/{task.total}"),
+        BarColumn(),
+        TextColumn("{task.description}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=epochs, visible=False)
+
+        def on_epoch(epoch: Epoch) -> None:
+            progress.update(
+                task,
+                completed=epoch.epoch,
+                visible=True,
+                description=f"loss {epoch.loss:.4f}, test accuracy {epoch.accuracy:.1%}",
+            )
+
+        yield on_epoch
+
+
+def main() -> None:
+    """Run the command line; expected errors are one line and exit status 2."""
+    # Rich measures the terminal; a pipe gets whole lines.
+    os.environ.setdefault("COLUMNS", "100") if not sys.stderr.isatty() else None
+    try:
+        app()
+    except SkipserveError as error:
+        console.print(f"error: {error}", markup=False, soft_wrap=True)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()
