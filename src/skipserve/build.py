@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from skipserve.artifacts.export import export_artifact
-from skipserve.artifacts.manifest import MANIFEST
+from skipserve.artifacts.manifest import MANIFEST, model_file_name
 from skipserve.buildfile import BuildFile
 from skipserve.errors import ConfigError
 from skipserve.files import sha256_of
@@ -109,7 +110,7 @@ def steps(build: BuildFile, on_epoch: OnEpoch) -> list[Step]:
                 _sources("networks", "artifacts"),
                 [version(package) for package in ("torch", "onnx", "onnxruntime")],
             ),
-            (manifest,),
+            (manifest, *_model_files(build)),
             lambda: export(build),
         ),
         Step(
@@ -144,6 +145,11 @@ def run_steps(build: BuildFile, on_epoch: OnEpoch, say: Callable[[str], None]) -
         record[step.name] = {"inputs": inputs, "outputs": _hashes(step.outputs)}
         record_file.parent.mkdir(exist_ok=True)
         record_file.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def _model_files(build: BuildFile) -> list[Path]:
+    kinds = itertools.product(build.export.formats, build.export.precisions)
+    return [build.artifact / model_file_name(format, precision) for format, precision in kinds]
 
 
 def _read_record(file: Path) -> dict[str, Any]:

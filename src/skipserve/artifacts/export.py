@@ -11,13 +11,13 @@ import torch
 from skipserve.artifacts.formats import OPSET, write_model
 from skipserve.artifacts.manifest import (
     MANIFEST,
-    SUFFIXES,
     Example,
     Format,
     Manifest,
     ModelFile,
     Precision,
     TensorSpec,
+    model_file_name,
 )
 from skipserve.artifacts.parity import Reference, Run, check_parity
 from skipserve.files import replacing_directory, sha256_of
@@ -55,7 +55,7 @@ def export_artifact(
         files = []
         for format in formats:
             for precision in precisions:
-                path = fresh / f"model.{precision}.{SUFFIXES[format]}"
+                path = fresh / model_file_name(format, precision)
                 write_model(network, format, precision, path)
                 parity = check_parity(open_file(path), reference, precision, path.name)
                 files.append(

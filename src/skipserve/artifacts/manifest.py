@@ -16,6 +16,11 @@ Precision = Literal["fp32", "fp16"]
 SUFFIXES: dict[Format, str] = {"onnx": "onnx", "torchscript": "pt"}
 
 
+def model_file_name(format: Format, precision: Precision) -> str:
+    """Name of a model file in its artifact, such as ``model.fp32.onnx``."""
+    return f"model.{precision}.{SUFFIXES[format]}"
+
+
 class TensorSpec(Record):
     """Name, dtype and shape of an input or output; ``-1`` stands for the batch."""
 

@@ -6,6 +6,8 @@ of them wrote. Counts outlive the worker that made them.
 
 from __future__ import annotations
 
+import collections
+from collections.abc import Iterable
 from pathlib import Path
 
 from prometheus_client import (
@@ -74,12 +76,14 @@ class ModelMetrics:
         INFO.labels(model, engine.backend, engine.provider, engine.precision, artifact).set(1)
         FALLBACK.labels(model).set(int(engine.fell_back))
 
-    def request(self, status: int, duration_s: float) -> None:
-        """Count one answered request."""
-        if status not in self._requests:
-            self._requests[status] = REQUESTS.labels(self._model, str(status))
-        self._requests[status].inc()
-        self._latency.observe(duration_s)
+    def requests(self, statuses: Iterable[int], duration_s: float) -> None:
+        """Count the answered requests of one batch, all of which took as long as it did."""
+        for status, count in collections.Counter(statuses).items():
+            if status not in self._requests:
+                self._requests[status] = REQUESTS.labels(self._model, str(status))
+            self._requests[status].inc(count)
+            for _ in range(count):
+                self._latency.observe(duration_s)
 
     def batch(self, rows: int, decode_s: float, inference_s: float, encode_s: float) -> None:
         """Observe one batch; phases in seconds."""

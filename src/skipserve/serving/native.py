@@ -64,6 +64,8 @@ class NativeProtocol:
             raise self._explain(str(error)) from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InputError("invalid_json", f"the body is not JSON: {error}") from None
+        if not message.inputs:
+            raise InputError("empty", "inputs holds no row; send at least one")
         if len(message.inputs) > self._max_rows:
             raise InputError(
                 "too_many_rows",
@@ -115,7 +117,8 @@ class NativeProtocol:
             return InputError("invalid_parameter", f"{problem}; {expected}", row)
         shape = "×".join(map(str, self._manifest.row_shape))
         expected = f'"inputs" must be a list of rows of {shape} numbers each'
-        code = "wrong_shape" if "length" in problem or "`array`" in problem else "wrong_type"
+        shaped = "length" in problem or ("`array`" in problem and "$" in problem)
+        code = "wrong_shape" if shaped else "wrong_type"
         return InputError(code, f"{problem}; {expected}", row)
 
 

@@ -61,8 +61,7 @@ class Service:
         self._metrics.batch(
             sum(len(item.rows) for item in good), before - start, after - before, end - after
         )
-        for reply in replies:
-            self._metrics.request(reply.status, end - start)
+        self._metrics.requests((reply.status for reply in replies), end - start)
         return replies
 
     def _decode(self, request: RawRequest) -> _Decoded | Reply:

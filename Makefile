@@ -1,0 +1,37 @@
+PYTHON ?= python3
+MODELS = moons_plain moons_residual moons_gated
+BIN = .venv/bin
+
+.PHONY: serve test bench figures clean
+
+serve: .venv/serve  ## build what is missing, then serve on 127.0.0.1:8080
+	$(BIN)/skipserve build $(MODELS:%=export/%.toml)
+	exec $(BIN)/skipserve serve $(MODELS)
+
+test: .venv/dev  ## style, types and tests, with coverage
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest --cov --cov-report=term
+
+bench: .venv/dev  ## the measured figures of the README and docs/
+	$(BIN)/python benchmarks/overhead.py
+
+figures: .venv/serve  ## the figure of the experiment
+	$(BIN)/skipserve build export/moons_plain.toml export/moons_residual.toml
+	$(BIN)/skipserve plot checkpoints/moons_plain checkpoints/moons_residual --out docs/gradients.png
+
+clean:  ## forget everything that was built
+	rm -rf .venv .build checkpoints artifacts model_store/*.mar
+
+.venv/python:
+	$(PYTHON) -m venv .venv
+	touch $@
+
+.venv/serve: .venv/python pyproject.toml
+	$(BIN)/pip install --quiet --editable '.[train]'
+	touch $@
+
+.venv/dev: .venv/serve
+	$(BIN)/pip install --quiet --editable '.[train,loadtest,dev]'
+	touch $@

@@ -1,0 +1,152 @@
+"""Build files and the build line: clear errors, and nothing is done twice."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from skipserve.artifacts import export as exporting
+from skipserve.artifacts.artifact import open_artifact
+from skipserve.build import run_steps
+from skipserve.buildfile import read_build_file
+from skipserve.errors import ConfigError, ParityError
+
+ROOT = Path(__file__).parent.parent
+SMALL = """
+name = "small"
+recipe = "two_moons"
+[network]
+depth = 3
+width = 8
+[training]
+epochs = 1
+[export]
+formats = ["onnx"]
+precisions = ["fp32"]
+"""
+
+
+@pytest.fixture
+def project(tmp_path):
+    (tmp_path / "export").mkdir()
+    shutil.copytree(ROOT / "handlers", tmp_path / "handlers")
+    (tmp_path / "export" / "small.toml").write_text(SMALL)
+    return tmp_path
+
+
+def build(project) -> list[str]:
+    said: list[str] = []
+    run_steps(read_build_file(project / "export" / "small.toml"), lambda epoch: None, said.append)
+    return [line.split()[1] for line in said if line.endswith("…")]
+
+
+def change(project, old, new):
+    file = project / "export" / "small.toml"
+    file.write_text(file.read_text().replace(old, new))
+
+
+def test_a_build_redoes_only_what_its_inputs_changed(project):
+    assert build(project) == ["train", "export", "package"]
+    assert build(project) == []
+    (project / "export" / "small.toml").touch()
+    assert build(project) == []
+    change(project, "[export]", "[serving]\nbatch_size = 4\n[export]")
+    assert build(project) == ["package"]
+    change(project, '["fp32"]', '["fp32", "fp16"]')
+    assert build(project) == ["export", "package"]
+    change(project, "epochs = 1", "epochs = 2")
+    assert build(project) == ["train", "export", "package"]
+
+
+@pytest.mark.parametrize(
+    ("lost", "redone"),
+    [
+        ("checkpoints/small/checkpoint.safetensors", "train"),
+        ("artifacts/small/manifest.json", "export"),
+        ("artifacts/small/model.fp32.onnx", "export"),
+        ("model_store/small.mar", "package"),
+    ],
+)
+def test_a_lost_or_damaged_output_is_made_again(project, lost, redone):
+    build(project)
+    (project / lost).write_bytes(b"damaged")
+    assert redone in build(project)
+    assert build(project) == []
+    open_artifact(project / "artifacts" / "small")
+
+
+def test_an_artifact_that_fails_parity_is_not_written(project, monkeypatch):
+    build(project)
+    before = (project / "artifacts" / "small" / "manifest.json").read_bytes()
+    monkeypatch.setitem(exporting.check_parity.__globals__["TOLERANCES"], "fp32", 0.0)
+    change(project, "epochs = 1", "epochs = 2")
+    with pytest.raises(ParityError, match="allowed are 0"):
+        build(project)
+    assert (project / "artifacts" / "small" / "manifest.json").read_bytes() == before
+    assert [path.name for path in (project / "artifacts").iterdir()] == ["small"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("epochs = 1", "epoch = 1", r"unknown key 'epoch'; did you mean 'epochs'"),
+        ("[training]", "[trainig]", r"unknown key 'trainig'; did you mean 'training'"),
+        ('recipe = "two_moons"', "", "key 'recipe' is missing"),
+        ("depth = 3", "inputs = [2]", "comes with the recipe"),
+        ("depth = 3", "depth = true", "depth = True"),
+        ('formats = ["onnx"]', 'formats = ["tflite"]', "'onnx' or 'torchscript'"),
+        ('formats = ["onnx"]', "formats = []", "formats"),
+        ('name = "small"', 'name = "../small"', "name"),
+        ("[network]", "[network", "is not TOML"),
+        ("[export]", "[serving]\nmax_batch_delay_ms = 0\n[export]", "max_batch_delay_ms"),
+    ],
+)
+def test_a_wrong_build_file_names_the_key_and_the_way_out(project, old, new, says):
+    change(project, old, new)
+    with pytest.raises(ConfigError, match=says):
+        read_build_file(project / "export" / "small.toml")
+
+
+def test_the_build_files_in_export_are_read(project):
+    for file in (ROOT / "export").glob("*.toml"):
+        assert read_build_file(file).name == file.stem
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["build", "export/nowhere.toml"], "error: export/nowhere.toml cannot be read"),
+        (["package", "export/small.toml"], "is not an artifact"),
+        (["export", "export/small.toml"], "is not a checkpoint"),
+        (["train", "export/small.toml", "--epochs", "0"], "training: epochs = 0"),
+        (["serve"], "model_store holds no .mar"),
+        (["plot", "nowhere"], "holds no curve"),
+    ],
+)
+def test_a_wrong_command_is_one_line_and_exit_status_2(project, arguments, says):
+    done = subprocess.run(
+        [sys.executable, "-m", "skipserve.cli", *arguments],
+        cwd=project,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_diverged_run_is_an_error_and_saves_nothing(project):
+    change(project, "depth = 3\nwidth = 8", "depth = 20\nwidth = 64")
+    done = subprocess.run(
+        [sys.executable, "-m", "skipserve.cli", "train", "export/small.toml", "--no-clip"],
+        cwd=project,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "diverged in epoch 1" in done.stderr
+    assert not (project / "checkpoints").exists()

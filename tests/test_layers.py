@@ -1,0 +1,56 @@
+"""Imports point one way, and a library is known only where the design says so."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "src" / "skipserve"
+# A layer may import from itself, from those named here, and from the top-level helpers.
+BELOW = {
+    "networks": set(),
+    "training": {"networks"},
+    "artifacts": {"networks", "training"},
+    "runtime": {"artifacts"},
+    "serving": {"artifacts", "runtime"},
+}
+HELPERS = {"errors", "schema", "files"}
+ONLY_IN = {
+    "prometheus_client": {"serving/metrics.py"},
+    "onnxruntime": {"runtime/backends.py"},
+    "ts": {"serving/torchserve_patches.py"},
+    "sklearn": {"training/recipes.py"},
+}
+
+
+def imports(file: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return found
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_imports_point_down(file):
+    place = file.relative_to(PACKAGE)
+    for module in imports(file):
+        head, _, rest = module.partition(".")
+        if head == "skipserve" and len(place.parts) > 1:
+            layer = rest.partition(".")[0]
+            allowed = BELOW[place.parts[0]] | HELPERS | {place.parts[0]}
+            assert layer in allowed, f"{place} imports {module}"
+        if head in ONLY_IN:
+            assert place.as_posix() in ONLY_IN[head], f"{place} imports {module}"
+
+
+def test_no_file_shadows_a_library():
+    libraries = {"onnx", "onnxruntime", "torch", "locust", "prometheus_client", "numpy", "ts"}
+    assert not libraries & {file.stem for file in FILES}
