@@ -25,7 +25,6 @@ HERE = Path(__file__).parent
 BATCHING: dict[str, dict[str, Any]] = {
     "batch 1": {"batch_size": 1},
     "batch 16, 1 ms": {"batch_size": 16, "max_batch_delay_ms": 1},
-    "batch 64, 1 ms": {"batch_size": 64, "max_batch_delay_ms": 1},
 }
 
 

@@ -24,7 +24,7 @@ class SkipserveHandler:
     def initialize(self, context: Any) -> None:
         """Open and warm up the model; a failure ends the worker, its log says why."""
         logging.getLogger().setLevel(logging.WARNING)
-        torchserve_patches.apply()
+        put_off = torchserve_patches.apply()
         settings = parse(
             ServingConfig,
             (context.model_yaml_config or {}).get("skipserve", {}),
@@ -38,7 +38,7 @@ class SkipserveHandler:
             threads=settings.threads,
         )
         engine.warm_up(settings.batch_size)
-        self._service = Service(engine, settings.max_rows)
+        self._service = Service(engine, settings.max_rows, put_off)
 
     def handle(self, data: list[dict[str, Any]], context: Any) -> list[bytes | str]:
         """Answer one batch; one entry of ``data`` is one request."""

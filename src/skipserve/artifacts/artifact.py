@@ -57,7 +57,7 @@ def open_artifact(directory: Path) -> Artifact:
         )
     try:
         values = json.loads(source.read_text())
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{source} is not JSON: {error}; build the artifact again") from None
     found = values.get("manifest_version") if isinstance(values, dict) else None
     if found != MANIFEST_VERSION:

@@ -88,12 +88,16 @@ class Manifest(Record):
     accuracy: float
     checkpoint_sha256: str
     opset: int
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
+    inputs: Annotated[tuple[TensorSpec, ...], Field(min_length=1)]
+    outputs: Annotated[tuple[TensorSpec, ...], Field(min_length=1)]
     files: tuple[ModelFile, ...]
     largest_activation: float
     example: Example
     versions: dict[str, str]
+
+    def model_post_init(self, _context: Any) -> None:
+        if not isinstance(self.network.get("depth"), int):
+            raise ValueError("network.depth is missing")
 
     @property
     def row_shape(self) -> tuple[int, ...]:

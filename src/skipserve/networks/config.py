@@ -54,7 +54,11 @@ class MLPConfig(NetworkConfig):
 
 
 class ConvNetConfig(NetworkConfig):
-    """A 1-D convolutional network on a signal of ``inputs = (length,)``."""
+    """A 1-D convolutional network on a signal of ``inputs = (length,)``.
+
+    Normalisation is over channels and positions together (GroupNorm with one group): statistics
+    of a batch would differ between rows that leave and rows that stay.
+    """
 
     family: Literal["convnet"] = "convnet"
     depth: Annotated[int, Field(ge=1, le=1000)] = 12

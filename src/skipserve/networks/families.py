@@ -65,7 +65,7 @@ def _convnet(config: ConvNetConfig) -> ResidualNetwork:
     def block() -> Block:
         inner = nn.Sequential(conv(width), nn.ReLU(), conv(width))
         return Block(
-            inner, config, lambda: nn.BatchNorm1d(width), lambda: nn.Conv1d(width, width, 1)
+            inner, config, lambda: nn.GroupNorm(1, width), lambda: nn.Conv1d(width, width, 1)
         )
 
     return ResidualNetwork(

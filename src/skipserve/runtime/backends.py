@@ -85,11 +85,18 @@ class TorchScript:
         import torch
 
         with torch.inference_mode():
-            tensors = [torch.from_numpy(feed).to(self._device) for feed in feeds.values()]
+            tensors = [
+                torch.from_numpy(_writable(feed)).to(self._device) for feed in feeds.values()
+            ]
             results = self._module(*tensors)
         if isinstance(results, torch.Tensor):
             results = (results,)
         return dict(zip(self._outputs, (r.cpu().numpy() for r in results), strict=True))
+
+
+def _writable(array: NDArray[Any]) -> NDArray[Any]:
+    # A view of a request's bytes is read-only; torch warns, for it could not keep it so.
+    return array if array.flags.writeable else array.copy()
 
 
 def open_backend(

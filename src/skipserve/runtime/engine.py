@@ -106,6 +106,8 @@ class Engine:
             raise InputError("empty", "inputs holds no row; send at least one")
         if rows.dtype.kind not in "fiu":
             raise InputError("wrong_type", f"inputs must be numbers, got {rows.dtype}")
+        if rows.dtype == np.float16:
+            rows = rows.astype(np.float32)
         # One pass finds NaN, infinities and what float32 cannot hold.
         if not np.abs(rows).max() <= LARGEST_FP32:
             fits = np.abs(rows.reshape(len(rows), -1)).max(axis=1) <= LARGEST_FP32

@@ -14,6 +14,8 @@ from skipserve.errors import InputError
 from skipserve.runtime.engine import Prediction
 from skipserve.serving.messages import RawRequest, Reply, error_reply, status_of
 
+# A client's own text may stand before the place msgspec names, never behind it.
+_PLACE = re.compile(r" - at `(\$[^`]*)`$")
 _ROW = re.compile(r"\$\.inputs\[(\d+)\]")
 
 
@@ -43,9 +45,11 @@ class NativeProtocol:
         row: Any = float
         for length in reversed(manifest.row_shape):
             row = Annotated[list[row], msgspec.Meta(min_length=length, max_length=length)]
+        # One row more than allowed is decoded, and no more: a million would block the worker.
+        rows = Annotated[list[row], msgspec.Meta(max_length=max_rows)]
         request = msgspec.defstruct(
             "Request",
-            [("inputs", list[row]), ("parameters", Parameters | None, None)],
+            [("inputs", rows), ("parameters", Parameters | None, None)],
             forbid_unknown_fields=True,
         )
         self._decoder = msgspec.json.Decoder(request)
@@ -66,12 +70,6 @@ class NativeProtocol:
             raise InputError("invalid_json", f"the body is not JSON: {error}") from None
         if not message.inputs:
             raise InputError("empty", "inputs holds no row; send at least one")
-        if len(message.inputs) > self._max_rows:
-            raise InputError(
-                "too_many_rows",
-                f"inputs holds {len(message.inputs)} rows, at most {self._max_rows} are "
-                "answered at once; split the request",
-            )
         if message.parameters is not None and message.parameters.router not in ("off", None):
             raise InputError(
                 "no_router",
@@ -107,17 +105,27 @@ class NativeProtocol:
         return error_reply(status_of(error), error.code, error.message, error.row)
 
     def _explain(self, problem: str) -> InputError:
-        found = _ROW.search(problem)
-        row = int(found.group(1)) if found else None
-        if "unknown field" in problem:
+        if problem.startswith("Object contains unknown field"):
             expected = 'the fields are "inputs" and "parameters", which may hold "router"'
-            return InputError("unknown_field", f"{problem}; {expected}", row)
-        if "$.parameters" in problem:
+            return InputError("unknown_field", f"{problem}; {expected}")
+        found = _PLACE.search(problem)
+        place = found.group(1) if found else ""
+        in_row = _ROW.match(place)
+        row = int(in_row.group(1)) if in_row else None
+        if problem.startswith("Number out of range"):
+            return InputError("not_finite", f"{problem}; expected finite numbers", row)
+        if place == "$.inputs" and "length <=" in problem:
+            return InputError(
+                "too_many_rows",
+                f"inputs holds too many rows, at most {self._max_rows} are answered "
+                "at once; split the request",
+            )
+        if place.startswith("$.parameters"):
             expected = '"parameters" may hold "router": "on", "off" or {"risk": 0.01}'
             return InputError("invalid_parameter", f"{problem}; {expected}", row)
         shape = "×".join(map(str, self._manifest.row_shape))
         expected = f'"inputs" must be a list of rows of {shape} numbers each'
-        shaped = "length" in problem or ("`array`" in problem and "$" in problem)
+        shaped = "length" in problem or ("`array`" in problem and place)
         code = "wrong_shape" if shaped else "wrong_type"
         return InputError(code, f"{problem}; {expected}", row)
 

@@ -98,13 +98,16 @@ class OpenInference:
                 "wrong_type", f"datatype {tensor.datatype!r}; expected one of {', '.join(DTYPES)}"
             )
         if len(tensor.shape) == 0 or tensor.shape[1:] != row_shape or tensor.shape[0] < 0:
-            raise InputError("wrong_shape", f"shape is {tensor.shape}, expected {[-1, *row_shape]}")
+            raise InputError(
+                "wrong_shape",
+                f"shape is {tensor.shape}, expected {['rows', *row_shape]}".replace("'", ""),
+            )
         if tensor.shape[0] > self._max_rows:
             raise InputError(
                 "too_many_rows",
                 f"{tensor.shape[0]} rows, at most {self._max_rows} are answered at once",
             )
-        if message.parameters.get("router", "off") != "off":
+        if message.parameters.get("router", "off") not in ("off", None):
             raise InputError("no_router", f"{self._manifest.name} has no router")
         unknown = [o.name for o in message.outputs or () if o.name not in OUTPUTS]
         if unknown:
@@ -161,7 +164,9 @@ def _split(request: RawRequest) -> tuple[bytes, bytes]:
     declared = request.headers.get(HEADER_LENGTH)
     if declared is None:
         return body, b""
-    if not declared.isascii() or not declared.isdigit() or int(declared) > len(body):
+    # Python refuses to read an integer of thousands of digits; no body is that long.
+    digits = declared.isascii() and declared.isdigit() and len(declared) <= 18
+    if not digits or int(declared) > len(body):
         raise InputError(
             "wrong_header",
             f"Inference-Header-Content-Length is {declared!r}, expected the length of the JSON "
@@ -184,21 +189,29 @@ def _rows(tensor: Tensor, binary: bytes) -> NDArray[Any]:
             )
         rows: NDArray[Any] = np.frombuffer(binary, dtype).reshape(tensor.shape)
         return rows
-    numbers = np.asarray(_flat(tensor.data), dtype=np.float64)
-    if numbers.size != np.prod(tensor.shape, dtype=np.int64):
+    numbers = _numbers(tensor)
+    count = int(np.prod(tensor.shape, dtype=np.int64))
+    if numbers.shape not in ((count,), tuple(tensor.shape)):
         raise InputError(
-            "wrong_shape", f"data holds {numbers.size} numbers, shape {tensor.shape} another count"
+            "wrong_shape",
+            f"data has shape {list(numbers.shape)}, expected shape {tensor.shape} or "
+            f"{count} numbers in a row",
         )
     return numbers.reshape(tensor.shape)
 
 
-def _flat(data: Any) -> list[float]:
-    # The protocol allows nested and flattened data alike.
-    try:
-        return msgspec.convert(data, list[float])
-    except msgspec.ValidationError:
-        pass
-    try:
-        return [number for row in msgspec.convert(data, list[list[float]]) for number in row]
-    except msgspec.ValidationError as error:
-        raise InputError("wrong_type", f"data: {error}; expected a list of numbers") from None
+def _numbers(tensor: Tensor) -> NDArray[np.float64]:
+    # The protocol allows flattened and nested data alike.
+    nested: Any = float
+    for _ in tensor.shape:
+        nested = list[nested]
+    for kind in (list[float], nested):
+        try:
+            return np.asarray(msgspec.convert(tensor.data, kind), dtype=np.float64)
+        except msgspec.ValidationError as error:
+            problem = error
+        except ValueError:
+            raise InputError(
+                "wrong_shape", f"data is ragged, expected shape {tensor.shape}"
+            ) from None
+    raise InputError("wrong_type", f"data: {problem}; expected a list of numbers")

@@ -8,7 +8,7 @@ A bad request gets its own error and leaves its neighbours alone.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -40,9 +40,16 @@ class Service:
     Args:
         engine: The open model.
         max_rows: Most rows in one request.
+        put_off: Does work once the replies are on their way; at once by default.
     """
 
-    def __init__(self, engine: Engine, max_rows: int) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        max_rows: int,
+        put_off: Callable[[Callable[[], None]], None] = lambda work: work(),
+    ) -> None:
+        self._put_off = put_off
         self._engine = engine
         self._native = NativeProtocol(engine.manifest, max_rows)
         self._oip = OpenInference(engine.manifest, max_rows)
@@ -58,16 +65,21 @@ class Service:
         after = perf_counter()
         replies = self._encode(decoded, prediction, after - before)
         end = perf_counter()
-        self._metrics.batch(
-            sum(len(item.rows) for item in good), before - start, after - before, end - after
-        )
-        self._metrics.requests((reply.status for reply in replies), end - start)
+
+        def observe() -> None:
+            rows = sum(len(item.rows) for item in good)
+            self._metrics.batch(rows, before - start, after - before, end - after)
+            self._metrics.requests((reply.status for reply in replies), end - start)
+
+        self._put_off(observe)
         return replies
 
     def _decode(self, request: RawRequest) -> _Decoded | Reply:
         start = perf_counter()
-        protocol = self._oip if speaks_oip(request) else self._native
+        protocol: NativeProtocol | OpenInference = self._native
         try:
+            if speaks_oip(request):
+                protocol = self._oip
             rows: NDArray[Any]
             oip = None
             if isinstance(protocol, OpenInference):
@@ -98,6 +110,7 @@ class Service:
         inference_s: float,
     ) -> list[Reply]:
         replies, first = [], 0
+        finite = prediction is not None and bool(np.isfinite(prediction.probabilities).all())
         for item in decoded:
             if isinstance(item, Reply):
                 replies.append(item)
@@ -108,6 +121,9 @@ class Service:
             last = first + len(item.rows)
             part = prediction.rows(first, last)
             first = last
+            if not finite and not np.isfinite(part.probabilities).all():
+                replies.append(self._too_large(item, part))
+                continue
             reply = (
                 self._native.encode(part) if item.oip is None else self._oip.encode(item.oip, part)
             )
@@ -116,6 +132,16 @@ class Service:
             )
             replies.append(reply)
         return replies
+
+    def _too_large(self, item: _Decoded, part: Prediction) -> Reply:
+        row = int(np.argmin(np.isfinite(part.probabilities).all(axis=1)))
+        error = InputError(
+            "not_finite",
+            f"row {row} is finite but overflows inside the network; "
+            "expected features like those it was trained on",
+            row=row,
+        )
+        return (self._native if item.oip is None else self._oip).refuse(error)
 
 
 def _internal_error() -> Reply:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import socket
 import sys
+from collections.abc import Callable
 
 PATCHED_VERSION = "0.12.0"
 BUFFER_BYTES = 1 << 18
@@ -15,8 +16,12 @@ BUFFER_BYTES = 1 << 18
 logger = logging.getLogger(__name__)
 
 
-def apply() -> None:
-    """Mend the worker this is called in; leaves any other version alone."""
+def apply() -> Callable[[Callable[[], None]], None]:
+    """Mend the worker this is called in; leaves any other version alone.
+
+    Returns:
+        A function that puts work off until the reply is sent and nothing else waits.
+    """
     import ts
     from ts.protocol import otf_message_handler
 
@@ -24,14 +29,25 @@ def apply() -> None:
         logger.warning(
             "TorchServe %s is not %s: its worker is left as it is", ts.__version__, PATCHED_VERSION
         )
-        return
-    otf_message_handler._retrieve_buffer = BufferedReader().read
+        return _at_once
+    reader = BufferedReader()
+    otf_message_handler._retrieve_buffer = reader.read
+    return reader.when_idle
+
+
+def _at_once(work: Callable[[], None]) -> None:
+    work()
 
 
 class BufferedReader:
-    """Reads the frontend's messages with one ``recv`` where the worker makes some fifty."""
+    """Reads the frontend's messages with one ``recv`` where the worker makes some fifty.
+
+    While it would only wait for the next message it does the work that was put off, so that
+    metrics cost no client any time: the frontend takes longer than they do to pass on a reply.
+    """
 
     def __init__(self) -> None:
+        self._idle_work: list[Callable[[], None]] = []
         self._buffer = bytearray()
         self._start = 0
 
@@ -42,6 +58,7 @@ class BufferedReader:
             del self._buffer[: self._start]
             self._start, end = 0, length
             while len(self._buffer) < length:
+                self._work()
                 packet = connection.recv(max(BUFFER_BYTES, length - len(self._buffer)))
                 if not packet:
                     sys.exit(0)
@@ -49,3 +66,14 @@ class BufferedReader:
         data = self._buffer[self._start : end]
         self._start = end
         return data
+
+    def when_idle(self, work: Callable[[], None]) -> None:
+        """Do ``work`` before the next wait; an error in it is logged and ends nothing."""
+        self._idle_work.append(work)
+
+    def _work(self) -> None:
+        while self._idle_work:
+            try:
+                self._idle_work.pop(0)()
+            except Exception:
+                logger.exception("work that was put off failed")

@@ -59,7 +59,7 @@ def fit(
         network.train()
         gradients, total = GradientNorms(network), 0.0
         for inputs, labels in _batches(train, training.batch_size):
-            loss = nn.functional.cross_entropy(network(inputs), labels)
+            loss = objective(network, recipe.augment(inputs), labels, training)
             if not loss.isfinite():
                 raise TrainingDiverged(_advice(number, loss.item(), training))
             optimizer.zero_grad()
@@ -74,6 +74,45 @@ def fit(
         history.append(epoch)
         on_epoch(epoch)
     return network.eval(), history
+
+
+def objective(
+    network: ResidualNetwork, inputs: Tensor, labels: Tensor, training: TrainingConfig
+) -> Tensor:
+    """Cross-entropy at full depth and, weighted, at every exit before it.
+
+    Args:
+        network: In training mode.
+        inputs: Raw rows [B, *inputs].
+        labels: Classes [B].
+        training: Says ``exit_loss`` and ``layer_dropout``.
+
+    Returns:
+        ``CE_L + exit_loss · Σ_{d<L} d/L · CE_d``, a scalar.
+    """
+    if not training.exit_loss and not training.layer_dropout:
+        return nn.functional.cross_entropy(network(inputs), labels)
+    streams = list(_thinned_streams(network, inputs, training.layer_dropout))
+    loss = nn.functional.cross_entropy(network.answer(streams[-1]), labels)
+    if training.exit_loss:
+        depth = len(streams)
+        for block, stream in enumerate(streams[:-1], start=1):
+            early = nn.functional.cross_entropy(network.answer(stream), labels)
+            loss = loss + training.exit_loss * block / depth * early
+    return loss
+
+
+def _thinned_streams(network: ResidualNetwork, inputs: Tensor, dropout: float) -> Iterator[Tensor]:
+    stream = network.stem(network.scaling(inputs))
+    last = len(network.blocks) - 1
+    for index, block in enumerate(network.blocks):
+        chance = dropout * index / max(last, 1)
+        if chance:
+            stays = torch.rand(len(stream), *[1] * (stream.dim() - 1)) >= chance
+            stream = torch.where(stays, block(stream), stream)
+        else:
+            stream = block(stream)
+        yield stream
 
 
 @torch.no_grad()
@@ -92,16 +131,18 @@ def _batches(samples: Samples, size: int) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def _optimizer(network: nn.Module, training: TrainingConfig) -> torch.optim.Optimizer:
+    # Biases, norms and scales are not decayed: that would pull them to 0, not to simplicity.
+    parameters = list(network.parameters())
+    groups = [
+        {
+            "params": [p for p in parameters if p.dim() > 1],
+            "weight_decay": training.weight_decay,
+        },
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+    ]
     if training.optimizer == "adamw":
-        return torch.optim.AdamW(
-            network.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
-        )
-    return torch.optim.SGD(
-        network.parameters(),
-        lr=training.learning_rate,
-        momentum=training.momentum,
-        weight_decay=training.weight_decay,
-    )
+        return torch.optim.AdamW(groups, lr=training.learning_rate)
+    return torch.optim.SGD(groups, lr=training.learning_rate, momentum=training.momentum)
 
 
 def _schedule(
@@ -109,7 +150,10 @@ def _schedule(
 ) -> torch.optim.lr_scheduler.LRScheduler:
     if training.schedule == "one_cycle":
         return torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, max_lr=training.learning_rate, total_steps=training.epochs * steps
+            optimizer,
+            max_lr=training.learning_rate,
+            total_steps=training.epochs * steps,
+            pct_start=0.25,
         )
     return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
 

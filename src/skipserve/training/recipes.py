@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import Literal, Protocol
 
 import numpy as np
@@ -56,6 +57,10 @@ class Recipe(Protocol):
         """The samples of one split; the same on every call."""
         ...
 
+    def augment(self, inputs: Tensor) -> Tensor:
+        """Training rows [B, *inputs], varied without changing their classes."""
+        ...
+
 
 class TwoMoons:
     """Scikit-learn's two moons: 2,000 points, 70/30, and fresh draws to propose and certify on."""
@@ -83,6 +88,9 @@ class TwoMoons:
         train, test = self._halves
         return train if split == "train" else test
 
+    def augment(self, inputs: Tensor) -> Tensor:
+        return inputs
+
     @cached_property
     def _halves(self) -> tuple[Samples, Samples]:
         whole = _moons(2_000, self.noise, self.seed)
@@ -93,6 +101,51 @@ class TwoMoons:
             Samples(whole.inputs[train], whole.labels[train]),
             Samples(whole.inputs[test], whole.labels[test]),
         )
+
+
+class Mnist1D:
+    """MNIST-1D (Greydanus and Kobak, ICML 2024): 40 samples of a shifted, noisy digit's outline.
+
+    Generated, so that every split is a draw of its own seed. Each draw is standardised as a whole
+    by the generator.
+    """
+
+    name = "mnist1d"
+    inputs = (40,)
+    classes = 10
+    training = TrainingConfig(
+        epochs=12,
+        batch_size=128,
+        optimizer="adamw",
+        learning_rate=2e-3,
+        weight_decay=0.01,
+        schedule="one_cycle",
+        clip_norm=1.0,
+    )
+    draws: Mapping[Split, tuple[int, int]] = MappingProxyType(
+        {
+            "train": (20_000, 1),
+            "test": (20_000, 2),
+            "propose": (20_000, 3),
+            "certify": (20_000, 4),
+        }
+    )
+    farthest_shift = 8
+
+    def draw(self, split: Split) -> Samples:
+        from mnist1d.data import get_dataset_args, make_dataset
+
+        options = get_dataset_args()
+        options.num_samples, options.seed = self.draws[split]
+        options.train_split = 1.0
+        made = make_dataset(options)
+        return _samples(made["x"], made["y"])
+
+    def augment(self, inputs: Tensor) -> Tensor:
+        """Roll every row by a whole number of positions of its own, at most eight."""
+        far = self.farthest_shift
+        by = torch.randint(-far, far + 1, (len(inputs), 1))
+        return inputs.gather(1, (torch.arange(inputs.shape[1]) - by) % inputs.shape[1])
 
 
 def _moons(count: int, noise: float, seed: int) -> Samples:
@@ -106,7 +159,10 @@ def _samples(inputs: NDArray[np.floating], labels: NDArray[np.integer]) -> Sampl
     )
 
 
-RECIPES: dict[str, Callable[[], Recipe]] = {TwoMoons.name: TwoMoons}
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    TwoMoons.name: TwoMoons,
+    Mnist1D.name: Mnist1D,
+}
 
 
 def open_recipe(name: str) -> Recipe:

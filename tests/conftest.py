@@ -1,0 +1,84 @@
+"""What the tests share: one small trained network, its artifact, and the engine that serves it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from numpy.typing import NDArray
+
+from skipserve.artifacts.artifact import Artifact, open_artifact
+from skipserve.artifacts.export import export_artifact
+from skipserve.networks import parse_network
+from skipserve.runtime.backends import open_backend
+from skipserve.runtime.engine import Engine
+from skipserve.training.checkpoint import load_checkpoint, save_checkpoint
+from skipserve.training.loop import fit
+from skipserve.training.recipes import Recipe, open_recipe
+
+# Time is measured in benchmarks/, not here.
+settings.register_profile("skipserve", deadline=None)
+settings.load_profile("skipserve")
+
+# One probability computed in batches of different sizes: the sums may be reordered.
+REORDERED = 1e-6
+
+# What others say about themselves and we cannot mend; appended, so these win over "error".
+IGNORED_WARNINGS = (
+    "ignore:`torch.jit:DeprecationWarning",
+    # TorchServe opens its version.txt and leaves it open.
+    "ignore:unclosed file .*version.txt:ResourceWarning",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for line in IGNORED_WARNINGS:
+        config.addinivalue_line("filterwarnings", line)
+
+
+@pytest.fixture(scope="session")
+def recipe() -> Recipe:
+    return open_recipe("two_moons")
+
+
+@pytest.fixture(scope="session")
+def rows(recipe: Recipe) -> NDArray[np.float32]:
+    """Real rows [64, 2] that the network was not trained on."""
+    return recipe.draw("test").inputs[:64].numpy()
+
+
+@pytest.fixture(scope="session")
+def checkpoint(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Checkpoint directory of a residual MLP, trained just enough to answer unevenly."""
+    directory = tmp_path_factory.mktemp("checkpoints") / "small"
+    network = {"family": "mlp", "inputs": [2], "classes": 2, "depth": 4, "width": 16}
+    training = recipe.training.model_copy(update={"epochs": 2})
+    trained, history = fit(parse_network(network), recipe, training)
+    save_checkpoint(directory, trained, recipe.name, training, history)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def artifact(
+    checkpoint: Path, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory
+) -> Artifact:
+    """The checkpoint as ONNX and TorchScript, each in FP32 and FP16."""
+    directory = tmp_path_factory.mktemp("artifacts") / "small"
+    export_artifact(
+        "small",
+        load_checkpoint(checkpoint),
+        recipe.draw("test").inputs[:64],
+        ("onnx", "torchscript"),
+        ("fp32", "fp16"),
+        directory,
+        lambda file, outputs=("probabilities",): open_backend(file, outputs).run,
+    )
+    return open_artifact(directory)
+
+
+@pytest.fixture(scope="session")
+def engine(artifact: Artifact) -> Engine:
+    """The FP32 ONNX file on the CPU."""
+    return Engine(artifact, provider="cpu")
