@@ -38,7 +38,7 @@ class SkipserveHandler:
             threads=settings.threads,
         )
         engine.warm_up(settings.batch_size)
-        self._service = Service(engine, settings.max_rows, put_off)
+        self._service = Service(engine, settings.max_rows, settings.risk, put_off)
 
     def handle(self, data: list[dict[str, Any]], context: Any) -> list[bytes | str]:
         """Answer one batch; one entry of ``data`` is one request."""

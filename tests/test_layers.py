@@ -12,7 +12,8 @@ PACKAGE = Path(__file__).parent.parent / "src" / "skipserve"
 BELOW = {
     "networks": set(),
     "training": {"networks"},
-    "artifacts": {"networks", "training"},
+    "routing": {"networks"},
+    "artifacts": {"networks", "training", "routing"},
     "runtime": {"artifacts"},
     "serving": {"artifacts", "runtime"},
 }

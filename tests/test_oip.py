@@ -109,7 +109,7 @@ def test_nested_data_of_rows_of_higher_rank(artifact: Artifact) -> None:
     images = OpenInference(artifact.manifest.model_copy(update={"inputs": (spec,)}), MAX_ROWS)
     values = np.arange(12.0).reshape(2, 2, 3)
     for data in (values.ravel().tolist(), values.tolist()):
-        _, decoded = images.decode(json_request(tensor(shape=[2, 2, 3], data=data)))
+        _, decoded, _ = images.decode(json_request(tensor(shape=[2, 2, 3], data=data)))
         np.testing.assert_array_equal(decoded, values)
 
 
@@ -125,7 +125,7 @@ def read(reply: Reply) -> InferResult:
 
 
 def answer(protocol: OpenInference, prediction: Prediction, **fields: object) -> InferResult:
-    request, _ = protocol.decode(json_request(tensor(), **fields))
+    request, _, _ = protocol.decode(json_request(tensor(), **fields))
     return read(protocol.encode(request, prediction))
 
 
@@ -198,7 +198,7 @@ def test_tritons_client_is_understood(
         [tensor], outputs=outputs, request_id="7"
     )
     headers = {} if length is None else {HEADER_LENGTH: str(length)}
-    request, decoded = protocol.decode(RawRequest(body, headers))
+    request, decoded, _ = protocol.decode(RawRequest(body, headers))
     result = read(protocol.encode(request, engine.run(engine.check(decoded))))
     assert result.get_response()["id"] == "7"
     np.testing.assert_array_equal(
@@ -216,7 +216,7 @@ INPUT = "takes one input tensor named 'inputs'"
 REQUEST = "not an inference request"
 HEADER = "expected the length of the JSON part"
 BYTES = "shape [1, 2] of FP32 takes 8"
-DEEP = b"[" * 100_000
+DEEP = b"[" * 60_000
 
 # (code, status, what the message says): {name: request}
 BAD_REQUESTS: dict[tuple[str, int, str], dict[str, RawRequest]] = {
@@ -236,7 +236,7 @@ BAD_REQUESTS: dict[tuple[str, int, str], dict[str, RawRequest]] = {
         "not UTF-8": RawRequest(b'{"inputs": [{"name": "\xff"}]}', {}),
         "NaN": json_request(tensor(data=[1, float("nan")])),
         "beyond float64": RawRequest(b'{"inputs": [{"name": "inputs", "data": [1e999]}]}', {}),
-        "100,000 levels": RawRequest(b'{"inputs": [{"name": "inputs", "data": ' + DEEP, {}),
+        "60,000 levels": RawRequest(b'{"inputs": [{"name": "inputs", "data": ' + DEEP, {}),
         "no datatype": json_request({"name": "inputs", "shape": [1, 2], "data": [1, 2]}),
         "shape a string": json_request(tensor(shape="1x2")),
         "shape of bools": json_request(tensor(shape=[True, 2])),
@@ -303,7 +303,7 @@ BAD_REQUESTS: dict[tuple[str, int, str], dict[str, RawRequest]] = {
     },
     ("no_router", 400, "small has no router"): {
         "router on": json_request(tensor(), parameters={"router": "on"}),
-        "router at a risk": json_request(tensor(), parameters={"router": {"risk": 0.01}}),
+        "router at a risk": json_request(tensor(), parameters={"router": 0.01}),
     },
 }
 
@@ -369,7 +369,7 @@ def test_no_request_raises_anything_but_an_input_error(
         length = str((body or b"").rfind(b"}") + 1)
     request = RawRequest(body, {} if length is None else {HEADER_LENGTH: length})
     try:
-        message, rows = protocol.decode(request)
+        message, rows, _ = protocol.decode(request)
         prediction = engine.run(engine.check(rows))
     except InputError as error:
         assert protocol.refuse(error).body

@@ -210,7 +210,9 @@ def test_a_batch_is_counted(service: Service, batch: list[str], counts: dict[str
 def test_counting_can_be_put_off_until_the_replies_are_sent(engine: Engine) -> None:
     later: list[Callable[[], None]] = []
     before = COUNTED["answered"]()
-    replies = Service(engine, MAX_ROWS, later.append).answer([REQUESTS["native, one row"][0]])
+    replies = Service(engine, MAX_ROWS, put_off=later.append).answer(
+        [REQUESTS["native, one row"][0]]
+    )
     assert replies[0].status == 200
     assert COUNTED["answered"]() == before
     for work in later:
@@ -220,6 +222,6 @@ def test_counting_can_be_put_off_until_the_replies_are_sent(engine: Engine) -> N
 
 def test_the_metrics_say_what_really_runs(service: Service, engine: Engine) -> None:
     hash_ = engine.manifest.checkpoint_sha256[:12]
-    runs = {"backend": "onnxruntime", "provider": "cpu", "precision": "fp32", "artifact": hash_}
+    runs = {"backend": "onnxruntime", "provider": "cpu", "precision": "fp32", "checkpoint": hash_}
     assert sample("model_info", **runs) == 1
-    assert sample("provider_fallback") == 0
+    assert REGISTRY.get_sample_value("skipserve_provider_fallback", {"model": "small"}) == 0

@@ -1,22 +1,30 @@
-"""From build file to archive: train → export → package, redoing only what its inputs changed."""
+"""From build file to archive, redoing only what its inputs changed."""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from skipserve.artifacts.export import export_artifact
-from skipserve.artifacts.manifest import MANIFEST, model_file_name
+from skipserve.artifacts.artifact import open_artifact
+from skipserve.artifacts.certificates import CERTIFICATES
+from skipserve.artifacts.export import FittedRouter, export_artifact
+from skipserve.artifacts.manifest import MANIFEST, RouterSpec, model_file_name
 from skipserve.buildfile import BuildFile
-from skipserve.errors import ConfigError
+from skipserve.calibrate import as_array, certify_artifact, propose_candidates
+from skipserve.errors import ArtifactError, ConfigError
 from skipserve.files import sha256_of
+from skipserve.networks import ResidualNetwork
 from skipserve.plots import plot_runs
+from skipserve.routing.config import RouterConfig
+from skipserve.routing.fit import fit_router
+from skipserve.routing.routed import Router
+from skipserve.routing.stages import choose_decisions
 from skipserve.runtime.backends import open_backend
 from skipserve.serving.archive import package
 from skipserve.training.checkpoint import WEIGHTS, load_checkpoint, save_checkpoint
@@ -24,6 +32,7 @@ from skipserve.training.loop import Epoch, fit
 
 PARITY_ROWS = 256
 SOURCES = Path(__file__).parent
+CALIBRATE = SOURCES / "calibrate.py"
 
 OnEpoch = Callable[[Epoch], None]
 
@@ -59,8 +68,68 @@ def export(build: BuildFile) -> None:
         build.export.formats,
         build.export.precisions,
         build.artifact,
-        lambda file: open_backend(file, ("probabilities",)).run,
+        lambda file, outputs: open_backend(file, outputs).run,
+        fitted_router(build, checkpoint.network),
     )
+
+
+def fitted_router(build: BuildFile, network: ResidualNetwork) -> FittedRouter | None:
+    """Choose the stages and fit the router of a build file, or ``None`` if it has none."""
+    config = build.router
+    if config is None:
+        return None
+    decisions, grouping = choose_decisions(config, network)
+    router, limit = _fit(build, config, network, decisions)
+    spec = RouterSpec(
+        signal=config.signal,
+        policy=config.policy,
+        decisions=tuple(decisions),
+        guard_quantile=config.guard,
+        guard_limit=None if limit == float("inf") else limit,
+        grouping=grouping,
+    )
+    return FittedRouter(router, spec)
+
+
+def _fit(
+    build: BuildFile, config: RouterConfig, network: ResidualNetwork, decisions: Sequence[int]
+) -> tuple[Router, float]:
+    training, calibration = build.recipe.draw("train"), build.recipe.draw("propose")
+    return fit_router(config, network, decisions, training.inputs, calibration.inputs)
+
+
+def calibrate(build: BuildFile, say: Callable[[str], None]) -> None:
+    """Propose thresholds for the artifact of a build file and certify every file of it.
+
+    Raises:
+        ConfigError: If the build file has no [router].
+    """
+    config = build.router
+    if config is None:
+        raise ConfigError(f"{build.path} has no [router] section: there is nothing to calibrate")
+    network = load_checkpoint(build.checkpoint).network
+    spec = open_artifact(build.artifact).manifest.router
+    if spec is None:
+        raise ArtifactError(
+            f"{build.artifact} was exported without a router; run `skipserve build {build.path}`"
+        )
+    router, _ = _fit(build, config, network, spec.decisions)
+    propose_candidates(build.artifact, network, router, build.recipe.draw("propose"))
+    samples = as_array(build.recipe.draw("certify"))
+    for precision in build.export.precisions:
+        # FP16 on a CPU is emulated and slow; it is certified where it serves.
+        if precision == "fp32" and "onnx" in build.export.formats:
+            certify_artifact(
+                build.artifact,
+                samples,
+                config.risks,
+                config.confidence,
+                precision=precision,
+                provider="cpu",
+                threads=0,
+                batch_size=max(build.serving.batch_size, 32),
+                say=say,
+            )
 
 
 def make_archive(build: BuildFile) -> Path:
@@ -85,9 +154,17 @@ class Step:
     run: Callable[[], object]
 
 
-def steps(build: BuildFile, on_epoch: OnEpoch) -> list[Step]:
+def steps(build: BuildFile, on_epoch: OnEpoch, say: Callable[[str], None]) -> list[Step]:
     """The steps of a build file, in order."""
     weights, manifest = build.checkpoint / WEIGHTS, build.artifact / MANIFEST
+    certificates = build.artifact / CERTIFICATES
+    router = None if build.router is None else build.router.model_dump(mode="json")
+    calibration = Step(
+        "calibrate",
+        lambda: (sha256_of(manifest), router, _sources("routing"), [sha256_of(CALIBRATE)]),
+        (certificates,),
+        lambda: calibrate(build, say),
+    )
     return [
         Step(
             "train",
@@ -107,16 +184,19 @@ def steps(build: BuildFile, on_epoch: OnEpoch) -> list[Step]:
                 build.name,
                 sha256_of(weights),
                 build.export.model_dump(mode="json"),
-                _sources("networks", "artifacts"),
+                router,
+                _sources("networks", "routing", "artifacts"),
                 [version(package) for package in ("torch", "onnx", "onnxruntime")],
             ),
             (manifest, *_model_files(build)),
             lambda: export(build),
         ),
+        *([calibration] if build.router is not None else []),
         Step(
             "package",
             lambda: (
                 sha256_of(manifest),
+                _hashes((certificates,)),
                 sha256_of(build.handler) if build.handler.is_file() else None,
                 build.serving.model_dump(mode="json"),
                 _sources("serving"),
@@ -135,7 +215,7 @@ def run_steps(build: BuildFile, on_epoch: OnEpoch, say: Callable[[str], None]) -
     """
     record_file = build.root / ".build" / f"{build.name}.json"
     record = _read_record(record_file)
-    for step in steps(build, on_epoch):
+    for step in steps(build, on_epoch, say):
         inputs = _fingerprint(step.inputs())
         if record.get(step.name) == {"inputs": inputs, "outputs": _hashes(step.outputs)}:
             say(f"{build.name}: {step.name} is up to date")

@@ -12,6 +12,7 @@ from pydantic import Field
 from skipserve.artifacts.manifest import Format, Precision
 from skipserve.errors import ConfigError
 from skipserve.networks import NetworkConfig, parse_network
+from skipserve.routing.config import RouterConfig
 from skipserve.schema import Record, parse
 from skipserve.serving.config import ServingConfig
 from skipserve.training.config import TrainingConfig
@@ -36,6 +37,7 @@ class _Sections(Record):
     network: dict[str, Any] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)
     export: ExportConfig = ExportConfig()
+    router: RouterConfig | None = None
     serving: ServingConfig = ServingConfig()
 
 
@@ -50,6 +52,7 @@ class BuildFile:
         network: What is trained.
         training: How it is trained.
         export: What the artifact holds.
+        router: The router inside it, or ``None``.
         serving: How it is served.
     """
 
@@ -59,6 +62,7 @@ class BuildFile:
     network: NetworkConfig
     training: TrainingConfig
     export: ExportConfig
+    router: RouterConfig | None
     serving: ServingConfig
 
     @property
@@ -108,6 +112,11 @@ def read_build_file(path: Path, training: dict[str, Any] | None = None) -> Build
         {**sections.network, "inputs": recipe.inputs, "classes": recipe.classes},
         f"{path}: network",
     )
+    if sections.router is not None and not network.skippable:
+        raise ConfigError(
+            f"{path}: a plain network has nothing to skip; leave [router] out, or set "
+            "network.connection to 'residual' or 'gated'"
+        )
     defaults = recipe.training.model_dump()
     return BuildFile(
         path=path,
@@ -120,5 +129,6 @@ def read_build_file(path: Path, training: dict[str, Any] | None = None) -> Build
             f"{path}: training",
         ),
         export=sections.export,
+        router=sections.router,
         serving=sections.serving,
     )

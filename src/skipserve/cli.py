@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from skipserve.errors import ConfigError, SkipserveError
+from skipserve.errors import ConfigError, LaunchError, SkipserveError
 
 if TYPE_CHECKING:
+    from skipserve.artifacts.certificates import Certificates
+    from skipserve.serving.launcher import Server
     from skipserve.training.loop import Epoch
 
 app = typer.Typer(
@@ -52,7 +54,10 @@ def train(
     ] = False,
     out: Annotated[Path | None, typer.Option(help="Default: checkpoints/NAME.")] = None,
 ) -> None:
-    """Train a network; leaves the checkpoint, its curves and their figure."""
+    """Train a network; leaves the checkpoint, its curves and their figure.
+
+    A later `skipserve build` trains again unless the build file says the same.
+    """
     from skipserve.build import train as train_checkpoint
     from skipserve.buildfile import read_build_file
 
@@ -80,6 +85,60 @@ def export(path: BuildPath) -> None:
     build_file = read_build_file(path)
     export_checkpoint(build_file)
     typer.echo(build_file.artifact)
+
+
+@app.command()
+def calibrate(path: BuildPath) -> None:
+    """Propose thresholds for an artifact's router and certify them on its files."""
+    from skipserve.artifacts.certificates import read_certificates
+    from skipserve.build import calibrate as calibrate_artifact
+    from skipserve.buildfile import read_build_file
+
+    build_file = read_build_file(path)
+    calibrate_artifact(build_file, console.print)
+    _print_certificates(read_certificates(build_file.artifact))
+
+
+@app.command()
+def certify(
+    artifact: Annotated[Path, typer.Argument(help="An artifact directory.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Rows as .npy; default: the certify split of its recipe."),
+    ] = None,
+    risk: Annotated[list[float] | None, typer.Option(help="ε; may be repeated.")] = None,
+    confidence: Annotated[float, typer.Option(help="1 − δ.")] = 0.95,
+    backend: Annotated[str, typer.Option(help="onnxruntime or torchscript.")] = "onnxruntime",
+    precision: Annotated[str, typer.Option(help="auto, fp32 or fp16.")] = "auto",
+    provider: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    threads: Annotated[int, typer.Option(help="Cores per operation; 0 is all.")] = 0,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows that run together.")] = 64,
+) -> None:
+    """Certify an artifact's router where it will serve, on samples nothing else has touched."""
+    from skipserve.artifacts.artifact import open_artifact
+    from skipserve.calibrate import as_array, certify_artifact, read_rows
+    from skipserve.routing.config import RouterConfig
+    from skipserve.schema import parse
+    from skipserve.serving.config import ServingConfig
+    from skipserve.training.recipes import open_recipe
+
+    settings = {"backend": backend, "precision": precision, "provider": provider}
+    checked = parse(ServingConfig, {**settings, "threads": threads}, "certify")
+    recipe = open_artifact(artifact).manifest.recipe
+    samples = read_rows(data) if data else as_array(open_recipe(recipe).draw("certify"))
+    made = certify_artifact(
+        artifact,
+        samples,
+        risk or RouterConfig().risks,
+        confidence,
+        backend=checked.backend,
+        precision=checked.precision,
+        provider=checked.provider,
+        threads=checked.threads,
+        batch_size=batch_size,
+        say=console.print,
+    )
+    _print_certificates(made)
 
 
 @app.command()
@@ -123,6 +182,7 @@ def serve(
     max_batch_delay_ms: Annotated[
         int | None, typer.Option(help="Wait for a batch to fill; a lone client waits it too.")
     ] = None,
+    ready_timeout: Annotated[float, typer.Option(min=1, help="Seconds until ready.")] = 120.0,
 ) -> None:
     """Serve archives over HTTP until SIGTERM or Ctrl-C; options override each model's TOML."""
     from skipserve.serving.launcher import Address, Server, stop_on_signals
@@ -138,16 +198,36 @@ def serve(
     }
     overrides = {key: value for key, value in asked.items() if value is not None}
     address = Address(host, port, metrics_port)
-    with (
-        stop_on_signals() as stop,
-        Server(_archives(model_store, models or []), address, overrides, stop=stop) as server,
-    ):
-        for manifest in server.manifests:
-            console.print(f"serving {manifest.name} at {server.url(manifest)}")
-        console.print(f"metrics at http://{host}:{metrics_port}/metrics; try:\n")
-        console.print(server.curl(), soft_wrap=True)
-        console.print("\nready; Ctrl-C stops")
-        server.wait(stop)
+    archives = _archives(model_store, models or [])
+    with stop_on_signals() as stop:
+        try:
+            server = Server(archives, address, overrides, ready_timeout, stop)
+        except LaunchError:
+            if stop.is_set():
+                return
+            raise
+        with server:
+            _announce(server, host, metrics_port)
+            server.wait(stop)
+
+
+def _announce(server: Server, host: str, metrics_port: int) -> None:
+    for manifest in server.manifests:
+        console.print(f"serving {manifest.name} at {server.url(manifest)}")
+    console.print(f"metrics at http://{host}:{metrics_port}/metrics; try:\n")
+    console.print(server.curl(), soft_wrap=True)
+    console.print("\nready; Ctrl-C stops")
+
+
+def _print_certificates(made: Certificates) -> None:
+    for one in made.certificates:
+        typer.echo(
+            f"risk {one.risk:g}: certified at {one.confidence:.0%} for {one.precision} on "
+            f"{one.provider}; {one.disagreements} of {one.samples} disagree, "
+            f"{one.run_rate:.1%} of the blocks run"
+        )
+    for refusal in made.refusals:
+        typer.echo(f"risk {refusal.risk:g}: not certified; {refusal.reason}")
 
 
 def _archives(model_store: Path, names: list[str]) -> list[Path]:

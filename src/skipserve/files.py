@@ -9,14 +9,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from skipserve.errors import ConfigError
+
 
 @contextmanager
-def replacing_directory(directory: Path) -> Iterator[Path]:
+def replacing_directory(directory: Path, marker: str) -> Iterator[Path]:
     """Yield a fresh directory that takes ``directory``'s place if the block ends well.
 
     On an exception the old directory is untouched and the new one gone. A reader sees the old
     or the new content, never a mixture; between the two renames it may briefly see neither.
+
+    Args:
+        directory: What to replace.
+        marker: A file that an older one of ours holds; anything else is not ours to replace.
+
+    Raises:
+        ConfigError: If the directory holds something, but not the marker.
     """
+    if directory.exists() and not (directory / marker).is_file() and any(directory.iterdir()):
+        raise ConfigError(
+            f"{directory} holds other files and no {marker}; it would be replaced as a whole: "
+            "name a directory that is empty, new, or was made by this command"
+        )
     directory.parent.mkdir(parents=True, exist_ok=True)
     # Hidden, and beside its target so that the rename stays on one file system.
     fresh = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
@@ -26,7 +40,12 @@ def replacing_directory(directory: Path) -> Iterator[Path]:
         fresh.chmod(0o755)
         if directory.exists():
             directory.rename(old)
-        fresh.rename(directory)
+        try:
+            fresh.rename(directory)
+        except OSError:
+            if old.exists():
+                old.rename(directory)
+            raise
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from skipserve.artifacts.certificates import Certificates, read_certificates
 from skipserve.artifacts.manifest import (
     MANIFEST,
     MANIFEST_VERSION,
@@ -25,6 +26,7 @@ class Artifact:
 
     directory: Path
     manifest: Manifest
+    certificates: Certificates
 
     def file(self, format: Format, precision: Precision) -> ModelFile:
         """The model file of one format and precision.
@@ -71,7 +73,7 @@ def open_artifact(directory: Path) -> Artifact:
         raise ArtifactError(f"{error}; build the artifact again") from None
     for entry in manifest.files:
         _check(directory, entry)
-    return Artifact(directory, manifest)
+    return Artifact(directory, manifest, read_certificates(directory))
 
 
 def _check(directory: Path, entry: ModelFile) -> None:

@@ -15,14 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from skipserve.artifacts.manifest import Format, Precision
+from skipserve.artifacts.pieces import export_module
+from skipserve.artifacts.routed_graph import assemble, export_pieces
 from skipserve.networks import ResidualNetwork
+from skipserve.routing.routed import RoutedNetwork, Router
 
-OPSET = 20
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16}
 
 
 class FullDepth(nn.Module):
-    """What is exported: raw FP32 rows to FP32 probabilities, in another precision between.
+    """What is exported without a router: raw FP32 rows to FP32 probabilities.
 
     Scaling stays in FP32 because raw features may lie beyond FP16; softmax because its sum does.
     """
@@ -40,39 +42,64 @@ class FullDepth(nn.Module):
         return logits.float().softmax(dim=-1)
 
 
-def write_model(network: ResidualNetwork, format: Format, precision: Precision, file: Path) -> None:
-    """Export ``network`` with a dynamic batch; input ``inputs``, output ``probabilities``."""
-    module = FullDepth(network, precision).eval()
+def write_model(
+    network: ResidualNetwork,
+    format: Format,
+    precision: Precision,
+    file: Path,
+    router: Router | None = None,
+) -> None:
+    """Export ``network`` with a dynamic batch, with its router inside if it has one.
+
+    The inputs and outputs are those of :class:`RoutedNetwork`; without a router, ``inputs`` and
+    ``probabilities`` alone.
+    """
     rows = torch.zeros(2, *network.config.inputs)
-    if format == "onnx":
-        _write_onnx(module, rows, file)
-    else:
-        _write_torchscript(module, rows, file)
-
-
-def _write_onnx(module: nn.Module, rows: Tensor, file: Path) -> None:
     with _quietly():
-        program = torch.onnx.export(
-            module,
-            (rows,),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=["inputs"],
-            output_names=["probabilities"],
-            dynamic_shapes={"inputs": {0: torch.export.Dim("batch")}},
-            verbose=False,
-        )
-    assert program is not None
-    model = program.model_proto
+        if router is None:
+            module = FullDepth(network, precision).eval()
+            if format == "onnx":
+                _save_onnx(export_module(module, rows, "probabilities"), file)
+            else:
+                _save_torchscript(_trace(module, rows), file)
+            return
+        routed = RoutedNetwork(network, router, DTYPES[precision]).eval()
+        if format == "onnx":
+            _save_onnx(assemble(export_pieces(routed, rows), routed), file)
+        else:
+            _save_torchscript(_script(routed, rows), file)
+
+
+def _save_onnx(model: onnx.ModelProto, file: Path) -> None:
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, file)
 
 
+def _save_torchscript(module: torch.jit.ScriptModule, file: Path) -> None:
+    torch.jit.save(torch.jit.freeze(module.eval()), file)
+
+
 @torch.no_grad()
-def _write_torchscript(module: nn.Module, rows: Tensor, file: Path) -> None:
-    with _quietly():
-        traced = torch.jit.trace(module, (rows,))  # type: ignore[no-untyped-call]
-        torch.jit.save(torch.jit.freeze(traced), file)
+def _trace(module: nn.Module, rows: Tensor) -> torch.jit.ScriptModule:
+    traced = torch.jit.trace(module, (rows,))  # type: ignore[no-untyped-call]
+    assert isinstance(traced, torch.jit.ScriptModule)
+    return traced
+
+
+@torch.no_grad()
+def _script(routed: RoutedNetwork, rows: Tensor) -> torch.jit.ScriptModule:
+    # The pieces are traced, so that only the loop over them has to be understood by the compiler.
+    stream = routed.entry(rows)
+    pooled = routed.pool(stream)
+    routed.signals = nn.ModuleList(_trace(signal, pooled) for signal in routed.signals)
+    routed.answer = _trace(routed.answer, pooled)  # type: ignore[assignment]
+    routed.guard = _trace(routed.guard, stream)  # type: ignore[assignment]
+    routed.pool = _trace(routed.pool, stream)
+    routed.stages = nn.ModuleList(_trace(stage, stream) for stage in routed.stages)
+    routed.entry = _trace(routed.entry, rows)  # type: ignore[assignment]
+    scripted = torch.jit.script(routed)
+    assert isinstance(scripted, torch.jit.ScriptModule)
+    return scripted
 
 
 @contextlib.contextmanager

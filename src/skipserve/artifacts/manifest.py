@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -36,11 +37,47 @@ class Parity(Record):
         tolerance: Largest absolute difference that would have been published.
         largest_difference: Largest absolute difference that was seen.
         rows: Rows compared: random ones, far ones and real ones.
+        decisions: The same for the decisions, if the file has a router.
     """
 
     tolerance: float
     largest_difference: float
     rows: int
+    decisions: DecisionParity | None = None
+
+
+class DecisionParity(Record):
+    """How many rows a file runs as deep as the eager FP32 router does, at the same thresholds.
+
+    Attributes:
+        tie_band: Rows with a signal this near to its threshold, relative to it, do not count.
+        rows: Rows outside the tie band.
+        equal: Share of them that ran equally deep and were held back alike.
+    """
+
+    tie_band: float
+    rows: int
+    equal: float
+
+
+class RouterSpec(Record):
+    """The router inside the model files.
+
+    Attributes:
+        signal: What is compared with the thresholds.
+        policy: ``exit`` or ``skip``.
+        decisions: Blocks run when each decision is taken; one threshold each.
+        guard_quantile: Of the calibration rows; 1.0 is off.
+        guard_limit: The ``guard_limit`` that lies there; ``None`` is +inf, off.
+        grouping: How the stages were chosen, in words, with the measured costs.
+    """
+
+    signal: str
+    policy: Literal["exit", "skip"]
+    decisions: tuple[int, ...]
+    guard_quantile: float
+    guard_limit: float | None
+    grouping: str
 
 
 class ModelFile(Record):
@@ -78,6 +115,7 @@ class Manifest(Record):
         largest_activation: Largest absolute value seen inside the network on the parity rows;
             FP16 ends at 65,504.
         example: A row and its answer.
+        router: The router in the files, or ``None``.
         versions: Packages that made the files.
     """
 
@@ -94,6 +132,7 @@ class Manifest(Record):
     largest_activation: float
     example: Example
     versions: dict[str, str]
+    router: RouterSpec | None = None
 
     def model_post_init(self, _context: Any) -> None:
         if not isinstance(self.network.get("depth"), int):
@@ -115,3 +154,10 @@ class Manifest(Record):
         depth = self.network["depth"]
         assert isinstance(depth, int)
         return depth
+
+
+def write_manifest(directory: Path, manifest: Manifest) -> None:
+    """Write a directory's manifest, replacing an older one as a whole."""
+    fresh = directory / f".{MANIFEST}"
+    fresh.write_text(manifest.model_dump_json(indent=2) + "\n")
+    fresh.replace(directory / MANIFEST)

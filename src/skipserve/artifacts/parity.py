@@ -11,14 +11,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from skipserve.artifacts.manifest import Parity, Precision
+from skipserve.artifacts.manifest import DecisionParity, Parity, Precision
 from skipserve.errors import ParityError
 from skipserve.networks import ResidualNetwork
+from skipserve.routing.routed import RoutedNetwork, Router
 
 # Largest absolute difference of a probability. FP32 leaves room for reordered sums; FP16 has
 # 11 bits, and a logit of size 10 is known to 0.005, a quarter of which reaches a probability.
 TOLERANCES: dict[Precision, float] = {"fp32": 1e-4, "fp16": 2e-2}
 LARGEST_FP16 = 65_504.0
+# Signals nearer to a threshold than this, relative to it, are ties. FP16 streams carry 11 bits.
+TIE_BANDS: dict[Precision, float] = {"fp32": 1e-4, "fp16": 2e-2}
+FEWEST_EQUAL: dict[Precision, float] = {"fp32": 1.0, "fp16": 0.99}
 
 Run = Callable[[Mapping[str, NDArray[Any]]], Mapping[str, NDArray[Any]]]
 
@@ -32,6 +36,7 @@ class Reference:
             deviations wide), are added from a fixed seed.
 
     Attributes:
+        network: As it was given.
         inputs: All rows [3N, *inputs], float32.
         probabilities: FP64 answers [3N, classes].
         largest_activation: Largest absolute value any layer put out on them.
@@ -50,14 +55,24 @@ class Reference:
             module.register_forward_hook(self._watch)
         with torch.no_grad():
             logits = double(self.inputs.double())
+        self.network = network
         self.probabilities = logits.softmax(dim=-1).numpy()
 
     def _watch(self, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
         self.largest_activation = max(self.largest_activation, output.abs().max().item())
 
 
-def check_parity(run: Run, reference: Reference, precision: Precision, file: str) -> Parity:
+def check_parity(
+    run: Run, reference: Reference, precision: Precision, file: str, decisions: int = 0
+) -> Parity:
     """Compare a file's probabilities with the reference, in one batch and row by row.
+
+    Args:
+        run: The open file.
+        reference: What it must agree with.
+        precision: Of the file.
+        file: Its name, for the error.
+        decisions: Thresholds a row has; they are +inf here, so that everything runs.
 
     Raises:
         ParityError: If a difference exceeds the tolerance of the precision, if a value is not
@@ -69,8 +84,12 @@ def check_parity(run: Run, reference: Reference, precision: Precision, file: str
             f"{LARGEST_FP16:g}; leave 'fp16' out of [export] precisions, or train with a norm"
         )
     rows = reference.inputs.numpy()
-    difference = np.abs(run({"inputs": rows})["probabilities"] - reference.probabilities)
-    single = np.concatenate([run({"inputs": rows[i : i + 1]})["probabilities"] for i in range(8)])
+
+    def answers(part: NDArray[Any]) -> NDArray[Any]:
+        return run({"inputs": part, **_router_off(len(part), decisions)})["probabilities"]
+
+    difference = np.abs(answers(rows) - reference.probabilities)
+    single = np.concatenate([answers(rows[i : i + 1]) for i in range(8)])
     largest = max(
         float(difference.max()), float(np.abs(single - reference.probabilities[:8]).max())
     )
@@ -81,3 +100,67 @@ def check_parity(run: Run, reference: Reference, precision: Precision, file: str
             f"allowed are {tolerance:g}; the artifact was not written"
         )
     return Parity(tolerance=tolerance, largest_difference=largest, rows=len(rows))
+
+
+class RoutedReference:
+    """The eager FP32 router's decisions on real rows, at thresholds that split them.
+
+    Args:
+        network: The network.
+        router: Its router.
+        real: Real rows [N, *inputs].
+        guard_limit: Of the router.
+    """
+
+    def __init__(
+        self, network: ResidualNetwork, router: Router, real: Tensor, guard_limit: float
+    ) -> None:
+        routed = RoutedNetwork(network, router).eval()
+        with torch.no_grad():
+            streams = list(network.streams(real))
+            pooled = [network.pool(streams[blocks]) for blocks in router.decisions]
+            pairs = zip(routed.signals, pooled, strict=True)
+            self._signals = torch.stack([signal(row) for signal, row in pairs], dim=1)
+            # Half of the rows go on at each decision, and a tenth are held back.
+            self._thresholds = self._signals.median(dim=0).values.repeat(len(real), 1)
+            self._distance = routed.guard(streams[router.decisions[0]])
+            limit = min(guard_limit, float(torch.quantile(self._distance, 0.9)))
+            self._limit = torch.full((len(real),), limit)
+            _, depth, held = routed(real, self._thresholds, self._limit)
+        self._depth, self._held = depth.numpy(), held.numpy()
+        self._real = real
+
+    def check(self, run: Run, precision: Precision, file: str) -> DecisionParity:
+        """Compare a file's decisions, all rows in one batch.
+
+        Raises:
+            ParityError: If more rows differ than the precision explains.
+        """
+        band = TIE_BANDS[precision]
+        near = ((self._signals - self._thresholds).abs() <= band * self._thresholds.abs()).any(1)
+        near |= (self._distance - self._limit).abs() <= band * self._limit
+        clear = ~near.numpy()
+        got = run(
+            {
+                "inputs": self._real.numpy(),
+                "thresholds": self._thresholds.numpy(),
+                "guard_limit": self._limit.numpy(),
+            }
+        )
+        same = (got["depth_run"] == self._depth) & (got["held_back"] == self._held)
+        equal = float(same[clear].mean()) if clear.any() else 1.0
+        if equal < FEWEST_EQUAL[precision]:
+            raise ParityError(
+                f"{file}: only {equal:.2%} of {clear.sum()} rows outside the tie band run as deep "
+                f"as the eager router runs them, expected {FEWEST_EQUAL[precision]:.0%}"
+            )
+        return DecisionParity(tie_band=band, rows=int(clear.sum()), equal=equal)
+
+
+def _router_off(rows: int, decisions: int) -> dict[str, NDArray[Any]]:
+    if not decisions:
+        return {}
+    return {
+        "thresholds": np.full((rows, decisions), np.inf, dtype=np.float32),
+        "guard_limit": np.full(rows, np.inf, dtype=np.float32),
+    }

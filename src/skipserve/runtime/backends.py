@@ -131,9 +131,11 @@ def pick_provider(backend: str, asked: Literal["auto", "cpu", "cuda"]) -> Provid
 
 
 def _onnxruntime_has_cuda() -> bool:
+    if not has_gpu():
+        return False
     import onnxruntime as ort
 
-    return "CUDAExecutionProvider" in ort.get_available_providers() and has_gpu()
+    return "CUDAExecutionProvider" in ort.get_available_providers()
 
 
 def _torch_has_cuda() -> bool:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skipserve.artifacts.artifact import Artifact
-from skipserve.artifacts.manifest import Format, Precision
-from skipserve.errors import InputError
+from skipserve.artifacts.certificates import Certificate, Certificates
+from skipserve.artifacts.manifest import Format, ModelFile, Precision
+from skipserve.errors import InputError, LaunchError
 from skipserve.runtime.backends import Provider, has_gpu, open_backend, pick_provider
 
 BackendName = Literal["onnxruntime", "torchscript"]
@@ -25,6 +26,23 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
+class Setting:
+    """What a request asks of the router, resolved to numbers.
+
+    Attributes:
+        thresholds: [decisions], float32; +inf runs everything.
+        guard_limit: +inf holds nothing back.
+        risk: The ε in force, or ``None`` at full depth.
+        reason: Why a router that was asked for is off; empty if it is on or was not asked for.
+    """
+
+    thresholds: NDArray[np.float32]
+    guard_limit: float
+    risk: float | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class Prediction:
     """Answers for a batch of B rows.
 
@@ -32,16 +50,40 @@ class Prediction:
         labels: Class of the largest probability [B], int64.
         probabilities: [B, classes], float32.
         depth_run: Blocks run for each row [B], int64.
+        held_back: Rows the guard sent to full depth [B], bool.
     """
 
     labels: NDArray[np.int64]
     probabilities: NDArray[np.float32]
     depth_run: NDArray[np.int64]
+    held_back: NDArray[np.bool_]
 
     def rows(self, first: int, last: int) -> Prediction:
         """The answers for rows ``first`` to ``last`` (exclusive)."""
         part = slice(first, last)
-        return Prediction(self.labels[part], self.probabilities[part], self.depth_run[part])
+        return Prediction(
+            self.labels[part],
+            self.probabilities[part],
+            self.depth_run[part],
+            self.held_back[part],
+        )
+
+
+def plan(
+    artifact: Artifact,
+    backend: BackendName,
+    precision: Literal["auto", "fp32", "fp16"],
+    provider: Literal["auto", "cpu", "cuda"],
+) -> tuple[Provider, Precision, ModelFile]:
+    """What an engine with these settings would run, without opening it.
+
+    Raises:
+        ArtifactError: If the artifact has no such file.
+        LaunchError: If ``cuda`` was asked for and is not there.
+    """
+    picked = pick_provider(backend, provider)
+    chosen = PRECISIONS[picked] if precision == "auto" else precision
+    return picked, chosen, artifact.file(FORMATS[backend], chosen)
 
 
 class Engine:
@@ -69,12 +111,23 @@ class Engine:
         threads: int = 1,
     ) -> None:
         self.manifest = artifact.manifest
-        picked = pick_provider(backend, provider)
-        self.precision = PRECISIONS[picked] if precision == "auto" else precision
-        file = artifact.file(FORMATS[backend], self.precision)
         outputs = tuple(output.name for output in self.manifest.outputs)
+        picked, self.precision, file = plan(artifact, backend, precision, provider)
         self._backend = open_backend(artifact.directory / file.path, outputs, picked, threads)
+        if picked != self.provider:  # ONNX Runtime falls back by itself when CUDA fails to start
+            if provider == "cuda":
+                raise LaunchError(
+                    f"{backend} could not start CUDA for {file.path}; check that the driver and "
+                    "the package's CUDA version match, or set provider = 'auto'"
+                )
+            picked, self.precision, file = plan(artifact, backend, precision, "cpu")
+            self._backend = open_backend(artifact.directory / file.path, outputs, picked, threads)
+        self.file_sha256 = file.sha256
         self.backend = backend
+        spec = self.manifest.router
+        decisions = len(spec.decisions) if spec else 0
+        self.off = Setting(np.full(decisions, np.inf, dtype=np.float32), np.inf)
+        self._certified = self._usable(artifact.certificates)
         self.fell_back = provider != "cpu" and self.provider == "cpu" and has_gpu()
         if self.fell_back:
             logger.warning(
@@ -120,29 +173,147 @@ class Engine:
             )
         return np.ascontiguousarray(rows, dtype=np.float32)
 
-    def run(self, rows: NDArray[np.float32]) -> Prediction:
-        """Answer rows [B, *inputs] that :meth:`check` has passed."""
-        probabilities = self._backend.run({"inputs": rows})["probabilities"]
-        return Prediction(
-            probabilities.argmax(axis=1),
-            probabilities,
-            np.full(len(rows), self.manifest.depth, dtype=np.int64),
-        )
+    @property
+    def certified(self) -> dict[float, Certificate]:
+        """The certificates that hold for the file, precision and provider in use, by risk."""
+        return dict(self._certified)
 
-    def predict(self, inputs: object) -> Prediction:
-        """Answer anything array-like of shape [B, *inputs].
+    def setting(self, risk: float | None) -> Setting:
+        """Thresholds for a risk; full depth for ``None``, or if nothing so careful is certified.
+
+        Args:
+            risk: ε asked for; the boldest certificate that does not exceed it is taken.
 
         Raises:
-            InputError: If it is not.
+            InputError: If it is not between 0 and 1.
+        """
+        if risk is None:
+            return self.off
+        if not 0 < risk < 1:
+            raise InputError("invalid_risk", f"risk must lie between 0 and 1, got {risk:g}")
+        allowed = [certified for certified in self._certified if certified <= risk]
+        if not allowed:
+            return replace(self.off, reason=self._why_off(risk))
+        certificate = self._certified[max(allowed)]
+        return Setting(
+            np.array([_or_inf(one) for one in certificate.thresholds], dtype=np.float32),
+            _or_inf(certificate.guard_limit),
+            certificate.risk,
+        )
+
+    def run(
+        self,
+        rows: NDArray[np.float32],
+        thresholds: NDArray[np.float32] | None = None,
+        guard_limit: NDArray[np.float32] | None = None,
+    ) -> Prediction:
+        """Answer rows [B, *inputs] that :meth:`check` has passed.
+
+        Args:
+            rows: [B, *inputs], float32.
+            thresholds: [B, decisions], float32; full depth if left out.
+            guard_limit: [B], float32; holds nothing back if left out.
+        """
+        count = len(rows)
+        if self.manifest.router is None:
+            probabilities = self._backend.run({"inputs": rows})["probabilities"]
+            depth = np.full(count, self.manifest.depth, dtype=np.int64)
+            held = np.zeros(count, dtype=bool)
+        else:
+            if thresholds is None:
+                thresholds = np.tile(self.off.thresholds, (count, 1))
+            if guard_limit is None:
+                guard_limit = np.full(count, np.inf, dtype=np.float32)
+            out = self._backend.run(
+                {"inputs": rows, "thresholds": thresholds, "guard_limit": guard_limit}
+            )
+            probabilities, depth = out["probabilities"], out["depth_run"]
+            held = out["held_back"]
+        return Prediction(probabilities.argmax(axis=1), probabilities, depth, held)
+
+    def run_thresholds(
+        self, rows: NDArray[np.float32], thresholds: NDArray[np.float32], guard_limit: float
+    ) -> Prediction:
+        """Answer rows [B, *inputs], all with the same thresholds [decisions].
+
+        Raises:
+            InputError: If the thresholds are of the wrong length or NaN.
+        """
+        expected = self.off.thresholds.shape
+        if thresholds.shape != expected or np.isnan(thresholds).any() or np.isnan(guard_limit):
+            raise InputError(
+                "wrong_thresholds",
+                f"{self.manifest.name} takes {expected[0]} thresholds and a guard limit, none of "
+                f"them NaN; got {thresholds.tolist()} and {guard_limit}",
+            )
+        count = len(rows)
+        limits = np.full(count, guard_limit, dtype=np.float32)
+        return self.run(rows, np.tile(thresholds, (count, 1)), limits)
+
+    def predict(self, inputs: object, risk: float | None = None) -> Prediction:
+        """Answer anything array-like of shape [B, *inputs].
+
+        Args:
+            inputs: The rows.
+            risk: ε of the router; full depth for ``None`` or where nothing is certified.
+
+        Raises:
+            InputError: If the inputs are not such rows, or the risk is not between 0 and 1.
         """
         try:
             rows = np.asarray(inputs)
         except ValueError:
             raise InputError("ragged", "inputs must be rows of one length") from None
-        return self.run(self.check(rows))
+        setting = self.setting(risk)
+        if setting.reason:
+            logger.warning("%s runs at full depth: %s", self.manifest.name, setting.reason)
+        answers = self.run_thresholds(self.check(rows), setting.thresholds, setting.guard_limit)
+        if not np.isfinite(answers.probabilities).all():
+            raise overflow(answers)
+        return answers
+
+    def _usable(self, made: Certificates) -> dict[float, Certificate]:
+        decisions = len(self.off.thresholds)
+        return {
+            one.risk: one
+            for one in made.certificates
+            if one.file_sha256 == self.file_sha256
+            and one.precision == self.precision
+            and one.provider == self.provider
+            and len(one.thresholds) == decisions
+        }
+
+    def _why_off(self, risk: float) -> str:
+        if self.manifest.router is None:
+            return "the model has no router"
+        if self._certified:
+            have = ", ".join(f"{one:g}" for one in sorted(self._certified))
+            return f"risk {risk:g} is not certified, only {have}"
+        return (
+            f"no certificate for this file in {self.precision} on {self.provider}; "
+            "run `skipserve certify` where it serves"
+        )
 
     def warm_up(self, batch_size: int) -> None:
-        """Run the example alone and in a full batch, so that no request pays for a first run."""
+        """Run the example alone and in a full batch, so that no request pays for a first run.
+
+        Three times each: TorchScript compiles again in its second run.
+        """
         row = np.asarray([self.manifest.example.inputs], dtype=np.float32)
-        for count in {1, batch_size}:
+        for count in (1, batch_size) * 3:
             self.run(np.repeat(row, count, axis=0))
+
+
+def overflow(answers: Prediction) -> InputError:
+    """The error for finite rows whose answer is not."""
+    row = int(np.argmin(np.isfinite(answers.probabilities).all(axis=1)))
+    return InputError(
+        "not_finite",
+        f"row {row} is finite but overflows inside the network; "
+        "expected features like those it was trained on",
+        row=row,
+    )
+
+
+def _or_inf(value: float | None) -> float:
+    return float("inf") if value is None else value

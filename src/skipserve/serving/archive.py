@@ -8,17 +8,21 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from skipserve.artifacts.artifact import open_artifact
+from skipserve.artifacts.artifact import Artifact, open_artifact
 from skipserve.errors import ArtifactError, ConfigError
+from skipserve.runtime.engine import plan
 from skipserve.schema import parse
 from skipserve.serving.config import ServingConfig
 
 MODEL_CONFIG = "model-config.yaml"
+# What zipfile raises, by where the damage is.
+DAMAGE = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError)
 
 
 def package(artifact: Path, handler: Path, serving: ServingConfig, model_store: Path) -> Path:
@@ -70,28 +74,40 @@ def model_config(serving: ServingConfig) -> str:
     return text
 
 
-def unpack(archive: Path, store: Path, overrides: dict[str, Any]) -> tuple[Path, ServingConfig]:
+def unpack(archive: Path, store: Path, overrides: dict[str, Any]) -> tuple[Artifact, ServingConfig]:
     """Unpack an archive into ``store`` for one server run, with settings overridden.
 
+    The artifact in it is checked against its hashes; the handler is code that will run, so serve
+    only archives you trust.
+
     Returns:
-        The directory and the settings in force.
+        The artifact and the settings in force.
 
     Raises:
-        ArtifactError: If it is no archive of ours, or its artifact is damaged.
+        ArtifactError: If it is no archive of ours, or its artifact is damaged, or holds no file
+            for the settings.
         ConfigError: If an override is out of range.
+        LaunchError: If CUDA was asked for and is not there.
     """
     directory = store / archive.stem
     try:
         with zipfile.ZipFile(archive) as content:
             content.extractall(directory)
         values = yaml.safe_load((directory / MODEL_CONFIG).read_text())["skipserve"]
-    except (zipfile.BadZipFile, OSError, KeyError, TypeError, yaml.YAMLError) as error:
+        values = {**values, **overrides}
+    except (*DAMAGE, OSError, LookupError, TypeError, ValueError, yaml.YAMLError) as error:
         shutil.rmtree(directory, ignore_errors=True)
         raise ArtifactError(
             f"{archive} is not an archive of skipserve or is damaged ({error!r}); "
             "make it again with `skipserve build` or `skipserve package`"
         ) from None
-    serving = parse(ServingConfig, {**values, **overrides}, f"{archive.name}: serving")
+    serving = parse(ServingConfig, values, f"{archive.name}: serving")
     (directory / MODEL_CONFIG).write_text(model_config(serving))
-    open_artifact(directory)
-    return directory, serving
+    artifact = open_artifact(directory)
+    if artifact.manifest.name != archive.stem:
+        raise ArtifactError(
+            f"{archive} holds the model {artifact.manifest.name}; its file must be named "
+            f"{artifact.manifest.name}.mar"
+        )
+    plan(artifact, serving.backend, serving.precision, serving.provider)
+    return artifact, serving

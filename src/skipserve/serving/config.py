@@ -23,6 +23,7 @@ class ServingConfig(Record):
             even for a lone client, whatever the load.
         queue_size: Requests that may wait; one more is answered 503.
         max_rows: Most rows in one request; more are answered 413.
+        risk: ε of the router for a request that asks for nothing; full depth if left out.
     """
 
     backend: Literal["onnxruntime", "torchscript"] = "onnxruntime"
@@ -35,3 +36,4 @@ class ServingConfig(Record):
     max_batch_delay_ms: Annotated[int, Field(ge=1, le=10_000)] = 1
     queue_size: Annotated[int, Field(ge=1)] = 1000
     max_rows: Annotated[int, Field(ge=1)] = 1024
+    risk: Annotated[float, Field(gt=0, lt=1)] | None = None

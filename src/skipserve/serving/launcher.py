@@ -22,11 +22,10 @@ from urllib.request import Request, urlopen
 import msgspec
 import psutil
 
-from skipserve.artifacts.artifact import open_artifact
 from skipserve.artifacts.manifest import Manifest
 from skipserve.errors import LaunchError
 from skipserve.serving.archive import unpack
-from skipserve.serving.metrics import forget_gauges_of
+from skipserve.serving.metrics import forget_gauges_of, live_workers
 from skipserve.serving.probes import Probes
 from skipserve.serving.torchserve import Instance
 
@@ -50,6 +49,8 @@ class Address:
 
 class Server:
     """A running TorchServe with its models and probes; use as a context manager.
+
+    TorchServe gets SIGTERM when the thread that made this ends, so make it in one that stays.
 
     Args:
         archives: The ``.mar`` files to serve.
@@ -79,6 +80,11 @@ class Server:
             "SKIPSERVE_METRICS_PORT": address.metrics_port,
             "SKIPSERVE_PORT + 2": address.port + 2,
         }
+        if len(set(ports.values())) < len(ports):
+            raise LaunchError(
+                f"SKIPSERVE_PORT = {address.port} and SKIPSERVE_METRICS_PORT = "
+                f"{address.metrics_port} collide; TorchServe's metrics take {address.port + 2}"
+            )
         for setting, port in ports.items():
             _require_free(address.host, port, setting)
         self._instance = Instance(
@@ -86,7 +92,7 @@ class Server:
             address.host,
             address.port,
             address.port + 2,
-            (_free_port(), _free_port()),
+            _free_ports(),
         )
         self._stop = stop or threading.Event()
         self._stack = contextlib.ExitStack()
@@ -100,8 +106,9 @@ class Server:
     def _start(self, archives: Sequence[Path], overrides: dict[str, Any], ready_s: float) -> None:
         instance = self._instance
         instance.write_configuration()
-        unpacked = [unpack(archive, instance.store, overrides)[0] for archive in archives]
-        self.manifests = [open_artifact(directory).manifest for directory in unpacked]
+        unpacked = [unpack(archive, instance.store, overrides) for archive in archives]
+        self.manifests = [artifact.manifest for artifact, _ in unpacked]
+        self._workers = sum(serving.workers for _, serving in unpacked)
         self.process = subprocess.Popen(  # noqa: S603 - our own command
             instance.command(),
             env=instance.environment(),
@@ -121,11 +128,14 @@ class Server:
         deadline = time.monotonic() + ready_s
         for manifest in self.manifests:
             self._warm_up(manifest, deadline)
+        while live_workers(instance.metrics) < self._workers:
+            if time.monotonic() > deadline or self._stop.wait(0.1):
+                raise LaunchError(f"not every worker became ready: {self._tail()}")
         self.probes.ready.set()
 
     def url(self, manifest: Manifest) -> str:
         """Where a model answers."""
-        host = "127.0.0.1" if self.address.host in ("0.0.0.0", "::") else self.address.host  # noqa: S104
+        host = "127.0.0.1" if self.address.host == "0.0.0.0" else self.address.host  # noqa: S104
         return f"http://{host}:{self.address.port}/predictions/{manifest.name}"
 
     def curl(self) -> str:
@@ -150,6 +160,11 @@ class Server:
             for pid in workers - alive:
                 forget_gauges_of(pid, self._instance.metrics)
             workers = alive
+            # Ready again by itself: TorchServe restarts a worker that died.
+            if live_workers(self._instance.metrics) < self._workers:
+                self.probes.ready.clear()
+            else:
+                self.probes.ready.set()
 
     def close(self) -> None:
         """Say not ready, stop every process, remove every file."""
@@ -200,9 +215,9 @@ class Server:
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[threading.Event]:
-    """An event that SIGTERM and SIGINT set."""
+    """An event that SIGTERM, SIGINT and a closed terminal set."""
     stop = threading.Event()
-    signals = (signal.SIGTERM, signal.SIGINT)
+    signals = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     before = [signal.signal(number, lambda *_: stop.set()) for number in signals]
     try:
         yield stop
@@ -261,8 +276,8 @@ def _require_free(host: str, port: int, setting: str) -> None:
             ) from None
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def _free_ports() -> tuple[int, int]:
+    with socket.socket() as one, socket.socket() as two:
+        one.bind(("127.0.0.1", 0))
+        two.bind(("127.0.0.1", 0))
+        return one.getsockname()[1], two.getsockname()[1]

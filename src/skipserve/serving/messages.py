@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
 
 import msgspec
 
 from skipserve.errors import InputError
+
+# What a request asks of the router: a risk, on at the model's own, off, or nothing.
+Asked: TypeAlias = float | Literal["on", "off"] | None
 
 JSON = "application/json"
 # Everything else a client gets wrong is a plain 400.
@@ -25,6 +30,22 @@ class RawRequest:
 
     body: bytes | bytearray | None
     headers: Mapping[str, str]
+
+
+def check_size(request: RawRequest, max_rows: int, row_shape: tuple[int, ...]) -> None:
+    """Refuse a body by its length, before decoding it holds up the worker.
+
+    Raises:
+        InputError: If it is longer than the rows allowed can be, at 32 bytes a number and 64 KiB
+            for all else.
+    """
+    most = max_rows * math.prod(row_shape) * 32 + (64 << 10)
+    if request.body is not None and len(request.body) > most:
+        raise InputError(
+            "too_many_rows",
+            f"the body has {len(request.body)} bytes, more than the {most} allowed; "
+            f"at most {max_rows} rows are answered at once; split the request",
+        )
 
 
 @dataclass

@@ -29,7 +29,11 @@ BUCKETS = (
 )
 PHASES = ("decode", "inference", "encode")
 
-REQUESTS = Counter("skipserve_requests", "Requests answered, by HTTP status.", ("model", "code"))
+REQUESTS = Counter(
+    "skipserve_requests",
+    "Requests the workers answered, warm-up included, by HTTP status.",
+    ("model", "code"),
+)
 LATENCY = Histogram(
     "skipserve_request_duration_seconds",
     "Time in the worker from the first byte decoded to the reply encoded, its batch included.",
@@ -51,7 +55,7 @@ BATCH = Histogram(
 INFO = Gauge(
     "skipserve_model_info",
     "1 for each worker's model, with what it really runs on.",
-    ("model", "backend", "provider", "precision", "artifact"),
+    ("model", "backend", "provider", "precision", "checkpoint"),
     multiprocess_mode="livemax",
 )
 FALLBACK = Gauge(
@@ -72,8 +76,8 @@ class ModelMetrics:
         self._latency = LATENCY.labels(model)
         self._phases = {phase: PHASE.labels(model, phase) for phase in PHASES}
         self._batch = BATCH.labels(model)
-        artifact = engine.manifest.checkpoint_sha256[:12]
-        INFO.labels(model, engine.backend, engine.provider, engine.precision, artifact).set(1)
+        checkpoint = engine.manifest.checkpoint_sha256[:12]
+        INFO.labels(model, engine.backend, engine.provider, engine.precision, checkpoint).set(1)
         FALLBACK.labels(model).set(int(engine.fell_back))
 
     def requests(self, statuses: Iterable[int], duration_s: float) -> None:
@@ -99,6 +103,11 @@ def exposition(directory: Path) -> tuple[bytes, str]:
     registry = CollectorRegistry()
     MultiProcessCollector(registry, path=str(directory))  # type: ignore[no-untyped-call]
     return generate_latest(registry), CONTENT_TYPE_LATEST
+
+
+def live_workers(directory: Path) -> int:
+    """Workers that have their model open: each keeps a file of live gauges."""
+    return len(list(directory.glob("gauge_livemax_*.db")))
 
 
 def forget_gauges_of(pid: int, directory: Path) -> None:

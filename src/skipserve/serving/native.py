@@ -11,8 +11,15 @@ from numpy.typing import NDArray
 
 from skipserve.artifacts.manifest import Manifest
 from skipserve.errors import InputError
-from skipserve.runtime.engine import Prediction
-from skipserve.serving.messages import RawRequest, Reply, error_reply, status_of
+from skipserve.runtime.engine import Prediction, Setting
+from skipserve.serving.messages import (
+    Asked,
+    RawRequest,
+    Reply,
+    check_size,
+    error_reply,
+    status_of,
+)
 
 # A client's own text may stand before the place msgspec names, never behind it.
 _PLACE = re.compile(r" - at `(\$[^`]*)`$")
@@ -45,7 +52,6 @@ class NativeProtocol:
         row: Any = float
         for length in reversed(manifest.row_shape):
             row = Annotated[list[row], msgspec.Meta(min_length=length, max_length=length)]
-        # One row more than allowed is decoded, and no more: a million would block the worker.
         rows = Annotated[list[row], msgspec.Meta(max_length=max_rows)]
         request = msgspec.defstruct(
             "Request",
@@ -55,13 +61,14 @@ class NativeProtocol:
         self._decoder = msgspec.json.Decoder(request)
         self._encoder = msgspec.json.Encoder()
 
-    def decode(self, request: RawRequest) -> NDArray[np.float64]:
-        """Read the rows [B, *inputs] of a request.
+    def decode(self, request: RawRequest) -> tuple[NDArray[np.float64], Asked]:
+        """Read the rows [B, *inputs] of a request, and what it asks of the router.
 
         Raises:
             InputError: Saying what was wrong, what was expected, and in which row.
         """
         body = _json_body(request)
+        check_size(request, self._max_rows, self._manifest.row_shape)
         try:
             message: Any = self._decoder.decode(body)
         except msgspec.ValidationError as error:
@@ -70,17 +77,19 @@ class NativeProtocol:
             raise InputError("invalid_json", f"the body is not JSON: {error}") from None
         if not message.inputs:
             raise InputError("empty", "inputs holds no row; send at least one")
-        if message.parameters is not None and message.parameters.router not in ("off", None):
+        router = None if message.parameters is None else message.parameters.router
+        if self._manifest.router is None and router not in ("off", None):
             raise InputError(
                 "no_router",
                 f"{self._manifest.name} has no router and always runs at full depth; "
                 'leave "router" out or send "off"',
             )
-        return np.array(message.inputs, dtype=np.float64)
+        asked = router.risk if isinstance(router, Risk) else router
+        return np.array(message.inputs, dtype=np.float64), asked
 
-    def encode(self, prediction: Prediction) -> Reply:
+    def encode(self, prediction: Prediction, setting: Setting) -> Reply:
         """Answer one request."""
-        outputs = [
+        outputs: list[dict[str, object]] = [
             {"label": label, "probabilities": probabilities, "depth_run": depth_run}
             for label, probabilities, depth_run in zip(
                 prediction.labels.tolist(),
@@ -89,16 +98,19 @@ class NativeProtocol:
                 strict=True,
             )
         ]
-        return Reply(
-            self._encoder.encode(
-                {
-                    "outputs": outputs,
-                    "model": self._manifest.name,
-                    "depth": self._manifest.depth,
-                    "router": "off",
-                }
-            )
-        )
+        body: dict[str, object] = {
+            "outputs": outputs,
+            "model": self._manifest.name,
+            "depth": self._manifest.depth,
+            "router": "off" if setting.risk is None else "on",
+        }
+        if setting.risk is not None:
+            body["risk"] = setting.risk
+            for output, held in zip(outputs, prediction.held_back.tolist(), strict=True):
+                output["held_back"] = held
+        elif setting.reason:
+            body["router_reason"] = setting.reason
+        return Reply(self._encoder.encode(body))
 
     def refuse(self, error: InputError) -> Reply:
         """Tell a client what was wrong."""

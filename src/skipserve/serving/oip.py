@@ -16,7 +16,13 @@ from numpy.typing import NDArray
 from skipserve.artifacts.manifest import Manifest
 from skipserve.errors import InputError
 from skipserve.runtime.engine import Prediction
-from skipserve.serving.messages import RawRequest, Reply, status_of
+from skipserve.serving.messages import (
+    Asked,
+    RawRequest,
+    Reply,
+    check_size,
+    status_of,
+)
 
 HEADER_LENGTH = "inference-header-content-length"
 DTYPES: dict[str, np.dtype[Any]] = {
@@ -26,7 +32,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
     **{f"INT{bits}": np.dtype(f"<i{bits // 8}") for bits in (8, 16, 32, 64)},
     **{f"UINT{bits}": np.dtype(f"<u{bits // 8}") for bits in (8, 16, 32, 64)},
 }
-# Only the first key "inputs" counts; objects in it are tensors.
+# Native inputs hold numbers and lists; objects in them are tensors.
 _TENSORS = re.compile(rb'"inputs"\s*:\s*\[\s*\{')
 
 
@@ -76,12 +82,15 @@ class OpenInference:
         self._max_rows = max_rows
         self._decoder = msgspec.json.Decoder(Request)
 
-    def decode(self, request: RawRequest) -> tuple[Request, NDArray[Any]]:
-        """Read a request and its rows [B, *inputs].
+    def decode(self, request: RawRequest) -> tuple[Request, NDArray[Any], Asked]:
+        """Read a request, its rows [B, *inputs], and what it asks of the router.
+
+        The parameter ``router`` may be ``"on"``, ``"off"`` or a risk.
 
         Raises:
             InputError: Saying what was wrong and what was expected.
         """
+        check_size(request, self._max_rows, self._manifest.row_shape)
         header, binary = _split(request)
         try:
             message = self._decoder.decode(header)
@@ -107,14 +116,19 @@ class OpenInference:
                 "too_many_rows",
                 f"{tensor.shape[0]} rows, at most {self._max_rows} are answered at once",
             )
-        if message.parameters.get("router", "off") not in ("off", None):
+        asked = message.parameters.get("router")
+        if asked not in ("on", "off", None) and not _is_number(asked):
+            raise InputError(
+                "invalid_parameter", f'router is {asked!r}, expected "on", "off" or a risk'
+            )
+        if self._manifest.router is None and asked not in ("off", None):
             raise InputError("no_router", f"{self._manifest.name} has no router")
         unknown = [o.name for o in message.outputs or () if o.name not in OUTPUTS]
         if unknown:
             raise InputError(
                 "wrong_output", f"no output is named {unknown[0]!r}, only {', '.join(OUTPUTS)}"
             )
-        return message, _rows(tensor, binary)
+        return message, _rows(tensor, binary), asked
 
     def encode(self, request: Request, prediction: Prediction) -> Reply:
         """Answer one request, each output in JSON or binary as was asked."""
@@ -125,7 +139,7 @@ class OpenInference:
             values = getattr(prediction, OUTPUTS[output.name])
             entry: dict[str, Any] = {
                 "name": output.name,
-                "datatype": "FP32" if values.dtype == np.float32 else "INT64",
+                "datatype": DATATYPES[values.dtype.kind],
                 "shape": list(values.shape),
             }
             if output.parameters.get("binary_data", all_binary):
@@ -156,7 +170,17 @@ class OpenInference:
 
 
 # Output tensor to attribute of the prediction.
-OUTPUTS = {"label": "labels", "probabilities": "probabilities", "depth_run": "depth_run"}
+OUTPUTS = {
+    "label": "labels",
+    "probabilities": "probabilities",
+    "depth_run": "depth_run",
+    "held_back": "held_back",
+}
+DATATYPES = {"f": "FP32", "i": "INT64", "b": "BOOL"}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _split(request: RawRequest) -> tuple[bytes, bytes]:

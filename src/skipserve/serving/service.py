@@ -17,12 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skipserve.errors import InputError
-from skipserve.runtime.engine import Engine, Prediction
-from skipserve.serving.messages import RawRequest, Reply, error_reply
+from skipserve.runtime.engine import Engine, Prediction, Setting, overflow
+from skipserve.serving.messages import Asked, RawRequest, Reply, error_reply
 from skipserve.serving.metrics import ModelMetrics
 from skipserve.serving.native import NativeProtocol
 from skipserve.serving.oip import OpenInference, speaks_oip
 from skipserve.serving.oip import Request as OipRequest
+
+# What "router": "on" means for a model whose TOML names no risk.
+RISK_IF_ON = 0.01
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +33,7 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class _Decoded:
     rows: NDArray[np.float32]
+    setting: Setting
     oip: OipRequest | None
     decode_s: float
 
@@ -40,6 +44,7 @@ class Service:
     Args:
         engine: The open model.
         max_rows: Most rows in one request.
+        risk: ε for a request that asks for nothing; full depth for ``None``.
         put_off: Does work once the replies are on their way; at once by default.
     """
 
@@ -47,9 +52,16 @@ class Service:
         self,
         engine: Engine,
         max_rows: int,
+        risk: float | None = None,
         put_off: Callable[[Callable[[], None]], None] = lambda work: work(),
     ) -> None:
         self._put_off = put_off
+        self._default = engine.setting(risk)
+        self._on = engine.setting(risk or RISK_IF_ON)
+        if self._default.reason:
+            logger.warning(
+                "%s serves at full depth: %s", engine.manifest.name, self._default.reason
+            )
         self._engine = engine
         self._native = NativeProtocol(engine.manifest, max_rows)
         self._oip = OpenInference(engine.manifest, max_rows)
@@ -83,22 +95,36 @@ class Service:
             rows: NDArray[Any]
             oip = None
             if isinstance(protocol, OpenInference):
-                oip, rows = protocol.decode(request)
+                oip, rows, asked = protocol.decode(request)
             else:
-                rows = protocol.decode(request)
-            return _Decoded(self._engine.check(rows), oip, perf_counter() - start)
+                rows, asked = protocol.decode(request)
+            setting = self._resolve(asked)
+            return _Decoded(self._engine.check(rows), setting, oip, perf_counter() - start)
         except InputError as error:
             return protocol.refuse(error)
         except Exception:
             logger.exception("a request could not be decoded")
             return _internal_error()
 
+    def _resolve(self, asked: Asked) -> Setting:
+        if asked is None:
+            return self._default
+        if isinstance(asked, str):
+            return self._on if asked == "on" else self._engine.off
+        return self._engine.setting(asked)
+
     def _run(self, good: Sequence[_Decoded]) -> Prediction | None:
         if not good:
             return None
+        counts = [len(item.rows) for item in good]
         rows = good[0].rows if len(good) == 1 else np.concatenate([item.rows for item in good])
         try:
-            return self._engine.run(rows)
+            if self._engine.manifest.router is None:
+                return self._engine.run(rows)
+            # Rows of one batch may have been asked for at different risks.
+            thresholds = np.repeat([item.setting.thresholds for item in good], counts, axis=0)
+            limits = np.array([item.setting.guard_limit for item in good], dtype=np.float32)
+            return self._engine.run(rows, thresholds, np.repeat(limits, counts))
         except Exception:
             logger.exception("a batch of %d rows failed", len(rows))
             return None
@@ -122,26 +148,19 @@ class Service:
             part = prediction.rows(first, last)
             first = last
             if not finite and not np.isfinite(part.probabilities).all():
-                replies.append(self._too_large(item, part))
+                protocol = self._native if item.oip is None else self._oip
+                replies.append(protocol.refuse(overflow(part)))
                 continue
             reply = (
-                self._native.encode(part) if item.oip is None else self._oip.encode(item.oip, part)
+                self._native.encode(part, item.setting)
+                if item.oip is None
+                else self._oip.encode(item.oip, part)
             )
             reply.headers["server-timing"] = (
                 f"decode;dur={item.decode_s * 1e3:.3f}, inference;dur={inference_s * 1e3:.3f}"
             )
             replies.append(reply)
         return replies
-
-    def _too_large(self, item: _Decoded, part: Prediction) -> Reply:
-        row = int(np.argmin(np.isfinite(part.probabilities).all(axis=1)))
-        error = InputError(
-            "not_finite",
-            f"row {row} is finite but overflows inside the network; "
-            "expected features like those it was trained on",
-            row=row,
-        )
-        return (self._native if item.oip is None else self._oip).refuse(error)
 
 
 def _internal_error() -> Reply:

@@ -1,6 +1,6 @@
 """TorchServe as we run it: its configuration, its command line, its environment.
 
-The values are measured; docs/decisions/0003-torchserve-configuration.md says what each one gains.
+docs/decisions/0003-torchserve-configuration.md says why each value is what it is.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from skipserve.serving.java import find_java
 
-MAX_BODY_BYTES = 64 << 20
+MAX_BODY_BYTES = 32 << 20
 
 LOG4J = """\
 <?xml version="1.0" encoding="UTF-8"?>

@@ -66,7 +66,7 @@ def save_checkpoint(
         training=training,
         accuracy=history[-1].accuracy,
     )
-    with replacing_directory(directory) as fresh:
+    with replacing_directory(directory, "config.json") as fresh:
         save_file(network.state_dict(), fresh / WEIGHTS)
         (fresh / "config.json").write_text(run.model_dump_json(indent=2) + "\n")
         _write_csv(

@@ -1,0 +1,232 @@
+"""What the router saves: run rate at a certified risk, time in process, requests/s at the client.
+
+Needs `skipserve build export/mnist1d_resnet.toml` and wrk. Every comparison is one interleaved run;
+prints tables and one JSON line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from wrk import drive
+
+from skipserve.artifacts.artifact import open_artifact
+from skipserve.artifacts.formats import write_model
+from skipserve.build import BuildFile
+from skipserve.buildfile import read_build_file
+from skipserve.routing.certify import p_value
+from skipserve.routing.config import RouterConfig
+from skipserve.routing.fit import fit_router, pooled_streams
+from skipserve.routing.propose import BOLD, CAREFUL, greedy, simulate
+from skipserve.runtime.backends import open_backend
+from skipserve.runtime.engine import Engine
+from skipserve.serving.launcher import Address, Server
+from skipserve.training.checkpoint import load_checkpoint
+
+ROOT = Path(__file__).parent.parent
+RISK, DELTA = 0.01, 0.05
+SIGNALS = ("norm", "projected_norm", "margin", "confidence")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=int, default=4, help="of each run of wrk")
+    parser.add_argument("--only", choices=["signals", "process", "http"])
+    options = parser.parse_args()
+    build = read_build_file(ROOT / "export" / "mnist1d_resnet.toml")
+    result: dict[str, Any] = {"benchmark": "routing"}
+    if options.only in (None, "signals"):
+        result["signals"] = signals(build)
+    if options.only in (None, "process"):
+        result["process"] = in_process(build, options.rounds)
+    if options.only in (None, "http"):
+        result["http"] = over_http(build, options.rounds, options.seconds)
+    print(json.dumps(result))
+
+
+def signals(build: BuildFile) -> list[dict[str, Any]]:
+    """Run rate and disagreement on the test split, thresholds certified at 1 %, without a guard."""
+    network = load_checkpoint(build.checkpoint).network
+    depth = network.config.depth
+    decisions = range(1, depth)
+    draws = {name: build.recipe.draw(name).inputs for name in ("propose", "certify", "test")}
+    pooled = {name: pooled_streams(network, rows) for name, rows in draws.items()}
+    with torch.no_grad():
+        labels = {name: network.head(rows).argmax(dim=2).numpy() for name, rows in pooled.items()}
+    agrees = {name: each[:, :-1] == each[:, -1:] for name, each in labels.items()}
+    depths = np.arange(1, depth + 1)
+    rows = []
+    for name in SIGNALS:
+        config = RouterConfig(signal=name)
+        train = build.recipe.draw("train").inputs
+        router, _ = fit_router(config, network, decisions, train, draws["propose"])
+        with torch.no_grad():
+            values = {
+                split: torch.stack(
+                    [s(streams[:, i]) for i, s in enumerate(router.signals)], dim=1
+                ).numpy()
+                for split, streams in pooled.items()
+            }
+        kept = None
+        for rate in np.geomspace(CAREFUL, BOLD, 60):
+            thresholds = greedy(values["propose"], agrees["propose"], rate)
+            wrong, _ = simulate(thresholds, values["certify"], agrees["certify"], depths)
+            count = len(agrees["certify"])
+            if p_value(round(wrong * count), count, RISK) > DELTA:
+                break
+            kept = thresholds
+        if kept is not None:
+            wrong, ran = simulate(kept, values["test"], agrees["test"], depths)
+            rows.append({"what": name, "run_rate": ran / depth, "disagrees": wrong})
+    rows += baselines(agrees, depth, rows)
+    print(f"| what decides | blocks run at ε = {RISK:.0%} | disagrees on test |\n|---|---|---|")
+    for row in rows:
+        print(f"| {row['what']} | {row['run_rate']:.1%} | {row['disagrees']:.2%} |")
+    return rows
+
+
+def baselines(
+    agrees: dict[str, np.ndarray], depth: int, rows: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    count = len(agrees["certify"])
+    wrong = (~agrees["certify"]).sum(axis=0)
+    fixed = next(d for d in range(1, depth) if p_value(int(wrong[d - 1]), count, RISK) <= DELTA)
+    test = np.append(agrees["test"], np.ones((len(agrees["test"]), 1), dtype=bool), axis=1)
+    best = min(rows, key=lambda row: row["run_rate"])
+    # Random exits with the same mean depth: a mixture of the two depths around it.
+    low = int(best["run_rate"] * depth)
+    share = best["run_rate"] * depth - low
+    mixed = (1 - share) * (1 - test[:, low - 1].mean()) + share * (1 - test[:, low].mean())
+    oracle = (test.argmax(axis=1) + 1).mean() / depth
+    return [
+        {
+            "what": "shortest fixed depth",
+            "run_rate": fixed / depth,
+            "disagrees": 1 - test[:, fixed - 1].mean(),
+        },
+        {"what": "random, as deep as the best", "run_rate": best["run_rate"], "disagrees": mixed},
+        {"what": "oracle", "run_rate": oracle, "disagrees": 0.0},
+    ]
+
+
+def in_process(build: BuildFile, rounds: int) -> list[dict[str, Any]]:
+    """ONNX Runtime on the CPU: the plain export, the routed one off, fixed at 4 blocks, and on."""
+    network = load_checkpoint(build.checkpoint).network
+    test = build.recipe.draw("test").inputs.numpy()
+    artifact = open_artifact(build.artifact)
+    rows = []
+    print("| threads | batch | plain ms | off | fixed 4 blocks | on | run rate on |")
+    print("|---|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as scratch:
+        plain_file = Path(scratch) / "plain.onnx"
+        write_model(network, "onnx", "fp32", plain_file)
+        for threads in (1, 2):
+            plain = open_backend(plain_file, ("probabilities",), threads=threads)
+            engine = Engine(artifact, provider="cpu", threads=threads)
+            on = engine.setting(RISK)
+            fixed = engine.off.thresholds.copy()
+            spec = artifact.manifest.router
+            assert spec is not None
+            fixed[next(i for i, d in enumerate(spec.decisions) if d >= 4)] = -np.inf
+            for batch in (1, 8, 32):
+                starts = range(0, 1024, batch)
+                batches = [np.ascontiguousarray(test[start : start + batch]) for start in starts]
+                ran = [
+                    engine.run_thresholds(b, on.thresholds, on.guard_limit).depth_run.mean()
+                    for b in batches
+                ]
+                times = interleaved(
+                    rounds,
+                    {
+                        "plain": lambda b=batches: [plain.run({"inputs": x}) for x in b],
+                        "off": lambda b=batches: [engine.run(x) for x in b],
+                        "fixed": lambda b=batches: [
+                            engine.run_thresholds(x, fixed, np.inf) for x in b
+                        ],
+                        "on": lambda b=batches: [
+                            engine.run_thresholds(x, on.thresholds, on.guard_limit) for x in b
+                        ],
+                    },
+                )
+                base = times["plain"]
+                row = {
+                    "threads": threads,
+                    "batch": batch,
+                    "plain_ms": 1e3 * median(base) / len(batches),
+                    "run_rate": float(np.mean(ran)) / artifact.manifest.depth,
+                    **{
+                        name: median(t / b for t, b in zip(times[name], base, strict=True))
+                        for name in ("off", "fixed", "on")
+                    },
+                }
+                rows.append(row)
+                print(
+                    "| {threads} | {batch} | {plain_ms:.2f} | {off:.2f} | {fixed:.2f} | {on:.2f} "
+                    "| {run_rate:.2f} |".format(**row)
+                )
+    return rows
+
+
+def interleaved(rounds: int, work: dict[str, Callable[[], Any]]) -> dict[str, list[float]]:
+    times: dict[str, list[float]] = {name: [] for name in work}
+    for number in range(rounds + 1):
+        for name, run in work.items():
+            start = perf_counter()
+            run()
+            if number:  # the first round warms up
+                times[name].append(perf_counter() - start)
+    return times
+
+
+def over_http(build: BuildFile, rounds: int, seconds: int) -> list[dict[str, Any]]:
+    """TorchServe with the model's own settings, one row a request, real inputs."""
+    test = build.recipe.draw("test").inputs[:256].numpy().round(4).tolist()
+    bodies = {
+        "on": [json.dumps({"inputs": [row]}).encode() for row in test],
+        "off": [
+            json.dumps({"inputs": [row], "parameters": {"router": "off"}}).encode() for row in test
+        ],
+    }
+    rows = []
+    print("| clients | off req/s | on req/s | ratio | off p50 / p99 ms | on p50 / p99 ms |")
+    print("|---|---|---|---|---|---|")
+    with Server([build.archive], Address("127.0.0.1", 18080, 18081)) as server:
+        url = server.url(server.manifests[0])
+        for clients in (1, 16, 64):
+            loads: dict[str, list[Any]] = {"on": [], "off": []}
+            for _ in range(rounds):
+                for router, texts in bodies.items():
+                    loads[router].append(drive(url, texts, clients, seconds))
+            on, off = loads["on"], loads["off"]
+            row = {
+                "clients": clients,
+                "off_rps": median(x.requests_per_s for x in off),
+                "on_rps": median(x.requests_per_s for x in on),
+                "ratio": median(
+                    a.requests_per_s / b.requests_per_s for a, b in zip(on, off, strict=True)
+                ),
+                "off_p50": 1e3 * median(x.p50_s for x in off),
+                "off_p99": 1e3 * median(x.p99_s for x in off),
+                "on_p50": 1e3 * median(x.p50_s for x in on),
+                "on_p99": 1e3 * median(x.p99_s for x in on),
+            }
+            rows.append(row)
+            print(
+                "| {clients} | {off_rps:,.0f} | {on_rps:,.0f} | {ratio:.2f} "
+                "| {off_p50:.1f} / {off_p99:.1f} | {on_p50:.1f} / {on_p99:.1f} |".format(**row)
+            )
+    return rows
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""Certificates: what was tested about an artifact's files, as JSON beside its manifest.
+
+They stand in a file of their own: the manifest says what was exported and never changes after;
+certificates are added by whoever tests the files, on whatever machine they will serve.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from skipserve.artifacts.manifest import Precision
+from skipserve.errors import ArtifactError, ConfigError
+from skipserve.schema import Record, parse
+
+CERTIFICATES = "certificates.json"
+
+
+class Certificate(Record):
+    """What was tested about one model file, and with what outcome.
+
+    Attributes:
+        risk: ε, the certified rate of disagreement with full depth.
+        confidence: 1 − δ.
+        samples: Rows it was tested on, that nothing else had touched.
+        disagreements: Rows whose routed answer differed.
+        p_value: Chance of so few disagreements if the rate were ε.
+        run_rate: Share of the blocks that ran.
+        held_back: Share of the rows the guard held back.
+        thresholds: One a decision; ``None`` is +inf, always run.
+        guard_limit: ``None`` is +inf, off.
+        candidate: Place of the thresholds in the fixed order, from 0.
+        file_sha256: Of the model file that ran.
+        precision: Of the file.
+        provider: That ran it.
+        batch_size: It ran with.
+    """
+
+    risk: float
+    confidence: float
+    samples: int
+    disagreements: int
+    p_value: float
+    run_rate: float
+    held_back: float
+    thresholds: tuple[float | None, ...]
+    guard_limit: float | None
+    candidate: int
+    file_sha256: str
+    precision: Precision
+    provider: Literal["cpu", "cuda"]
+    batch_size: int
+
+
+class Refusal(Record):
+    """A risk that was tested and not certified, and why; it is served at full depth."""
+
+    risk: float
+    file_sha256: str
+    provider: Literal["cpu", "cuda"]
+    reason: str
+
+
+class Certificates(Record):
+    """All that was tested, and the candidates in the order they are tested in.
+
+    Attributes:
+        candidates: From careful to bold.
+        certificates: What holds.
+        refusals: What does not.
+    """
+
+    candidates: tuple[tuple[float | None, ...], ...] = ()
+    certificates: tuple[Certificate, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+
+    def replacing(
+        self, certificates: list[Certificate], refusals: list[Refusal], file: str, provider: str
+    ) -> Certificates:
+        """The same with everything about one file on one provider replaced."""
+
+        def other(entry: Certificate | Refusal) -> bool:
+            return (entry.file_sha256, entry.provider) != (file, provider)
+
+        return Certificates(
+            candidates=self.candidates,
+            certificates=(*filter(other, self.certificates), *certificates),
+            refusals=(*filter(other, self.refusals), *refusals),
+        )
+
+
+def read_certificates(directory: Path) -> Certificates:
+    """Read an artifact's certificates; none if it was never calibrated.
+
+    Raises:
+        ArtifactError: If the file is damaged.
+    """
+    source = directory / CERTIFICATES
+    if not source.is_file():
+        return Certificates()
+    try:
+        return parse(Certificates, json.loads(source.read_text()), str(source))
+    except (ValueError, RecursionError, ConfigError) as error:
+        raise ArtifactError(f"{source} is damaged: {error}; run `skipserve calibrate`") from None
+
+
+def write_certificates(directory: Path, certificates: Certificates) -> None:
+    """Write an artifact's certificates, replacing older ones as a whole."""
+    fresh = directory / f".{CERTIFICATES}"
+    fresh.write_text(certificates.model_dump_json(indent=2) + "\n")
+    fresh.replace(directory / CERTIFICATES)

@@ -1,0 +1,1 @@
+"""The router: signals, guard, the routed network, proposing and certifying thresholds."""

@@ -1,0 +1,38 @@
+"""What a router is asked to be; the [router] section of a build file."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from skipserve.routing.routed import Policy
+from skipserve.routing.signals import SignalName
+from skipserve.schema import Record
+
+Risk = Annotated[float, Field(gt=0, lt=1)]
+
+
+class RouterConfig(Record):
+    """Choices of a router.
+
+    Attributes:
+        signal: What is compared with the thresholds.
+        policy: ``exit`` leaves out all that follows, ``skip`` one stage.
+        stages: Blocks before which to decide (2 is the first that may be left out), or ``auto``:
+            every block whose time is worth a decision, by measurement.
+        risks: Rates of disagreement ε to certify.
+        confidence: 1 − δ of each certificate.
+        guard: Quantile of calibration beyond which a row runs everything; 1.0 is off.
+    """
+
+    signal: SignalName = "norm"
+    policy: Policy = "exit"
+    stages: Literal["auto"] | tuple[Annotated[int, Field(ge=2)], ...] = "auto"
+    risks: Annotated[tuple[Risk, ...], Field(min_length=1)] = (0.005, 0.01, 0.02, 0.05)
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    guard: Annotated[float, Field(gt=0.5, le=1)] = 0.995
+
+    def model_post_init(self, _context: Any) -> None:
+        if self.stages != "auto" and list(self.stages) != sorted(set(self.stages)):
+            raise ValueError(f"stages = {list(self.stages)} must increase")

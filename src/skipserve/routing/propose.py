@@ -1,0 +1,131 @@
+"""Proposing: thresholds ordered from careful to bold. Anything goes; nothing is promised."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from skipserve.networks import ResidualNetwork
+from skipserve.routing.fit import pooled_streams
+from skipserve.routing.routed import Router
+
+CANDIDATES = 24
+# Rates of disagreement among the rows that leave at one decision.
+CAREFUL, BOLD = 5e-4, 0.15
+
+Thresholds = NDArray[np.float32]
+
+
+def propose(
+    network: ResidualNetwork, router: Router, inputs: Tensor, guard_limit: float
+) -> list[Thresholds]:
+    """Candidates for a router, from careful to bold.
+
+    Args:
+        network: Trained, in evaluation mode.
+        router: Fitted to it.
+        inputs: Raw rows [N, *inputs] that are not used to certify.
+        guard_limit: Rows beyond it run everything, whatever the thresholds.
+
+    Returns:
+        At most 24 vectors [decisions], float32; +inf never stops a row.
+    """
+    pooled = pooled_streams(network, inputs)
+    with torch.no_grad():
+        read = [pooled[:, blocks - 1] for blocks in router.decisions]
+        signals = [signal(rows) for signal, rows in zip(router.signals, read, strict=True)]
+        signal = torch.stack(signals, dim=1).numpy()
+        final = network.head(pooled[:, -1]).argmax(dim=1)
+        early = torch.stack([network.head(rows).argmax(dim=1) for rows in read], dim=1)
+        agrees = (early == final[:, None]).numpy()
+        streams = [list(network.streams(part)) for part in torch.split(inputs, 1000)]
+        first = router.decisions[0]
+        familiar = torch.cat([router.guard(part[first]) for part in streams]) <= guard_limit
+    signal, agrees = signal[familiar.numpy()], agrees[familiar.numpy()]
+    if router.policy == "skip":
+        return _by_quantile(signal)
+    depths = np.array([*router.decisions, network.config.depth])
+    return _frontier(
+        [greedy(signal, agrees, rate) for rate in np.geomspace(CAREFUL, BOLD, CANDIDATES)],
+        signal,
+        agrees,
+        depths,
+    )
+
+
+def greedy(signal: NDArray[np.float32], agrees: NDArray[np.bool_], rate: float) -> Thresholds:
+    """Going down the depths, the lowest threshold whose leavers disagree at most at ``rate``.
+
+    Args:
+        signal: [N, decisions].
+        agrees: Whether the answer there is that of full depth [N, decisions].
+        rate: Of disagreement among the rows that leave at one decision.
+
+    Returns:
+        Thresholds [decisions].
+    """
+    stays = np.ones(len(signal), dtype=bool)
+    thresholds = np.full(signal.shape[1], np.inf, dtype=np.float32)
+    for decision in range(signal.shape[1]):
+        values, right = signal[stays, decision], agrees[stays, decision]
+        if not len(values):
+            break
+        order = np.argsort(-values, kind="stable")
+        wrong = np.cumsum(~right[order])
+        allowed = wrong <= rate * np.arange(1, len(order) + 1)
+        # Equal signals leave together or not at all.
+        last_of_ties = np.append(np.diff(values[order]) != 0, True)
+        fits = np.flatnonzero(allowed & last_of_ties)
+        if len(fits):
+            thresholds[decision] = values[order[fits[-1]]]
+            stays &= signal[:, decision] < thresholds[decision]
+    return thresholds
+
+
+def simulate(
+    thresholds: Thresholds,
+    signal: NDArray[np.float32],
+    agrees: NDArray[np.bool_],
+    depths: NDArray[np.int64],
+) -> tuple[float, float]:
+    """Rate of disagreement and mean depth of the ``exit`` policy, from precomputed signals.
+
+    Args:
+        thresholds: [decisions].
+        signal: [N, decisions].
+        agrees: [N, decisions].
+        depths: Blocks run at each decision, and at the end [decisions + 1].
+    """
+    stops = signal >= thresholds
+    leaves = stops.any(axis=1)
+    where = np.where(leaves, stops.argmax(axis=1), len(thresholds))
+    right = np.append(agrees, np.ones((len(agrees), 1), dtype=bool), axis=1)
+    wrong = ~np.take_along_axis(right, where[:, None], axis=1)[:, 0]
+    return float(wrong.mean()), float(depths[where].mean())
+
+
+def _frontier(
+    candidates: Sequence[Thresholds],
+    signal: NDArray[np.float32],
+    agrees: NDArray[np.bool_],
+    depths: NDArray[np.int64],
+) -> list[Thresholds]:
+    # One that disagrees more must run less, or nobody would want it.
+    outcomes = [(*simulate(one, signal, agrees, depths), one) for one in candidates]
+    kept: list[Thresholds] = []
+    least = float("inf")
+    for _, depth, one in sorted(outcomes, key=lambda outcome: outcome[:2]):
+        if depth < least:
+            kept.append(one)
+            least = depth
+    return kept
+
+
+def _by_quantile(signal: NDArray[np.float32]) -> list[Thresholds]:
+    # What a row meets later depends on what it left out: one share of skipping for all stages.
+    shares = np.geomspace(0.005, 0.9, CANDIDATES)
+    return [np.quantile(signal, 1 - share, axis=0).astype(np.float32) for share in shares]

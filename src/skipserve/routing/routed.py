@@ -1,0 +1,165 @@
+"""The routed network, eagerly: what every exported file must agree with, decision for decision."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from skipserve.errors import ConfigError
+from skipserve.networks import ResidualNetwork
+from skipserve.routing.guard import Guard
+
+Policy = Literal["exit", "skip"]
+
+
+@dataclass(frozen=True)
+class Router:
+    """Guard and signals of a network, one signal a decision.
+
+    Attributes:
+        decisions: Blocks run when a decision is taken, increasing, each in 1 … depth − 1; stage
+            ``i`` is what lies between decision ``i`` and the next.
+        signals: One module a decision, pooled stream [B, width] to [B].
+        guard: Stream at the first decision [B, …] to [B].
+        policy: ``exit`` leaves out all that follows, ``skip`` one stage.
+    """
+
+    decisions: tuple[int, ...]
+    signals: Sequence[nn.Module]
+    guard: Guard
+    policy: Policy = "exit"
+
+
+class Entry(nn.Module):
+    """Raw FP32 rows to the stream at the first decision, in the network's precision."""
+
+    def __init__(self, network: ResidualNetwork, blocks: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.scaling = copy.deepcopy(network.scaling).float()
+        self.body = nn.Sequential(network.stem, *network.blocks[:blocks])
+        self.dtype = dtype
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        stream: Tensor = self.body(self.scaling(inputs).to(self.dtype))
+        return stream
+
+
+class Answer(nn.Module):
+    """Pooled streams [B, width] to probabilities [B, classes], float32."""
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        probabilities: Tensor = self.head(pooled).float().softmax(dim=-1)
+        return probabilities
+
+
+class RoutedNetwork(nn.Module):
+    """A network cut into the pieces between which its router decides.
+
+    Args:
+        network: What is routed; copied.
+        router: Decides.
+        dtype: Precision between the scaling and the softmax.
+
+    Raises:
+        ConfigError: If the network is plain, or a decision is not inside it.
+
+    Attributes:
+        entry: Rows to the stream at the first decision.
+        stages: Stream to stream, one a decision.
+        pool: Stream to pooled stream.
+        signals: Pooled stream to signal.
+        guard: Stream at the first decision to distance.
+        answer: Pooled stream to probabilities.
+        depths: Blocks in the entry and in each stage.
+    """
+
+    def __init__(
+        self, network: ResidualNetwork, router: Router, dtype: torch.dtype = torch.float32
+    ) -> None:
+        super().__init__()
+        if not network.config.skippable:
+            raise ConfigError(
+                "a plain network has nothing to skip: leaving f(x) out loses x; "
+                "train with connection = 'residual' or 'gated', or leave [router] out"
+            )
+        depth = network.config.depth
+        cuts = router.decisions
+        if not cuts or list(cuts) != sorted(set(cuts)) or cuts[0] < 1 or cuts[-1] >= depth:
+            raise ConfigError(
+                f"decisions {list(cuts)} must increase and lie in 1 … {depth - 1} blocks"
+            )
+        network = copy.deepcopy(network).eval().to(dtype)
+        ends = (*cuts[1:], depth)
+        blocks = network.blocks
+        self.entry = Entry(network, cuts[0], dtype)
+        self.stages = nn.ModuleList(
+            nn.Sequential(*blocks[start:end]) for start, end in zip(cuts, ends, strict=True)
+        )
+        self.pool = network.pool
+        self.signals = nn.ModuleList(copy.deepcopy(signal) for signal in router.signals)
+        for signal in self.signals:
+            if hasattr(signal, "head"):
+                signal.head = network.head
+        self.guard = router.guard
+        self.answer = Answer(network.head)
+        self.depths = [cuts[0], *(end - start for start, end in zip(cuts, ends, strict=True))]
+        self.policy = router.policy
+
+    def forward(
+        self, inputs: Tensor, thresholds: Tensor, guard_limit: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Run each row as deep as its thresholds ask.
+
+        Args:
+            inputs: Raw rows [B, *inputs], float32.
+            thresholds: [B, decisions], float32; a row goes on while its signal is below. +inf
+                runs everything.
+            guard_limit: [B], float32; a row farther than this from calibration runs everything.
+
+        Returns:
+            Probabilities [B, classes] float32; blocks run [B] int64; held back by the guard [B]
+            bool.
+        """
+        stream = self.entry(inputs)
+        held = self.guard(stream) > guard_limit
+        limits = torch.where(held.unsqueeze(1), torch.inf, thresholds)
+        if self.policy == "exit":
+            pooled, depth = self._exit(stream, limits)
+        else:
+            pooled, depth = self._skip(stream, limits)
+        return self.answer(pooled), depth, held
+
+    def _exit(self, stream: Tensor, limits: Tensor) -> tuple[Tensor, Tensor]:
+        pooled = self.pool(stream)
+        latest = pooled.clone()
+        depth = torch.full([stream.size(0)], self.depths[0], dtype=torch.int64)
+        rows = torch.arange(stream.size(0))
+        for i, (stage, signal) in enumerate(zip(self.stages, self.signals)):  # noqa: B905 - scripted
+            if rows.numel() > 0:
+                goes_on = signal(pooled) < limits[rows, i]
+                rows, stream = rows[goes_on], stream[goes_on]
+            if rows.numel() > 0:
+                stream = stage(stream)
+                pooled = self.pool(stream)
+                latest[rows] = pooled
+                depth[rows] += self.depths[i + 1]
+        return latest, depth
+
+    def _skip(self, stream: Tensor, limits: Tensor) -> tuple[Tensor, Tensor]:
+        depth = torch.full([stream.size(0)], self.depths[0], dtype=torch.int64)
+        for i, (stage, signal) in enumerate(zip(self.stages, self.signals)):  # noqa: B905 - scripted
+            runs = signal(self.pool(stream)) < limits[:, i]
+            rows = runs.nonzero().squeeze(1)
+            if rows.numel() > 0:
+                stream = stream.index_copy(0, rows, stage(stream[rows]))
+                depth[rows] += self.depths[i + 1]
+        return self.pool(stream), depth

@@ -1,0 +1,367 @@
+"""From build file to certified router: what is certified, for which file, and when it is used."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import skipserve
+from skipserve.artifacts.artifact import open_artifact
+from skipserve.artifacts.certificates import CERTIFICATES
+from skipserve.build import run_steps
+from skipserve.buildfile import read_build_file
+from skipserve.calibrate import certify_artifact, read_rows
+from skipserve.errors import ArtifactError, ConfigError, InputError
+from skipserve.routing.certify import p_value
+from skipserve.runtime.engine import Engine
+from skipserve.serving.messages import RawRequest
+from skipserve.serving.service import Service
+from skipserve.training.recipes import open_recipe
+
+ROOT = Path(__file__).parent.parent
+DEPTH, RISKS = 4, (0.02, 0.05)
+ROUTED = """
+name = "small"
+recipe = "two_moons"
+[network]
+depth = 4
+width = 16
+[training]
+epochs = 3
+[export]
+formats = ["onnx", "torchscript"]
+precisions = ["fp32"]
+[router]
+signal = "confidence"
+stages = [2, 3, 4]
+risks = [0.02, 0.05]
+[serving]
+risk = 0.05
+"""
+
+
+def build(root) -> list[str]:
+    said: list[str] = []
+    run_steps(read_build_file(root / "export" / "small.toml"), lambda epoch: None, said.append)
+    return [line.split()[1] for line in said if line.endswith("…")]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """A project that was built once, and the steps that took; never changed."""
+    root = tmp_path_factory.mktemp("project")
+    (root / "export").mkdir()
+    shutil.copytree(ROOT / "handlers", root / "handlers")
+    (root / "export" / "small.toml").write_text(ROUTED)
+    return root, build(root)
+
+
+@pytest.fixture
+def project(built, tmp_path):
+    """A copy of it to change."""
+    return Path(shutil.copytree(built[0], tmp_path / "project"))
+
+
+@pytest.fixture(scope="module")
+def directory(built):
+    return built[0] / "artifacts" / "small"
+
+
+@pytest.fixture
+def copied(project):
+    return project / "artifacts" / "small"
+
+
+@pytest.fixture(scope="module")
+def routed(directory):
+    return skipserve.open(directory, provider="cpu")
+
+
+@pytest.fixture(scope="module")
+def moons():
+    return open_recipe("two_moons").draw("test").inputs.numpy()
+
+
+def change(file, **values):
+    """Change every certificate in a file."""
+    content = json.loads(file.read_text())
+    for certificate in content["certificates"]:
+        certificate.update(values)
+    file.write_text(json.dumps(content))
+
+
+def test_a_build_calibrates_between_export_and_package(built, project):
+    assert built[1] == ["train", "export", "calibrate", "package"]
+    assert build(project) == []
+
+
+def test_other_risks_are_certified_without_training_again(project, copied):
+    before = (copied / "model.fp32.onnx").read_bytes()
+    file = project / "export" / "small.toml"
+    file.write_text(file.read_text().replace("[0.02, 0.05]", "[0.03]"))
+    redone = build(project)
+    assert "train" not in redone
+    assert redone[-2:] == ["calibrate", "package"]
+    assert (copied / "model.fp32.onnx").read_bytes() == before
+    assert set(skipserve.open(copied, provider="cpu").certified) == {0.03}
+    assert build(project) == []
+
+
+def test_lost_certificates_are_made_again(project, copied):
+    before = (copied / CERTIFICATES).read_bytes()
+    (copied / CERTIFICATES).unlink()
+    assert build(project) == ["calibrate"]  # they came out the same: the archive holds them
+    assert (copied / CERTIFICATES).read_bytes() == before
+
+
+def test_the_certificates_are_those_of_the_file_that_ran(directory):
+    artifact = open_artifact(directory)
+    made = artifact.certificates
+    assert [one.risk for one in made.certificates] == list(RISKS)
+    assert not made.refusals
+    for one in made.certificates:
+        assert one.file_sha256 == artifact.file("onnx", "fp32").sha256
+        assert (one.precision, one.provider, one.confidence) == ("fp32", "cpu", 0.95)
+        assert one.samples == 10_000
+        assert one.p_value == p_value(one.disagreements, one.samples, one.risk) <= 0.05
+        assert one.thresholds == made.candidates[one.candidate]
+        assert one.guard_limit == artifact.manifest.router.guard_limit
+        assert 1 / DEPTH <= one.run_rate < 1
+        assert 0 < one.held_back < 0.05
+    careful, bold = made.certificates
+    assert careful.candidate <= bold.candidate
+    assert bold.run_rate <= careful.run_rate
+
+
+def test_a_certified_risk_runs_fewer_blocks_and_disagrees_rarely(routed, moons):
+    full, fast = routed.predict(moons), routed.predict(moons, risk=0.05)
+    assert full.depth_run.tolist() == [DEPTH] * len(moons)
+    assert not full.held_back.any()
+    assert fast.depth_run.mean() < DEPTH
+    assert fast.depth_run[fast.held_back].tolist() == [DEPTH] * fast.held_back.sum()
+    assert (fast.labels != full.labels).mean() <= 0.1
+    everything = fast.depth_run == DEPTH
+    np.testing.assert_allclose(
+        fast.probabilities[everything], full.probabilities[everything], atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "given"), [(0.02, 0.02), (0.03, 0.02), (0.05, 0.05), (0.9, 0.05)]
+)
+def test_the_boldest_certificate_within_the_risk_is_taken(routed, asked, given):
+    setting = routed.setting(asked)
+    assert (setting.risk, setting.reason) == (given, "")
+    certificate = routed.certified[given]
+    expected = [np.inf if one is None else one for one in certificate.thresholds]
+    np.testing.assert_array_equal(setting.thresholds, np.float32(expected))
+
+
+def test_a_risk_below_all_certified_runs_at_full_depth(routed, moons, caplog):
+    with caplog.at_level(logging.WARNING):
+        answers = routed.predict(moons, risk=0.001)
+    assert (answers.depth_run == DEPTH).all()
+    assert "risk 0.001 is not certified, only 0.02, 0.05" in caplog.text
+    assert routed.setting(0.001).risk is None
+
+
+@pytest.mark.parametrize("risk", [0, 1, 2, -0.1, float("nan")])
+def test_a_risk_outside_0_to_1_is_refused(routed, moons, risk):
+    with pytest.raises(InputError, match="between 0 and 1") as refused:
+        routed.predict(moons, risk=risk)
+    assert refused.value.code == "invalid_risk"
+
+
+def test_another_file_has_no_certificate(directory, moons):
+    other = skipserve.open(directory, backend="torchscript", provider="cpu")
+    setting = other.setting(0.05)
+    assert setting.risk is None
+    assert "no certificate for this file in fp32 on cpu" in setting.reason
+    assert (other.predict(moons, risk=0.05).depth_run == DEPTH).all()
+
+
+def test_a_model_without_a_router_says_so(engine, rows):
+    assert engine.setting(0.05).reason == "the model has no router"
+    assert (engine.predict(rows, risk=0.05).depth_run == engine.manifest.depth).all()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"file_sha256": "0" * 64},
+        {"precision": "fp16"},
+        {"provider": "cuda"},
+        {"thresholds": [0.5, 0.5]},
+    ],
+)
+def test_a_certificate_of_something_else_is_not_used(copied, moons, changed):
+    change(copied / CERTIFICATES, **changed)
+    changed_engine = skipserve.open(copied, provider="cpu")
+    assert not changed_engine.certified
+    assert (changed_engine.predict(moons, risk=0.05).depth_run == DEPTH).all()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"certificates": [{}]}', '{"unknown": 1}'])
+def test_damaged_certificates_are_an_error(copied, content):
+    (copied / CERTIFICATES).write_text(content)
+    with pytest.raises(ArtifactError, match="is damaged"):
+        open_artifact(copied)
+
+
+def test_too_few_samples_are_refused_with_the_number_it_takes(copied, moons):
+    made = certify_artifact(copied, moons[:100], [0.01], 0.95, provider="cpu")
+    assert not made.certificates
+    (refusal,) = made.refusals
+    assert refusal.risk == 0.01
+    assert "100 samples" in refusal.reason
+    assert "at least 299" in refusal.reason
+    assert open_artifact(copied).certificates == made
+    assert not skipserve.open(copied, provider="cpu").certified
+
+
+def test_another_file_is_certified_beside_the_first(copied):
+    samples = open_recipe("two_moons").draw("certify").inputs[:2_000].numpy()
+    said: list[str] = []
+    made = certify_artifact(
+        copied, samples, [0.05], 0.95, backend="torchscript", provider="cpu", say=said.append
+    )
+    assert len({one.file_sha256 for one in made.certificates}) == 2
+    assert "2000 disagree" in said[0]
+    other = skipserve.open(copied, backend="torchscript", provider="cpu")
+    assert other.setting(0.05).risk == 0.05
+    assert set(skipserve.open(copied, provider="cpu").certified) == set(RISKS)
+
+
+def test_what_cannot_be_certified_is_an_error(copied, artifact, moons, tmp_path):
+    with pytest.raises(ArtifactError, match="has no router"):
+        certify_artifact(artifact.directory, moons, [0.05], 0.95)
+    with pytest.raises(InputError, match="shape"):
+        certify_artifact(copied, moons[:, :1], [0.05], 0.95, provider="cpu")
+    with pytest.raises(ConfigError, match="between 0 and 1"):
+        certify_artifact(copied, moons, [1.5], 0.95, provider="cpu")
+    (copied / CERTIFICATES).unlink()
+    with pytest.raises(ArtifactError, match="has no candidates"):
+        certify_artifact(copied, moons, [0.05], 0.95, provider="cpu")
+    (tmp_path / "rows.npy").write_bytes(b"damaged")
+    with pytest.raises(ConfigError, match=r"cannot be read as a \.npy array"):
+        read_rows(tmp_path / "rows.npy")
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "limit"),
+    [
+        ([0.5, 0.5], np.inf),
+        ([0.5] * 4, np.inf),
+        ([[0.5] * 3], np.inf),
+        ([0.5, np.nan, 0.5], np.inf),
+        ([0.5] * 3, np.nan),
+    ],
+)
+def test_wrong_thresholds_are_refused(routed, moons, thresholds, limit):
+    with pytest.raises(InputError, match="takes 3 thresholds") as refused:
+        routed.run_thresholds(moons, np.array(thresholds, dtype=np.float32), limit)
+    assert refused.value.code == "wrong_thresholds"
+
+
+ASKED = [
+    ("off", None),
+    ("on", 0.05),
+    ({"risk": 0.05}, 0.05),
+    ({"risk": 0.02}, 0.02),
+    ({"risk": 0.001}, None),
+    (None, 0.05),
+]
+
+
+def native(rows, router=None) -> RawRequest:
+    body: dict[str, object] = {"inputs": rows.tolist()}
+    if router is not None:
+        body["parameters"] = {"router": router}
+    return RawRequest(json.dumps(body).encode(), {"content-type": "application/json"})
+
+
+def oip(rows, router=None) -> RawRequest:
+    tensor = {"name": "inputs", "datatype": "FP32", "shape": list(rows.shape)}
+    body: dict[str, object] = {"inputs": [{**tensor, "data": rows.ravel().tolist()}]}
+    if router is not None:
+        body["parameters"] = {"router": router}
+    return RawRequest(json.dumps(body).encode(), {"content-type": "application/json"})
+
+
+@pytest.fixture(scope="module")
+def service(routed):
+    return Service(routed, max_rows=200, risk=0.05)
+
+
+def test_each_request_of_a_batch_gets_its_own_setting(service, routed, moons):
+    # Requests of unequal size, so that a row with its neighbour's thresholds would show.
+    parts = np.split(moons, np.cumsum([90, 80, 120, 60, 100]))[: len(ASKED)]
+    parts[-1] = parts[-1][:110]
+    replies = service.answer([native(part, asked[0]) for part, asked in zip(parts, ASKED)])  # noqa: B905
+    for part, (asked, risk), reply in zip(parts, ASKED, replies, strict=True):
+        body = json.loads(reply.body)
+        assert (reply.status, body["depth"]) == (200, DEPTH)
+        expected = routed.predict(part, risk=risk)
+        depth = [output["depth_run"] for output in body["outputs"]]
+        assert depth == expected.depth_run.tolist()
+        assert [output["label"] for output in body["outputs"]] == expected.labels.tolist()
+        assert body["router"] == ("off" if risk is None else "on")
+        if risk is None:
+            assert set(depth) == {DEPTH}
+            assert "risk" not in body
+            assert all("held_back" not in output for output in body["outputs"])
+        else:
+            assert body["risk"] == risk
+            held = [output["held_back"] for output in body["outputs"]]
+            assert held == expected.held_back.tolist()
+            assert min(depth) < DEPTH
+        assert ("router_reason" in body) == (asked == {"risk": 0.001})
+    assert "is not certified" in json.loads(replies[4].body)["router_reason"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "risk"), [("off", None), ("on", 0.05), (0.02, 0.02), (0.001, None), (None, 0.05)]
+)
+def test_open_inference_asks_with_a_parameter(service, routed, moons, asked, risk):
+    (reply,) = service.answer([oip(moons[:150], asked)])
+    outputs = {one["name"]: one["data"] for one in json.loads(reply.body)["outputs"]}
+    expected = routed.predict(moons[:150], risk=risk)
+    assert outputs["depth_run"] == expected.depth_run.tolist()
+    assert outputs["held_back"] == expected.held_back.tolist()
+    assert outputs["label"] == expected.labels.tolist()
+
+
+def test_a_wrong_risk_fails_alone(service, moons):
+    few = moons[:2]
+    replies = service.answer(
+        [native(few, {"risk": 0}), native(few, "fast"), oip(few, 2), oip(few, True), native(few)]
+    )
+    assert [reply.status for reply in replies] == [400, 400, 400, 400, 200]
+    codes = [json.loads(reply.body)["error"] for reply in replies[:4]]
+    assert [codes[0]["code"], codes[1]["code"]] == ["invalid_risk", "invalid_parameter"]
+    assert codes[2].startswith("[invalid_risk]")
+    assert codes[3].startswith("[invalid_parameter]")
+
+
+def test_without_a_risk_of_its_own_a_service_runs_at_full_depth(routed, moons):
+    plain = Service(routed, max_rows=200)
+    default, on = plain.answer([native(moons[:50]), native(moons[:50], "on")])
+    body = json.loads(default.body)
+    assert {output["depth_run"] for output in body["outputs"]} == {DEPTH}
+    assert (body["router"], "router_reason" in body) == ("off", False)
+    # "on" means 1 %, which nobody certified here.
+    body = json.loads(on.body)
+    assert body["router"] == "off"
+    assert "risk 0.01 is not certified" in body["router_reason"]
+
+
+def test_a_service_that_cannot_keep_its_risk_says_so(directory, caplog):
+    other = Engine(open_artifact(directory), backend="torchscript", provider="cpu")
+    with caplog.at_level(logging.WARNING):
+        Service(other, max_rows=10, risk=0.05)
+    assert "serves at full depth: no certificate" in caplog.text

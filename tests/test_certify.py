@@ -1,0 +1,244 @@
+"""Certifying holds what it promises, and proposing is careful before it is bold."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from skipserve.errors import ConfigError
+from skipserve.networks import build_network, parse_network
+from skipserve.routing.certify import Outcome, certify, outcome_of, p_value, samples_needed
+from skipserve.routing.config import RouterConfig
+from skipserve.routing.fit import fit_router
+from skipserve.routing.propose import greedy, propose, simulate
+
+DELTA = 0.05
+
+
+def places(count):
+    """Candidates that carry nothing but their place in the order."""
+    return [np.array([place], dtype=np.float32) for place in range(count)]
+
+
+def certify_counts(counts, samples, risks):
+    """Certify candidates that disagree on so many rows; also which of them were run."""
+    ran = []
+
+    def run(candidate):
+        ran.append(int(candidate[0]))
+        return Outcome(int(counts[ran[-1]]), 0.5, 0.0)
+
+    verdicts, outcomes = certify(run, places(len(counts)), samples, risks, 1 - DELTA)
+    assert len(outcomes) == len(ran)
+    return verdicts, ran
+
+
+@pytest.mark.parametrize(("samples", "most"), [(299, 0), (1_000, 4), (5_000, 38), (10_000, 83)])
+def test_p_value_allows_the_known_number_of_disagreements(samples, most):
+    assert p_value(most, samples, 0.01) <= DELTA < p_value(most + 1, samples, 0.01)
+
+
+def test_samples_needed_is_the_fewest_that_can_pass_without_a_disagreement():
+    assert samples_needed(0.01, 0.95) == 299
+    for risk in (0.005, 0.01, 0.02, 0.05):
+        needed = samples_needed(risk, 0.95)
+        assert p_value(0, needed, risk) <= DELTA < p_value(0, needed - 1, risk)
+
+
+@pytest.mark.parametrize("wrong", [0.0, 1.0, -0.1, 2.0, float("nan")])
+def test_risk_and_confidence_outside_0_to_1_are_refused(wrong):
+    def run(candidate):
+        raise AssertionError("nothing should run")
+
+    with pytest.raises(ConfigError, match="between 0 and 1"):
+        certify(run, places(1), 1_000, [0.01, wrong], 0.95)
+    with pytest.raises(ConfigError, match="between 0 and 1"):
+        certify(run, places(1), 1_000, [0.01], wrong)
+
+
+def test_testing_stops_at_the_first_failure_and_runs_no_more():
+    # Place 2 fails at 1 % of 1,000; what would pass behind it is never looked at.
+    (verdict,), ran = certify_counts([0, 4, 5, 0, 0], 1_000, [0.01])
+    assert (verdict.candidate, ran) == (1, [0, 1, 2])
+    assert verdict.p_value == p_value(4, 1_000, 0.01)
+
+
+def test_each_risk_is_tested_at_its_own_level():
+    verdicts, ran = certify_counts([0, 4, 20, 35, 1_000], 1_000, [0.05, 0.01, 0.03])
+    assert [verdict.risk for verdict in verdicts] == [0.05, 0.01, 0.03]
+    assert [verdict.candidate for verdict in verdicts] == [3, 1, 2]
+    assert ran == [0, 1, 2, 3, 4]
+
+
+def test_a_risk_that_failed_is_not_certified_again_by_a_later_candidate():
+    verdicts, ran = certify_counts([0, 20, 0, 40], 1_000, [0.01, 0.05])
+    assert [verdict.candidate for verdict in verdicts] == [0, 2]
+    assert ran == [0, 1, 2, 3]
+
+
+def test_all_candidates_may_pass():
+    (verdict,), ran = certify_counts([0, 0, 0], 1_000, [0.01])
+    assert (verdict.candidate, ran) == (2, [0, 1, 2])
+
+
+def test_too_few_samples_certify_nothing():
+    (verdict,), ran = certify_counts([0, 0], 298, [0.01])
+    assert verdict.candidate is None
+    assert verdict.p_value > DELTA
+    assert ran == [0]
+
+
+def test_an_outcome_counts_disagreements_blocks_and_rows_held_back():
+    outcome = outcome_of(
+        np.array([0, 1, 1, 0]),
+        np.array([0, 1, 0, 0]),
+        np.array([1, 2, 4, 1]),
+        np.array([False, False, True, False]),
+        4,
+    )
+    assert outcome == Outcome(disagreements=1, run_rate=0.5, held_back=0.25)
+
+
+@pytest.mark.parametrize(
+    "rates",
+    [
+        np.geomspace(0.004, 0.06, 12),  # from well below to well above
+        np.full(1, 0.0201),  # the worst case: barely too bold
+        np.array([0.0201, 0.0202, 0.0203, 0.03]),  # nothing is good
+        np.array([0.03, 0.001, 0.03, 0.001]),  # not even in order
+    ],
+)
+def test_a_bold_candidate_is_certified_no_more_often_than_delta(rates):
+    trials, samples, risk = 2_000, 1_000, 0.02
+    counts = np.random.default_rng(0).binomial(samples, rates, (trials, len(rates)))
+    broken = 0
+    for row in counts:
+        (verdict,), _ = certify_counts(row, samples, [risk])
+        broken += verdict.candidate is not None and rates[verdict.candidate] > risk
+    assert broken / trials <= DELTA + 3 * np.sqrt(DELTA * (1 - DELTA) / trials)
+
+
+def synthetic(count, decisions, seed):
+    """Signals [N, decisions] and agreements, likelier the larger the signal and the later."""
+    rng = np.random.default_rng(seed)
+    signal = rng.gamma(2.0, size=(count, 1)) + 0.3 * rng.normal(size=(count, decisions))
+    chance = 1 / (1 + np.exp(-3 * signal - np.arange(decisions)))
+    return signal.astype(np.float32), rng.random((count, decisions)) < chance
+
+
+def test_certified_thresholds_keep_their_risk_on_the_whole_pool():
+    depths, risk, samples, trials = np.array([1, 2, 3, 4]), 0.02, 1_000, 400
+    signal, agrees = synthetic(2_000, 3, 1)
+    candidates = [greedy(signal, agrees, rate) for rate in np.geomspace(5e-4, 0.15, 12)]
+    signal, agrees = synthetic(4_000, 3, 2)  # drawn from with replacement: its rates are the truth
+    truth = [simulate(one, signal, agrees, depths)[0] for one in candidates]
+    assert min(truth) < risk < max(truth)
+    rng, broken, passed = np.random.default_rng(3), 0, 0
+    for _ in range(trials):
+        drawn = rng.integers(len(signal), size=samples)
+
+        def run(candidate, drawn=drawn):
+            wrong, depth = simulate(candidate, signal[drawn], agrees[drawn], depths)
+            return Outcome(round(wrong * samples), depth / 4, 0.0)
+
+        (verdict,), _ = certify(run, candidates, samples, [risk], 1 - DELTA)
+        passed += verdict.candidate is not None
+        broken += verdict.candidate is not None and truth[verdict.candidate] > risk
+    assert passed > trials / 2
+    assert broken / trials <= DELTA + 3 * np.sqrt(DELTA * (1 - DELTA) / trials)
+
+
+# Few distinct values, so that there are ties.
+tables = st.integers(1, 30).flatmap(
+    lambda rows: st.tuples(
+        arrays(np.float32, (rows, 3), elements=st.integers(0, 4).map(float)),
+        arrays(np.bool_, (rows, 3)),
+        arrays(np.float32, 3, elements=st.sampled_from([-1.0, 0.0, 2.0, 3.5, float("inf")])),
+    )
+)
+
+
+@settings(max_examples=50)
+@given(tables)
+def test_simulate_is_the_loop_it_stands_for(table):
+    signal, agrees, thresholds = table
+    depths = np.array([1, 2, 4, 7])
+    wrong, ran = 0, 0
+    for row, right in zip(signal, agrees, strict=True):
+        for i in range(3):
+            if not row[i] < thresholds[i]:
+                wrong += not right[i]
+                ran += depths[i]
+                break
+        else:
+            ran += depths[3]
+    found = simulate(thresholds, signal, agrees, depths)
+    assert found == pytest.approx((wrong / len(signal), ran / len(signal)))
+
+
+@settings(max_examples=50)
+@given(tables, st.sampled_from([0.0, 0.05, 0.2, 0.5]))
+def test_greedy_lets_rows_leave_only_within_its_rate_and_takes_ties_along(table, rate):
+    signal, agrees, _ = table
+    thresholds = greedy(signal, agrees, rate)
+    assert thresholds.shape == (3,)
+    assert thresholds.dtype == np.float32
+    stays = np.ones(len(signal), dtype=bool)
+    for i, threshold in enumerate(thresholds):
+        leaves = stays & (signal[:, i] >= threshold)
+        if leaves.any():
+            assert (~agrees[leaves, i]).mean() <= rate
+            assert threshold in signal[stays, i]  # as low as a value, so its ties go with it
+        for lower in np.unique(signal[stays, i][signal[stays, i] < threshold]):
+            tried = stays & (signal[:, i] >= lower)
+            assert (~agrees[tried, i]).mean() > rate
+        stays &= ~leaves
+
+
+def test_tied_rows_leave_together_or_not_at_all():
+    signal = np.array([[3.0], [2.0], [2.0], [1.0]], dtype=np.float32)
+    agrees = np.array([[True], [True], [False], [True]])
+    assert greedy(signal, agrees, 0.0).tolist() == [3.0]
+    assert greedy(signal, agrees, 0.34).tolist() == [1.0]
+    assert greedy(signal[:3], agrees[:3], 0.32).tolist() == [3.0]
+
+
+@settings(max_examples=50)
+@given(tables)
+def test_a_bolder_rate_never_raises_the_first_threshold(table):
+    signal, agrees, _ = table
+    firsts = [greedy(signal, agrees, rate)[0] for rate in (0.0, 0.01, 0.1, 0.3, 1.0)]
+    assert firsts == sorted(firsts, reverse=True)
+
+
+@pytest.mark.parametrize("policy", ["exit", "skip"])
+def test_proposed_candidates_go_from_careful_to_bold(policy):
+    torch.manual_seed(0)
+    network = build_network(
+        parse_network({"family": "mlp", "inputs": [2], "classes": 3, "depth": 4, "width": 8})
+    ).eval()
+    rows = torch.randn(400, 2)
+    config = RouterConfig(signal="confidence", policy=policy, guard=1.0)
+    router, limit = fit_router(config, network, [1, 2, 3], rows, rows)
+    assert limit == float("inf")
+    candidates = propose(network, router, rows, limit)
+    assert 1 <= len(candidates) <= 24
+    assert all(one.shape == (3,) and one.dtype == np.float32 for one in candidates)
+    assert not np.isnan(candidates).any()
+    if policy == "skip":
+        assert (np.diff(candidates, axis=0) <= 0).all()
+        return
+    with torch.no_grad():
+        pooled = [network.pool(stream) for stream in network.streams(rows)]
+        labels = torch.stack([network.head(one).argmax(1) for one in pooled[1:]], 1).numpy()
+        pairs = zip(router.signals, pooled[1:4], strict=True)
+        signal = torch.stack([one(read) for one, read in pairs], 1).numpy()
+    agrees = labels[:, :3] == labels[:, 3:]
+    outcomes = [simulate(one, signal, agrees, np.array([1, 2, 3, 4])) for one in candidates]
+    wrong, depth = zip(*outcomes, strict=True)
+    assert list(wrong) == sorted(wrong)
+    assert (np.diff(depth) < 0).all()
