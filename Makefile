@@ -15,7 +15,9 @@ test: .venv/dev  ## style, types and tests, with coverage
 	$(BIN)/python -m pytest --cov --cov-report=term
 
 bench: .venv/dev  ## the measured figures of the README and docs/
+	$(BIN)/skipserve build export/moons_residual.toml export/mnist1d_resnet.toml
 	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/routing.py
 
 figures: .venv/serve  ## the figure of the experiment
 	$(BIN)/skipserve build export/moons_plain.toml export/moons_residual.toml
