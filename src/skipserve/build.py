@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from skipserve.artifacts.artifact import open_artifact
-from skipserve.artifacts.certificates import CERTIFICATES
+from skipserve.artifacts.certificates import CERTIFICATES, to_json
 from skipserve.artifacts.export import FittedRouter, export_artifact
 from skipserve.artifacts.manifest import MANIFEST, RouterSpec, model_file_name
 from skipserve.buildfile import BuildFile
@@ -85,7 +85,7 @@ def fitted_router(build: BuildFile, network: ResidualNetwork) -> FittedRouter | 
         policy=config.policy,
         decisions=tuple(decisions),
         guard_quantile=config.guard,
-        guard_limit=None if limit == float("inf") else limit,
+        guard_limit=to_json(limit),
         grouping=grouping,
     )
     return FittedRouter(router, spec)

@@ -15,6 +15,8 @@ from skipserve.artifacts.certificates import (
     Certificate,
     Certificates,
     Refusal,
+    from_json,
+    to_json,
     write_certificates,
 )
 from skipserve.errors import ArtifactError, ConfigError
@@ -41,7 +43,7 @@ def propose_candidates(
     """
     limit = _guard_limit(open_artifact(directory))
     proposed = propose(network, router, samples.inputs, limit)
-    candidates = tuple(tuple(map(_or_none, one.tolist())) for one in proposed)
+    candidates = tuple(tuple(map(to_json, one.tolist())) for one in proposed)
     write_certificates(directory, Certificates(candidates=candidates))
 
 
@@ -107,7 +109,7 @@ def certify_artifact(
         say(f"{outcome.disagreements} of {len(rows)} disagree at {outcome.run_rate:.1%} run rate")
         return outcome
 
-    candidates = [np.array([_or_inf(t) for t in one], np.float32) for one in made.candidates]
+    candidates = [np.array([from_json(t) for t in one], np.float32) for one in made.candidates]
     verdicts, outcomes = certify(run, candidates, len(rows), risks, confidence)
     certificates, refusals = [], []
     for verdict in verdicts:
@@ -133,7 +135,7 @@ def certify_artifact(
                 run_rate=outcome.run_rate,
                 held_back=outcome.held_back,
                 thresholds=made.candidates[verdict.candidate],
-                guard_limit=_or_none(limit),
+                guard_limit=to_json(limit),
                 candidate=verdict.candidate,
                 file_sha256=engine.file_sha256,
                 precision=engine.precision,
@@ -177,15 +179,7 @@ def _why_refused(risk: float, samples: int, first: Outcome, confidence: float) -
 
 def _guard_limit(artifact: Artifact) -> float:
     spec = artifact.manifest.router
-    return _or_inf(spec.guard_limit) if spec is not None else float("inf")
-
-
-def _or_none(value: float) -> float | None:
-    return None if value == float("inf") else value
-
-
-def _or_inf(value: float | None) -> float:
-    return float("inf") if value is None else value
+    return from_json(spec.guard_limit) if spec is not None else float("inf")
 
 
 def as_array(samples: Samples) -> NDArray[np.float32]:

@@ -51,6 +51,13 @@ def replacing_directory(directory: Path, marker: str) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
+def replace_text(file: Path, text: str) -> None:
+    """Write a file beside its place and rename it: a reader sees the old or the new one, whole."""
+    fresh = file.with_name(f".{file.name}")
+    fresh.write_text(text)
+    fresh.replace(file)
+
+
 def sha256_of(file: Path) -> str:
     """Hex digest of a file's content."""
     digest = hashlib.sha256()

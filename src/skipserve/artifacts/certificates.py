@@ -12,6 +12,7 @@ from typing import Literal
 
 from skipserve.artifacts.manifest import Precision
 from skipserve.errors import ArtifactError, ConfigError
+from skipserve.files import replace_text
 from skipserve.schema import Record, parse
 
 CERTIFICATES = "certificates.json"
@@ -107,6 +108,14 @@ def read_certificates(directory: Path) -> Certificates:
 
 def write_certificates(directory: Path, certificates: Certificates) -> None:
     """Write an artifact's certificates, replacing older ones as a whole."""
-    fresh = directory / f".{CERTIFICATES}"
-    fresh.write_text(certificates.model_dump_json(indent=2) + "\n")
-    fresh.replace(directory / CERTIFICATES)
+    replace_text(directory / CERTIFICATES, certificates.model_dump_json(indent=2) + "\n")
+
+
+def to_json(limit: float) -> float | None:
+    """A threshold or limit as JSON has it: ``None`` for +inf."""
+    return None if limit == float("inf") else limit
+
+
+def from_json(value: float | None) -> float:
+    """A threshold or limit from JSON: +inf for ``None``."""
+    return float("inf") if value is None else value

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from skipserve.artifacts.certificates import from_json
 from skipserve.artifacts.formats import write_model
 from skipserve.artifacts.manifest import (
     MANIFEST,
@@ -135,8 +136,6 @@ def _check(
     if fitted is None:
         return check_parity(run, reference, precision, file)
     parity = check_parity(run, reference, precision, file, len(fitted.router.decisions))
-    limit = fitted.spec.guard_limit
-    routed = RoutedReference(
-        reference.network, fitted.router, real, float("inf") if limit is None else limit
-    )
+    limit = from_json(fitted.spec.guard_limit)
+    routed = RoutedReference(reference.network, fitted.router, real, limit)
     return parity.model_copy(update={"decisions": routed.check(run, precision, file)})

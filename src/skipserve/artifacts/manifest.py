@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from skipserve.files import replace_text
 from skipserve.schema import Record
 
 MANIFEST = "manifest.json"
@@ -158,6 +159,4 @@ class Manifest(Record):
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
     """Write a directory's manifest, replacing an older one as a whole."""
-    fresh = directory / f".{MANIFEST}"
-    fresh.write_text(manifest.model_dump_json(indent=2) + "\n")
-    fresh.replace(directory / MANIFEST)
+    replace_text(directory / MANIFEST, manifest.model_dump_json(indent=2) + "\n")

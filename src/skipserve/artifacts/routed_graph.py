@@ -102,13 +102,17 @@ def assemble(pieces: Pieces, routed: RoutedNetwork) -> onnx.ModelProto:
     return helper.make_model(made, opset_imports=opsets, ir_version=IR_VERSION)
 
 
-class _Exit:
-    """Rows that stop leave the batch for good."""
+class _Policy:
+    """What both policies are built from."""
 
     def __init__(self, graph: GraphBuilder, pieces: Pieces, depths: Sequence[int]) -> None:
         self._graph = graph
         self._pieces = pieces
         self._depths = depths
+
+
+class _Exit(_Policy):
+    """Rows that stop leave the batch for good."""
 
     def build(self, stream: str, limits: str) -> tuple[str, str]:
         graph, pieces = self._graph, self._pieces
@@ -157,13 +161,8 @@ class _Exit:
         )
 
 
-class _Skip:
+class _Skip(_Policy):
     """A row leaves out one stage and may run the next."""
-
-    def __init__(self, graph: GraphBuilder, pieces: Pieces, depths: Sequence[int]) -> None:
-        self._graph = graph
-        self._pieces = pieces
-        self._depths = depths
 
     def build(self, stream: str, limits: str) -> tuple[str, str]:
         graph, pieces = self._graph, self._pieces

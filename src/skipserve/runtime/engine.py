@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skipserve.artifacts.artifact import Artifact
-from skipserve.artifacts.certificates import Certificate, Certificates
+from skipserve.artifacts.certificates import Certificate, Certificates, from_json
 from skipserve.artifacts.manifest import Format, ModelFile, Precision
 from skipserve.errors import InputError, LaunchError
 from skipserve.runtime.backends import Provider, has_gpu, open_backend, pick_provider
@@ -196,8 +196,8 @@ class Engine:
             return replace(self.off, reason=self._why_off(risk))
         certificate = self._certified[max(allowed)]
         return Setting(
-            np.array([_or_inf(one) for one in certificate.thresholds], dtype=np.float32),
-            _or_inf(certificate.guard_limit),
+            np.array([from_json(one) for one in certificate.thresholds], dtype=np.float32),
+            from_json(certificate.guard_limit),
             certificate.risk,
         )
 
@@ -313,7 +313,3 @@ def overflow(answers: Prediction) -> InputError:
         "expected features like those it was trained on",
         row=row,
     )
-
-
-def _or_inf(value: float | None) -> float:
-    return float("inf") if value is None else value
