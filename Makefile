@@ -9,6 +9,7 @@ serve: .venv/serve  ## build what is missing, then serve on 127.0.0.1:8080
 	exec $(BIN)/skipserve serve $(MODELS)
 
 test: .venv/dev  ## style, types and tests, with coverage
+	tests/install-tools.sh
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
