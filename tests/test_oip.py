@@ -15,7 +15,8 @@ from tritonclient.http import InferenceServerClient, InferInput, InferRequestedO
 
 from skipserve.artifacts.artifact import Artifact
 from skipserve.errors import InputError
-from skipserve.runtime.engine import Engine, Prediction
+from skipserve.runtime.engine import Engine
+from skipserve.runtime.prediction import Prediction
 from skipserve.serving.messages import RawRequest, Reply
 from skipserve.serving.oip import DTYPES, HEADER_LENGTH, OUTPUTS, OpenInference, speaks_oip
 

@@ -22,9 +22,10 @@ from skipserve.routing.guard import fit_guard
 from skipserve.routing.routed import RoutedNetwork, Router
 from skipserve.routing.signals import Confidence, Margin, Norm, ProjectedNorm
 from skipserve.runtime.backends import OnnxRuntime, open_backend
+from skipserve.runtime.prediction import Trail
 
 DEPTH, WIDTH, ROWS = 4, 8, 24
-NAMES = ("probabilities", "depth_run", "held_back")
+NAMES = ("probabilities", "depth_run", "held_back", "signals")
 FAMILIES = {
     "mlp": {"inputs": [2]},
     "convnet": {"inputs": [12], "kernel": 3},
@@ -148,7 +149,7 @@ def format(request):
 
 def test_eager_routing_is_what_its_description_says(case):
     thresholds, limit = medians(case)
-    probabilities, depth, held = eager(case, feeds(case, thresholds, limit))
+    probabilities, depth, held, _ = eager(case, feeds(case, thresholds, limit))
     assert len(set(depth.tolist())) > 1
     assert 0 < held.sum() < ROWS
     for i, row in enumerate(rows_of(case[0])):
@@ -178,11 +179,13 @@ def test_minus_infinity_runs_the_entry_alone(case, format, opened):
 
 def test_a_file_decides_as_the_eager_router_does(case, format, opened):
     fed = feeds(case, *medians(case))
-    probabilities, depth, held = eager(case, fed)
+    probabilities, depth, held, signals = eager(case, fed)
     got = opened(case, format, "fp32").run(fed)
     np.testing.assert_array_equal(got["depth_run"], depth)
     np.testing.assert_array_equal(got["held_back"], held)
     assert got["held_back"].dtype == np.bool_
+    np.testing.assert_allclose(got["signals"], signals, rtol=1e-4)
+    assert got["signals"].dtype == np.float32
     np.testing.assert_allclose(got["probabilities"], probabilities, atol=1e-5)
 
 
@@ -191,11 +194,30 @@ def test_each_stage_is_left_out_alone(case, format, opened):
         thresholds = np.full(len(case[3]), np.inf)
         thresholds[i] = -np.inf
         fed = feeds(case, thresholds)
-        probabilities, depth, _ = eager(case, fed)
+        probabilities, depth, _, _ = eager(case, fed)
         got = opened(case, format, "fp32").run(fed)
         assert len(set(depth.tolist())) == 1
         np.testing.assert_array_equal(got["depth_run"], depth)
         np.testing.assert_allclose(got["probabilities"], probabilities, atol=1e-5)
+
+
+def test_the_signals_of_a_row_are_those_of_the_decisions_it_got_to(case):
+    family, _, policy, decisions = case
+    thresholds, limit = medians(case)
+    _, depth, _, signals = eager(case, feeds(case, thresholds, limit))
+    unpacked = Trail(signals, depth, decisions, policy).signals()
+    network, router = network_of(family), router_of(case)
+    with torch.no_grad():
+        streams = list(network.streams(rows_of(family)))
+        for i, blocks in enumerate(decisions):
+            expected = router.signals[i](network.pool(streams[blocks])).numpy()
+            if policy == "exit":
+                got_there = depth >= blocks
+                assert np.isnan(unpacked[~got_there, i]).all()
+                np.testing.assert_allclose(unpacked[got_there, i], expected[got_there], rtol=1e-4)
+        assert np.isfinite(unpacked[:, 0]).all()
+    if policy == "skip":
+        assert np.isfinite(unpacked).all()
 
 
 @pytest.mark.parametrize("case", HALF, ids=lambda case: "-".join(case[:3]), indirect=True)
@@ -205,7 +227,7 @@ def test_an_fp16_file_is_close_and_finite(case, opened):
     assert got["probabilities"].dtype == np.float32
     np.testing.assert_allclose(got["probabilities"], eager(case, fed)[0], atol=2e-2)
     fed = feeds(case, *medians(case))
-    probabilities, depth, held = eager(case, fed)
+    probabilities, depth, held, _ = eager(case, fed)
     got = opened(case, "onnx", "fp16").run(fed)
     assert np.isfinite(got["probabilities"]).all()
     same = (got["depth_run"] == depth) & (got["held_back"] == held)

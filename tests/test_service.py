@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from prometheus_client import REGISTRY
 
 from skipserve.artifacts.artifact import Artifact
-from skipserve.runtime.engine import Engine, Prediction
+from skipserve.runtime.engine import Engine
+from skipserve.runtime.prediction import Prediction
 from skipserve.serving.messages import RawRequest, Reply
 from skipserve.serving.oip import HEADER_LENGTH
 from skipserve.serving.service import Service

@@ -24,7 +24,8 @@ from skipserve.networks import ResidualNetwork
 from skipserve.routing.certify import Outcome, certify, outcome_of, samples_needed
 from skipserve.routing.propose import Thresholds, propose
 from skipserve.routing.routed import Router
-from skipserve.runtime.engine import BackendName, Engine, Setting
+from skipserve.runtime.engine import BackendName, Engine
+from skipserve.runtime.prediction import Setting
 from skipserve.training.recipes import Samples
 
 Say = Callable[[str], None]

@@ -122,6 +122,7 @@ def _signature(
         inputs.append(TensorSpec(name="guard_limit", dtype="float32", shape=(-1,)))
         outputs.append(TensorSpec(name="depth_run", dtype="int64", shape=(-1,)))
         outputs.append(TensorSpec(name="held_back", dtype="bool", shape=(-1,)))
+        outputs.append(TensorSpec(name="signals", dtype="float32", shape=(-1,)))
     return tuple(inputs), tuple(outputs)
 
 

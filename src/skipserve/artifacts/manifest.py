@@ -24,7 +24,10 @@ def model_file_name(format: Format, precision: Precision) -> str:
 
 
 class TensorSpec(Record):
-    """Name, dtype and shape of an input or output; ``-1`` stands for the batch."""
+    """Name, dtype and shape of an input or output.
+
+    ``-1`` stands for the batch; in ``signals`` for the decisions taken in it.
+    """
 
     name: str
     dtype: Literal["float32", "int64", "bool"]

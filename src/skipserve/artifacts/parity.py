@@ -126,7 +126,7 @@ class RoutedReference:
             self._distance = routed.guard(streams[router.decisions[0]])
             limit = min(guard_limit, float(torch.quantile(self._distance, 0.9)))
             self._limit = torch.full((len(real),), limit)
-            _, depth, held = routed(real, self._thresholds, self._limit)
+            _, depth, held, _ = routed(real, self._thresholds, self._limit)
         self._depth, self._held = depth.numpy(), held.numpy()
         self._real = real
 

@@ -58,7 +58,8 @@ def assemble(pieces: Pieces, routed: RoutedNetwork) -> onnx.ModelProto:
     """Put the pieces into one graph.
 
     Inputs ``inputs`` [B, *inputs], ``thresholds`` [B, decisions], ``guard_limit`` [B]; outputs
-    ``probabilities`` [B, classes], ``depth_run`` [B], ``held_back`` [B].
+    ``probabilities`` [B, classes], ``depth_run`` [B], ``held_back`` [B], ``signals`` [T]: those
+    of all rows at the first decision, of the rows that got to the second, and so on.
     """
     graph = GraphBuilder()
     stream = graph.inline(pieces.entry, "inputs")
@@ -69,7 +70,7 @@ def assemble(pieces: Pieces, routed: RoutedNetwork) -> onnx.ModelProto:
     limits = graph.op("Where", column, infinity, "thresholds")
     limits = graph.op("Transpose", limits, perm=[1, 0])  # one row a decision
     router = _Exit if routed.policy == "exit" else _Skip
-    pooled, depth = router(graph, pieces, routed.depths).build(stream, limits)
+    pooled, depth, signals = router(graph, pieces, routed.depths).build(stream, limits)
     probabilities = graph.inline(pieces.answer, pooled)
     graph.nodes += [
         helper.make_node("Identity", [source], [name])
@@ -77,6 +78,7 @@ def assemble(pieces: Pieces, routed: RoutedNetwork) -> onnx.ModelProto:
             (probabilities, "probabilities"),
             (depth, "depth_run"),
             (held, "held_back"),
+            (signals, "signals"),
         )
     ]
     shape = [d.dim_value or d.dim_param for d in _shape(pieces.entry.graph.input[0])]
@@ -95,6 +97,7 @@ def assemble(pieces: Pieces, routed: RoutedNetwork) -> onnx.ModelProto:
             value("probabilities", TensorProto.FLOAT, ["batch", classes]),
             value("depth_run", TensorProto.INT64, ["batch"]),
             value("held_back", TensorProto.BOOL, ["batch"]),
+            value("signals", TensorProto.FLOAT, ["decisions_taken"]),
         ],
         graph.initializers,
     )
@@ -114,63 +117,68 @@ class _Policy:
 class _Exit(_Policy):
     """Rows that stop leave the batch for good."""
 
-    def build(self, stream: str, limits: str) -> tuple[str, str]:
+    def build(self, stream: str, limits: str) -> tuple[str, str, str]:
         graph, pieces = self._graph, self._pieces
         pooled = graph.inline(pieces.pool, stream)
         batch = graph.op("Shape", limits, start=1, end=2)
         rows = graph.op("NonZero", graph.op("ConstantOfShape", batch, value=_one()))
         rows = graph.op("Transpose", rows, perm=[1, 0])  # (B, 1): indices for GatherND
-        state = (*self._decide(graph, 0, pooled, stream, rows, limits), pooled)
-        ran = [state[1]]
+        out, left, signal = self._decide(graph, 0, pooled, stream, rows, limits)
+        state, ran, signals = (out, left, pooled), [left], [signal]
+        self._none = graph.constant(np.zeros(0, dtype=np.float32))
         last = len(pieces.stages) - 1
         for i in range(last + 1):
             some = graph.op("Cast", graph.op("Size", state[1]), to=TensorProto.BOOL)
-            state = self._stage(i, some, state, limits, last)
+            *made, signal = self._stage(i, some, state, limits, last)
+            state = (made[0], made[1], made[2])
             ran.append(state[1])
-        return state[2], _count_depth(graph, batch, ran[:-1], self._depths)
+            signals.append(signal)
+        depth = _count_depth(graph, batch, ran[:-1], self._depths)
+        return state[2], depth, graph.op("Concat", *signals[:-1], axis=0)
 
     def _stage(
         self, i: int, some: str, state: tuple[str, str, str], limits: str, last: int
-    ) -> tuple[str, str, str]:
+    ) -> tuple[str, ...]:
         stream, rows, latest = state
         then, otherwise = GraphBuilder(f"stage{i}/"), GraphBuilder(f"stage{i}/none/")
         out = then.inline(self._pieces.stages[i], stream)
         pooled = then.inline(self._pieces.pool, out)
         kept = then.op("ScatterND", latest, rows, pooled)
-        left = rows
+        left, signal = rows, self._none
         if i < last:
-            out, left = self._decide(then, i + 1, pooled, out, rows, limits)
-        made = self._graph.ops(
+            out, left, signal = self._decide(then, i + 1, pooled, out, rows, limits)
+        return self._graph.ops(
             "If",
             [some],
-            3,
-            then_branch=then.branch(f"stage{i}", (out, left, kept)),
-            else_branch=otherwise.branch(f"stage{i}_none", state),
+            4,
+            then_branch=then.branch(f"stage{i}", (out, left, kept, signal)),
+            else_branch=otherwise.branch(f"stage{i}_none", (*state, self._none)),
         )
-        return made[0], made[1], made[2]
 
     def _decide(
         self, graph: GraphBuilder, i: int, pooled: str, stream: str, rows: str, limits: str
-    ) -> tuple[str, str]:
+    ) -> tuple[str, str, str]:
         signal = graph.inline(self._pieces.signals[i], pooled)
         limit = graph.op("Gather", limits, graph.constant(np.array(i, dtype=np.int64)), axis=0)
         goes_on = graph.op("Less", signal, graph.op("GatherND", limit, rows))
         return (
             graph.op("Compress", stream, goes_on, axis=0),
             graph.op("Compress", rows, goes_on, axis=0),
+            signal,
         )
 
 
 class _Skip(_Policy):
     """A row leaves out one stage and may run the next."""
 
-    def build(self, stream: str, limits: str) -> tuple[str, str]:
+    def build(self, stream: str, limits: str) -> tuple[str, str, str]:
         graph, pieces = self._graph, self._pieces
         batch = graph.op("Shape", limits, start=1, end=2)
-        ran = []
+        ran, signals = [], []
         for i, signal_piece in enumerate(pieces.signals):
             pooled = graph.inline(pieces.pool, stream)
             signal = graph.inline(signal_piece, pooled)
+            signals.append(signal)
             limit = graph.op("Gather", limits, graph.constant(np.array(i, dtype=np.int64)), axis=0)
             rows = graph.op("NonZero", graph.op("Less", signal, limit))
             rows = graph.op("Transpose", rows, perm=[1, 0])
@@ -185,7 +193,8 @@ class _Skip(_Policy):
                 then_branch=then.branch(f"stage{i}", [out]),
                 else_branch=otherwise.branch(f"stage{i}_none", [stream]),
             )
-        return graph.inline(pieces.pool, stream), _count_depth(graph, batch, ran, self._depths)
+        depth = _count_depth(graph, batch, ran, self._depths)
+        return graph.inline(pieces.pool, stream), depth, graph.op("Concat", *signals, axis=0)
 
 
 def _count_depth(graph: GraphBuilder, batch: str, ran: Sequence[str], depths: Sequence[int]) -> str:

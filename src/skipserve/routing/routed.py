@@ -116,7 +116,7 @@ class RoutedNetwork(nn.Module):
 
     def forward(
         self, inputs: Tensor, thresholds: Tensor, guard_limit: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Run each row as deep as its thresholds ask.
 
         Args:
@@ -127,39 +127,45 @@ class RoutedNetwork(nn.Module):
 
         Returns:
             Probabilities [B, classes] float32; blocks run [B] int64; held back by the guard [B]
-            bool.
+            bool; signals of the rows at the first decision, of those that got to the second, and
+            so on [T] float32.
         """
         stream = self.entry(inputs)
         held = self.guard(stream) > guard_limit
         limits = torch.where(held.unsqueeze(1), torch.inf, thresholds)
         if self.policy == "exit":
-            pooled, depth = self._exit(stream, limits)
+            pooled, depth, signals = self._exit(stream, limits)
         else:
-            pooled, depth = self._skip(stream, limits)
-        return self.answer(pooled), depth, held
+            pooled, depth, signals = self._skip(stream, limits)
+        return self.answer(pooled), depth, held, torch.cat(signals)
 
-    def _exit(self, stream: Tensor, limits: Tensor) -> tuple[Tensor, Tensor]:
+    def _exit(self, stream: Tensor, limits: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
         pooled = self.pool(stream)
         latest = pooled.clone()
         depth = torch.full([stream.size(0)], self.depths[0], dtype=torch.int64)
         rows = torch.arange(stream.size(0))
+        signals: list[Tensor] = []
         for i, (stage, signal) in enumerate(zip(self.stages, self.signals)):  # noqa: B905 - scripted
             if rows.numel() > 0:
-                goes_on = signal(pooled) < limits[rows, i]
+                values = signal(pooled)
+                signals.append(values)
+                goes_on = values < limits[rows, i]
                 rows, stream = rows[goes_on], stream[goes_on]
             if rows.numel() > 0:
                 stream = stage(stream)
                 pooled = self.pool(stream)
                 latest[rows] = pooled
                 depth[rows] += self.depths[i + 1]
-        return latest, depth
+        return latest, depth, signals
 
-    def _skip(self, stream: Tensor, limits: Tensor) -> tuple[Tensor, Tensor]:
+    def _skip(self, stream: Tensor, limits: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
         depth = torch.full([stream.size(0)], self.depths[0], dtype=torch.int64)
+        signals: list[Tensor] = []
         for i, (stage, signal) in enumerate(zip(self.stages, self.signals)):  # noqa: B905 - scripted
-            runs = signal(self.pool(stream)) < limits[:, i]
-            rows = runs.nonzero().squeeze(1)
+            values = signal(self.pool(stream))
+            signals.append(values)
+            rows = (values < limits[:, i]).nonzero().squeeze(1)
             if rows.numel() > 0:
                 stream = stream.index_copy(0, rows, stage(stream[rows]))
                 depth[rows] += self.depths[i + 1]
-        return self.pool(stream), depth
+        return self.pool(stream), depth, signals

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +14,7 @@ from skipserve.artifacts.certificates import Certificate, Certificates, from_jso
 from skipserve.artifacts.manifest import Format, ModelFile, Precision
 from skipserve.errors import InputError, LaunchError
 from skipserve.runtime.backends import Provider, has_gpu, open_backend, pick_provider
+from skipserve.runtime.prediction import Prediction, Setting, Trail, overflow
 
 BackendName = Literal["onnxruntime", "torchscript"]
 FORMATS: dict[BackendName, Format] = {"onnxruntime": "onnx", "torchscript": "torchscript"}
@@ -23,50 +24,6 @@ PRECISIONS: dict[Provider, Precision] = {"cpu": "fp32", "cuda": "fp16"}
 LARGEST_FP32 = float(np.finfo(np.float32).max)
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What a request asks of the router, resolved to numbers.
-
-    Attributes:
-        thresholds: [decisions], float32; +inf runs everything.
-        guard_limit: +inf holds nothing back.
-        risk: The ε in force, or ``None`` at full depth.
-        reason: Why a router that was asked for is off; empty if it is on or was not asked for.
-    """
-
-    thresholds: NDArray[np.float32]
-    guard_limit: float
-    risk: float | None = None
-    reason: str = ""
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """Answers for a batch of B rows.
-
-    Attributes:
-        labels: Class of the largest probability [B], int64.
-        probabilities: [B, classes], float32.
-        depth_run: Blocks run for each row [B], int64.
-        held_back: Rows the guard sent to full depth [B], bool.
-    """
-
-    labels: NDArray[np.int64]
-    probabilities: NDArray[np.float32]
-    depth_run: NDArray[np.int64]
-    held_back: NDArray[np.bool_]
-
-    def rows(self, first: int, last: int) -> Prediction:
-        """The answers for rows ``first`` to ``last`` (exclusive)."""
-        part = slice(first, last)
-        return Prediction(
-            self.labels[part],
-            self.probabilities[part],
-            self.depth_run[part],
-            self.held_back[part],
-        )
 
 
 def plan(
@@ -219,6 +176,7 @@ class Engine:
             probabilities = self._backend.run({"inputs": rows})["probabilities"]
             depth = np.full(count, self.manifest.depth, dtype=np.int64)
             held = np.zeros(count, dtype=bool)
+            trail = None
         else:
             if thresholds is None:
                 thresholds = np.tile(self.off.thresholds, (count, 1))
@@ -229,7 +187,9 @@ class Engine:
             )
             probabilities, depth = out["probabilities"], out["depth_run"]
             held = out["held_back"]
-        return Prediction(probabilities.argmax(axis=1), probabilities, depth, held)
+            spec = self.manifest.router
+            trail = Trail(out["signals"], depth, spec.decisions, spec.policy)
+        return Prediction(probabilities.argmax(axis=1), probabilities, depth, held, trail)
 
     def run_thresholds(
         self, rows: NDArray[np.float32], thresholds: NDArray[np.float32], guard_limit: float
@@ -302,14 +262,3 @@ class Engine:
         row = np.asarray([self.manifest.example.inputs], dtype=np.float32)
         for count in (1, batch_size) * 3:
             self.run(np.repeat(row, count, axis=0))
-
-
-def overflow(answers: Prediction) -> InputError:
-    """The error for finite rows whose answer is not."""
-    row = int(np.argmin(np.isfinite(answers.probabilities).all(axis=1)))
-    return InputError(
-        "not_finite",
-        f"row {row} is finite but overflows inside the network; "
-        "expected features like those it was trained on",
-        row=row,
-    )

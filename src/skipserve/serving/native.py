@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from skipserve.artifacts.manifest import Manifest
 from skipserve.errors import InputError
-from skipserve.runtime.engine import Prediction, Setting
+from skipserve.runtime.prediction import Prediction, Setting
 from skipserve.serving.messages import (
     Asked,
     RawRequest,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from skipserve.artifacts.manifest import Manifest
 from skipserve.errors import InputError
-from skipserve.runtime.engine import Prediction
+from skipserve.runtime.prediction import Prediction
 from skipserve.serving.messages import (
     Asked,
     RawRequest,

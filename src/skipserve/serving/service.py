@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skipserve.errors import InputError
-from skipserve.runtime.engine import Engine, Prediction, Setting, overflow
+from skipserve.runtime.engine import Engine
+from skipserve.runtime.prediction import Prediction, Setting, overflow
 from skipserve.serving.messages import Asked, RawRequest, Reply, error_reply
 from skipserve.serving.metrics import ModelMetrics
 from skipserve.serving.native import NativeProtocol

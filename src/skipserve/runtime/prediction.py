@@ -1,0 +1,94 @@
+"""What goes into the engine beside rows, and what comes out of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skipserve.errors import InputError
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a request asks of the router, resolved to numbers.
+
+    Attributes:
+        thresholds: [decisions], float32; +inf runs everything.
+        guard_limit: +inf holds nothing back.
+        risk: The ε in force, or ``None`` at full depth.
+        reason: Why a router that was asked for is off; empty if it is on or was not asked for.
+    """
+
+    thresholds: NDArray[np.float32]
+    guard_limit: float
+    risk: float | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Trail:
+    """What the router saw of a whole batch, as the graph gives it: read it off the hot path.
+
+    Attributes:
+        values: Signals decision by decision, rows in the order of the batch [T], float32.
+        depth_run: Blocks run for each row [B].
+        decisions: Blocks run when each decision is taken.
+        policy: ``exit``: a row gets no further than it runs; ``skip``: it gets to every decision.
+    """
+
+    values: NDArray[np.float32]
+    depth_run: NDArray[np.int64]
+    decisions: tuple[int, ...]
+    policy: Literal["exit", "skip"]
+
+    def signals(self) -> NDArray[np.float32]:
+        """By row and decision [B, decisions], float32; NaN where a row did not get there."""
+        reached = self.depth_run[:, None] >= np.asarray(self.decisions)
+        if self.policy == "skip":
+            reached[:] = True
+        signals = np.full(reached.shape, np.nan, dtype=np.float32)
+        signals.T[reached.T] = self.values
+        return signals
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Answers for a batch of B rows.
+
+    Attributes:
+        labels: Class of the largest probability [B], int64.
+        probabilities: [B, classes], float32.
+        depth_run: Blocks run for each row [B], int64.
+        held_back: Rows the guard sent to full depth [B], bool.
+        trail: Of the batch the rows ran in; ``None`` without a router, and for a part of a batch.
+    """
+
+    labels: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+    depth_run: NDArray[np.int64]
+    held_back: NDArray[np.bool_]
+    trail: Trail | None = None
+
+    def rows(self, first: int, last: int) -> Prediction:
+        """The answers for rows ``first`` to ``last`` (exclusive)."""
+        part = slice(first, last)
+        return Prediction(
+            self.labels[part],
+            self.probabilities[part],
+            self.depth_run[part],
+            self.held_back[part],
+        )
+
+
+def overflow(answers: Prediction) -> InputError:
+    """The error for finite rows whose answer is not."""
+    row = int(np.argmin(np.isfinite(answers.probabilities).all(axis=1)))
+    return InputError(
+        "not_finite",
+        f"row {row} is finite but overflows inside the network; "
+        "expected features like those it was trained on",
+        row=row,
+    )
