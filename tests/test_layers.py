@@ -19,7 +19,7 @@ BELOW = {
 }
 HELPERS = {"errors", "schema", "files"}
 ONLY_IN = {
-    "prometheus_client": {"serving/metrics.py"},
+    "prometheus_client": {"serving/metrics.py", "serving/exposition.py"},
     "onnxruntime": {"runtime/backends.py"},
     "ts": {"serving/torchserve_patches.py"},
     "sklearn": {"training/recipes.py"},

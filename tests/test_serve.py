@@ -275,7 +275,10 @@ def test_metrics_count_what_was_answered(server):
     until(lambda: server.requests_total("moons_plain", 200) == good + 3)
     until(lambda: server.requests_total("moons_plain", 400) == bad + 1)
     text = server.get("/metrics")
-    assert 'skipserve_request_duration_seconds_bucket{le="0.015",model="moons_plain"}' in text
+    assert (
+        'skipserve_request_duration_seconds_bucket{depth="full",le="0.015",model="moons_plain"}'
+        in text
+    )
     runs = r'{backend="onnxruntime",checkpoint="\w+",model="moons_plain",precision="fp32",provider'
     assert re.search(f"skipserve_model_info{runs}", text)
     assert server.get("/ready") == "ready\n"
@@ -312,6 +315,7 @@ def test_a_killed_worker_comes_back_and_loses_no_counts(server):
         time.sleep(0.2)
     until(lambda: server.requests_total("moons_gated", 200) == before + 2)
     until(lambda: server.get("/ready") == "ready\n")
+    until(lambda: f"skipserve_worker_restarts_total {len(workers)}.0" in server.get("/metrics"))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])

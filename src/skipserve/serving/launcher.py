@@ -25,7 +25,7 @@ import psutil
 from skipserve.artifacts.manifest import Manifest
 from skipserve.errors import LaunchError
 from skipserve.serving.archive import unpack
-from skipserve.serving.metrics import forget_gauges_of, live_workers
+from skipserve.serving.exposition import Exposition, certified_risks, forget_gauges_of, live_workers
 from skipserve.serving.probes import Probes
 from skipserve.serving.torchserve import Instance
 
@@ -119,9 +119,10 @@ class Server:
             preexec_fn=_die_with_parent,
         )
         self._stack.callback(_stop_group, self.process)
+        self.metrics = Exposition(instance.metrics)
         self.probes = Probes(
             (self.address.host, self.address.metrics_port),
-            instance.metrics,
+            self.metrics,
             lambda: self.process.poll() is None,
         )
         self._stack.callback(self.probes.close)
@@ -131,6 +132,12 @@ class Server:
         while live_workers(instance.metrics) < self._workers:
             if time.monotonic() > deadline or self._stop.wait(0.1):
                 raise LaunchError(f"not every worker became ready: {self._tail()}")
+        certified = certified_risks(instance.metrics)
+        for artifact, serving in unpacked:
+            name = artifact.manifest.name
+            off = artifact.manifest.router is None or serving.risk is None
+            state = "off" if off else "on" if name in certified else "uncertified"
+            self.metrics.set_state(name, state)
         self.probes.ready.set()
 
     def url(self, manifest: Manifest) -> str:
@@ -156,9 +163,12 @@ class Server:
                 raise LaunchError(
                     f"TorchServe ended by itself (status {self.process.returncode}): {self._tail()}"
                 )
-            alive = _children(self.process.pid)
+            alive = {
+                pid for pid in _children(self.process.pid) if pid in workers or _is_worker(pid)
+            }
             for pid in workers - alive:
                 forget_gauges_of(pid, self._instance.metrics)
+                self.metrics.restarts.inc()
             workers = alive
             # Ready again by itself: TorchServe restarts a worker that died.
             if live_workers(self._instance.metrics) < self._workers:
@@ -247,6 +257,13 @@ def _children(pid: int) -> set[int]:
         return {child.pid for child in psutil.Process(pid).children(recursive=True)}
     except psutil.NoSuchProcess:
         return set()
+
+
+def _is_worker(pid: int) -> bool:
+    try:
+        return "model_service_worker" in " ".join(psutil.Process(pid).cmdline())
+    except psutil.Error:
+        return False
 
 
 def _processes(pids: set[int]) -> list[psutil.Process]:

@@ -1,33 +1,38 @@
-"""Prometheus metrics of the workers; the only module that knows prometheus_client.
+"""Prometheus metrics of the workers: what they count, and how a batch is counted.
 
-Workers write to the directory that ``PROMETHEUS_MULTIPROC_DIR`` names; the launcher reads what all
-of them wrote. Counts outlive the worker that made them.
+A worker writes to the directory that ``PROMETHEUS_MULTIPROC_DIR`` names; the launcher reads what
+all of them wrote (exposition.py). Counts outlive the worker that made them. docs/metrics.md lists
+every metric.
 """
 
 from __future__ import annotations
 
-import collections
-from collections.abc import Iterable
+import logging
+import os
+import shutil
+from bisect import bisect_left
+from collections import Counter as Tally
+from collections.abc import Sequence
 from pathlib import Path
 
-from prometheus_client import (
-    CONTENT_TYPE_LATEST,
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    generate_latest,
-)
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client import Counter, Gauge, Histogram
 
-from skipserve.runtime.engine import Engine
+from skipserve.runtime.engine import Engine, Prediction, Setting
 
 # Seconds; 100 µs to 10 s with an edge at exactly 15 ms, the target of the service.
 BUCKETS = (
     *(0.0001, 0.0002, 0.0003, 0.0005, 0.00075, 0.001, 0.0015, 0.002, 0.003, 0.005, 0.0075),
     *(0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
 )
+DEPTHS = (*range(1, 25), 28, 32, 40, 48, 64, 96, 128)
 PHASES = ("decode", "inference", "encode")
+STATUSES = (200, 400, 413, 415, 500)
+BINS = 10
+# Every series of a model is made when it opens, so that a page of the files is never first
+# written to, and never found missing, in the middle of serving.
+SPACE_BYTES = 4 << 20
 
 REQUESTS = Counter(
     "skipserve_requests",
@@ -36,8 +41,9 @@ REQUESTS = Counter(
 )
 LATENCY = Histogram(
     "skipserve_request_duration_seconds",
-    "Time in the worker from the first byte decoded to the reply encoded, its batch included.",
-    ("model",),
+    "Time in the worker of requests answered with 200, from the first byte decoded to the reply "
+    "encoded, their batch included; depth is skipped if any row left out a block, else full.",
+    ("model", "depth"),
     buckets=BUCKETS,
 )
 PHASE = Histogram(
@@ -52,6 +58,42 @@ BATCH = Histogram(
     ("model",),
     buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024),
 )
+ROWS = Counter(
+    "skipserve_rows", "Rows that ran, by whether the router was on.", ("model", "router")
+)
+BLOCK_ROWS = Counter(
+    "skipserve_block_rows",
+    "Rows with the router on that ran or skipped a block; blocks count from 1.",
+    ("model", "block", "action"),
+)
+DEPTH_RUN = Histogram(
+    "skipserve_depth_run_blocks",
+    "Blocks run for a row with the router on.",
+    ("model",),
+    buckets=DEPTHS,
+)
+HELD_BACK = Counter(
+    "skipserve_guard_held_back_rows", "Rows the guard sent to full depth.", ("model",)
+)
+SIGNAL_ROWS = Counter(
+    "skipserve_signal_rows",
+    "Rows by the tenth of the calibration's distribution in which their signal at a decision lay; "
+    "a tenth of them each if nothing drifted.",
+    ("model", "stage", "bin"),
+)
+SHADOW_ROWS = Counter(
+    "skipserve_shadow_rows", "Rows run a second time to compare the answers.", ("model", "risk")
+)
+DISAGREEMENTS = Counter(
+    "skipserve_shadow_disagreements",
+    "Shadow rows whose routed answer differed from full depth.",
+    ("model", "risk"),
+)
+DROPPED = Counter(
+    "skipserve_shadow_dropped_rows",
+    "Rows drawn for a shadow run that found no time for it.",
+    ("model",),
+)
 INFO = Gauge(
     "skipserve_model_info",
     "1 for each worker's model, with what it really runs on.",
@@ -64,52 +106,155 @@ FALLBACK = Gauge(
     ("model",),
     multiprocess_mode="livemax",
 )
+CERTIFIED_RISK = Gauge(
+    "skipserve_certified_risk_ratio",
+    "Certified rate of disagreement that a request gets which asks for nothing; absent if none.",
+    ("model",),
+    multiprocess_mode="livemax",
+)
+THRESHOLD = Gauge(
+    "skipserve_threshold",
+    "Signal from which a row skips, by stage, for a request that asks for nothing.",
+    ("model", "stage"),
+    multiprocess_mode="livemax",
+)
+
+logger = logging.getLogger(__name__)
 
 
 class ModelMetrics:
-    """The metrics of one model in one worker, their labels bound once."""
+    """The metrics of one model in one worker, their labels bound once.
 
-    def __init__(self, engine: Engine) -> None:
-        model = engine.manifest.name
-        self._model = model
-        self._requests: dict[int, Counter] = {}
-        self._latency = LATENCY.labels(model)
+    Args:
+        engine: The open model.
+        default: What a request gets that asks for nothing.
+    """
+
+    def __init__(self, engine: Engine, default: Setting) -> None:
+        manifest = engine.manifest
+        model = self._model = manifest.name
+        self._depth = manifest.depth
+        self._requests = {code: REQUESTS.labels(model, str(code)) for code in STATUSES}
+        self._latency = {depth: LATENCY.labels(model, depth) for depth in ("full", "skipped")}
         self._phases = {phase: PHASE.labels(model, phase) for phase in PHASES}
         self._batch = BATCH.labels(model)
-        checkpoint = engine.manifest.checkpoint_sha256[:12]
-        INFO.labels(model, engine.backend, engine.provider, engine.precision, checkpoint).set(1)
+        self._off = ROWS.labels(model, "off")
+        if manifest.router is not None:
+            self._on = ROWS.labels(model, "on")
+            blocks = range(1, self._depth + 1)
+            self._run = [BLOCK_ROWS.labels(model, str(block), "run") for block in blocks]
+            self._skipped = [BLOCK_ROWS.labels(model, str(block), "skipped") for block in blocks]
+            self._depth_run = DEPTH_RUN.labels(model)
+            self._held_back = HELD_BACK.labels(model)
+            risks = {risk: f"{risk:g}" for risk in engine.certified}
+            self._shadow = {risk: SHADOW_ROWS.labels(model, name) for risk, name in risks.items()}
+            self._disagreed = {risk: DISAGREEMENTS.labels(model, n) for risk, n in risks.items()}
+            self._dropped = DROPPED.labels(model)
+        INFO.labels(
+            model,
+            engine.backend,
+            engine.provider,
+            engine.precision,
+            manifest.checkpoint_sha256[:12],
+        ).set(1)
         FALLBACK.labels(model).set(int(engine.fell_back))
+        if default.risk is not None:
+            CERTIFIED_RISK.labels(model).set(default.risk)
+            for stage, threshold in enumerate(default.thresholds.tolist(), 1):
+                THRESHOLD.labels(model, str(stage)).set(threshold)
 
-    def requests(self, statuses: Iterable[int], duration_s: float) -> None:
-        """Count the answered requests of one batch, all of which took as long as it did."""
-        for status, count in collections.Counter(statuses).items():
+    def requests(self, statuses: Sequence[int], skipped: int, duration_s: float) -> None:
+        """Count the answered requests of one batch, all of which took as long as it did.
+
+        Args:
+            statuses: HTTP status of each.
+            skipped: How many of those with 200 have a row that left out a block.
+            duration_s: Seconds.
+        """
+        found = Tally(statuses)
+        for status, count in found.items():
             if status not in self._requests:
                 self._requests[status] = REQUESTS.labels(self._model, str(status))
             self._requests[status].inc(count)
-            for _ in range(count):
-                self._latency.observe(duration_s)
+        _observe(self._latency["full"], duration_s, found[200] - skipped)
+        _observe(self._latency["skipped"], duration_s, skipped)
 
-    def batch(self, rows: int, decode_s: float, inference_s: float, encode_s: float) -> None:
+    def phases(self, rows: int, decode_s: float, inference_s: float, encode_s: float) -> None:
         """Observe one batch; phases in seconds."""
         if rows:
-            self._batch.observe(rows)
-            self._phases["inference"].observe(inference_s)
-        self._phases["decode"].observe(decode_s)
-        self._phases["encode"].observe(encode_s)
+            _observe(self._batch, rows)
+            _observe(self._phases["inference"], inference_s)
+        _observe(self._phases["decode"], decode_s)
+        _observe(self._phases["encode"], encode_s)
+
+    def rows(self, prediction: Prediction, on: NDArray[np.bool_]) -> None:
+        """Count the rows of one batch.
+
+        Args:
+            prediction: For B rows.
+            on: Rows whose router was on [B].
+        """
+        routed = int(np.count_nonzero(on))
+        if routed < len(on):
+            self._off.inc(len(on) - routed)
+        if not routed:
+            return
+        self._on.inc(routed)
+        held = int(np.count_nonzero(prediction.held_back & on))
+        if held:
+            self._held_back.inc(held)
+        depths = np.bincount(prediction.depth_run[on], minlength=self._depth + 1)
+        for depth in np.flatnonzero(depths).tolist():
+            _observe(self._depth_run, depth, int(depths[depth]))
+        # Rows that ran block b are those with a depth of at least b.
+        run = depths[::-1].cumsum()[::-1][1:]
+        for block, count in enumerate(run.tolist()):
+            if count:
+                self._run[block].inc(count)
+            if count < routed:
+                self._skipped[block].inc(routed - count)
 
 
-def exposition(directory: Path) -> tuple[bytes, str]:
-    """Everything the workers wrote to ``directory``: the text and its content type."""
-    registry = CollectorRegistry()
-    MultiProcessCollector(registry, path=str(directory))  # type: ignore[no-untyped-call]
-    return generate_latest(registry), CONTENT_TYPE_LATEST
+class NoMetrics(ModelMetrics):
+    """Counts nothing: where nothing can be written, and to measure what counting costs."""
+
+    def __init__(self) -> None:
+        pass
+
+    def requests(self, statuses: Sequence[int], skipped: int, duration_s: float) -> None:
+        """Nothing."""
+
+    def phases(self, rows: int, decode_s: float, inference_s: float, encode_s: float) -> None:
+        """Nothing."""
+
+    def rows(self, prediction: Prediction, on: NDArray[np.bool_]) -> None:
+        """Nothing."""
 
 
-def live_workers(directory: Path) -> int:
-    """Workers that have their model open: each keeps a file of live gauges."""
-    return len(list(directory.glob("gauge_livemax_*.db")))
+def open_metrics(engine: Engine, default: Setting) -> ModelMetrics:
+    """The metrics of a model, or :class:`NoMetrics` where they cannot be written.
+
+    A full directory would kill the worker with SIGBUS at the first write to a fresh page, so space
+    is asked for first. Serving goes on without metrics, and the log says so.
+    """
+    directory = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    try:
+        if directory is not None and shutil.disk_usage(directory).free < SPACE_BYTES:
+            (Path(directory) / f"gauge_livemax_{os.getpid()}.db").touch()  # it lives all the same
+            raise OSError(f"fewer than {SPACE_BYTES >> 20} MiB are free")
+        return ModelMetrics(engine, default)
+    except OSError as error:
+        logger.error(
+            "%s serves without metrics: %s cannot be written (%s); make room and restart",
+            engine.manifest.name,
+            directory,
+            error,
+        )
+        return NoMetrics()
 
 
-def forget_gauges_of(pid: int, directory: Path) -> None:
-    """Drop the live gauges of a worker that is gone; its counts stay."""
-    mark_process_dead(pid, str(directory))  # type: ignore[no-untyped-call]
+def _observe(histogram: Histogram, value: float, times: int = 1) -> None:
+    # prometheus_client observes one at a time, which for a batch of 64 rows takes 0.1 ms.
+    if times:
+        histogram._sum.inc(value * times)
+        histogram._buckets[bisect_left(histogram._upper_bounds, value)].inc(times)

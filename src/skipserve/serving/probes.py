@@ -5,9 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
-from skipserve.serving.metrics import exposition
+from skipserve.serving.exposition import Exposition
 
 PLAIN = "text/plain; charset=utf-8"
 
@@ -17,28 +16,37 @@ class Probes:
 
     Args:
         address: Host and port to bind.
-        metrics: Directory the workers write to.
+        metrics: What ``/metrics`` shows.
         live: Whether the server process is there.
 
     Attributes:
         ready: Set once every model is warm, cleared while stopping.
     """
 
-    def __init__(self, address: tuple[str, int], metrics: Path, live: Callable[[], bool]) -> None:
+    def __init__(
+        self, address: tuple[str, int], metrics: Exposition, live: Callable[[], bool]
+    ) -> None:
         self.ready = threading.Event()
         ready = self.ready
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 if self.path == "/metrics":
-                    body, kind = exposition(metrics)
-                    self._send(200, body, kind)
+                    self._metrics()
                 elif self.path == "/ready":
                     self._probe(ready.is_set(), "ready", "not ready")
                 elif self.path == "/live":
                     self._probe(live(), "live", "not live")
                 else:
                     self._send(404, b"not found; try /metrics, /ready or /live\n", PLAIN)
+
+            def _metrics(self) -> None:
+                try:
+                    body, kind = metrics.text()
+                except OSError as error:  # no number is better than a wrong one
+                    self._send(503, f"{error}\n".encode(), PLAIN)
+                else:
+                    self._send(200, body, kind)
 
             def _probe(self, good: bool, yes: str, no: str) -> None:
                 self._send(200 if good else 503, f"{yes if good else no}\n".encode(), PLAIN)

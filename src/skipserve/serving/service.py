@@ -20,7 +20,7 @@ from skipserve.errors import InputError
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Prediction, Setting, overflow
 from skipserve.serving.messages import Asked, RawRequest, Reply, error_reply
-from skipserve.serving.metrics import ModelMetrics
+from skipserve.serving.metrics import open_metrics
 from skipserve.serving.native import NativeProtocol
 from skipserve.serving.oip import OpenInference, speaks_oip
 from skipserve.serving.oip import Request as OipRequest
@@ -66,7 +66,7 @@ class Service:
         self._engine = engine
         self._native = NativeProtocol(engine.manifest, max_rows)
         self._oip = OpenInference(engine.manifest, max_rows)
-        self._metrics = ModelMetrics(engine)
+        self._metrics = open_metrics(engine, self._default)
 
     def answer(self, requests: Sequence[RawRequest]) -> list[Reply]:
         """Answer the requests of one batch; never raises for what a client sent."""
@@ -80,12 +80,32 @@ class Service:
         end = perf_counter()
 
         def observe() -> None:
+            skipped = 0
+            if prediction is not None:
+                self._metrics.rows(prediction, _router_on(good))
+                skipped = self._count_skipped(decoded, replies, prediction)
             rows = sum(len(item.rows) for item in good)
-            self._metrics.batch(rows, before - start, after - before, end - after)
-            self._metrics.requests((reply.status for reply in replies), end - start)
+            self._metrics.phases(rows, before - start, after - before, end - after)
+            self._metrics.requests([reply.status for reply in replies], skipped, end - start)
 
         self._put_off(observe)
         return replies
+
+    def _count_skipped(
+        self,
+        decoded: Sequence[_Decoded | Reply],
+        replies: Sequence[Reply],
+        prediction: Prediction,
+    ) -> int:
+        shallow = prediction.depth_run < self._engine.manifest.depth
+        count = first = 0
+        if shallow.any():
+            for item, reply in zip(decoded, replies, strict=True):
+                if isinstance(item, _Decoded):
+                    last = first + len(item.rows)
+                    count += reply.status == 200 and bool(shallow[first:last].any())
+                    first = last
+        return count
 
     def _decode(self, request: RawRequest) -> _Decoded | Reply:
         start = perf_counter()
@@ -162,6 +182,12 @@ class Service:
             )
             replies.append(reply)
         return replies
+
+
+def _router_on(good: Sequence[_Decoded]) -> NDArray[np.bool_]:
+    return np.repeat(
+        [item.setting.risk is not None for item in good], [len(item.rows) for item in good]
+    )
 
 
 def _internal_error() -> Reply:
