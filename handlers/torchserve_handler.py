@@ -16,6 +16,7 @@ from skipserve.serving import torchserve_patches
 from skipserve.serving.config import ServingConfig
 from skipserve.serving.messages import RawRequest
 from skipserve.serving.service import Service
+from skipserve.serving.switch import switch_of
 
 
 class SkipserveHandler:
@@ -24,7 +25,7 @@ class SkipserveHandler:
     def initialize(self, context: Any) -> None:
         """Open and warm up the model; a failure ends the worker, its log says why."""
         logging.getLogger().setLevel(logging.WARNING)
-        put_off = torchserve_patches.apply()
+        idle = torchserve_patches.apply()
         settings = parse(
             ServingConfig,
             (context.model_yaml_config or {}).get("skipserve", {}),
@@ -38,7 +39,8 @@ class SkipserveHandler:
             threads=settings.threads,
         )
         engine.warm_up(settings.batch_size)
-        self._service = Service(engine, settings.max_rows, settings.risk, put_off)
+        switch = switch_of(engine.manifest.name)
+        self._service = Service(engine, settings, idle, switch)
 
     def handle(self, data: list[dict[str, Any]], context: Any) -> list[bytes | str]:
         """Answer one batch; one entry of ``data`` is one request."""

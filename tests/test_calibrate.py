@@ -19,6 +19,7 @@ from skipserve.calibrate import certify_artifact, read_rows
 from skipserve.errors import ArtifactError, ConfigError, InputError
 from skipserve.routing.certify import p_value
 from skipserve.runtime.engine import Engine
+from skipserve.serving.config import ServingConfig
 from skipserve.serving.messages import RawRequest
 from skipserve.serving.service import Service
 from skipserve.training.recipes import open_recipe
@@ -295,7 +296,7 @@ def oip(rows, router=None) -> RawRequest:
 
 @pytest.fixture(scope="module")
 def service(routed):
-    return Service(routed, max_rows=200, risk=0.05)
+    return Service(routed, ServingConfig(max_rows=200, risk=0.05))
 
 
 def test_each_request_of_a_batch_gets_its_own_setting(service, routed, moons):
@@ -349,7 +350,7 @@ def test_a_wrong_risk_fails_alone(service, moons):
 
 
 def test_without_a_risk_of_its_own_a_service_runs_at_full_depth(routed, moons):
-    plain = Service(routed, max_rows=200)
+    plain = Service(routed, ServingConfig(max_rows=200))
     default, on = plain.answer([native(moons[:50]), native(moons[:50], "on")])
     body = json.loads(default.body)
     assert {output["depth_run"] for output in body["outputs"]} == {DEPTH}
@@ -363,5 +364,5 @@ def test_without_a_risk_of_its_own_a_service_runs_at_full_depth(routed, moons):
 def test_a_service_that_cannot_keep_its_risk_says_so(directory, caplog):
     other = Engine(open_artifact(directory), backend="torchscript", provider="cpu")
     with caplog.at_level(logging.WARNING):
-        Service(other, max_rows=10, risk=0.05)
+        Service(other, ServingConfig(max_rows=10, risk=0.05))
     assert "serves at full depth: no certificate" in caplog.text

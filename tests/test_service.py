@@ -17,17 +17,19 @@ from prometheus_client import REGISTRY
 from skipserve.artifacts.artifact import Artifact
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Prediction
+from skipserve.serving.config import ServingConfig
 from skipserve.serving.messages import RawRequest, Reply
 from skipserve.serving.oip import HEADER_LENGTH
 from skipserve.serving.service import Service
 
 JSON = {"content-type": "application/json"}
 MAX_ROWS = 8
+SERVING = ServingConfig(max_rows=MAX_ROWS)
 
 
 @pytest.fixture(scope="module")
 def service(engine: Engine) -> Service:
-    return Service(engine, MAX_ROWS)
+    return Service(engine, SERVING)
 
 
 def native(rows: object) -> RawRequest:
@@ -136,7 +138,7 @@ def test_a_row_too_large_for_the_network_is_refused_and_its_neighbour_answered(
 
 @pytest.fixture(scope="module")
 def torchscript(artifact: Artifact) -> Service:
-    return Service(Engine(artifact, backend="torchscript", provider="cpu"), MAX_ROWS)
+    return Service(Engine(artifact, backend="torchscript", provider="cpu"), SERVING)
 
 
 @pytest.mark.parametrize("name", [name for name, (_, status) in REQUESTS.items() if status == 200])
@@ -160,7 +162,7 @@ class OutOfMemory(Engine):
 def test_a_failing_engine_is_a_500_for_those_who_did_nothing_wrong(
     artifact: Artifact, caplog: pytest.LogCaptureFixture
 ) -> None:
-    service = Service(OutOfMemory(artifact, provider="cpu"), MAX_ROWS)
+    service = Service(OutOfMemory(artifact, provider="cpu"), SERVING)
     replies = service.answer([request for request, _ in REQUESTS.values()])
     expected = [500 if status == 200 else status for _, status in REQUESTS.values()]
     assert [reply.status for reply in replies] == expected
@@ -208,15 +210,26 @@ def test_a_batch_is_counted(service: Service, batch: list[str], counts: dict[str
     assert rise == dict.fromkeys(COUNTED, 0) | counts
 
 
+class Later:
+    """A worker that is idle when the test says so."""
+
+    def __init__(self) -> None:
+        self.work: list[Callable[[], None]] = []
+
+    def when_idle(self, work: Callable[[], None]) -> None:
+        self.work.append(work)
+
+    def message_waits(self) -> bool:
+        return False
+
+
 def test_counting_can_be_put_off_until_the_replies_are_sent(engine: Engine) -> None:
-    later: list[Callable[[], None]] = []
+    later = Later()
     before = COUNTED["answered"]()
-    replies = Service(engine, MAX_ROWS, put_off=later.append).answer(
-        [REQUESTS["native, one row"][0]]
-    )
+    replies = Service(engine, SERVING, later).answer([REQUESTS["native, one row"][0]])
     assert replies[0].status == 200
     assert COUNTED["answered"]() == before
-    for work in later:
+    for work in later.work:
         work()
     assert COUNTED["answered"]() == before + 1
 

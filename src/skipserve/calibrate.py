@@ -29,6 +29,8 @@ from skipserve.runtime.prediction import Setting
 from skipserve.training.recipes import Samples
 
 Say = Callable[[str], None]
+# Tenths of fewer rows are too rough: of m rows they alone make a stability index of about 9 / m.
+ROWS_FOR_DECILES = 200
 
 
 def propose_candidates(
@@ -104,9 +106,12 @@ def certify_artifact(
     depth = artifact.manifest.depth
     full = _run(engine, rows, engine.off, batch_size)[0]
 
+    deciles = []
+
     def run(thresholds: Thresholds) -> Outcome:
         answers = _run(engine, rows, Setting(thresholds, limit), batch_size)
         outcome = outcome_of(answers[0], full, answers[1], answers[2], depth)
+        deciles.append(_deciles(answers[3]))
         say(f"{outcome.disagreements} of {len(rows)} disagree at {outcome.run_rate:.1%} run rate")
         return outcome
 
@@ -142,6 +147,7 @@ def certify_artifact(
                 precision=engine.precision,
                 provider=engine.provider,
                 batch_size=batch_size,
+                deciles=deciles[verdict.candidate],
             )
         )
     made = made.replacing(certificates, refusals, engine.file_sha256, engine.provider)
@@ -151,7 +157,7 @@ def certify_artifact(
 
 def _run(
     engine: Engine, rows: NDArray[np.float32], setting: Setting, batch_size: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_], NDArray[np.float32]]:
     parts = [
         engine.run_thresholds(
             rows[start : start + batch_size], setting.thresholds, setting.guard_limit
@@ -162,6 +168,18 @@ def _run(
         np.concatenate([part.labels for part in parts]),
         np.concatenate([part.depth_run for part in parts]),
         np.concatenate([part.held_back for part in parts]),
+        np.concatenate([part.trail.signals() for part in parts if part.trail is not None]),
+    )
+
+
+def _deciles(signals: NDArray[np.float32]) -> tuple[tuple[float, ...] | None, ...]:
+    """Of each column of signals [N, decisions], NaN where a row did not get there."""
+    columns = [column[~np.isnan(column)] for column in signals.T]
+    return tuple(
+        tuple(np.quantile(column, np.arange(1, 10) / 10).tolist())
+        if len(column) >= ROWS_FOR_DECILES
+        else None
+        for column in columns
     )
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from skipserve import router_cli
 from skipserve.errors import ConfigError, LaunchError, SkipserveError
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
+app.add_typer(router_cli.app, name="router")
 console = Console(stderr=True, highlight=False)
 
 BuildPath = Annotated[Path, typer.Argument(help="A build file, export/NAME.toml.")]

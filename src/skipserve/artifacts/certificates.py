@@ -36,6 +36,8 @@ class Certificate(Record):
         precision: Of the file.
         provider: That ran it.
         batch_size: It ran with.
+        deciles: What the signal was at each decision, for the rows that got there with these
+            thresholds: nine numbers, or ``None`` where too few did. Drift is measured from them.
     """
 
     risk: float
@@ -52,6 +54,7 @@ class Certificate(Record):
     precision: Precision
     provider: Literal["cpu", "cuda"]
     batch_size: int
+    deciles: tuple[tuple[float, ...] | None, ...] = ()
 
 
 class Refusal(Record):

@@ -25,6 +25,7 @@ from prometheus_client.registry import Collector
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a gauge more for each counter
 
 ATTEMPTS = 5
+Samples = dict[str, list[tuple[dict[str, str], float]]]
 STATES = ("on", "off", "uncertified", "fell_back", "disabled")
 
 
@@ -35,16 +36,18 @@ class Exposition:
         directory: Where the workers write.
 
     Attributes:
+        directory: The same.
         router_state: One of :data:`STATES` is 1.
         fallbacks: Times the alarm switched skipping off.
         evidence: Wealth of the betting martingale against the certificate.
-        alarm_level: Where it raises the alarm.
+        clean_evidence: Wealth of the opposite bet, while the model has fallen back.
+        alarm_level: Where either of them throws the switch.
         drift: Population stability index of the signal over a sliding window.
         restarts: Workers that died and were started again.
     """
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
+        self.directory = directory
         registry = self._registry = CollectorRegistry()
         self._workers = CollectorRegistry()
         self._workers.register(_Workers(directory))
@@ -64,6 +67,13 @@ class Exposition:
             "skipserve_shadow_evidence",
             "Wealth of a bet that shadow rows disagree more often than certified; from the alarm "
             "level on, skipping is switched off.",
+            ("model",),
+            registry=registry,
+        )
+        self.clean_evidence = Gauge(
+            "skipserve_shadow_clean_evidence",
+            "Wealth of a bet that shadow rows disagree less often than certified, since the model "
+            "fell back; from the alarm level on, skipping is switched on again.",
             ("model",),
             registry=registry,
         )
@@ -104,6 +114,14 @@ class Exposition:
         for one in STATES:
             self.router_state.labels(model, one).set(int(one == state))
 
+    def show(self, gauge: Gauge, value: float | None, *labels: str) -> None:
+        """Set a gauge; ``None`` takes the series away: no number is better than an old one."""
+        if value is not None:
+            gauge.labels(*labels).set(value)
+        else:
+            with contextlib.suppress(KeyError):
+                gauge.remove(*labels)
+
     def text(self) -> tuple[bytes, str]:
         """Everything in Prometheus's text format, and its content type.
 
@@ -139,18 +157,17 @@ def read_files(directory: Path, pattern: str) -> list[Metric]:
     raise OSError(f"the workers' metrics in {directory} cannot be read: {problem}")
 
 
-def certified_risks(directory: Path) -> dict[str, float]:
-    """Certified risk in force by default, by model; without those that serve at full depth.
+def read_samples(directory: Path, pattern: str) -> Samples:
+    """The same as labels and values, by the name of the series.
 
     Raises:
-        OSError: If the workers' files cannot be read.
+        OSError: If they cannot be read, or change faster than they are read.
     """
-    return {
-        sample.labels["model"]: sample.value
-        for metric in read_files(directory, "gauge_livemax_*.db")
-        if metric.name == "skipserve_certified_risk_ratio"
-        for sample in metric.samples
-    }
+    found: Samples = {}
+    for metric in read_files(directory, pattern):
+        for sample in metric.samples:
+            found.setdefault(sample.name, []).append((sample.labels, sample.value))
+    return found
 
 
 def live_workers(directory: Path) -> int:

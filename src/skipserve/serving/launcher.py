@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
 import os
 import shutil
 import signal
@@ -25,11 +26,16 @@ import psutil
 from skipserve.artifacts.manifest import Manifest
 from skipserve.errors import LaunchError
 from skipserve.serving.archive import unpack
-from skipserve.serving.exposition import Exposition, certified_risks, forget_gauges_of, live_workers
+from skipserve.serving.control import announce
+from skipserve.serving.exposition import Exposition, forget_gauges_of, live_workers
+from skipserve.serving.monitor import Monitor
 from skipserve.serving.probes import Probes
+from skipserve.serving.switch import Switch
 from skipserve.serving.torchserve import Instance
 
 STOP_S = 10.0
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -95,6 +101,8 @@ class Server:
             _free_ports(),
         )
         self._stop = stop or threading.Event()
+        self._ended = threading.Event()
+        self._seen_workers: set[int] = set()
         self._stack = contextlib.ExitStack()
         self._stack.callback(shutil.rmtree, self._instance.directory, ignore_errors=True)
         try:
@@ -106,9 +114,15 @@ class Server:
     def _start(self, archives: Sequence[Path], overrides: dict[str, Any], ready_s: float) -> None:
         instance = self._instance
         instance.write_configuration()
+        announce(instance.directory, self.address.metrics_port)
         unpacked = [unpack(archive, instance.store, overrides) for archive in archives]
         self.manifests = [artifact.manifest for artifact, _ in unpacked]
         self._workers = sum(serving.workers for _, serving in unpacked)
+        # Before TorchServe, to be closed after it: while it stops, /ready says no.
+        self.metrics = Exposition(instance.metrics)
+        address = (self.address.host, self.address.metrics_port)
+        self.probes = Probes(address, self.metrics, self._live)
+        self._stack.callback(self.probes.close)
         self.process = subprocess.Popen(  # noqa: S603 - our own command
             instance.command(),
             env=instance.environment(),
@@ -119,26 +133,23 @@ class Server:
             preexec_fn=_die_with_parent,
         )
         self._stack.callback(_stop_group, self.process)
-        self.metrics = Exposition(instance.metrics)
-        self.probes = Probes(
-            (self.address.host, self.address.metrics_port),
-            self.metrics,
-            lambda: self.process.poll() is None,
-        )
-        self._stack.callback(self.probes.close)
         deadline = time.monotonic() + ready_s
         for manifest in self.manifests:
             self._warm_up(manifest, deadline)
         while live_workers(instance.metrics) < self._workers:
             if time.monotonic() > deadline or self._stop.wait(0.1):
                 raise LaunchError(f"not every worker became ready: {self._tail()}")
-        certified = certified_risks(instance.metrics)
-        for artifact, serving in unpacked:
-            name = artifact.manifest.name
-            off = artifact.manifest.router is None or serving.risk is None
-            state = "off" if off else "on" if name in certified else "uncertified"
-            self.metrics.set_state(name, state)
-        self.probes.ready.set()
+        switches = [self._open_switch(manifest.name) for manifest in self.manifests]
+        models = [
+            (a.manifest, serving, s) for (a, serving), s in zip(unpacked, switches, strict=True)
+        ]
+        self._monitor = Monitor(self.metrics, models)
+        self._watch_workers()
+        self._monitor.tick(time.monotonic())
+        watch = threading.Thread(target=self._watch, daemon=True)
+        watch.start()
+        self._stack.callback(watch.join)
+        self._stack.callback(self._ended.set)
 
     def url(self, manifest: Manifest) -> str:
         """Where a model answers."""
@@ -157,27 +168,15 @@ class Server:
         Raises:
             LaunchError: If TorchServe ends by itself.
         """
-        workers: set[int] = set()
         while not stop.wait(1.0):
             if self.process.poll() is not None:
                 raise LaunchError(
                     f"TorchServe ended by itself (status {self.process.returncode}): {self._tail()}"
                 )
-            alive = {
-                pid for pid in _children(self.process.pid) if pid in workers or _is_worker(pid)
-            }
-            for pid in workers - alive:
-                forget_gauges_of(pid, self._instance.metrics)
-                self.metrics.restarts.inc()
-            workers = alive
-            # Ready again by itself: TorchServe restarts a worker that died.
-            if live_workers(self._instance.metrics) < self._workers:
-                self.probes.ready.clear()
-            else:
-                self.probes.ready.set()
 
     def close(self) -> None:
         """Say not ready, stop every process, remove every file."""
+        self._ended.set()
         if hasattr(self, "probes"):
             self.probes.ready.clear()
         self._stack.close()
@@ -187,6 +186,39 @@ class Server:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _live(self) -> bool:
+        return hasattr(self, "process") and self.process.poll() is None
+
+    def _open_switch(self, model: str) -> Switch:
+        switch = Switch(self._instance.switches / model)
+        self._stack.callback(switch.close)
+        return switch
+
+    def _watch(self) -> None:
+        while not self._ended.wait(1.0):
+            try:
+                self._watch_workers()
+                self._monitor.tick(time.monotonic())
+            except Exception:
+                # A disk that is full now may not be in a second; serving goes on meanwhile.
+                logger.exception("the service could not be watched")
+
+    def _watch_workers(self) -> None:
+        alive = {
+            pid
+            for pid in _children(self.process.pid)
+            if pid in self._seen_workers or _is_worker(pid)
+        }
+        for pid in self._seen_workers - alive:
+            forget_gauges_of(pid, self._instance.metrics)
+            self.metrics.restarts.inc()
+        self._seen_workers = alive
+        # Ready again by itself: TorchServe restarts a worker that died.
+        if live_workers(self._instance.metrics) < self._workers:
+            self.probes.ready.clear()
+        elif not self._ended.is_set():
+            self.probes.ready.set()
 
     def _warm_up(self, manifest: Manifest, deadline: float) -> None:
         body = msgspec.json.encode({"inputs": [manifest.example.inputs]})

@@ -19,7 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import Counter, Gauge, Histogram
 
-from skipserve.runtime.engine import Engine, Prediction, Setting
+from skipserve.runtime.engine import Engine
+from skipserve.runtime.prediction import Prediction, Setting
+from skipserve.serving.drift import BINS, bins_of
 
 # Seconds; 100 µs to 10 s with an edge at exactly 15 ms, the target of the service.
 BUCKETS = (
@@ -29,7 +31,6 @@ BUCKETS = (
 DEPTHS = (*range(1, 25), 28, 32, 40, 48, 64, 96, 128)
 PHASES = ("decode", "inference", "encode")
 STATUSES = (200, 400, 413, 415, 500)
-BINS = 10
 # Every series of a model is made when it opens, so that a page of the files is never first
 # written to, and never found missing, in the middle of serving.
 SPACE_BYTES = 4 << 20
@@ -146,10 +147,11 @@ class ModelMetrics:
             self._skipped = [BLOCK_ROWS.labels(model, str(block), "skipped") for block in blocks]
             self._depth_run = DEPTH_RUN.labels(model)
             self._held_back = HELD_BACK.labels(model)
-            risks = {risk: f"{risk:g}" for risk in engine.certified}
+            risks = {risk: str(risk) for risk in engine.certified}
             self._shadow = {risk: SHADOW_ROWS.labels(model, name) for risk, name in risks.items()}
             self._disagreed = {risk: DISAGREEMENTS.labels(model, n) for risk, n in risks.items()}
             self._dropped = DROPPED.labels(model)
+            self._open_signals(engine)
         INFO.labels(
             model,
             engine.backend,
@@ -187,13 +189,29 @@ class ModelMetrics:
         _observe(self._phases["decode"], decode_s)
         _observe(self._phases["encode"], encode_s)
 
-    def rows(self, prediction: Prediction, on: NDArray[np.bool_]) -> None:
+    def _open_signals(self, engine: Engine) -> None:
+        decisions = len(engine.off.thresholds)
+        nothing = (np.nan,) * (BINS - 1)
+        self._random = np.random.default_rng()
+        self._deciles = {
+            risk: np.array([one or nothing for one in made.deciles], dtype=np.float32)
+            for risk, made in engine.certified.items()
+            if len(made.deciles) == decisions  # made by an older skipserve: none
+        }
+        self._signal_rows = [
+            SIGNAL_ROWS.labels(self._model, str(stage), str(bin_))
+            for stage in (range(1, decisions + 1) if self._deciles else ())
+            for bin_ in range(BINS)
+        ]
+
+    def rows(self, prediction: Prediction, risks: NDArray[np.float64]) -> None:
         """Count the rows of one batch.
 
         Args:
             prediction: For B rows.
-            on: Rows whose router was on [B].
+            risks: ε that each row's router was on at; NaN if it was off [B].
         """
+        on = ~np.isnan(risks)
         routed = int(np.count_nonzero(on))
         if routed < len(on):
             self._off.inc(len(on) - routed)
@@ -213,6 +231,28 @@ class ModelMetrics:
                 self._run[block].inc(count)
             if count < routed:
                 self._skipped[block].inc(routed - count)
+        self._signals(prediction, risks)
+
+    def _signals(self, prediction: Prediction, risks: NDArray[np.float64]) -> None:
+        if prediction.trail is None or not self._deciles:
+            return
+        signals = prediction.trail.signals()
+        offsets = np.arange(signals.shape[1]) * BINS
+        for risk in self._deciles.keys() & set(risks.tolist()):
+            bins = bins_of(signals[risks == risk], self._deciles[risk], self._random)
+            counts = np.bincount((bins + offsets)[bins >= 0])
+            for place in np.flatnonzero(counts).tolist():
+                self._signal_rows[place].inc(int(counts[place]))
+
+    def shadow(self, risk: float, rows: int, disagreements: int) -> None:
+        """Count shadow rows that were served at one ε, and those that disagreed."""
+        self._shadow[risk].inc(rows)
+        if disagreements:
+            self._disagreed[risk].inc(disagreements)
+
+    def shadow_dropped(self, rows: int) -> None:
+        """Count rows that were drawn and not run."""
+        self._dropped.inc(rows)
 
 
 class NoMetrics(ModelMetrics):
@@ -227,7 +267,13 @@ class NoMetrics(ModelMetrics):
     def phases(self, rows: int, decode_s: float, inference_s: float, encode_s: float) -> None:
         """Nothing."""
 
-    def rows(self, prediction: Prediction, on: NDArray[np.bool_]) -> None:
+    def rows(self, prediction: Prediction, risks: NDArray[np.float64]) -> None:
+        """Nothing."""
+
+    def shadow(self, risk: float, rows: int, disagreements: int) -> None:
+        """Nothing."""
+
+    def shadow_dropped(self, rows: int) -> None:
         """Nothing."""
 
 

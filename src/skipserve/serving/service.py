@@ -8,8 +8,8 @@ A bad request gets its own error and leaves its neighbours alone.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
 
@@ -19,11 +19,15 @@ from numpy.typing import NDArray
 from skipserve.errors import InputError
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Prediction, Setting, overflow
+from skipserve.serving.config import ServingConfig
 from skipserve.serving.messages import Asked, RawRequest, Reply, error_reply
-from skipserve.serving.metrics import open_metrics
+from skipserve.serving.metrics import NoMetrics, open_metrics
 from skipserve.serving.native import NativeProtocol
 from skipserve.serving.oip import OpenInference, speaks_oip
 from skipserve.serving.oip import Request as OipRequest
+from skipserve.serving.shadow import Answered, Shadow
+from skipserve.serving.switch import REASONS, AlwaysOn, Switch, SwitchState
+from skipserve.serving.torchserve_patches import AtOnce, Idle
 
 # What "router": "on" means for a model whose TOML names no risk.
 RISK_IF_ON = 0.01
@@ -34,7 +38,8 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class _Decoded:
     rows: NDArray[np.float32]
-    setting: Setting
+    wanted: Setting  # what was asked for and is certified
+    setting: Setting  # what is in force
     oip: OipRequest | None
     decode_s: float
 
@@ -44,37 +49,46 @@ class Service:
 
     Args:
         engine: The open model.
-        max_rows: Most rows in one request.
-        risk: ε for a request that asks for nothing; full depth for ``None``.
-        put_off: Does work once the replies are on their way; at once by default.
+        serving: Its serving settings.
+        idle: Does work once the replies are on their way; at once by default.
+        switch: Turns the router off for a while; always on by default.
     """
 
     def __init__(
         self,
         engine: Engine,
-        max_rows: int,
-        risk: float | None = None,
-        put_off: Callable[[Callable[[], None]], None] = lambda work: work(),
+        serving: ServingConfig,
+        idle: Idle | None = None,
+        switch: Switch | None = None,
     ) -> None:
-        self._put_off = put_off
-        self._default = engine.setting(risk)
-        self._on = engine.setting(risk or RISK_IF_ON)
+        idle = idle or AtOnce()
+        self._put_off = idle.when_idle
+        self._switch = switch or AlwaysOn()
+        self._default = engine.setting(serving.risk)
+        self._on = engine.setting(serving.risk or RISK_IF_ON)
+        self._switched_off = {
+            state: replace(engine.off, reason=reason) for state, reason in REASONS.items()
+        }
         if self._default.reason:
             logger.warning(
                 "%s serves at full depth: %s", engine.manifest.name, self._default.reason
             )
         self._engine = engine
-        self._native = NativeProtocol(engine.manifest, max_rows)
-        self._oip = OpenInference(engine.manifest, max_rows)
-        self._metrics = open_metrics(engine, self._default)
+        self._native = NativeProtocol(engine.manifest, serving.max_rows)
+        self._oip = OpenInference(engine.manifest, serving.max_rows)
+        self._metrics = open_metrics(engine, self._default) if serving.metrics else NoMetrics()
+        budget_s = serving.shadow_budget_ms / 1e3
+        self._shadow = Shadow(engine, self._metrics, serving.shadow, budget_s, idle.message_waits)
 
     def answer(self, requests: Sequence[RawRequest]) -> list[Reply]:
         """Answer the requests of one batch; never raises for what a client sent."""
         start = perf_counter()
-        decoded = [self._decode(request) for request in requests]
+        state = self._switch.state()
+        decoded = [self._decode(request, state) for request in requests]
         good = [item for item in decoded if isinstance(item, _Decoded)]
         before = perf_counter()
-        prediction = self._run(good)
+        rows = _joined([item.rows for item in good])
+        prediction = self._run(good, rows)
         after = perf_counter()
         replies = self._encode(decoded, prediction, after - before)
         end = perf_counter()
@@ -82,11 +96,15 @@ class Service:
         def observe() -> None:
             skipped = 0
             if prediction is not None:
-                self._metrics.rows(prediction, _router_on(good))
+                wanted = [item.wanted for item in good for _ in item.rows]
+                off = state != "on"
+                risks = [np.nan if off or one.risk is None else one.risk for one in wanted]
+                self._metrics.rows(prediction, np.array(risks))
                 skipped = self._count_skipped(decoded, replies, prediction)
-            rows = sum(len(item.rows) for item in good)
-            self._metrics.phases(rows, before - start, after - before, end - after)
+                self._shadow.draw(Answered(rows, prediction, wanted, off))
+            self._metrics.phases(len(rows), before - start, after - before, end - after)
             self._metrics.requests([reply.status for reply in replies], skipped, end - start)
+            self._shadow.work()
 
         self._put_off(observe)
         return replies
@@ -107,7 +125,7 @@ class Service:
                     first = last
         return count
 
-    def _decode(self, request: RawRequest) -> _Decoded | Reply:
+    def _decode(self, request: RawRequest, state: SwitchState) -> _Decoded | Reply:
         start = perf_counter()
         protocol: NativeProtocol | OpenInference = self._native
         try:
@@ -119,8 +137,11 @@ class Service:
                 oip, rows, asked = protocol.decode(request)
             else:
                 rows, asked = protocol.decode(request)
-            setting = self._resolve(asked)
-            return _Decoded(self._engine.check(rows), setting, oip, perf_counter() - start)
+            wanted = self._resolve(asked)
+            off = state != "on" and wanted.risk is not None
+            setting = self._switched_off[state] if off else wanted
+            good = self._engine.check(rows)
+            return _Decoded(good, wanted, setting, oip, perf_counter() - start)
         except InputError as error:
             return protocol.refuse(error)
         except Exception:
@@ -134,11 +155,10 @@ class Service:
             return self._on if asked == "on" else self._engine.off
         return self._engine.setting(asked)
 
-    def _run(self, good: Sequence[_Decoded]) -> Prediction | None:
+    def _run(self, good: Sequence[_Decoded], rows: NDArray[np.float32]) -> Prediction | None:
         if not good:
             return None
         counts = [len(item.rows) for item in good]
-        rows = good[0].rows if len(good) == 1 else np.concatenate([item.rows for item in good])
         try:
             if self._engine.manifest.router is None:
                 return self._engine.run(rows)
@@ -184,10 +204,10 @@ class Service:
         return replies
 
 
-def _router_on(good: Sequence[_Decoded]) -> NDArray[np.bool_]:
-    return np.repeat(
-        [item.setting.risk is not None for item in good], [len(item.rows) for item in good]
-    )
+def _joined(parts: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate(parts) if parts else np.empty(0, dtype=np.float32)
 
 
 def _internal_error() -> Reply:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from skipserve.serving.java import find_java
+from skipserve.serving.switch import DIRECTORY_VARIABLE
 
 MAX_BODY_BYTES = 32 << 20
 
@@ -76,6 +77,11 @@ class Instance:
         return self.directory / "metrics"
 
     @property
+    def switches(self) -> Path:
+        """Where each model's switch is."""
+        return self.directory / "switches"
+
+    @property
     def log(self) -> Path:
         """What TorchServe and the workers log."""
         return self.directory / "logs" / "torchserve.log"
@@ -87,7 +93,7 @@ class Instance:
 
     def write_configuration(self) -> None:
         """Make the directories and the two configuration files."""
-        for directory in (self.store, self.metrics, self.log.parent, self.scratch):
+        for directory in (self.store, self.metrics, self.switches, self.log.parent, self.scratch):
             directory.mkdir(parents=True, exist_ok=True)
         (self.directory / "config.properties").write_text(self._properties())
         (self.directory / "log4j2.xml").write_text(LOG4J.replace("LOGS", str(self.log.parent)))
@@ -121,6 +127,7 @@ class Instance:
             "LOG_LOCATION": str(self.log.parent),
             "METRICS_LOCATION": str(self.log.parent),
             "PROMETHEUS_MULTIPROC_DIR": str(self.metrics),
+            DIRECTORY_VARIABLE: str(self.switches),
             "TS_DECODE_INPUT_REQUEST": "false",
             # Thread pools of libraries we do not use; the backends get theirs explicitly.
             "OMP_NUM_THREADS": "1",

@@ -6,9 +6,11 @@ Upstream is archived at this version, so the patches are for exactly it and no o
 from __future__ import annotations
 
 import logging
+import select
 import socket
 import sys
 from collections.abc import Callable
+from typing import Protocol
 
 PATCHED_VERSION = "0.12.0"
 BUFFER_BYTES = 1 << 18
@@ -16,11 +18,21 @@ BUFFER_BYTES = 1 << 18
 logger = logging.getLogger(__name__)
 
 
-def apply() -> Callable[[Callable[[], None]], None]:
+class Idle(Protocol):
+    """The moments in which a worker would only wait for its next message."""
+
+    def when_idle(self, work: Callable[[], None]) -> None:
+        """Put work off until the reply is sent and nothing else waits."""
+
+    def message_waits(self) -> bool:
+        """Whether the next message has begun to arrive, so that what may wait should."""
+
+
+def apply() -> Idle:
     """Mend the worker this is called in; leaves any other version alone.
 
     Returns:
-        A function that puts work off until the reply is sent and nothing else waits.
+        What puts work off until the worker is idle.
     """
     import ts
     from ts.protocol import otf_message_handler
@@ -29,14 +41,22 @@ def apply() -> Callable[[Callable[[], None]], None]:
         logger.warning(
             "TorchServe %s is not %s: its worker is left as it is", ts.__version__, PATCHED_VERSION
         )
-        return _at_once
+        return AtOnce()
     reader = BufferedReader()
     otf_message_handler._retrieve_buffer = reader.read
-    return reader.when_idle
+    return reader
 
 
-def _at_once(work: Callable[[], None]) -> None:
-    work()
+class AtOnce:
+    """For a worker that tells nobody when it is idle."""
+
+    def when_idle(self, work: Callable[[], None]) -> None:
+        """Do ``work`` now."""
+        work()
+
+    def message_waits(self) -> bool:
+        """Nobody knows."""
+        return False
 
 
 class BufferedReader:
@@ -50,9 +70,11 @@ class BufferedReader:
         self._idle_work: list[Callable[[], None]] = []
         self._buffer = bytearray()
         self._start = 0
+        self._connection: socket.socket | None = None
 
     def read(self, connection: socket.socket, length: int) -> bytearray:
         """Exactly ``length`` bytes; ends the process when the frontend is gone, as the original."""
+        self._connection = connection
         end = self._start + length
         if end > len(self._buffer):
             del self._buffer[: self._start]
@@ -70,6 +92,12 @@ class BufferedReader:
     def when_idle(self, work: Callable[[], None]) -> None:
         """Do ``work`` before the next wait; an error in it is logged and ends nothing."""
         self._idle_work.append(work)
+
+    def message_waits(self) -> bool:
+        """Whether there is something to read; ask it in work that was put off."""
+        if self._connection is None:
+            return False
+        return bool(select.select([self._connection], [], [], 0)[0])
 
     def _work(self) -> None:
         while self._idle_work:
