@@ -15,7 +15,7 @@ from skipserve.artifacts.artifact import open_artifact
 from skipserve.artifacts.certificates import CERTIFICATES
 from skipserve.build import run_steps
 from skipserve.buildfile import read_build_file
-from skipserve.calibrate import certify_artifact, read_rows
+from skipserve.calibrate import certify_artifact, read_samples
 from skipserve.errors import ArtifactError, ConfigError, InputError
 from skipserve.routing.certify import p_value
 from skipserve.runtime.engine import Engine
@@ -109,7 +109,7 @@ def test_other_risks_are_certified_without_training_again(project, copied):
     assert "train" not in redone
     assert redone[-2:] == ["calibrate", "package"]
     assert (copied / "model.fp32.onnx").read_bytes() == before
-    assert set(skipserve.open(copied, provider="cpu").certified) == {0.03}
+    assert set(skipserve.open(copied, provider="cpu").certified()) == {0.03}
     assert build(project) == []
 
 
@@ -123,9 +123,15 @@ def test_lost_certificates_are_made_again(project, copied):
 def test_the_certificates_are_those_of_the_file_that_ran(directory):
     artifact = open_artifact(directory)
     made = artifact.certificates
-    assert [one.risk for one in made.certificates] == list(RISKS)
-    assert not made.refusals
+    of = {"disagreement": [], "accuracy_lost": []}
     for one in made.certificates:
+        of[one.measure].append(one)
+    assert all([one.risk for one in each] == list(RISKS) for each in of.values())
+    assert not made.refusals
+    for one in of["accuracy_lost"]:
+        assert one.accuracy_lost < one.risk
+        assert one.p_value <= 0.05
+    for one in of["disagreement"]:
         assert one.file_sha256 == artifact.file("onnx", "fp32").sha256
         assert (one.precision, one.provider, one.confidence) == ("fp32", "cpu", 0.95)
         assert one.samples == 10_000
@@ -134,7 +140,7 @@ def test_the_certificates_are_those_of_the_file_that_ran(directory):
         assert one.guard_limit == artifact.manifest.router.guard_limit
         assert 1 / DEPTH <= one.run_rate < 1
         assert 0 < one.held_back < 0.05
-    careful, bold = made.certificates
+    careful, bold = of["disagreement"]
     assert careful.candidate <= bold.candidate
     assert bold.run_rate <= careful.run_rate
 
@@ -158,7 +164,7 @@ def test_a_certified_risk_runs_fewer_blocks_and_disagrees_rarely(routed, moons):
 def test_the_boldest_certificate_within_the_risk_is_taken(routed, asked, given):
     setting = routed.setting(asked)
     assert (setting.risk, setting.reason) == (given, "")
-    certificate = routed.certified[given]
+    certificate = routed.certified()[given]
     expected = [np.inf if one is None else one for one in certificate.thresholds]
     np.testing.assert_array_equal(setting.thresholds, np.float32(expected))
 
@@ -169,6 +175,30 @@ def test_a_risk_below_all_certified_runs_at_full_depth(routed, moons, caplog):
     assert (answers.depth_run == DEPTH).all()
     assert "risk 0.001 is not certified, only 0.02, 0.05" in caplog.text
     assert routed.setting(0.001).risk is None
+
+
+def test_accuracy_lost_is_a_risk_of_its_own(routed, copied, moons):
+    setting = routed.setting(0.03, "accuracy_lost")
+    assert (setting.risk, setting.measure, setting.reason) == (0.02, "accuracy_lost", "")
+    test = open_recipe("two_moons").draw("test")
+    full, fast = routed.predict(moons), routed.predict(moons, 0.05, "accuracy_lost")
+    right = test.labels.numpy()
+    assert (full.labels == right).mean() - (fast.labels == right).mean() <= 0.1
+    certify_artifact(copied, moons, [0.1], 0.95, provider="cpu")  # without labels
+    unlabelled = skipserve.open(copied, provider="cpu")
+    assert unlabelled.setting(0.1).risk == 0.1
+    refused = unlabelled.setting(0.1, "accuracy_lost")
+    assert (refused.risk, refused.measure) == (None, "accuracy_lost")
+    assert "no certificate of accuracy_lost" in refused.reason
+
+
+@pytest.mark.parametrize(
+    ("labels", "wrong"),
+    [([0, 1], r"600 samples, but labels of shape \[2\]"), ([0] * 599 + [2], "expected 0 … 1")],
+)
+def test_labels_of_other_samples_are_refused(copied, moons, labels, wrong):
+    with pytest.raises(ConfigError, match=wrong):
+        certify_artifact(copied, moons, [0.1], 0.95, labels=np.array(labels), provider="cpu")
 
 
 @pytest.mark.parametrize("risk", [0, 1, 2, -0.1, float("nan")])
@@ -203,7 +233,7 @@ def test_a_model_without_a_router_says_so(engine, rows):
 def test_a_certificate_of_something_else_is_not_used(copied, moons, changed):
     change(copied / CERTIFICATES, **changed)
     changed_engine = skipserve.open(copied, provider="cpu")
-    assert not changed_engine.certified
+    assert not changed_engine.certified()
     assert (changed_engine.predict(moons, risk=0.05).depth_run == DEPTH).all()
 
 
@@ -222,7 +252,7 @@ def test_too_few_samples_are_refused_with_the_number_it_takes(copied, moons):
     assert "100 samples" in refusal.reason
     assert "at least 299" in refusal.reason
     assert open_artifact(copied).certificates == made
-    assert not skipserve.open(copied, provider="cpu").certified
+    assert not skipserve.open(copied, provider="cpu").certified()
 
 
 def test_another_file_is_certified_beside_the_first(copied):
@@ -235,7 +265,7 @@ def test_another_file_is_certified_beside_the_first(copied):
     assert "2000 disagree" in said[0]
     other = skipserve.open(copied, backend="torchscript", provider="cpu")
     assert other.setting(0.05).risk == 0.05
-    assert set(skipserve.open(copied, provider="cpu").certified) == set(RISKS)
+    assert set(skipserve.open(copied, provider="cpu").certified()) == set(RISKS)
 
 
 def test_what_cannot_be_certified_is_an_error(copied, artifact, moons, tmp_path):
@@ -250,7 +280,12 @@ def test_what_cannot_be_certified_is_an_error(copied, artifact, moons, tmp_path)
         certify_artifact(copied, moons, [0.05], 0.95, provider="cpu")
     (tmp_path / "rows.npy").write_bytes(b"damaged")
     with pytest.raises(ConfigError, match=r"cannot be read as a \.npy array"):
-        read_rows(tmp_path / "rows.npy")
+        read_samples(tmp_path / "rows.npy", None, "two_moons")
+    np.save(tmp_path / "rows.npy", moons)
+    with pytest.raises(ConfigError, match="float32; expected one whole number a row"):
+        read_samples(tmp_path / "rows.npy", tmp_path / "rows.npy", "two_moons")
+    with pytest.raises(ConfigError, match="labels without --data"):
+        read_samples(None, tmp_path / "rows.npy", "two_moons")
 
 
 @pytest.mark.parametrize(
@@ -335,6 +370,25 @@ def test_open_inference_asks_with_a_parameter(service, routed, moons, asked, ris
     assert outputs["depth_run"] == expected.depth_run.tolist()
     assert outputs["held_back"] == expected.held_back.tolist()
     assert outputs["label"] == expected.labels.tolist()
+
+
+def test_a_request_may_name_the_measure(service, moons):
+    asked = {"risk": 0.05, "measure": "accuracy_lost"}
+    wrong = {"risk": 0.05, "measure": "speed"}
+    named, refused = service.answer([native(moons[:50], asked), native(moons[:50], wrong)])
+    body = json.loads(named.body)
+    assert (body["router"], body["risk"], body["measure"]) == ("on", 0.05, "accuracy_lost")
+    assert refused.status == 400
+    assert "accuracy_lost" in json.loads(refused.body)["error"]["message"]
+    tensors = json.loads(oip(moons[:50], 0.05).body)
+    replies = []
+    for measure in ("accuracy_lost", "speed"):
+        tensors["parameters"]["router_measure"] = measure
+        replies += service.answer([RawRequest(json.dumps(tensors).encode(), {})])
+    assert [reply.status for reply in replies] == [200, 400]
+    outputs = {one["name"]: one["data"] for one in json.loads(replies[0].body)["outputs"]}
+    assert outputs["depth_run"] == [output["depth_run"] for output in body["outputs"]]
+    assert "expected disagreement or accuracy_lost" in json.loads(replies[1].body)["error"]
 
 
 def test_a_wrong_risk_fails_alone(service, moons):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
@@ -11,10 +13,21 @@ from hypothesis.extra.numpy import arrays
 
 from skipserve.errors import ConfigError
 from skipserve.networks import build_network, parse_network
-from skipserve.routing.certify import Outcome, certify, outcome_of, p_value, samples_needed
+from skipserve.routing.certify import (
+    Goal,
+    Outcome,
+    betting_p_value,
+    certify,
+    outcome_of,
+    p_value,
+    samples_needed,
+)
 from skipserve.routing.config import RouterConfig
-from skipserve.routing.fit import fit_router
+from skipserve.routing.fit import fit_router, pooled_streams
 from skipserve.routing.propose import greedy, propose, simulate
+from skipserve.routing.signals import SignalName
+from skipserve.training.loop import fit
+from skipserve.training.recipes import open_recipe
 
 DELTA = 0.05
 
@@ -32,7 +45,8 @@ def certify_counts(counts, samples, risks):
         ran.append(int(candidate[0]))
         return Outcome(int(counts[ran[-1]]), 0.5, 0.0)
 
-    verdicts, outcomes = certify(run, places(len(counts)), samples, risks, 1 - DELTA)
+    goals = [Goal(risk) for risk in risks]
+    verdicts, outcomes = certify(run, places(len(counts)), samples, goals, 1 - DELTA)
     assert len(outcomes) == len(ran)
     return verdicts, ran
 
@@ -55,9 +69,9 @@ def test_risk_and_confidence_outside_0_to_1_are_refused(wrong):
         raise AssertionError("nothing should run")
 
     with pytest.raises(ConfigError, match="between 0 and 1"):
-        certify(run, places(1), 1_000, [0.01, wrong], 0.95)
+        certify(run, places(1), 1_000, [Goal(0.01), Goal(wrong)], 0.95)
     with pytest.raises(ConfigError, match="between 0 and 1"):
-        certify(run, places(1), 1_000, [0.01], wrong)
+        certify(run, places(1), 1_000, [Goal(0.01)], wrong)
 
 
 def test_testing_stops_at_the_first_failure_and_runs_no_more():
@@ -69,7 +83,7 @@ def test_testing_stops_at_the_first_failure_and_runs_no_more():
 
 def test_each_risk_is_tested_at_its_own_level():
     verdicts, ran = certify_counts([0, 4, 20, 35, 1_000], 1_000, [0.05, 0.01, 0.03])
-    assert [verdict.risk for verdict in verdicts] == [0.05, 0.01, 0.03]
+    assert [verdict.goal.risk for verdict in verdicts] == [0.05, 0.01, 0.03]
     assert [verdict.candidate for verdict in verdicts] == [3, 1, 2]
     assert ran == [0, 1, 2, 3, 4]
 
@@ -101,6 +115,51 @@ def test_an_outcome_counts_disagreements_blocks_and_rows_held_back():
         4,
     )
     assert outcome == Outcome(disagreements=1, run_rate=0.5, held_back=0.25)
+
+
+def test_accuracy_lost_counts_what_only_one_of_the_two_got_right():
+    full, routed, truth = np.array([0, 1, 2, 0]), np.array([0, 0, 2, 1]), np.array([0, 1, 1, 1])
+    outcome = outcome_of(routed, full, full, full > 9, 4, truth)
+    assert outcome.lost.tolist() == [0, 1, 0, -1]
+    assert outcome.disagreements == 2
+
+
+def losses(rng, count, lost, gained):
+    return rng.choice([1, -1, 0], p=[lost, gained, 1 - lost - gained], size=count).astype(np.int8)
+
+
+@pytest.mark.parametrize(("lost", "gained"), [(0.02, 0.0), (0.03, 0.01), (0.27, 0.25)])
+def test_betting_is_wrong_no_more_often_than_delta_at_the_boundary(lost, gained):
+    rng, trials = np.random.default_rng(0), 1_000
+    values = [betting_p_value(losses(rng, 1_000, lost, gained), 0.02, 0.95) for _ in range(trials)]
+    share = np.mean(np.array(values) <= DELTA)
+    assert share <= DELTA + 3 * np.sqrt(DELTA * (1 - DELTA) / trials)
+
+
+def test_betting_certifies_what_is_well_below_the_risk_and_nothing_above():
+    rng = np.random.default_rng(0)
+    assert betting_p_value(losses(rng, 5_000, 0.01, 0.01), 0.02, 0.95) <= DELTA
+    assert betting_p_value(losses(rng, 5_000, 0.005, 0.0), 0.02, 0.95) <= DELTA
+    assert betting_p_value(losses(rng, 5_000, 0.1, 0.0), 0.02, 0.95) > DELTA
+    assert betting_p_value(np.zeros(0, dtype=np.int8), 0.02, 0.95) == 1.0
+    assert betting_p_value(np.ones(50, dtype=np.int8), 0.02, 0.95) == 1.0
+
+
+def test_both_measures_are_certified_on_one_run_of_each_candidate():
+    # Half of what disagrees was wrong at full depth, so accuracy is lost more slowly.
+    rng, ran = np.random.default_rng(0), []
+
+    def run(candidate):
+        ran.append(int(candidate[0]))
+        rate = [0.004, 0.016, 0.2][ran[-1]]
+        lost = losses(rng, 5_000, rate / 2, rate / 2 - 0.001)
+        return Outcome(int((lost != 0).sum()), 0.5, 0.0, lost)
+
+    goals = [Goal(0.01), Goal(0.01, "accuracy_lost")]
+    verdicts, _ = certify(run, places(3), 5_000, goals, 1 - DELTA)
+    assert [verdict.goal for verdict in verdicts] == goals
+    assert [verdict.candidate for verdict in verdicts] == [0, 1]
+    assert ran == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -145,10 +204,47 @@ def test_certified_thresholds_keep_their_risk_on_the_whole_pool():
             wrong, depth = simulate(candidate, signal[drawn], agrees[drawn], depths)
             return Outcome(round(wrong * samples), depth / 4, 0.0)
 
-        (verdict,), _ = certify(run, candidates, samples, [risk], 1 - DELTA)
+        (verdict,), _ = certify(run, candidates, samples, [Goal(risk)], 1 - DELTA)
         passed += verdict.candidate is not None
         broken += verdict.candidate is not None and truth[verdict.candidate] > risk
     assert passed > trials / 2
+    assert broken / trials <= DELTA + 3 * np.sqrt(DELTA * (1 - DELTA) / trials)
+
+
+@pytest.fixture(scope="module")
+def moons():
+    """A small network that was trained to exit, and the pooled streams of a pool of points."""
+    recipe = open_recipe("two_moons")
+    config = {"family": "mlp", "inputs": [2], "classes": 2, "depth": 4, "width": 16}
+    training = recipe.training.model_copy(update={"epochs": 4, "exit_loss": 1.0})
+    network, _ = fit(parse_network(config), recipe, training)
+    propose, pool = recipe.draw("propose").inputs, recipe.draw("certify").inputs
+    return network, recipe.draw("train").inputs, propose, pooled_streams(network, pool)
+
+
+@pytest.mark.parametrize("name", get_args(SignalName))
+def test_each_signal_keeps_its_risk_over_re_splits(moons, name):
+    network, train, proposing, pool = moons
+    depths, risk, samples, trials = np.array([1, 2, 3, 4]), 0.02, 500, 300
+    config = RouterConfig(signal=name, guard=1.0)
+    router, limit = fit_router(config, network, [1, 2, 3], train, proposing)
+    candidates = propose(network, router, proposing, limit)
+    with torch.no_grad():
+        signal = torch.stack([s(pool[:, i]) for i, s in enumerate(router.signals)], 1).numpy()
+        labels = network.head(pool).argmax(2).numpy()
+    agrees = labels[:, :3] == labels[:, 3:]
+    truth = [simulate(one, signal, agrees, depths)[0] for one in candidates]
+    rng, broken = np.random.default_rng(0), 0
+    for _ in range(trials):
+        drawn = rng.integers(len(signal), size=samples)  # with replacement: the pool is the truth
+
+        def run(candidate, drawn=drawn):
+            wrong, depth = simulate(candidate, signal[drawn], agrees[drawn], depths)
+            return Outcome(round(wrong * samples), depth / 4, 0.0)
+
+        (verdict,), _ = certify(run, candidates, samples, [Goal(risk)], 1 - DELTA)
+        broken += verdict.candidate is not None and truth[verdict.candidate] > risk
+    assert max(truth) > risk  # some candidate must be refused
     assert broken / trials <= DELTA + 3 * np.sqrt(DELTA * (1 - DELTA) / trials)
 
 

@@ -115,15 +115,16 @@ def calibrate(build: BuildFile, say: Callable[[str], None]) -> None:
         )
     router, _ = _fit(build, config, network, spec.decisions)
     propose_candidates(build.artifact, network, router, build.recipe.draw("propose"))
-    samples = as_array(build.recipe.draw("certify"))
+    samples = build.recipe.draw("certify")
     for precision in build.export.precisions:
         # FP16 on a CPU is emulated and slow; it is certified where it serves.
         if precision == "fp32" and "onnx" in build.export.formats:
             certify_artifact(
                 build.artifact,
-                samples,
+                as_array(samples),
                 config.risks,
                 config.confidence,
+                labels=samples.labels.numpy(),
                 precision=precision,
                 provider="cpu",
                 threads=0,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from skipserve.artifacts.artifact import Artifact, open_artifact
 from skipserve.artifacts.certificates import (
     Certificate,
     Certificates,
+    Measure,
     Refusal,
     from_json,
     to_json,
@@ -21,12 +22,18 @@ from skipserve.artifacts.certificates import (
 )
 from skipserve.errors import ArtifactError, ConfigError
 from skipserve.networks import ResidualNetwork
-from skipserve.routing.certify import Outcome, certify, outcome_of, samples_needed
+from skipserve.routing.certify import (
+    Goal,
+    Outcome,
+    certify,
+    outcome_of,
+    samples_needed,
+)
 from skipserve.routing.propose import Thresholds, propose
 from skipserve.routing.routed import Router
 from skipserve.runtime.engine import BackendName, Engine
 from skipserve.runtime.prediction import Setting
-from skipserve.training.recipes import Samples
+from skipserve.training.recipes import Samples, open_recipe
 
 Say = Callable[[str], None]
 # Tenths of fewer rows are too rough: of m rows they alone make a stability index of about 9 / m.
@@ -56,6 +63,7 @@ def certify_artifact(
     risks: Sequence[float],
     confidence: float,
     *,
+    labels: NDArray[np.int64] | None = None,
     backend: BackendName = "onnxruntime",
     precision: Literal["auto", "fp32", "fp16"] = "auto",
     provider: Literal["auto", "cpu", "cuda"] = "auto",
@@ -71,8 +79,9 @@ def certify_artifact(
     Args:
         directory: The artifact; its candidates are tested in the order they stand in.
         samples: Rows [N, *inputs] that neither training nor proposing has touched.
-        risks: Rates of disagreement ε.
+        risks: The ε of each measure.
         confidence: 1 − δ.
+        labels: True classes [N]; accuracy lost is certified too if they are given.
         backend: Opens the file.
         precision: Of the file; ``auto`` as in serving.
         provider: Runs it; ``auto`` as in serving.
@@ -82,7 +91,8 @@ def certify_artifact(
 
     Raises:
         ArtifactError: If the artifact has no router or no candidates.
-        ConfigError: If a risk or the confidence is not between 0 and 1.
+        ConfigError: If a risk or the confidence is not between 0 and 1, or the labels are not
+            classes of as many rows.
         InputError: If the samples are not rows of this model.
     """
     artifact = open_artifact(directory)
@@ -101,75 +111,98 @@ def certify_artifact(
         provider=provider,
         threads=threads,
     )
-    rows = engine.check(samples)
+    if labels is not None:
+        check_labels(labels, len(samples), artifact.manifest.classes)
     limit = _guard_limit(artifact)
-    depth = artifact.manifest.depth
-    full = _run(engine, rows, engine.off, batch_size)[0]
-
-    deciles = []
-
-    def run(thresholds: Thresholds) -> Outcome:
-        answers = _run(engine, rows, Setting(thresholds, limit), batch_size)
-        outcome = outcome_of(answers[0], full, answers[1], answers[2], depth)
-        deciles.append(_deciles(answers[3]))
-        say(f"{outcome.disagreements} of {len(rows)} disagree at {outcome.run_rate:.1%} run rate")
-        return outcome
-
+    trial = _Trial(engine, engine.check(samples), labels, limit, batch_size, say)
+    measures: tuple[Measure, ...] = ("disagreement",)
+    if labels is not None:
+        measures = ("disagreement", "accuracy_lost")
+    goals = [Goal(risk, measure) for measure in measures for risk in risks]
     candidates = [np.array([from_json(t) for t in one], np.float32) for one in made.candidates]
-    verdicts, outcomes = certify(run, candidates, len(rows), risks, confidence)
+    verdicts, outcomes = certify(trial.run, candidates, len(samples), goals, confidence)
     certificates, refusals = [], []
     for verdict in verdicts:
+        about = {
+            "risk": verdict.goal.risk,
+            "measure": verdict.goal.measure,
+            "file_sha256": engine.file_sha256,
+            "provider": engine.provider,
+        }
         if verdict.candidate is None:
-            reason = _why_refused(verdict.risk, len(rows), outcomes[0], confidence)
-            refusals.append(
-                Refusal(
-                    risk=verdict.risk,
-                    file_sha256=engine.file_sha256,
-                    provider=engine.provider,
-                    reason=reason,
-                )
-            )
+            reason = _why_refused(verdict.goal, len(samples), outcomes[0], confidence)
+            refusals.append(Refusal.model_validate({**about, "reason": reason}))
             continue
         outcome = outcomes[verdict.candidate]
-        certificates.append(
-            Certificate(
-                risk=verdict.risk,
-                confidence=confidence,
-                samples=len(rows),
-                disagreements=outcome.disagreements,
-                p_value=verdict.p_value,
-                run_rate=outcome.run_rate,
-                held_back=outcome.held_back,
-                thresholds=made.candidates[verdict.candidate],
-                guard_limit=to_json(limit),
-                candidate=verdict.candidate,
-                file_sha256=engine.file_sha256,
-                precision=engine.precision,
-                provider=engine.provider,
-                batch_size=batch_size,
-                deciles=deciles[verdict.candidate],
-            )
-        )
+        tested = {
+            "confidence": confidence,
+            "samples": len(samples),
+            "disagreements": outcome.disagreements,
+            "accuracy_lost": None if outcome.lost is None else float(outcome.lost.mean()),
+            "p_value": verdict.p_value,
+            "run_rate": outcome.run_rate,
+            "held_back": outcome.held_back,
+            "thresholds": made.candidates[verdict.candidate],
+            "guard_limit": to_json(limit),
+            "candidate": verdict.candidate,
+            "precision": engine.precision,
+            "batch_size": batch_size,
+            "deciles": trial.deciles[verdict.candidate],
+        }
+        certificates.append(Certificate.model_validate({**about, **tested}))
     made = made.replacing(certificates, refusals, engine.file_sha256, engine.provider)
     write_certificates(directory, made)
     return made
 
 
-def _run(
-    engine: Engine, rows: NDArray[np.float32], setting: Setting, batch_size: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_], NDArray[np.float32]]:
-    parts = [
-        engine.run_thresholds(
-            rows[start : start + batch_size], setting.thresholds, setting.guard_limit
+class _Trial:
+    """One file on one set of samples: what each candidate does there."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        rows: NDArray[np.float32],
+        truth: NDArray[np.int64] | None,
+        limit: float,
+        batch_size: int,
+        say: Say,
+    ) -> None:
+        self._engine = engine
+        self._rows = rows
+        self._truth = truth
+        self._limit = limit
+        self._batch_size = batch_size
+        self._say = say
+        self.deciles: list[tuple[tuple[float, ...] | None, ...]] = []
+        self._full = self._answers(engine.off)[0]
+
+    def run(self, thresholds: Thresholds) -> Outcome:
+        labels, depth_run, held, signals = self._answers(Setting(thresholds, self._limit))
+        depth = self._engine.manifest.depth
+        outcome = outcome_of(labels, self._full, depth_run, held, depth, self._truth)
+        self.deciles.append(_deciles(signals))
+        self._say(
+            f"{outcome.disagreements} of {len(self._rows)} disagree at "
+            f"{outcome.run_rate:.1%} run rate"
         )
-        for start in range(0, len(rows), batch_size)
-    ]
-    return (
-        np.concatenate([part.labels for part in parts]),
-        np.concatenate([part.depth_run for part in parts]),
-        np.concatenate([part.held_back for part in parts]),
-        np.concatenate([part.trail.signals() for part in parts if part.trail is not None]),
-    )
+        return outcome
+
+    def _answers(
+        self, setting: Setting
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_], NDArray[np.float32]]:
+        size, rows = self._batch_size, self._rows
+        parts = [
+            self._engine.run_thresholds(
+                rows[start : start + size], setting.thresholds, setting.guard_limit
+            )
+            for start in range(0, len(rows), size)
+        ]
+        return (
+            np.concatenate([part.labels for part in parts]),
+            np.concatenate([part.depth_run for part in parts]),
+            np.concatenate([part.held_back for part in parts]),
+            np.concatenate([part.trail.signals() for part in parts if part.trail is not None]),
+        )
 
 
 def _deciles(signals: NDArray[np.float32]) -> tuple[tuple[float, ...] | None, ...]:
@@ -183,16 +216,19 @@ def _deciles(signals: NDArray[np.float32]) -> tuple[tuple[float, ...] | None, ..
     )
 
 
-def _why_refused(risk: float, samples: int, first: Outcome, confidence: float) -> str:
-    needed = samples_needed(risk, confidence)
+def _why_refused(goal: Goal, samples: int, first: Outcome, confidence: float) -> str:
+    needed = samples_needed(goal.risk, confidence)
     if samples < needed:
         return (
-            f"{samples} samples cannot certify {risk:g} at confidence {confidence:g}; "
+            f"{samples} samples cannot certify {goal.risk:g} at confidence {confidence:g}; "
             f"it takes at least {needed}"
         )
+    did = f"disagrees on {first.disagreements}"
+    if goal.measure == "accuracy_lost" and first.lost is not None:
+        did = f"loses the right answer on {int(first.lost.sum())} more than it gains"
     return (
-        f"the most careful candidate disagrees on {first.disagreements} of {samples} samples, "
-        f"too many for {risk:g} at confidence {confidence:g}"
+        f"the most careful candidate {did} of {samples} samples, "
+        f"too many for {goal.risk:g} at confidence {confidence:g}"
     )
 
 
@@ -207,14 +243,49 @@ def as_array(samples: Samples) -> NDArray[np.float32]:
     return rows
 
 
-def read_rows(file: Path) -> NDArray[np.float32]:
-    """Rows [N, *inputs] from a .npy file.
+def read_samples(
+    rows: Path | None, labels: Path | None, recipe: str
+) -> tuple[NDArray[np.float32], NDArray[np.int64] | None]:
+    """Rows [N, *inputs] and, if there are, classes [N] from .npy files.
+
+    Args:
+        rows: The rows; the certify split of the recipe with its labels if left out.
+        labels: Whole numbers, one a row.
+        recipe: Name of the recipe.
 
     Raises:
-        ConfigError: If it cannot be read as an array of numbers.
+        ConfigError: If a file cannot be read as such an array, or labels came without rows.
     """
+    if rows is None:
+        if labels is not None:
+            raise ConfigError("--labels without --data: the recipe's own samples have theirs")
+        samples = open_recipe(recipe).draw("certify")
+        return as_array(samples), samples.labels.numpy()
+    if labels is None:
+        return _read_array(rows), None
+    classes = _read_array(labels)
+    if classes.dtype.kind not in "iu":
+        raise ConfigError(f"{labels} holds {classes.dtype}; expected one whole number a row")
+    return _read_array(rows), classes.astype(np.int64)
+
+
+def check_labels(labels: NDArray[np.int64], rows: int, classes: int) -> None:
+    """Refuse labels that cannot be those of ``rows`` rows of ``classes`` classes.
+
+    Raises:
+        ConfigError: Saying which.
+    """
+    if labels.shape != (rows,):
+        raise ConfigError(f"there are {rows} samples, but labels of shape {list(labels.shape)}")
+    if len(labels) and not (labels.min() >= 0 and labels.max() < classes):
+        raise ConfigError(
+            f"labels lie in {labels.min()} … {labels.max()}, expected 0 … {classes - 1}"
+        )
+
+
+def _read_array(file: Path) -> NDArray[Any]:
     try:
-        rows: NDArray[np.float32] = np.load(file, allow_pickle=False)
+        array: NDArray[Any] = np.load(file, allow_pickle=False)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{file} cannot be read as a .npy array: {error}") from None
-    return rows
+    return array

@@ -108,6 +108,10 @@ def certify(
         Path | None,
         typer.Option(help="Rows as .npy; default: the certify split of its recipe."),
     ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="Classes as .npy, beside --data: certifies accuracy lost too."),
+    ] = None,
     risk: Annotated[list[float] | None, typer.Option(help="ε; may be repeated.")] = None,
     confidence: Annotated[float, typer.Option(help="1 − δ.")] = 0.95,
     backend: Annotated[str, typer.Option(help="onnxruntime or torchscript.")] = "onnxruntime",
@@ -118,21 +122,21 @@ def certify(
 ) -> None:
     """Certify an artifact's router where it will serve, on samples nothing else has touched."""
     from skipserve.artifacts.artifact import open_artifact
-    from skipserve.calibrate import as_array, certify_artifact, read_rows
+    from skipserve.calibrate import certify_artifact, read_samples
     from skipserve.routing.config import RouterConfig
     from skipserve.schema import parse
     from skipserve.serving.config import ServingConfig
-    from skipserve.training.recipes import open_recipe
 
     settings = {"backend": backend, "precision": precision, "provider": provider}
     checked = parse(ServingConfig, {**settings, "threads": threads}, "certify")
     recipe = open_artifact(artifact).manifest.recipe
-    samples = read_rows(data) if data else as_array(open_recipe(recipe).draw("certify"))
+    rows, classes = read_samples(data, labels, recipe)
     made = certify_artifact(
         artifact,
-        samples,
+        rows,
         risk or RouterConfig().risks,
         confidence,
+        labels=classes,
         backend=checked.backend,
         precision=checked.precision,
         provider=checked.provider,
@@ -224,12 +228,12 @@ def _announce(server: Server, host: str, metrics_port: int) -> None:
 def _print_certificates(made: Certificates) -> None:
     for one in made.certificates:
         typer.echo(
-            f"risk {one.risk:g}: certified at {one.confidence:.0%} for {one.precision} on "
-            f"{one.provider}; {one.disagreements} of {one.samples} disagree, "
+            f"{one.measure.replace('_', ' ')} {one.risk:g}: certified at {one.confidence:.0%} for "
+            f"{one.precision} on {one.provider}; {one.disagreements} of {one.samples} disagree, "
             f"{one.run_rate:.1%} of the blocks run"
         )
-    for refusal in made.refusals:
-        typer.echo(f"risk {refusal.risk:g}: not certified; {refusal.reason}")
+    for no in made.refusals:
+        typer.echo(f"{no.measure.replace('_', ' ')} {no.risk:g}: not certified; {no.reason}")
 
 
 def _archives(model_store: Path, names: list[str]) -> list[Path]:

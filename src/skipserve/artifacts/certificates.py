@@ -13,6 +13,8 @@ from typing import Literal
 from skipserve.artifacts.manifest import Precision
 from skipserve.errors import ArtifactError, ConfigError
 from skipserve.files import replace_text
+from skipserve.routing.measures import MEASURES as MEASURES
+from skipserve.routing.measures import Measure as Measure
 from skipserve.schema import Record, parse
 
 CERTIFICATES = "certificates.json"
@@ -22,11 +24,14 @@ class Certificate(Record):
     """What was tested about one model file, and with what outcome.
 
     Attributes:
-        risk: ε, the certified rate of disagreement with full depth.
+        risk: ε, which the true risk does not exceed.
+        measure: ``disagreement``: share of the answers that differ from full depth;
+            ``accuracy_lost``: accuracy of full depth minus that of the routed answers.
         confidence: 1 − δ.
         samples: Rows it was tested on, that nothing else had touched.
         disagreements: Rows whose routed answer differed.
-        p_value: Chance of so few disagreements if the rate were ε.
+        accuracy_lost: On the samples; ``None`` if they had no labels.
+        p_value: Chance of an outcome as good as this if the risk were ε.
         run_rate: Share of the blocks that ran.
         held_back: Share of the rows the guard held back.
         thresholds: One a decision; ``None`` is +inf, always run.
@@ -41,9 +46,11 @@ class Certificate(Record):
     """
 
     risk: float
+    measure: Measure = "disagreement"
     confidence: float
     samples: int
     disagreements: int
+    accuracy_lost: float | None = None
     p_value: float
     run_rate: float
     held_back: float
@@ -61,6 +68,7 @@ class Refusal(Record):
     """A risk that was tested and not certified, and why; it is served at full depth."""
 
     risk: float
+    measure: Measure = "disagreement"
     file_sha256: str
     provider: Literal["cpu", "cuda"]
     reason: str

@@ -1,18 +1,20 @@
 """The routed network as one ONNX graph: rows that stop leave the batch, skipped work is not done.
 
 Per decision: pool, signal, comparison with the row's threshold, ``Compress`` of the rows that go
-on, and one ``If`` that holds the stage. Every row's newest pooled stream is kept in a [B, width]
-tensor by ``ScatterND``; the shared head reads it once, at the end.
+on, and one ``If`` that holds the stage. Every pooled stream is kept until the end, where each row
+picks its last and the shared head reads them once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from torch import Tensor
 
@@ -113,47 +115,66 @@ class _Policy:
         self._pieces = pieces
         self._depths = depths
 
+    def _branches(self, i: int) -> tuple[GraphBuilder, GraphBuilder]:
+        return GraphBuilder(f"stage{i}/"), GraphBuilder(f"stage{i}/none/")
+
+    def _if_any(
+        self,
+        i: int,
+        rows: str,
+        then: GraphBuilder,
+        made: Sequence[str],
+        none: GraphBuilder,
+        idle: Sequence[str],
+    ) -> tuple[str, ...]:
+        """Outputs of ``then`` if there are rows to run stage ``i`` on, those of ``none`` if not."""
+        some = self._graph.op("Cast", self._graph.op("Size", rows), to=TensorProto.BOOL)
+        return self._graph.ops(
+            "If",
+            [some],
+            len(made),
+            then_branch=then.branch(f"stage{i}", made),
+            else_branch=none.branch(f"stage{i}_none", idle),
+        )
+
 
 class _Exit(_Policy):
     """Rows that stop leave the batch for good."""
 
     def build(self, stream: str, limits: str) -> tuple[str, str, str]:
         graph, pieces = self._graph, self._pieces
-        pooled = graph.inline(pieces.pool, stream)
+        first = graph.inline(pieces.pool, stream)
         batch = graph.op("Shape", limits, start=1, end=2)
-        rows = graph.op("NonZero", graph.op("ConstantOfShape", batch, value=_one()))
-        rows = graph.op("Transpose", rows, perm=[1, 0])  # (B, 1): indices for GatherND
-        out, left, signal = self._decide(graph, 0, pooled, stream, rows, limits)
-        state, ran, signals = (out, left, pooled), [left], [signal]
-        self._none = graph.constant(np.zeros(0, dtype=np.float32))
-        last = len(pieces.stages) - 1
-        for i in range(last + 1):
-            some = graph.op("Cast", graph.op("Size", state[1]), to=TensorProto.BOOL)
-            *made, signal = self._stage(i, some, state, limits, last)
-            state = (made[0], made[1], made[2])
-            ran.append(state[1])
+        everyone = graph.op("NonZero", graph.op("ConstantOfShape", batch, value=_integer(1)))
+        everyone = graph.op("Transpose", everyone, perm=[1, 0])  # (B, 1): indices for GatherND
+        stream, rows, signal = self._decide(graph, 0, first, stream, everyone, limits)
+        ran, pooled, signals = [], [first], [signal]
+        for i in range(len(pieces.stages) - 1):
+            ran.append(rows)
+            stream, rows, after, signal = self._stage(i, stream, rows, limits)
+            pooled.append(after)
             signals.append(signal)
-        depth = _count_depth(graph, batch, ran[:-1], self._depths)
-        return state[2], depth, graph.op("Concat", *signals[:-1], axis=0)
+        ran.append(rows)
+        pooled.append(self._last_stage(stream, rows))
+        depth = _count_depth(graph, batch, ran, self._depths)
+        answered = self._newest(batch, [everyone, *ran], pooled)
+        return answered, depth, graph.op("Concat", *signals, axis=0)
 
-    def _stage(
-        self, i: int, some: str, state: tuple[str, str, str], limits: str, last: int
-    ) -> tuple[str, ...]:
-        stream, rows, latest = state
-        then, otherwise = GraphBuilder(f"stage{i}/"), GraphBuilder(f"stage{i}/none/")
+    def _stage(self, i: int, stream: str, rows: str, limits: str) -> tuple[str, ...]:
+        """Run stage ``i`` and decide: stream and rows that go on, pooled streams, signals."""
+        then, none = self._branches(i)
         out = then.inline(self._pieces.stages[i], stream)
         pooled = then.inline(self._pieces.pool, out)
-        kept = then.op("ScatterND", latest, rows, pooled)
-        left, signal = rows, self._none
-        if i < last:
-            out, left, signal = self._decide(then, i + 1, pooled, out, rows, limits)
-        return self._graph.ops(
-            "If",
-            [some],
-            4,
-            then_branch=then.branch(f"stage{i}", (out, left, kept, signal)),
-            else_branch=otherwise.branch(f"stage{i}_none", (*state, self._none)),
-        )
+        goes_on, left, signal = self._decide(then, i + 1, pooled, out, rows, limits)
+        idle = (stream, rows, none.constant(self._no_rows()), none.constant(_no_signals()))
+        return self._if_any(i, rows, then, (goes_on, left, pooled, signal), none, idle)
+
+    def _last_stage(self, stream: str, rows: str) -> str:
+        i = len(self._pieces.stages) - 1
+        then, none = self._branches(i)
+        pooled = then.inline(self._pieces.pool, then.inline(self._pieces.stages[i], stream))
+        idle = none.constant(self._no_rows())
+        return self._if_any(i, rows, then, (pooled,), none, (idle,))[0]
 
     def _decide(
         self, graph: GraphBuilder, i: int, pooled: str, stream: str, rows: str, limits: str
@@ -166,6 +187,21 @@ class _Exit(_Policy):
             graph.op("Compress", rows, goes_on, axis=0),
             signal,
         )
+
+    def _newest(self, batch: str, rows: Sequence[str], pooled: Sequence[str]) -> str:
+        """Of everything pooled, in order of depth, what each row was pooled to last."""
+        graph = self._graph
+        order = graph.op("Concat", *rows, axis=0)
+        zero, one = (graph.constant(np.array(number, dtype=np.int64)) for number in (0, 1))
+        places = graph.op("Range", zero, graph.op("Size", order), one)
+        last = graph.op("ConstantOfShape", batch, value=_integer(0))
+        last = graph.op("ScatterND", last, order, places, reduction="max")
+        return graph.op("Gather", graph.op("Concat", *pooled, axis=0), last, axis=0)
+
+    def _no_rows(self) -> NDArray[Any]:
+        kind = self._pieces.pool.graph.output[0].type.tensor_type
+        dtype = helper.tensor_dtype_to_np_dtype(kind.elem_type)
+        return np.zeros((0, kind.shape.dim[-1].dim_value), dtype)
 
 
 class _Skip(_Policy):
@@ -183,16 +219,10 @@ class _Skip(_Policy):
             rows = graph.op("NonZero", graph.op("Less", signal, limit))
             rows = graph.op("Transpose", rows, perm=[1, 0])
             ran.append(rows)
-            some = graph.op("Cast", graph.op("Size", rows), to=TensorProto.BOOL)
-            then, otherwise = GraphBuilder(f"stage{i}/"), GraphBuilder(f"stage{i}/none/")
+            then, none = self._branches(i)
             out = then.inline(pieces.stages[i], then.op("GatherND", stream, rows))
             out = then.op("ScatterND", stream, rows, out)
-            stream = graph.op(
-                "If",
-                some,
-                then_branch=then.branch(f"stage{i}", [out]),
-                else_branch=otherwise.branch(f"stage{i}_none", [stream]),
-            )
+            (stream,) = self._if_any(i, rows, then, (out,), none, (stream,))
         depth = _count_depth(graph, batch, ran, self._depths)
         return graph.inline(pieces.pool, stream), depth, graph.op("Concat", *signals, axis=0)
 
@@ -209,8 +239,12 @@ def _count_depth(graph: GraphBuilder, batch: str, ran: Sequence[str], depths: Se
     return depth
 
 
-def _one() -> TensorProto:
-    return helper.make_tensor("one", TensorProto.INT64, [1], [1])
+def _integer(value: int) -> TensorProto:
+    return helper.make_tensor("value", TensorProto.INT64, [1], [value])
+
+
+def _no_signals() -> NDArray[np.float32]:
+    return np.zeros(0, dtype=np.float32)
 
 
 def _shape(value: onnx.ValueInfoProto) -> Sequence[onnx.TensorShapeProto.Dimension]:

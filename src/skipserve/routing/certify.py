@@ -1,10 +1,12 @@
-"""Certifying: a finite-sample bound on the rate of disagreement, for anything that predicts.
+"""Certifying: a finite-sample bound on a risk, for anything that predicts.
 
-Each candidate is a coin whose bias is its true rate of disagreement. Candidates are tested in an
-order fixed beforehand, from careful to bold, until one fails; by fixed-sequence testing every one
-that passed holds at level δ together (Learn then Test, Angelopoulos et al., arXiv:2110.01052,
-section 3). The p-value of "rate > ε" is the exact binomial one. The assumption is exchangeability:
-inputs to come are drawn like the samples.
+Candidates are tested in an order fixed beforehand, from careful to bold, until one fails; by
+fixed-sequence testing every one that passed holds at level δ together (Learn then Test,
+Angelopoulos et al., arXiv:2110.01052, section 3). Two risks can be bounded. *Disagreement* with
+full depth is a coin toss a row, so its p-value is the exact binomial one. *Accuracy lost* counts 1
+where full depth was right and the routed answer is wrong, −1 where it is the other way round: a
+bounded loss, tested by betting. The assumption is exchangeability: inputs to come are drawn like
+the samples.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from numpy.typing import NDArray
 from scipy.stats import binom
 
 from skipserve.errors import ConfigError
+from skipserve.routing.measures import Measure
 from skipserve.routing.propose import Thresholds
 
 
@@ -29,24 +32,35 @@ class Outcome:
         disagreements: Rows whose answer was not that of full depth.
         run_rate: Share of the blocks that ran.
         held_back: Share of the rows the guard held back.
+        lost: 1 where only full depth was right, −1 where only the routed answer was, else 0, in
+            the order of the samples [N], int8; ``None`` without labels.
     """
 
     disagreements: int
     run_rate: float
     held_back: float
+    lost: NDArray[np.int8] | None = None
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What is to be certified: a measure of risk, and the ε it shall not exceed."""
+
+    risk: float
+    measure: Measure = "disagreement"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The boldest candidate that passed for one ε.
+    """The boldest candidate that passed for one goal.
 
     Attributes:
-        risk: ε.
+        goal: What was asked.
         candidate: Its place in the order, or ``None`` if the first failed.
         p_value: Of that candidate, or of the first.
     """
 
-    risk: float
+    goal: Goal
     candidate: int | None
     p_value: float
 
@@ -54,6 +68,32 @@ class Verdict:
 def p_value(disagreements: int, samples: int, risk: float) -> float:
     """Chance of at most so many disagreements if their rate were ``risk``: exact binomial."""
     return float(binom.cdf(disagreements, samples, risk))
+
+
+def betting_p_value(losses: NDArray[np.int8], risk: float, confidence: float) -> float:
+    """Bound on the chance of such losses if their mean were ``risk`` or more.
+
+    A gambler who bets against "mean ≥ ε" gains only by luck; by Ville's inequality one over the
+    most she ever held is a p-value. Bets follow the variance seen so far (Waudby-Smith and Ramdas,
+    arXiv:2010.09686, the predictable plug-in of section 3), so losses that are mostly 0 cost
+    little.
+
+    Args:
+        losses: In −1 … 1, in an order fixed beforehand [N].
+        risk: ε, in (0, 1).
+        confidence: 1 − δ, at which the bets are aimed.
+    """
+    x = losses.astype(np.float64)
+    seen = np.arange(1, len(x) + 1)
+    # A quarter of variance and one sample at ε before the first look: bets are never infinite.
+    mean = (risk + np.cumsum(x)) / (seen + 1)
+    variance = (0.25 + np.cumsum((x - mean) ** 2)) / (seen + 1)
+    before = np.append(0.25, variance[:-1])
+    bets = np.sqrt(2 * math.log(1 / (1 - confidence)) / (max(len(x), 1) * before[: len(x)]))
+    # Half of what would risk everything on one loss of 1.
+    bets = np.minimum(bets, 0.5 / (1 - risk))
+    wealth = np.cumsum(np.log1p(bets * (risk - x)))
+    return float(min(1.0, math.exp(-max(0.0, float(wealth.max(initial=0.0))))))
 
 
 def samples_needed(risk: float, confidence: float) -> int:
@@ -65,44 +105,51 @@ def certify(
     run: Callable[[Thresholds], Outcome],
     candidates: Sequence[Thresholds],
     samples: int,
-    risks: Sequence[float],
+    goals: Sequence[Goal],
     confidence: float,
 ) -> tuple[list[Verdict], list[Outcome]]:
-    """Test candidates in order, each at most once, until the largest risk fails.
+    """Test candidates in order, each at most once, until every goal has failed.
 
     Args:
         run: Runs one candidate on the samples; called for as few as needed.
         candidates: From careful to bold, fixed before the samples were looked at.
         samples: How many there are.
-        risks: The ε to certify, each in (0, 1) and each at its own level.
+        goals: What to certify, each risk in (0, 1) and each goal at its own level.
         confidence: 1 − δ.
 
     Returns:
-        One verdict a risk, and the outcomes of the candidates that were run.
+        One verdict a goal, and the outcomes of the candidates that were run.
 
     Raises:
         ConfigError: If a risk or the confidence is outside (0, 1).
     """
-    for value in (*risks, confidence):
+    for value in (*(goal.risk for goal in goals), confidence):
         if not 0 < value < 1:
             raise ConfigError(f"risk and confidence must lie between 0 and 1, got {value}")
     outcomes: list[Outcome] = []
-    verdicts = {risk: Verdict(risk, None, 1.0) for risk in risks}
-    going = set(risks)
+    verdicts = {goal: Verdict(goal, None, 1.0) for goal in goals}
+    going = set(verdicts)
     for place, candidate in enumerate(candidates):
         outcome = run(candidate)
         outcomes.append(outcome)
-        for risk in sorted(going):
-            p = p_value(outcome.disagreements, samples, risk)
+        for goal in list(going):
+            p = _p_value_of(outcome, samples, goal, confidence)
             if p <= 1 - confidence:
-                verdicts[risk] = Verdict(risk, place, p)
+                verdicts[goal] = Verdict(goal, place, p)
             else:
-                going.discard(risk)
+                going.discard(goal)
                 if place == 0:
-                    verdicts[risk] = Verdict(risk, None, p)
+                    verdicts[goal] = Verdict(goal, None, p)
         if not going:
             break
-    return [verdicts[risk] for risk in risks], outcomes
+    return [verdicts[goal] for goal in goals], outcomes
+
+
+def _p_value_of(outcome: Outcome, samples: int, goal: Goal, confidence: float) -> float:
+    if goal.measure == "disagreement":
+        return p_value(outcome.disagreements, samples, goal.risk)
+    assert outcome.lost is not None
+    return betting_p_value(outcome.lost, goal.risk, confidence)
 
 
 def outcome_of(
@@ -111,10 +158,15 @@ def outcome_of(
     depth_run: NDArray[np.int64],
     held_back: NDArray[np.bool_],
     depth: int,
+    truth: NDArray[np.int64] | None = None,
 ) -> Outcome:
-    """Count what a run did, given the labels of full depth on the same rows."""
+    """Count what a run did, given the labels of full depth on the same rows, and the true ones."""
+    lost = None
+    if truth is not None:
+        lost = (full == truth).astype(np.int8) - (labels == truth).astype(np.int8)
     return Outcome(
         disagreements=int((labels != full).sum()),
         run_rate=float(depth_run.mean() / depth),
         held_back=float(held_back.mean()),
+        lost=lost,
     )

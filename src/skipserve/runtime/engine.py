@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skipserve.artifacts.artifact import Artifact
-from skipserve.artifacts.certificates import Certificate, Certificates, from_json
+from skipserve.artifacts.certificates import Certificate, Certificates, Measure, from_json
 from skipserve.artifacts.manifest import Format, ModelFile, Precision
 from skipserve.errors import InputError, LaunchError
 from skipserve.runtime.backends import Provider, has_gpu, open_backend, pick_provider
@@ -130,16 +130,20 @@ class Engine:
             )
         return np.ascontiguousarray(rows, dtype=np.float32)
 
-    @property
-    def certified(self) -> dict[float, Certificate]:
+    def certified(self, measure: Measure = "disagreement") -> dict[float, Certificate]:
         """The certificates that hold for the file, precision and provider in use, by risk."""
-        return dict(self._certified)
+        return {
+            risk: certificate
+            for (of, risk), certificate in self._certified.items()
+            if of == measure
+        }
 
-    def setting(self, risk: float | None) -> Setting:
+    def setting(self, risk: float | None, measure: Measure = "disagreement") -> Setting:
         """Thresholds for a risk; full depth for ``None``, or if nothing so careful is certified.
 
         Args:
             risk: ε asked for; the boldest certificate that does not exceed it is taken.
+            measure: What ε shall bound.
 
         Raises:
             InputError: If it is not between 0 and 1.
@@ -148,14 +152,16 @@ class Engine:
             return self.off
         if not 0 < risk < 1:
             raise InputError("invalid_risk", f"risk must lie between 0 and 1, got {risk:g}")
-        allowed = [certified for certified in self._certified if certified <= risk]
+        held = self.certified(measure)
+        allowed = [certified for certified in held if certified <= risk]
         if not allowed:
-            return replace(self.off, reason=self._why_off(risk))
-        certificate = self._certified[max(allowed)]
+            return replace(self.off, reason=self._why_off(risk, measure), measure=measure)
+        certificate = held[max(allowed)]
         return Setting(
             np.array([from_json(one) for one in certificate.thresholds], dtype=np.float32),
             from_json(certificate.guard_limit),
             certificate.risk,
+            measure=measure,
         )
 
     def run(
@@ -210,12 +216,15 @@ class Engine:
         limits = np.full(count, guard_limit, dtype=np.float32)
         return self.run(rows, np.tile(thresholds, (count, 1)), limits)
 
-    def predict(self, inputs: object, risk: float | None = None) -> Prediction:
+    def predict(
+        self, inputs: object, risk: float | None = None, measure: Measure = "disagreement"
+    ) -> Prediction:
         """Answer anything array-like of shape [B, *inputs].
 
         Args:
             inputs: The rows.
             risk: ε of the router; full depth for ``None`` or where nothing is certified.
+            measure: What ε bounds: ``disagreement`` with full depth, or ``accuracy_lost``.
 
         Raises:
             InputError: If the inputs are not such rows, or the risk is not between 0 and 1.
@@ -224,7 +233,7 @@ class Engine:
             rows = np.asarray(inputs)
         except ValueError:
             raise InputError("ragged", "inputs must be rows of one length") from None
-        setting = self.setting(risk)
+        setting = self.setting(risk, measure)
         if setting.reason:
             logger.warning("%s runs at full depth: %s", self.manifest.name, setting.reason)
         answers = self.run_thresholds(self.check(rows), setting.thresholds, setting.guard_limit)
@@ -232,10 +241,10 @@ class Engine:
             raise overflow(answers)
         return answers
 
-    def _usable(self, made: Certificates) -> dict[float, Certificate]:
+    def _usable(self, made: Certificates) -> dict[tuple[Measure, float], Certificate]:
         decisions = len(self.off.thresholds)
         return {
-            one.risk: one
+            (one.measure, one.risk): one
             for one in made.certificates
             if one.file_sha256 == self.file_sha256
             and one.precision == self.precision
@@ -243,14 +252,16 @@ class Engine:
             and len(one.thresholds) == decisions
         }
 
-    def _why_off(self, risk: float) -> str:
+    def _why_off(self, risk: float, measure: Measure) -> str:
         if self.manifest.router is None:
             return "the model has no router"
-        if self._certified:
-            have = ", ".join(f"{one:g}" for one in sorted(self._certified))
+        held = self.certified(measure)
+        if held:
+            have = ", ".join(f"{one:g}" for one in sorted(held))
             return f"risk {risk:g} is not certified, only {have}"
+        what = "" if measure == "disagreement" else f" of {measure}"
         return (
-            f"no certificate for this file in {self.precision} on {self.provider}; "
+            f"no certificate{what} for this file in {self.precision} on {self.provider}; "
             "run `skipserve certify` where it serves"
         )
 

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from skipserve.artifacts.certificates import Measure
 from skipserve.errors import InputError
 
 
@@ -19,6 +20,7 @@ class Setting:
         thresholds: [decisions], float32; +inf runs everything.
         guard_limit: +inf holds nothing back.
         risk: The ε in force, or ``None`` at full depth.
+        measure: What ε bounds: ``disagreement`` with full depth, or ``accuracy_lost``.
         reason: Why a router that was asked for is off; empty if it is on or was not asked for.
     """
 
@@ -26,6 +28,7 @@ class Setting:
     guard_limit: float
     risk: float | None = None
     reason: str = ""
+    measure: Measure = "disagreement"
 
 
 @dataclass(frozen=True)

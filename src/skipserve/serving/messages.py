@@ -9,10 +9,24 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from skipserve.artifacts.certificates import Measure
 from skipserve.errors import InputError
 
+
+class Risk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A risk that the thresholds shall be certified for.
+
+    Attributes:
+        risk: ε.
+        measure: What it bounds: ``disagreement`` with full depth, or ``accuracy_lost``.
+    """
+
+    risk: float
+    measure: Measure = "disagreement"
+
+
 # What a request asks of the router: a risk, on at the model's own, off, or nothing.
-Asked: TypeAlias = float | Literal["on", "off"] | None
+Asked: TypeAlias = Risk | Literal["on", "off"] | None
 
 JSON = "application/json"
 # Everything else a client gets wrong is a plain 400.

@@ -147,7 +147,7 @@ class ModelMetrics:
             self._skipped = [BLOCK_ROWS.labels(model, str(block), "skipped") for block in blocks]
             self._depth_run = DEPTH_RUN.labels(model)
             self._held_back = HELD_BACK.labels(model)
-            risks = {risk: str(risk) for risk in engine.certified}
+            risks = {risk: str(risk) for risk in engine.certified()}
             self._shadow = {risk: SHADOW_ROWS.labels(model, name) for risk, name in risks.items()}
             self._disagreed = {risk: DISAGREEMENTS.labels(model, n) for risk, n in risks.items()}
             self._dropped = DROPPED.labels(model)
@@ -195,7 +195,7 @@ class ModelMetrics:
         self._random = np.random.default_rng()
         self._deciles = {
             risk: np.array([one or nothing for one in made.deciles], dtype=np.float32)
-            for risk, made in engine.certified.items()
+            for risk, made in engine.certified().items()
             if len(made.deciles) == decisions  # made by an older skipserve: none
         }
         self._signal_rows = [

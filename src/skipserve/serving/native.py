@@ -16,6 +16,7 @@ from skipserve.serving.messages import (
     Asked,
     RawRequest,
     Reply,
+    Risk,
     check_size,
     error_reply,
     status_of,
@@ -24,12 +25,6 @@ from skipserve.serving.messages import (
 # A client's own text may stand before the place msgspec names, never behind it.
 _PLACE = re.compile(r" - at `(\$[^`]*)`$")
 _ROW = re.compile(r"\$\.inputs\[(\d+)\]")
-
-
-class Risk(msgspec.Struct, forbid_unknown_fields=True):
-    """A risk ε that the thresholds were certified for."""
-
-    risk: float
 
 
 class Parameters(msgspec.Struct, forbid_unknown_fields=True):
@@ -84,8 +79,7 @@ class NativeProtocol:
                 f"{self._manifest.name} has no router and always runs at full depth; "
                 'leave "router" out or send "off"',
             )
-        asked = router.risk if isinstance(router, Risk) else router
-        return np.array(message.inputs, dtype=np.float64), asked
+        return np.array(message.inputs, dtype=np.float64), router
 
     def encode(self, prediction: Prediction, setting: Setting) -> Reply:
         """Answer one request."""
@@ -106,6 +100,8 @@ class NativeProtocol:
         }
         if setting.risk is not None:
             body["risk"] = setting.risk
+            if setting.measure != "disagreement":
+                body["measure"] = setting.measure
             for output, held in zip(outputs, prediction.held_back.tolist(), strict=True):
                 output["held_back"] = held
         elif setting.reason:
@@ -133,7 +129,10 @@ class NativeProtocol:
                 "at once; split the request",
             )
         if place.startswith("$.parameters"):
-            expected = '"parameters" may hold "router": "on", "off" or {"risk": 0.01}'
+            expected = (
+                '"parameters" may hold "router": "on", "off" or {"risk": 0.01}, '
+                'the last also with "measure": "accuracy_lost"'
+            )
             return InputError("invalid_parameter", f"{problem}; {expected}", row)
         shape = "×".join(map(str, self._manifest.row_shape))
         expected = f'"inputs" must be a list of rows of {shape} numbers each'

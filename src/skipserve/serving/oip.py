@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from skipserve.artifacts.certificates import MEASURES
 from skipserve.artifacts.manifest import Manifest
 from skipserve.errors import InputError
 from skipserve.runtime.prediction import Prediction
@@ -20,6 +21,7 @@ from skipserve.serving.messages import (
     Asked,
     RawRequest,
     Reply,
+    Risk,
     check_size,
     status_of,
 )
@@ -85,7 +87,8 @@ class OpenInference:
     def decode(self, request: RawRequest) -> tuple[Request, NDArray[Any], Asked]:
         """Read a request, its rows [B, *inputs], and what it asks of the router.
 
-        The parameter ``router`` may be ``"on"``, ``"off"`` or a risk.
+        The parameter ``router`` may be ``"on"``, ``"off"`` or a risk, whose ``router_measure`` is
+        ``disagreement`` unless it says ``accuracy_lost``.
 
         Raises:
             InputError: Saying what was wrong and what was expected.
@@ -116,11 +119,7 @@ class OpenInference:
                 "too_many_rows",
                 f"{tensor.shape[0]} rows, at most {self._max_rows} are answered at once",
             )
-        asked = message.parameters.get("router")
-        if asked not in ("on", "off", None) and not _is_number(asked):
-            raise InputError(
-                "invalid_parameter", f'router is {asked!r}, expected "on", "off" or a risk'
-            )
+        asked = _asked(message.parameters)
         if self._manifest.router is None and asked not in ("off", None):
             raise InputError("no_router", f"{self._manifest.name} has no router")
         unknown = [o.name for o in message.outputs or () if o.name not in OUTPUTS]
@@ -177,6 +176,22 @@ OUTPUTS = {
     "held_back": "held_back",
 }
 DATATYPES = {"f": "FP32", "i": "INT64", "b": "BOOL"}
+
+
+def _asked(parameters: dict[str, Any]) -> Asked:
+    asked, measure = parameters.get("router"), parameters.get("router_measure", "disagreement")
+    if asked in ("on", "off", None):
+        return asked
+    if not _is_number(asked):
+        raise InputError(
+            "invalid_parameter", f'router is {asked!r}, expected "on", "off" or a risk'
+        )
+    if measure not in MEASURES:
+        raise InputError(
+            "invalid_parameter",
+            f"router_measure is {measure!r}, expected {' or '.join(MEASURES)}",
+        )
+    return Risk(asked, measure)
 
 
 def _is_number(value: object) -> bool:

@@ -153,7 +153,7 @@ class Service:
             return self._default
         if isinstance(asked, str):
             return self._on if asked == "on" else self._engine.off
-        return self._engine.setting(asked)
+        return self._engine.setting(asked.risk, asked.measure)
 
     def _run(self, good: Sequence[_Decoded], rows: NDArray[np.float32]) -> Prediction | None:
         if not good:

@@ -81,7 +81,7 @@ class Shadow:
     ) -> None:
         self._engine = engine
         self._metrics = metrics
-        self._share = share if engine.certified else 0.0
+        self._share = share if engine.certified() else 0.0
         self._budget_s = budget_s
         self._message_waits = message_waits
         self._random = np.random.default_rng()
@@ -111,7 +111,10 @@ class Shadow:
 
     def _take(self, answered: Answered, i: int) -> None:
         wanted, prediction = answered.wanted[i], answered.prediction
-        if wanted.risk is None or not np.isfinite(prediction.probabilities[i]).all():
+        # What is tested is a rate of disagreement; accuracy lost bounds none.
+        if wanted.risk is None or wanted.measure != "disagreement":
+            return
+        if not np.isfinite(prediction.probabilities[i]).all():
             return
         if len(self._queue) >= QUEUE_ROWS:
             self._metrics.shadow_dropped(1)
