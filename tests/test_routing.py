@@ -37,6 +37,7 @@ CASES = [
     ("convnet", "projected_norm", "exit", (1, 2)),
     ("convnet", "confidence", "skip", (1, 3)),
     ("encoder", "margin", "exit", (3,)),
+    ("mlp", "confidence", "exit", (1, 2), "distilled"),
 ]
 # Exports take seconds; another FP16 file, of the other policy, is tested below.
 HALF = [CASES[3]]
@@ -63,10 +64,10 @@ def rows_of(family):
 
 @cache
 def router_of(case):
-    family, signal, policy, decisions = case
+    family, signal, policy, decisions, *heads = case
     generator = torch.Generator().manual_seed(3)
     rows = 2 * torch.randn(300, *FAMILIES[family]["inputs"], generator=generator) + 1
-    config = RouterConfig(signal=signal, policy=policy)
+    config = RouterConfig(signal=signal, policy=policy, exit_heads=(heads or ["shared"])[0])
     return fit_router(config, network_of(family), decisions, rows, rows)[0]
 
 
@@ -123,6 +124,7 @@ def by_hand(case, row, thresholds, limit):
     with torch.no_grad():
         stream = list(network.streams(row[None]))[router.decisions[0]]
         depth, held = router.decisions[0], bool(router.guard(stream) > limit)
+        heads = dict(zip(router.decisions, router.heads))  # noqa: B905 - none, if shared
         ends = (*router.decisions[1:], DEPTH)
         for signal, start, end, threshold in zip(
             router.signals, router.decisions, ends, thresholds, strict=True
@@ -134,7 +136,8 @@ def by_hand(case, row, thresholds, limit):
             for block in network.blocks[start:end]:
                 stream = block(stream)
             depth += end - start
-        return network.answer(stream).softmax(dim=-1)[0].numpy(), depth, held
+        head = heads.get(depth, network.head)
+        return head(network.pool(stream)).softmax(dim=-1)[0].numpy(), depth, held
 
 
 @pytest.fixture(params=CASES, ids=lambda case: "-".join(case[:3]))
@@ -173,7 +176,8 @@ def test_minus_infinity_runs_the_entry_alone(case, format, opened):
     network = network_of(case[0])
     with torch.no_grad():
         stream = list(network.streams(rows_of(case[0])))[case[3][0]]
-        expected = network.answer(stream).softmax(dim=-1).numpy()
+        head = (*router_of(case).heads, network.head)[0]
+        expected = head(network.pool(stream)).softmax(dim=-1).numpy()
     np.testing.assert_allclose(got["probabilities"], expected, atol=1e-5)
 
 
@@ -202,7 +206,7 @@ def test_each_stage_is_left_out_alone(case, format, opened):
 
 
 def test_the_signals_of_a_row_are_those_of_the_decisions_it_got_to(case):
-    family, _, policy, decisions = case
+    family, _, policy, decisions = case[:4]
     thresholds, limit = medians(case)
     _, depth, _, signals = eager(case, feeds(case, thresholds, limit))
     unpacked = Trail(signals, depth, decisions, policy).signals()
@@ -266,6 +270,25 @@ def test_the_guard_holds_back_every_row_or_none(case, format, opened):
     free = model.run(feeds(case, -np.inf, np.inf))
     assert not free["held_back"].any()
     assert free["depth_run"].tolist() == [case[3][0]] * ROWS
+
+
+def test_a_distilled_head_agrees_with_the_last_more_often_than_the_shared_one():
+    case = CASES[-1]
+    network, router = network_of("mlp"), router_of(case)
+    rows = torch.randn(2_000, 2, generator=torch.Generator().manual_seed(5)) * 2 + 1
+    with torch.no_grad():
+        final = network(rows).argmax(dim=1)
+        streams = list(network.streams(rows))
+        for head, blocks in zip(router.heads, router.decisions, strict=True):
+            pooled = network.pool(streams[blocks])
+            shared = (network.head(pooled).argmax(dim=1) == final).float().mean()
+            own = (head(pooled).argmax(dim=1) == final).float().mean()
+            assert own >= shared, f"after {blocks} blocks {own:.1%}, the shared head {shared:.1%}"
+
+
+def test_distilled_heads_are_for_rows_that_leave():
+    with pytest.raises(ValueError, match="needs policy = 'exit'"):
+        RouterConfig(policy="skip", exit_heads="distilled")
 
 
 def test_a_plain_network_cannot_be_routed():

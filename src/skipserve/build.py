@@ -84,6 +84,7 @@ def fitted_router(build: BuildFile, network: ResidualNetwork) -> FittedRouter | 
         signal=config.signal,
         policy=config.policy,
         decisions=tuple(decisions),
+        exit_heads=config.exit_heads,
         guard_quantile=config.guard,
         guard_limit=to_json(limit),
         grouping=grouping,

@@ -92,7 +92,9 @@ def _script(routed: RoutedNetwork, rows: Tensor) -> torch.jit.ScriptModule:
     stream = routed.entry(rows)
     pooled = routed.pool(stream)
     routed.signals = nn.ModuleList(_trace(signal, pooled) for signal in routed.signals)
-    routed.answer = _trace(routed.answer, pooled)  # type: ignore[assignment]
+    routed.answer = _trace(routed.answer, routed.first_exit(pooled))
+    routed.first_exit = _trace(routed.first_exit, pooled)
+    routed.exits = nn.ModuleList(_trace(leave, pooled) for leave in routed.exits)
     routed.guard = _trace(routed.guard, stream)  # type: ignore[assignment]
     routed.pool = _trace(routed.pool, stream)
     routed.stages = nn.ModuleList(_trace(stage, stream) for stage in routed.stages)

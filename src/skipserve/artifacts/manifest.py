@@ -71,6 +71,7 @@ class RouterSpec(Record):
         signal: What is compared with the thresholds.
         policy: ``exit`` or ``skip``.
         decisions: Blocks run when each decision is taken; one threshold each.
+        exit_heads: ``shared`` or ``distilled``: what answers for rows that leave.
         guard_quantile: Of the calibration rows; 1.0 is off.
         guard_limit: The ``guard_limit`` that lies there; ``None`` is +inf, off.
         grouping: How the stages were chosen, in words, with the measured costs.
@@ -79,6 +80,7 @@ class RouterSpec(Record):
     signal: str
     policy: Literal["exit", "skip"]
     decisions: tuple[int, ...]
+    exit_heads: Literal["shared", "distilled"] = "shared"
     guard_quantile: float
     guard_limit: float | None
     grouping: str

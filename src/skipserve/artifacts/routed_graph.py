@@ -2,7 +2,8 @@
 
 Per decision: pool, signal, comparison with the row's threshold, ``Compress`` of the rows that go
 on, and one ``If`` that holds the stage. Every pooled stream is kept until the end, where each row
-picks its last and the shared head reads them once.
+picks its last and the shared head reads them once; where exits have heads of their own, what they
+answered is kept.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import onnx
 import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
-from torch import Tensor
+from torch import Tensor, nn
 
 from skipserve.artifacts.pieces import OPSET, GraphBuilder, export_module
 from skipserve.routing.routed import RoutedNetwork
@@ -33,7 +34,8 @@ class Pieces:
     pool: onnx.ModelProto
     signals: Sequence[onnx.ModelProto]
     guard: onnx.ModelProto
-    answer: onnx.ModelProto
+    exits: Sequence[onnx.ModelProto]
+    answer: onnx.ModelProto | None
 
 
 @torch.no_grad()
@@ -52,8 +54,19 @@ def export_pieces(routed: RoutedNetwork, rows: Tensor) -> Pieces:
         pool=export_module(routed.pool, stream, "pooled"),
         signals=[export_module(signal, pooled, "signal") for signal in routed.signals],
         guard=export_module(routed.guard, stream, "distance"),
-        answer=export_module(routed.answer, pooled, "probabilities"),
+        exits=[
+            export_module(leave, pooled, "kept")
+            for leave in (routed.first_exit, *routed.exits)
+            if _acts(leave)
+        ],
+        answer=export_module(routed.answer, pooled, "probabilities")
+        if _acts(routed.answer)
+        else None,
     )
+
+
+def _acts(module: nn.Module) -> bool:
+    return not isinstance(module, nn.Identity)
 
 
 def assemble(pieces: Pieces, routed: RoutedNetwork) -> onnx.ModelProto:
@@ -72,8 +85,8 @@ def assemble(pieces: Pieces, routed: RoutedNetwork) -> onnx.ModelProto:
     limits = graph.op("Where", column, infinity, "thresholds")
     limits = graph.op("Transpose", limits, perm=[1, 0])  # one row a decision
     router = _Exit if routed.policy == "exit" else _Skip
-    pooled, depth, signals = router(graph, pieces, routed.depths).build(stream, limits)
-    probabilities = graph.inline(pieces.answer, pooled)
+    kept, depth, signals = router(graph, pieces, routed.depths).build(stream, limits)
+    probabilities = graph.inline(pieces.answer, kept) if pieces.answer else kept
     graph.nodes += [
         helper.make_node("Identity", [source], [name])
         for source, name in (
@@ -84,7 +97,8 @@ def assemble(pieces: Pieces, routed: RoutedNetwork) -> onnx.ModelProto:
         )
     ]
     shape = [d.dim_value or d.dim_param for d in _shape(pieces.entry.graph.input[0])]
-    classes = _shape(pieces.answer.graph.output[0])[-1].dim_value
+    last = pieces.answer or pieces.exits[-1]
+    classes = _shape(last.graph.output[0])[-1].dim_value
     stages = len(pieces.stages)
     value = helper.make_tensor_value_info
     made = helper.make_graph(
@@ -148,33 +162,39 @@ class _Exit(_Policy):
         everyone = graph.op("NonZero", graph.op("ConstantOfShape", batch, value=_integer(1)))
         everyone = graph.op("Transpose", everyone, perm=[1, 0])  # (B, 1): indices for GatherND
         stream, rows, signal = self._decide(graph, 0, first, stream, everyone, limits)
-        ran, pooled, signals = [], [first], [signal]
+        ran, kept, signals = [], [self._keep(graph, 0, first)], [signal]
         for i in range(len(pieces.stages) - 1):
             ran.append(rows)
             stream, rows, after, signal = self._stage(i, stream, rows, limits)
-            pooled.append(after)
+            kept.append(after)
             signals.append(signal)
         ran.append(rows)
-        pooled.append(self._last_stage(stream, rows))
+        kept.append(self._last_stage(stream, rows))
         depth = _count_depth(graph, batch, ran, self._depths)
-        answered = self._newest(batch, [everyone, *ran], pooled)
-        return answered, depth, graph.op("Concat", *signals, axis=0)
+        newest = self._newest(batch, [everyone, *ran], kept)
+        return newest, depth, graph.op("Concat", *signals, axis=0)
 
     def _stage(self, i: int, stream: str, rows: str, limits: str) -> tuple[str, ...]:
-        """Run stage ``i`` and decide: stream and rows that go on, pooled streams, signals."""
+        """Run stage ``i`` and decide: stream and rows that go on, what is kept, signals."""
         then, none = self._branches(i)
         out = then.inline(self._pieces.stages[i], stream)
         pooled = then.inline(self._pieces.pool, out)
         goes_on, left, signal = self._decide(then, i + 1, pooled, out, rows, limits)
+        kept = self._keep(then, i + 1, pooled)
         idle = (stream, rows, none.constant(self._no_rows()), none.constant(_no_signals()))
-        return self._if_any(i, rows, then, (goes_on, left, pooled, signal), none, idle)
+        return self._if_any(i, rows, then, (goes_on, left, kept, signal), none, idle)
 
     def _last_stage(self, stream: str, rows: str) -> str:
         i = len(self._pieces.stages) - 1
         then, none = self._branches(i)
         pooled = then.inline(self._pieces.pool, then.inline(self._pieces.stages[i], stream))
+        kept = self._keep(then, i + 1, pooled)
         idle = none.constant(self._no_rows())
-        return self._if_any(i, rows, then, (pooled,), none, (idle,))[0]
+        return self._if_any(i, rows, then, (kept,), none, (idle,))[0]
+
+    def _keep(self, graph: GraphBuilder, i: int, pooled: str) -> str:
+        exits = self._pieces.exits
+        return graph.inline(exits[i], pooled) if exits else pooled
 
     def _decide(
         self, graph: GraphBuilder, i: int, pooled: str, stream: str, rows: str, limits: str
@@ -188,18 +208,19 @@ class _Exit(_Policy):
             signal,
         )
 
-    def _newest(self, batch: str, rows: Sequence[str], pooled: Sequence[str]) -> str:
-        """Of everything pooled, in order of depth, what each row was pooled to last."""
+    def _newest(self, batch: str, rows: Sequence[str], kept: Sequence[str]) -> str:
+        """Of everything that was kept, in order of depth, what was kept of each row last."""
         graph = self._graph
         order = graph.op("Concat", *rows, axis=0)
         zero, one = (graph.constant(np.array(number, dtype=np.int64)) for number in (0, 1))
         places = graph.op("Range", zero, graph.op("Size", order), one)
         last = graph.op("ConstantOfShape", batch, value=_integer(0))
         last = graph.op("ScatterND", last, order, places, reduction="max")
-        return graph.op("Gather", graph.op("Concat", *pooled, axis=0), last, axis=0)
+        return graph.op("Gather", graph.op("Concat", *kept, axis=0), last, axis=0)
 
     def _no_rows(self) -> NDArray[Any]:
-        kind = self._pieces.pool.graph.output[0].type.tensor_type
+        piece = self._pieces.exits[0] if self._pieces.exits else self._pieces.pool
+        kind = piece.graph.output[0].type.tensor_type
         dtype = helper.tensor_dtype_to_np_dtype(kind.elem_type)
         return np.zeros((0, kind.shape.dim[-1].dim_value), dtype)
 

@@ -21,7 +21,9 @@ class RouterConfig(Record):
         policy: ``exit`` leaves out all that follows, ``skip`` one stage.
         stages: Blocks before which to decide (2 is the first that may be left out), or ``auto``:
             every block whose time is worth a decision, by measurement.
-        risks: Rates of disagreement ε to certify.
+        exit_heads: ``shared``: rows that leave are answered by the network's own head;
+            ``distilled``: by a copy of it fitted to each depth, for networks never trained to exit.
+        risks: The ε to certify, of each measure.
         confidence: 1 − δ of each certificate.
         guard: Quantile of calibration beyond which a row runs everything; 1.0 is off.
     """
@@ -29,6 +31,7 @@ class RouterConfig(Record):
     signal: SignalName = "norm"
     policy: Policy = "exit"
     stages: Literal["auto"] | tuple[Annotated[int, Field(ge=2)], ...] = "auto"
+    exit_heads: Literal["shared", "distilled"] = "shared"
     risks: Annotated[tuple[Risk, ...], Field(min_length=1)] = (0.005, 0.01, 0.02, 0.05)
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     guard: Annotated[float, Field(gt=0.5, le=1)] = 0.995
@@ -36,3 +39,8 @@ class RouterConfig(Record):
     def model_post_init(self, _context: Any) -> None:
         if self.stages != "auto" and list(self.stages) != sorted(set(self.stages)):
             raise ValueError(f"stages = {list(self.stages)} must increase")
+        if self.exit_heads == "distilled" and self.policy == "skip":
+            raise ValueError(
+                "exit_heads = 'distilled' needs policy = 'exit': a row that skips one stage is "
+                "answered at the end, by the network's own head"
+            )

@@ -11,6 +11,7 @@ from skipserve.errors import ConfigError
 from skipserve.networks import ResidualNetwork
 from skipserve.routing.config import RouterConfig
 from skipserve.routing.guard import fit_guard
+from skipserve.routing.heads import distil_head
 from skipserve.routing.routed import Router
 from skipserve.routing.signals import Confidence, Margin, Norm, ProjectedNorm
 
@@ -46,21 +47,23 @@ def fit_router(
             f"router.stages must lie in 2 … {depth}, the blocks of the network; "
             f"got {[blocks + 1 for blocks in decisions]}"
         )
-    signals: list[nn.Module]
+    heads: list[nn.Module] = []
+    if config.exit_heads == "distilled":
+        heads = _distilled_heads(network, decisions, training)
     if config.signal == "projected_norm":
         signals = _projected_norms(network, decisions, training)
+    elif config.signal == "norm":
+        signals = [Norm() for _ in decisions]
     else:
-        one: nn.Module = Norm()
-        if config.signal != "norm":
-            one = (Margin if config.signal == "margin" else Confidence)(network.head)
-        signals = [one for _ in decisions]
+        read = Margin if config.signal == "margin" else Confidence
+        signals = [read(head) for head in heads or [network.head for _ in decisions]]
     stream = _streams_at(network, calibration, decisions[0])
     guard = fit_guard(network, stream)
     limit = float("inf")
     if config.guard < 1:
         with torch.no_grad():
             limit = float(torch.quantile(guard(stream).double(), config.guard))
-    return Router(tuple(decisions), signals, guard, config.policy), limit
+    return Router(tuple(decisions), signals, guard, config.policy, tuple(heads)), limit
 
 
 @torch.no_grad()
@@ -76,6 +79,15 @@ def pooled_streams(network: ResidualNetwork, inputs: Tensor, batch_size: int = 1
 @torch.no_grad()
 def _streams_at(network: ResidualNetwork, inputs: Tensor, blocks: int) -> Tensor:
     return torch.cat([list(network.streams(rows))[blocks] for rows in torch.split(inputs, 1000)])
+
+
+def _distilled_heads(
+    network: ResidualNetwork, decisions: Sequence[int], inputs: Tensor
+) -> list[nn.Module]:
+    pooled = pooled_streams(network, inputs)
+    with torch.no_grad():
+        answers = network.head(pooled[:, -1]).softmax(dim=1)
+    return [distil_head(network.head, pooled[:, blocks - 1], answers) for blocks in decisions]
 
 
 def _projected_norms(

@@ -40,7 +40,9 @@ def propose(
         signals = [signal(rows) for signal, rows in zip(router.signals, read, strict=True)]
         signal = torch.stack(signals, dim=1).numpy()
         final = network.head(pooled[:, -1]).argmax(dim=1)
-        early = torch.stack([network.head(rows).argmax(dim=1) for rows in read], dim=1)
+        heads = router.heads or [network.head for _ in read]
+        answers = [head(rows).argmax(dim=1) for head, rows in zip(heads, read, strict=True)]
+        early = torch.stack(answers, dim=1)
         agrees = (early == final[:, None]).numpy()
         streams = [list(network.streams(part)) for part in torch.split(inputs, 1000)]
         first = router.decisions[0]

@@ -27,12 +27,15 @@ class Router:
         signals: One module a decision, pooled stream [B, width] to [B].
         guard: Stream at the first decision [B, …] to [B].
         policy: ``exit`` leaves out all that follows, ``skip`` one stage.
+        heads: One a decision, pooled stream [B, width] to the logits [B, classes] of rows that
+            leave there; the network's own head answers them if there are none.
     """
 
     decisions: tuple[int, ...]
     signals: Sequence[nn.Module]
     guard: Guard
     policy: Policy = "exit"
+    heads: Sequence[nn.Module] = ()
 
 
 class Entry(nn.Module):
@@ -78,7 +81,10 @@ class RoutedNetwork(nn.Module):
         pool: Stream to pooled stream.
         signals: Pooled stream to signal.
         guard: Stream at the first decision to distance.
-        answer: Pooled stream to probabilities.
+        first_exit: Pooled stream to what is kept of a row that leaves after the entry: its
+            probabilities if exits have heads of their own, or the pooled stream as it is.
+        exits: The same after each stage.
+        answer: What was kept to probabilities.
         depths: Blocks in the entry and in each stage.
     """
 
@@ -105,12 +111,19 @@ class RoutedNetwork(nn.Module):
             nn.Sequential(*blocks[start:end]) for start, end in zip(cuts, ends, strict=True)
         )
         self.pool = network.pool
+        heads = [copy.deepcopy(head).to(dtype) for head in router.heads]
         self.signals = nn.ModuleList(copy.deepcopy(signal) for signal in router.signals)
-        for signal in self.signals:
+        for i, signal in enumerate(self.signals):
             if hasattr(signal, "head"):
-                signal.head = network.head
+                signal.head = heads[i] if heads else network.head
         self.guard = router.guard
-        self.answer = Answer(network.head)
+        self.first_exit: nn.Module = Answer(heads[0]) if heads else nn.Identity()
+        self.exits = nn.ModuleList(
+            [Answer(head) for head in (*heads[1:], network.head)]
+            if heads
+            else [nn.Identity() for _ in ends]
+        )
+        self.answer: nn.Module = nn.Identity() if heads else Answer(network.head)
         self.depths = [cuts[0], *(end - start for start, end in zip(cuts, ends, strict=True))]
         self.policy = router.policy
 
@@ -134,18 +147,20 @@ class RoutedNetwork(nn.Module):
         held = self.guard(stream) > guard_limit
         limits = torch.where(held.unsqueeze(1), torch.inf, thresholds)
         if self.policy == "exit":
-            pooled, depth, signals = self._exit(stream, limits)
+            kept, depth, signals = self._exit(stream, limits)
         else:
-            pooled, depth, signals = self._skip(stream, limits)
-        return self.answer(pooled), depth, held, torch.cat(signals)
+            kept, depth, signals = self._skip(stream, limits)
+        return self.answer(kept), depth, held, torch.cat(signals)
 
     def _exit(self, stream: Tensor, limits: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
         pooled = self.pool(stream)
-        latest = pooled.clone()
+        kept = self.first_exit(pooled).clone()
         depth = torch.full([stream.size(0)], self.depths[0], dtype=torch.int64)
         rows = torch.arange(stream.size(0))
         signals: list[Tensor] = []
-        for i, (stage, signal) in enumerate(zip(self.stages, self.signals)):  # noqa: B905 - scripted
+        for i, (stage, signal, leave) in enumerate(
+            zip(self.stages, self.signals, self.exits)  # noqa: B905 - scripted
+        ):
             if rows.numel() > 0:
                 values = signal(pooled)
                 signals.append(values)
@@ -154,9 +169,9 @@ class RoutedNetwork(nn.Module):
             if rows.numel() > 0:
                 stream = stage(stream)
                 pooled = self.pool(stream)
-                latest[rows] = pooled
+                kept[rows] = leave(pooled)
                 depth[rows] += self.depths[i + 1]
-        return latest, depth, signals
+        return kept, depth, signals
 
     def _skip(self, stream: Tensor, limits: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
         depth = torch.full([stream.size(0)], self.depths[0], dtype=torch.int64)
