@@ -1,8 +1,8 @@
 """What exit-aware training costs at full depth: the same network with and without it.
 
-`python benchmarks/exit_aware.py [--seeds 2]`: the network of export/mnist1d_resnet.toml, trained with
-its exit loss and layer dropout and with neither, all else equal; accuracy at full depth, and of the
-head read after each block, on 20,000 test rows. Trains for about five minutes a network.
+`python benchmarks/exit_aware.py [--seeds 2]`: the network of export/mnist1d_resnet.toml, trained
+with its exit loss and layer dropout and with neither, all else equal; accuracy at full depth, and
+of the head read after each block, on 20,000 test rows. Trains for about five minutes a network.
 """
 
 from __future__ import annotations

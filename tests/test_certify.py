@@ -26,6 +26,7 @@ from skipserve.routing.config import RouterConfig
 from skipserve.routing.fit import fit_router, pooled_streams
 from skipserve.routing.propose import greedy, propose, simulate
 from skipserve.routing.signals import SignalName
+from skipserve.routing.stages import thin_decisions
 from skipserve.training.loop import fit
 from skipserve.training.recipes import open_recipe
 
@@ -309,6 +310,27 @@ def test_a_bolder_rate_never_raises_the_first_threshold(table):
     signal, agrees, _ = table
     firsts = [greedy(signal, agrees, rate)[0] for rate in (0.0, 0.01, 0.1, 0.3, 1.0)]
     assert firsts == sorted(firsts, reverse=True)
+
+
+def test_a_decision_at_which_nobody_leaves_is_dropped_and_a_useful_one_kept():
+    rng = np.random.default_rng(0)
+    signal = rng.random((500, 3)).astype(np.float32)
+    agrees = np.zeros((500, 3), dtype=bool)
+    agrees[:, 1] = True  # all may leave at the second decision, nobody at the others
+    kept, why = thin_decisions([2, 4, 6], signal, agrees, 8, 50e-6)
+    assert kept == [4]
+    assert "1 of 3 decisions" in why
+
+
+def test_decisions_stay_where_blocks_are_long_and_go_where_they_are_short():
+    signal, agrees = synthetic(2_000, 11, 4)
+    decisions = list(range(1, 12))
+    long, _ = thin_decisions(decisions, signal, agrees, 12, 5e-3)
+    short, _ = thin_decisions(decisions, signal, agrees, 12, 5e-6)
+    assert len(short) < len(long)
+    assert set(short) <= set(decisions)
+    many, _ = thin_decisions(list(range(1, 45)), *synthetic(200, 44, 5), 45, 1e-3)
+    assert 1 <= len(many) <= 24
 
 
 @pytest.mark.parametrize("policy", ["exit", "skip"])

@@ -23,8 +23,9 @@ from skipserve.networks import ResidualNetwork
 from skipserve.plots import plot_runs
 from skipserve.routing.config import RouterConfig
 from skipserve.routing.fit import fit_router
+from skipserve.routing.propose import read_signals
 from skipserve.routing.routed import Router
-from skipserve.routing.stages import choose_decisions
+from skipserve.routing.stages import block_time, choose_decisions, thin_decisions
 from skipserve.runtime.backends import open_backend
 from skipserve.serving.archive import package
 from skipserve.training.checkpoint import WEIGHTS, load_checkpoint, save_checkpoint
@@ -80,6 +81,12 @@ def fitted_router(build: BuildFile, network: ResidualNetwork) -> FittedRouter | 
         return None
     decisions, grouping = choose_decisions(config, network)
     router, limit = _fit(build, config, network, decisions)
+    if config.stages == "auto" and config.policy == "exit" and len(decisions) > 1:
+        proposing = build.recipe.draw("propose").inputs
+        seen = read_signals(network, router, proposing, limit)
+        block_s = block_time(network)
+        decisions, grouping = thin_decisions(decisions, *seen, network.config.depth, block_s)
+        router, limit = _fit(build, config, network, decisions)
     spec = RouterSpec(
         signal=config.signal,
         policy=config.policy,

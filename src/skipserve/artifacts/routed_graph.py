@@ -48,11 +48,15 @@ def export_pieces(routed: RoutedNetwork, rows: Tensor) -> Pieces:
     """
     stream = routed.entry(rows)
     pooled = routed.pool(stream)
+    signals: dict[Any, onnx.ModelProto] = {}
+    for signal in routed.signals:  # most are one function at every depth: exported once
+        if _identity(signal) not in signals:
+            signals[_identity(signal)] = export_module(signal, pooled, "signal")
     return Pieces(
         entry=export_module(routed.entry, rows, "stream"),
         stages=[export_module(stage, stream, "stream") for stage in routed.stages],
         pool=export_module(routed.pool, stream, "pooled"),
-        signals=[export_module(signal, pooled, "signal") for signal in routed.signals],
+        signals=[signals[_identity(signal)] for signal in routed.signals],
         guard=export_module(routed.guard, stream, "distance"),
         exits=[
             export_module(leave, pooled, "kept")
@@ -63,6 +67,11 @@ def export_pieces(routed: RoutedNetwork, rows: Tensor) -> Pieces:
         if _acts(routed.answer)
         else None,
     )
+
+
+def _identity(module: nn.Module) -> tuple[Any, ...]:
+    """Equal for modules of one kind with the very same weights."""
+    return type(module), *map(id, (*module.parameters(), *module.buffers()))
 
 
 def _acts(module: nn.Module) -> bool:

@@ -20,7 +20,7 @@ class RouterConfig(Record):
         signal: What is compared with the thresholds.
         policy: ``exit`` leaves out all that follows, ``skip`` one stage.
         stages: Blocks before which to decide (2 is the first that may be left out), or ``auto``:
-            every block whose time is worth a decision, by measurement.
+            where a decision saves a lone row more time than it costs, by measurement.
         exit_heads: ``shared``: rows that leave are answered by the network's own head;
             ``distilled``: by a copy of it fitted to each depth, for networks never trained to exit.
         risks: The ε to certify, of each measure.

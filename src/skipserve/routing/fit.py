@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -78,7 +79,8 @@ def pooled_streams(network: ResidualNetwork, inputs: Tensor, batch_size: int = 1
 
 @torch.no_grad()
 def _streams_at(network: ResidualNetwork, inputs: Tensor, blocks: int) -> Tensor:
-    return torch.cat([list(network.streams(rows))[blocks] for rows in torch.split(inputs, 1000)])
+    parts = torch.split(inputs, 1000)
+    return torch.cat([next(islice(network.streams(rows), blocks, None)) for rows in parts])
 
 
 def _distilled_heads(

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skipserve.networks import ResidualNetwork
-from skipserve.routing.fit import pooled_streams
 from skipserve.routing.routed import Router
 
 CANDIDATES = 24
@@ -34,20 +33,7 @@ def propose(
     Returns:
         At most 24 vectors [decisions], float32; +inf never stops a row.
     """
-    pooled = pooled_streams(network, inputs)
-    with torch.no_grad():
-        read = [pooled[:, blocks - 1] for blocks in router.decisions]
-        signals = [signal(rows) for signal, rows in zip(router.signals, read, strict=True)]
-        signal = torch.stack(signals, dim=1).numpy()
-        final = network.head(pooled[:, -1]).argmax(dim=1)
-        heads = router.heads or [network.head for _ in read]
-        answers = [head(rows).argmax(dim=1) for head, rows in zip(heads, read, strict=True)]
-        early = torch.stack(answers, dim=1)
-        agrees = (early == final[:, None]).numpy()
-        streams = [list(network.streams(part)) for part in torch.split(inputs, 1000)]
-        first = router.decisions[0]
-        familiar = torch.cat([router.guard(part[first]) for part in streams]) <= guard_limit
-    signal, agrees = signal[familiar.numpy()], agrees[familiar.numpy()]
+    signal, agrees = read_signals(network, router, inputs, guard_limit)
     if router.policy == "skip":
         return _by_quantile(signal)
     depths = np.array([*router.decisions, network.config.depth])
@@ -57,6 +43,30 @@ def propose(
         agrees,
         depths,
     )
+
+
+@torch.no_grad()
+def read_signals(
+    network: ResidualNetwork, router: Router, inputs: Tensor, guard_limit: float
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """What the router would see of the rows that its guard lets pass, if all got to the end.
+
+    Returns:
+        The signal at each decision [M, decisions], and whether a row that leaves there is
+        answered as at full depth [M, decisions].
+    """
+    heads = router.heads or [network.head for _ in router.decisions]
+    signals, agrees = [], []
+    for rows in torch.split(inputs, 1000):
+        streams = list(network.streams(rows))
+        familiar = router.guard(streams[router.decisions[0]]) <= guard_limit
+        final = network.answer(streams[-1]).argmax(dim=1)
+        read = [network.pool(streams[blocks]) for blocks in router.decisions]
+        signal = [one(pooled) for one, pooled in zip(router.signals, read, strict=True)]
+        answers = [head(pooled).argmax(dim=1) for head, pooled in zip(heads, read, strict=True)]
+        signals.append(torch.stack(signal, dim=1)[familiar])
+        agrees.append((torch.stack(answers, dim=1) == final[:, None])[familiar])
+    return torch.cat(signals).numpy(), torch.cat(agrees).numpy()
 
 
 def greedy(signal: NDArray[np.float32], agrees: NDArray[np.bool_], rate: float) -> Thresholds:
