@@ -191,17 +191,18 @@ class ModelMetrics:
 
     def _open_signals(self, engine: Engine) -> None:
         decisions = len(engine.off.thresholds)
-        nothing = (np.nan,) * (BINS - 1)
         self._random = np.random.default_rng()
-        self._deciles = {
-            risk: np.array([one or nothing for one in made.deciles], dtype=np.float32)
-            for risk, made in engine.certified().items()
-            if len(made.deciles) == decisions  # made by an older skipserve: none
-        }
+        # NaN where calibration saw too few rows; the last is for rows whose router was off.
+        self._deciles = np.full((len(self._places) + 1, decisions, BINS - 1), np.nan, np.float32)
+        for (measure, risk), place in self._places.items():
+            for stage, deciles in enumerate(engine.certified(measure)[risk].deciles):
+                self._deciles[place, stage] = deciles or np.nan
+        known = [not np.isnan(self._deciles[:, stage, 0]).all() for stage in range(decisions)]
         self._signal_rows = [
-            SIGNAL_ROWS.labels(self._model, str(stage), str(bin_))
-            for stage in (range(1, decisions + 1) if self._deciles else ())
-            for bin_ in range(BINS)
+            [SIGNAL_ROWS.labels(self._model, str(stage), str(bin_)) for bin_ in range(BINS)]
+            if seen
+            else []
+            for stage, seen in enumerate(known, 1)
         ]
 
     def rows(self, prediction: Prediction, risks: NDArray[np.float64]) -> None:
@@ -234,15 +235,15 @@ class ModelMetrics:
         self._signals(prediction, risks)
 
     def _signals(self, prediction: Prediction, risks: NDArray[np.float64]) -> None:
-        if prediction.trail is None or not self._deciles:
+        if prediction.trail is None:
             return
         signals = prediction.trail.signals()
-        offsets = np.arange(signals.shape[1]) * BINS
-        for risk in self._deciles.keys() & set(risks.tolist()):
-            bins = bins_of(signals[risks == risk], self._deciles[risk], self._random)
-            counts = np.bincount((bins + offsets)[bins >= 0])
-            for place in np.flatnonzero(counts).tolist():
-                self._signal_rows[place].inc(int(counts[place]))
+        deciles = self._deciles[np.searchsorted(self._risks, risks)]  # NaN sorts last
+        row, stage = np.nonzero(~np.isnan(signals) & ~np.isnan(deciles[:, :, 0]))
+        bins = bins_of(signals[row, stage], deciles[row, stage], self._random)
+        counts = np.bincount(stage * BINS + bins)
+        for place in np.flatnonzero(counts).tolist():
+            self._signal_rows[place // BINS][place % BINS].inc(int(counts[place]))
 
     def shadow(self, risk: float, rows: int, disagreements: int) -> None:
         """Count shadow rows that were served at one ε, and those that disagreed."""
