@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import skipserve
 from skipserve.serving.config import ServingConfig
-from skipserve.serving.exposition import Exposition, forget_gauges_of, live_workers
+from skipserve.serving.exposition import Exposition, live_workers
 from skipserve.serving.messages import RawRequest
 from skipserve.serving.metrics import BUCKETS, _observe
 from skipserve.serving.probes import Probes
@@ -86,7 +86,7 @@ def test_counts_outlive_their_worker_and_what_only_the_living_say_does_not(direc
         while_alive = values(exposition)
     gone = values(exposition)
     assert gone == while_alive  # nobody has noticed yet
-    forget_gauges_of(first.pid, tmp_path)
+    exposition.retire(first.pid)
     assert live_workers(tmp_path) == 0
     after = values(exposition)
     lost = {name for name, _ in while_alive.keys() - after.keys()}
@@ -95,6 +95,8 @@ def test_counts_outlive_their_worker_and_what_only_the_living_say_does_not(direc
         for name in ("model_info", "provider_fallback", "certified_risk_ratio", "threshold")
     }
     assert all(value == while_alive[key] for key, value in after.items())
+    exposition.retire(first.pid)  # told twice: nothing is counted twice
+    assert values(exposition) == after
     with worker(directory, tmp_path, 3):
         assert total(exposition, "requests_total") == 8
         assert total(exposition, "shadow_rows_total") == 8
@@ -116,12 +118,13 @@ def test_it_can_be_read_while_workers_come_and_go(directory, tmp_path):
         for _ in range(2):
             with worker(directory, tmp_path, 200) as process:
                 pass
-            forget_gauges_of(process.pid, tmp_path)
+            exposition.retire(process.pid)
     finally:
         done.set()
         scraper.join()
     assert seen == sorted(seen)  # a counter never goes back
     assert total(exposition, "requests_total") == 400
+    assert len(list(tmp_path.iterdir())) == 2  # counters and histograms, however many have died
 
 
 @contextmanager

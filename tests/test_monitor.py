@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import skipserve
 from skipserve.serving.config import ServingConfig
-from skipserve.serving.exposition import Exposition, forget_gauges_of
+from skipserve.serving.exposition import Exposition
 from skipserve.serving.monitor import Monitor
 from skipserve.serving.switch import Switch
 
@@ -177,7 +177,7 @@ def test_evidence_is_of_all_workers_the_dead_ones_too(watched):
     watched.tick()
     before = watched.value("shadow_evidence")
     assert before > 1
-    forget_gauges_of(1, watched.directory)
+    watched.exposition.retire(1)
     watched.tick()
     assert watched.value("shadow_evidence") == before
     Worker(watched.directory, 4).opens().shadow(30, 9)
@@ -201,7 +201,7 @@ def test_the_state_says_what_a_request_gets_that_asks_for_nothing(
     Worker(watched.directory, 1).opens(certified)
     watched.tick()
     assert watched.state() == state
-    forget_gauges_of(1, watched.directory)  # nobody has it open for a moment
+    watched.exposition.retire(1)  # nobody has it open for a moment
     watched.tick()
     assert watched.state() == state
 
