@@ -76,7 +76,8 @@ class Service:
         self._engine = engine
         self._native = NativeProtocol(engine.manifest, serving.max_rows)
         self._oip = OpenInference(engine.manifest, serving.max_rows)
-        self._metrics = open_metrics(engine, self._default) if serving.metrics else NoMetrics()
+        metrics = open_metrics(engine, self._default)  # says, too, that this worker is there
+        self._metrics = metrics if serving.metrics else NoMetrics()
         budget_s = serving.shadow_budget_ms / 1e3
         self._shadow = Shadow(engine, self._metrics, serving.shadow, budget_s, idle.message_waits)
 
