@@ -9,6 +9,7 @@ import sys
 import threading
 import urllib.request
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from urllib.error import HTTPError
 
@@ -18,10 +19,13 @@ from prometheus_client import REGISTRY, CollectorRegistry, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
 import skipserve
+from skipserve.artifacts.artifact import open_artifact
+from skipserve.runtime.engine import Engine
+from skipserve.runtime.prediction import Prediction, Setting, Trail
 from skipserve.serving.config import ServingConfig
 from skipserve.serving.exposition import Exposition, live_workers
 from skipserve.serving.messages import RawRequest
-from skipserve.serving.metrics import BUCKETS, _observe
+from skipserve.serving.metrics import BUCKETS, ModelMetrics, _observe
 from skipserve.serving.probes import Probes
 from skipserve.serving.service import Service
 from skipserve.training.recipes import open_recipe
@@ -254,6 +258,27 @@ def test_rows_blocks_depths_and_the_guard_are_counted(directory, moons):
     for block in range(1, DEPTH + 1):
         assert rise[f"run {block}"] == (ran >= block).sum()
         assert rise[f"skipped {block}"] == (ran < block).sum()
+
+
+def test_blocks_are_counted_one_by_one_where_a_row_may_skip_and_go_on(directory):
+    whole = open_artifact(directory)
+    router = whole.manifest.router.model_copy(update={"policy": "skip"})
+    manifest = whole.manifest.model_copy(update={"router": router, "name": "skipper"})
+    engine = Engine(replace(whole, manifest=manifest), provider="cpu")
+    setting = Setting(np.float32([0.5, 0.5, 0.5]), np.inf, RISK)
+    signals = np.float32([[0.9, 0.1, 0.9], [0.1, 0.9, 0.9], [0.9, 0.9, 0.9], [0.1, 0.1, 0.9]])
+    depth, held = np.array([2, 2, 4, 4]), np.array([False, False, True, False])
+    trail = Trail(signals.T.ravel(), depth, router.decisions, "skip")
+    nothing = np.zeros((4, 2), np.float32)
+    prediction = Prediction(depth, nothing, depth, held, trail)
+    settings = [setting, setting, setting, engine.off]  # the last was asked for without a router
+    ModelMetrics(engine, engine.off).rows(prediction, settings)
+
+    def rows(block: int, action: str) -> float:
+        return sample("block_rows_total", model="skipper", block=str(block), action=action)
+
+    assert [rows(block, "run") for block in range(1, DEPTH + 1)] == [3, 2, 2, 1]
+    assert [rows(block, "skipped") for block in range(1, DEPTH + 1)] == [0, 1, 1, 2]
 
 
 def test_signals_fall_into_tenths_of_what_calibration_saw(directory):
