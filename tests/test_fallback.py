@@ -52,6 +52,9 @@ class Served:
             if sample.name == f"skipserve_{name}" and labels.items() <= sample.labels.items()
         )
 
+    def stop(self) -> None:
+        self._server.close()
+
     def in_state(self, state: str) -> bool:
         return self.total("router_state", state=state) == 1
 
@@ -142,3 +145,28 @@ def test_the_operator_switches_it_off_and_on(served, moons):
     assert router(served, "on", "small") == "small: on (was disabled)\n"
     assert served.send(moons[:1])[0]["router"] == "on"
     until(lambda: served.in_state("on"))
+
+
+def test_it_is_not_ready_while_it_stops(served):
+    url = f"http://127.0.0.1:{served.metrics_port}/ready"
+    seen: list[int] = []
+
+    def poll() -> None:
+        while True:
+            try:
+                with urlopen(url, timeout=10) as reply:
+                    seen.append(reply.status)
+            except HTTPError as error:
+                seen.append(error.code)
+            except OSError:  # closed, at last
+                return
+            time.sleep(0.01)
+
+    until(lambda: served.total("model_info") == 1)
+    with ThreadPoolExecutor(1) as pool:
+        polling = pool.submit(poll)
+        until(lambda: 200 in seen)
+        served.stop()
+        polling.result(60)
+    assert seen == sorted(seen)  # 200 and then 503, and never 200 again
+    assert 503 in seen
