@@ -1,8 +1,9 @@
-"""What counting costs: the same model with and without metrics, both under TorchServe.
+"""What counting and shadow runs cost: the same model with and without, both under TorchServe.
 
-moons_residual without batching (the least work a request can be) and in batches of 16, and
-mnist1d_resnet, whose rows have depths and signals to count. Each pair stands side by side and is
-driven in turn, round after round. Shadow runs are off. Prints medians and ratios, one JSON line.
+Metrics: moons_residual without batching (the least work a request can be) and in batches of 16, and
+mnist1d_resnet, whose rows have depths and signals to count. Shadow runs: mnist1d_resnet with one
+in a hundred rows run again. Each pair stands side by side and is driven in turn, round after round.
+Prints medians and ratios, one JSON line.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from drift import metrics
 from wrk import Load, drive
 
 from skipserve.serving.launcher import Address, Server
@@ -21,11 +23,16 @@ from skipserve.training.recipes import open_recipe
 
 ROOT = Path(__file__).parent.parent
 PORT = 18350
-# name: archive, recipe whose rows are sent, settings
-CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "moons_residual, batch 1": ("moons_residual", "two_moons", {"batch_size": 1}),
-    "moons_residual, batch 16": ("moons_residual", "two_moons", {"batch_size": 16}),
-    "mnist1d_resnet, batch 16": ("mnist1d_resnet", "mnist1d", {"batch_size": 16}),
+RAN, DROPPED = "skipserve_shadow_rows_total", "skipserve_shadow_dropped_rows_total"
+METRICS = ({"shadow": 0.0, "metrics": False}, {"shadow": 0.0})
+SHADOW = ({"shadow": 0.0}, {"shadow": 0.01})
+Settings = dict[str, Any]
+# name: archive, recipe whose rows are sent, batch size, what differs
+CASES: dict[str, tuple[str, str, int, tuple[Settings, Settings]]] = {
+    "metrics: moons_residual, batch 1": ("moons_residual", "two_moons", 1, METRICS),
+    "metrics: moons_residual, batch 16": ("moons_residual", "two_moons", 16, METRICS),
+    "metrics: mnist1d_resnet, batch 16": ("mnist1d_resnet", "mnist1d", 16, METRICS),
+    "shadow: mnist1d_resnet, batch 16": ("mnist1d_resnet", "mnist1d", 16, SHADOW),
 }
 
 
@@ -47,7 +54,7 @@ def main() -> None:
 
 
 def measure(case: str, rounds: int, seconds: int, connections: list[int]) -> list[dict[str, Any]]:
-    name, recipe, settings = CASES[case]
+    name, recipe, batch_size, differ = CASES[case]
     archive = ROOT / "model_store" / f"{name}.mar"
     inputs = open_recipe(recipe).draw("test").inputs[:200].tolist()
     bodies = [json.dumps({"inputs": [row]}).encode() for row in inputs]
@@ -56,7 +63,7 @@ def measure(case: str, rounds: int, seconds: int, connections: list[int]) -> lis
         servers = {}
         for counting in (False, True):
             port = PORT + 10 * counting
-            overrides = {**settings, "shadow": 0.0, "metrics": counting}
+            overrides = {"batch_size": batch_size, **differ[counting]}
             server = Server([archive], Address("127.0.0.1", port, port + 1), overrides)
             servers[counting] = stack.enter_context(server)
         for number in range(rounds):
@@ -67,6 +74,10 @@ def measure(case: str, rounds: int, seconds: int, connections: list[int]) -> lis
                     url = server.url(server.manifests[0])
                     load = drive(url, bodies, clients, seconds)
                     loads.setdefault((counting, clients), []).append(load)
+        if differ is SHADOW:
+            counts = metrics(f"http://127.0.0.1:{PORT + 11}/metrics")
+            ran, dropped = counts[RAN], counts[DROPPED]
+            print(f"{ran:,.0f} shadow rows ran, {dropped:,.0f} were dropped")
     return [report(case, clients, loads) for clients in connections]
 
 
