@@ -1,7 +1,8 @@
-"""What the tests share: one small trained network, its artifact, and the engine that serves it."""
+"""What the tests share: a small trained network, its artifact and engine; and one with a router."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 
 from skipserve.artifacts.artifact import Artifact, open_artifact
 from skipserve.artifacts.export import export_artifact
+from skipserve.build import run_steps
+from skipserve.buildfile import read_build_file
 from skipserve.networks import parse_network
 from skipserve.runtime.backends import open_backend
 from skipserve.runtime.engine import Engine
@@ -82,3 +85,40 @@ def artifact(
 def engine(artifact: Artifact) -> Engine:
     """The FP32 ONNX file on the CPU."""
     return Engine(artifact, provider="cpu")
+
+
+ROUTED = """
+name = "small"
+recipe = "two_moons"
+[network]
+depth = 4
+width = 16
+[training]
+epochs = 3
+[export]
+formats = ["onnx", "torchscript"]
+precisions = ["fp32"]
+[router]
+signal = "confidence"
+stages = [2, 3, 4]
+risks = [0.02, 0.05]
+[serving]
+risk = 0.05
+"""
+
+
+def build(root: Path) -> list[str]:
+    """Build the model of a project; the steps that took."""
+    said: list[str] = []
+    run_steps(read_build_file(root / "export" / "small.toml"), lambda epoch: None, said.append)
+    return [line.split()[1] for line in said if line.endswith("…")]
+
+
+@pytest.fixture(scope="session")
+def routed_project(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A project whose model has a router, and the steps its build took; never changed."""
+    root = tmp_path_factory.mktemp("routed")
+    (root / "export").mkdir()
+    shutil.copytree(Path(__file__).parent.parent / "handlers", root / "handlers")
+    (root / "export" / "small.toml").write_text(ROUTED)
+    return root, build(root)

@@ -9,12 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import build
 
 import skipserve
 from skipserve.artifacts.artifact import open_artifact
 from skipserve.artifacts.certificates import CERTIFICATES
-from skipserve.build import run_steps
-from skipserve.buildfile import read_build_file
 from skipserve.calibrate import certify_artifact, read_samples
 from skipserve.errors import ArtifactError, ConfigError, InputError
 from skipserve.routing.certify import p_value
@@ -24,53 +23,18 @@ from skipserve.serving.messages import RawRequest
 from skipserve.serving.service import Service
 from skipserve.training.recipes import open_recipe
 
-ROOT = Path(__file__).parent.parent
 DEPTH, RISKS = 4, (0.02, 0.05)
-ROUTED = """
-name = "small"
-recipe = "two_moons"
-[network]
-depth = 4
-width = 16
-[training]
-epochs = 3
-[export]
-formats = ["onnx", "torchscript"]
-precisions = ["fp32"]
-[router]
-signal = "confidence"
-stages = [2, 3, 4]
-risks = [0.02, 0.05]
-[serving]
-risk = 0.05
-"""
-
-
-def build(root) -> list[str]:
-    said: list[str] = []
-    run_steps(read_build_file(root / "export" / "small.toml"), lambda epoch: None, said.append)
-    return [line.split()[1] for line in said if line.endswith("…")]
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    """A project that was built once, and the steps that took; never changed."""
-    root = tmp_path_factory.mktemp("project")
-    (root / "export").mkdir()
-    shutil.copytree(ROOT / "handlers", root / "handlers")
-    (root / "export" / "small.toml").write_text(ROUTED)
-    return root, build(root)
 
 
 @pytest.fixture
-def project(built, tmp_path):
+def project(routed_project, tmp_path):
     """A copy of it to change."""
-    return Path(shutil.copytree(built[0], tmp_path / "project"))
+    return Path(shutil.copytree(routed_project[0], tmp_path / "project"))
 
 
 @pytest.fixture(scope="module")
-def directory(built):
-    return built[0] / "artifacts" / "small"
+def directory(routed_project):
+    return routed_project[0] / "artifacts" / "small"
 
 
 @pytest.fixture
@@ -96,8 +60,8 @@ def change(file, **values):
     file.write_text(json.dumps(content))
 
 
-def test_a_build_calibrates_between_export_and_package(built, project):
-    assert built[1] == ["train", "export", "calibrate", "package"]
+def test_a_build_calibrates_between_export_and_package(routed_project, project):
+    assert routed_project[1] == ["train", "export", "calibrate", "package"]
     assert build(project) == []
 
 
@@ -312,6 +276,16 @@ ASKED = [
     ({"risk": 0.001}, None),
     (None, 0.05),
 ]
+
+
+def test_the_signals_of_calibration_are_kept_in_tenths(directory):
+    engine = skipserve.open(directory, provider="cpu")
+    rows = open_recipe("two_moons").draw("certify").inputs.numpy()
+    for risk, certificate in engine.certified.items():
+        signals = engine.predict(rows, risk).trail.signals()
+        for column, deciles in zip(signals.T, certificate.deciles, strict=True):
+            below = [(column < decile).sum() / (~np.isnan(column)).sum() for decile in deciles]
+            assert below == pytest.approx(np.arange(1, 10) / 10, abs=0.01)
 
 
 def native(rows, router=None) -> RawRequest:

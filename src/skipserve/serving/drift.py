@@ -19,22 +19,20 @@ def bins_of(
     """The tenth of the calibration's distribution in which each signal lies.
 
     Args:
-        signals: [B, decisions]; NaN where a row did not get there.
-        deciles: [decisions, 9]; NaN where calibration saw too few rows.
+        signals: [T].
+        deciles: Of the decision that each was seen at [T, 9].
         random: Shares out a signal that equals several deciles, such as a confidence of exactly 1.
 
     Returns:
-        0 to 9, or -1 where there is nothing to say [B, decisions].
+        0 to 9 [T].
     """
-    values = signals[:, :, None]
-    low = (deciles < values).sum(axis=2)
-    high = (deciles <= values).sum(axis=2)
-    bins = np.asarray(low, dtype=np.int64)
+    values = signals[:, None]
+    low = np.asarray((deciles < values).sum(axis=1), dtype=np.int64)
+    high = (deciles <= values).sum(axis=1)
     tied = high > low
     if tied.any():
-        bins[tied] = random.integers(low[tied], high[tied], endpoint=True)
-    bins[np.isnan(signals) | np.isnan(deciles[:, 0])] = -1
-    return bins
+        low[tied] = random.integers(low[tied], high[tied], endpoint=True)
+    return low
 
 
 def stability_index(counts: NDArray[np.float64]) -> NDArray[np.float64]:

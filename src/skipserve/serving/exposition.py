@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import platform
+import shutil
 import struct
+import threading
 import time
+from collections import Counter as Tally
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,12 +22,14 @@ from prometheus_client import (
 )
 from prometheus_client import generate_latest as text_of
 from prometheus_client.metrics_core import Metric
+from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a gauge more for each counter
 
 ATTEMPTS = 5
+SPACE_BYTES = 4 << 20
 Samples = dict[str, list[tuple[dict[str, str], float]]]
 STATES = ("on", "off", "uncertified", "fell_back", "disabled")
 
@@ -36,7 +41,6 @@ class Exposition:
         directory: Where the workers write.
 
     Attributes:
-        directory: The same.
         router_state: One of :data:`STATES` is 1.
         fallbacks: Times the alarm switched skipping off.
         evidence: Wealth of the betting martingale against the certificate.
@@ -47,10 +51,10 @@ class Exposition:
     """
 
     def __init__(self, directory: Path) -> None:
-        self.directory = directory
         registry = self._registry = CollectorRegistry()
+        self._files = _Workers(directory)
         self._workers = CollectorRegistry()
-        self._workers.register(_Workers(directory))
+        self._workers.register(self._files)
         self.router_state = Gauge(
             "skipserve_router_state",
             "1 for the state the router is in, by default, 0 for the others.",
@@ -122,6 +126,26 @@ class Exposition:
             with contextlib.suppress(KeyError):
                 gauge.remove(*labels)
 
+    def samples(self, pattern: str) -> Samples:
+        """Labels and values of what stands in the workers' files that match, by series.
+
+        Raises:
+            OSError: If they cannot be read, or change faster than they are read.
+        """
+        found: Samples = {}
+        for metric in self._files.read(pattern):
+            for sample in metric.samples:
+                found.setdefault(sample.name, []).append((sample.labels, sample.value))
+        return found
+
+    def retire(self, pid: int) -> None:
+        """Take in that a worker is gone: its live gauges go, its counts are kept with the others'.
+
+        In one file for all the dead: a worker that dies every minute must not fill the disk. If
+        it is full already, the counts stay where they are.
+        """
+        self._files.retire(pid)
+
     def text(self) -> tuple[bytes, str]:
         """Everything in Prometheus's text format, and its content type.
 
@@ -132,52 +156,58 @@ class Exposition:
 
 
 class _Workers(Collector):
+    """The files of all workers, those that are gone included."""
+
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._lock = threading.Lock()  # held by whoever reads, and while files are put together
 
     def collect(self) -> Iterable[Metric]:
-        return read_files(self._directory, "*.db")
+        return self.read("*.db")
 
+    def read(self, pattern: str) -> list[Metric]:
+        for _ in range(ATTEMPTS):
+            try:
+                with self._lock:
+                    # A file without content is one that a worker is just creating.
+                    files = [str(f) for f in self._directory.glob(pattern) if f.stat().st_size]
+                    merged = MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]
+                return list(merged)
+            except (FileNotFoundError, RuntimeError, ValueError, struct.error) as error:
+                problem = error  # a worker has just gone, or is growing its file
+                time.sleep(0.01)
+        raise OSError(f"the workers' metrics in {self._directory} cannot be read: {problem}")
 
-def read_files(directory: Path, pattern: str) -> list[Metric]:
-    """The metrics in the workers' files that match, summed over workers, dead ones included.
+    def retire(self, pid: int) -> None:
+        with self._lock:
+            mark_process_dead(pid, str(self._directory))  # type: ignore[no-untyped-call]
+            # The first write to a page that cannot be had would end us with SIGBUS.
+            if shutil.disk_usage(self._directory).free >= SPACE_BYTES:
+                for kind in ("counter", "histogram"):
+                    self._put_together(kind, pid)
 
-    Raises:
-        OSError: If they cannot be read, or change faster than they are read.
-    """
-    for _ in range(ATTEMPTS):
-        try:
-            # A file without content is one that a worker is just creating.
-            files = [str(file) for file in directory.glob(pattern) if file.stat().st_size]
-            merged = MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]
-            return list(merged)
-        except (FileNotFoundError, RuntimeError, ValueError, struct.error) as error:
-            problem = error  # a worker has just gone, or is growing its file
-            time.sleep(0.01)
-    raise OSError(f"the workers' metrics in {directory} cannot be read: {problem}")
-
-
-def read_samples(directory: Path, pattern: str) -> Samples:
-    """The same as labels and values, by the name of the series.
-
-    Raises:
-        OSError: If they cannot be read, or change faster than they are read.
-    """
-    found: Samples = {}
-    for metric in read_files(directory, pattern):
-        for sample in metric.samples:
-            found.setdefault(sample.name, []).append((sample.labels, sample.value))
-    return found
+    def _put_together(self, kind: str, pid: int) -> None:
+        # Keys and values of such files simply add up; no process has the number 0.
+        dead, all_dead = (self._directory / f"{kind}_{number}.db" for number in (pid, 0))
+        sums: Tally[str] = Tally()
+        for file in (dead, all_dead):
+            if file.exists() and file.stat().st_size:
+                values = MmapedDict.read_all_values_from_file(str(file))  # type: ignore[no-untyped-call]
+                sums.update({key: value for key, value, _, _ in values})
+        if sums:
+            fresh = self._directory / f"{kind}.fresh"
+            fresh.unlink(missing_ok=True)
+            written = MmapedDict(str(fresh))  # type: ignore[no-untyped-call]
+            for key, value in sums.items():
+                written.write_value(key, value, 0.0)  # type: ignore[no-untyped-call]
+            written.close()  # type: ignore[no-untyped-call]
+            fresh.replace(all_dead)
+        dead.unlink(missing_ok=True)
 
 
 def live_workers(directory: Path) -> int:
     """Workers that have their model open: each keeps a file of live gauges."""
     return len(list(directory.glob("gauge_livemax_*.db")))
-
-
-def forget_gauges_of(pid: int, directory: Path) -> None:
-    """Drop the live gauges of a worker that is gone; its counts stay."""
-    mark_process_dead(pid, str(directory))  # type: ignore[no-untyped-call]
 
 
 def _onnxruntime() -> str:

@@ -27,7 +27,7 @@ from skipserve.artifacts.manifest import Manifest
 from skipserve.errors import LaunchError
 from skipserve.serving.archive import unpack
 from skipserve.serving.control import announce
-from skipserve.serving.exposition import Exposition, forget_gauges_of, live_workers
+from skipserve.serving.exposition import Exposition, live_workers
 from skipserve.serving.monitor import Monitor
 from skipserve.serving.probes import Probes
 from skipserve.serving.switch import Switch
@@ -211,8 +211,9 @@ class Server:
             if pid in self._seen_workers or _is_worker(pid)
         }
         for pid in self._seen_workers - alive:
-            forget_gauges_of(pid, self._instance.metrics)
+            self._seen_workers.discard(pid)
             self.metrics.restarts.inc()
+            self.metrics.retire(pid)
         self._seen_workers = alive
         # Ready again by itself: TorchServe restarts a worker that died.
         if live_workers(self._instance.metrics) < self._workers:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import Counter, Gauge, Histogram
 
+from skipserve.artifacts.certificates import MEASURES, Measure
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Prediction, Setting
 from skipserve.serving.drift import BINS, bins_of
@@ -140,7 +141,10 @@ class ModelMetrics:
         self._phases = {phase: PHASE.labels(model, phase) for phase in PHASES}
         self._batch = BATCH.labels(model)
         self._off = ROWS.labels(model, "off")
-        if manifest.router is not None:
+        spec = self._router = manifest.router
+        if spec is not None:
+            ends = np.array([0, *spec.decisions, self._depth])
+            self._stage_lengths = np.diff(ends)
             self._on = ROWS.labels(model, "on")
             blocks = range(1, self._depth + 1)
             self._run = [BLOCK_ROWS.labels(model, str(block), "run") for block in blocks]
@@ -151,7 +155,11 @@ class ModelMetrics:
             self._shadow = {risk: SHADOW_ROWS.labels(model, name) for risk, name in risks.items()}
             self._disagreed = {risk: DISAGREEMENTS.labels(model, n) for risk, n in risks.items()}
             self._dropped = DROPPED.labels(model)
-            self._open_signals(engine)
+            certified = [(of, risk) for of in MEASURES for risk in engine.certified(of)]
+            self._places: dict[tuple[Measure, float | None], int] = {
+                one: place for place, one in enumerate(certified)
+            }
+            self._open_signals(engine, certified)
         INFO.labels(
             model,
             engine.backend,
@@ -189,60 +197,69 @@ class ModelMetrics:
         _observe(self._phases["decode"], decode_s)
         _observe(self._phases["encode"], encode_s)
 
-    def _open_signals(self, engine: Engine) -> None:
+    def _open_signals(self, engine: Engine, certified: Sequence[tuple[Measure, float]]) -> None:
         decisions = len(engine.off.thresholds)
-        nothing = (np.nan,) * (BINS - 1)
         self._random = np.random.default_rng()
-        self._deciles = {
-            risk: np.array([one or nothing for one in made.deciles], dtype=np.float32)
-            for risk, made in engine.certified().items()
-            if len(made.deciles) == decisions  # made by an older skipserve: none
-        }
+        # NaN where calibration saw too few rows; the last is for rows whose router was off.
+        self._deciles = np.full((len(certified) + 1, decisions, BINS - 1), np.nan, np.float32)
+        for place, (measure, risk) in enumerate(certified):
+            for stage, deciles in enumerate(engine.certified(measure)[risk].deciles):
+                self._deciles[place, stage] = deciles or np.nan
+        known = [not np.isnan(self._deciles[:, stage, 0]).all() for stage in range(decisions)]
         self._signal_rows = [
-            SIGNAL_ROWS.labels(self._model, str(stage), str(bin_))
-            for stage in (range(1, decisions + 1) if self._deciles else ())
-            for bin_ in range(BINS)
+            [SIGNAL_ROWS.labels(self._model, str(stage), str(bin_)) for bin_ in range(BINS)]
+            if seen
+            else []
+            for stage, seen in enumerate(known, 1)
         ]
 
-    def rows(self, prediction: Prediction, risks: NDArray[np.float64]) -> None:
+    def rows(self, prediction: Prediction, settings: Sequence[Setting]) -> None:
         """Count the rows of one batch.
 
         Args:
             prediction: For B rows.
-            risks: ε that each row's router was on at; NaN if it was off [B].
+            settings: In force for each of them [B].
         """
-        on = ~np.isnan(risks)
+        on = np.array([one.risk is not None for one in settings])
         routed = int(np.count_nonzero(on))
         if routed < len(on):
             self._off.inc(len(on) - routed)
-        if not routed:
+        if not routed or prediction.trail is None:
             return
         self._on.inc(routed)
         held = int(np.count_nonzero(prediction.held_back & on))
         if held:
             self._held_back.inc(held)
-        depths = np.bincount(prediction.depth_run[on], minlength=self._depth + 1)
+        depths = np.bincount(prediction.depth_run[on])
         for depth in np.flatnonzero(depths).tolist():
             _observe(self._depth_run, depth, int(depths[depth]))
-        # Rows that ran block b are those with a depth of at least b.
-        run = depths[::-1].cumsum()[::-1][1:]
-        for block, count in enumerate(run.tolist()):
+        signals = prediction.trail.signals()
+        ran = self._stages_run(prediction, signals, settings)[on].sum(axis=0)
+        blocks = np.repeat([routed, *ran.tolist()], self._stage_lengths)
+        for block, count in enumerate(blocks.tolist()):
             if count:
                 self._run[block].inc(count)
             if count < routed:
                 self._skipped[block].inc(routed - count)
-        self._signals(prediction, risks)
+        self._bin(signals, settings)
 
-    def _signals(self, prediction: Prediction, risks: NDArray[np.float64]) -> None:
-        if prediction.trail is None or not self._deciles:
-            return
-        signals = prediction.trail.signals()
-        offsets = np.arange(signals.shape[1]) * BINS
-        for risk in self._deciles.keys() & set(risks.tolist()):
-            bins = bins_of(signals[risks == risk], self._deciles[risk], self._random)
-            counts = np.bincount((bins + offsets)[bins >= 0])
-            for place in np.flatnonzero(counts).tolist():
-                self._signal_rows[place].inc(int(counts[place]))
+    def _stages_run(
+        self, prediction: Prediction, signals: NDArray[np.float32], settings: Sequence[Setting]
+    ) -> NDArray[np.bool_]:
+        assert self._router is not None
+        if self._router.policy == "exit":
+            return prediction.depth_run[:, None] > np.asarray(self._router.decisions)
+        below = signals < np.array([one.thresholds for one in settings])
+        return below | prediction.held_back[:, None]
+
+    def _bin(self, signals: NDArray[np.float32], settings: Sequence[Setting]) -> None:
+        places = [self._places.get((one.measure, one.risk), -1) for one in settings]
+        deciles = self._deciles[places]
+        row, stage = np.nonzero(~np.isnan(signals) & ~np.isnan(deciles[:, :, 0]))
+        bins = bins_of(signals[row, stage], deciles[row, stage], self._random)
+        counts = np.bincount(stage * BINS + bins)
+        for place in np.flatnonzero(counts).tolist():
+            self._signal_rows[place // BINS][place % BINS].inc(int(counts[place]))
 
     def shadow(self, risk: float, rows: int, disagreements: int) -> None:
         """Count shadow rows that were served at one ε, and those that disagreed."""
@@ -267,7 +284,7 @@ class NoMetrics(ModelMetrics):
     def phases(self, rows: int, decode_s: float, inference_s: float, encode_s: float) -> None:
         """Nothing."""
 
-    def rows(self, prediction: Prediction, risks: NDArray[np.float64]) -> None:
+    def rows(self, prediction: Prediction, settings: Sequence[Setting]) -> None:
         """Nothing."""
 
     def shadow(self, risk: float, rows: int, disagreements: int) -> None:

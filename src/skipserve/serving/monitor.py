@@ -17,7 +17,7 @@ from skipserve.artifacts.manifest import Manifest
 from skipserve.serving.alarm import AGAINST, FOR, Evidence
 from skipserve.serving.config import ServingConfig
 from skipserve.serving.drift import BINS, ROWS_AT_LEAST, Window, stability_index
-from skipserve.serving.exposition import Exposition, Samples, read_samples
+from skipserve.serving.exposition import Exposition, Samples
 from skipserve.serving.switch import Switch, SwitchState
 
 Seen = dict[float, tuple[int, int]]  # rows and disagreements by ε
@@ -48,8 +48,8 @@ class Monitor:
         Raises:
             OSError: If the workers' files cannot be read, or a switch cannot be thrown.
         """
-        counts = read_samples(self._metrics.directory, "counter_*.db")
-        gauges = read_samples(self._metrics.directory, "gauge_livemax_*.db")
+        counts = self._metrics.samples("counter_*.db")
+        gauges = self._metrics.samples("gauge_livemax_*.db")
         for model in self._models:
             model.tick(now_s, counts, gauges)
 

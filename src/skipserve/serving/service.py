@@ -76,7 +76,8 @@ class Service:
         self._engine = engine
         self._native = NativeProtocol(engine.manifest, serving.max_rows)
         self._oip = OpenInference(engine.manifest, serving.max_rows)
-        self._metrics = open_metrics(engine, self._default) if serving.metrics else NoMetrics()
+        metrics = open_metrics(engine, self._default)  # says, too, that this worker is there
+        self._metrics = metrics if serving.metrics else NoMetrics()
         budget_s = serving.shadow_budget_ms / 1e3
         self._shadow = Shadow(engine, self._metrics, serving.shadow, budget_s, idle.message_waits)
 
@@ -96,12 +97,11 @@ class Service:
         def observe() -> None:
             skipped = 0
             if prediction is not None:
+                in_force = [item.setting for item in good for _ in item.rows]
                 wanted = [item.wanted for item in good for _ in item.rows]
-                off = state != "on"
-                risks = [np.nan if off or one.risk is None else one.risk for one in wanted]
-                self._metrics.rows(prediction, np.array(risks))
+                self._metrics.rows(prediction, in_force)
                 skipped = self._count_skipped(decoded, replies, prediction)
-                self._shadow.draw(Answered(rows, prediction, wanted, off))
+                self._shadow.draw(Answered(rows, prediction, wanted, state != "on"))
             self._metrics.phases(len(rows), before - start, after - before, end - after)
             self._metrics.requests([reply.status for reply in replies], skipped, end - start)
             self._shadow.work()

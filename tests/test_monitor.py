@@ -1,0 +1,240 @@
+"""The launcher's watch: from the counts of all workers to evidence, switch, states and drift.
+
+The counts are written as the workers' library writes them, by "workers" that come and go.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from prometheus_client.mmap_dict import MmapedDict, mmap_key
+from prometheus_client.parser import text_string_to_metric_families
+
+import skipserve
+from skipserve.serving.config import ServingConfig
+from skipserve.serving.exposition import Exposition
+from skipserve.serving.monitor import Monitor
+from skipserve.serving.switch import Switch
+
+RISK = 0.05
+
+
+class Worker:
+    """The files of one worker process."""
+
+    def __init__(self, directory: Path, pid: int) -> None:
+        self._directory = directory
+        self._pid = pid
+
+    def add(self, name: str, value: float, kind: str = "counter", **labels: str) -> None:
+        series = f"skipserve_{name}" + ("_total" if kind == "counter" else "")
+        labels = {"model": "small", **labels}
+        key = mmap_key(f"skipserve_{name}", series, list(labels), list(labels.values()), "Help.")
+        file = MmapedDict(str(self._directory / f"{kind}_{self._pid}.db"))
+        file.write_value(key, file.read_value(key)[0] + value, 0.0)
+        file.close()
+
+    def opens(self, certified: bool = True) -> Worker:
+        self.add("model_info", 1, "gauge_livemax")
+        if certified:
+            self.add("certified_risk_ratio", RISK, "gauge_livemax")
+        return self
+
+    def shadow(self, rows: int, disagreements: int, risk: float = RISK) -> None:
+        self.add("shadow_rows", rows, risk=str(risk))
+        self.add("shadow_disagreements", disagreements, risk=str(risk))
+
+    def signals(self, stage: int, counts: list[int]) -> None:
+        for bin_, count in enumerate(counts):
+            self.add("signal_rows", count, stage=str(stage), bin=str(bin_))
+
+
+class Watched:
+    """A monitor of one model, and what it says."""
+
+    def __init__(self, directory: Path, manifest, **settings) -> None:
+        (directory / "metrics").mkdir()
+        self.directory = directory / "metrics"
+        self.switch = Switch(directory / "small")
+        self.exposition = Exposition(self.directory)
+        serving = ServingConfig(**{"risk": RISK, "clean_window_s": 60.0, **settings})
+        self._monitor = Monitor(self.exposition, [(manifest, serving, self.switch)])
+        self.now_s = 0.0
+
+    def tick(self, seconds: float = 1.0) -> None:
+        self.now_s += seconds
+        self._monitor.tick(self.now_s)
+
+    def value(self, name: str, **labels: str) -> float | None:
+        text = self.exposition.text()[0].decode()
+        found = [
+            sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name == f"skipserve_{name}" and labels.items() <= sample.labels.items()
+        ]
+        assert len(found) <= 1
+        return found[0] if found else None
+
+    def state(self) -> str:
+        states = ("on", "off", "uncertified", "fell_back", "disabled")
+        (state,) = [s for s in states if self.value("router_state", state=s)]
+        return state
+
+
+@pytest.fixture(scope="module")
+def manifest(routed_project):
+    return skipserve.open(routed_project[0] / "artifacts" / "small", provider="cpu").manifest
+
+
+@pytest.fixture
+def watched(tmp_path, manifest):
+    return Watched(tmp_path, manifest)
+
+
+def test_agreement_leaves_it_on_however_long(watched):
+    worker = Worker(watched.directory, 1).opens()
+    for _ in range(200):
+        worker.shadow(100, 4)
+        watched.tick()
+    assert watched.state() == "on"
+    assert watched.value("shadow_evidence") < 1
+    assert watched.value("shadow_alarm_level") == 20
+    assert watched.value("router_fallbacks_total") == 0
+    assert watched.value("shadow_clean_evidence") is None
+
+
+def test_disagreement_throws_the_switch_and_agreement_throws_it_back(watched, caplog):
+    worker = Worker(watched.directory, 1).opens()
+    worker.shadow(100, 20)
+    watched.tick()
+    assert watched.switch.state() == watched.state() == "fell_back"
+    assert watched.value("router_fallbacks_total") == 1
+    assert watched.value("shadow_evidence") >= 20
+    assert "small fell back to full depth: 20 of 100 shadow rows disagree" in caplog.text
+    for _ in range(100):  # still drifted: nothing brings it back
+        worker.shadow(10, 2)
+        watched.tick()
+    assert watched.state() == "fell_back"
+    assert watched.value("shadow_clean_evidence") < 1
+    worker.shadow(1_000, 2)
+    watched.tick()
+    assert watched.switch.state() == watched.state() == "on"
+    assert watched.value("shadow_evidence") == 1  # a new bet
+    assert watched.value("shadow_clean_evidence") is None
+    assert "small skips again: 202 of 2000 shadow rows disagreed" in caplog.text
+    worker.shadow(100, 20)
+    watched.tick()
+    assert watched.value("router_fallbacks_total") == 2
+
+
+def test_it_does_not_come_back_before_the_window_is_over(watched):
+    worker = Worker(watched.directory, 1).opens()
+    worker.shadow(100, 20)
+    watched.tick()
+    worker.shadow(10_000, 0)
+    watched.tick(59)
+    assert watched.state() == "fell_back"
+    watched.tick(1)
+    assert watched.state() == "on"
+
+
+def test_it_does_not_come_back_without_fresh_evidence(watched):
+    worker = Worker(watched.directory, 1).opens()
+    worker.shadow(100_000, 10)
+    watched.tick()
+    worker.shadow(1_000, 500)
+    watched.tick()
+    assert watched.state() == "fell_back"
+    watched.tick(1e6)
+    assert watched.state() == "fell_back"
+
+
+def test_the_operator_has_the_last_word(watched, caplog):
+    worker = Worker(watched.directory, 1).opens()
+    watched.tick()
+    watched.switch.throw("disabled")
+    worker.shadow(100, 20)
+    watched.tick()
+    assert watched.switch.state() == watched.state() == "disabled"
+    assert watched.value("shadow_evidence") >= 20  # it can be seen what would happen
+    assert watched.value("router_fallbacks_total") == 0
+    worker.shadow(10_000, 0)
+    watched.tick(1e6)
+    assert watched.state() == "disabled"
+    watched.switch.throw("on")
+    watched.tick()
+    assert watched.state() == "on"
+    assert watched.value("shadow_evidence") == 1
+    assert "was switched by command: disabled" in caplog.text
+
+
+def test_evidence_is_of_all_workers_the_dead_ones_too(watched):
+    workers = [Worker(watched.directory, pid).opens() for pid in (1, 2, 3)]
+    for worker in workers:
+        worker.shadow(10, 2)
+    watched.tick()
+    before = watched.value("shadow_evidence")
+    assert before > 1
+    watched.exposition.retire(1)
+    watched.tick()
+    assert watched.value("shadow_evidence") == before
+    Worker(watched.directory, 4).opens().shadow(30, 9)
+    watched.tick()
+    assert watched.state() == "fell_back"
+    assert watched.value("shadow_rows_total", risk=str(RISK)) == 60
+
+
+@pytest.mark.parametrize(
+    ("settings", "certified", "state"),
+    [
+        ({}, True, "on"),
+        ({}, False, "uncertified"),
+        ({"risk": None}, False, "off"),
+    ],
+)
+def test_the_state_says_what_a_request_gets_that_asks_for_nothing(
+    tmp_path, manifest, settings, certified, state
+):
+    watched = Watched(tmp_path, manifest, **settings)
+    Worker(watched.directory, 1).opens(certified)
+    watched.tick()
+    assert watched.state() == state
+    watched.exposition.retire(1)  # nobody has it open for a moment
+    watched.tick()
+    assert watched.state() == state
+
+
+def test_a_model_without_a_router_is_off_and_has_no_evidence(tmp_path, manifest):
+    watched = Watched(tmp_path, manifest.model_copy(update={"router": None}))
+    Worker(watched.directory, 1).opens(certified=False)
+    watched.tick()
+    assert watched.state() == "off"
+    assert watched.value("shadow_evidence") is None
+
+
+def test_alpha_sets_the_level(tmp_path, manifest):
+    watched = Watched(tmp_path, manifest, alarm_alpha=0.001)
+    worker = Worker(watched.directory, 1).opens()
+    worker.shadow(40, 9)
+    watched.tick()
+    assert watched.value("shadow_alarm_level") == pytest.approx(1000)
+    assert 20 < watched.value("shadow_evidence") < 1000
+    assert watched.state() == "on"
+
+
+def test_drift_is_seen_and_only_where_there_are_rows_enough(watched):
+    worker = Worker(watched.directory, 1).opens()
+    worker.signals(1, [100] * 10)
+    worker.signals(2, [10] * 10)
+    watched.tick()
+    assert watched.value("signal_drift_ratio", stage="1") == pytest.approx(0)
+    assert watched.value("signal_drift_ratio", stage="2") is None
+    worker.signals(1, [0] * 9 + [1000])
+    watched.tick(20)
+    assert watched.value("signal_drift_ratio", stage="1") > 0.25
+    worker.signals(1, [100] * 10)
+    watched.tick(1e6)  # all that is older than the window
+    watched.tick(1e6)
+    assert watched.value("signal_drift_ratio", stage="1") is None
