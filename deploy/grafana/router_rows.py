@@ -1,0 +1,210 @@
+"""Rows of the dashboard about skipping: how deep inputs go, and whether that still agrees."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from grafana_foundation_sdk.models.dashboard import DynamicConfigValue
+from panels import ANY, Panel, Steps, band, bars, heat, lines, now, number, query, states
+from queries import (
+    BLOCKS,
+    DISAGREEMENT,
+    ON,
+    SKIPPED,
+    gauge,
+    increase,
+    mean,
+    rate,
+    share,
+    total,
+    wilson,
+)
+
+PSI: Steps = [(None, "green"), (0.1, "orange"), (0.25, "red")]
+
+BLOCK = ',block=~"$block"'
+
+
+def depth() -> Sequence[Panel]:
+    """How deep inputs go; rows with the router on only."""
+    return [
+        bars(
+            "Skip rate per block",
+            "Share of the rows that left out a block, over the time shown.",
+            "percentunit",
+            [
+                now(
+                    "sort("
+                    + share(
+                        increase(BLOCKS, SKIPPED, "$__range"),
+                        increase(BLOCKS, "", "$__range"),
+                        "block",
+                    )
+                    + ")",
+                    "block {{block}}",
+                )
+            ],
+        )
+        .max(1)
+        .span(8),
+        lines(
+            "Skip rate over time",
+            "Share of the rows that left out a block, block by block.",
+            "percentunit",
+            [query(share(rate(BLOCKS, SKIPPED), rate(BLOCKS), "block"), "block {{block}}")],
+        )
+        .max(1)
+        .span(16),
+        heat(
+            "Depth run",
+            "Rows by the number of blocks that ran for them.",
+            "none",
+            total(increase("skipserve_depth_run_blocks_bucket"), "le"),
+            [(None, "blue")],
+        ).span(8),
+        lines(
+            "Mean depth run",
+            "Blocks run for a row, on average.",
+            "suffix: blocks",
+            [query(mean("skipserve_depth_run_blocks"), "mean")],
+        ).span(8),
+        lines(
+            "Held back by the guard",
+            "Share of the rows that the guard sent to full depth because their stream is unlike "
+            "any at calibration. By its quantile, 0.5 % of familiar rows are.",
+            "percentunit",
+            [
+                query(
+                    share(
+                        rate("skipserve_guard_held_back_rows_total"),
+                        rate("skipserve_rows_total", ON),
+                    ),
+                    "held back",
+                )
+            ],
+            [(None, "green"), (0.05, "orange"), (0.2, "red")],
+        ).span(8),
+    ]
+
+
+def intervals() -> Sequence[Panel]:
+    """One small panel a block: its skip rate in its interval."""
+    part, whole = increase(BLOCKS, SKIPPED + BLOCK), increase(BLOCKS, BLOCK)
+    panel = lines(
+        "Block $block",
+        "Share of the rows that left out this block, within Wilson's 95 % interval.",
+        "percentunit",
+        [
+            query(share(part, whole), "skip rate"),
+            query(wilson(part, whole, "-"), "low"),
+            query(wilson(part, whole, "+"), "high"),
+        ],
+    )
+    panel = band(panel.max(1), "low", "high").height(6).span(6)
+    return [panel.repeat("block").repeat_direction("h").max_per_row(4)]
+
+
+def agreement() -> Sequence[Panel]:
+    """Whether skipping still answers as full depth does."""
+    dashed = [
+        DynamicConfigValue("custom.lineStyle", {"fill": "dash", "dash": [10, 10]}),
+        DynamicConfigValue("color", {"mode": "fixed", "fixedColor": "red"}),
+    ]
+    disagreement = lines(
+        "Disagreement",
+        "Share of the shadow rows of an hour whose answer differs from full depth, the ends of its "
+        "99 % interval, and the certified ε (dashed); for the risk in force; all instances.",
+        "percentunit",
+        [
+            query(
+                f'{DISAGREEMENT}:{end}_1h{{model="$model"}} and on (model, risk) '
+                'count_values by (model) ("risk", skipserve_certified_risk_ratio)',
+                name,
+            )
+            for end, name in (("ratio", "disagreement"), ("low", "low"), ("high", "high"))
+        ]
+        + [query(f"max({gauge('skipserve_certified_risk_ratio')})", "certified ε")],
+    )
+    return [
+        band(disagreement.override_by_name("certified ε", dashed), "low", "high").span(12),
+        lines(
+            "Evidence",
+            "Wealth of the bet that shadow rows disagree more often than certified, and the level "
+            "at which skipping is switched off. It may be looked at at any time.",
+            "none",
+            [
+                query(f"max({gauge('skipserve_shadow_evidence')})", "evidence"),
+                query(f"max({gauge('skipserve_shadow_alarm_level')})", "alarm level"),
+            ],
+            log=True,
+        ).span(12),
+        lines(
+            "Shadow runs",
+            "Rows run again at full depth, those that disagreed, and those that found no time.",
+            "suffix: rows/s",
+            [
+                query(total(rate("skipserve_shadow_rows_total")), "run again"),
+                query(total(rate("skipserve_shadow_disagreements_total")), "disagreed"),
+                query(total(rate("skipserve_shadow_dropped_rows_total")), "dropped"),
+            ],
+        ).span(8),
+        states(
+            "Router state",
+            "Which state the router is in, by default.",
+            [query(f"max by (state) ({gauge('skipserve_router_state')})", "{{state}}")],
+        ).span(8),
+        number(
+            "Fall-backs",
+            "Times that the alarm switched skipping off in the time shown.",
+            "none",
+            [now(total(increase("skipserve_router_fallbacks_total", "", "$__range")))],
+            ANY,
+        )
+        .height(8)
+        .span(3),
+        bars(
+            "Thresholds in force",
+            "The signal from which a row skips, by decision, for a request that asks for nothing.",
+            "none",
+            [now(f"max by (stage) ({gauge('skipserve_threshold')})", "decision {{stage}}")],
+        ).span(5),
+    ]
+
+
+def drift() -> Sequence[Panel]:
+    """Whether the signal is distributed as at calibration."""
+    tenths = 'model_stage_bin:skipserve_signal_rows:share_1h{model="$model",bin="%d"}'
+    return [
+        lines(
+            "Drift",
+            "Population stability index of the signal at each decision against calibration: over "
+            "an hour (all instances). 0.1 is a small shift, 0.25 another population.",
+            "none",
+            [query('model_stage:skipserve_signal:psi_1h{model="$model"}', "decision {{stage}}")],
+            PSI,
+        ).span(8),
+        lines(
+            "Drift, as the service sees it",
+            "The same index over the service's own sliding window; it needs no Prometheus, and is "
+            "absent while there are too few rows.",
+            "none",
+            [
+                query(
+                    f"max by (stage) ({gauge('skipserve_signal_drift_ratio')})",
+                    "decision {{stage}}",
+                )
+            ],
+            PSI,
+        ).span(8),
+        lines(
+            "Signal in the outer tenths",
+            "Share of the rows whose signal lay in the lowest and in the highest tenth of its "
+            "distribution at calibration; 10 % each if nothing drifted. All instances.",
+            "percentunit",
+            [
+                query(tenths % 0, "decision {{stage}}, lowest"),
+                query(tenths % 9, "decision {{stage}}, highest"),
+            ],
+            [(None, "blue"), (0.1, "green")],
+        ).span(8),
+    ]
