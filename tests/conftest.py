@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -20,6 +22,9 @@ from skipserve.runtime.engine import Engine
 from skipserve.training.checkpoint import load_checkpoint, save_checkpoint
 from skipserve.training.loop import fit
 from skipserve.training.recipes import Recipe, open_recipe
+
+if TYPE_CHECKING:
+    from observed import Observed
 
 # Time is measured in benchmarks/, not here.
 settings.register_profile("skipserve", deadline=None)
@@ -122,3 +127,21 @@ def routed_project(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list
     shutil.copytree(Path(__file__).parent.parent / "handlers", root / "handlers")
     (root / "export" / "small.toml").write_text(ROUTED)
     return root, build(root)
+
+
+@pytest.fixture(scope="session")
+def observed(
+    routed_project: tuple[Path, list[str]], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Observed]:
+    """That model behind the real server, all of its rows run again at full depth."""
+    from observed import Observed
+    from test_serve import serving
+
+    root = tmp_path_factory.mktemp("observed")
+    shutil.copytree(routed_project[0], root, dirs_exist_ok=True)
+    file = root / "export" / "small.toml"
+    file.write_text(f"{file.read_text()}shadow = 1.0\n")
+    build(root)
+    rows = open_recipe("two_moons").draw("test").inputs.numpy()
+    with serving(root) as running:
+        yield Observed(root, running, rows)

@@ -16,10 +16,11 @@ BELOW = {
     "artifacts": {"networks", "training", "routing"},
     "runtime": {"artifacts"},
     "serving": {"artifacts", "runtime"},
+    "watching": set(),  # knows a service by what it answers alone
 }
 HELPERS = {"errors", "schema", "files"}
 ONLY_IN = {
-    "prometheus_client": {"serving/metrics.py", "serving/exposition.py"},
+    "prometheus_client": {"serving/metrics.py", "serving/exposition.py", "watching/scrape.py"},
     "onnxruntime": {"runtime/backends.py"},
     "ts": {"serving/torchserve_patches.py"},
     "sklearn": {"training/recipes.py"},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -215,6 +215,27 @@ def serve(
         with server:
             _announce(server, host, metrics_port)
             server.wait(stop)
+
+
+@app.command()
+def top(
+    url: Annotated[
+        str | None, typer.Argument(help="Metrics port of a service; default: this machine's.")
+    ] = None,
+    metrics_port: Annotated[
+        int, typer.Option(envvar="SKIPSERVE_METRICS_PORT", min=1, max=65535)
+    ] = 9464,
+    interval: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 2.0,
+    only_once: Annotated[
+        bool, typer.Option("--once", help="Print one frame; for scripts.")
+    ] = False,
+) -> None:
+    """Watch a running service: latency, skip rate, agreement; Ctrl-C ends."""
+    from skipserve.watching.screen import once, watch
+
+    with suppress(KeyboardInterrupt):
+        draw = once if only_once else watch
+        draw(url or f"http://127.0.0.1:{metrics_port}", interval, Console(highlight=False))
 
 
 def _announce(server: Server, host: str, metrics_port: int) -> None:

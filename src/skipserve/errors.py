@@ -7,7 +7,8 @@
     ├── ArtifactError      an artifact is missing, damaged or foreign
     │   └── ParityError    an exported file does not compute what the network computes
     ├── InputError         what a client sent; carries a code and, if known, the row
-    └── LaunchError        the server cannot start here (port taken, Java too old, …)
+    ├── LaunchError        the server cannot start here (port taken, Java too old, …)
+    └── WatchError         there is no service to watch where one was expected
 
 Every message says what was wrong, what was expected and what to do about it.
 """
@@ -41,6 +42,10 @@ class ParityError(ArtifactError):
 
 class LaunchError(SkipserveError):
     """The server cannot be started on this machine as asked."""
+
+
+class WatchError(SkipserveError):
+    """No service answers with its metrics where one was expected."""
 
 
 class InputError(SkipserveError):

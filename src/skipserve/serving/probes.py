@@ -1,14 +1,16 @@
-"""The service's own port: ``/metrics`` for Prometheus, ``/ready`` and ``/live`` for probes."""
+"""The service's own port: ``/metrics``, ``/ready`` and ``/live``, and ``/`` for a browser."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.resources import files
 
 from skipserve.serving.exposition import Exposition
 
 PLAIN = "text/plain; charset=utf-8"
+PAGE = files("skipserve.serving").joinpath("page.html").read_bytes()
 
 
 class Probes:
@@ -33,12 +35,14 @@ class Probes:
             def do_GET(self) -> None:
                 if self.path == "/metrics":
                     self._metrics()
+                elif self.path == "/":
+                    self._send(200, PAGE, "text/html; charset=utf-8")
                 elif self.path == "/ready":
                     self._probe(ready.is_set(), "ready", "not ready")
                 elif self.path == "/live":
                     self._probe(live(), "live", "not live")
                 else:
-                    self._send(404, b"not found; try /metrics, /ready or /live\n", PLAIN)
+                    self._send(404, b"not found; try /, /metrics, /ready or /live\n", PLAIN)
 
             def _metrics(self) -> None:
                 try:

@@ -1,0 +1,1 @@
+"""Watching a running service from its ``/metrics``, without Prometheus."""

@@ -1,0 +1,171 @@
+"""Two looks at ``/metrics`` to what a person wants to know."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from skipserve.watching.scrape import Scrape
+
+TARGET_S = "0.015"  # the edge of the latency histogram at the target of the service
+DURATION = "skipserve_request_duration_seconds"
+
+
+@dataclass(frozen=True)
+class ModelNumbers:
+    """One model between two looks; ``None`` where there was nothing to say it from.
+
+    Attributes:
+        model: Its name.
+        runs_on: Backend, provider and precision.
+        requests_per_s: Answered, whatever the status.
+        errors: Share of them answered 5xx.
+        p50_s: Seconds in the worker, as are ``p90_s`` and ``p99_s``.
+        within_target: Share within 15 ms.
+        skip_rate: Share of the blocks left out, of rows with the router on.
+        skip_rates: The same for each block, from the first.
+        held_back: Share of those rows that the guard sent to full depth.
+        state: Of the router.
+        risk: Certified ε in force.
+        shadow_rows: Rows run again at full depth since the service started, at that risk.
+        disagreements: Those of them whose answer differed.
+        evidence: Wealth of the bet against the certificate.
+        alarm_level: Where skipping is switched off.
+        fallbacks: Times it was.
+        drift: Largest stability index of the signal at any decision.
+    """
+
+    model: str
+    runs_on: str
+    requests_per_s: float
+    errors: float | None
+    p50_s: float | None
+    p90_s: float | None
+    p99_s: float | None
+    within_target: float | None
+    skip_rate: float | None
+    skip_rates: tuple[float, ...]
+    held_back: float | None
+    state: str
+    risk: float | None
+    shadow_rows: float
+    disagreements: float
+    evidence: float | None
+    alarm_level: float | None
+    fallbacks: float
+    drift: float | None
+
+    @property
+    def disagreement(self) -> float | None:
+        """Share of the shadow rows that disagreed."""
+        return _share(self.disagreements, self.shadow_rows)
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """All models between two looks.
+
+    Attributes:
+        seconds: Between them.
+        version: Of skipserve.
+        restarts: Workers that died since the service started.
+        models: By name.
+    """
+
+    seconds: float
+    version: str
+    restarts: float
+    models: tuple[ModelNumbers, ...]
+
+
+def numbers(before: Scrape, after: Scrape) -> Numbers:
+    """What happened between two looks at a service, the newer one last."""
+    added = after.since(before)
+    models = sorted(after.by("model", "skipserve_model_info"))
+    return Numbers(
+        added.time_s,
+        next(iter(after.by("version", "skipserve_build_info")), ""),
+        after.total("skipserve_worker_restarts_total") or 0.0,
+        tuple(_of_model(model, added, after) for model in models),
+    )
+
+
+def quantile(q: float, buckets: Mapping[str, float]) -> float | None:
+    """A quantile of a histogram, interpolated as Prometheus does.
+
+    Args:
+        q: Between 0 and 1.
+        buckets: Cumulative counts by upper edge; the last edge is ``+Inf``.
+
+    Returns:
+        Its value, the last finite edge if it lies beyond, or ``None`` if nothing was counted.
+    """
+    edges = sorted((float(edge), count) for edge, count in buckets.items())
+    if not edges or not edges[-1][1]:
+        return None
+    rank = q * edges[-1][1]
+    low, below = 0.0, 0.0
+    for edge, count in edges:
+        if count >= rank and count > below:
+            return (
+                low if math.isinf(edge) else low + (edge - low) * (rank - below) / (count - below)
+            )
+        low, below = edge, count
+    return low
+
+
+def _of_model(model: str, added: Scrape, after: Scrape) -> ModelNumbers:
+    buckets = added.by("le", f"{DURATION}_bucket", model=model)
+    codes = added.by("code", "skipserve_requests_total", model=model)
+    requests = sum(codes.values())
+    failed = sum(count for code, count in codes.items() if code.startswith("5"))
+    run = added.by("block", "skipserve_block_rows_total", model=model, action="run")
+    skipped = added.by("block", "skipserve_block_rows_total", model=model, action="skipped")
+    blocks = sorted(run.keys() | skipped.keys(), key=int)
+    rows = {block: run.get(block, 0.0) + skipped.get(block, 0.0) for block in blocks}
+    risk = after.total("skipserve_certified_risk_ratio", model=model)
+    at_risk = {"model": model} if risk is None else {"model": model, "risk": f"{risk:g}"}
+    return ModelNumbers(
+        model=model,
+        runs_on=_runs_on(model, after),
+        requests_per_s=requests / added.time_s,
+        errors=_share(failed, requests),
+        p50_s=quantile(0.5, buckets),
+        p90_s=quantile(0.9, buckets),
+        p99_s=quantile(0.99, buckets),
+        within_target=_share(buckets.get(TARGET_S, 0.0), buckets.get("+Inf", 0.0)),
+        skip_rate=_share(sum(skipped.values()), sum(rows.values())),
+        skip_rates=tuple(skipped.get(block, 0.0) / rows[block] for block in blocks if rows[block]),
+        held_back=_share(
+            added.total("skipserve_guard_held_back_rows_total", model=model) or 0.0,
+            added.total("skipserve_rows_total", model=model, router="on") or 0.0,
+        ),
+        state=_state(model, after),
+        risk=risk,
+        shadow_rows=after.total("skipserve_shadow_rows_total", **at_risk) or 0.0,
+        disagreements=after.total("skipserve_shadow_disagreements_total", **at_risk) or 0.0,
+        evidence=after.total("skipserve_shadow_evidence", model=model),
+        alarm_level=after.total("skipserve_shadow_alarm_level", model=model),
+        fallbacks=after.total("skipserve_router_fallbacks_total", model=model) or 0.0,
+        drift=max(
+            after.by("stage", "skipserve_signal_drift_ratio", model=model).values(), default=None
+        ),
+    )
+
+
+def _runs_on(model: str, after: Scrape) -> str:
+    parts = (
+        "/".join(after.by(label, "skipserve_model_info", model=model))
+        for label in ("backend", "provider", "precision")
+    )
+    return " ".join(parts)
+
+
+def _state(model: str, after: Scrape) -> str:
+    states = after.by("state", "skipserve_router_state", model=model)
+    return next((state for state, value in states.items() if value == 1), "unknown")
+
+
+def _share(part: float, whole: float) -> float | None:
+    return part / whole if whole else None
