@@ -15,14 +15,16 @@ from grafana_foundation_sdk.models.dashboard import (
     VariableRefresh,
     VariableSort,
 )
+from overview_rows import every_model, glance
 from panels import DATASOURCE
 from queries import increase
 from router_rows import agreement, depth, drift, intervals
-from service_rows import glance, latency, runtime, traffic
+from service_rows import latency, runtime, traffic
 
 OUT = Path(__file__).parent / "dashboards" / "skipserve.json"
 ROWS = {
     "Now": glance,
+    "Every model": every_model,
     "Latency": latency,
     "Traffic": traffic,
     "Depth": depth,

@@ -53,6 +53,8 @@ Query = prometheus.Dataquery
 Steps = Sequence[tuple[float | None, str]]
 NEUTRAL: Steps = [(None, "blue")]
 ANY: Steps = [(None, "green"), (1, "red")]
+MS_15: Steps = [(None, "green"), (0.015, "red")]
+HELD_BACK: Steps = [(None, "green"), (0.05, "orange"), (0.2, "red")]
 
 Panel = (
     bargauge.Panel

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from grafana_foundation_sdk.models.dashboard import DynamicConfigValue
-from panels import ANY, Panel, Steps, band, bars, heat, lines, now, number, query, states
+from panels import ANY, HELD_BACK, Panel, Steps, band, bars, heat, lines, now, number, query, states
 from queries import (
     BLOCKS,
     DISAGREEMENT,
@@ -30,17 +30,11 @@ def depth() -> Sequence[Panel]:
     return [
         bars(
             "Skip rate per block",
-            "Share of the rows that left out a block, over the time shown.",
+            "Share of the rows that left out a block in the last five minutes; all instances.",
             "percentunit",
             [
                 now(
-                    "sort("
-                    + share(
-                        increase(BLOCKS, SKIPPED, "$__range"),
-                        increase(BLOCKS, "", "$__range"),
-                        "block",
-                    )
-                    + ")",
+                    'sort(model_block:skipserve_skip:ratio_rate5m{model="$model"})',
                     "block {{block}}",
                 )
             ],
@@ -82,7 +76,7 @@ def depth() -> Sequence[Panel]:
                     "held back",
                 )
             ],
-            [(None, "green"), (0.05, "orange"), (0.2, "red")],
+            HELD_BACK,
         ).span(8),
     ]
 

@@ -4,102 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from panels import ANY, Panel, Steps, facts, heat, lines, now, number, query, word
+from panels import ANY, MS_15, Panel, Steps, facts, heat, lines, now, number, query
 from queries import (
-    BLOCKS,
-    DISAGREEMENT,
     DURATION,
-    SKIPPED,
     gauge,
     increase,
     mean,
     quantile,
     rate,
-    share,
     total,
 )
 
-MS_15: Steps = [(None, "green"), (0.015, "red")]
-WITHIN: Steps = [(None, "red"), (0.5, "orange"), (0.95, "green")]
-ERRORS: Steps = [(None, "green"), (0.001, "orange"), (0.01, "red")]
 BURN: Steps = [(None, "green"), (6, "orange"), (14.4, "red")]
-OF_ALARM: Steps = [(None, "green"), (0.2, "orange"), (1, "red")]
-
-SERVER_ERRORS = ',code=~"5.."'
-WITHIN_15 = ',le="0.015"'
-
-
-def glance() -> Sequence[Panel]:
-    """One figure each: how fast, how deep, how true."""
-    figures = [
-        number(
-            "Requests",
-            "Requests the workers answered, whatever the status.",
-            "reqps",
-            [now(total(rate("skipserve_requests_total")))],
-        ),
-        number(
-            "p50",
-            "Half of the requests took no longer in the worker. The target is 15 ms.",
-            "s",
-            [now(quantile(0.5, DURATION))],
-            MS_15,
-        ),
-        number(
-            "Within 15 ms",
-            "Share of the requests that took no more than 15 ms. The objective is 95 %.",
-            "percentunit",
-            [now(share(rate(f"{DURATION}_bucket", WITHIN_15), rate(f"{DURATION}_count")))],
-            WITHIN,
-        ),
-        number(
-            "5xx",
-            "Share of the requests answered 5xx by the workers.",
-            "percentunit",
-            [
-                now(
-                    share(
-                        rate("skipserve_requests_total", SERVER_ERRORS),
-                        rate("skipserve_requests_total"),
-                    )
-                )
-            ],
-            ERRORS,
-        ),
-        number(
-            "Skip rate",
-            "Share of the blocks left out, of rows with the router on.",
-            "percentunit",
-            [now(share(rate(BLOCKS, SKIPPED), rate(BLOCKS)))],
-        ),
-        number(
-            "Disagreement, 1 h",
-            "Share of the shadow rows of an hour whose answer differs from full depth, by the "
-            "certified risk they were served at; all instances.",
-            "percentunit",
-            [now(f'{DISAGREEMENT}:ratio_1h{{model="$model"}}', "{{risk}}")],
-        ),
-        number(
-            "Evidence of the alarm level",
-            "Wealth of the bet against the certificate, as a share of the level at which skipping "
-            "is switched off.",
-            "percentunit",
-            [
-                now(
-                    f"max({gauge('skipserve_shadow_evidence')}) "
-                    f"/ max({gauge('skipserve_shadow_alarm_level')})"
-                )
-            ],
-            OF_ALARM,
-        ),
-        word(
-            "Router",
-            "State of the router: on, off, uncertified (nothing to skip by), fell_back (the alarm "
-            "switched it off) or disabled (by command).",
-            [now(f"max by (state) ({gauge('skipserve_router_state')}) == 1", "{{state}}")],
-        ),
-    ]
-    return [figure.span(3) for figure in figures]
 
 
 def latency() -> Sequence[Panel]:
@@ -227,18 +143,5 @@ def runtime() -> Sequence[Panel]:
                 )
             ],
             ANY,
-        ).span(6),
-        number(
-            "p50 of every model",
-            "Half of the requests of five minutes took no longer; all instances.",
-            "s",
-            [now("model:skipserve_request_duration_seconds:p50_5m", "{{model}}")],
-            MS_15,
-        ).span(6),
-        number(
-            "Skip rate of every model",
-            "Share of the blocks left out in five minutes, rows with the router on; all instances.",
-            "percentunit",
-            [now("model:skipserve_skip:ratio_rate5m", "{{model}}")],
         ).span(6),
     ]
