@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from test_serve import Running
+from test_serve import Running, cli
 
-MODEL = "routed"
+import skipserve
+
+MODEL, RISK = "routed", 0.05
 
 
 @dataclass
@@ -18,10 +23,12 @@ class Observed:
     """A service with one routed model.
 
     Attributes:
+        project: Directory the model was built in.
         running: The `skipserve serve` process.
         rows: Real rows [N, 2].
     """
 
+    project: Path
     running: Running
     rows: NDArray[np.float32]
     sent: itertools.count[int] = field(default_factory=itertools.count)
@@ -40,6 +47,27 @@ class Observed:
         """One request that is answered 400."""
         status, _, _ = self.running.ask(MODEL, {"inputs": [[1.0]]})
         assert status == 400
+
+    def until_it_falls_back(self) -> None:
+        """Only rows on which skipping changes the answer: a drift that no guard sees."""
+        engine = skipserve.open(self.project / "artifacts" / MODEL, provider="cpu")
+        routed, full = engine.predict(self.rows, risk=RISK), engine.predict(self.rows)
+        changed = self.rows[routed.labels != full.labels][:1]
+        assert len(changed), "nothing disagrees at a risk of 5 %; train another network"
+        body = {"inputs": np.repeat(changed, 4, axis=0).tolist(), "parameters": {"router": "on"}}
+        deadline = time.monotonic() + 60
+        while 'state="fell_back"} 1' not in self.running.get("/metrics"):
+            assert time.monotonic() < deadline
+            assert self.running.ask(MODEL, body)[0] == 200
+            time.sleep(0.01)
+
+    def switch_on(self) -> None:
+        """Let it skip again."""
+        subprocess.run(
+            [*cli("router", "on", MODEL), f"--metrics-port={self.running.metrics_port}"],
+            check=True,
+            capture_output=True,
+        )
 
     def _ask(self, router: str, rows: int) -> int:
         first = next(self.sent) * rows % (len(self.rows) - rows)

@@ -32,10 +32,7 @@ TESTS = sorted((DEPLOY / "prometheus/tests").glob("*.yml"))
 # Prometheus's own, and the two of TorchServe's that say how long a request waits for a worker.
 FOREIGN = {"up", "ts_queue_latency_microseconds", "ts_inference_requests_total"}
 # What stays empty in a test of a minute, and why.
-EMPTY = {
-    "model:skipserve_skip:ratio_rate6h_before": "needs traffic of half an hour ago",
-    "annotation Fall-backs": "the alarm was not raised",
-}
+EMPTY = {"model:skipserve_skip:ratio_rate6h_before": "needs traffic of half an hour ago"}
 
 
 def run(*command: str | Path) -> str:
@@ -97,7 +94,7 @@ def queries() -> dict[str, str]:
             selector = re.fullmatch(r"label_values\((.*), (\w+)\)", variable["query"])
             found[f"variable {variable['name']}"] = f"count by ({selector[2]}) ({selector[1]})"
     chosen = {"$model": MODEL, "$instance": ".*", "$block": ".*"}
-    spans = {"$__rate_interval": "10s", "$__range": "1m"}
+    spans = {"$__rate_interval": "5m", "$__range": "5m"}
     for name, expr in found.items():
         for variable, value in (chosen | spans).items():
             expr = expr.replace(variable, value)
@@ -191,24 +188,6 @@ def drive(observed, started: Prometheus) -> None:
 
 
 @pytest.mark.server
-def test_every_rule_is_evaluated_and_returns_data(prometheus):
-    groups = prometheus.api("rules")["groups"]
-    rules = [rule for group in groups for rule in group["rules"]]
-    assert [rule["name"] for rule in rules if rule["health"] != "ok"] == []
-    assert len(rules) == len(RECORDED) + len(ALERTS)
-    names = prometheus.names()
-    silent = {rule["record"] for rule in RECORDED} - names
-    assert silent == {name for name in EMPTY if ":" in name}
-
-
-@pytest.mark.server
-@pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert["alert"])
-def test_what_an_alert_looks_at_is_there(prometheus, alert):
-    empty = [str(one) for one in selectors(alert["expr"]) if not prometheus.ask(str(one))]
-    assert set(empty) <= EMPTY.keys()
-
-
-@pytest.mark.server
 def test_nothing_is_alarming_about_good_traffic(prometheus):
     firing = {
         alert["labels"]["alertname"]
@@ -218,16 +197,50 @@ def test_nothing_is_alarming_about_good_traffic(prometheus):
     assert firing - {"SkipserveP50Above15ms", "SkipserveBudgetBurnsFast"} == set()  # a busy machine
 
 
+@pytest.fixture(scope="module")
+def fallen(observed, prometheus):
+    """The same after the alarm switched skipping off, so that every query has something to say."""
+    observed.until_it_falls_back()
+    until(lambda: prometheus.ask("increase(skipserve_router_fallbacks_total[1m]) > 0"))
+    while not prometheus.ask("skipserve_shadow_clean_evidence"):
+        observed.traffic(10)
+    yield prometheus
+    observed.switch_on()
+
+
+@pytest.mark.server
+def test_every_rule_is_evaluated_and_returns_data(fallen):
+    groups = fallen.api("rules")["groups"]
+    rules = [rule for group in groups for rule in group["rules"]]
+    assert [rule["name"] for rule in rules if rule["health"] != "ok"] == []
+    assert len(rules) == len(RECORDED) + len(ALERTS)
+    names = fallen.names()
+    silent = {rule["record"] for rule in RECORDED} - names
+    assert silent == EMPTY.keys()
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert["alert"])
+def test_what_an_alert_looks_at_is_there(fallen, alert):
+    empty = {one.name for one in selectors(alert["expr"]) if not fallen.ask(str(one))}
+    assert empty <= EMPTY.keys()
+
+
+@pytest.mark.server
+def test_a_fall_back_rings(fallen):
+    until(lambda: fallen.ask('ALERTS{alertname="SkipserveRouterFellBack", alertstate="firing"}'))
+
+
 @pytest.mark.server
 @pytest.mark.parametrize("name", queries())
-def test_every_query_of_the_dashboard_returns_data(prometheus, name):
-    result = prometheus.ask(queries()[name])
-    assert bool(result) != (name in EMPTY)
+def test_every_query_of_the_dashboard_returns_data(fallen, name):
+    result = fallen.ask(queries()[name])
+    assert result
     assert "NaN" not in [sample["value"][1] for sample in result]
 
 
 @pytest.mark.server
-def test_every_metric_of_ours_is_used_and_no_query_names_another(prometheus):
+def test_every_metric_of_ours_is_used_and_no_query_names_another(fallen):
     used = {
         one.name
         for expr in (
@@ -238,7 +251,7 @@ def test_every_metric_of_ours_is_used_and_no_query_names_another(prometheus):
         for one in selectors(expr)
     }
     recorded = {rule["record"] for rule in RECORDED}
-    ours = {name for name in prometheus.names() if name.startswith("skipserve_")}
+    ours = {name for name in fallen.names() if name.startswith("skipserve_")}
     assert used - recorded - FOREIGN <= ours
     assert {family(name) for name in ours} <= {family(name) for name in used}
     assert recorded <= used, "a rule that nothing reads"

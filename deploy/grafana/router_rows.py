@@ -124,11 +124,13 @@ def agreement() -> Sequence[Panel]:
         lines(
             "Evidence",
             "Wealth of the bet that shadow rows disagree more often than certified, and the level "
-            "at which skipping is switched off. It may be looked at at any time.",
+            "at which skipping is switched off; after that, the wealth of the opposite bet, which "
+            "brings it back at the same level. All may be looked at at any time.",
             "none",
             [
-                query(f"max({gauge('skipserve_shadow_evidence')})", "evidence"),
-                query(f"max({gauge('skipserve_shadow_alarm_level')})", "alarm level"),
+                query(f"max({gauge('skipserve_shadow_evidence')})", "against the certificate"),
+                query(f"max({gauge('skipserve_shadow_alarm_level')})", "level"),
+                query(f"max({gauge('skipserve_shadow_clean_evidence')})", "for coming back"),
             ],
             log=True,
         ).span(12),
