@@ -61,6 +61,13 @@ class ModelNumbers:
         """Share of the shadow rows that disagreed."""
         return _share(self.disagreements, self.shadow_rows)
 
+    @property
+    def breaks_certificate(self) -> bool:
+        """Whether even the lower end of the 99 % interval of the disagreement is above ε."""
+        return (
+            self.risk is not None and interval(self.disagreements, self.shadow_rows)[0] > self.risk
+        )
+
 
 @dataclass(frozen=True)
 class Numbers:
@@ -113,6 +120,16 @@ def quantile(q: float, buckets: Mapping[str, float]) -> float | None:
             )
         low, below = edge, count
     return low
+
+
+def interval(part: float, whole: float, z: float = 2.576) -> tuple[float, float]:
+    """Wilson's interval of a share (JASA 22, 1927), at 99 % by default; 0 to 1 of nothing."""
+    if not whole:
+        return 0.0, 1.0
+    share, scale = part / whole, 1 + z * z / whole
+    spread = z * math.sqrt(share * (1 - share) / whole + (z / (2 * whole)) ** 2)
+    middle = share + z * z / (2 * whole)
+    return max(0.0, (middle - spread) / scale), (middle + spread) / scale
 
 
 def _of_model(model: str, added: Scrape, after: Scrape) -> ModelNumbers:

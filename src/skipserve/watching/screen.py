@@ -140,9 +140,9 @@ def _agreement(one: ModelNumbers) -> Text:
     if one.disagreement is None:
         text = Text("no shadow runs yet", style=DIM)
     else:
-        above = one.risk is not None and one.disagreement > one.risk
+        style = BAD if one.breaks_certificate else GOOD
         text = Text.assemble(
-            (f"{_percent(1 - one.disagreement)}", WARN if above else GOOD),
+            (f"{_percent(1 - one.disagreement)}", style),
             f" of {one.shadow_rows:,.0f} shadow rows since the start",
         )
     if one.evidence is not None and one.alarm_level:

@@ -1,0 +1,146 @@
+"""The page at `/` of the metrics port, in a real browser and under real traffic."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import pytest
+from observed import MODEL
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from skipserve.watching.numbers import interval, numbers
+from skipserve.watching.scrape import parse
+
+pytestmark = pytest.mark.server
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path="/usr/bin/chromium", args=["--no-sandbox"]
+        )
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser: Browser, observed) -> Iterator[Page]:
+    """The page, opened; whatever it complained of or asked other hosts for fails the test."""
+    opened = browser.new_page()
+    complaints: list[str] = []
+    hosts: set[str | None] = set()
+    opened.on("console", lambda message: complaints.append(message.text))
+    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    opened.on("request", lambda request: hosts.add(urlsplit(request.url).netloc))
+    opened.goto(observed.metrics_url)
+    yield opened
+    opened.close()
+    assert complaints == []
+    assert hosts == {urlsplit(observed.metrics_url).netloc}
+
+
+def text(page: Page, field: str) -> str:
+    return page.locator(f'section[data-model="{MODEL}"] [data-of="{field}"]').inner_text()
+
+
+def drive(page: Page, observed, until) -> None:
+    """Traffic until the page shows what is asked for."""
+    deadline = time.monotonic() + 30
+    while not until():
+        assert time.monotonic() < deadline, page.inner_text("body")
+        observed.traffic(20)
+        page.wait_for_timeout(100)
+
+
+def test_without_traffic_it_says_so(page):
+    page.wait_for_selector("section")
+    assert text(page, "traffic") == "no traffic yet"
+    assert text(page, "p50") == "no traffic"
+    assert text(page, "skip") == "no traffic"
+
+
+def test_it_shows_latency_skip_rates_agreement_and_the_router(page, observed):
+    page.wait_for_selector("section")
+    drive(page, observed, lambda: "ms" in text(page, "p50") and "%" in text(page, "agree"))
+    assert re.fullmatch(r"p50 [\d.]+ ms", text(page, "p50"))
+    assert re.search(r"p99 [\d.]+ ms, [\d.]+ % within 15 ms", text(page, "others"))
+    assert re.search(r"[\d.]+ requests/s, 0 % answered 5xx", text(page, "traffic"))
+    assert text(page, "state") == "on"
+    assert text(page, "risk") == "certified ε 5 %"
+    assert re.search(r"\d+ of \d+ rows run again", text(page, "shadow"))
+    heights = [bar.bounding_box()["height"] for bar in page.locator(".bars i").all()]
+    assert len(heights) == 4
+    assert heights == sorted(heights)
+    assert heights[-1] > heights[0]
+    assert page.locator("svg .p50").get_attribute("d").startswith("M")
+
+
+def test_its_numbers_change(page, observed):
+    page.wait_for_selector("section")
+    drive(page, observed, lambda: "requests/s" in text(page, "traffic"))
+    before = (
+        text(page, "traffic"),
+        text(page, "shadow"),
+        page.locator("svg .p50").get_attribute("d"),
+    )
+    drive(
+        page,
+        observed,
+        lambda: (
+            text(page, "traffic") != before[0]
+            and text(page, "shadow") != before[1]
+            and page.locator("svg .p50").get_attribute("d") != before[2]
+        ),
+    )
+
+
+def test_its_numbers_are_those_of_top(page, observed):
+    """One arithmetic in two languages: both read the same two answers."""
+    texts = [observed.running.get("/metrics")]
+    observed.traffic(40)
+    texts.append(observed.running.get("/metrics"))
+    shown = page.evaluate(
+        """([before, after, model]) => {
+            const added = since(parse(before), parse(after));
+            const buckets = by("le", added, "skipserve_request_duration_seconds_bucket", {model});
+            return {p50: quantile(0.5, buckets), p99: quantile(0.99, buckets),
+                    interval: interval(3, 200),
+                    requests: sum(added, "skipserve_requests_total", {model})};
+        }""",
+        [*texts, MODEL],
+    )
+    (one,) = numbers(*(parse(content, float(i)) for i, content in enumerate(texts))).models
+    assert shown["p50"] == pytest.approx(one.p50_s)
+    assert shown["p99"] == pytest.approx(one.p99_s)
+    assert shown["interval"] == pytest.approx(interval(3, 200))
+    assert shown["requests"] == one.requests_per_s == 40
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_light_and_dark(browser, observed, scheme):
+    opened = browser.new_page(color_scheme=scheme)
+    opened.goto(observed.metrics_url)
+    colours = opened.evaluate(
+        "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
+    )
+    opened.close()
+    paper, ink = (sum(int(part) for part in re.findall(r"\d+", colour)[:3]) for colour in colours)
+    assert (paper > ink) == (scheme == "light")
+    assert abs(paper - ink) > 400
+
+
+def test_a_service_that_goes_away_is_said_and_asked_again(browser, observed):
+    opened = browser.new_page()
+    opened.goto(observed.metrics_url)
+    opened.wait_for_selector("section")
+    opened.route("**/metrics", lambda route: route.fulfill(status=503, body="changing"))
+    opened.wait_for_selector("#problem:not([hidden])")
+    assert "it answers 503" in opened.inner_text("#problem")
+    assert opened.locator("section").count() == 1  # what was known stays
+    opened.unroute("**/metrics")
+    opened.wait_for_selector("#problem", state="hidden")
+    opened.close()
