@@ -15,7 +15,7 @@ from test_serve import Running, cli
 
 import skipserve
 
-MODEL, RISK = "routed", 0.05
+MODEL, RISK = "small", 0.05
 
 
 @dataclass
