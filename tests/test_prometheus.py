@@ -189,12 +189,10 @@ def drive(observed, started: Prometheus) -> None:
 
 @pytest.mark.server
 def test_nothing_is_alarming_about_good_traffic(prometheus):
-    firing = {
-        alert["labels"]["alertname"]
-        for alert in prometheus.api("alerts")["alerts"]
-        if alert["state"] == "firing"
-    }
-    assert firing - {"SkipserveP50Above15ms", "SkipserveBudgetBurnsFast"} == set()  # a busy machine
+    ringing = {alert["labels"]["alertname"] for alert in prometheus.api("alerts")["alerts"]}
+    busy_machine = {"SkipserveP50Above15ms", "SkipserveBudgetBurnsFast"}
+    every_row_is_drawn = {"SkipserveShadowRunsStarved"}
+    assert ringing <= busy_machine | every_row_is_drawn
 
 
 @pytest.fixture(scope="module")
