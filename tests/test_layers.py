@@ -17,6 +17,7 @@ BELOW = {
     "runtime": {"artifacts"},
     "serving": {"artifacts", "runtime"},
     "watching": set(),  # knows a service by what it answers alone
+    "loadtest": {"artifacts", "runtime", "serving", "training"},
 }
 HELPERS = {"errors", "schema", "files"}
 ONLY_IN = {
@@ -24,6 +25,10 @@ ONLY_IN = {
     "onnxruntime": {"runtime/backends.py"},
     "ts": {"serving/torchserve_patches.py"},
     "sklearn": {"training/recipes.py"},
+    "locust": {"loadtest/driver.py", "loadtest/users.py"},
+    "gevent": {"loadtest/dispatcher.py", "loadtest/driver.py"},
+    "hdrh": {"loadtest/histogram.py"},
+    "jinja2": {"loadtest/report.py"},
 }
 
 

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from skipserve import router_cli
 from skipserve.errors import ConfigError, LaunchError, SkipserveError
+from skipserve.loadtest.command import loadtest
 
 if TYPE_CHECKING:
     from skipserve.artifacts.certificates import Certificates
@@ -236,6 +237,9 @@ def top(
     with suppress(KeyboardInterrupt):
         draw = once if only_once else watch
         draw(url or f"http://127.0.0.1:{metrics_port}", interval, Console(highlight=False))
+
+
+app.command()(loadtest)
 
 
 def _announce(server: Server, host: str, metrics_port: int) -> None:

@@ -6,6 +6,7 @@
     ├── CheckpointError    a checkpoint is missing, damaged or of another kind
     ├── ArtifactError      an artifact is missing, damaged or foreign
     │   └── ParityError    an exported file does not compute what the network computes
+    ├── LoadTestError      a load test cannot be run or its report cannot be read
     ├── InputError         what a client sent; carries a code and, if known, the row
     ├── LaunchError        the server cannot start here (port taken, Java too old, …)
     └── WatchError         there is no service to watch where one was expected
@@ -46,6 +47,10 @@ class LaunchError(SkipserveError):
 
 class WatchError(SkipserveError):
     """No service answers with its metrics where one was expected."""
+
+
+class LoadTestError(SkipserveError):
+    """A load test cannot be run, or a report of one cannot be read."""
 
 
 class InputError(SkipserveError):

@@ -1,0 +1,89 @@
+"""What the test and its client say to each other: a setup, then blocks and their results."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from skipserve.loadtest.payloads import Choice, Pool
+from skipserve.loadtest.schedule import Arrivals
+
+
+class Setup(msgspec.Struct, frozen=True):
+    """Said once.
+
+    Attributes:
+        host: Root of the service, such as ``http://127.0.0.1:8080``.
+        pools: Rows and answers of every model in the mix.
+        connections: Requests that can be on their way at once.
+        timeout_s: After which a request is given up.
+    """
+
+    host: str
+    pools: list[Pool]
+    connections: int
+    timeout_s: float
+
+
+class Block(msgspec.Struct, frozen=True):
+    """A time of load without a change of mix.
+
+    Attributes:
+        choices: The mix.
+        segments: Seconds and requests per second, in turn.
+        arrivals: How requests are spaced.
+        seed: Of arrivals and mix.
+        slice_s: Results are kept apart by this much time.
+        users: For a closed loop, in which each user waits for the answer before it asks again;
+            rates count for nothing then.
+    """
+
+    choices: list[Choice]
+    segments: list[tuple[float, float]]
+    arrivals: Arrivals = "poisson"
+    seed: int = 0
+    slice_s: float = 1.0
+    users: int | None = None
+
+    @property
+    def duration_s(self) -> float:
+        return sum(duration_s for duration_s, _ in self.segments)
+
+
+class Part(msgspec.Struct, frozen=True):
+    """What one slice of a block measured about one choice of its mix.
+
+    Attributes:
+        slice: From 0.
+        choice: Place in the block's mix.
+        tally: As JSON.
+    """
+
+    slice: int
+    choice: int
+    tally: dict[str, Any]
+
+
+class BlockResult(msgspec.Struct, frozen=True):
+    """What came of a block.
+
+    Attributes:
+        parts: The measurements.
+        scheduled: Requests that were due.
+        on_time: Of these, sent before the block's end.
+        exhausted: Of these, due while every connection was waiting for the server.
+        ran_s: Time of the block that was run; less than asked if it was stopped.
+        wall_s: The same with the wait for the last replies.
+        cpu_s: Processor time the client took in ``wall_s``.
+        stopped: Whether it was stopped.
+    """
+
+    parts: list[Part]
+    scheduled: int
+    on_time: int
+    exhausted: int
+    ran_s: float
+    wall_s: float
+    cpu_s: float
+    stopped: bool

@@ -1,0 +1,180 @@
+"""The highest rate that still meets the objective: bracketing, then bisection, with repeats."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator, Sequence
+
+import msgspec
+
+from skipserve.loadtest.blocks import Block, Setup
+from skipserve.loadtest.client import Client
+from skipserve.loadtest.gate import judge, verdict_of
+from skipserve.loadtest.intervals import samples_needed
+from skipserve.loadtest.payloads import Choice, with_router_off
+from skipserve.loadtest.pools import Subject
+from skipserve.loadtest.results import Arm, ArmName
+from skipserve.loadtest.session import WARM_UP_S, Plan, Say, stopping
+from skipserve.loadtest.slo import Objective
+from skipserve.loadtest.target import Target
+
+REPEATS = 3
+# Where the search stops: the rate that fails is at most this much above the one that holds.
+TOLERANCE = 1.06
+LOWEST, HIGHEST = 1.0, 100_000.0
+LONGEST_TRIAL_S = 60.0
+
+
+class Trial(msgspec.Struct, frozen=True):
+    """One run at one rate.
+
+    Attributes:
+        rate: Requests a second.
+        p50_s: From the moment due.
+        p99_s: The same.
+        skip_rate: Share of the blocks left out, or ``None``.
+        met: Whether the objective was met.
+        reason: The check that was not, if one was not.
+    """
+
+    rate: float
+    p50_s: float
+    p99_s: float
+    skip_rate: float | None
+    met: bool
+    reason: str
+
+
+class Capacity(msgspec.Struct, frozen=True):
+    """What the search found for one mix.
+
+    Attributes:
+        name: As asked, or the baseline.
+        highest: Rate that met the objective in most repeats; 0 if none did.
+        failing: Lowest rate above it that did not; ``None`` if the search ended before one.
+        trials: Every run, in order.
+        complete: Whether the search came to its end.
+    """
+
+    name: ArmName
+    highest: float
+    failing: float | None
+    trials: list[Trial]
+    complete: bool
+
+
+def search(start: float) -> Generator[float, bool, None]:
+    """Yields rates to try and is sent whether they hold: doubling or halving, then bisection.
+
+    Args:
+        start: First rate, requests a second.
+    """
+    low, high, rate = 0.0, 0.0, start
+    while not (low and high):
+        if (yield rate):
+            low, rate = rate, rate * 2
+        else:
+            high, rate = rate, rate / 2
+        if (rate > HIGHEST and not high) or (rate < LOWEST and not low):
+            return
+    while high / low > TOLERANCE:
+        middle = (low * high) ** 0.5
+        if (yield middle):
+            low = middle
+        else:
+            high = middle
+
+
+def find_capacity(
+    plan: Plan,
+    objective: Objective,
+    target: Target,
+    subjects: Sequence[Subject],
+    stop: threading.Event,
+    say: Say,
+) -> list[Capacity]:
+    """Search for the mix as asked and for the baseline, in turns, so that both see one machine.
+
+    A rate holds if it does in two of three repeats. A trial in which the client was the limit
+    counts as one that does not hold, and says so.
+    """
+    mixes: dict[ArmName, list[Choice]] = {"asked": plan.choices}
+    off = with_router_off(plan.choices)
+    if plan.baseline and off != plan.choices and any(one.has_router for one in subjects):
+        mixes["baseline"] = off
+    pools = [subject.pool for subject in subjects]
+    trials: dict[ArmName, list[Trial]] = {name: [] for name in mixes}
+    verdicts: dict[ArmName, dict[float, bool]] = {name: {} for name in mixes}
+    searches = {name: search(plan.rate) for name in mixes}
+    rates = {name: next(one) for name, one in searches.items()}
+    setup = Setup(target.host, pools, plan.connections, plan.timeout_s)
+    with Client(setup) as client, stopping(client, stop):
+        for name in mixes:
+            client.run(Block(mixes[name], [(WARM_UP_S, plan.rate)], plan.arrivals))
+        while rates and not stop.is_set():
+            for name in list(rates):
+                rate = rates[name]
+                done = [one.met for one in trials[name] if one.rate == rate]
+                trial = _trial(client, plan, objective, name, mixes[name], rate, len(done))
+                if stop.is_set():
+                    break
+                trials[name].append(trial)
+                say(_line(name, trial))
+                done.append(trial.met)
+                holds = done.count(True) > REPEATS // 2
+                if not holds and done.count(False) <= REPEATS // 2:
+                    continue
+                verdicts[name][rate] = holds
+                try:
+                    rates[name] = searches[name].send(holds)
+                except StopIteration:
+                    del rates[name]
+    found = []
+    for name in mixes:
+        held = [rate for rate, met in verdicts[name].items() if met]
+        highest = max(held, default=0.0)
+        above = [rate for rate, met in verdicts[name].items() if not met and rate > highest]
+        found.append(
+            Capacity(name, highest, min(above, default=None), trials[name], name not in rates)
+        )
+    return found
+
+
+def _trial(
+    client: Client,
+    plan: Plan,
+    objective: Objective,
+    name: ArmName,
+    mix: list[Choice],
+    rate: float,
+    repeat: int,
+) -> Trial:
+    needed = max((samples_needed(percent) for percent, _ in objective.percentiles), default=1)
+    duration_s = min(max(plan.duration_s, 1.2 * needed / rate), LONGEST_TRIAL_S)
+    block = Block(
+        mix, [(duration_s, rate)], plan.arrivals, plan.seed + 1 + repeat, slice_s=duration_s
+    )
+    arm = Arm(name, mix, [client.run(block)], duration_s)
+    if name == "baseline":  # it routes nothing, and cannot disagree
+        objective = Objective(objective.percentiles, objective.errors)
+    checks = judge(objective, arm, None)
+    missed = [check for check in checks if check.verdict != "PASS"]
+    # What the client spoilt is named first.
+    missed.sort(key=lambda check: check.verdict != "INVALID")
+    tally = arm.total
+    return Trial(
+        rate,
+        tally.corrected.percentile(50),
+        tally.corrected.percentile(99),
+        tally.skip_rate,
+        verdict_of(checks) == "PASS",
+        f"{missed[0].what}: {missed[0].found}" if missed else "",
+    )
+
+
+def _line(name: ArmName, trial: Trial) -> str:
+    what = "as asked" if name == "asked" else "baseline"
+    return (
+        f"{what}: {trial.rate:>8.1f}/s p50 {trial.p50_s * 1e3:.2f} ms, "
+        f"p99 {trial.p99_s * 1e3:.2f} ms, {'holds' if trial.met else trial.reason}"
+    )

@@ -1,0 +1,105 @@
+"""The client as the test sees it: a process that runs blocks."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import subprocess
+import sys
+import threading
+
+import msgspec
+
+from skipserve.errors import ConfigError, LoadTestError
+from skipserve.loadtest.blocks import Block, BlockResult, Setup
+
+NEEDED = {"locust": "locust", "hdrh": "hdrhistogram", "scipy": "scipy", "jinja2": "jinja2"}
+
+
+def require_packages() -> None:
+    """Check that the extra is installed.
+
+    Raises:
+        ConfigError: Naming what is missing and what installs it.
+    """
+    missing = [name for module, name in NEEDED.items() if not importlib.util.find_spec(module)]
+    if missing:
+        raise ConfigError(
+            f"a load test needs {', '.join(missing)}, which is not installed; "
+            "install it with: pip install 'skipserve[train,loadtest]'"
+        )
+
+
+class Client:
+    """A client process; use as a context manager.
+
+    Args:
+        setup: What it keeps for all blocks.
+
+    Raises:
+        LoadTestError: If it does not start.
+    """
+
+    def __init__(self, setup: Setup) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "skipserve.loadtest.driver"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            # The terminal's Ctrl-C is for the test alone.
+            start_new_session=True,
+        )
+        self._lock = threading.Lock()
+        self._say(msgspec.json.encode(setup))
+        if self._hear() != b"ready\n":
+            self.close()
+            raise LoadTestError("the client process did not start; its last words are above")
+
+    def run(self, block: Block) -> BlockResult:
+        """Run a block to its end, or until :meth:`stop`.
+
+        Raises:
+            LoadTestError: If the process dies.
+        """
+        self._say(msgspec.json.encode(block))
+        line = self._hear()
+        if not line:
+            raise LoadTestError("the client process died in a block; its last words are above")
+        return msgspec.json.decode(line, type=BlockResult)
+
+    def stop(self) -> None:
+        """End the block that runs; may be called from another thread."""
+        self._say(b"stop")
+
+    def close(self) -> None:
+        """End the process."""
+        with contextlib.suppress(OSError):
+            self._stdin.close()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._stdout.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def _stdin(self):  # type: ignore[no-untyped-def]
+        return self._process.stdin
+
+    @property
+    def _stdout(self):  # type: ignore[no-untyped-def]
+        return self._process.stdout
+
+    def _say(self, line: bytes) -> None:
+        with self._lock, contextlib.suppress(BrokenPipeError):
+            self._stdin.write(line + b"\n")
+            self._stdin.flush()
+
+    def _hear(self) -> bytes:
+        line: bytes = self._stdout.readline()
+        return line

@@ -1,0 +1,272 @@
+"""Hands requests that are due to users that are free, and keeps what they measured.
+
+A user is a greenlet with a connection. The open loop does not wait for anybody: a request is due
+when the schedule says, and what it waits for a free user is part of its latency.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from dataclasses import dataclass
+from itertools import count
+from time import perf_counter
+
+import gevent
+import numpy as np
+from gevent.event import AsyncResult, Event
+from gevent.monkey import get_original
+
+from skipserve.loadtest.answers import check
+from skipserve.loadtest.blocks import Block, BlockResult, Part
+from skipserve.loadtest.payloads import Choice, Pool, body
+from skipserve.loadtest.schedule import Segment, arrivals
+from skipserve.loadtest.tally import Tally
+
+# The pacer needs the interpreter the moment a request is due.
+SWITCH_S = 2e-4
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request that is due.
+
+    Attributes:
+        due_s: On the clock of ``perf_counter``.
+        slice: Of the block, for the tallies.
+        choice: Place in the block's mix.
+        first: Place of its first row in the pool.
+    """
+
+    due_s: float
+    slice: int
+    choice: int
+    first: int
+
+
+class Dispatcher:
+    """Runs blocks, one at a time, with whatever users ask it for work.
+
+    Args:
+        pools: Rows and answers by model.
+        timeout_s: A request that waited this long for a user is given up.
+    """
+
+    def __init__(self, pools: dict[str, Pool], timeout_s: float) -> None:
+        sys.setswitchinterval(SWITCH_S)
+        self.timeout_s = timeout_s
+        self.tallies: dict[tuple[int, int], Tally] = {}
+        self._pools = pools
+        self._places = {model: count() for model in pools}
+        self._idle: list[AsyncResult[Request]] = []
+        self._backlog: deque[Request] = deque()
+        self._choices: list[Choice] = []
+        self._rest = Event()
+        self._stopping = Event()
+        self._closed_until_s = 0.0
+
+    # What a user calls
+
+    def take(self) -> tuple[Request, float]:
+        """Wait for a request that is due; with it comes when the user became free."""
+        free_s = perf_counter()
+        if free_s < self._closed_until_s and not self._stopping.is_set():
+            return self._due(free_s), free_s
+        if self._backlog:
+            return self._backlog.popleft(), free_s
+        # The user that came last goes first, so that few connections carry a low rate.
+        waiter: AsyncResult[Request] = AsyncResult()
+        self._idle.append(waiter)
+        return waiter.get(), free_s
+
+    def content(self, request: Request) -> tuple[str, str, str]:
+        """Path, body and name of a request."""
+        choice = self._choices[request.choice]
+        pool = self._pools[choice.model]
+        return f"/predictions/{choice.model}", body(pool, choice, request.first), str(choice)
+
+    def sent(self, request: Request, free_s: float, sent_s: float) -> None:
+        """Note that a request was sent."""
+        self._on_time += sent_s <= self._end_s
+        self._tally(request).lag.record(sent_s - max(request.due_s, free_s))
+
+    def give_up(self, request: Request, failure: str) -> None:
+        """Note that a request was due and never sent."""
+        tally = self._tally(request)
+        tally.corrected.record(self.timeout_s)
+        tally.uncorrected.record(self.timeout_s)
+        tally.failures[failure] += 1
+        self._finish(tally)
+
+    def lost(self, request: Request, failure: str, waited_s: float) -> None:
+        """Note that a request was sent and got no reply."""
+        tally = self._tally(request)
+        tally.unanswered[self._choices[request.choice].model] += 1
+        tally.failures[failure] += 1
+        tally.corrected.record(max(self.timeout_s, waited_s))
+        tally.uncorrected.record(max(self.timeout_s, waited_s))
+        self._finish(tally)
+
+    def replied(
+        self,
+        request: Request,
+        status: int,
+        content: bytes,
+        timing: dict[str, float],
+        sent_s: float,
+        done_s: float,
+    ) -> str:
+        """Check a reply and count it; returns what was wrong with it, or nothing."""
+        tally = self._tally(request)
+        choice = self._choices[request.choice]
+        pool = self._pools[choice.model]
+        tally.statuses[f"{choice.model} {status}"] += 1
+        corrected_s, uncorrected_s = done_s - request.due_s, done_s - sent_s
+        if status != 200:
+            failure = f"status {status}"
+            tally.failures[failure] += 1
+            corrected_s = max(corrected_s, self.timeout_s)
+            uncorrected_s = max(uncorrected_s, self.timeout_s)
+        else:
+            finding = check(pool, choice, request.first, content)
+            failure = finding.failure
+            tally.count(finding, choice.rows, pool.depth)
+            decode_s, inference_s = timing.get("decode", 0.0), timing.get("inference", 0.0)
+            if timing:
+                tally.decode.record(decode_s)
+                tally.inference.record(inference_s)
+                tally.queue.record(max(0.0, uncorrected_s - decode_s - inference_s))
+        tally.corrected.record(corrected_s)
+        tally.uncorrected.record(uncorrected_s)
+        self._finish(tally)
+        return failure
+
+    # What a test calls
+
+    def run(self, block: Block) -> BlockResult:
+        """Run a block and wait for its last reply."""
+        self.start(block)
+        cpu_s, start_s = get_original("time", "process_time")(), perf_counter()
+        if block.users is None:
+            self._pace(start_s)
+        else:
+            self._run_closed(block.users, block.duration_s, start_s)
+        ran_s = min(perf_counter() - start_s, block.duration_s)
+        stopped = self._stopping.is_set()
+        if stopped:
+            self._released -= len(self._backlog)
+            self._backlog.clear()
+        while self._finished < self._released:
+            self._rest.clear()
+            self._rest.wait()
+        return BlockResult(
+            parts=[Part(*key, tally.to_json()) for key, tally in self.tallies.items()],
+            scheduled=self._released,
+            on_time=self._on_time,
+            exhausted=self._exhausted,
+            ran_s=ran_s,
+            wall_s=perf_counter() - start_s,
+            cpu_s=get_original("time", "process_time")() - cpu_s,
+            stopped=stopped,
+        )
+
+    def stop(self) -> None:
+        """End the block that runs, as soon as the requests that are out have come back."""
+        self._stopping.set()
+
+    def start(self, block: Block, part: int = 0, parts: int = 1) -> None:
+        """Lay out a block's schedule.
+
+        Args:
+            block: What to run.
+            part: Which share of the requests is this client's, from 0.
+            parts: Clients that share them.
+        """
+        self._stopping.clear()
+        self.tallies = {}
+        self._choices = block.choices
+        self._slice_s = block.slice_s
+        self._released = self._finished = self._on_time = self._exhausted = 0
+        rng = np.random.default_rng(block.seed)
+        segments = tuple(Segment(*one) for one in block.segments)
+        due = arrivals(segments, block.arrivals, rng) if block.users is None else np.empty(0)
+        weights = np.array([choice.weight for choice in block.choices])
+        # A closed loop draws as it goes; a few thousand draws repeat without harm.
+        draws = max(len(due), 4096)
+        self._mix = rng.choice(len(weights), draws, p=weights / weights.sum()).tolist()
+        self._mix = self._mix[part::parts]
+        self._schedule = due[part::parts].tolist()
+        self._duration_s = block.duration_s
+        self._begin_s = self._end_s = 0.0
+
+    def _pace(self, start_s: float) -> None:
+        """Release requests as they become due.
+
+        A native thread sleeps, because the event loop only knows whole milliseconds.
+        """
+        self._begin_s, self._end_s = start_s, start_s + self._duration_s
+        loop = gevent.get_hub().loop
+        wake = loop.async_()
+        wake.start(self._release)
+        lock = get_original("_thread", "allocate_lock")()
+        lock.acquire()
+        due = self._schedule
+
+        def sleep_through() -> None:
+            position = 0
+            while position < len(due):
+                delay_s = start_s + due[position] - perf_counter()
+                if delay_s > 0 and lock.acquire(timeout=delay_s):
+                    return
+                now = perf_counter() - start_s
+                while position < len(due) and due[position] <= now:
+                    position += 1
+                wake.send()
+            lock.acquire(timeout=max(0.0, self._end_s - perf_counter()))
+
+        sleeper = gevent.get_hub().threadpool.spawn(sleep_through)
+        gevent.wait([sleeper, self._stopping], count=1)
+        if self._stopping.is_set():
+            lock.release()
+        sleeper.get()
+        if not self._stopping.is_set():
+            self._release()
+        wake.close()
+
+    def _release(self) -> None:
+        now = perf_counter() - self._begin_s
+        while self._released < len(self._schedule) and self._schedule[self._released] <= now:
+            request = self._due(self._begin_s + self._schedule[self._released])
+            if self._idle:
+                self._idle.pop().set(request)
+            else:
+                self._exhausted += 1
+                self._backlog.append(request)
+
+    def _run_closed(self, users: int, duration_s: float, start_s: float) -> None:
+        self._begin_s = start_s
+        self._end_s = self._closed_until_s = start_s + duration_s
+        for _ in range(min(users, len(self._idle))):
+            self._idle.pop().set(self._due(perf_counter()))
+        self._stopping.wait(duration_s)
+        self._closed_until_s = 0.0
+
+    def _due(self, due_s: float) -> Request:
+        choice = self._mix[self._released % len(self._mix)]
+        self._released += 1
+        picked = self._choices[choice]
+        places = self._places[picked.model]
+        first = next(places) * picked.rows % len(self._pools[picked.model].rows)
+        return Request(due_s, int((due_s - self._begin_s) / self._slice_s), choice, first)
+
+    def _tally(self, request: Request) -> Tally:
+        key = (request.slice, request.choice)
+        if key not in self.tallies:
+            self.tallies[key] = Tally()
+        return self.tallies[key]
+
+    def _finish(self, tally: Tally) -> None:
+        tally.requests += 1
+        self._finished += 1
+        if self._finished >= self._released:
+            self._rest.set()

@@ -1,0 +1,66 @@
+"""The client process: ``python -m skipserve.loadtest.driver``, told what to do on its stdin.
+
+A line with a :class:`Setup`, then a line for every :class:`Block`, each answered with a line with
+its :class:`BlockResult`. A line ``stop`` ends the block that runs; the end of stdin ends it all.
+A process of its own, because Locust replaces the standard library's sockets and threads, and so
+that its processor time is that of the client alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+
+import gevent
+
+# First, and before anything that opens a socket: it replaces the standard library's.
+import locust  # noqa: F401
+import msgspec
+from gevent.fileobject import FileObject
+from gevent.queue import Queue
+from locust.env import Environment
+
+from skipserve.loadtest.blocks import Block, Setup
+from skipserve.loadtest.dispatcher import Dispatcher
+from skipserve.loadtest.users import user_class
+
+
+def main() -> None:
+    """Run blocks until stdin ends."""
+    # Ctrl-C reaches the whole terminal; the test decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    lines = iter(FileObject(sys.stdin.buffer, "rb"))
+    setup = msgspec.json.decode(next(lines), type=Setup)
+    dispatcher = Dispatcher({pool.model: pool for pool in setup.pools}, setup.timeout_s)
+    # It warns of spawning all users at once; ours sleep until something is due.
+    logging.getLogger("locust.runners").setLevel(logging.ERROR)
+    environment = Environment(user_classes=[user_class(dispatcher)], host=setup.host)
+    runner = environment.create_local_runner()
+    runner.start(setup.connections, spawn_rate=setup.connections, wait=True)
+    blocks: Queue[Block | None] = Queue()
+
+    def listen() -> None:
+        for line in lines:
+            if line.strip() == b"stop":
+                dispatcher.stop()
+            else:
+                blocks.put(msgspec.json.decode(line, type=Block))
+        dispatcher.stop()
+        blocks.put(None)
+
+    gevent.spawn(listen)
+    say(b"ready")
+    while (block := blocks.get()) is not None:
+        say(msgspec.json.encode(dispatcher.run(block)))
+    runner.quit()
+
+
+def say(line: bytes) -> None:
+    """Answer with one line."""
+    sys.stdout.buffer.write(line + b"\n")
+    sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    main()

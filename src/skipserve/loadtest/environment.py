@@ -1,0 +1,52 @@
+"""Where a run ran: what a figure is worth nothing without."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+import psutil
+
+
+def describe() -> dict[str, str]:
+    """Hardware, system, versions and commit, each as text."""
+    gib = psutil.virtual_memory().total / 2**30
+    return {
+        "processor": f"{_processor()}, {os.cpu_count()} cores",
+        "memory": f"{gib:.0f} GiB",
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "skipserve": version("skipserve"),
+        "commit": _commit(),
+        "load average before": f"{os.getloadavg()[0]:.2f}",
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _commit() -> str:
+    git = shutil.which("git")
+    if git is None:
+        return "unknown"
+
+    def ask(*arguments: str) -> str:
+        done = subprocess.run(  # noqa: S603 - git, fixed arguments
+            [git, *arguments], capture_output=True, text=True, cwd=Path(__file__).parent
+        )
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    commit = ask("rev-parse", "--short=12", "HEAD")
+    if not commit:
+        return "unknown"
+    return f"{commit} with changes" if ask("status", "--porcelain", "-uno") else commit

@@ -1,0 +1,226 @@
+"""The report: figures in plain numbers, and one HTML page that needs nothing but itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from jinja2 import Environment
+
+from skipserve.loadtest.capacity import Capacity
+from skipserve.loadtest.charts import Axis, Series, line_chart, linear_ticks, log_ticks
+from skipserve.loadtest.compare import Change, ratio_intervals
+from skipserve.loadtest.intervals import percentile_interval, rate_interval
+from skipserve.loadtest.results import Arm, Report
+from skipserve.loadtest.tally import Tally
+
+PERCENTS = (50.0, 90.0, 99.0, 99.9)
+PHASES = ("queue", "decode", "inference")
+# Even steps on the scale -log10(1 - p), which gives every further nine the same room.
+CURVE = tuple(100 * (1 - 10 ** (-step / 20)) for step in range(0, 61))
+TITLES = {"asked": "as asked", "baseline": "router off"}
+
+
+def summarise(report: Report) -> dict[str, Any]:
+    """The figures of every arm; times in seconds."""
+    summary: dict[str, Any] = {arm.name: _figures(arm) for arm in report.arms}
+    if report.baseline and report.baseline.slices and report.asked.slices:
+        asked = [tally for _, _, tally in report.asked.slices]
+        baseline = [tally for _, _, tally in report.baseline.slices]
+        intervals = ratio_intervals(baseline, asked, PERCENTS)
+        summary["asked / baseline"] = {
+            f"p{percent:g}": {
+                "ratio": _ratio(report.asked.total, report.baseline.total, percent),
+                "low": low,
+                "high": high,
+            }
+            for percent, (low, high) in zip(PERCENTS, intervals, strict=True)
+        }
+    return summary
+
+
+def write_html(file: Path, report: Report, changes: Sequence[Change]) -> None:
+    """Write the page of a run."""
+    page = _template("report.html").render(
+        report=report,
+        title=", ".join(report.models),
+        titles=TITLES,
+        summary=summarise(report),
+        choices=_choices(report.asked) if len(report.asked.choices) > 1 else [],
+        failures=[(arm.name, *one) for arm in report.arms for one in arm.total.failures.items()],
+        changes=changes,
+        phases=PHASES,
+        latency=_latency_chart(report),
+        timeline=_timeline_chart(report),
+    )
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(page)
+
+
+def write_capacity(
+    base: Path, found: Sequence[Capacity], about: dict[str, Any], partial: bool
+) -> None:
+    """Write ``base.html`` and ``base.json`` of a capacity search."""
+    values = {"partial": partial, **about, "capacity": msgspec.to_builtins(found)}
+    base.parent.mkdir(parents=True, exist_ok=True)
+    text = msgspec.json.format(msgspec.json.encode(values), indent=1)
+    base.with_name(f"{base.name}.json").write_bytes(text + b"\n")
+    page = _template("capacity.html").render(
+        found=found, titles=TITLES, partial=partial, chart=_capacity_chart(found), **about
+    )
+    base.with_name(f"{base.name}.html").write_text(page)
+
+
+def _template(name: str) -> Any:
+    folder = files("skipserve.loadtest")
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["ms"] = lambda seconds: f"{seconds * 1e3:.3g}"
+    environment.globals["style"] = folder.joinpath("report.css").read_text()
+    return environment.from_string(folder.joinpath(name).read_text())
+
+
+def _figures(arm: Arm) -> dict[str, Any]:
+    tally = arm.total
+    return {
+        "requests": tally.requests,
+        "requests_per_s": tally.requests / arm.ran_s if arm.ran_s else 0.0,
+        "right_answers_per_s": arm.throughput,
+        "failed": tally.failed,
+        "latency_s": {f"p{percent:g}": _latency(tally, percent) for percent in PERCENTS},
+        "phases_s": {name: _phase(tally, name) for name in PHASES},
+        "client": {
+            "busiest_core_share": arm.busiest,
+            "lag_p50_s": tally.lag.percentile(50),
+            "lag_p99_s": tally.lag.percentile(99),
+            "found_no_connection": arm.exhausted,
+        },
+        "router": _router(tally),
+    }
+
+
+def _latency(tally: Tally, percent: float) -> dict[str, float | None]:
+    found = percentile_interval(tally.corrected, percent)
+    return {
+        "corrected": _finite(found.value),
+        "low": found.low,
+        "high": _finite(found.high),
+        "uncorrected": _finite(tally.uncorrected.percentile(percent)),
+    }
+
+
+def _phase(tally: Tally, name: str) -> dict[str, float | None]:
+    sample = getattr(tally, name)
+    return {
+        "mean": _finite(sample.mean()),
+        "p50": _finite(sample.percentile(50)),
+        "p99": _finite(sample.percentile(99)),
+    }
+
+
+def _router(tally: Tally) -> dict[str, Any] | None:
+    if not tally.routed_rows:
+        return None
+    found = rate_interval(tally.disagreements, tally.routed_rows)
+    return {
+        "rows": tally.routed_rows,
+        "skip_rate": tally.skip_rate,
+        "disagreement": found.value,
+        "disagreement_low": found.low,
+        "disagreement_high": found.high,
+        "unforeseen_rows": tally.unforeseen,
+        "held_back": tally.held_back / tally.routed_rows,
+    }
+
+
+def _ratio(asked: Tally, baseline: Tally, percent: float) -> float | None:
+    below = baseline.corrected.percentile(percent)
+    return _finite(asked.corrected.percentile(percent) / below) if below else None
+
+
+def _finite(value: float) -> float | None:
+    # JSON has neither NaN nor infinities.
+    return value if value - value == 0 else None
+
+
+def _choices(arm: Arm) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": str(choice),
+            "requests": tally.requests,
+            "failed": tally.failed,
+            "p50": tally.corrected.percentile(50),
+            "p99": tally.corrected.percentile(99),
+        }
+        for choice, tally in zip(arm.choices, arm.by_choice, strict=True)
+    ]
+
+
+def _latency_chart(report: Report) -> str:
+    series = []
+    for arm in report.arms:
+        for name, style in (("uncorrected", "dashed"), ("corrected", "")):
+            sample = getattr(arm.total, name)
+            if len(sample) == 0:
+                continue
+            values = [(step / 20, sample.percentile(p) * 1e3) for step, p in enumerate(CURVE)]
+            label = f"{TITLES[arm.name]}, {name}"
+            series.append(Series(label, f"{arm.name} {style}".strip(), values))
+    ticks = [(0.0, "min"), (0.301, "p50"), (1.0, "p90"), (2.0, "p99"), (3.0, "p99.9")]
+    return line_chart(
+        series,
+        Axis("percentile of the requests", ticks),
+        _ms_axis(series),
+        "Latency by percentile",
+    )
+
+
+def _timeline_chart(report: Report) -> str:
+    series = []
+    for arm in report.arms:
+        block_s = arm.blocks[0].ran_s if arm.blocks else 0.0
+        for percent, style in ((99.0, "dashed"), (50.0, "")):
+            points = [
+                (block * block_s + part * arm.slice_s, tally.corrected.percentile(percent) * 1e3)
+                for block, part, tally in arm.slices
+            ]
+            label = f"{TITLES[arm.name]}, p{percent:g}"
+            series.append(Series(label, f"{arm.name} {style}".strip(), points))
+    longest = max((x for one in series for x, _ in one.points), default=1.0)
+    return line_chart(
+        series,
+        Axis("seconds of load", linear_ticks(max(longest, 1.0))),
+        _ms_axis(series),
+        "Latency over time",
+    )
+
+
+def _capacity_chart(found: Sequence[Capacity]) -> str:
+    series = []
+    for one in found:
+        trials = sorted(one.trials, key=lambda trial: trial.rate)
+        for name, style in (("p99_s", "dashed"), ("p50_s", "")):
+            label = f"{TITLES[one.name]}, {name[:3]}"
+            points = [(trial.rate, getattr(trial, name) * 1e3) for trial in trials]
+            series.append(Series(label, f"{one.name} {style} dots", points, line=False))
+            rates = sorted({trial.rate for trial in trials})
+            medians = [
+                (
+                    rate,
+                    sorted(y for x, y in points if x == rate)[
+                        sum(x == rate for x, _ in points) // 2
+                    ],
+                )
+                for rate in rates
+            ]
+            series.append(Series(label, f"{one.name} {style}".strip(), medians))
+    rates = [x for one in series for x, _ in one.points]
+    return line_chart(
+        series, Axis("requests/s", log_ticks(rates), log=True), _ms_axis(series), "Latency by rate"
+    )
+
+
+def _ms_axis(series: Sequence[Series]) -> Axis:
+    return Axis("ms", log_ticks([y for one in series for _, y in one.points]), log=True)

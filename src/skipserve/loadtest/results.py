@@ -1,0 +1,167 @@
+"""The outcome of a run, in memory and as the JSON report that a later run is compared with."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from skipserve.errors import LoadTestError
+from skipserve.loadtest.blocks import BlockResult
+from skipserve.loadtest.payloads import Choice
+from skipserve.loadtest.tally import Tally, total
+
+VERSION: Literal[1] = 1
+ArmName = Literal["asked", "baseline"]
+Verdict = Literal["PASS", "FAIL", "INVALID"]
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One thing that was judged.
+
+    Attributes:
+        what: Its name.
+        verdict: PASS, FAIL or INVALID.
+        found: What was found and what was asked, in words.
+    """
+
+    what: str
+    verdict: Verdict
+    found: str
+
+
+class Arm(msgspec.Struct, frozen=True, dict=True):
+    """The blocks that ran with one mix: as asked, or the same at full depth as the baseline.
+
+    Attributes:
+        name: Which.
+        choices: The mix.
+        blocks: In the order they ran.
+        slice_s: Length of a slice of a block.
+    """
+
+    name: ArmName
+    choices: list[Choice]
+    blocks: list[BlockResult]
+    slice_s: float
+
+    @cached_property
+    def slices(self) -> list[tuple[int, int, Tally]]:
+        """Block, slice and tally, in the order of time."""
+        found: dict[tuple[int, int], Tally] = {}
+        for number, block in enumerate(self.blocks):
+            for part in sorted(block.parts, key=lambda part: part.slice):
+                tally = found.setdefault((number, part.slice), Tally())
+                tally.add(Tally.from_json(part.tally))
+        return [(*key, tally) for key, tally in found.items()]
+
+    @cached_property
+    def total(self) -> Tally:
+        """Everything."""
+        return total(tally for _, _, tally in self.slices)
+
+    @cached_property
+    def by_choice(self) -> list[Tally]:
+        """Everything, by the choices of the mix."""
+        parts = [part for block in self.blocks for part in block.parts]
+        return [
+            total(Tally.from_json(part.tally) for part in parts if part.choice == place)
+            for place in range(len(self.choices))
+        ]
+
+    @property
+    def ran_s(self) -> float:
+        """Seconds of load."""
+        return sum(block.ran_s for block in self.blocks)
+
+    @property
+    def scheduled(self) -> int:
+        """Requests that were due."""
+        return sum(block.scheduled for block in self.blocks)
+
+    @property
+    def on_time(self) -> int:
+        """Of these, sent before their block's end."""
+        return sum(block.on_time for block in self.blocks)
+
+    @property
+    def exhausted(self) -> int:
+        """Of these, due while every connection was waiting for the server."""
+        return sum(block.exhausted for block in self.blocks)
+
+    @property
+    def throughput(self) -> float:
+        """Right answers per second, the wait for the last replies included."""
+        wall_s = sum(block.wall_s for block in self.blocks)
+        return self.total.answered / wall_s if wall_s else 0.0
+
+    @property
+    def busiest(self) -> float:
+        """Largest share of one core that the client took in a block."""
+        return max((block.cpu_s / block.wall_s for block in self.blocks), default=0.0)
+
+
+class Report(msgspec.Struct, frozen=True):
+    """A run, whole.
+
+    Attributes:
+        verdict: PASS, FAIL or INVALID.
+        checks: What it follows from.
+        partial: Whether the run was stopped before its end.
+        started: When, ISO 8601 in UTC.
+        plan: What was asked, as text.
+        environment: Hardware, versions, commit, as text.
+        models: What was served, by name.
+        arms: As asked, and the baseline if there was one.
+        version: Of this format.
+    """
+
+    verdict: Verdict
+    checks: list[Check]
+    partial: bool
+    started: str
+    plan: dict[str, Any]
+    environment: dict[str, str]
+    models: dict[str, dict[str, Any]]
+    arms: list[Arm]
+    version: int = VERSION
+
+    @property
+    def asked(self) -> Arm:
+        """What the verdict is about."""
+        return self.arms[0]
+
+    @property
+    def baseline(self) -> Arm | None:
+        """The same at full depth, if it ran."""
+        return self.arms[1] if len(self.arms) > 1 else None
+
+
+def write_report(file: Path, report: Report, summary: dict[str, Any]) -> None:
+    """Write the JSON report; ``summary`` repeats its figures in plain numbers."""
+    text = msgspec.json.encode({"summary": summary, **msgspec.to_builtins(report)})
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(msgspec.json.format(text, indent=1) + b"\n")
+
+
+def read_report(file: Path) -> Report:
+    """Read a JSON report.
+
+    Raises:
+        LoadTestError: If it is missing, or not a report of this version.
+    """
+    try:
+        report = msgspec.json.decode(file.read_bytes(), type=Report)
+        if report.version != VERSION or not report.arms:
+            raise ValueError(f"version {report.version}, expected {VERSION}")
+        _ = [arm.total for arm in report.arms]
+    except OSError as error:
+        raise LoadTestError(f"{file} cannot be read: {error.strerror}") from None
+    except (msgspec.DecodeError, ValueError, LookupError, TypeError) as error:
+        raise LoadTestError(
+            f"{file} is not the JSON report of a load test ({error}); "
+            "name the .json that `skipserve loadtest` wrote"
+        ) from None
+    return report

@@ -1,0 +1,134 @@
+"""The service under test, as anybody sees it from outside: answers, counts, what it runs on."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter
+from dataclasses import dataclass
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
+
+import msgspec
+
+from skipserve.errors import ConfigError, LoadTestError
+from skipserve.loadtest.answers import Answer, read_answer
+from skipserve.loadtest.payloads import Choice, Pool, body
+
+_SAMPLE = re.compile(r"^(\w+)\{(.*)\} (\S+)$", re.MULTILINE)
+_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+# Workers count after the reply is on its way.
+SETTLE_S = 5.0
+
+
+@dataclass(frozen=True)
+class Running:
+    """What the service says a model runs on; checkpoint is the start of its sha256."""
+
+    backend: str
+    provider: str
+    precision: str
+    checkpoint: str
+
+
+class Target:
+    """A running service.
+
+    Args:
+        host: Root of its inference port, such as ``http://127.0.0.1:8080``.
+        metrics: Its metrics, such as ``http://127.0.0.1:9464/metrics``.
+
+    Raises:
+        ConfigError: If one is not an http address.
+    """
+
+    def __init__(self, host: str, metrics: str) -> None:
+        for address in (host, metrics):
+            if not re.match(r"https?://[^/]", address):
+                raise ConfigError(f"{address!r} is not an address; expected http://HOST:PORT")
+        self.host = host.rstrip("/")
+        self._metrics = metrics
+
+    def requests(self) -> Counter[str]:
+        """Requests the workers answered so far, as ``MODEL CODE``."""
+        counts: Counter[str] = Counter()
+        for labels, value in self._samples("skipserve_requests_total"):
+            counts[f"{labels['model']} {labels['code']}"] += round(value)
+        return counts
+
+    def requests_reaching(self, before: Counter[str], expected: Counter[str]) -> Counter[str]:
+        """Requests answered since ``before``, once they are as many as expected or time is up."""
+        deadline = time.monotonic() + SETTLE_S
+        while True:
+            counts = self.requests()
+            since = Counter({key: counts[key] - before[key] for key in counts})
+            if all(since[key] >= expected[key] for key in expected):
+                return since
+            if time.monotonic() > deadline:
+                return since
+            time.sleep(0.2)
+
+    def models(self) -> dict[str, Running]:
+        """What is served, by name."""
+        return {
+            labels["model"]: Running(
+                *(labels[name] for name in ("backend", "provider", "precision", "checkpoint"))
+            )
+            for labels, _ in self._samples("skipserve_model_info")
+        }
+
+    def ask(self, pool: Pool, choice: Choice) -> Answer:
+        """Send one request.
+
+        Raises:
+            ConfigError: If the service refuses it.
+            LoadTestError: If nothing answers, or not in our protocol.
+        """
+        url = f"{self.host}/predictions/{choice.model}"
+        request = Request(url, body(pool, choice, 0).encode(), {"Content-Type": "application/json"})  # noqa: S310
+        try:
+            with urlopen(request, timeout=30) as reply:  # noqa: S310 - http, checked above
+                return read_answer(reply.read())
+        except HTTPError as error:
+            said = error.read()[:500].decode(errors="replace")
+            if error.code == 404:
+                have = ", ".join(sorted(self.models())) or "none"
+                raise ConfigError(
+                    f"{self.host} serves no model {choice.model!r}, only {have}; "
+                    f"serve it with `skipserve serve {choice.model}`"
+                ) from None
+            raise ConfigError(
+                f"{url} refuses a test request ({choice}): {error.code} {said}"
+            ) from None
+        except (URLError, OSError) as error:
+            raise self._silent(self.host, error) from None
+        except msgspec.DecodeError as error:
+            raise LoadTestError(
+                f"{url} answers, but not in the native protocol: {error}; "
+                "is it the service's inference port?"
+            ) from None
+
+    def _samples(self, name: str) -> list[tuple[dict[str, str], float]]:
+        try:
+            with urlopen(self._metrics, timeout=10) as reply:  # noqa: S310 - http, checked above
+                text = reply.read().decode()
+        except (URLError, OSError, ValueError) as error:
+            raise self._silent(self._metrics, error) from None
+        found = [
+            (dict(_LABEL.findall(labels)), float(value))
+            for metric, labels, value in _SAMPLE.findall(text)
+            if metric == name
+        ]
+        if not found:
+            raise LoadTestError(
+                f"{self._metrics} has no {name}; it must be the service's own metrics port, "
+                "9464 by default (--metrics-port)"
+            )
+        return found
+
+    def _silent(self, address: str, error: Exception) -> LoadTestError:
+        reason = getattr(error, "reason", error)
+        return LoadTestError(
+            f"nothing answers at {address} ({reason}); start the service with `skipserve serve`, "
+            "or add --start"
+        )
