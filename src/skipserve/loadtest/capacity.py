@@ -14,7 +14,7 @@ from skipserve.loadtest.intervals import samples_needed
 from skipserve.loadtest.payloads import Choice, with_router_off
 from skipserve.loadtest.pools import Subject
 from skipserve.loadtest.results import Arm, ArmName
-from skipserve.loadtest.session import WARM_UP_S, Plan, Say, stopping
+from skipserve.loadtest.session import MOST_WARM_UP_RATE, WARM_UP_S, Plan, Say, stopping
 from skipserve.loadtest.slo import Objective
 from skipserve.loadtest.target import Target
 
@@ -110,7 +110,7 @@ def find_capacity(
     setup = Setup(target.host, pools, plan.connections, plan.timeout_s)
     with Client(setup) as client, stopping(client, stop):
         for name in mixes:
-            client.run(Block(mixes[name], [(WARM_UP_S, plan.rate)], plan.arrivals))
+            client.run(Block(mixes[name], [(WARM_UP_S, min(plan.rate, MOST_WARM_UP_RATE))], plan.arrivals))
         while rates and not stop.is_set():
             for name in list(rates):
                 rate = rates[name]

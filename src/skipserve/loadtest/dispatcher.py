@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
 from time import perf_counter
@@ -48,22 +49,26 @@ class Dispatcher:
     """Runs blocks, one at a time, with whatever users ask it for work.
 
     Args:
-        pools: Rows and answers by model.
+        pools: Rows and answers of every model in the mixes to come.
         timeout_s: A request that waited this long for a user is given up.
     """
 
-    def __init__(self, pools: dict[str, Pool], timeout_s: float) -> None:
+    def __init__(self, pools: Sequence[Pool], timeout_s: float) -> None:
         sys.setswitchinterval(SWITCH_S)
         self.timeout_s = timeout_s
         self.tallies: dict[tuple[int, int], Tally] = {}
-        self._pools = pools
-        self._places = {model: count() for model in pools}
+        self.hold(pools)
         self._idle: list[AsyncResult[Request]] = []
         self._backlog: deque[Request] = deque()
         self._choices: list[Choice] = []
         self._rest = Event()
         self._stopping = Event()
         self._closed_until_s = 0.0
+
+    def hold(self, pools: Sequence[Pool]) -> None:
+        """Take these rows and answers from now on."""
+        self._pools = {pool.model: pool for pool in pools}
+        self._places = {pool.model: count() for pool in pools}
 
     # What a user calls
 
@@ -77,7 +82,12 @@ class Dispatcher:
         # The user that came last goes first, so that few connections carry a low rate.
         waiter: AsyncResult[Request] = AsyncResult()
         self._idle.append(waiter)
-        return waiter.get(), free_s
+        try:
+            return waiter.get(), free_s
+        except BaseException:  # Locust ends users while they sleep
+            if waiter in self._idle:
+                self._idle.remove(waiter)
+            raise
 
     def content(self, request: Request) -> tuple[str, str, str]:
         """Path, body and name of a request."""
@@ -143,9 +153,15 @@ class Dispatcher:
 
     # What a test calls
 
-    def run(self, block: Block) -> BlockResult:
-        """Run a block and wait for its last reply."""
-        self.start(block)
+    def run(self, block: Block, part: int = 0, parts: int = 1) -> BlockResult:
+        """Run a block and wait for its last reply.
+
+        Args:
+            block: What to run.
+            part: Which share of the requests is this client's, from 0.
+            parts: Clients that share them.
+        """
+        self._lay_out(block, part, parts)
         cpu_s, start_s = get_original("time", "process_time")(), perf_counter()
         if block.users is None:
             self._pace(start_s)
@@ -174,14 +190,7 @@ class Dispatcher:
         """End the block that runs, as soon as the requests that are out have come back."""
         self._stopping.set()
 
-    def start(self, block: Block, part: int = 0, parts: int = 1) -> None:
-        """Lay out a block's schedule.
-
-        Args:
-            block: What to run.
-            part: Which share of the requests is this client's, from 0.
-            parts: Clients that share them.
-        """
+    def _lay_out(self, block: Block, part: int, parts: int) -> None:
         self._stopping.clear()
         self.tallies = {}
         self._choices = block.choices

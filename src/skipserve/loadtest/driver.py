@@ -32,7 +32,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     lines = iter(FileObject(sys.stdin.buffer, "rb"))
     setup = msgspec.json.decode(next(lines), type=Setup)
-    dispatcher = Dispatcher({pool.model: pool for pool in setup.pools}, setup.timeout_s)
+    dispatcher = Dispatcher(setup.pools, setup.timeout_s)
     # It warns of spawning all users at once; ours sleep until something is due.
     logging.getLogger("locust.runners").setLevel(logging.ERROR)
     environment = Environment(user_classes=[user_class(dispatcher)], host=setup.host)

@@ -22,7 +22,7 @@ BUSIEST = 0.85
 OFFERED = 0.95
 # What the client may add to a percentile: this part of its limit, or this much.
 LAG_SHARE = 0.2
-LAG_FLOOR_S = 0.002
+LAG_FLOOR_S = 0.005
 
 
 def judge(objective: Objective, asked: Arm, baseline: Arm | None) -> list[Check]:

@@ -26,6 +26,8 @@ from skipserve.loadtest.target import Target
 
 Say = Callable[[str], None]
 WARM_UP_S = 2.0
+# Enough for the JVM's compiler; more would leave a queue behind on a service that cannot keep up.
+MOST_WARM_UP_RATE = 300.0
 # Long enough to settle, short enough that whatever slows the machine slows both arms.
 SHORTEST_BLOCK_S, LONGEST_BLOCK_S = 1.0, 5.0
 MOST_BLOCKS = 60
@@ -118,7 +120,7 @@ def run(
     setup = Setup(target.host, pools, plan.connections, plan.timeout_s)
     with Client(setup) as client, stopping(client, stop):
         every = [choice for mix in mixes.values() for choice in mix]
-        rate = plan.segments()[0][0][1]
+        rate = min(plan.segments()[0][0][1], MOST_WARM_UP_RATE)
         say(f"warming up for {WARM_UP_S:g} s")
         warm = client.run(
             Block(every, [(WARM_UP_S, rate)], plan.arrivals, plan.seed, users=plan.users)

@@ -6,9 +6,10 @@ import re
 from time import perf_counter
 from typing import ClassVar
 
+from gevent import GreenletExit
 from locust import FastHttpUser, task
 
-from skipserve.loadtest.dispatcher import Dispatcher
+from skipserve.loadtest.dispatcher import Dispatcher, Request
 
 HEADERS = {"Content-Type": "application/json"}
 _PHASE = re.compile(r"(\w+);dur=([\d.]+)")
@@ -27,14 +28,21 @@ class ModelUser(FastHttpUser):
     @task
     def ask(self) -> None:
         """Wait until a request is due, send it, check the reply."""
-        dispatcher = self.dispatcher
-        request, free_s = dispatcher.take()
-        path, body, name = dispatcher.content(request)
+        request, free_s = self.dispatcher.take()
         sent_s = perf_counter()
-        if sent_s - request.due_s > dispatcher.timeout_s:
-            dispatcher.give_up(request, "no free connection before the timeout")
+        if sent_s - request.due_s > self.dispatcher.timeout_s:
+            self.dispatcher.give_up(request, "no free connection before the timeout")
             return
-        dispatcher.sent(request, free_s, sent_s)
+        try:
+            self._send(request, free_s)
+        except GreenletExit:
+            self.dispatcher.lost(request, "no reply: the test was stopped", 0.0)
+            raise
+
+    def _send(self, request: Request, free_s: float) -> None:
+        path, body, name = self.dispatcher.content(request)
+        sent_s = perf_counter()
+        self.dispatcher.sent(request, free_s, sent_s)
         with self.client.post(
             path, data=body, headers=HEADERS, name=name, catch_response=True
         ) as response:
@@ -42,16 +50,15 @@ class ModelUser(FastHttpUser):
             # Locust's own figures count from when the request was due, too.
             response.request_meta["response_time"] = 1e3 * (done_s - request.due_s)
             if response.status_code == 0:
-                error = response.error
-                failure = f"no reply: {type(error).__name__}: {error}"
-                dispatcher.lost(request, failure, done_s - request.due_s)
+                failure = f"no reply: {type(response.error).__name__}: {response.error}"
+                self.dispatcher.lost(request, failure, done_s - request.due_s)
                 return
             timing = {
                 phase: float(duration) / 1e3
                 for phase, duration in _PHASE.findall(response.headers.get("server-timing", ""))
             }
             content = response.content or b""
-            failure = dispatcher.replied(
+            failure = self.dispatcher.replied(
                 request, response.status_code, content, timing, sent_s, done_s
             )
             if failure:

@@ -1,0 +1,223 @@
+"""The client against a small real HTTP server: what it counts, and what it does not hide."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from skipserve.errors import ConfigError
+from skipserve.loadtest import client as client_module
+from skipserve.loadtest.blocks import Block, Setup
+from skipserve.loadtest.capacity import find_capacity, search
+from skipserve.loadtest.client import Client, require_packages
+from skipserve.loadtest.payloads import Choice, Pool
+from skipserve.loadtest.pools import Subject
+from skipserve.loadtest.results import Arm
+from skipserve.loadtest.session import Plan
+from skipserve.loadtest.slo import parse_slo
+from skipserve.loadtest.target import Running, Target
+
+MODELS = ("right", "wrong", "malformed", "busy", "gone", "never", "stalls", "slow")
+STALL_S = 1.0
+SLOW_S = 0.01
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers at once; one request at a time where a model's name says so."""
+
+    protocol_version = "HTTP/1.1"
+    stalled = threading.Event()
+    one_at_a_time = threading.Lock()
+
+    def do_POST(self) -> None:
+        model = self.path.rpartition("/")[2]
+        rows = len(json.loads(self.rfile.read(int(self.headers["content-length"])))["inputs"])
+        if model == "gone":
+            self.close_connection = True
+            return
+        if model == "never":
+            time.sleep(1.5)
+        if model == "stalls":
+            with self.one_at_a_time:
+                if not self.stalled.is_set():
+                    self.stalled.set()
+                    time.sleep(STALL_S)
+        if model == "slow":
+            with self.one_at_a_time:
+                time.sleep(SLOW_S)
+        label = 1 if model == "wrong" else 0
+        row = {"label": label, "probabilities": [1 - label, label], "depth_run": 4}
+        body = json.dumps({"outputs": [row] * rows, "depth": 4, "router": "off"}).encode()
+        if model == "malformed":
+            body = body[:-5]
+        self.send_response(503 if model == "busy" else 200)
+        self.send_header("content-length", str(len(body)))
+        self.send_header("server-timing", "decode;dur=0.100, inference;dur=0.200")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Silence."""
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 256
+
+    def handle_error(self, *_: object) -> None:
+        """A client that gave up is no news."""
+
+
+@pytest.fixture(scope="module")
+def host():
+    server = Server(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def pool(model: str) -> Pool:
+    return Pool(model, 4, 2, ["[0.5,0.5]", "[0.1,0.2]"], [0, 0])
+
+
+@pytest.fixture(scope="module")
+def client(host):
+    with Client(Setup(host, [pool(model) for model in MODELS], 64, 1.0)) as client:
+        yield client
+
+
+def load(client, model, rate=40.0, duration_s=0.5, users=None, rows=1):
+    mix = [Choice(model, rows=rows)]
+    result = client.run(Block(mix, [(duration_s, rate)], "constant", 0, duration_s, users))
+    return result, Arm("asked", mix, [result], duration_s).total
+
+
+def test_every_request_of_the_schedule_is_sent_checked_and_counted(client):
+    result, tally = load(client, "right", rows=3)
+    assert (result.scheduled, tally.requests, tally.answered) == (20, 20, 20)
+    assert tally.rows == 60
+    assert tally.statuses == {"right 200": 20}
+    assert not result.stopped and result.ran_s == 0.5
+    for name in ("corrected", "uncorrected", "lag", "decode", "inference", "queue"):
+        assert len(getattr(tally, name)) == 20
+    assert tally.decode.percentile(50) == pytest.approx(1e-4, abs=2e-6)
+    assert tally.inference.percentile(50) == pytest.approx(2e-4, abs=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("model", "failure", "statuses", "unanswered"),
+    [
+        ("wrong", "wrong answer", {"wrong 200": 20}, 0),
+        ("malformed", "malformed reply", {"malformed 200": 20}, 0),
+        ("busy", "status 503", {"busy 503": 20}, 0),
+        ("gone", "no reply", {}, 20),
+        ("never", "no reply", {}, 20),
+    ],
+)
+def test_what_is_not_a_right_answer_is_a_failure(client, model, failure, statuses, unanswered):
+    _, tally = load(client, model)
+    assert (tally.requests, tally.answered, tally.failed) == (20, 0, 20)
+    assert all(each.startswith(failure) for each in tally.failures), tally.failures
+    assert tally.statuses == statuses
+    assert tally.unanswered.total() == unanswered
+    if "200" not in str(statuses):  # no answer counts as long as the timeout
+        assert tally.corrected.percentile(1) >= 0.999
+
+
+def test_a_stall_is_seen_by_the_open_loop_and_hidden_by_the_closed_one(host):
+    seen = {}
+    for name, connections, users in (("open", 64, None), ("queued", 1, None), ("closed", 1, 1)):
+        Handler.stalled.clear()
+        with Client(Setup(host, [pool("stalls")], connections, 5.0)) as client:
+            seen[name] = load(client, "stalls", 50.0, 2.0, users)[1]
+        assert Handler.stalled.is_set()
+    # Half of the 100 requests were due in that second, and waited for the rest of it.
+    assert seen["open"].corrected.percentile(80) > STALL_S / 4
+    assert seen["queued"].corrected.percentile(80) > STALL_S / 4
+    # One connection: nothing is sent while it waits, so only one request looks slow.
+    assert seen["queued"].uncorrected.percentile(80) < STALL_S / 4
+    assert seen["closed"].corrected.percentile(80) < STALL_S / 4
+    assert seen["closed"].corrected.percentile(100) > 0.99 * STALL_S
+
+
+def test_a_closed_loop_has_as_many_on_their_way_as_users(client):
+    result, tally = load(client, "slow", users=4)
+    # 10 ms each, one at a time: each of four waits for the three before it.
+    assert tally.requests == tally.answered == result.scheduled
+    assert tally.corrected.percentile(50) > 3 * SLOW_S
+
+
+def test_a_block_can_be_stopped_and_the_next_one_runs(client):
+    threading.Timer(0.5, client.stop).start()
+    result, tally = load(client, "right", duration_s=60.0)
+    assert result.stopped and result.ran_s < 30
+    assert tally.requests == result.scheduled < 2400
+    assert load(client, "right")[1].answered == 20
+
+
+def test_slices_and_choices_are_kept_apart(client):
+    mix = [Choice("right", weight=3.0), Choice("busy")]
+    result = client.run(Block(mix, [(1.0, 100.0)], "constant", 0, 0.25))
+    arm = Arm("asked", mix, [result], 0.25)
+    assert [tally.requests for _, _, tally in arm.slices] == [25, 25, 25, 25]
+    right, busy = arm.by_choice
+    assert right.failed == 0 and busy.answered == 0
+    assert right.requests + busy.requests == 100 and 10 <= busy.requests <= 40
+
+
+def test_the_search_finds_the_edge_of_what_holds():
+    edge = 137.0
+    for start in (1.5, 100.0, 9000.0):
+        steps = search(start)
+        rate, held = next(steps), []
+        with pytest.raises(StopIteration):
+            while True:
+                held.append((rate, rate <= edge))
+                rate = steps.send(rate <= edge)
+        best = max(rate for rate, holds in held if holds)
+        worst = min(rate for rate, holds in held if not holds)
+        assert best <= edge < worst <= best * 1.06
+
+
+@pytest.mark.parametrize("holds", [True, False])
+def test_the_search_ends_where_everything_or_nothing_holds(holds):
+    steps = search(100.0)
+    next(steps)
+    with pytest.raises(StopIteration):
+        for _ in range(50):
+            steps.send(holds)
+
+
+def test_capacity_of_a_server_that_takes_ten_ms_a_request(host):
+    subject = Subject(
+        pool("slow"), Running("", "", "", ""), "", Path(), {}, {}, {}, has_router=False
+    )
+    plan = Plan([Choice("slow")], 0.6, 30.0, timeout_s=2.0, connections=64)
+    said: list[str] = []
+    (found,) = find_capacity(
+        plan,
+        parse_slo("p50=50ms,errors=0"),
+        Target(host, host),
+        [subject],
+        threading.Event(),
+        said.append,
+    )
+    assert found.complete
+    # Never above what it can do, but for the chance of a short trial.
+    assert 0 < found.highest < 1.5 / SLOW_S
+    assert found.failing is not None and found.failing <= 1.06 * found.highest
+    assert len(said) == len(found.trials)
+
+
+def test_a_missing_package_is_named_with_its_remedy(monkeypatch):
+    monkeypatch.setitem(client_module.NEEDED, "no_such_module", "no-such-package")
+    with pytest.raises(ConfigError, match=r"no-such-package, .*pip install 'skipserve\[train,load"):
+        require_packages()
