@@ -1,8 +1,11 @@
 PYTHON ?= python3
 MODELS = moons_plain moons_residual moons_gated
 BIN = .venv/bin
+MODEL ?= moons_residual
+RATE ?= 100
+SLO ?= p50=15ms,p99=50ms,errors=0
 
-.PHONY: serve test bench figures clean
+.PHONY: serve test load bench figures clean
 
 serve: .venv/serve  ## build what is missing, then serve on 127.0.0.1:8080
 	$(BIN)/skipserve build $(MODELS:%=export/%.toml)
@@ -14,6 +17,10 @@ test: .venv/dev  ## style, types and tests, with coverage
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest --cov --cov-report=term
+
+load: .venv/load  ## load test of moons_residual: PASS, FAIL or INVALID; MODEL=, RATE=, SLO= change it
+	$(BIN)/skipserve build export/$(MODEL).toml
+	$(BIN)/skipserve loadtest --start --model $(MODEL) --rate $(RATE) --duration 30 --slo $(SLO)
 
 bench: .venv/dev  ## the measured figures of the README and docs/
 	$(BIN)/skipserve build export/moons_residual.toml export/mnist1d_resnet.toml
@@ -33,6 +40,10 @@ clean:  ## forget everything that was built
 
 .venv/serve: .venv/python pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[train]'
+	touch $@
+
+.venv/load: .venv/serve
+	$(BIN)/pip install --quiet --editable '.[train,loadtest]'
 	touch $@
 
 .venv/dev: .venv/serve

@@ -21,7 +21,7 @@ from locust.runners import MasterRunner, WorkerRunner
 
 from skipserve.loadtest.blocks import Block, BlockResult
 from skipserve.loadtest.dispatcher import Dispatcher
-from skipserve.loadtest.payloads import parse_mix
+from skipserve.loadtest.payloads import Pool, parse_mix
 from skipserve.loadtest.pools import make_subject
 from skipserve.loadtest.results import Arm
 from skipserve.loadtest.schedule import shape
@@ -111,21 +111,26 @@ def take_share(environment: Environment, msg: Any, **_: Any) -> None:
     def drive() -> None:
         share = msg.data
         block = msgspec.convert(share["block"], Block)
-        target = Target(share["host"], share["metrics"])
-        subjects = [
-            make_subject(
-                target,
-                Path(share["artifacts"]) / name,
-                [choice for choice in block.choices if choice.model == name],
-            )
-            for name in dict.fromkeys(choice.model for choice in block.choices)
-        ]
-        DISPATCHER.hold([subject.pool for subject in subjects])
+        # In a native thread: a worker that does not answer for three seconds is given up.
+        DISPATCHER.hold(gevent.get_hub().threadpool.apply(work_out, (share, block)))
+        # Working out the answers took seconds that no rate should be divided by.
+        environment.stats.clear_all()
         result = DISPATCHER.run(block, share["part"], share["parts"])
         measured = {"block": share["block"], "result": msgspec.to_builtins(result)}
         environment.runner.send_message("measured", measured)
 
     gevent.spawn(drive).link_exception(lambda _: environment.runner.quit())
+
+
+def work_out(share: dict[str, Any], block: Block) -> list[Pool]:
+    """Rows and answers of every model in a block."""
+    target = Target(share["host"], share["metrics"])
+    choices = {
+        name: [choice for choice in block.choices if choice.model == name]
+        for name in dict.fromkeys(choice.model for choice in block.choices)
+    }
+    artifacts = Path(share["artifacts"])
+    return [make_subject(target, artifacts / name, mix).pool for name, mix in choices.items()]
 
 
 def collect(environment: Environment, msg: Any, **_: Any) -> None:

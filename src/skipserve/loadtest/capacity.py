@@ -110,7 +110,9 @@ def find_capacity(
     setup = Setup(target.host, pools, plan.connections, plan.timeout_s)
     with Client(setup) as client, stopping(client, stop):
         for name in mixes:
-            client.run(Block(mixes[name], [(WARM_UP_S, min(plan.rate, MOST_WARM_UP_RATE))], plan.arrivals))
+            client.run(
+                Block(mixes[name], [(WARM_UP_S, min(plan.rate, MOST_WARM_UP_RATE))], plan.arrivals)
+            )
         while rates and not stop.is_set():
             for name in list(rates):
                 rate = rates[name]

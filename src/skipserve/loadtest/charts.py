@@ -51,9 +51,9 @@ class Axis:
 
 
 def line_chart(
-    series: Sequence[Series], x: Axis, y: Axis, title: str, mark: tuple[float, str] | None = None
+    series: Sequence[Series], x: Axis, y: Axis, title: str, marks: Sequence[tuple[float, str]] = ()
 ) -> str:
-    """Draw a chart; ``mark`` is a value on the y axis that gets a line and a text."""
+    """Draw a chart; ``marks`` are values on the y axis that get a line and a text."""
 
     def px(value: float) -> float:
         return LEFT + x.place(value) * (WIDTH - LEFT - RIGHT)
@@ -70,9 +70,9 @@ def line_chart(
     parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 6, x.label))
     turn = f"translate(14 {(TOP + HEIGHT - BOTTOM) / 2}) rotate(-90)"
     parts.append(f'<text transform="{turn}" text-anchor="middle">{escape(y.label)}</text>')
-    if mark is not None:
-        parts.append(_rule(py(mark[0]), "mark"))
-        parts.append(_text(LEFT + 6, py(mark[0]) - 5, mark[1], "start"))
+    for value, text in marks:
+        parts.append(_rule(py(value), "mark"))
+        parts.append(_text(LEFT + 6, py(value) - 5, text, "start"))
     for one in series:
         spots = [(px(a), py(b), a, b) for a, b in one.points if math.isfinite(b)]
         if one.line and spots:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import msgspec
@@ -15,6 +16,7 @@ from skipserve.loadtest.charts import Axis, Series, line_chart, linear_ticks, lo
 from skipserve.loadtest.compare import Change, ratio_intervals
 from skipserve.loadtest.intervals import percentile_interval, rate_interval
 from skipserve.loadtest.results import Arm, Report
+from skipserve.loadtest.slo import parse_slo
 from skipserve.loadtest.tally import Tally
 
 PERCENTS = (50.0, 90.0, 99.0, 99.9)
@@ -69,7 +71,11 @@ def write_capacity(
     text = msgspec.json.format(msgspec.json.encode(values), indent=1)
     base.with_name(f"{base.name}.json").write_bytes(text + b"\n")
     page = _template("capacity.html").render(
-        found=found, titles=TITLES, partial=partial, chart=_capacity_chart(found), **about
+        found=found,
+        titles=TITLES,
+        partial=partial,
+        chart=_capacity_chart(found, about["plan"]),
+        **about,
     )
     base.with_name(f"{base.name}.html").write_text(page)
 
@@ -168,12 +174,14 @@ def _latency_chart(report: Report) -> str:
             values = [(step / 20, sample.percentile(p) * 1e3) for step, p in enumerate(CURVE)]
             label = f"{TITLES[arm.name]}, {name}"
             series.append(Series(label, f"{arm.name} {style}".strip(), values))
+    marks = _marks(report.plan)
     ticks = [(0.0, "min"), (0.301, "p50"), (1.0, "p90"), (2.0, "p99"), (3.0, "p99.9")]
     return line_chart(
         series,
         Axis("percentile of the requests", ticks),
-        _ms_axis(series),
+        _ms_axis(series, marks),
         "Latency by percentile",
+        marks,
     )
 
 
@@ -192,12 +200,12 @@ def _timeline_chart(report: Report) -> str:
     return line_chart(
         series,
         Axis("seconds of load", linear_ticks(max(longest, 1.0))),
-        _ms_axis(series),
+        _ms_axis(series, []),
         "Latency over time",
     )
 
 
-def _capacity_chart(found: Sequence[Capacity]) -> str:
+def _capacity_chart(found: Sequence[Capacity], plan: dict[str, Any]) -> str:
     series = []
     for one in found:
         trials = sorted(one.trials, key=lambda trial: trial.rate)
@@ -205,22 +213,19 @@ def _capacity_chart(found: Sequence[Capacity]) -> str:
             label = f"{TITLES[one.name]}, {name[:3]}"
             points = [(trial.rate, getattr(trial, name) * 1e3) for trial in trials]
             series.append(Series(label, f"{one.name} {style} dots", points, line=False))
-            rates = sorted({trial.rate for trial in trials})
-            medians = [
-                (
-                    rate,
-                    sorted(y for x, y in points if x == rate)[
-                        sum(x == rate for x, _ in points) // 2
-                    ],
-                )
-                for rate in rates
-            ]
+            by_rate = {rate: [y for x, y in points if x == rate] for rate, _ in points}
+            medians = [(rate, median(values)) for rate, values in by_rate.items()]
             series.append(Series(label, f"{one.name} {style}".strip(), medians))
     rates = [x for one in series for x, _ in one.points]
-    return line_chart(
-        series, Axis("requests/s", log_ticks(rates), log=True), _ms_axis(series), "Latency by rate"
-    )
+    axis, marks = Axis("requests/s", log_ticks(rates), log=True), _marks(plan)
+    return line_chart(series, axis, _ms_axis(series, marks), "Latency by rate", marks)
 
 
-def _ms_axis(series: Sequence[Series]) -> Axis:
-    return Axis("ms", log_ticks([y for one in series for _, y in one.points]), log=True)
+def _ms_axis(series: Sequence[Series], marks: Sequence[tuple[float, str]]) -> Axis:
+    values = [y for one in series for _, y in one.points] + [limit for limit, _ in marks]
+    return Axis("ms", log_ticks(values), log=True)
+
+
+def _marks(plan: dict[str, Any]) -> list[tuple[float, str]]:
+    limits = parse_slo(plan["objective"]).percentiles
+    return [(limit_s * 1e3, f"asked: p{p:g} ≤ {limit_s * 1e3:g} ms") for p, limit_s in limits]
