@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from skipserve.errors import ConfigError
-from skipserve.loadtest import client as client_module
+from skipserve.loadtest import command
 from skipserve.loadtest.blocks import Block, Setup
 from skipserve.loadtest.capacity import find_capacity, search
-from skipserve.loadtest.client import Client, require_packages
+from skipserve.loadtest.client import Client
 from skipserve.loadtest.payloads import Choice, Pool
+from skipserve.loadtest.plan import Plan
 from skipserve.loadtest.pools import Subject
 from skipserve.loadtest.results import Arm
-from skipserve.loadtest.session import Plan
 from skipserve.loadtest.slo import parse_slo
 from skipserve.loadtest.target import Running, Target
 
@@ -218,6 +218,6 @@ def test_capacity_of_a_server_that_takes_ten_ms_a_request(host):
 
 
 def test_a_missing_package_is_named_with_its_remedy(monkeypatch):
-    monkeypatch.setitem(client_module.NEEDED, "no_such_module", "no-such-package")
+    monkeypatch.setitem(command.NEEDED, "no_such_module", "no-such-package")
     with pytest.raises(ConfigError, match=r"no-such-package, .*pip install 'skipserve\[train,load"):
-        require_packages()
+        command.require_packages()

@@ -26,7 +26,7 @@ ONLY_IN = {
     "ts": {"serving/torchserve_patches.py"},
     "sklearn": {"training/recipes.py"},
     "locust": {"loadtest/driver.py", "loadtest/users.py"},
-    "gevent": {"loadtest/dispatcher.py", "loadtest/driver.py", "loadtest/users.py"},
+    "gevent": {f"loadtest/{name}.py" for name in ("dispatcher", "driver", "pacer", "users")},
     "hdrh": {"loadtest/histogram.py"},
     "jinja2": {"loadtest/report.py"},
 }

@@ -11,10 +11,11 @@ from skipserve.loadtest.blocks import Block, Setup
 from skipserve.loadtest.client import Client
 from skipserve.loadtest.gate import judge, verdict_of
 from skipserve.loadtest.intervals import samples_needed
-from skipserve.loadtest.payloads import Choice, with_router_off
+from skipserve.loadtest.payloads import Choice
+from skipserve.loadtest.plan import Plan, mixes_of
 from skipserve.loadtest.pools import Subject
 from skipserve.loadtest.results import Arm, ArmName
-from skipserve.loadtest.session import MOST_WARM_UP_RATE, WARM_UP_S, Plan, Say, stopping
+from skipserve.loadtest.session import Say, stopping
 from skipserve.loadtest.slo import Objective
 from skipserve.loadtest.target import Target
 
@@ -98,10 +99,7 @@ def find_capacity(
     A rate holds if it does in two of three repeats. A trial in which the client was the limit
     counts as one that does not hold, and says so.
     """
-    mixes: dict[ArmName, list[Choice]] = {"asked": plan.choices}
-    off = with_router_off(plan.choices)
-    if plan.baseline and off != plan.choices and any(one.has_router for one in subjects):
-        mixes["baseline"] = off
+    mixes = mixes_of(plan, subjects)
     pools = [subject.pool for subject in subjects]
     trials: dict[ArmName, list[Trial]] = {name: [] for name in mixes}
     verdicts: dict[ArmName, dict[float, bool]] = {name: {} for name in mixes}
@@ -110,9 +108,7 @@ def find_capacity(
     setup = Setup(target.host, pools, plan.connections, plan.timeout_s)
     with Client(setup) as client, stopping(client, stop):
         for name in mixes:
-            client.run(
-                Block(mixes[name], [(WARM_UP_S, min(plan.rate, MOST_WARM_UP_RATE))], plan.arrivals)
-            )
+            client.run(plan.warm_up(mixes[name]))
         while rates and not stop.is_set():
             for name in list(rates):
                 rate = rates[name]

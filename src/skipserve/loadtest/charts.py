@@ -72,7 +72,7 @@ def line_chart(
     parts.append(f'<text transform="{turn}" text-anchor="middle">{escape(y.label)}</text>')
     for value, text in marks:
         parts.append(_rule(py(value), "mark"))
-        parts.append(_text(LEFT + 6, py(value) - 5, text, "start"))
+        parts.append(_text(WIDTH - RIGHT - 4, py(value) - 5, text, "end"))
     for one in series:
         spots = [(px(a), py(b), a, b) for a, b in one.points if math.isfinite(b)]
         if one.line and spots:

@@ -3,31 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import subprocess
 import sys
 import threading
 
 import msgspec
 
-from skipserve.errors import ConfigError, LoadTestError
+from skipserve.errors import LoadTestError
 from skipserve.loadtest.blocks import Block, BlockResult, Setup
-
-NEEDED = {"locust": "locust", "hdrh": "hdrhistogram", "scipy": "scipy", "jinja2": "jinja2"}
-
-
-def require_packages() -> None:
-    """Check that the extra is installed.
-
-    Raises:
-        ConfigError: Naming what is missing and what installs it.
-    """
-    missing = [name for module, name in NEEDED.items() if not importlib.util.find_spec(module)]
-    if missing:
-        raise ConfigError(
-            f"a load test needs {', '.join(missing)}, which is not installed; "
-            "install it with: pip install 'skipserve[train,loadtest]'"
-        )
 
 
 class Client:
@@ -48,6 +31,8 @@ class Client:
             # The terminal's Ctrl-C is for the test alone.
             start_new_session=True,
         )
+        assert self._process.stdin and self._process.stdout
+        self._stdin, self._stdout = self._process.stdin, self._process.stdout
         self._lock = threading.Lock()
         self._say(msgspec.json.encode(setup))
         if self._hear() != b"ready\n":
@@ -87,19 +72,10 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    @property
-    def _stdin(self):  # type: ignore[no-untyped-def]
-        return self._process.stdin
-
-    @property
-    def _stdout(self):  # type: ignore[no-untyped-def]
-        return self._process.stdout
-
     def _say(self, line: bytes) -> None:
         with self._lock, contextlib.suppress(BrokenPipeError):
             self._stdin.write(line + b"\n")
             self._stdin.flush()
 
     def _hear(self) -> bytes:
-        line: bytes = self._stdout.readline()
-        return line
+        return self._stdout.readline()

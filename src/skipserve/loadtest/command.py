@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,19 +11,19 @@ import typer
 from rich.console import Console
 
 from skipserve.errors import ConfigError
-from skipserve.loadtest.client import require_packages
 
 if TYPE_CHECKING:
     import threading
 
     from skipserve.loadtest.payloads import Choice
+    from skipserve.loadtest.plan import Plan
     from skipserve.loadtest.pools import Subject
-    from skipserve.loadtest.session import Plan
     from skipserve.loadtest.slo import Objective
     from skipserve.loadtest.target import Target
 
 console = Console(stderr=True, highlight=False)
 OUT = Path(".build/loadtest")
+NEEDED = {"locust": "locust", "hdrh": "hdrhistogram", "scipy": "scipy", "jinja2": "jinja2"}
 
 
 def loadtest(
@@ -77,9 +78,10 @@ def loadtest(
     from skipserve.loadtest.compare import compare_reports
     from skipserve.loadtest.gate import EXIT
     from skipserve.loadtest.payloads import parse_mix
+    from skipserve.loadtest.plan import Plan
     from skipserve.loadtest.report import summarise, write_html
     from skipserve.loadtest.results import read_report, write_report
-    from skipserve.loadtest.session import Plan, run
+    from skipserve.loadtest.session import run
     from skipserve.loadtest.slo import parse_slo
     from skipserve.loadtest.target import Target
     from skipserve.serving.launcher import Address, Server, stop_on_signals
@@ -125,6 +127,20 @@ def loadtest(
     raise typer.Exit(EXIT[report.verdict])
 
 
+def require_packages() -> None:
+    """Check that the extra is installed.
+
+    Raises:
+        ConfigError: Naming what is missing and what installs it.
+    """
+    missing = [name for module, name in NEEDED.items() if not importlib.util.find_spec(module)]
+    if missing:
+        raise ConfigError(
+            f"a load test needs {', '.join(missing)}, which is not installed; "
+            "install it with: pip install 'skipserve[train,loadtest]'"
+        )
+
+
 def _rate(rate: float | None, users: int | None, capacity: bool) -> float:
     if users is not None:
         if rate is not None or capacity:
@@ -164,8 +180,9 @@ def _search(
 
     from skipserve.loadtest.capacity import find_capacity
     from skipserve.loadtest.environment import describe
+    from skipserve.loadtest.plan import as_text
     from skipserve.loadtest.report import TITLES, write_capacity
-    from skipserve.loadtest.session import about, as_text
+    from skipserve.loadtest.session import about
 
     facts = {
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),

@@ -6,26 +6,21 @@ when the schedule says, and what it waits for a free user is part of its latency
 
 from __future__ import annotations
 
-import sys
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
-from time import perf_counter
+from time import perf_counter, process_time
 
-import gevent
 import numpy as np
 from gevent.event import AsyncResult, Event
-from gevent.monkey import get_original
 
 from skipserve.loadtest.answers import check
 from skipserve.loadtest.blocks import Block, BlockResult, Part
+from skipserve.loadtest.pacer import pace
 from skipserve.loadtest.payloads import Choice, Pool, body
 from skipserve.loadtest.schedule import Segment, arrivals
 from skipserve.loadtest.tally import Tally
-
-# The pacer needs the interpreter the moment a request is due.
-SWITCH_S = 2e-4
 
 
 @dataclass(frozen=True)
@@ -54,7 +49,6 @@ class Dispatcher:
     """
 
     def __init__(self, pools: Sequence[Pool], timeout_s: float) -> None:
-        sys.setswitchinterval(SWITCH_S)
         self.timeout_s = timeout_s
         self.tallies: dict[tuple[int, int], Tally] = {}
         self.hold(pools)
@@ -162,11 +156,12 @@ class Dispatcher:
             parts: Clients that share them.
         """
         self._lay_out(block, part, parts)
-        cpu_s, start_s = get_original("time", "process_time")(), perf_counter()
+        cpu_s, start_s = process_time(), perf_counter()
+        self._begin_s, self._end_s = start_s, start_s + block.duration_s
         if block.users is None:
-            self._pace(start_s)
+            pace(self._schedule, self._begin_s, self._end_s, self._release, self._stopping)
         else:
-            self._run_closed(block.users, block.duration_s, start_s)
+            self._run_closed(block.users)
         ran_s = min(perf_counter() - start_s, block.duration_s)
         stopped = self._stopping.is_set()
         if stopped:
@@ -182,7 +177,7 @@ class Dispatcher:
             exhausted=self._exhausted,
             ran_s=ran_s,
             wall_s=perf_counter() - start_s,
-            cpu_s=get_original("time", "process_time")() - cpu_s,
+            cpu_s=process_time() - cpu_s,
             stopped=stopped,
         )
 
@@ -205,42 +200,6 @@ class Dispatcher:
         self._mix = rng.choice(len(weights), draws, p=weights / weights.sum()).tolist()
         self._mix = self._mix[part::parts]
         self._schedule = due[part::parts].tolist()
-        self._duration_s = block.duration_s
-        self._begin_s = self._end_s = 0.0
-
-    def _pace(self, start_s: float) -> None:
-        """Release requests as they become due.
-
-        A native thread sleeps, because the event loop only knows whole milliseconds.
-        """
-        self._begin_s, self._end_s = start_s, start_s + self._duration_s
-        loop = gevent.get_hub().loop
-        wake = loop.async_()
-        wake.start(self._release)
-        lock = get_original("_thread", "allocate_lock")()
-        lock.acquire()
-        due = self._schedule
-
-        def sleep_through() -> None:
-            position = 0
-            while position < len(due):
-                delay_s = start_s + due[position] - perf_counter()
-                if delay_s > 0 and lock.acquire(timeout=delay_s):
-                    return
-                now = perf_counter() - start_s
-                while position < len(due) and due[position] <= now:
-                    position += 1
-                wake.send()
-            lock.acquire(timeout=max(0.0, self._end_s - perf_counter()))
-
-        sleeper = gevent.get_hub().threadpool.spawn(sleep_through)
-        gevent.wait([sleeper, self._stopping], count=1)
-        if self._stopping.is_set():
-            lock.release()
-        sleeper.get()
-        if not self._stopping.is_set():
-            self._release()
-        wake.close()
 
     def _release(self) -> None:
         now = perf_counter() - self._begin_s
@@ -252,12 +211,11 @@ class Dispatcher:
                 self._exhausted += 1
                 self._backlog.append(request)
 
-    def _run_closed(self, users: int, duration_s: float, start_s: float) -> None:
-        self._begin_s = start_s
-        self._end_s = self._closed_until_s = start_s + duration_s
+    def _run_closed(self, users: int) -> None:
+        self._closed_until_s = self._end_s
         for _ in range(min(users, len(self._idle))):
             self._idle.pop().set(self._due(perf_counter()))
-        self._stopping.wait(duration_s)
+        self._stopping.wait(self._end_s - perf_counter())
         self._closed_until_s = 0.0
 
     def _due(self, due_s: float) -> Request:

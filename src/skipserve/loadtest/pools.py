@@ -86,14 +86,14 @@ def make_subject(
     engine = _engine(artifact, running)
     samples = open_recipe(manifest.recipe).draw("test").inputs[:rows].numpy()
     sent = np.round(samples.astype(np.float64), DECIMALS).astype(np.float32)
-    probabilities = _run(engine, sent, None).probabilities
+    probabilities = _probabilities(engine, sent, None)
     best = np.sort(probabilities, axis=1)
     clear = best[:, -1] - best[:, -2] > TIES[running.precision]
     sent, labels = sent[clear], probabilities.argmax(axis=1)[clear]
     routed = {}
     for word, answer in answers.items():
         if answer.router == "on" and any(choice.router == word for choice in choices):
-            routed[word] = _run(engine, sent, answer.risk).labels.tolist()
+            routed[word] = _probabilities(engine, sent, answer.risk).argmax(axis=1).tolist()
     pool = Pool(
         name,
         manifest.depth,
@@ -133,22 +133,15 @@ def _engine(artifact: Artifact, running: Running) -> Engine:
     return Engine(artifact, backend=backend, precision=precision, provider=provider, threads=0)
 
 
-def _run(engine: Engine, rows: NDArray[np.float32], risk: float | None) -> Any:
+def _probabilities(
+    engine: Engine, rows: NDArray[np.float32], risk: float | None
+) -> NDArray[np.float32]:
     setting = engine.setting(risk)
     parts = [
         engine.run_thresholds(rows[start : start + BATCH], setting.thresholds, setting.guard_limit)
         for start in range(0, len(rows), BATCH)
     ]
-    return _Answers(
-        np.concatenate([part.labels for part in parts]),
-        np.concatenate([part.probabilities for part in parts]),
-    )
-
-
-@dataclass(frozen=True)
-class _Answers:
-    labels: NDArray[np.int64]
-    probabilities: NDArray[np.float32]
+    return np.concatenate([part.probabilities for part in parts])
 
 
 def _decimals(rows: NDArray[np.float32]) -> list[Any]:

@@ -1,0 +1,121 @@
+"""What to run: the load, how it is cut into blocks, and whether it can be judged."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from skipserve.errors import ConfigError
+from skipserve.loadtest.blocks import Block
+from skipserve.loadtest.intervals import samples_needed
+from skipserve.loadtest.payloads import Choice, with_router_off
+from skipserve.loadtest.pools import Subject
+from skipserve.loadtest.results import ArmName
+from skipserve.loadtest.schedule import Arrivals, ShapeName, shape
+from skipserve.loadtest.slo import Objective
+from skipserve.loadtest.target import Target
+
+# Long enough to settle, short enough that whatever slows the machine slows both arms.
+SHORTEST_BLOCK_S, LONGEST_BLOCK_S = 1.0, 5.0
+MOST_BLOCKS = 60
+WARM_UP_S = 2.0
+# Enough for the JVM's compiler; more would leave a queue behind on a service that cannot keep up.
+MOST_WARM_UP_RATE = 300.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to run.
+
+    Attributes:
+        choices: The mix.
+        duration_s: As asked; the baseline takes as long again.
+        rate: Requests a second, at the height of the shape for ``steady``, ``step``, ``soak``.
+        users: Instead of a rate, for a closed loop.
+        shape: Of the rate over time.
+        arrivals: How requests are spaced.
+        baseline: Whether to alternate with the same mix at full depth.
+        connections: Requests that can be on their way at once.
+        timeout_s: After which a request is given up.
+        seed: Of arrivals and mix.
+    """
+
+    choices: list[Choice]
+    duration_s: float
+    rate: float = 0.0
+    users: int | None = None
+    shape: ShapeName = "steady"
+    arrivals: Arrivals = "poisson"
+    baseline: bool = True
+    connections: int = 512
+    timeout_s: float = 10.0
+    seed: int = 0
+
+    def segments(self) -> list[list[tuple[float, float]]]:
+        """The rate over time, cut into blocks.
+
+        Raises:
+            ConfigError: If rate, duration or shape is wrong.
+        """
+        whole = shape(self.shape, self.rate if self.users is None else 1.0, self.duration_s)
+        if self.shape in ("step", "spike"):
+            return [[(one.duration_s, one.rate) for one in whole]]
+        block_s = min(max(self.duration_s / 10, SHORTEST_BLOCK_S), LONGEST_BLOCK_S)
+        count = max(1, min(round(self.duration_s / block_s), MOST_BLOCKS))
+        return [[(self.duration_s / count, whole[0].rate)] for _ in range(count)]
+
+    def check(self, objective: Objective) -> None:
+        """Refuse what cannot be judged, before it takes time.
+
+        Raises:
+            ConfigError: If the duration is too short for a percentile, or something is wrong.
+        """
+        expected = sum(s * rate for block in self.segments() for s, rate in block)
+        for percent, _ in objective.percentiles if self.users is None else ():
+            needed = samples_needed(percent)
+            # A Poisson count falls short of its mean half of the time.
+            if expected - 2 * math.sqrt(expected) < needed:
+                raise ConfigError(
+                    f"{self.duration_s:g} s at {self.rate:g} requests/s are about {expected:.0f} "
+                    f"requests; an interval for p{percent:g} takes {needed}: run at least "
+                    f"{math.ceil(self.duration_s * (needed + 3 * math.sqrt(needed)) / expected)} s"
+                )
+
+    def warm_up(self, choices: list[Choice]) -> Block:
+        """A block whose latencies nobody looks at."""
+        rate = min(self.segments()[0][0][1], MOST_WARM_UP_RATE)
+        return Block(choices, [(WARM_UP_S, rate)], self.arrivals, self.seed, users=self.users)
+
+    @property
+    def slice_s(self) -> float:
+        """Time by which results of a block are kept apart."""
+        block_s = sum(duration_s for duration_s, _ in self.segments()[0])
+        return min(block_s, max(1.0, block_s / MOST_BLOCKS))
+
+
+def mixes_of(plan: Plan, subjects: Sequence[Subject]) -> dict[ArmName, list[Choice]]:
+    """The mix as asked and, if that makes a difference, the same at full depth."""
+    off = with_router_off(plan.choices)
+    if plan.baseline and off != plan.choices and any(one.has_router for one in subjects):
+        return {"asked": plan.choices, "baseline": off}
+    return {"asked": plan.choices}
+
+
+def as_text(plan: Plan, objective: Objective, target: Target) -> dict[str, Any]:
+    """What a report says of a plan."""
+    load = f"{plan.users} users" if plan.users is not None else f"{plan.rate:g} requests/s"
+    return {
+        "objective": str(objective),
+        "load": load,
+        "loop": "open" if plan.users is None else "closed",
+        "arrivals": plan.arrivals if plan.users is None else "when the last reply is there",
+        "shape": plan.shape,
+        "duration_s": plan.duration_s,
+        "mix": [f"{choice} ({choice.weight:g})" for choice in plan.choices],
+        "connections": plan.connections,
+        "timeout_s": plan.timeout_s,
+        "seed": plan.seed,
+        "service": target.host,
+    }
