@@ -10,19 +10,29 @@ from pathlib import Path
 
 import pytest
 
-from skipserve.errors import ConfigError
+from skipserve.errors import ConfigError, LoadTestError
 from skipserve.loadtest import command
 from skipserve.loadtest.blocks import Block, Setup
 from skipserve.loadtest.capacity import find_capacity, search
 from skipserve.loadtest.client import Client
 from skipserve.loadtest.payloads import Choice, Pool
-from skipserve.loadtest.plan import Plan
+from skipserve.loadtest.plan import Plan, as_text
 from skipserve.loadtest.pools import Subject
+from skipserve.loadtest.report import write_capacity
 from skipserve.loadtest.results import Arm
 from skipserve.loadtest.slo import parse_slo
 from skipserve.loadtest.target import Running, Target
 
 MODELS = ("right", "wrong", "malformed", "busy", "gone", "never", "stalls", "slow")
+# A label more than today, in another order.
+METRICS = """# HELP skipserve_requests_total Requests.
+# TYPE skipserve_requests_total counter
+skipserve_requests_total{code="200",model="a",router="on"} 3.0
+skipserve_requests_total{router="off",model="a",code="200"} 4.0
+skipserve_requests_total{code="400",model="a",router="off"} 1e+00
+skipserve_requests_created{code="200",model="a"} 1.7e+09
+skipserve_model_info{backend="ort",checkpoint="abc",model="a",precision="fp32",provider="cpu"} 1
+"""
 STALL_S = 1.0
 SLOW_S = 0.01
 
@@ -58,6 +68,13 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(503 if model == "busy" else 200)
         self.send_header("content-length", str(len(body)))
         self.send_header("server-timing", "decode;dur=0.100, inference;dur=0.200")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_GET(self) -> None:
+        body = METRICS.encode() if self.path == "/metrics" else b"# nothing\n"
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
 
@@ -196,25 +213,49 @@ def test_the_search_ends_where_everything_or_nothing_holds(holds):
             steps.send(holds)
 
 
-def test_capacity_of_a_server_that_takes_ten_ms_a_request(host):
+def test_capacity_of_a_server_that_takes_ten_ms_a_request(host, tmp_path):
     subject = Subject(
         pool("slow"), Running("", "", "", ""), "", Path(), {}, {}, {}, has_router=False
     )
     plan = Plan([Choice("slow")], 0.6, 30.0, timeout_s=2.0, connections=64)
     said: list[str] = []
-    (found,) = find_capacity(
-        plan,
-        parse_slo("p50=50ms,errors=0"),
-        Target(host, host),
-        [subject],
-        threading.Event(),
-        said.append,
-    )
+    objective, target = parse_slo("p50=50ms,errors=0"), Target(host, host)
+    (found,) = find_capacity(plan, objective, target, [subject], threading.Event(), said.append)
     assert found.complete
     # Never above what it can do, but for the chance of a short trial.
     assert 0 < found.highest < 1.5 / SLOW_S
     assert found.failing is not None and found.failing <= 1.06 * found.highest
     assert len(said) == len(found.trials)
+    about = {"started": "now", "plan": as_text(plan, objective, target), "environment": {}}
+    write_capacity(tmp_path / "found", [found], {**about, "models": {}}, partial=False)
+    kept = json.loads((tmp_path / "found.json").read_text())["capacity"][0]
+    assert kept["highest"] == found.highest and len(kept["trials"]) == len(found.trials)
+    page = (tmp_path / "found.html").read_text()
+    assert "asked: p50 ≤ 50 ms" in page and page.count("<tr><td>as asked") == 1 + len(said)
+
+
+def test_counts_are_summed_over_labels_we_do_not_know(host):
+    target = Target(host, f"{host}/metrics")
+    assert target.requests() == {"a 200": 7, "a 400": 1}
+    assert target.models() == {"a": Running("ort", "cpu", "fp32", "abc")}
+
+
+@pytest.mark.parametrize("path", ["/", "/nothing"])
+def test_another_port_than_that_of_the_metrics_is_an_error(host, path):
+    with pytest.raises(LoadTestError, match="must be the service's own metrics port"):
+        Target(host, host + path).requests()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:80", "file:///etc/passwd", "http://"])
+def test_what_is_no_address_is_an_error(address):
+    with pytest.raises(ConfigError, match="expected http://HOST:PORT"):
+        Target(address, address)
+
+
+@pytest.mark.parametrize("model", ["malformed", "gone"])
+def test_a_service_that_does_not_speak_our_protocol_is_an_error(host, model):
+    with pytest.raises(LoadTestError):
+        Target(host, f"{host}/metrics").ask(pool(model), Choice(model))
 
 
 def test_a_missing_package_is_named_with_its_remedy(monkeypatch):

@@ -98,7 +98,7 @@ def loadtest(
         _one_of("shape", shape, ("steady", "step", "spike", "soak")),
         _one_of("arrivals", arrivals, ("poisson", "constant")),
         baseline,
-        connections,
+        max(connections, users or 0),
         timeout,
         seed,
     )

@@ -85,10 +85,10 @@ def stopping(client: Client, stop: threading.Event) -> Iterator[None]:
     done = threading.Event()
 
     def watch() -> None:
-        while not done.wait(0.05):
+        # Again and again: a stop that arrives just before its block is one for nothing.
+        while not done.wait(0.1):
             if stop.is_set():
                 client.stop()
-                return
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
