@@ -217,7 +217,7 @@ def test_capacity_of_a_server_that_takes_ten_ms_a_request(host, tmp_path):
     subject = Subject(
         pool("slow"), Running("", "", "", ""), "", Path(), {}, {}, {}, has_router=False
     )
-    plan = Plan([Choice("slow")], 0.6, 30.0, timeout_s=2.0, connections=64)
+    plan = Plan([Choice("slow")], 0.6, 60.0, timeout_s=2.0, connections=64)
     said: list[str] = []
     objective, target = parse_slo("p50=50ms,errors=0"), Target(host, host)
     (found,) = find_capacity(plan, objective, target, [subject], threading.Event(), said.append)

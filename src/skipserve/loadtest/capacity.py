@@ -24,6 +24,7 @@ REPEATS = 3
 TOLERANCE = 1.06
 LOWEST, HIGHEST = 1.0, 100_000.0
 LONGEST_TRIAL_S = 60.0
+FEWEST_REQUESTS = 100
 
 
 class Trial(msgspec.Struct, frozen=True):
@@ -148,7 +149,9 @@ def _trial(
     repeat: int,
 ) -> Trial:
     needed = max((samples_needed(percent) for percent, _ in objective.percentiles), default=1)
-    duration_s = min(max(plan.duration_s, 1.2 * needed / rate), LONGEST_TRIAL_S)
+    # With the fewest samples the interval ends at the slowest, which is too strict a judge.
+    requests = max(FEWEST_REQUESTS, 3 * needed)
+    duration_s = min(max(plan.duration_s, requests / rate), LONGEST_TRIAL_S)
     block = Block(
         mix, [(duration_s, rate)], plan.arrivals, plan.seed + 1 + repeat, slice_s=duration_s
     )
