@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from skipserve.errors import ConfigError, LoadTestError
-from skipserve.loadtest import command
+from skipserve.loadtest import capacity, command
 from skipserve.loadtest.blocks import Block, Setup
 from skipserve.loadtest.capacity import find_capacity, search
 from skipserve.loadtest.client import Client
@@ -213,18 +213,21 @@ def test_the_search_ends_where_everything_or_nothing_holds(holds):
             steps.send(holds)
 
 
-def test_capacity_of_a_server_that_takes_ten_ms_a_request(host, tmp_path):
+def test_capacity_of_a_server_that_takes_ten_ms_a_request(host, tmp_path, monkeypatch):
+    # Coarser than what users get, and ten times as quick.
+    monkeypatch.setattr(capacity, "TOLERANCE", 1.5)
+    monkeypatch.setattr(capacity, "FEWEST_REQUESTS", 30)
     subject = Subject(
         pool("slow"), Running("", "", "", ""), "", Path(), {}, {}, {}, has_router=False
     )
-    plan = Plan([Choice("slow")], 0.6, 60.0, timeout_s=2.0, connections=64)
+    plan = Plan([Choice("slow")], 0.5, 40.0, timeout_s=2.0, connections=64)
     said: list[str] = []
     objective, target = parse_slo("p50=50ms,errors=0"), Target(host, host)
     (found,) = find_capacity(plan, objective, target, [subject], threading.Event(), said.append)
     assert found.complete
     # Never above what it can do, but for the chance of a short trial.
     assert 0 < found.highest < 1.5 / SLOW_S
-    assert found.failing is not None and found.failing <= 1.06 * found.highest
+    assert found.failing is not None and found.failing <= 1.5 * found.highest
     assert len(said) == len(found.trials)
     about = {"started": "now", "plan": as_text(plan, objective, target), "environment": {}}
     write_capacity(tmp_path / "found", [found], {**about, "models": {}}, partial=False)
