@@ -1,0 +1,230 @@
+"""The race: the same two models behind skipserve and behind each peer, driven by wrk in turn.
+
+Peers run in groups beside skipserve, and in every round each connection count drives all of a group
+one after the other, so that a noisy machine is noisy for all of them. What is done is kept in
+.build/peers/race.json: run it again to go on where it stopped. Writes docs/peers.md and
+docs/peers.json when every group is done; ends with one JSON line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from statistics import geometric_mean
+from typing import Any
+
+import psutil
+from contenders import (
+    OURS,
+    PEERS,
+    Endpoint,
+    OurServer,
+    PeerServer,
+    Settings,
+    WillNotServe,
+)
+from models import NAMES, ROOT, WORK, RacedModel, prepare
+from report import machine, render
+
+from skipserve.errors import LaunchError
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+from wrk import drive
+
+STATE = WORK / "race.json"
+CHOSEN = Path(__file__).parent / "settings.json"
+# Settings may differ between a few connections and many, for skipserve as for everybody.
+FEW = 4
+ALONE, TWO_WORKERS, TWO_THREADS = Settings(), Settings(workers=2), Settings(threads=2)
+BATCHED = [Settings(batch_size=16), Settings(batch_size=16, workers=2)]
+
+
+def main() -> None:
+    options = _options()
+    if options.tune:
+        tune(options)
+    else:
+        race(options)
+
+
+def race(options: argparse.Namespace) -> None:
+    """Every group of peers beside skipserve, on every model; then the report."""
+    asked = {key: getattr(options, key) for key in ("rounds", "seconds", "connections")}
+    chosen = json.loads(CHOSEN.read_text())
+    state: dict[str, Any] = {"asked": asked, "settings": chosen, "groups": {}, "failures": {}}
+    if STATE.is_file() and not options.fresh:
+        kept = json.loads(STATE.read_text())
+        if kept["asked"] == asked and kept["settings"] == chosen:
+            state = kept
+            print(f"going on with {STATE}; --fresh begins anew")
+    state["machine"] = machine()
+    for name in options.models:
+        model = prepare(name)
+        for peers in _chunks(options.peers, options.together):
+            group = f"{name}: {', '.join(peers)}"
+            if group not in state["groups"]:
+                print(f"\n{group}", flush=True)
+                state["groups"][group] = _race_group(model, peers, state, options)
+                STATE.write_text(json.dumps(state, indent=1))
+    text = render(state)
+    print(text)
+    if options.write:
+        (ROOT / "docs" / "peers.md").write_text(text)
+        (ROOT / "docs" / "peers.json").write_text(json.dumps(state, indent=1) + "\n")
+    print(json.dumps({"benchmark": "peers", **{k: state[k] for k in ("asked", "failures")}}))
+
+
+def _race_group(
+    model: RacedModel, peers: list[str], state: dict[str, Any], options: argparse.Namespace
+) -> list[dict[str, Any]]:
+    chosen = {name: _read(state["settings"][model.name][name]) for name in [OURS, *peers]}
+    runs = []
+    with contextlib.ExitStack() as stack:
+        servers = _start(stack, model, chosen, options.port, state["failures"])
+        print(f"idle, the machine is {psutil.cpu_percent(2.0):.0f} % busy", flush=True)
+        for number in range(options.rounds):
+            for connections in options.connections:
+                load = "few" if connections <= FEW else "many"
+                for name in [name for name in chosen if (name, chosen[name][load]) in servers]:
+                    endpoint = servers[name, chosen[name][load]]
+                    for router, bodies in endpoint.bodies.items():
+                        run = _drive(endpoint.url, bodies, connections, options.seconds)
+                        print(f"{number} {connections:>3} {name:<10} {router:<3} {run}", flush=True)
+                        point = {"model": model.name, "name": name, "router": router}
+                        runs.append({**point, "round": number, "connections": connections, **run})
+    return runs
+
+
+def _start(
+    stack: contextlib.ExitStack,
+    model: RacedModel,
+    chosen: dict[str, dict[str, Settings]],
+    first_port: int,
+    failures: dict[str, dict[str, str]],
+) -> dict[tuple[str, Settings], Endpoint]:
+    wanted = [
+        (name, each) for name, loads in chosen.items() for each in dict.fromkeys(loads.values())
+    ]
+    started: dict[tuple[str, Settings], OurServer | PeerServer] = {}
+    endpoints = {}
+    problems = failures.setdefault(model.name, {})
+    # All begin to start before the first is waited for.
+    for index, (name, settings) in enumerate(sorted(wanted, key=lambda w: w[0] == OURS)):
+        try:
+            started[name, settings] = _open(stack, model, name, settings, first_port + 10 * index)
+        except WillNotServe as error:
+            problems[name] = f"{settings}: {error}"
+    for key, server in started.items():
+        try:
+            endpoints[key] = server.endpoint()
+        except WillNotServe as error:
+            if key[0] == OURS:
+                raise
+            problems[key[0]] = f"{key[1]}: {error}"
+    for name, problem in problems.items():
+        if name in chosen:
+            print(f"{name} is out: {problem}", flush=True)
+    return endpoints
+
+
+def _open(
+    stack: contextlib.ExitStack, model: RacedModel, name: str, settings: Settings, port: int
+) -> OurServer | PeerServer:
+    server: OurServer | PeerServer
+    if name == OURS:
+        server = OurServer(model, settings, port)
+    else:
+        server = PeerServer(PEERS[name], model, settings, port)
+    stack.callback(server.close)
+    return server
+
+
+def _drive(url: str, bodies: list[bytes], connections: int, seconds: int) -> dict[str, Any]:
+    try:
+        return asdict(drive(url, bodies, connections, seconds))
+    except RuntimeError as error:
+        return {"error": " ".join(str(error).split())[-300:]}
+
+
+def tune(options: argparse.Namespace) -> None:
+    """Try each contender's settings and keep those with the most requests/s, few and many."""
+    chosen = json.loads(CHOSEN.read_text()) if CHOSEN.is_file() and not options.fresh else {}
+    for name in options.models:
+        model = prepare(name)
+        for contender in [OURS, *options.peers]:
+            if contender in chosen.setdefault(name, {}):
+                continue
+            rates: dict[Settings, dict[int, float]] = {}
+            for settings in _candidates(contender, model):
+                with contextlib.ExitStack() as stack:
+                    try:
+                        server = _open(stack, model, contender, settings, options.port)
+                        endpoint = server.endpoint()
+                    except (WillNotServe, LaunchError) as error:
+                        print(f"{name} {contender} {settings}: {error}", flush=True)
+                        continue
+                    bodies = next(iter(endpoint.bodies.values()))
+                    rates[settings] = {
+                        c: _drive(endpoint.url, bodies, c, options.seconds).get("requests_per_s", 1)
+                        for c in options.connections
+                    }
+                    print(f"{name} {contender} {settings}: {rates[settings]}", flush=True)
+            best = {
+                load: max(rates, key=lambda s: geometric_mean(rates[s][c] for c in counts))
+                if rates
+                else ALONE
+                for load, counts in _loads(options.connections).items()
+            }
+            chosen[name][contender] = {load: asdict(each) for load, each in best.items()}
+            CHOSEN.write_text(json.dumps(chosen, indent=1) + "\n")
+
+
+def _candidates(contender: str, model: RacedModel) -> list[Settings]:
+    # A second thread inside an operation of the two-moons MLP only costs.
+    plain = [ALONE, TWO_WORKERS, *([TWO_THREADS] if model.routed else [])]
+    return plain + (BATCHED if contender == OURS or PEERS[contender].batches else [])
+
+
+def _loads(connections: list[int]) -> dict[str, list[int]]:
+    return {
+        "few": [c for c in connections if c <= FEW],
+        "many": [c for c in connections if c > FEW],
+    }
+
+
+def _read(loads: dict[str, dict[str, int]]) -> dict[str, Settings]:
+    return {load: Settings(**values) for load, values in loads.items()}
+
+
+def _chunks(names: list[str], size: int) -> Iterator[list[str]]:
+    rest = iter(names)
+    while chunk := list(islice(rest, size)):
+        yield chunk
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=int, default=3, help="of each run of wrk")
+    parser.add_argument("--connections", type=int, nargs="+", default=[1, 4, 16, 64])
+    parser.add_argument("--models", nargs="+", choices=NAMES, default=list(NAMES))
+    parser.add_argument("--peers", nargs="+", choices=list(PEERS), default=list(PEERS))
+    parser.add_argument("--together", type=int, default=3, help="peers that stand side by side")
+    parser.add_argument("--port", type=int, default=18080, help="first of the ports used")
+    parser.add_argument("--fresh", action="store_true", help="forget what was measured before")
+    parser.add_argument("--write", action="store_true", help="write docs/peers.md and .json")
+    parser.add_argument("--tune", action="store_true", help="choose settings.json, then stop")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    started = time.monotonic()
+    main()
+    print(f"took {(time.monotonic() - started) / 60:.1f} minutes", file=sys.stderr)
