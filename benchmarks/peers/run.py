@@ -42,8 +42,10 @@ STATE = WORK / "race.json"
 CHOSEN = Path(__file__).parent / "settings.json"
 # Settings may differ between a few connections and many, for skipserve as for everybody.
 FEW = 4
+WARM_UP_CONNECTIONS = 16
 ALONE, TWO_WORKERS, TWO_THREADS = Settings(), Settings(workers=2), Settings(threads=2)
-BATCHED = [Settings(batch_size=16), Settings(batch_size=16, workers=2)]
+# Workers that share sixteen connections evenly fill their batches without waiting.
+BATCHED = [Settings(4, 4), Settings(8, 2), Settings(16, 1), Settings(16, 2)]
 
 
 def main() -> None:
@@ -89,6 +91,9 @@ def _race_group(
     with contextlib.ExitStack() as stack:
         servers = _start(stack, model, chosen, options.port, state["failures"])
         print(f"idle, the machine is {psutil.cpu_percent(2.0):.0f} % busy", flush=True)
+        for endpoint in servers.values():
+            for bodies in endpoint.bodies.values():
+                _drive(endpoint.url, bodies, WARM_UP_CONNECTIONS, 1)
         for number in range(options.rounds):
             for connections in options.connections:
                 load = "few" if connections <= FEW else "many"
@@ -161,42 +166,50 @@ def tune(options: argparse.Namespace) -> None:
         for contender in [OURS, *options.peers]:
             if contender in chosen.setdefault(name, {}):
                 continue
-            rates: dict[Settings, dict[int, float]] = {}
-            for settings in _candidates(contender, model):
-                with contextlib.ExitStack() as stack:
-                    try:
-                        server = _open(stack, model, contender, settings, options.port)
-                        endpoint = server.endpoint()
-                    except (WillNotServe, LaunchError) as error:
-                        print(f"{name} {contender} {settings}: {error}", flush=True)
-                        continue
-                    bodies = next(iter(endpoint.bodies.values()))
-                    rates[settings] = {
-                        c: _drive(endpoint.url, bodies, c, options.seconds).get("requests_per_s", 1)
-                        for c in options.connections
-                    }
-                    print(f"{name} {contender} {settings}: {rates[settings]}", flush=True)
             best = {
-                load: max(rates, key=lambda s: geometric_mean(rates[s][c] for c in counts))
-                if rates
-                else ALONE
-                for load, counts in _loads(options.connections).items()
+                load: _fastest(model, contender, candidates, counts, options)
+                for load, counts, candidates in _trials(contender, model, options.connections)
             }
             chosen[name][contender] = {load: asdict(each) for load, each in best.items()}
             CHOSEN.write_text(json.dumps(chosen, indent=1) + "\n")
 
 
-def _candidates(contender: str, model: RacedModel) -> list[Settings]:
+def _fastest(
+    model: RacedModel,
+    contender: str,
+    candidates: list[Settings],
+    counts: list[int],
+    options: argparse.Namespace,
+) -> Settings:
+    rates = {}
+    for settings in candidates:
+        with contextlib.ExitStack() as stack:
+            try:
+                server = _open(stack, model, contender, settings, options.port)
+                endpoint = server.endpoint()
+            except (WillNotServe, LaunchError) as error:
+                print(f"{model.name} {contender} {settings}: {error}", flush=True)
+                continue
+            bodies = next(iter(endpoint.bodies.values()))
+            _drive(endpoint.url, bodies, WARM_UP_CONNECTIONS, 1)
+            runs = [_drive(endpoint.url, bodies, count, options.seconds) for count in counts]
+            rates[settings] = geometric_mean(run.get("requests_per_s", 1) for run in runs)
+            print(
+                f"{model.name} {contender} {settings}: {rates[settings]:,.0f} requests/s "
+                f"at {' and '.join(map(str, counts))} connections",
+                flush=True,
+            )
+    return max(rates, key=rates.__getitem__, default=ALONE)
+
+
+def _trials(
+    contender: str, model: RacedModel, connections: list[int]
+) -> Iterator[tuple[str, list[int], list[Settings]]]:
     # A second thread inside an operation of the two-moons MLP only costs.
     plain = [ALONE, TWO_WORKERS, *([TWO_THREADS] if model.routed else [])]
-    return plain + (BATCHED if contender == OURS or PEERS[contender].batches else [])
-
-
-def _loads(connections: list[int]) -> dict[str, list[int]]:
-    return {
-        "few": [c for c in connections if c <= FEW],
-        "many": [c for c in connections if c > FEW],
-    }
+    batches = contender == OURS or PEERS[contender].batches
+    yield "few", [c for c in connections if c <= FEW], plain
+    yield "many", [c for c in connections if c > FEW], BATCHED if batches else plain
 
 
 def _read(loads: dict[str, dict[str, int]]) -> dict[str, Settings]:

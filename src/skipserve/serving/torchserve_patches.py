@@ -8,12 +8,14 @@ from __future__ import annotations
 import logging
 import select
 import socket
+import struct
 import sys
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 PATCHED_VERSION = "0.12.0"
 BUFFER_BYTES = 1 << 18
+_LENGTH = struct.Struct("!i")
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +46,7 @@ def apply() -> Idle:
         return AtOnce()
     reader = BufferedReader()
     otf_message_handler._retrieve_buffer = reader.read
+    otf_message_handler._retrieve_inference_msg = reader.requests
     return reader
 
 
@@ -88,6 +91,49 @@ class BufferedReader:
         data = self._buffer[self._start : end]
         self._start = end
         return data
+
+    def requests(self, connection: socket.socket) -> list[dict[str, Any]]:
+        """A batch as the original reads it, in half its time; bodies stay bytes.
+
+        A list of requests, each an id, a list of headers and a list of parameters; every string
+        has its length before it, and -1 ends a list.
+        """
+        field = self._field
+        requests = []
+        while (request_id := field(connection)) is not None:
+            headers = []
+            while (name := field(connection)) is not None:
+                headers.append({"name": name, "value": field(connection)})
+            parameters = []
+            while (name := field(connection)) is not None:
+                kind = field(connection) or b""
+                parameters.append(
+                    {
+                        "name": name.decode(),
+                        "contentType": kind.decode(),
+                        "value": field(connection),
+                    }
+                )
+            requests.append({"requestId": request_id, "headers": headers, "parameters": parameters})
+        return requests
+
+    def _field(self, connection: socket.socket) -> bytearray | None:
+        start = self._start
+        try:
+            (length,) = _LENGTH.unpack_from(self._buffer, start)
+        except struct.error:  # not all of it is here yet
+            (length,) = _LENGTH.unpack(self.read(connection, 4))
+            return self.read(connection, length) if length >= 0 else None
+        start += 4
+        if length < 0:
+            self._start = start
+            return None
+        end = start + length
+        if end > len(self._buffer):
+            self._start = start
+            return self.read(connection, length)
+        self._start = end
+        return self._buffer[start:end]
 
     def when_idle(self, work: Callable[[], None]) -> None:
         """Do ``work`` before the next wait; an error in it is logged and ends nothing."""

@@ -6,7 +6,7 @@ from mlserver import MLModel, MLServer, ModelSettings, Settings
 from mlserver.codecs import NumpyCodec
 from mlserver.types import InferenceRequest, InferenceResponse
 from mlserver.utils import install_uvloop_event_loop
-from served import BATCH_DELAY_S, BATCH_SIZE, NAME, PORT, SPARE_PORTS, WORKERS, Model
+from served import BATCH_DELAY_S, BATCH_SIZE, NAME, PORT, SCRATCH, SPARE_PORTS, WORKERS, Model
 
 
 class Inference(MLModel):
@@ -28,6 +28,7 @@ async def main() -> None:
             http_port=PORT,
             grpc_port=SPARE_PORTS[0],
             metrics_port=SPARE_PORTS[1],
+            metrics_dir=str(SCRATCH),
             parallel_workers=0 if WORKERS == 1 else WORKERS,
         )
     )

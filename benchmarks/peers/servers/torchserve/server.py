@@ -46,6 +46,8 @@ MODEL = {
 }
 
 if __name__ == "__main__":
+    # One pid file and one archive under construction a temporary directory.
+    os.environ |= {"TMPDIR": str(SCRATCH), "LOG_LOCATION": str(SCRATCH)}
     for name, text in {
         "log4j2.xml": LOG4J,
         "config.properties": PROPERTIES,
@@ -64,5 +66,4 @@ if __name__ == "__main__":
         *("--ts-config", "config.properties", "--log-config", "log4j2.xml"),
         *("--model-store", ".", "--models", f"{NAME}.mar"),
     ]
-    os.environ |= {"TMPDIR": str(SCRATCH), "LOG_LOCATION": str(SCRATCH)}
     os.execvp(serve[0], serve)
