@@ -1,5 +1,8 @@
 """Triton through pytriton: its front end and dynamic batcher in C++, the model in Python."""
 
+import os
+import sysconfig
+
 import numpy as np
 from pytriton.decorators import batch
 from pytriton.model_config import DynamicBatcher, ModelConfig, Tensor
@@ -7,6 +10,8 @@ from pytriton.triton import Triton, TritonConfig
 from served import BATCH_DELAY_S, BATCH_SIZE, NAME, PORT, SPARE_PORTS, WORKERS, Model
 
 if __name__ == "__main__":
+    # Its Python back end takes the first libpython of this version, ours or not.
+    os.environ["LD_LIBRARY_PATH"] = sysconfig.get_config_var("LIBDIR")
     models = [Model() for _ in range(WORKERS)]
 
     def instance(model):
