@@ -36,9 +36,13 @@ def drive(url: str, bodies: list[bytes], connections: int, duration_s: int) -> L
     local next = 0
     wrk.method = "POST"
     wrk.headers["Content-Type"] = "application/json"
+    init = function(arguments)
+      wrk.init(arguments)
+      for i = 1, #bodies do bodies[i] = wrk.format(nil, nil, nil, bodies[i]) end
+    end
     request = function()
       next = next % #bodies + 1
-      return wrk.format(nil, nil, nil, bodies[next])
+      return bodies[next]
     end
     """
     with tempfile.TemporaryDirectory() as scratch:

@@ -28,6 +28,8 @@ HERE = Path(__file__).parent
 START_S, STOP_S = 90.0, 10.0
 # Ports of one server: its own, and those it opens whether we like it or not.
 PORTS_EACH = 6
+# Settings may differ between a few connections and many, for skipserve as for everybody.
+FEW = 4
 # ε = 1 % of 256 rows is 2.6; four standard deviations above it is 9.
 ROUTED_MAY_DIFFER = 9
 
@@ -53,6 +55,11 @@ class Settings:
     def __str__(self) -> str:
         batching = f"batch {self.batch_size} / 1 ms" if self.batch_size > 1 else "no batching"
         return f"{batching}, {self.workers} × {self.threads}"
+
+
+def load_of(connections: int) -> str:
+    """Which of a contender's two settings serves this many connections."""
+    return "few" if connections <= FEW else "many"
 
 
 def native(row: list[float]) -> object:

@@ -13,7 +13,7 @@ from statistics import median
 from typing import Any
 
 import psutil
-from contenders import OURS, PEERS, Settings
+from contenders import OURS, PEERS, Settings, load_of
 from models import ROOT
 
 Runs = list[dict[str, Any]]
@@ -151,7 +151,7 @@ def table(race: Race, state: dict[str, Any], model: str, connections: int) -> It
     yield "| " + " | ".join(["server", "settings", "req/s", "p50 ms", "p99 ms", *ratios]) + " |"
     yield "|" + "---|" * (5 + len(ratios))
     settings = state["settings"][model]
-    load = "few" if connections <= 4 else "many"
+    load = load_of(connections)
     for router, title in zip(routers, titles, strict=True):
         point = race.ours(model, router, connections)
         label = f"skipserve{', ' if title else ''}{title.removesuffix(': ')}"

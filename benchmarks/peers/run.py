@@ -29,6 +29,7 @@ from contenders import (
     PeerServer,
     Settings,
     WillNotServe,
+    load_of,
 )
 from models import NAMES, ROOT, WORK, RacedModel, prepare
 from report import machine, render
@@ -40,8 +41,6 @@ from wrk import drive
 
 STATE = WORK / "race.json"
 CHOSEN = Path(__file__).parent / "settings.json"
-# Settings may differ between a few connections and many, for skipserve as for everybody.
-FEW = 4
 WARM_UP_CONNECTIONS = 16
 ALONE, TWO_WORKERS, TWO_THREADS = Settings(), Settings(workers=2), Settings(threads=2)
 # Workers that share sixteen connections evenly fill their batches without waiting.
@@ -96,7 +95,7 @@ def _race_group(
                 _drive(endpoint.url, bodies, WARM_UP_CONNECTIONS, 1)
         for number in range(options.rounds):
             for connections in options.connections:
-                load = "few" if connections <= FEW else "many"
+                load = load_of(connections)
                 for name in [name for name in chosen if (name, chosen[name][load]) in servers]:
                     endpoint = servers[name, chosen[name][load]]
                     for router, bodies in endpoint.bodies.items():
@@ -208,8 +207,8 @@ def _trials(
     # A second thread inside an operation of the two-moons MLP only costs.
     plain = [ALONE, TWO_WORKERS, *([TWO_THREADS] if model.routed else [])]
     batches = contender == OURS or PEERS[contender].batches
-    yield "few", [c for c in connections if c <= FEW], plain
-    yield "many", [c for c in connections if c > FEW], BATCHED if batches else plain
+    for load, candidates in (("few", plain), ("many", BATCHED if batches else plain)):
+        yield load, [count for count in connections if load_of(count) == load], candidates
 
 
 def _read(loads: dict[str, dict[str, int]]) -> dict[str, Settings]:
