@@ -18,6 +18,7 @@ BELOW = {
     "serving": {"artifacts", "runtime"},
     "watching": set(),  # knows a service by what it answers alone
     "loadtest": {"artifacts", "runtime", "serving", "training"},
+    "reporting": {"networks", "training", "routing", "artifacts", "runtime"},
 }
 HELPERS = {"errors", "schema", "files"}
 ONLY_IN = {
@@ -28,7 +29,7 @@ ONLY_IN = {
     "locust": {"loadtest/driver.py", "loadtest/users.py"},
     "gevent": {f"loadtest/{name}.py" for name in ("dispatcher", "driver", "pacer", "users")},
     "hdrh": {"loadtest/histogram.py"},
-    "jinja2": {"loadtest/report.py"},
+    "jinja2": {"loadtest/report.py", "reporting/page.py"},
 }
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from skipserve import router_cli
+from skipserve import reports, router_cli
 from skipserve.errors import ConfigError, LaunchError, SkipserveError
 from skipserve.loadtest.command import loadtest
 
@@ -167,6 +167,10 @@ def plot(
 
     plot_runs(runs, out)
     typer.echo(out)
+
+
+app.command()(reports.inspect)
+app.command()(reports.report)
 
 
 @app.command()

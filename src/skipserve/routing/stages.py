@@ -35,6 +35,7 @@ def choose_decisions(config: RouterConfig, network: ResidualNetwork) -> tuple[li
     if config.stages != "auto":
         return [block - 1 for block in config.stages], "as configured"
     block_s = block_time(network)
+    # Rounded to a power of two, so that a noisy clock seldom changes the graph.
     length = 1
     while length * block_s < WORTH * DECISION_S and length < depth // 2:
         length *= 2
@@ -67,6 +68,8 @@ def thin_decisions(
     Returns:
         What is left, and how it was chosen.
     """
+    # Rounded to a power of two, so that a noisy clock seldom changes the graph.
+    block_s = 2.0 ** round(math.log2(block_s))
     kept = list(range(len(decisions)))
     while len(kept) > MOST:
         kept = kept[::2]
@@ -98,11 +101,8 @@ def thin_decisions(
 
 @torch.no_grad()
 def block_time(network: ResidualNetwork, rows: int = 32, repeats: int = 7) -> float:
-    """Seconds that a block takes for one row, to the nearest power of two.
-
-    Rounded, so that a noisy clock seldom changes the graph; measured over a batch, as the cost of
-    eager PyTorch's calls would drown that of one row.
-    """
+    """Median seconds that a block takes for one row, on this machine now."""
+    # Over a batch, as eager PyTorch's cost of a call would drown that of one row.
     stream = network.stem(network.scaling(torch.zeros(rows, *network.config.inputs)))
     times = []
     for _ in range(repeats):
@@ -110,4 +110,4 @@ def block_time(network: ResidualNetwork, rows: int = 32, repeats: int = 7) -> fl
         for block in network.blocks:
             block(stream)
         times.append((perf_counter() - start) / len(network.blocks) / rows)
-    return float(2.0 ** round(math.log2(sorted(times)[repeats // 2])))
+    return sorted(times)[repeats // 2]

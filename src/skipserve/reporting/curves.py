@@ -1,0 +1,207 @@
+"""Accuracy and disagreement against blocks run, for everything that could decide how deep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from skipserve.networks import ResidualNetwork
+from skipserve.reporting.readings import BATCH, Readings, read_pooled
+from skipserve.reporting.sample import Sample
+from skipserve.routing.config import RouterConfig
+from skipserve.routing.fit import fit_router, pooled_streams
+from skipserve.routing.propose import BOLD, CANDIDATES, CAREFUL, greedy, propose
+from skipserve.routing.routed import Policy, RoutedNetwork, Router
+from skipserve.routing.signals import SignalName
+
+SIGNALS: tuple[SignalName, ...] = get_args(SignalName)
+# Skipping changes what later blocks see, so every candidate is a run of its own: fewer of both.
+SKIP_ROWS, SKIP_EVERY = 1_000, 3
+# Chances of leaving, or of leaving a stage out, at each decision.
+CHANCES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.95)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One way of choosing how deep, from careful to bold.
+
+    Attributes:
+        name: A signal, ``fixed``, ``random`` or ``oracle``.
+        policy: ``exit`` or ``skip``.
+        blocks: Mean blocks run [P].
+        disagreement: Rate at which answers differ from those of full depth [P].
+        accuracy: Rate of right answers [P], or ``None`` without labels.
+        rows: It was measured on.
+    """
+
+    name: str
+    policy: Policy
+    blocks: NDArray[np.float64]
+    disagreement: NDArray[np.float64]
+    accuracy: NDArray[np.float64] | None
+    rows: int
+
+
+@dataclass(frozen=True)
+class _Point:
+    blocks: float
+    disagreement: float
+    accuracy: float
+
+
+def baselines(readings: Readings, labels: NDArray[np.int64] | None) -> list[Curve]:
+    """Fixed depth, leaving at random, and the oracle, which knows the answer of full depth.
+
+    Leaving at random is an expectation, computed: at each depth with the same chance. The oracle
+    leaves at the first depth that answers like full depth; allowed to err, it gives up the rows
+    that would take it deepest.
+
+    Args:
+        readings: Answers by depth.
+        labels: Classes [N], or ``None``.
+    """
+    blocks, depths = readings.blocks, len(readings.blocks)
+    rates = [_score(readings, labels, np.full(len(readings.labels), at)) for at in range(depths)]
+    fixed = _curve("fixed", "exit", rates, labels, len(readings.labels))
+
+    def mixture(chance: float) -> _Point:
+        share = chance * (1 - chance) ** np.arange(depths)
+        share[-1] = (1 - chance) ** (depths - 1)
+        accuracy = float(share @ fixed.accuracy) if fixed.accuracy is not None else float("nan")
+        return _Point(float(share @ blocks), float(share @ fixed.disagreement), accuracy)
+
+    first = readings.agrees.argmax(axis=1)
+    deepest = np.argsort(-first, kind="stable")
+
+    def oracle(given_up: float) -> _Point:
+        where = first.copy()
+        where[deepest[: int(given_up * len(first))]] = 0
+        return _score(readings, labels, where)
+
+    count = len(readings.labels)
+    return [
+        fixed,
+        _curve("random", "exit", [mixture(chance) for chance in CHANCES], labels, count),
+        _curve(
+            "oracle", "exit", [oracle(share) for share in np.linspace(0, 0.5, 51)], labels, count
+        ),
+    ]
+
+
+def signal_curves(
+    network: ResidualNetwork,
+    decisions: Sequence[int],
+    proposing: Tensor,
+    sample: Sample,
+    pooled: Tensor,
+    say: Callable[[str], None],
+) -> list[Curve]:
+    """Every signal under both policies, and random skipping; eager, without a guard.
+
+    Signals are fitted on one half of ``proposing``, thresholds proposed on the other, and both
+    measured on ``sample``.
+
+    Args:
+        network: In evaluation mode, not plain.
+        decisions: Blocks run when each decision is taken.
+        proposing: Rows [M, *inputs] that are not in ``sample``.
+        sample: What is measured on.
+        pooled: Its pooled streams [N, depth, width].
+        say: Told what is being done.
+    """
+    fitting, proposing = proposing[::2], proposing[1::2]
+    proposed = pooled_streams(network, proposing, BATCH)
+    at = [blocks - 1 for blocks in decisions]
+    calibration, measured = read_pooled(network, proposed), read_pooled(network, pooled)
+    few = sample.first(SKIP_ROWS)
+    full = measured.labels[: len(few), -1]
+    curves = []
+    for name in SIGNALS:
+        say(f"trying {name.replace('_', ' ')}")
+        config = RouterConfig(signal=name, guard=1.0)
+        router, _ = fit_router(config, network, decisions, fitting, proposing[:SKIP_ROWS])
+        values = _signals(router.signals, proposed[:, at])
+        seen = _signals(router.signals, pooled[:, at])
+        points = []
+        for share in np.geomspace(CAREFUL, BOLD, CANDIDATES):
+            thresholds = greedy(values, calibration.agrees[:, at], share)
+            stops = np.append(seen >= thresholds, np.ones((len(seen), 1), dtype=bool), axis=1)
+            where = np.array([*at, pooled.shape[1] - 1])[stops.argmax(axis=1)]
+            points.append(_score(measured, sample.labels, where))
+        curves.append(_curve(name, "exit", points, sample.labels, len(sample)))
+        skipping = Router(router.decisions, router.signals, router.guard, "skip")
+        candidates = propose(network, skipping, proposing[:SKIP_ROWS], np.inf)[::SKIP_EVERY]
+        ran = list(_skipped(network, skipping, few, full, map(torch.from_numpy, candidates)))
+        curves.append(_curve(name, "skip", ran, sample.labels, len(few)))
+    say("trying random skipping")
+    chooser = np.random.default_rng(0)
+    shape = (len(few), len(decisions))
+    drawn = (
+        torch.from_numpy(np.where(chooser.random(shape) < chance, -np.inf, np.inf)).float()
+        for chance in CHANCES
+    )
+    ran = list(_skipped(network, skipping, few, full, drawn))
+    curves.append(_curve("random", "skip", ran, sample.labels, len(few)))
+    return curves
+
+
+@torch.no_grad()
+def _signals(signals: Sequence[nn.Module], pooled: Tensor) -> NDArray[np.float32]:
+    each = [signal(pooled[:, at]) for at, signal in enumerate(signals)]
+    values: NDArray[np.float32] = torch.stack(each, dim=1).numpy()
+    return values
+
+
+@torch.no_grad()
+def _skipped(
+    network: ResidualNetwork,
+    router: Router,
+    sample: Sample,
+    full: NDArray[np.int64],
+    candidates: Iterator[Tensor],
+) -> Iterator[_Point]:
+    routed = RoutedNetwork(network, router)
+    rows = torch.from_numpy(sample.inputs)
+    off = torch.full((len(rows),), torch.inf)
+    for thresholds in candidates:
+        limits = thresholds.expand(len(rows), len(router.decisions))
+        probabilities, depth, _ = routed(rows, limits, off)
+        answers = probabilities.argmax(dim=1).numpy()
+        right = np.nan if sample.labels is None else (answers == sample.labels).mean()
+        yield _Point(float(depth.float().mean()), float((answers != full).mean()), float(right))
+
+
+def _score(
+    readings: Readings, labels: NDArray[np.int64] | None, where: NDArray[np.int64]
+) -> _Point:
+    """Rows that each stop at a depth of their own, given as columns of the readings [N]."""
+    answers = np.take_along_axis(readings.labels, where[:, None], axis=1)[:, 0]
+    return _Point(
+        float(readings.blocks[where].mean()),
+        float((answers != readings.labels[:, -1]).mean()),
+        float("nan") if labels is None else float((answers == labels).mean()),
+    )
+
+
+def _curve(
+    name: str,
+    policy: Policy,
+    points: Sequence[_Point],
+    labels: NDArray[np.int64] | None,
+    rows: int,
+) -> Curve:
+    order = sorted(points, key=lambda point: -point.blocks)
+    return Curve(
+        name,
+        policy,
+        np.array([point.blocks for point in order]),
+        np.array([point.disagreement for point in order]),
+        None if labels is None else np.array([point.accuracy for point in order]),
+        rows,
+    )

@@ -1,0 +1,159 @@
+"""Which model is meant: a checkpoint, an artifact, or a name, and what belongs to it."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+
+from skipserve.artifacts.artifact import Artifact, open_artifact
+from skipserve.artifacts.manifest import MANIFEST
+from skipserve.errors import ConfigError
+from skipserve.training.checkpoint import WEIGHTS, Checkpoint, load_checkpoint
+
+ARTIFACTS, CHECKPOINTS = "artifacts", "checkpoints"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A checkpoint, the artifact exported from it, or both.
+
+    Attributes:
+        name: Of the directory.
+        checkpoint: The network with its weights, or ``None``.
+        artifact: The exported files, or ``None``.
+        notes: What was looked for and is not there, a sentence each.
+    """
+
+    name: str
+    checkpoint: Checkpoint | None
+    artifact: Artifact | None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def recipe(self) -> str:
+        """Name of the recipe it was trained by."""
+        if self.checkpoint is not None:
+            return self.checkpoint.run.recipe
+        assert self.artifact is not None
+        return self.artifact.manifest.recipe
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """Shape of one input row."""
+        if self.checkpoint is not None:
+            return self.checkpoint.network.config.inputs
+        assert self.artifact is not None
+        return self.artifact.manifest.row_shape
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        if self.checkpoint is not None:
+            return self.checkpoint.network.config.classes
+        assert self.artifact is not None
+        return self.artifact.manifest.classes
+
+    @property
+    def depth(self) -> int:
+        """Number of blocks."""
+        if self.checkpoint is not None:
+            return self.checkpoint.network.config.depth
+        assert self.artifact is not None
+        return self.artifact.manifest.depth
+
+    @property
+    def skippable(self) -> bool:
+        """Whether leaving a block out leaves the stream as it was."""
+        if self.checkpoint is not None:
+            return self.checkpoint.network.config.skippable
+        assert self.artifact is not None
+        return self.artifact.manifest.network.get("connection") != "plain"
+
+
+def find_model(text: str, root: Path | None = None) -> Model:
+    """Open what a person names, and what belongs to it.
+
+    Args:
+        text: A checkpoint directory, an artifact directory, or the name of one in artifacts/ or
+            checkpoints/.
+        root: Folder that holds those two; the working directory by default.
+
+    Raises:
+        ConfigError: If there is no such directory, or it is neither of the two.
+        CheckpointError: If the checkpoint is damaged.
+        ArtifactError: If the artifact is damaged.
+    """
+    directory = _directory(text, root or Path())
+    if (directory / MANIFEST).is_file():
+        return _with_checkpoint(directory)
+    if (directory / WEIGHTS).is_file():
+        return _with_artifact(directory)
+    raise ConfigError(
+        f"{directory} is neither an artifact (it has no {MANIFEST}) nor a checkpoint (it has no "
+        f"{WEIGHTS}); make both with `skipserve build export/NAME.toml`"
+    )
+
+
+def _directory(text: str, root: Path) -> Path:
+    folders = [root / ARTIFACTS, root / CHECKPOINTS]
+    for directory in (Path(text), *(folder / text for folder in folders)):
+        if directory.is_dir():
+            return directory
+    names = sorted({one.name for folder in folders if folder.is_dir() for one in folder.iterdir()})
+    near = difflib.get_close_matches(Path(text).name, names, n=1)
+    if near:
+        hint = f"did you mean {near[0]!r}?"
+    elif names:
+        hint = f"there are {', '.join(names)}"
+    else:
+        hint = "make one with `skipserve build export/NAME.toml`"
+    raise ConfigError(
+        f"{text!r} is no directory, and no name in {ARTIFACTS}/ or {CHECKPOINTS}/; {hint}"
+    )
+
+
+def _with_checkpoint(directory: Path) -> Model:
+    artifact = open_artifact(directory)
+    name = directory.resolve().name
+    beside = _beside(directory, CHECKPOINTS)
+    note = (
+        f"no checkpoint stands at {beside}: what needs the weights block by block (norms, signals "
+        "beside the router's own) is left out; `skipserve train` makes one"
+    )
+    if (beside / WEIGHTS).is_file():
+        checkpoint = load_checkpoint(beside)
+        if checkpoint.sha256 == artifact.manifest.checkpoint_sha256:
+            return Model(name, checkpoint, artifact)
+        note = (
+            f"{beside} is not what {directory} was exported from, and is left out; "
+            "`skipserve build` makes them one again"
+        )
+    return Model(name, None, artifact, (note,))
+
+
+def _with_artifact(directory: Path) -> Model:
+    checkpoint = load_checkpoint(directory)
+    name = directory.resolve().name
+    beside = _beside(directory, ARTIFACTS)
+    note = (
+        f"no artifact stands at {beside}: certificates and milliseconds are left out; "
+        "`skipserve build` makes one"
+    )
+    if (beside / MANIFEST).is_file():
+        artifact = open_artifact(beside)
+        if checkpoint.sha256 == artifact.manifest.checkpoint_sha256:
+            return Model(name, checkpoint, artifact)
+        note = (
+            f"{beside} was not exported from {directory}, and is left out; "
+            "`skipserve build` makes them one again"
+        )
+    return Model(name, checkpoint, None, (note,))
+
+
+def _beside(directory: Path, folder: str) -> Path:
+    place = directory.resolve()
+    beside = place.parent.parent / folder / place.name
+    # As the user would type it, where that is shorter.
+    here = Path.cwd()
+    return beside.relative_to(here) if beside.is_relative_to(here) else beside

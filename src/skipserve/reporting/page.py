@@ -1,0 +1,151 @@
+"""The page: one HTML file that asks for nothing else, and its figures as PNG beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from skipserve.reporting.curves import Curve
+from skipserve.reporting.figures import (
+    CLASS_ROWS,
+    Figure,
+    block_figure,
+    certified_figure,
+    cost_figure,
+    curve_figures,
+    depth_figure,
+    risk_figure,
+)
+from skipserve.reporting.inputs import inputs_figure
+from skipserve.reporting.inspect import rows as block_rows
+from skipserve.reporting.report import Findings
+from skipserve.reporting.style import css_variables
+from skipserve.reporting.words import first_line, limits, promise
+
+PAGE = "report.html"
+MADE_BY = ("skipserve", "torch", "onnxruntime")
+
+
+def write_report(found: Findings, directory: Path) -> Path:
+    """Write the page and its figures; equal findings give equal files.
+
+    Args:
+        found: What was measured.
+        directory: Made if it is not there; older files of ours in it are replaced.
+
+    Returns:
+        The page.
+    """
+    figures, notes = draw_figures(found)
+    directory.mkdir(parents=True, exist_ok=True)
+    for figure in figures:
+        (directory / f"{figure.name}.png").write_bytes(figure.png)
+    page = directory / PAGE
+    page.write_text(render(found, figures, notes), encoding="utf-8")
+    return page
+
+
+def draw_figures(found: Findings) -> tuple[list[Figure], list[str]]:
+    """Every figure that can be drawn, and why the others are not, a sentence each."""
+    figures, notes = [], list(found.notes)
+    fixed = _fixed(found)
+    if found.points:
+        figures.append(certified_figure(found.points, fixed, found.model.depth))
+    if found.points and found.engine is not None:
+        figures += [cost_figure(cost, fixed, found.points) for cost in found.costs]
+    figures += curve_figures(found.curves, found.model.depth)
+    if found.routed is not None:
+        figures.append(depth_figure(found.routed, found.model.depth))
+    drawn = inputs_figure(found.sample, found.depths)
+    if isinstance(drawn, Figure):
+        figures.append(drawn)
+    else:
+        notes.append(drawn)
+    if found.routed is not None:
+        bearers = risk_figure(found.routed)
+        if bearers is not None:
+            figures.append(bearers)
+        else:
+            notes.append(
+                "who bears the risk is not drawn by class: it takes two classes of answers with "
+                f"{CLASS_ROWS} rows each"
+            )
+    figures.append(block_figure(found.inspection))
+    return figures, notes
+
+
+def render(found: Findings, figures: Sequence[Figure], notes: Sequence[str]) -> str:
+    """The page as text."""
+    environment = Environment(
+        loader=PackageLoader("skipserve.reporting", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html").render(
+        found=found,
+        first_line=first_line(found),
+        figures={figure.name: figure for figure in figures},
+        promises=[(point.certificate.risk, promise(point, found)) for point in found.points],
+        limits=limits(found) if found.points else [],
+        costs=_cost_rows(found),
+        cost_names=[f"cost-{cost.batch_size}" for cost in found.costs],
+        blocks=block_rows(found.inspection),
+        facts=_facts(found),
+        notes=[note[0].upper() + note[1:] for note in notes],
+        light=css_variables(dark=False),
+        dark=css_variables(dark=True),
+    )
+
+
+def _fixed(found: Findings) -> Curve:
+    return next(one for one in found.curves if one.name == "fixed")
+
+
+def _cost_rows(found: Findings) -> list[tuple[str, str, str, list[str]]]:
+    """What runs, blocks, disagreement, and milliseconds by batch size."""
+    if not found.costs:
+        return []
+    fixed = _fixed(found)
+    wrong = dict(zip(fixed.blocks.tolist(), fixed.disagreement.tolist(), strict=True))
+    depth = found.model.depth
+    lines = [
+        ("the whole network", f"{depth}", "0 %", [f"{cost.full_ms:.3g}" for cost in found.costs])
+    ]
+    for blocks in sorted(found.costs[0].fixed_ms, reverse=True):
+        ms = [f"{cost.fixed_ms[blocks]:.3g}" for cost in found.costs]
+        lines.append((f"fixed depth {blocks}", f"{blocks}", f"{wrong[blocks]:.2%}", ms))
+    for blocks in sorted(found.costs[0].cut_ms, reverse=True):
+        ms = [f"{cost.cut_ms[blocks]:.3g}" for cost in found.costs]
+        name = f"cut to {blocks} and exported alone" if blocks < depth else "exported alone"
+        lines.append((name, f"{blocks}", f"{wrong[blocks]:.2%}", ms))
+    for point in found.points:
+        risk = point.certificate.risk
+        ms = [f"{cost.router_ms[risk]:.3g}" for cost in found.costs]
+        ran = f"{point.run_rate * depth:.2f}"
+        lines.append((f"router, ε = {risk:.3g}", ran, f"{point.seen.value:.2%}", ms))
+    return lines
+
+
+def _facts(found: Findings) -> list[tuple[str, str]]:
+    model, engine = found.model, found.engine
+    facts = [
+        ("Rows", f"{len(found.sample):,} from {found.sample.source}"),
+        ("Depth", f"{model.depth} blocks"),
+    ]
+    if model.checkpoint is not None:
+        facts.append(("Weights", f"sha256 {model.checkpoint.sha256[:16]}…"))
+    if engine is not None:
+        facts += [
+            ("File", f"sha256 {engine.file_sha256[:16]}…"),
+            ("Runs", f"{engine.backend}, {engine.precision}, {engine.provider}, one thread"),
+        ]
+        if engine.manifest.router is not None:
+            spec = engine.manifest.router
+            facts.append(("Router", f"{spec.signal.replace('_', ' ')}, policy {spec.policy}"))
+    facts.append(("Made by", ", ".join(f"{name} {version(name)}" for name in MADE_BY)))
+    return facts

@@ -1,0 +1,159 @@
+"""Whether a router is worth it, in one sentence; it must be able to say no."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skipserve.reporting.readings import Readings
+from skipserve.routing.certify import samples_needed
+from skipserve.routing.stages import DECISION_S
+
+# Going on is worth it if even the oracle, its decisions paid, takes at least this share of the
+# time of full depth less than the best fixed depth.
+WORTH = 0.1
+
+
+@dataclass(frozen=True)
+class Prospect:
+    """What a router could save at most, beside what needs no router.
+
+    Attributes:
+        depth: Blocks of the network.
+        risk: ε, the rate of disagreement that is allowed.
+        fixed: Fewest blocks that, run for every row, disagree at most at ε on these rows.
+        fixed_disagreement: Rate at which that fixed depth disagrees.
+        oracle: Mean blocks of an oracle that knows when each answer is that of full depth.
+        staged: The same if it may stop only where a router would decide.
+        asked: Mean decisions it takes there.
+        block_s: Seconds a block takes for one row.
+    """
+
+    depth: int
+    risk: float
+    fixed: int
+    fixed_disagreement: float
+    oracle: float
+    staged: float
+    asked: float
+    block_s: float
+
+    @property
+    def gain(self) -> float:
+        """Share of full depth's time that the oracle saves beyond the fixed depth."""
+        saved_s = (self.fixed - self.staged) * self.block_s - self.asked * DECISION_S
+        return saved_s / (self.depth * self.block_s)
+
+
+def prospect(readings: Readings, decisions: Sequence[int], risk: float, block_s: float) -> Prospect:
+    """Measure what there is to gain.
+
+    Args:
+        readings: Answers by depth.
+        decisions: Blocks run at each decision a router would take.
+        risk: ε.
+        block_s: Seconds a block takes for one row.
+    """
+    agrees = readings.agrees
+    disagreement = (~agrees).mean(axis=0)
+    # Going up from full depth: the first depth that fails ends it, as in a certificate.
+    fails = np.flatnonzero(disagreement > risk)
+    shortest = int(fails[-1]) + 1 if len(fails) else 0
+    depth = int(readings.blocks[-1])
+    at = [int(np.flatnonzero(readings.blocks == blocks)[0]) for blocks in decisions]
+    stops = np.append(agrees[:, at], np.ones((len(agrees), 1), dtype=bool), axis=1).argmax(axis=1)
+    return Prospect(
+        depth=depth,
+        risk=risk,
+        fixed=int(readings.blocks[shortest]),
+        fixed_disagreement=float(disagreement[shortest]),
+        oracle=float(readings.oracle.mean()),
+        staged=float(np.array([*decisions, depth])[stops].mean()),
+        asked=float(np.minimum(stops + 1, len(decisions)).mean()),
+        block_s=block_s,
+    )
+
+
+def hindrance(
+    readings: Readings,
+    labels: NDArray[np.int64] | None,
+    risk: float,
+    skippable: bool,
+    confidence: float = 0.95,
+) -> str:
+    """Why the question does not arise, or an empty string if it does."""
+    answers = readings.labels[:, -1]
+    count = len(answers)
+    if not skippable:
+        return (
+            "No: a plain network has nothing to skip, as leaving f(x) out loses x; train with "
+            "connection = 'residual' or 'gated'."
+        )
+    if len(np.unique(answers)) == 1:
+        return (
+            f"No: the network gives all {count} rows the same answer, so every depth that gives "
+            "it too is as good; bring rows of more than one class, or a network that tells them "
+            "apart."
+        )
+    if labels is not None:
+        accuracy, largest = float((answers == labels).mean()), float(_largest_share(labels))
+        if accuracy <= largest:
+            return (
+                f"No: at full depth the network answers {accuracy:.1%} of the rows rightly, no "
+                f"better than always naming the largest class ({largest:.1%}); train it first."
+            )
+    needed = samples_needed(risk, confidence)
+    if count < needed:
+        return (
+            f"These {count} rows cannot tell: a risk of {risk:g} takes at least {needed} rows at "
+            f"confidence {confidence:g}; bring more, or ask for a larger --risk."
+        )
+    return ""
+
+
+def sentence(found: Prospect) -> str:
+    """What a router could save at most, what a fixed depth saves already, and whether to go on."""
+    saves, fixed = 1 - found.oracle / found.depth, 1 - found.fixed / found.depth
+    already = (
+        f"stopping every row after block {found.fixed} saves {fixed:.0%} already and changes "
+        f"{found.fixed_disagreement:.2%} of the answers (allowed: {found.risk:g})"
+        if found.fixed < found.depth
+        else f"no fixed depth saves anything within a risk of {found.risk:g}"
+    )
+    return (
+        f"A router could save at most {saves:.0%} of the blocks (the oracle runs "
+        f"{found.oracle:.1f} of {found.depth} on average); {already}. {_advice(found)}"
+    )
+
+
+def _advice(found: Prospect) -> str:
+    block, decision = f"{found.block_s * 1e6:.0f} µs", f"{DECISION_S * 1e6:.0f} µs"
+    if found.gain >= WORTH:
+        return (
+            f"Going on is worth it: a block takes {block} for one row and a decision about "
+            f"{decision}, so the oracle would take {found.gain:.0%} of full depth's time less than "
+            "the fixed depth; a real router gets a part of that."
+        )
+    if (found.fixed - found.oracle) / found.depth >= WORTH:
+        return (
+            f"Going on is not worth it: a block takes {block} for one row, a decision about "
+            f"{decision}, so deciding costs what skipping saves; {_instead(found)}."
+        )
+    return (
+        "Going on is not worth it: between the oracle and the fixed depth lies "
+        f"{max(found.fixed - found.oracle, 0) / found.depth:.0%} of the blocks, and a real router "
+        f"gets a part of that; {_instead(found)}."
+    )
+
+
+def _instead(found: Prospect) -> str:
+    if found.fixed < found.depth:
+        return f"cut the network after block {found.fixed} instead"
+    return "train it to exit early first (exit_loss, layer_dropout in [training])"
+
+
+def _largest_share(labels: NDArray[np.int64]) -> float:
+    return float(np.bincount(labels).max() / len(labels))

@@ -1,0 +1,119 @@
+"""What a report says in words: its first line, and a certificate for who owns the product."""
+
+from __future__ import annotations
+
+from skipserve.reporting.report import Findings
+from skipserve.reporting.served import Cost, Point
+
+# Medians nearer to each other than this are called equal.
+EQUAL = 0.03
+
+
+def first_line(found: Findings) -> str:
+    """Whether a fixed depth beats the router, or why that cannot be said."""
+    if found.routed is None:
+        return f"{_no_router(found)} {found.inspection.verdict}"
+    point = _point_at(found)
+    if found.risk not in found.fixed:
+        return f"Whether a fixed depth beats the router is not known here; {_router(found, point)}."
+    blocks = found.fixed[found.risk]
+    share = blocks / found.model.depth
+    fewer = point.certificate.run_rate < share
+    times = [_times(found, cost) for cost in found.costs]
+    faster = [router < (1 - EQUAL) * fixed for router, fixed in times]
+    slower = [fixed < (1 - EQUAL) * router for router, fixed in times]
+    fixed = (
+        f"stopping every row after block {blocks} runs {share:.1%} and is certified by the same "
+        "test"
+        if blocks < found.model.depth
+        else "no fixed depth below the whole network can be certified by the same test"
+    )
+    facts = f"{_router(found, point)}; {fixed}. {_clock(found)}"
+    if not fewer:
+        return f"A fixed depth beats the router: {facts}"
+    if all(slower):
+        return f"A fixed depth beats the router in time, though not in blocks: {facts}"
+    if not all(faster):
+        return f"The router beats every fixed depth in blocks, but not always in time: {facts}"
+    return f"The router beats every fixed depth: {facts}"
+
+
+def promise(point: Point, found: Findings) -> list[str]:
+    """One certificate, for somebody who decides and does not compute."""
+    made = point.certificate
+    per = max(100, round(1 / made.risk) * 10)
+    accuracy = ""
+    if point.accuracy is not None and found.inspection.accuracy is not None:
+        full = float(found.inspection.accuracy[-1])
+        accuracy = (
+            f" Right answers: {point.accuracy:.2%}, against {full:.2%} from the whole network."
+        )
+    return [
+        f"Of {per:,} inputs like those it was tested on, at most {round(per * made.risk):,} get "
+        "another answer than the whole network would give.",
+        f"We are {made.confidence:.0%} sure of that. It was tested on {made.samples:,} inputs that "
+        f"nobody had used before; {made.disagreements:,} answers differed, {point.tested}.",
+        f"On the {len(found.sample):,} inputs of this report {point.seen.count:,} differed, "
+        f"{point.seen}, and {point.run_rate:.1%} of the blocks ran.{accuracy}",
+    ]
+
+
+def limits(found: Findings) -> list[str]:
+    """What no certificate here promises."""
+    engine = found.engine
+    assert engine is not None
+    certificate = found.points[0].certificate
+    lines = [
+        "It says how often an answer changes, not how often it is wrong: a changed answer may be "
+        "the better one.",
+        f"It holds for this file (sha256 {engine.file_sha256[:12]}…), in "
+        f"{engine.precision.upper()} on {engine.provider.upper()}. Another file, precision or "
+        f"machine type is certified anew: `skipserve certify artifacts/{found.model.name}`.",
+        "It holds for inputs drawn like those of the test, as a rate over all of them together, "
+        "and not for each class or each kind of input by itself.",
+    ]
+    if certificate.guard_limit is not None:
+        lines.append(
+            "Inputs unlike anything seen in calibration run through the whole network (the guard: "
+            f"{certificate.held_back:.2%} of the tested rows). A mild drift can pass it."
+        )
+    else:
+        lines.append("There is no guard: inputs unlike those tested are skipped as well.")
+    return lines
+
+
+def _no_router(found: Findings) -> str:
+    name = found.model.name
+    if found.engine is None:
+        return f"{name} is a checkpoint without an artifact: nothing is certified or timed yet."
+    if found.engine.manifest.router is None:
+        return f"{name} has no router: every row runs all {found.model.depth} blocks."
+    return f"The router of {name} is off: nothing is certified for this file here."
+
+
+def _router(found: Findings, point: Point) -> str:
+    return (
+        f"at a certified risk of {found.risk:.3g} the router runs {point.certificate.run_rate:.1%} "
+        "of the blocks"
+    )
+
+
+def _point_at(found: Findings) -> Point:
+    return next(one for one in found.points if one.certificate.risk == found.risk)
+
+
+def _times(found: Findings, cost: Cost) -> tuple[float, float]:
+    """Milliseconds a row of the router, and of the fixed depth however it is had faster."""
+    blocks = found.fixed[found.risk]
+    ways = [cost.full_ms] if blocks == found.model.depth else []
+    ways += [ms[blocks] for ms in (cost.fixed_ms, cost.cut_ms) if blocks in ms]
+    return cost.router_ms[found.risk], min(ways, default=float("inf"))
+
+
+def _clock(found: Findings) -> str:
+    said = []
+    for cost in found.costs:
+        router, fixed = _times(found, cost)
+        rows = "one row at a time" if cost.batch_size == 1 else f"in batches of {cost.batch_size}"
+        said.append(f"{router:.3g} ms a row against {fixed:.3g} ms {rows}")
+    return f"Measured: {', '.join(said)} (the whole network: {found.costs[0].full_ms:.3g} ms)."

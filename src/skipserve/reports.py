@@ -1,0 +1,104 @@
+"""The two commands that ask whether a router is worth it: inspect and report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from skipserve.reporting.model import Model
+    from skipserve.reporting.sample import Sample
+
+# Rows that `inspect` looks at if it may choose; a first look should take seconds.
+INSPECTED = 5_000
+
+console = Console(stderr=True, highlight=False)
+
+Named = Annotated[
+    str, typer.Argument(help="A checkpoint or artifact directory, or a name in artifacts/.")
+]
+Data = Annotated[
+    Path | None, typer.Option(help="Rows as .npy; default: the test split of its recipe.")
+]
+Labels = Annotated[Path | None, typer.Option(help="Classes of those rows as .npy.")]
+Out = Annotated[Path | None, typer.Option(help="Default: reports/NAME.")]
+
+
+def inspect(
+    model: Named,
+    data: Data = None,
+    labels: Labels = None,
+    risk: Annotated[float, typer.Option(help="ε that the verdict allows.")] = 0.01,
+    out: Out = None,
+) -> None:
+    """Look at a network block by block, and say whether a router is worth building."""
+    from skipserve.reporting.figures import block_figure
+    from skipserve.reporting.inspect import inspect_model, table
+    from skipserve.reporting.model import find_model
+
+    opened = find_model(model)
+    sample = _sample(opened, data, labels)
+    found = inspect_model(opened, sample if data else sample.first(INSPECTED), risk)
+    file = (out or Path("reports") / opened.name) / "blocks.png"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(block_figure(found).png)
+    Console(highlight=False).print(table(found))
+    for note in found.notes:
+        console.print(f"note: {note}", soft_wrap=True, markup=False)
+    console.print(f"figure: {file}", soft_wrap=True)
+    typer.echo(found.verdict)
+
+
+def report(
+    model: Named,
+    data: Data = None,
+    labels: Labels = None,
+    risk: Annotated[
+        float | None,
+        typer.Option(help="A certified ε to speak of; default: the nearest to 0.01."),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="It serves with; default: export/NAME.toml says, or 16."),
+    ] = None,
+    out: Out = None,
+) -> None:
+    """Measure a model, and write one page with its figures: what skipping saves and risks."""
+    from skipserve.reporting.model import find_model
+    from skipserve.reporting.page import write_report
+    from skipserve.reporting.report import measure
+    from skipserve.reporting.words import first_line
+
+    opened = find_model(model)
+    sample = _sample(opened, data, labels)
+    with console.status(f"reporting on {opened.name}") as status:
+        size = batch_size or _serving_batch(opened.name)
+        found = measure(opened, sample, size, risk, lambda line: status.update(f"{line} …"))
+        status.update("drawing …")
+        page = write_report(found, out or Path("reports") / opened.name)
+    console.print(first_line(found), soft_wrap=True, markup=False)
+    typer.echo(page)
+
+
+def _sample(model: Model, data: Path | None, labels: Path | None) -> Sample:
+    from skipserve.calibrate import read_rows
+    from skipserve.reporting.sample import take_sample
+
+    return take_sample(
+        model,
+        read_rows(data) if data else None,
+        read_rows(labels) if labels else None,
+        data.name if data else "",
+    )
+
+
+def _serving_batch(name: str) -> int:
+    from skipserve.buildfile import read_build_file
+
+    file = Path("export") / f"{name}.toml"
+    # A lone request says nothing about batches: 16 is what the examples serve with.
+    size = read_build_file(file).serving.batch_size if file.is_file() else 1
+    return size if size > 1 else 16
