@@ -48,6 +48,9 @@ class Curve:
     rows: int
 
 
+RATES = ("disagreement", "accuracy")
+
+
 @dataclass(frozen=True)
 class _Point:
     blocks: float
@@ -73,8 +76,8 @@ def baselines(readings: Readings, labels: NDArray[np.int64] | None) -> list[Curv
     def mixture(chance: float) -> _Point:
         share = chance * (1 - chance) ** np.arange(depths)
         share[-1] = (1 - chance) ** (depths - 1)
-        accuracy = float(share @ fixed.accuracy) if fixed.accuracy is not None else float("nan")
-        return _Point(float(share @ blocks), float(share @ fixed.disagreement), accuracy)
+        wrong, right = ([getattr(rate, name) for rate in rates] for name in RATES)
+        return _Point(float(share @ blocks), float(share @ wrong), float(share @ right))
 
     first = readings.agrees.argmax(axis=1)
     deepest = np.argsort(-first, kind="stable")

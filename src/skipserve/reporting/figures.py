@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from skipserve.reporting.cost import Cost
 from skipserve.reporting.curves import Curve
 from skipserve.reporting.inspect import Inspection
-from skipserve.reporting.rate import Rate
-from skipserve.reporting.served import Cost, Point, Routed
+from skipserve.reporting.rate import Rate, percent
+from skipserve.reporting.served import Point, Routed
 from skipserve.reporting.style import HEIGHT, LIGHT, WIDTH, drawing, to_png, to_svg
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
 # Classes below this many rows have intervals that say nothing.
 CLASS_ROWS = 20
-LINES = {"fixed": "-", "random": ":", "oracle": "--"}
+# With two classes margin and confidence choose alike, and one would hide the other.
+LINES: dict[str, Any] = {"random": ":", "oracle": "--", "margin": (0, (5, 2))}
 
 
 @dataclass(frozen=True)
@@ -105,27 +107,28 @@ def curve_figures(curves: Sequence[Curve], depth: int) -> list[Figure]:
         rows = min(one.rows for one in own)
         on = f"{rows:,} rows, thresholds proposed on others, no guard."
         title = f"Disagreement, policy {policy} (leaves out {said})"
-        caption = f"Lower and further left is better. {on}"
+        floor = 0.5 / max(rows, fixed.rows)
+        caption = f"Lower and further left is better; on the bottom edge no answer differs. {on}"
         with axes_for(made, f"disagreement-{policy}", title, caption) as axes:
-            _lines(axes, drawn, depth, lambda one: one.disagreement)
+            _lines(axes, [(one, np.maximum(one.disagreement, floor)) for one in drawn], depth)
             axes.set_yscale("log")
-            axes.set_ylim(0.5 / max(rows, fixed.rows), 1)
+            axes.set_ylim(floor, 1)
             axes.set_ylabel("answers that differ from full depth")
             axes.yaxis.set_major_formatter(_percent("{:.3g}"))
-            axes.legend(loc="upper right")
+            _legend_below(axes)
         if fixed.accuracy is not None:
             title, caption = (
                 f"Accuracy, policy {policy}",
                 f"Higher and further left is better. {on}",
             )
             with axes_for(made, f"accuracy-{policy}", title, caption) as axes:
-                _lines(axes, drawn, depth, lambda one: one.accuracy)
+                _lines(axes, [(one, one.accuracy) for one in drawn], depth)
                 best = float(fixed.accuracy.max())
                 low = min(float(one.accuracy.min()) for one in drawn if one.accuracy is not None)
                 axes.set_ylim(max(low, best - 0.25), best + 0.1 * min(best - low, 0.25) + 1e-3)
                 axes.set_ylabel("right answers")
                 axes.yaxis.set_major_formatter(_percent())
-                axes.legend(loc="lower right")
+                _legend_below(axes)
     return made
 
 
@@ -152,7 +155,7 @@ def certified_figure(points: Sequence[Point], fixed: Curve, depth: int) -> Figur
                 bars = [[max(value - found.low, 0)], [found.high - value]]
                 axes.errorbar(
                     [run_rate * depth], [value], bars, fmt="o", ms=5, capsize=3, mfc=fill,
-                    color=colour, label=f"ε = {risk:.3g}" if fill == colour else None,
+                    color=colour, label=f"ε = {percent(risk)}" if fill == colour else None,
                 )  # fmt: skip
         runs = [one.certificate.run_rate * depth for one in points]
         rates = [one.tested for one in points] + [one.seen for one in points]
@@ -174,7 +177,7 @@ def depth_figure(routed: Routed, depth: int) -> Figure:
     made: list[Figure] = []
     held = int(routed.held_back.sum())
     caption = (
-        f"Blocks run by {len(routed.depth_run):,} rows at ε = {routed.risk:g}; "
+        f"Blocks run by {len(routed.depth_run):,} rows at ε = {percent(routed.risk)}; "
         f"{routed.depth_run.mean():.2f} of {depth} on average. The guard sent {held:,} unfamiliar "
         "rows to full depth."
     )
@@ -227,7 +230,7 @@ def cost_figure(cost: Cost, fixed: Curve, points: Sequence[Point]) -> Figure:
         for one in points:
             place = (cost.router_ms[one.certificate.risk], max(one.seen.value, floor))
             axes.annotate(
-                f"{one.certificate.risk:.3g}", place, xytext=(-6, 0), textcoords="offset points",
+                percent(one.certificate.risk), place, xytext=(-6, 0), textcoords="offset points",
                 ha="right", va="center", fontsize=8,
             )  # fmt: skip
         axes.set_yscale("log")
@@ -254,7 +257,7 @@ def risk_figure(routed: Routed) -> Figure | None:
         *((f"answer {one}", found, "norm") for one, found in classes),
     ]
     height = 0.9 + 0.26 * len(bars)
-    title = f"Who bears the risk, at ε = {routed.risk:g}"
+    title = f"Who bears the risk, at ε = {percent(routed.risk)}"
     with axes_for(made, "risk", title, caption, size=(WIDTH, height)) as axes:
         for at, (_, found, colour) in enumerate(bars):
             ends = [[found.value - found.low], [found.high - found.value]]
@@ -271,19 +274,23 @@ def risk_figure(routed: Routed) -> Figure | None:
     return made[0]
 
 
-def _lines(axes: Axes, curves: Sequence[Curve], depth: int, value: Callable[[Curve], Any]) -> None:
-    for one in curves:
+def _lines(axes: Axes, lines: Sequence[tuple[Curve, Any]], depth: int) -> None:
+    for one, heights in lines:
         colour = LIGHT["ink" if one.name == "fixed" else one.name]
-        heights = np.where(value(one) > 0, value(one), np.nan)
-        style = LINES.get(one.name, "-")
-        marker = "o" if one.name == "fixed" else ""
-        label = {"fixed": "fixed depth"}.get(one.name, one.name.replace("_", " "))
-        axes.plot(one.blocks, heights, style, marker=marker, ms=3.5, color=colour, label=label)
+        label = "fixed depth" if one.name == "fixed" else one.name.replace("_", " ")
+        axes.plot(
+            one.blocks, heights, linestyle=LINES.get(one.name, "-"), color=colour, label=label,
+            marker="o" if one.name == "fixed" else "", ms=3.5,
+        )  # fmt: skip
     axes.set_xlim(0, depth + 0.3)
     axes.set_xlabel("blocks run, mean")
+
+
+def _legend_below(axes: Axes) -> None:
+    axes.figure.legend(loc="outside lower center", ncols=4)
 
 
 def _percent(form: str = "{:.0f}") -> Any:
     from matplotlib.ticker import FuncFormatter
 
-    return FuncFormatter(lambda value, _: form.format(100 * value) + " %")
+    return FuncFormatter(lambda value, _: form.format(100 * value) + "%")

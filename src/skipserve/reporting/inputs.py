@@ -47,12 +47,12 @@ def inputs_figure(sample: Sample, depths: Depths) -> Figure | str:
     if len(shape) == 1 and shape[0] >= SHORTEST_SIGNAL:
         if len(sample) < 2 * SIGNALS_DRAWN:
             return (
-                f"the easiest and hardest inputs are not drawn: {len(sample)} rows are too few, "
+                f"The easiest and hardest inputs are not drawn: {len(sample)} rows are too few, "
                 f"it takes {2 * SIGNALS_DRAWN}"
             )
         return _signals(sample, depths)
     return (
-        f"which inputs go deep is not drawn: rows of shape {list(shape)} are neither points of a "
+        f"Which inputs go deep is not drawn: rows of shape {list(shape)} are neither points of a "
         f"plane nor signals of {SHORTEST_SIGNAL} values or more"
     )
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from skipserve.errors import ConfigError
+from skipserve.reporting.cost import measure_cost
 from skipserve.reporting.model import Model
 from skipserve.reporting.readings import (
     BATCH,
@@ -20,7 +21,6 @@ from skipserve.reporting.readings import (
     read_network,
 )
 from skipserve.reporting.sample import Sample
-from skipserve.reporting.served import measure_cost
 from skipserve.reporting.verdict import Prospect, hindrance, prospect, sentence
 from skipserve.routing.config import RouterConfig
 from skipserve.routing.stages import block_time, choose_decisions
@@ -90,7 +90,7 @@ def inspect_model(
         engine = routed_engine(model)
         readings = readings or read_engine(engine, sample.inputs, BATCH)
     if sample.labels is None:
-        notes.append("the rows came without labels: accuracy is left out (--labels labels.npy)")
+        notes.append("The rows came without labels: accuracy is left out (--labels labels.npy)")
     right = None
     if sample.labels is not None:
         right = (readings.labels == sample.labels[:, None]).mean(axis=0)

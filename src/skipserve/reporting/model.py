@@ -118,7 +118,7 @@ def _with_checkpoint(directory: Path) -> Model:
     name = directory.resolve().name
     beside = _beside(directory, CHECKPOINTS)
     note = (
-        f"no checkpoint stands at {beside}: what needs the weights block by block (norms, signals "
+        f"No checkpoint stands at {beside}: what needs the weights block by block (norms, signals "
         "beside the router's own) is left out; `skipserve train` makes one"
     )
     if (beside / WEIGHTS).is_file():
@@ -137,7 +137,7 @@ def _with_artifact(directory: Path) -> Model:
     name = directory.resolve().name
     beside = _beside(directory, ARTIFACTS)
     note = (
-        f"no artifact stands at {beside}: certificates and milliseconds are left out; "
+        f"No artifact stands at {beside}: certificates and milliseconds are left out; "
         "`skipserve build` makes one"
     )
     if (beside / MANIFEST).is_file():

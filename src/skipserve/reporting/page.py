@@ -21,6 +21,7 @@ from skipserve.reporting.figures import (
 )
 from skipserve.reporting.inputs import inputs_figure
 from skipserve.reporting.inspect import rows as block_rows
+from skipserve.reporting.rate import percent
 from skipserve.reporting.report import Findings
 from skipserve.reporting.style import css_variables
 from skipserve.reporting.words import first_line, limits, promise
@@ -70,7 +71,7 @@ def draw_figures(found: Findings) -> tuple[list[Figure], list[str]]:
             figures.append(bearers)
         else:
             notes.append(
-                "who bears the risk is not drawn by class: it takes two classes of answers with "
+                "Who bears the risk is not drawn by class: it takes two classes of answers with "
                 f"{CLASS_ROWS} rows each"
             )
     figures.append(block_figure(found.inspection))
@@ -90,13 +91,15 @@ def render(found: Findings, figures: Sequence[Figure], notes: Sequence[str]) -> 
         found=found,
         first_line=first_line(found),
         figures={figure.name: figure for figure in figures},
-        promises=[(point.certificate.risk, promise(point, found)) for point in found.points],
+        promises=[
+            (percent(point.certificate.risk), promise(point, found)) for point in found.points
+        ],
         limits=limits(found) if found.points else [],
         costs=_cost_rows(found),
         cost_names=[f"cost-{cost.batch_size}" for cost in found.costs],
         blocks=block_rows(found.inspection),
         facts=_facts(found),
-        notes=[note[0].upper() + note[1:] for note in notes],
+        notes=notes,
         light=css_variables(dark=False),
         dark=css_variables(dark=True),
     )
@@ -114,7 +117,7 @@ def _cost_rows(found: Findings) -> list[tuple[str, str, str, list[str]]]:
     wrong = dict(zip(fixed.blocks.tolist(), fixed.disagreement.tolist(), strict=True))
     depth = found.model.depth
     lines = [
-        ("the whole network", f"{depth}", "0 %", [f"{cost.full_ms:.3g}" for cost in found.costs])
+        ("the whole network", f"{depth}", "0%", [f"{cost.full_ms:.3g}" for cost in found.costs])
     ]
     for blocks in sorted(found.costs[0].fixed_ms, reverse=True):
         ms = [f"{cost.fixed_ms[blocks]:.3g}" for cost in found.costs]
@@ -127,7 +130,7 @@ def _cost_rows(found: Findings) -> list[tuple[str, str, str, list[str]]]:
         risk = point.certificate.risk
         ms = [f"{cost.router_ms[risk]:.3g}" for cost in found.costs]
         ran = f"{point.run_rate * depth:.2f}"
-        lines.append((f"router, ε = {risk:.3g}", ran, f"{point.seen.value:.2%}", ms))
+        lines.append((f"router, ε = {percent(risk)}", ran, f"{point.seen.value:.2%}", ms))
     return lines
 
 

@@ -32,6 +32,11 @@ class Rate:
         return f"{self.value:.2%} ({self.low:.2%} to {self.high:.2%})"
 
 
+def percent(value: float) -> str:
+    """A chosen rate, such as a risk, in as few digits as it takes."""
+    return f"{100 * value:.3g}%"
+
+
 def rate(count: int, total: int, confidence: float = 0.95) -> Rate:
     """A rate with its two-sided exact binomial interval (Clopper and Pearson, 1934)."""
     tail = (1 - confidence) / 2

@@ -12,18 +12,18 @@ from numpy.typing import NDArray
 from skipserve.artifacts.certificates import Refusal
 from skipserve.errors import ConfigError
 from skipserve.networks import ResidualNetwork
+from skipserve.reporting.cost import Cost, measure_cost
 from skipserve.reporting.curves import Curve, baselines, signal_curves
 from skipserve.reporting.inputs import Depths
 from skipserve.reporting.inspect import Inspection, inspect_model, routed_engine
 from skipserve.reporting.model import Model
+from skipserve.reporting.rate import percent
 from skipserve.reporting.readings import BATCH, Readings, read_engine, read_network, read_pooled
 from skipserve.reporting.sample import Sample
 from skipserve.reporting.served import (
-    Cost,
     Point,
     Routed,
     certified_points,
-    measure_cost,
     refusals,
     routed_at,
     run,
@@ -110,6 +110,7 @@ def measure(
     costs = []
     if engine is not None:
         say("measuring milliseconds")
+        # The whole network exported alone, too: where no fixed depth holds, that is what is left.
         cuts = set(fixed.values())
         if inspection.prospect is not None and not fixed:
             cuts = {inspection.prospect.fixed}
@@ -165,7 +166,7 @@ def _certified(
     refused = refusals(engine, model.artifact.certificates.refusals)
     if not engine.certified:
         notes.append(
-            f"nothing is certified for the {engine.precision} file on {engine.provider}, so the "
+            f"Nothing is certified for the {engine.precision} file on {engine.provider}, so the "
             f"router is off; run {build}, or `skipserve certify {model.artifact.directory}`"
         )
         return [], None, refused, {}
@@ -203,7 +204,7 @@ def _certify_rows(model: Model, notes: list[str]) -> NDArray[np.float32] | None:
     try:
         rows: NDArray[np.float32] = open_recipe(model.recipe).draw("certify").inputs.numpy()
     except ConfigError as error:
-        notes.append(f"fixed depths are not certified: {error}")
+        notes.append(f"Fixed depths are not certified: {error}")
         return None
     return rows
 
@@ -218,7 +219,7 @@ def _signals(
 ) -> list[Curve]:
     spec = None if model.artifact is None else model.artifact.manifest.router
     decisions = spec.decisions if spec is not None else range(1, model.depth)
-    left_out = "signals and policies are not compared"
+    left_out = "Signals and policies are not compared"
     if not model.skippable:
         notes.append(f"{left_out}: a plain network has nothing to skip")
         return []
@@ -247,7 +248,7 @@ def _depths(
             of=lambda rows: run(ready, rows, setting, batch_size).depth_run,
             sample=routed.depth_run,
             settled=routed.confidence,
-            decided_by=f"the blocks the router runs at ε = {routed.risk:g}",
+            decided_by=f"the blocks the router runs at ε = {percent(routed.risk)}",
             depth=model.depth,
         )
     said = "the fewest blocks after which the answer is that of full depth"

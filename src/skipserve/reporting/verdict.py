@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from skipserve.reporting.rate import percent
 from skipserve.reporting.readings import Readings
 from skipserve.routing.certify import samples_needed
 from skipserve.routing.stages import DECISION_S
@@ -108,8 +109,8 @@ def hindrance(
     needed = samples_needed(risk, confidence)
     if count < needed:
         return (
-            f"These {count} rows cannot tell: a risk of {risk:g} takes at least {needed} rows at "
-            f"confidence {confidence:g}; bring more, or ask for a larger --risk."
+            f"These {count} rows cannot tell: a risk of {percent(risk)} takes at least {needed} "
+            f"rows at confidence {confidence:g}; bring more, or ask for a larger --risk."
         )
     return ""
 
@@ -119,9 +120,9 @@ def sentence(found: Prospect) -> str:
     saves, fixed = 1 - found.oracle / found.depth, 1 - found.fixed / found.depth
     already = (
         f"stopping every row after block {found.fixed} saves {fixed:.0%} already and changes "
-        f"{found.fixed_disagreement:.2%} of the answers (allowed: {found.risk:g})"
+        f"{found.fixed_disagreement:.2%} of the answers (allowed: {percent(found.risk)})"
         if found.fixed < found.depth
-        else f"no fixed depth saves anything within a risk of {found.risk:g}"
+        else f"no fixed depth saves anything within a risk of {percent(found.risk)}"
     )
     return (
         f"A router could save at most {saves:.0%} of the blocks (the oracle runs "

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from skipserve.reporting.cost import Cost
+from skipserve.reporting.rate import percent
 from skipserve.reporting.report import Findings
-from skipserve.reporting.served import Cost, Point
+from skipserve.reporting.served import Point
 
 # Medians nearer to each other than this are called equal.
 EQUAL = 0.03
@@ -93,8 +95,8 @@ def _no_router(found: Findings) -> str:
 
 def _router(found: Findings, point: Point) -> str:
     return (
-        f"at a certified risk of {found.risk:.3g} the router runs {point.certificate.run_rate:.1%} "
-        "of the blocks"
+        f"at a certified risk of {percent(found.risk)} the router runs "
+        f"{point.certificate.run_rate:.1%} of the blocks"
     )
 
 
