@@ -13,7 +13,7 @@ from playwright.sync_api import sync_playwright
 from typer.testing import CliRunner
 
 from skipserve.artifacts.certificates import CERTIFICATES, Refusal
-from skipserve.build import run_steps
+from skipserve.build import export, run_steps
 from skipserve.buildfile import read_build_file
 from skipserve.cli import app
 from skipserve.errors import ConfigError
@@ -30,6 +30,7 @@ from skipserve.reporting.served import shortest_fixed
 from skipserve.reporting.style import PALETTE
 from skipserve.reporting.words import first_line
 from skipserve.routing.certify import p_value
+from skipserve.runtime.engine import Engine
 
 ROOT = Path(__file__).parent.parent
 DEPTH = 4
@@ -55,6 +56,12 @@ batch_size = 8
 FIGURES = {
     "certified", "cost-1", "cost-8", "disagreement-exit", "accuracy-exit", "disagreement-skip",
     "accuracy-skip", "depth", "inputs", "risk", "blocks",
+}  # fmt: skip
+
+# What an artifact is enough for.
+ALONE = {
+    "certified", "cost-1", "cost-8", "disagreement-exit", "accuracy-exit", "depth", "inputs",
+    "risk", "blocks",
 }  # fmt: skip
 
 
@@ -174,33 +181,44 @@ def test_leaving_at_random_is_the_expectation(found):
     leaves[:, :, -1] = True
     where = leaves.argmax(axis=2)
     answers = readings.labels[np.arange(len(labels)), where]
-    at = list(sorted(CHANCES)).index(chance)  # careful first: the smallest chance runs deepest
+    at = sorted(CHANCES).index(chance)  # careful first: the smallest chance runs deepest
     assert random.blocks[at] == pytest.approx((where + 1).mean(), abs=0.01)
     wrong = (answers != readings.labels[:, -1]).mean()
     assert random.disagreement[at] == pytest.approx(wrong, abs=1e-3)
     assert random.accuracy[at] == pytest.approx((answers == labels).mean(), abs=1e-3)
 
 
-@pytest.mark.parametrize("policy", ["exit", "skip"])
-def test_an_artifact_stopped_at_each_decision_reads_as_its_network_does(
-    model, project, policy, tmp_path
-):
-    if policy == "skip":
-        model = find_model(
-            "routed", built(tmp_path, ROUTED.replace('policy = "exit"', 'policy = "skip"'))
-        )
+def agrees_with_its_network(model):
     sample = take_sample(model).first(200)
-    alone = replace(model, checkpoint=None)
-    found = measure(alone, sample, 8, say=quiet)
-    assert found.engine is not None
-    served = read_engine(found.engine, sample.inputs, 8)
+    served = read_engine(Engine(model.artifact), sample.inputs, 8)
     eager = read_network(model.checkpoint.network, sample.inputs)
     assert served.blocks.tolist() == eager.blocks.tolist() == [1, 2, 3, 4]
     assert (served.labels == eager.labels).mean() > 0.995
-    assert found.inspection.blocks is None
-    assert {one.name for one in found.curves} == {"fixed", "random", "oracle"}
-    figures, _ = draw_figures(found)
+
+
+def test_an_artifact_stopped_at_each_decision_reads_as_its_network_does(model):
+    agrees_with_its_network(model)
+
+
+def test_one_that_skips_reads_so_too(project, tmp_path):
+    shutil.copytree(project / "checkpoints", tmp_path / "checkpoints")
+    (tmp_path / "export").mkdir()
+    file = tmp_path / "export" / "routed.toml"
+    file.write_text(ROUTED.replace('policy = "exit"', 'policy = "skip"'))
+    export(read_build_file(file))
+    skips = find_model("routed", tmp_path)
+    assert skips.artifact.manifest.router.policy == "skip"
+    agrees_with_its_network(skips)
+
+
+def test_an_artifact_is_enough_for_all_but_what_needs_the_weights(model):
+    alone = measure(replace(model, checkpoint=None), take_sample(model), 8, say=quiet)
+    assert alone.inspection.blocks is None
+    assert {one.name for one in alone.curves} == {"fixed", "random", "oracle"}
+    figures, _ = draw_figures(alone)
+    assert {one.name for one in figures} == ALONE
     assert "needs the checkpoint" in next(one for one in figures if one.name == "blocks").svg
+    assert first_line(alone).startswith(("The router beats", "A fixed depth beats"))
 
 
 def costs(router, fixed, cut=None):
@@ -285,8 +303,9 @@ def test_rows_without_labels_or_of_one_class_leave_figures_out_and_say_so(model,
 
 
 def test_a_report_from_one_row_is_a_report(model):
-    figures, notes = draw_figures(measure(model, take_sample(model).first(1), 8, say=quiet))
-    assert {one.name for one in figures} == FIGURES - {"risk"}
+    alone = replace(model, checkpoint=None)
+    figures, notes = draw_figures(measure(alone, take_sample(model).first(1), 8, say=quiet))
+    assert {one.name for one in figures} == ALONE - {"risk"}
     assert any("two classes of answers" in note for note in notes)
 
 
@@ -295,6 +314,7 @@ def depths(count):
         of=lambda rows: np.ones(len(rows), dtype=np.int64),
         sample=np.arange(count) % 4 + 1,
         settled=np.linspace(0, 1, count, dtype=np.float32),
+        held_back=np.arange(count) == 3,  # the deepest and least sure of all
         decided_by="chance",
         depth=4,
     )
@@ -305,9 +325,14 @@ def test_the_easiest_and_the_hardest_signals_are_drawn():
     drawn = inputs_figure(Sample(inputs, np.arange(40), "rows"), depths(40))
     assert isinstance(drawn, Figure)
     # Easiest: the shallow and sure ones; hardest: the deep and unsure ones.
-    for row, blocks in ((36, "1 block"), (16, "1 block"), (3, "4 blocks"), (23, "4 blocks")):
+    for row, blocks in ((36, "1 block"), (16, "1 block"), (7, "4 blocks"), (27, "4 blocks")):
         assert f"class {row}, {blocks}<" in drawn.svg
+    assert "class 3," not in drawn.svg
     assert "2 blocks" not in drawn.svg
+    # Of four classes each is drawn once before any is drawn again.
+    few = inputs_figure(Sample(inputs, np.arange(40) // 10, "rows"), depths(40))
+    assert isinstance(few, Figure)
+    assert [few.svg.count(f"class {one}, 4 blocks<") for one in range(4)] == [1, 3, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -321,7 +346,7 @@ def test_inputs_that_cannot_be_drawn_say_why(shape, says):
 
 def test_a_report_is_the_same_but_for_the_clock(model, found, page, tmp_path):
     torch.manual_seed(1)
-    np.random.seed(1)  # noqa: NPY002 - whoever draws from it would show
+    np.random.seed(1)
     again = measure(model, take_sample(model), 8, say=quiet)
     timed = replace(
         again,

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
 from skipserve.artifacts.formats import write_model
 from skipserve.networks import ResidualNetwork
@@ -21,10 +20,12 @@ from skipserve.runtime.backends import Backend, open_backend
 from skipserve.runtime.engine import Engine, Setting
 
 ROUNDS = 7
-# Calls that are timed in each round: enough that one takes tens of milliseconds.
-CALLS = 64
+# Rows that are timed in each round.
+ROWS = 256
 # Fixed depths that are timed; more would tell nothing more.
 FIXED_TIMED = 7
+
+Call = Callable[[NDArray[np.float32]], object]
 
 
 @dataclass(frozen=True)
@@ -46,28 +47,25 @@ class Cost:
     router_ms: Mapping[float, float]
 
 
-def measure_cost(
+def measure_costs(
     engine: Engine,
     network: ResidualNetwork | None,
     rows: NDArray[np.float32],
-    batch_size: int,
+    batch_sizes: Sequence[int],
     fixed: Sequence[int],
-) -> Cost:
+) -> list[Cost]:
     """Time full depth, fixed depths and the router on the open file, in turns.
 
     Args:
         engine: Of the artifact.
         network: Its network, to cut and export alone, or ``None``.
         rows: [N, *inputs].
-        batch_size: Rows that run together.
+        batch_sizes: Rows that run together; one measurement each.
         fixed: Fixed depths to be among those timed; the network is also cut there and exported
             alone.
     """
-    count = max(len(rows) // batch_size, 1)
-    starts = [at * batch_size for at in range(min(CALLS, count))]
-    batches = [np.ascontiguousarray(rows[start : start + batch_size]) for start in starts]
     spec = engine.manifest.router
-    work: dict[Any, Callable[[NDArray[np.float32]], object]] = {"full": engine.run}
+    work: dict[Any, Call] = {"full": engine.run}
     if spec is not None:
         asked = {at for at, blocks in enumerate(spec.decisions) if blocks in fixed}
         for at in sorted(asked | _spread(len(spec.decisions), FIXED_TIMED)):
@@ -76,35 +74,42 @@ def measure_cost(
         for risk in engine.certified:
             work["router", risk] = _with(engine, engine.setting(risk))
     with TemporaryDirectory() as scratch:
-        for blocks in sorted(set(fixed)) if network is not None else []:
-            assert network is not None
-            cut = _cut(network, blocks, Path(scratch), engine)
-            work["cut", blocks] = _alone(cut)
-        ms = {
-            key: 1e3 * seconds / sum(len(batch) for batch in batches)
-            for key, seconds in _in_turns(work, batches).items()
-        }
-    return Cost(
-        batch_size=batch_size,
-        full_ms=ms["full"],
-        fixed_ms={key[1]: one for key, one in ms.items() if key[0] == "fixed"},
-        cut_ms={key[1]: one for key, one in ms.items() if key[0] == "cut"},
-        router_ms={key[1]: one for key, one in ms.items() if key[0] == "router"},
-    )
+        if network is not None:
+            for blocks in sorted(set(fixed)):
+                work["cut", blocks] = _alone(_cut(network, blocks, Path(scratch), engine))
+        return [_cost(work, rows, size) for size in batch_sizes]
 
 
-def _with(engine: Engine, setting: Setting) -> Callable[[NDArray[np.float32]], object]:
+def full_depth_s(engine: Engine, rows: NDArray[np.float32]) -> float:
+    """Median seconds that a row [*inputs] takes alone at full depth."""
+    return _in_turns({"full": engine.run}, _batches(rows, 1))["full"]
+
+
+def _cost(work: Mapping[Any, Call], rows: NDArray[np.float32], batch_size: int) -> Cost:
+    times = _in_turns(work, _batches(rows, batch_size))
+
+    def of(kind: str) -> dict[Any, float]:
+        return {key[1]: 1e3 * one for key, one in times.items() if key[0] == kind}
+
+    return Cost(batch_size, 1e3 * times["full"], of("fixed"), of("cut"), of("router"))
+
+
+def _batches(rows: NDArray[np.float32], batch_size: int) -> list[NDArray[np.float32]]:
+    calls = max(1, min(len(rows), ROWS) // batch_size)
+    return [np.ascontiguousarray(rows[at * batch_size :][:batch_size]) for at in range(calls)]
+
+
+def _with(engine: Engine, setting: Setting) -> Call:
     return lambda batch: engine.run_thresholds(batch, setting.thresholds, setting.guard_limit)
 
 
-def _alone(backend: Backend) -> Callable[[NDArray[np.float32]], object]:
+def _alone(backend: Backend) -> Call:
     return lambda batch: backend.run({"inputs": batch})
 
 
-def _in_turns(
-    work: Mapping[Any, Callable[[NDArray[np.float32]], object]],
-    batches: Sequence[NDArray[np.float32]],
-) -> dict[Any, float]:
+def _in_turns(work: Mapping[Any, Call], batches: Sequence[NDArray[np.float32]]) -> dict[Any, float]:
+    """Median seconds a row."""
+    rows = sum(len(batch) for batch in batches)
     times: dict[Any, list[float]] = {key: [] for key in work}
     for turn in range(ROUNDS + 1):
         for key, call in work.items():
@@ -112,7 +117,7 @@ def _in_turns(
             for batch in batches:
                 call(batch)
             if turn:  # the first one warms up
-                times[key].append(perf_counter() - start)
+                times[key].append((perf_counter() - start) / rows)
     return {key: median(each) for key, each in times.items()}
 
 
@@ -125,7 +130,7 @@ def _cut(network: ResidualNetwork, blocks: int, scratch: Path, engine: Engine) -
         head=network.head,
     )
     short.scaling = network.scaling
-    nn.Module.eval(short)
+    short.eval()
     onnx = engine.backend == "onnxruntime"
     file = scratch / f"cut{blocks}.{'onnx' if onnx else 'pt'}"
     write_model(short, "onnx" if onnx else "torchscript", engine.precision, file)

@@ -139,7 +139,7 @@ def signal_curves(
             points.append(_score(measured, sample.labels, where))
         curves.append(_curve(name, "exit", points, sample.labels, len(sample)))
         skipping = Router(router.decisions, router.signals, router.guard, "skip")
-        candidates = propose(network, skipping, proposing[:SKIP_ROWS], np.inf)[::SKIP_EVERY]
+        candidates = propose(network, skipping, proposing[:SKIP_ROWS], np.inf)[::-SKIP_EVERY]
         ran = list(_skipped(network, skipping, few, full, map(torch.from_numpy, candidates)))
         curves.append(_curve(name, "skip", ran, sample.labels, len(few)))
     say("trying random skipping")

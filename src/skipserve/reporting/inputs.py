@@ -28,6 +28,7 @@ class Depths:
         of: Rows [N, *inputs] to blocks run [N].
         sample: Of the sample's rows [N], int64.
         settled: The larger, the more settled a row's answer [N]; breaks ties of depth.
+        held_back: Sent to full depth by the guard, as unfamiliar and not as hard [N], bool.
         decided_by: What ``sample`` is, in words.
         depth: Blocks of the network.
     """
@@ -35,6 +36,7 @@ class Depths:
     of: Callable[[NDArray[np.float32]], NDArray[np.int64]]
     sample: NDArray[np.int64]
     settled: NDArray[np.float32]
+    held_back: NDArray[np.bool_]
     decided_by: str
     depth: int
 
@@ -101,24 +103,42 @@ def _plane(sample: Sample, depths: Depths) -> Figure:
 
 def _signals(sample: Sample, depths: Depths) -> Figure:
     order = np.lexsort((-depths.settled, depths.sample))
-    chosen = [*order[:SIGNALS_DRAWN], *order[::-1][:SIGNALS_DRAWN]]
+    order = order[~depths.held_back[order]]
+    columns = [_varied(order, sample), _varied(order[::-1], sample)]
     made: list[Figure] = []
     caption = (
-        f"Left the easiest, right the hardest of {len(sample):,} signals, by "
-        f"{depths.decided_by}; ties go by confidence."
+        f"Left the easiest, right the hardest of {len(sample):,} signals, by {depths.decided_by}; "
+        "ties go by confidence, and each class is drawn once before any again."
     )
+    if depths.held_back.any():
+        caption += " Rows that the guard held back are left out."
     layout = {"nrows": SIGNALS_DRAWN, "ncols": 2, "sharex": True, "size": (WIDTH, 1.5 * HEIGHT)}
     with axes_for(made, "inputs", "Which inputs go deep", caption, **layout) as grid:
-        for at, row in enumerate(chosen):
-            axes = grid[at % SIGNALS_DRAWN][at // SIGNALS_DRAWN]
-            hard = at >= SIGNALS_DRAWN
-            axes.plot(sample.inputs[row], color=LIGHT["confidence" if hard else "norm"])
-            blocks = depths.sample[row]
-            said = f"{blocks} block{'s' if blocks > 1 else ''}"
-            if sample.labels is not None:
-                said = f"class {sample.labels[row]}, {said}"
-            axes.set_title(said, fontsize=8.5, pad=2)
+        for side, column in enumerate(columns):
+            for axes, row in zip(grid[:, side], column, strict=False):
+                axes.plot(sample.inputs[row], color=LIGHT[("norm", "confidence")[side]])
+                blocks = depths.sample[row]
+                said = f"{blocks} block{'s' if blocks > 1 else ''}"
+                if sample.labels is not None:
+                    said = f"class {sample.labels[row]}, {said}"
+                axes.set_title(said, fontsize=8.5, pad=2)
+        for axes in grid.flat:
             axes.set_xticks([])
             axes.set_yticks([])
             axes.grid(visible=False)
     return made[0]
+
+
+def _varied(order: NDArray[np.int64], sample: Sample) -> list[int]:
+    """The first rows of an order, of a new class as long as there is one."""
+    chosen: list[int] = []
+    seen: set[int] = set()
+    for row in order.tolist():
+        label = row if sample.labels is None else int(sample.labels[row])
+        if label not in seen:
+            seen.add(label)
+            chosen.append(row)
+        if len(chosen) == SIGNALS_DRAWN:
+            return chosen
+    rest = [row for row in order.tolist() if row not in chosen]
+    return [*chosen, *rest[: SIGNALS_DRAWN - len(chosen)]]

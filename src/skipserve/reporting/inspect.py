@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from skipserve.errors import ConfigError
-from skipserve.reporting.cost import measure_cost
+from skipserve.reporting.cost import full_depth_s
 from skipserve.reporting.model import Model
 from skipserve.reporting.readings import (
     BATCH,
@@ -82,6 +82,8 @@ def inspect_model(
         raise ConfigError(f"--risk must lie between 0 and 1, got {risk:g}")
     blocks, engine = None, None
     notes = list(model.notes)
+    if model.artifact is not None:
+        engine = Engine(model.artifact)
     if model.checkpoint is not None:
         network = model.checkpoint.network
         blocks = measure_blocks(network, sample.inputs[:STREAM_ROWS])
@@ -172,7 +174,8 @@ def _decisions(model: Model) -> Sequence[int]:
 
 
 def _block_s(model: Model, engine: Engine | None, sample: Sample) -> float:
+    # Through the file that serves, where there is one.
     if engine is not None:
-        return measure_cost(engine, None, sample.inputs, 1, []).full_ms / 1e3 / model.depth
+        return full_depth_s(engine, sample.inputs) / model.depth
     assert model.checkpoint is not None
     return block_time(model.checkpoint.network)

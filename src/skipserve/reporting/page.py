@@ -9,20 +9,18 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from skipserve.reporting.curves import Curve
-from skipserve.reporting.figures import (
-    CLASS_ROWS,
-    Figure,
-    block_figure,
-    certified_figure,
-    cost_figure,
-    curve_figures,
-    depth_figure,
-    risk_figure,
-)
+from skipserve.reporting.figures import Figure, block_figure, curve_figures
 from skipserve.reporting.inputs import inputs_figure
 from skipserve.reporting.inspect import rows as block_rows
 from skipserve.reporting.rate import percent
 from skipserve.reporting.report import Findings
+from skipserve.reporting.served_figures import (
+    CLASS_ROWS,
+    certified_figure,
+    cost_figure,
+    depth_figure,
+    risk_figure,
+)
 from skipserve.reporting.style import css_variables
 from skipserve.reporting.words import first_line, limits, promise
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from skipserve.artifacts.certificates import Refusal
 from skipserve.errors import ConfigError
 from skipserve.networks import ResidualNetwork
-from skipserve.reporting.cost import Cost, measure_cost
+from skipserve.reporting.cost import Cost, measure_costs
 from skipserve.reporting.curves import Curve, baselines, signal_curves
 from skipserve.reporting.inputs import Depths
 from skipserve.reporting.inspect import Inspection, inspect_model, routed_engine
@@ -107,15 +107,15 @@ def measure(
     inspection = inspect_model(model, sample, chosen, readings)
     if network is not None and pooled is not None:
         curves += _signals(model, network, sample, pooled, say, notes)
-    costs = []
+    costs: list[Cost] = []
     if engine is not None:
         say("measuring milliseconds")
         # The whole network exported alone, too: where no fixed depth holds, that is what is left.
         cuts = set(fixed.values())
         if inspection.prospect is not None and not fixed:
             cuts = {inspection.prospect.fixed}
-        for size in dict.fromkeys((1, batch_size)):
-            costs.append(measure_cost(engine, network, sample.inputs, size, sorted(cuts)))
+        sizes = list(dict.fromkeys((1, batch_size)))
+        costs = measure_costs(engine, network, sample.inputs, sizes, sorted(cuts))
     return Findings(
         model=model,
         sample=sample,
@@ -248,9 +248,11 @@ def _depths(
             of=lambda rows: run(ready, rows, setting, batch_size).depth_run,
             sample=routed.depth_run,
             settled=routed.confidence,
+            held_back=routed.held_back,
             decided_by=f"the blocks the router runs at ε = {percent(routed.risk)}",
             depth=model.depth,
         )
+    nothing_held = np.zeros(len(readings.labels), dtype=bool)
     said = "the fewest blocks after which the answer is that of full depth"
     if model.checkpoint is None:
         assert engine is not None
@@ -259,6 +261,7 @@ def _depths(
             of=lambda rows: read_engine(opened, rows, batch_size).oracle,
             sample=readings.oracle,
             settled=np.zeros(len(readings.labels), dtype=np.float32),
+            held_back=nothing_held,
             decided_by=said,
             depth=model.depth,
         )
@@ -270,6 +273,7 @@ def _depths(
         of=lambda rows: read_network(network, rows).oracle,
         sample=readings.oracle,
         settled=confidence,
+        held_back=nothing_held,
         decided_by=said,
         depth=model.depth,
     )
