@@ -1,0 +1,103 @@
+"""The study's page: prose by hand above the mark, tables and figures from the cells below it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import study_figures
+import study_tables
+from study_cells import FAMILIAR
+from study_results import TASKS, Results, base_variants, interval
+
+MARK = "<!-- Below is written by benchmarks/study.py; above is written by hand. -->"
+
+
+def write_page(page: Path, cells: Sequence[dict[str, Any]], wanted: int, hardware: str) -> None:
+    """Write page and figures, keeping what stands above the mark."""
+    results = Results(cells)
+    by_hand = page.read_text().partition(MARK)[0] if page.exists() else "# The study\n\n"
+    study_figures.draw_all(results, page.parent)
+    page.write_text(
+        f"{by_hand}{MARK}\n\n" + "\n\n".join(measured(results, wanted, hardware)) + "\n"
+    )
+
+
+def measured(results: Results, wanted: int, hardware: str) -> Iterator[str]:
+    yield "## What was measured"
+    seeds = 1 + max(cell["seed"] for cell in results.cells)
+    minutes = sum(cell["seconds"] for cell in results.cells) / 60
+    yield (
+        f"Means ± 95 % intervals (Student's t) over {seeds} seeds; every seed has its own weights, "
+        f"order of rows and draw of the data. {len(results.cells)} of {wanted} cells; "
+        f"{minutes:.0f} minutes of one process, the machine shared. "
+        f"Command: `python benchmarks/study.py --seeds {seeds}`. Hardware: {hardware}."
+    )
+    yield "### Accuracy when every row stops after d blocks"
+    yield "![Accuracy by depth](study-depth.png)"
+    yield from in_distribution(results)
+    yield from shifted(results)
+    yield "### The gate as a signal"
+    yield (
+        "How well a signal tells rows whose answer is settled from the rest: AUROC, averaged over "
+        "the decisions; 0.5 is chance. And how far the gates open."
+    )
+    for task, about in TASKS.items():
+        for exits in (False, True):
+            yield f"**{about.title}: {about.base('gated', exits).label}**"
+            yield study_tables.gates(results, task, exits)
+    yield "### Leaving for good, or one block at a time"
+    yield "Blocks run at the certified ε · disagreement on test, of the policies `exit` and `skip`."
+    yield study_tables.policies(results)
+    yield "### Where the normalisation stands, and α"
+    yield "Residual networks, exit-aware; blocks run at the certified ε."
+    yield study_tables.placements(results)
+    yield "### FP16 beside FP32"
+    yield "Thresholds certified in FP32, guard on, 500 test rows, both precisions in PyTorch."
+    yield study_tables.precisions(results)
+
+
+def in_distribution(results: Results) -> Iterator[str]:
+    yield "### On rows like those certified on"
+    yield (
+        "Blocks run at the certified ε · disagreement on test. No guard. *Fixed depth* is the "
+        "shallowest that certifies, *random* leaves at each block with the same chance, *oracle* "
+        "is the least that any exit can run with ε disagreement on test. Where even the most "
+        "careful candidate cannot be certified, everything runs: *refused*."
+    )
+    for task, about in TASKS.items():
+        yield f"**{about.title}, ε = {about.risk:.0%}**"
+        yield study_tables.run_rates(results, task)
+    yield "![Disagreement against blocks run, residual networks](study-residual.png)"
+    yield "![Disagreement against blocks run, gated networks](study-gated.png)"
+    yield "![Accuracy against blocks run, residual networks](study-accuracy.png)"
+
+
+def shifted(results: Results) -> Iterator[str]:
+    yield "### On rows that are not like them"
+    yield (
+        "The same routers, certified on familiar rows. Disagreement · blocks run; *held back* is "
+        "the share of rows that the guard sends to full depth. Exit-aware networks."
+    )
+    for task, about in TASKS.items():
+        for connection in ("residual", "gated"):
+            variant = about.base(connection, True)
+            signals = ["norm", "confidence"] + ["gate"] * (connection == "gated")
+            yield f"**{about.title}: {variant.label}**"
+            yield study_tables.off_manifold(results, task, variant, signals)
+    yield "![Disagreement of certified routers on shifted rows](study-shifted.png)"
+
+
+def summary(cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Mean run rate at the certified ε, by task, network and what decides."""
+    results = Results(cells)
+    found: dict[str, Any] = {}
+    for task in TASKS:
+        for variant in base_variants(task):
+            for what in study_tables.SIGNALS:
+                rows = results.certified(task, variant, what=what, condition=FAMILIAR)
+                if rows:
+                    mean = interval([row["run_rate"] for row in rows]).mean
+                    found.setdefault(f"{task}/{variant.key}", {})[what] = round(mean, 4)
+    return {"run_rates": found}

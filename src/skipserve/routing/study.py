@@ -1,0 +1,284 @@
+"""Judging routers on labelled rows: how deep they run, and what that costs in answers.
+
+Under the policy ``exit`` all of it follows from one pass at full depth: a row that leaves after
+``d`` blocks answers what the head reads there. Decisions are taken after every block but the last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+from torch import Tensor, nn
+
+from skipserve.errors import ConfigError
+from skipserve.networks import ResidualNetwork
+from skipserve.networks.blocks import Block
+from skipserve.routing.guard import Guard
+from skipserve.routing.propose import Thresholds
+from skipserve.routing.routed import RoutedNetwork
+
+# Weight decay of the probe, on standardised streams.
+PROBE_DECAY = 1e-3
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One pass of a network at full depth over labelled rows.
+
+    Attributes:
+        pooled: Stream after each block [N, depth, width], float32.
+        answers: What the head reads there [N, depth].
+        distance: From calibration, as the guard sees it [N].
+        labels: Classes [N].
+    """
+
+    pooled: Tensor
+    answers: NDArray[np.int64]
+    distance: NDArray[np.float32]
+    labels: NDArray[np.int64]
+
+    @property
+    def agrees(self) -> NDArray[np.bool_]:
+        """Whether the answer after each block is that of full depth [N, depth]."""
+        agrees: NDArray[np.bool_] = self.answers == self.answers[:, -1:]
+        return agrees
+
+    def signal(self, signals: Sequence[nn.Module]) -> NDArray[np.float32]:
+        """The signals after each block but the last [N, depth − 1]."""
+        with torch.no_grad():
+            read = [signal(self.pooled[:, block]) for block, signal in enumerate(signals)]
+        signal: NDArray[np.float32] = torch.stack(read, dim=1).numpy()
+        return signal
+
+
+@dataclass(frozen=True)
+class Point:
+    """What a router did to some rows, as shares.
+
+    Attributes:
+        run_rate: Blocks run.
+        disagreement: Rows whose answer is not that of full depth.
+        accuracy: Rows whose answer is their label.
+        held_back: Rows the guard sent to full depth.
+    """
+
+    run_rate: float
+    disagreement: float
+    accuracy: float
+    held_back: float = 0.0
+
+
+@torch.no_grad()
+def read(
+    network: ResidualNetwork, guard: Guard, inputs: Tensor, labels: Tensor, batch_size: int = 1000
+) -> Reading:
+    """Run a network at full depth, keeping what routers look at.
+
+    Args:
+        network: In evaluation mode, float32.
+        guard: Fitted to stand after the first block.
+        inputs: Raw rows [N, *inputs].
+        labels: Classes [N].
+        batch_size: Rows in memory at a time.
+    """
+    pooled, distances = [], []
+    for rows in torch.split(inputs, batch_size):
+        streams = list(network.streams(rows))[1:]
+        pooled.append(torch.stack([network.pool(stream) for stream in streams], dim=1))
+        distances.append(guard(streams[0]))
+    stack = torch.cat(pooled)
+    answers = network.head(stack).argmax(dim=2)
+    return Reading(stack, answers.numpy(), torch.cat(distances).numpy(), labels.numpy())
+
+
+def depth_run(
+    thresholds: Thresholds, signal: NDArray[np.float32], held: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """Blocks run for each row [N] under the policy ``exit``.
+
+    Args:
+        thresholds: [depth − 1].
+        signal: [N, depth − 1].
+        held: Rows that run everything [N].
+    """
+    stops = (signal >= thresholds) & ~held[:, None]
+    first = np.where(stops.any(axis=1), stops.argmax(axis=1), signal.shape[1])
+    depths: NDArray[np.int64] = first.astype(np.int64) + 1
+    return depths
+
+
+def judge(
+    reading: Reading, depth: NDArray[np.int64], held: NDArray[np.bool_] | None = None
+) -> Point:
+    """What becomes of rows that run ``depth`` [N] blocks each."""
+    answers = np.take_along_axis(reading.answers, depth[:, None] - 1, axis=1)[:, 0]
+    return Point(
+        run_rate=float(depth.mean() / reading.answers.shape[1]),
+        disagreement=float((answers != reading.answers[:, -1]).mean()),
+        accuracy=float((answers == reading.labels).mean()),
+        held_back=0.0 if held is None else float(held.mean()),
+    )
+
+
+def at_random(reading: Reading, chance: float) -> Point:
+    """The expectation for rows that leave at each decision with the same ``chance``."""
+    depth = reading.answers.shape[1]
+    shares = chance * (1 - chance) ** np.arange(depth)
+    shares[-1] = (1 - chance) ** (depth - 1)
+    right = reading.answers == reading.labels[:, None]
+    return Point(
+        run_rate=float(shares @ np.arange(1, depth + 1) / depth),
+        disagreement=float(shares @ (1 - reading.agrees.mean(axis=0))),
+        accuracy=float(shares @ right.mean(axis=0)),
+    )
+
+
+def oracle(reading: Reading, rate: float) -> Point:
+    """The fewest blocks that any exit needs if at most a share ``rate`` may disagree.
+
+    Each row leaves where it first agrees; those that agree latest leave at once instead, as long
+    as ``rate`` allows.
+    """
+    first = reading.agrees.argmax(axis=1) + 1
+    latest = np.argsort(-first, kind="stable")[: int(rate * len(first))]
+    first[latest] = 1
+    return judge(reading, first)
+
+
+def ranking(reading: Reading, signal: NDArray[np.float32]) -> float:
+    """How well a signal tells rows that already agree from the rest: mean AUROC over decisions.
+
+    0.5 is chance. Decisions where fewer than ten rows are on either side are left out; NaN if
+    none is left.
+    """
+    areas = []
+    for values, agrees in zip(signal.T, reading.agrees.T, strict=False):
+        yes, no = int(agrees.sum()), int((~agrees).sum())
+        if min(yes, no) >= 10:
+            ranks = rankdata(values)[agrees].sum()
+            areas.append((ranks - yes * (yes + 1) / 2) / (yes * no))
+    return float(np.mean(areas)) if areas else float("nan")
+
+
+@torch.no_grad()
+def judge_routed(
+    routed: RoutedNetwork, inputs: Tensor, reading: Reading, thresholds: Thresholds
+) -> Point:
+    """Run a routed network, without its guard, on the rows of a reading; for any policy."""
+    answers, depths = [], []
+    limits = torch.from_numpy(thresholds)
+    for rows in torch.split(inputs, 1000):
+        probabilities, depth, _ = routed(
+            rows, limits.expand(len(rows), -1), torch.full([len(rows)], torch.inf)
+        )
+        answers.append(probabilities.argmax(dim=1))
+        depths.append(depth)
+    labels = torch.cat(answers).numpy()
+    return Point(
+        run_rate=float(torch.cat(depths).double().mean() / sum(routed.depths)),
+        disagreement=float((labels != reading.answers[:, -1]).mean()),
+        accuracy=float((labels == reading.labels).mean()),
+    )
+
+
+class Probe(nn.Module):
+    """A linear probe of the pooled stream for "the answer is already that of full depth".
+
+    Args:
+        weight: [width].
+        bias: Scalar.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight)
+        self.register_buffer("bias", bias)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """Pooled stream [B, width] to signal [B], float32."""
+        return pooled.float() @ self.weight + self.bias
+
+
+class Carry(nn.Module):
+    """How much of the stream the gate of the next block carries past it: 1 − its mean opening.
+
+    In a conv net the gate is read off the pooled stream, one evaluation a row and not one a
+    position.
+
+    Args:
+        block: A gated block.
+
+    Raises:
+        ConfigError: If it has no gate.
+    """
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        if not isinstance(block, Block) or block.gate is None:
+            raise ConfigError("the gate is a signal only in networks with connection = 'gated'")
+        gate = block.gate
+        assert isinstance(gate, nn.Linear | nn.Conv1d)
+        self.gate = gate
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """Pooled stream [B, width] to signal [B], float32."""
+        weight, bias = self.gate.weight.flatten(1).float(), self.gate.bias
+        opening = nn.functional.linear(
+            pooled.float(), weight, None if bias is None else bias.float()
+        )
+        return 1 - opening.sigmoid().mean(dim=-1)
+
+
+class SmallNorm(nn.Module):
+    """The L2 norm of the pooled stream, negated: should a small norm mean that all is settled."""
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """Pooled stream [B, width] to signal [B], float32."""
+        norm: Tensor = torch.linalg.vector_norm(pooled.float(), dim=-1)
+        return -norm
+
+
+class Chance(nn.Module):
+    """A number that knows nothing of the row, from torch's global generator."""
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """Pooled stream [B, width] to signal [B], float32, uniform in [0, 1)."""
+        return torch.rand(len(pooled))
+
+
+def fit_probes(pooled: Tensor, agrees: NDArray[np.bool_]) -> list[nn.Module]:
+    """Fit one probe a decision by logistic regression.
+
+    Args:
+        pooled: [N, depth, width].
+        agrees: Whether the answer after each block is that of full depth [N, depth].
+    """
+    targets = torch.from_numpy(agrees).float()
+    return [_fit_probe(pooled[:, i], targets[:, i]) for i in range(pooled.shape[1] - 1)]
+
+
+def _fit_probe(rows: Tensor, target: Tensor) -> Probe:
+    mean, deviation = rows.mean(dim=0), rows.std(dim=0) + 1e-6
+    scaled = (rows - mean) / deviation
+    weight = torch.zeros(rows.shape[1], requires_grad=True)
+    bias = torch.zeros((), requires_grad=True)
+    optimizer = torch.optim.LBFGS([weight, bias], max_iter=50, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        misfit = nn.functional.binary_cross_entropy_with_logits(scaled @ weight + bias, target)
+        total = misfit + PROBE_DECAY * (weight @ weight + bias * bias)
+        total.backward()  # type: ignore[no-untyped-call]
+        return total
+
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    scale = weight.detach() / deviation
+    return Probe(scale, bias.detach() - mean @ scale)
