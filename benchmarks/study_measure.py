@@ -22,14 +22,14 @@ from skipserve.routing.propose import CANDIDATES, CAREFUL, greedy
 from skipserve.routing.routed import RoutedNetwork, Router
 from skipserve.routing.signals import Confidence, Margin
 from skipserve.routing.study import Point, Reading
-from skipserve.training.recipes import Recipe
+from skipserve.training.recipes import Recipe, Samples
 
 RISKS, CONFIDENCE = (0.01, 0.02, 0.05), 0.95
 # Wider than what is proposed for serving: the curves show where it breaks.
 RATES = np.geomspace(CAREFUL, 0.5, CANDIDATES)
 # Shares of the rows that run a stage.
 SKIP_RUNS = (0.95, 0.85, 0.7, 0.5, 0.3, 0.15, 0.05)
-FP16_ROWS = 500
+MOST_ROWS, FP16_ROWS = 4_000, 500
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Bench:
     def __init__(self, network: ResidualNetwork, recipe: Recipe, conditions: Conditions) -> None:
         self.network, self.conditions = network, conditions
         self.depth = network.config.depth
-        self.propose, self.certify = recipe.draw("propose"), recipe.draw("certify")
+        self.propose, self.certify = first(recipe.draw("propose")), first(recipe.draw("certify"))
         train = recipe.draw("train").inputs
         decisions = range(1, self.depth)
         self.router, self.limit = self.fit("norm", train)
@@ -92,6 +92,11 @@ class Bench:
     def fit(self, signal: str, train: torch.Tensor) -> tuple[Router, float]:
         config = RouterConfig.model_validate({"signal": signal})
         return fit_router(config, self.network, range(1, self.depth), train, self.propose.inputs)
+
+
+def first(samples: Samples) -> Samples:
+    """No more rows than the study has time for."""
+    return Samples(samples.inputs[:MOST_ROWS], samples.labels[:MOST_ROWS])
 
 
 def measure(cell: Cell, network: ResidualNetwork, recipe: Recipe) -> dict[str, Any]:

@@ -71,6 +71,14 @@ def in_distribution(results: Results) -> Iterator[str]:
         yield study_tables.run_rates(results, task)
     yield "![Disagreement against blocks run, residual networks](study-residual.png)"
     yield "![Disagreement against blocks run, gated networks](study-gated.png)"
+    yield "### What dropping blocks costs in accuracy"
+    yield (
+        "Percentage points of accuracy lost on test, between a router's candidates by tossing a "
+        "coin. Less than nothing is a gain."
+    )
+    for task, about in TASKS.items():
+        yield f"**{about.title}**"
+        yield study_tables.degradation(results, task)
     yield "![Accuracy against blocks run, residual networks](study-accuracy.png)"
 
 

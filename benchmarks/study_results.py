@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student_t
-from study_cells import Task, Variant, tasks
+from study_cells import FAMILIAR, Task, Variant, tasks
 
 TASKS: Mapping[str, Task] = {task.name: task for task in tasks()}
 Row = dict[str, Any]
@@ -28,7 +28,8 @@ class Interval:
         """As in ``14.3 ± 0.8 %``; a dash where nothing was measured."""
         if not self.seeds:
             return "–"
-        return f"{100 * self.mean:.{places}f} ± {100 * self.half:.{places}f} %"
+        mean = round(100 * self.mean, places) + 0.0  # no −0.0
+        return f"{mean:.{places}f} ± {100 * self.half:.{places}f} %"
 
 
 def interval(values: Sequence[float]) -> Interval:
@@ -66,7 +67,13 @@ class Results:
         return [row for row in rows if wanted.items() <= row.items()]
 
     def curves(
-        self, task: str, variant: Variant, what: str, measure: str, at: NDArray[np.float64]
+        self,
+        task: str,
+        variant: Variant,
+        what: str,
+        measure: str,
+        at: NDArray[np.float64],
+        policy: str = "exit",
     ) -> NDArray[np.float64]:
         """A measure against the run rate [seeds, len(at)], linear between a signal's candidates.
 
@@ -74,9 +81,10 @@ class Results:
         """
         found = []
         for cell in self.of(task, variant):
-            rows = cell["oracle"] if what == "oracle" else swept(cell, what)
-            full = cell["full"]["clean"]
-            rows = sorted([*rows, full], key=lambda row: float(row["run_rate"]))
+            rows = cell["oracle"] if what == "oracle" else swept(cell, what, policy)
+            if not rows:
+                continue
+            rows = sorted([*rows, cell["full"][FAMILIAR]], key=lambda row: float(row["run_rate"]))
             rates = [row["run_rate"] for row in rows]
             values = [row[measure] for row in rows]
             found.append(np.interp(at, rates, values, left=math.nan))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 from study_cells import FAMILIAR, HALF, Variant
 from study_results import TASKS, Interval, Results, Row, base_variants, interval
 
@@ -51,6 +52,29 @@ def run_rates(results: Results, task: str) -> str:
             cells.append(with_refusals(text, rows))
         lines.append([shown, *cells])
     return markdown(["decided by", *(variant.label for variant in variants)], lines)
+
+
+def degradation(results: Results, task: str) -> str:
+    """Accuracy lost on test when a share of the blocks is dropped, by whom and how."""
+    dropped = np.array([0.25, 0.5, 0.75])
+    variants = [TASKS[task].base("residual", exits) for exits in (False, True)]
+    header = ["dropped by", "policy"]
+    header += [f"{one.label}: {share:.0%} dropped" for one in variants for share in dropped]
+    lines = []
+    for what, shown in SIGNALS.items():
+        for policy in ("exit", "skip") if what != "oracle" else ():
+            line = [shown, policy]
+            for variant in variants:
+                found = results.curves(task, variant, what, "accuracy", 1 - dropped, policy)
+                if len(found):
+                    full = [
+                        cell["full"][FAMILIAR]["accuracy"] for cell in results.of(task, variant)
+                    ]
+                    lost = (np.array(full)[:, None] - found).T
+                    line += [interval(each.tolist()).percent() for each in lost]
+            if len(line) > 2:
+                lines.append(line)
+    return markdown(header, lines)
 
 
 def full_accuracy(results: Results, task: str, variant: Variant, condition: str = FAMILIAR) -> str:
