@@ -19,7 +19,7 @@ import subprocess
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import cache
 from pathlib import Path
-from time import perf_counter, sleep
+from time import perf_counter, process_time, sleep
 from typing import Any
 
 import study_cells
@@ -96,7 +96,7 @@ def run_cell(options: argparse.Namespace, name: str) -> float:
         sleep(1)
     torch.set_num_threads(1)
     cell = next(cell for cell in cells(options.seeds, options.quick) if cell.name == name)
-    start = perf_counter()
+    start, cpu = perf_counter(), process_time()
     recipe = cell.task.recipe(cell.seed)
     result: dict[str, Any] = settings(cell) | {"made_from": fingerprint(cell)}
     try:
@@ -105,11 +105,11 @@ def run_cell(options: argparse.Namespace, name: str) -> float:
         result["diverged"] = str(error)
     else:
         result |= study_measure.measure(cell, network, recipe)
-    result["seconds"] = perf_counter() - start
+    result |= {"seconds": perf_counter() - start, "cpu_seconds": process_time() - cpu}
     file = options.cells / f"{cell.name}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     replace_text(file, json.dumps(result))
-    return perf_counter() - start
+    return result["seconds"]
 
 
 def trained(cell: Cell, recipe: Recipe, directory: Path) -> ResidualNetwork:

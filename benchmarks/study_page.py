@@ -74,7 +74,7 @@ def in_distribution(results: Results) -> Iterator[str]:
     yield "### What dropping blocks costs in accuracy"
     yield (
         "Percentage points of accuracy lost on test, between a router's candidates by tossing a "
-        "coin. Less than nothing is a gain."
+        "coin. Less than nothing is a gain; a dash: no candidate of some seed drops so much."
     )
     for task, about in TASKS.items():
         yield f"**{about.title}**"

@@ -25,8 +25,8 @@ class Interval:
     seeds: int
 
     def percent(self, places: int = 1) -> str:
-        """As in ``14.3 ± 0.8 %``; a dash where nothing was measured."""
-        if not self.seeds:
+        """As in ``14.3 ± 0.8 %``; a dash where some seed has no such figure."""
+        if math.isnan(self.mean):
             return "–"
         mean = round(100 * self.mean, places) + 0.0  # no −0.0
         return f"{mean:.{places}f} ± {100 * self.half:.{places}f} %"
