@@ -183,9 +183,7 @@ def line(options: argparse.Namespace) -> dict[str, Any]:
     print("\n| depth run, of 200 | ms, one row |\n|---|---|")
     for depth, ms in zip(depths, times, strict=True):
         print(f"| {depth} | {ms:.2f} |")
-    print(
-        f"\n{start:.2f} ms + {slope * 1e3:.1f} µs a block; largest deviation {away:.1%} of the whole"
-    )
+    print(f"\n{start:.2f} ms + {slope * 1e3:.1f} µs a block; at most {away:.1%} of it away")
     return {"depths": depths, "ms": times, "slope_us": slope * 1e3, "largest_deviation": away}
 
 

@@ -281,7 +281,7 @@ ASKED = [
 def test_the_signals_of_calibration_are_kept_in_tenths(directory):
     engine = skipserve.open(directory, provider="cpu")
     rows = open_recipe("two_moons").draw("certify").inputs.numpy()
-    for risk, certificate in engine.certified.items():
+    for risk, certificate in engine.certified().items():
         signals = engine.predict(rows, risk).trail.signals()
         for column, deciles in zip(signals.T, certificate.deciles, strict=True):
             below = [(column < decile).sum() / (~np.isnan(column)).sum() for decile in deciles]

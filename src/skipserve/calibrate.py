@@ -262,11 +262,11 @@ def read_samples(
         samples = open_recipe(recipe).draw("certify")
         return as_array(samples), samples.labels.numpy()
     if labels is None:
-        return _read_array(rows), None
-    classes = _read_array(labels)
+        return read_array(rows), None
+    classes = read_array(labels)
     if classes.dtype.kind not in "iu":
         raise ConfigError(f"{labels} holds {classes.dtype}; expected one whole number a row")
-    return _read_array(rows), classes.astype(np.int64)
+    return read_array(rows), classes.astype(np.int64)
 
 
 def check_labels(labels: NDArray[np.int64], rows: int, classes: int) -> None:
@@ -283,7 +283,12 @@ def check_labels(labels: NDArray[np.int64], rows: int, classes: int) -> None:
         )
 
 
-def _read_array(file: Path) -> NDArray[Any]:
+def read_array(file: Path) -> NDArray[Any]:
+    """An array from a .npy file.
+
+    Raises:
+        ConfigError: If it cannot be read as one.
+    """
     try:
         array: NDArray[Any] = np.load(file, allow_pickle=False)
     except (OSError, ValueError) as error:

@@ -84,13 +84,13 @@ def report(
 
 
 def _sample(model: Model, data: Path | None, labels: Path | None) -> Sample:
-    from skipserve.calibrate import read_rows
+    from skipserve.calibrate import read_array
     from skipserve.reporting.sample import take_sample
 
     return take_sample(
         model,
-        read_rows(data) if data else None,
-        read_rows(labels) if labels else None,
+        read_array(data) if data else None,
+        read_array(labels) if labels else None,
         data.name if data else "",
     )
 

@@ -17,7 +17,8 @@ from skipserve.artifacts.formats import write_model
 from skipserve.networks import ResidualNetwork
 from skipserve.reporting.readings import fixed_thresholds
 from skipserve.runtime.backends import Backend, open_backend
-from skipserve.runtime.engine import Engine, Setting
+from skipserve.runtime.engine import Engine
+from skipserve.runtime.prediction import Setting
 
 ROUNDS = 7
 # Rows that are timed in each round.
@@ -71,7 +72,7 @@ def measure_costs(
         for at in sorted(asked | _spread(len(spec.decisions), FIXED_TIMED)):
             still = fixed_thresholds(engine, at)
             work["fixed", spec.decisions[at]] = _with(engine, Setting(still, np.inf))
-        for risk in engine.certified:
+        for risk in engine.certified():
             work["router", risk] = _with(engine, engine.setting(risk))
     with TemporaryDirectory() as scratch:
         if network is not None:

@@ -164,7 +164,7 @@ def _certified(
         return nothing
     assert model.artifact is not None
     refused = refusals(engine, model.artifact.certificates.refusals)
-    if not engine.certified:
+    if not engine.certified():
         notes.append(
             f"Nothing is certified for the {engine.precision} file on {engine.provider}, so the "
             f"router is off; run {build}, or `skipserve certify {model.artifact.directory}`"
@@ -185,13 +185,13 @@ def _certified(
         readings = read_engine(engine, tested, batch_size)
     fixed = {
         one: shortest_fixed(readings, one, certificate.confidence)
-        for one, certificate in engine.certified.items()
+        for one, certificate in engine.certified().items()
     }
     return points, routed, refused, fixed
 
 
 def _chosen(engine: Engine, risk: float | None) -> float:
-    have = sorted(engine.certified)
+    have = sorted(engine.certified())
     if risk is None:
         return min(have, key=lambda one: abs(np.log(one / 0.01)))
     if risk not in have:

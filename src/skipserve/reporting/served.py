@@ -13,7 +13,8 @@ from skipserve.reporting.rate import Rate, rate
 from skipserve.reporting.readings import Readings
 from skipserve.reporting.sample import Sample
 from skipserve.routing.certify import p_value
-from skipserve.runtime.engine import Engine, Prediction, Setting
+from skipserve.runtime.engine import Engine
+from skipserve.runtime.prediction import Prediction, Setting
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,10 @@ def run(engine: Engine, rows: NDArray[np.float32], setting: Setting, batch_size:
         for i in range(0, len(rows), batch_size)
     ]
     return Prediction(
-        *(
-            np.concatenate([getattr(part, name) for part in parts])
-            for name in ("labels", "probabilities", "depth_run", "held_back")
-        )
+        np.concatenate([part.labels for part in parts]),
+        np.concatenate([part.probabilities for part in parts]),
+        np.concatenate([part.depth_run for part in parts]),
+        np.concatenate([part.held_back for part in parts]),
     )
 
 
@@ -84,7 +85,7 @@ def certified_points(
         batch_size: Rows that run together.
     """
     points = []
-    for risk, certificate in sorted(engine.certified.items()):
+    for risk, certificate in sorted(engine.certified().items()):
         answers = run(engine, sample.inputs, engine.setting(risk), batch_size)
         right = None if sample.labels is None else float((answers.labels == sample.labels).mean())
         points.append(
