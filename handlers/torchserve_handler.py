@@ -5,7 +5,6 @@ TorchServe opens this file by path and wants one class with ``initialize`` and `
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,13 @@ from skipserve.runtime.engine import Engine
 from skipserve.schema import parse
 from skipserve.serving import torchserve_patches
 from skipserve.serving.config import ServingConfig
+from skipserve.serving.journal import Journal
+from skipserve.serving.logs import Log
 from skipserve.serving.messages import RawRequest
+from skipserve.serving.request_id import request_id
 from skipserve.serving.service import Service
 from skipserve.serving.switch import switch_of
+from skipserve.serving.tracing import open_tracing
 
 
 class SkipserveHandler:
@@ -24,7 +27,7 @@ class SkipserveHandler:
 
     def initialize(self, context: Any) -> None:
         """Open and warm up the model; a failure ends the worker, its log says why."""
-        logging.getLogger().setLevel(logging.WARNING)
+        Log().attach()
         idle = torchserve_patches.apply()
         settings = parse(
             ServingConfig,
@@ -40,21 +43,17 @@ class SkipserveHandler:
         )
         engine.warm_up(settings.batch_size)
         switch = switch_of(engine.manifest.name)
-        self._service = Service(engine, settings, idle, switch)
+        journal = Journal(engine.manifest.name, settings.access_log, open_tracing())
+        self._service = Service(engine, settings, idle, switch, journal)
 
     def handle(self, data: list[dict[str, Any]], context: Any) -> list[bytes | str]:
         """Answer one batch; one entry of ``data`` is one request."""
-        requests = [
-            RawRequest(
-                item.get("body"),
-                {
-                    k.lower(): v
-                    for k, v in context.get_all_request_header(i).items()
-                    if isinstance(v, str)
-                },
-            )
-            for i, item in enumerate(data)
-        ]
+        requests = []
+        for i, item in enumerate(data):
+            properties = context.get_all_request_header(i).items()
+            headers = {k.lower(): v for k, v in properties if isinstance(v, str)}
+            name = request_id(headers, context.request_ids[i])
+            requests.append(RawRequest(item.get("body"), headers, name))
         replies = self._service.answer(requests)
         for i, reply in enumerate(replies):
             if reply.status != 200:

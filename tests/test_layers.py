@@ -24,6 +24,7 @@ HELPERS = {"errors", "schema", "files"}
 ONLY_IN = {
     "prometheus_client": {"serving/metrics.py", "serving/exposition.py", "watching/scrape.py"},
     "onnxruntime": {"runtime/backends.py"},
+    "opentelemetry": {"serving/tracing.py"},
     "ts": {"serving/torchserve_patches.py"},
     "sklearn": {"training/recipes.py"},
     "locust": {"loadtest/driver.py", "loadtest/users.py"},

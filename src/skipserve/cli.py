@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from skipserve.loadtest.command import loadtest
 if TYPE_CHECKING:
     from skipserve.artifacts.certificates import Certificates
     from skipserve.serving.launcher import Server
+    from skipserve.serving.logs import Log
     from skipserve.training.loop import Epoch
 
 app = typer.Typer(
@@ -29,6 +31,7 @@ app = typer.Typer(
 )
 app.add_typer(router_cli.app, name="router")
 console = Console(stderr=True, highlight=False)
+logger = logging.getLogger("skipserve.cli")
 
 BuildPath = Annotated[Path, typer.Argument(help="A build file, export/NAME.toml.")]
 BuildPaths = Annotated[list[Path], typer.Argument(help="Build files, export/NAME.toml.")]
@@ -193,11 +196,20 @@ def serve(
     max_batch_delay_ms: Annotated[
         int | None, typer.Option(help="Wait for a batch to fill; a lone client waits it too.")
     ] = None,
+    access_log: Annotated[
+        float | None, typer.Option(help="Share of the requests that leave a line in the log.")
+    ] = None,
+    log_format: Annotated[
+        str, typer.Option(envvar="SKIPSERVE_LOG_FORMAT", help="text or json.")
+    ] = "text",
     ready_timeout: Annotated[float, typer.Option(min=1, help="Seconds until ready.")] = 120.0,
 ) -> None:
     """Serve archives over HTTP until SIGTERM or Ctrl-C; options override each model's TOML."""
     from skipserve.serving.launcher import Address, Server, stop_on_signals
+    from skipserve.serving.logs import Log
 
+    log = Log(log_format)
+    log.attach()
     asked: dict[str, Any] = {
         "backend": backend,
         "precision": precision,
@@ -206,19 +218,20 @@ def serve(
         "workers": workers,
         "batch_size": batch_size,
         "max_batch_delay_ms": max_batch_delay_ms,
+        "access_log": access_log,
     }
     overrides = {key: value for key, value in asked.items() if value is not None}
     address = Address(host, port, metrics_port)
-    archives = _archives(model_store, models or [])
-    with stop_on_signals() as stop:
+    with _errors_to(log), stop_on_signals() as stop:
+        archives = _archives(model_store, models or [])
         try:
-            server = Server(archives, address, overrides, ready_timeout, stop)
+            server = Server(archives, address, overrides, ready_timeout, stop, log)
         except LaunchError:
             if stop.is_set():
                 return
             raise
         with server:
-            _announce(server, host, metrics_port)
+            _announce(server, host, metrics_port, log)
             server.wait(stop)
 
 
@@ -246,7 +259,22 @@ def top(
 app.command()(loadtest)
 
 
-def _announce(server: Server, host: str, metrics_port: int) -> None:
+@contextmanager
+def _errors_to(log: Log) -> Iterator[None]:
+    try:
+        yield
+    except SkipserveError as error:
+        if log.format == "text":
+            raise
+        logger.error("%s", error)
+        raise typer.Exit(2) from None
+
+
+def _announce(server: Server, host: str, metrics_port: int, log: Log) -> None:
+    if log.format == "json":
+        names = ", ".join(manifest.name for manifest in server.manifests)
+        logger.info("ready: serving %s at %s", names, server.url(server.manifests[0]))
+        return
     for manifest in server.manifests:
         console.print(f"serving {manifest.name} at {server.url(manifest)}")
     console.print(f"metrics at http://{host}:{metrics_port}/metrics; try:\n")

@@ -23,6 +23,7 @@ class ServingConfig(Record):
             even for a lone client, whatever the load.
         queue_size: Requests that may wait; one more is answered 503.
         max_rows: Most rows in one request; more are answered 413.
+        access_log: Share of the requests that leave a line in the log; errors always do.
         risk: ε of the router for a request that asks for nothing; full depth if left out.
         shadow: Share of the routed rows that is run a second time, at full depth, to see whether
             the answers still agree; 0 turns the alarm off.
@@ -42,6 +43,7 @@ class ServingConfig(Record):
     max_batch_delay_ms: Annotated[int, Field(ge=1, le=10_000)] = 1
     queue_size: Annotated[int, Field(ge=1)] = 1000
     max_rows: Annotated[int, Field(ge=1)] = 1024
+    access_log: Annotated[float, Field(ge=0, le=1)] = 0.0
     risk: Annotated[float, Field(gt=0, lt=1)] | None = None
     shadow: Annotated[float, Field(ge=0, le=1)] = 0.01
     shadow_budget_ms: Annotated[float, Field(gt=0, le=10_000)] = 10.0

@@ -25,9 +25,11 @@ import psutil
 
 from skipserve.artifacts.manifest import Manifest
 from skipserve.errors import LaunchError
+from skipserve.serving import tracing
 from skipserve.serving.archive import unpack
 from skipserve.serving.control import announce
 from skipserve.serving.exposition import Exposition, live_workers
+from skipserve.serving.logs import Log
 from skipserve.serving.monitor import Monitor
 from skipserve.serving.probes import Probes
 from skipserve.serving.switch import Switch
@@ -64,6 +66,7 @@ class Server:
         overrides: Serving settings that replace those in the archives.
         ready_s: Seconds until all models must have answered.
         stop: Gives up starting when set.
+        log: Where everything that TorchServe and the workers say goes.
 
     Raises:
         LaunchError: If a port is taken, Java is missing or too old, or a model does not answer.
@@ -77,6 +80,7 @@ class Server:
         overrides: dict[str, Any] | None = None,
         ready_s: float = 120.0,
         stop: threading.Event | None = None,
+        log: Log | None = None,
     ) -> None:
         if not archives:
             raise LaunchError("there is no archive to serve; make one with `skipserve build`")
@@ -103,6 +107,7 @@ class Server:
         self._stop = stop or threading.Event()
         self._ended = threading.Event()
         self._seen_workers: set[int] = set()
+        self._log = log or Log("text")
         self._stack = contextlib.ExitStack()
         self._stack.callback(shutil.rmtree, self._instance.directory, ignore_errors=True)
         try:
@@ -113,6 +118,7 @@ class Server:
 
     def _start(self, archives: Sequence[Path], overrides: dict[str, Any], ready_s: float) -> None:
         instance = self._instance
+        tracing.asked_for()  # an error here is one line, in a worker it is a restart for ever
         instance.write_configuration()
         announce(instance.directory, self.address.metrics_port)
         unpacked = [unpack(archive, instance.store, overrides) for archive in archives]
@@ -129,9 +135,13 @@ class Server:
             cwd=instance.directory,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
             start_new_session=True,
             preexec_fn=_die_with_parent,
         )
+        relay = threading.Thread(target=self._log.relay, args=(self.process.stderr,), daemon=True)
+        relay.start()
+        self._stack.callback(relay.join, STOP_S)  # to its last line
         self._stack.callback(_stop_group, self.process)
         deadline = time.monotonic() + ready_s
         for manifest in self.manifests:
@@ -212,6 +222,7 @@ class Server:
         }
         for pid in self._seen_workers - alive:
             self._seen_workers.discard(pid)
+            logger.warning("worker %d ended by itself", pid)
             self.metrics.restarts.inc()
             self.metrics.retire(pid)
         self._seen_workers = alive

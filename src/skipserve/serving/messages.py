@@ -40,10 +40,12 @@ class RawRequest:
     Attributes:
         body: The bytes after the headers; ``None`` if the server took them for a form.
         headers: Names in lower case.
+        id: Its name in the reply's headers, in the log and in traces, if it has one.
     """
 
     body: bytes | bytearray | None
     headers: Mapping[str, str]
+    id: str = ""
 
 
 def check_size(request: RawRequest, max_rows: int, row_shape: tuple[int, ...]) -> None:

@@ -20,14 +20,18 @@ from skipserve.errors import InputError
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Prediction, Setting, overflow
 from skipserve.serving.config import ServingConfig
+from skipserve.serving.journal import Batch, Journal
+from skipserve.serving.logs import fields
 from skipserve.serving.messages import Asked, RawRequest, Reply, error_reply
 from skipserve.serving.metrics import NoMetrics, open_metrics
 from skipserve.serving.native import NativeProtocol
 from skipserve.serving.oip import OpenInference, speaks_oip
 from skipserve.serving.oip import Request as OipRequest
+from skipserve.serving.request_id import HEADER as REQUEST_ID
 from skipserve.serving.shadow import Answered, Shadow
 from skipserve.serving.switch import REASONS, AlwaysOn, Switch, SwitchState
 from skipserve.serving.torchserve_patches import AtOnce, Idle
+from skipserve.serving.tracing import Phases
 
 # What "router": "on" means for a model whose TOML names no risk.
 RISK_IF_ON = 0.01
@@ -42,6 +46,7 @@ class _Decoded:
     setting: Setting  # what is in force
     oip: OipRequest | None
     decode_s: float
+    id: str
 
 
 class Service:
@@ -52,6 +57,7 @@ class Service:
         serving: Its serving settings.
         idle: Does work once the replies are on their way; at once by default.
         switch: Turns the router off for a while; always on by default.
+        journal: Tells of the requests; by default only of those that were refused.
     """
 
     def __init__(
@@ -60,10 +66,12 @@ class Service:
         serving: ServingConfig,
         idle: Idle | None = None,
         switch: Switch | None = None,
+        journal: Journal | None = None,
     ) -> None:
         idle = idle or AtOnce()
         self._put_off = idle.when_idle
         self._switch = switch or AlwaysOn()
+        self._journal = journal or Journal(engine.manifest.name, serving.access_log)
         self._default = engine.setting(serving.risk)
         self._on = engine.setting(serving.risk or RISK_IF_ON)
         self._switched_off = {
@@ -92,6 +100,9 @@ class Service:
         prediction = self._run(good, rows)
         after = perf_counter()
         replies = self._encode(decoded, prediction, after - before)
+        for request, reply in zip(requests, replies, strict=True):
+            if request.id:
+                reply.headers[REQUEST_ID] = request.id
         end = perf_counter()
 
         def observe() -> None:
@@ -104,6 +115,9 @@ class Service:
                 self._shadow.draw(Answered(rows, prediction, wanted, state != "on"))
             self._metrics.phases(len(rows), before - start, after - before, end - after)
             self._metrics.requests([reply.status for reply in replies], skipped, end - start)
+            counts = [len(item.rows) if isinstance(item, _Decoded) else 0 for item in decoded]
+            phases = Phases(start, before, after, end)
+            self._journal.write(Batch(requests, replies, counts, prediction, phases))
             self._shadow.work()
 
         self._put_off(observe)
@@ -141,11 +155,11 @@ class Service:
             off = state != "on" and wanted.risk is not None
             setting = self._switched_off[state] if off else wanted
             good = self._engine.check(rows)
-            return _Decoded(good, wanted, setting, oip, perf_counter() - start)
+            return _Decoded(good, wanted, setting, oip, perf_counter() - start, request.id)
         except InputError as error:
             return protocol.refuse(error)
         except Exception:
-            logger.exception("a request could not be decoded")
+            logger.exception("a request could not be decoded", extra=fields(request_id=request.id))
             return _internal_error()
 
     def _resolve(self, asked: Asked) -> Setting:
@@ -167,7 +181,8 @@ class Service:
             limits = np.array([item.setting.guard_limit for item in good], dtype=np.float32)
             return self._engine.run(rows, thresholds, np.repeat(limits, counts))
         except Exception:
-            logger.exception("a batch of %d rows failed", len(rows))
+            ids = [item.id for item in good]
+            logger.exception("a batch of %d rows failed", len(rows), extra=fields(request_ids=ids))
             return None
 
     def _encode(
@@ -211,4 +226,6 @@ def _joined(parts: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
 
 
 def _internal_error() -> Reply:
-    return error_reply(500, "internal", "the request failed inside the server; its log says why")
+    return error_reply(
+        500, "internal", "the request failed inside the server; its log says why, by X-Request-ID"
+    )

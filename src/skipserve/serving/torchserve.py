@@ -11,6 +11,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from skipserve.serving.frontend_patches import patch_frontend
 from skipserve.serving.java import find_java
 from skipserve.serving.switch import DIRECTORY_VARIABLE
 
@@ -20,8 +21,14 @@ LOG4J = """\
 <?xml version="1.0" encoding="UTF-8"?>
 <Configuration status="ERROR">
   <Appenders>
-    <Console name="stderr" target="SYSTEM_ERR">
-      <PatternLayout pattern="%d{ISO8601} %p %c{1} %m%n"/>
+    <Console name="frontend" target="SYSTEM_ERR">
+      <PatternLayout charset="UTF-8" alwaysWriteExceptions="false"><Pattern>{\
+"time":"%d{yyyy-MM-dd'T'HH:mm:ss.SSS'Z'}{UTC}","level":"%p{lowerCase=true}",\
+"logger":"torchserve.%c{1}","message":"%enc{%m}{JSON}","exception":"%enc{%ex}{JSON}"}%n\
+</Pattern></PatternLayout>
+    </Console>
+    <Console name="worker" target="SYSTEM_ERR">
+      <PatternLayout charset="UTF-8" pattern="%m%n"/>
     </Console>
     <RollingFile name="file" fileName="LOGS/torchserve.log" filePattern="LOGS/torchserve.%i.log">
       <PatternLayout pattern="%d{ISO8601} %p %c{1} %m%n"/>
@@ -36,11 +43,11 @@ LOG4J = """\
     <Logger name="TELEMETRY_METRICS" level="off"/>
     <Logger name="org.pytorch.serve.job" level="error"/>
     <Logger name="MODEL_LOG" level="info" additivity="false">
-      <AppenderRef ref="stderr" level="warn"/>
+      <AppenderRef ref="worker" level="warn"/>
       <AppenderRef ref="file"/>
     </Logger>
     <Root level="warn">
-      <AppenderRef ref="stderr" level="error"/>
+      <AppenderRef ref="frontend" level="warn"/>
       <AppenderRef ref="file"/>
     </Root>
   </Loggers>
@@ -91,10 +98,16 @@ class Instance:
         """The instance's own temporary directory: pid file, sockets, links to the models."""
         return self.directory / "tmp"
 
+    @property
+    def classes(self) -> Path:
+        """Classes of the frontend that replace its own."""
+        return self.directory / "classes"
+
     def write_configuration(self) -> None:
-        """Make the directories and the two configuration files."""
+        """Make the directories, the two configuration files and the mended class."""
         for directory in (self.store, self.metrics, self.switches, self.log.parent, self.scratch):
             directory.mkdir(parents=True, exist_ok=True)
+        patch_frontend(_package() / "frontend" / "model-server.jar", self.classes)
         (self.directory / "config.properties").write_text(self._properties())
         (self.directory / "log4j2.xml").write_text(LOG4J.replace("LOGS", str(self.log.parent)))
 
@@ -103,16 +116,17 @@ class Instance:
 
         Without the Python process in between, which does not forward signals.
         """
-        spec = importlib.util.find_spec("ts")
-        assert spec is not None and spec.origin is not None
-        package = Path(spec.origin).parent
+        package = _package()
         return [
             str(find_java()),
             *("-Xmx512m", "-XX:+UseSerialGC", "-Dlog4j2.disable.jmx=true"),
             f"-Dmodel_server_home={package.parent}",
             f"-Djava.io.tmpdir={self.scratch}",
+            # An image keeps netty's native library here, as its /tmp may not hold code.
+            f"-Djava.library.path={package / 'frontend'}",
             f"-Dlog4j.configurationFile=file://{self.directory / 'log4j2.xml'}",
-            *("-cp", f"{package / 'frontend' / '*'}", "org.pytorch.serve.ModelServer"),
+            *("-cp", f"{self.classes}:{package / 'frontend' / '*'}"),
+            "org.pytorch.serve.ModelServer",
             *("--python", sys.executable),
             *("-f", str(self.directory / "config.properties")),
             *("-s", str(self.store), "-ncs", "--disable-token-auth"),
@@ -156,3 +170,9 @@ class Instance:
             "max_response_size": MAX_BODY_BYTES,
         }
         return "".join(f"{key}={value}\n" for key, value in values.items())
+
+
+def _package() -> Path:
+    spec = importlib.util.find_spec("ts")
+    assert spec is not None and spec.origin is not None
+    return Path(spec.origin).parent

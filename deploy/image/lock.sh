@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Writes the image's lock files from pyproject.toml: every package pinned, with its hashes.
+# Needs uv; run it again when the dependencies change.
+#   TORCH_CPU   page or folder with the CPU wheels of torch
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+TORCH_CPU=${TORCH_CPU:-https://download.pytorch.org/whl/cpu/torch/}
+common=(--quiet --extra otel --generate-hashes --no-annotate --python-version 3.11
+    --python-platform x86_64-manylinux_2_28 --custom-compile-command deploy/image/lock.sh)
+
+compile() { # name, constraints, overrides, further options
+    uv pip compile pyproject.toml "${common[@]}" "${@:4}" \
+        --constraint <(echo "$2") --override <(echo "$3") -o "deploy/image/requirements-$1.txt"
+}
+
+torch=$(sed -n 's/^ *"torch==\([0-9.]*\)",$/\1/p' pyproject.toml)
+compile cpu "torch==$torch+cpu" "" --find-links "$TORCH_CPU"
+# onnxruntime and onnxruntime-gpu are the same files: one of them only. From 1.27 on it is built
+# for CUDA 13, as this torch is.
+compile gpu "onnxruntime-gpu>=1.28" "onnxruntime; sys_platform == 'never'" --extra gpu

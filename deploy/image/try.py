@@ -1,0 +1,145 @@
+#!/usr/bin/env python3
+"""Runs an image that build.sh made as an orchestrator would, and predicts through it.
+
+The OCI runtime is crun: read-only root file system, /tmp a small tmpfs without exec, user and
+command as the image says, no capabilities, no new privileges, own PID and mount namespaces. The
+network is the host's. Needs root; `deploy/image/try.py [cpu|gpu]` after `deploy/image/build.sh`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+STORAGE = Path(os.environ.get("STORAGE", ROOT / ".image"))
+PORT = int(os.environ.get("SKIPSERVE_PORT", "8080"))
+METRICS_PORT = int(os.environ.get("SKIPSERVE_METRICS_PORT", "9464"))
+NAME = f"skipserve-try-{os.getpid()}"
+LEFT_BEHIND = ("gcc", "cc", "c++", "make", "pip", "pip3", "curl", "wget", "git")
+
+
+def buildah(*arguments: str) -> str:
+    storage = ("--root", f"{STORAGE}/root", "--runroot", f"{STORAGE}/run")
+    command = ["buildah", "--storage-driver", "vfs", *storage, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def crun(bundle: Path, *arguments: str) -> list[str]:
+    # crun wants to know the host's cgroups and refuses mixed ones; here it needs none.
+    hide = 'mount -t tmpfs none /sys/fs/cgroup && exec "$@"'
+    state = ("--root", str(bundle / "state"), "--cgroup-manager=disabled")
+    return ["unshare", "--mount", "sh", "-c", hide, "sh", "crun", *state, *arguments]
+
+
+def configure(bundle: Path, root: str, image: dict[str, Any]) -> None:
+    """Write the bundle's config.json: what the image says, under the strictest settings."""
+    subprocess.run(["crun", "spec"], cwd=bundle, check=True)
+    file = bundle / "config.json"
+    spec = json.loads(file.read_text())
+    user, group = (int(part) for part in image["User"].split(":"))
+    ports = (f"SKIPSERVE_PORT={PORT}", f"SKIPSERVE_METRICS_PORT={METRICS_PORT}")
+    spec["root"] = {"path": root, "readonly": True}
+    spec["process"] |= {
+        "terminal": False,
+        "user": {"uid": user, "gid": group},
+        "args": [*image["Entrypoint"], *image["Cmd"]],
+        "env": [*image["Env"], *ports],
+        "cwd": image["WorkingDir"],
+        "noNewPrivileges": True,
+        "capabilities": {kind: [] for kind in spec["process"]["capabilities"]},
+    }
+    kept = [n for n in spec["linux"]["namespaces"] if n["type"] not in ("network", "cgroup")]
+    spec["linux"] = {"namespaces": kept, "maskedPaths": spec["linux"]["maskedPaths"]}
+    options = ["nosuid", "nodev", "noexec", "mode=1777", "size=256m"]
+    tmp = {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": options}
+    spec["mounts"] = [m for m in spec["mounts"] if m["type"] != "cgroup"] + [tmp]
+    file.write_text(json.dumps(spec))
+
+
+def inside(bundle: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        crun(bundle, "exec", NAME, *command), capture_output=True, text=True, timeout=60
+    )
+
+
+def predict(model: str, manifest: dict[str, Any]) -> bool:
+    """Whether the model answers its own example."""
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{PORT}/predictions/{model}",
+        json.dumps({"inputs": [manifest["example"]["inputs"]]}).encode(),
+        {"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=30) as reply:
+        return json.load(reply)["outputs"][0]["label"] == manifest["example"]["label"]
+
+
+def wait_until_healthy(bundle: Path, image: dict[str, Any], running: subprocess.Popen[str]) -> None:
+    """Until the image's own health check says so, run inside as a daemon runs it."""
+    check = image["Healthcheck"]["Test"][1:]
+    deadline = time.monotonic() + 120
+    while inside(bundle, *check).returncode != 0:
+        if running.poll() is not None or time.monotonic() > deadline:
+            raise SystemExit("the container did not become healthy; its log is above")
+        time.sleep(0.5)
+
+
+def main() -> None:
+    target = sys.argv[1] if len(sys.argv) > 1 else "cpu"
+    described = json.loads(buildah("inspect", "--type", "image", f"skipserve:{target}"))
+    image = described["Docker"]["config"]
+    container = buildah("from", f"skipserve:{target}")
+    bundle = Path(tempfile.mkdtemp(prefix="skipserve-image."))
+    log = (bundle / "log").open("w")
+    running = None
+    try:
+        root = buildah("mount", container)
+        configure(bundle, root, image)
+        size = sum(f.lstat().st_size for f in Path(root).rglob("*") if not f.is_dir())
+        checks: dict[str, object] = {"image": f"skipserve:{target}", "files_mb": round(size / 1e6)}
+        start = time.monotonic()
+        running = subprocess.Popen(crun(bundle, "run", "-b", str(bundle), NAME), stderr=log)
+        wait_until_healthy(bundle, image, running)
+        checks["healthy_after_s"] = round(time.monotonic() - start, 1)
+        served = sorted(Path(root, "models").glob("*.mar"))
+        for archive in served:
+            manifest = json.loads((ROOT / f"artifacts/{archive.stem}/manifest.json").read_text())
+            assert predict(archive.stem, manifest), f"{archive.stem} misses its own example"
+        checks["models_that_answer_their_example"] = len(served)
+        checks["user"] = inside(bundle, "id", "-u").stdout.strip()
+        checks["process_1"] = inside(bundle, "cat", "/proc/1/comm").stdout.strip()
+        for place in ("/", "/opt/skipserve", "/models", "/etc"):
+            done = inside(bundle, "touch", f"{place}/written")
+            assert "Read-only file system" in done.stderr, f"{place} can be written"
+        checks["read_only_root"] = True
+        found = [tool for tool in LEFT_BEHIND if inside(bundle, "which", tool).returncode == 0]
+        assert not found, f"build tools in the last stage: {found}"
+        start = time.monotonic()
+        subprocess.run(crun(bundle, "kill", NAME, "TERM"), check=True)
+        checks["exit_status_on_sigterm"] = running.wait(30)
+        checks["stopped_after_s"] = round(time.monotonic() - start, 1)
+        lines = (bundle / "log").read_text().splitlines()
+        checks["log_lines_all_json"] = len([json.loads(line) for line in lines])
+        print(json.dumps(checks))
+    finally:
+        if running is not None and running.poll() is None:
+            running.send_signal(signal.SIGTERM)
+            subprocess.run(crun(bundle, "delete", "--force", NAME), capture_output=True)
+            running.wait(30)
+        log.close()
+        sys.stderr.write((bundle / "log").read_text())
+        buildah("rm", container)
+        shutil.rmtree(bundle, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
