@@ -8,7 +8,6 @@ times that were taken anyway.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import time
 from dataclasses import dataclass
@@ -71,11 +70,13 @@ def asked_for() -> bool:
     asked = [name for name in ENDPOINTS if os.environ.get(name)]
     if not asked or os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return False
-    if importlib.util.find_spec("opentelemetry.sdk") is None:
+    try:
+        import opentelemetry.sdk  # noqa: F401
+    except ModuleNotFoundError:
         raise LaunchError(
             f"{asked[0]} is set, but OpenTelemetry is not installed; "
             "run `pip install 'skipserve[otel]'`, or unset it"
-        )
+        ) from None
     for name in PROTOCOLS:
         if os.environ.get(name, "http/protobuf") != "http/protobuf":
             raise LaunchError(
