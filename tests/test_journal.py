@@ -8,11 +8,13 @@ import logging
 import pytest
 
 from skipserve.runtime.engine import Engine
+from skipserve.serving.config import ServingConfig
 from skipserve.serving.journal import REFUSALS_PER_S, Journal
 from skipserve.serving.messages import RawRequest
 from skipserve.serving.request_id import request_id
 from skipserve.serving.service import Service
 
+SERVING = ServingConfig(max_rows=8)
 JSON = {"content-type": "application/json"}
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 GOOD = RawRequest(b'{"inputs": [[0.5, -0.25], [1, 2]]}', JSON, "good")
@@ -28,7 +30,7 @@ def lines(caplog: pytest.LogCaptureFixture):
 
 
 def test_by_default_only_what_was_refused_leaves_a_line(engine: Engine, lines):
-    replies = Service(engine, 8).answer([GOOD, BAD])
+    replies = Service(engine, SERVING).answer([GOOD, BAD])
     ((level, message, said),) = lines()
     assert level == "WARNING"
     assert message == "refused: " + replies[1].body.decode()
@@ -39,7 +41,7 @@ def test_by_default_only_what_was_refused_leaves_a_line(engine: Engine, lines):
 
 
 def test_an_access_log_has_a_line_for_every_answer(engine: Engine, lines):
-    service = Service(engine, 8, journal=Journal("small", access_log=1.0))
+    service = Service(engine, SERVING, journal=Journal("small", access_log=1.0))
     service.answer([GOOD, BAD, GOOD])
     answered = [said for _, message, said in lines() if message == "answered"]
     assert [said["request_id"] for said in answered] == ["good", "good"]
@@ -50,7 +52,7 @@ def test_an_access_log_has_a_line_for_every_answer(engine: Engine, lines):
 
 
 def test_a_sampled_access_log_has_about_its_share(engine: Engine, lines):
-    service = Service(engine, 8, journal=Journal("small", access_log=0.25))
+    service = Service(engine, SERVING, journal=Journal("small", access_log=0.25))
     for _ in range(25):
         service.answer([GOOD] * 16)
     assert 50 < len(lines()) < 150  # 100 ± 8.7; six deviations are 52
@@ -59,7 +61,7 @@ def test_a_sampled_access_log_has_about_its_share(engine: Engine, lines):
 def test_a_flood_of_refusals_is_counted_and_not_written(engine: Engine, lines, monkeypatch):
     now = 100.0
     monkeypatch.setattr("time.monotonic", lambda: now)
-    service = Service(engine, 8)
+    service = Service(engine, SERVING)
     service.answer([BAD] * (REFUSALS_PER_S + 5))
     assert len(lines()) == REFUSALS_PER_S
     now = 101.0
@@ -74,7 +76,7 @@ class Broken(Engine):
 
 
 def test_what_fails_inside_leaves_one_line_with_every_request_in_it(artifact, lines):
-    replies = Service(Broken(artifact, provider="cpu"), 8).answer([GOOD, GOOD])
+    replies = Service(Broken(artifact, provider="cpu"), SERVING).answer([GOOD, GOOD])
     assert [reply.status for reply in replies] == [500, 500]
     ((level, _, said),) = lines()
     assert (level, said) == ("ERROR", {"request_ids": ["good", "good"]})
@@ -83,7 +85,7 @@ def test_what_fails_inside_leaves_one_line_with_every_request_in_it(artifact, li
 def test_every_reply_carries_the_requests_name(engine: Engine):
     tensor = {"name": "inputs", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]}
     oip = RawRequest(json.dumps({"inputs": [tensor]}).encode(), JSON, "oip")
-    replies = Service(engine, 8).answer([GOOD, BAD, oip])
+    replies = Service(engine, SERVING).answer([GOOD, BAD, oip])
     assert [reply.headers["x-request-id"] for reply in replies] == ["good", "bad", "oip"]
 
 

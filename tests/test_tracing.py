@@ -11,12 +11,14 @@ from conftest import Collector
 
 from skipserve.errors import LaunchError
 from skipserve.runtime.engine import Engine
+from skipserve.serving.config import ServingConfig
 from skipserve.serving.journal import Journal
 from skipserve.serving.messages import RawRequest
 from skipserve.serving.service import Service
 from skipserve.serving.tracing import ENDPOINTS, asked_for, open_tracing
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+SERVING = ServingConfig(max_rows=8)
 JSON = {"content-type": "application/json"}
 GOOD = b'{"inputs": [[0.5, -0.25], [1, 2]]}'
 
@@ -25,7 +27,7 @@ GOOD = b'{"inputs": [[0.5, -0.25], [1, 2]]}'
 def traced(engine: Engine, collector: Collector, monkeypatch: pytest.MonkeyPatch) -> Service:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
-    return Service(engine, 8, journal=Journal("small", tracing=open_tracing()))
+    return Service(engine, SERVING, journal=Journal("small", tracing=open_tracing()))
 
 
 def request(body: bytes, name: str, flags: str | None = "01") -> RawRequest:
