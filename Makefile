@@ -1,5 +1,5 @@
 PYTHON ?= python3
-MODELS = moons_plain moons_residual moons_gated
+MODELS = moons_plain moons_residual moons_gated mnist1d_resnet
 BIN = .venv/bin
 MODEL ?= moons_residual
 RATE ?= 100
@@ -23,9 +23,11 @@ load: .venv/load  ## load test of moons_residual: PASS, FAIL or INVALID; MODEL=,
 	$(BIN)/skipserve loadtest --start --model $(MODEL) --rate $(RATE) --duration 30 --slo $(SLO)
 
 bench: .venv/dev  ## the measured figures of the README and docs/
-	$(BIN)/skipserve build export/moons_residual.toml export/mnist1d_resnet.toml
+	$(BIN)/skipserve build export/moons_residual.toml export/mnist1d_resnet.toml export/mnist1d_encoder.toml
 	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/depth.py
 	$(BIN)/python benchmarks/routing.py
+	$(BIN)/python benchmarks/routing.py --model mnist1d_encoder
 
 figures: .venv/serve  ## the figure of the experiment
 	$(BIN)/skipserve build export/moons_plain.toml export/moons_residual.toml

@@ -1,13 +1,14 @@
 """What the router saves: run rate at a certified risk, time in process, requests/s at the client.
 
-Needs `skipserve build export/mnist1d_resnet.toml` and wrk. Every comparison is one interleaved run;
-prints tables and one JSON line.
+Needs `skipserve build export/mnist1d_resnet.toml` (or that of --model) and wrk. Every comparison is
+one interleaved run; prints tables and one JSON line.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,8 +21,10 @@ import torch
 from wrk import drive
 
 from skipserve.artifacts.artifact import open_artifact
+from skipserve.artifacts.certificates import read_certificates, write_certificates
 from skipserve.artifacts.formats import write_model
-from skipserve.build import BuildFile
+from skipserve.artifacts.manifest import write_manifest
+from skipserve.build import BuildFile, calibrate, export, make_archive
 from skipserve.buildfile import read_build_file
 from skipserve.routing.certify import p_value
 from skipserve.routing.config import RouterConfig
@@ -29,6 +32,7 @@ from skipserve.routing.fit import fit_router, pooled_streams
 from skipserve.routing.propose import BOLD, CAREFUL, greedy, simulate
 from skipserve.runtime.backends import open_backend
 from skipserve.runtime.engine import Engine
+from skipserve.serving.archive import package
 from skipserve.serving.launcher import Address, Server
 from skipserve.training.checkpoint import load_checkpoint
 
@@ -42,8 +46,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=4, help="of each run of wrk")
     parser.add_argument("--only", choices=["signals", "process", "http"])
+    parser.add_argument("--model", default="mnist1d_resnet", help="a build file of export/")
     options = parser.parse_args()
-    build = read_build_file(ROOT / "export" / "mnist1d_resnet.toml")
+    build = read_build_file(ROOT / "export" / f"{options.model}.toml")
     result: dict[str, Any] = {"benchmark": "routing"}
     if options.only in (None, "signals"):
         result["signals"] = signals(build)
@@ -189,43 +194,97 @@ def interleaved(rounds: int, work: dict[str, Callable[[], Any]]) -> dict[str, li
 
 
 def over_http(build: BuildFile, rounds: int, seconds: int) -> list[dict[str, Any]]:
-    """TorchServe with the model's own settings, one row a request, real inputs."""
+    """TorchServe with the model's own settings, one row a request, real inputs.
+
+    Beside the model: the same network routed by the norm, and stopped at the shortest fixed depth
+    that meets the same risk.
+    """
     test = build.recipe.draw("test").inputs[:256].numpy().round(4).tolist()
-    bodies = {
-        "on": [json.dumps({"inputs": [row]}).encode() for row in test],
-        "off": [
-            json.dumps({"inputs": [row], "parameters": {"router": "off"}}).encode() for row in test
-        ],
-    }
+    on = [json.dumps({"inputs": [row]}).encode() for row in test]
+    off = [json.dumps({"inputs": [row], "parameters": {"router": "off"}}).encode() for row in test]
     rows = []
-    print("| clients | off req/s | on req/s | ratio | off p50 / p99 ms | on p50 / p99 ms |")
-    print("|---|---|---|---|---|---|")
-    with Server([build.archive], Address("127.0.0.1", 18080, 18081)) as server:
-        url = server.url(server.manifests[0])
-        for clients in (1, 16, 64):
-            loads: dict[str, list[Any]] = {"on": [], "off": []}
-            for _ in range(rounds):
-                for router, texts in bodies.items():
-                    loads[router].append(drive(url, texts, clients, seconds))
-            on, off = loads["on"], loads["off"]
-            row = {
-                "clients": clients,
-                "off_rps": median(x.requests_per_s for x in off),
-                "on_rps": median(x.requests_per_s for x in on),
-                "ratio": median(
-                    a.requests_per_s / b.requests_per_s for a, b in zip(on, off, strict=True)
-                ),
-                "off_p50": 1e3 * median(x.p50_s for x in off),
-                "off_p99": 1e3 * median(x.p99_s for x in off),
-                "on_p50": 1e3 * median(x.p50_s for x in on),
-                "on_p99": 1e3 * median(x.p99_s for x in on),
+    print("| clients | what runs | requests/s | over full depth | p50 / p99 ms |")
+    print("|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as scratch:
+        archives = [build.archive, *variants(build, Path(scratch))]
+        with Server(archives, Address("127.0.0.1", 18080, 18081)) as server:
+            urls = [server.url(manifest) for manifest in server.manifests]
+            contenders = {
+                "full depth": (urls[0], off),
+                build.router.signal: (urls[0], on),
+                "norm": (urls[1], on),
+                "fixed depth": (urls[2], on),
             }
-            rows.append(row)
-            print(
-                "| {clients} | {off_rps:,.0f} | {on_rps:,.0f} | {ratio:.2f} "
-                "| {off_p50:.1f} / {off_p99:.1f} | {on_p50:.1f} / {on_p99:.1f} |".format(**row)
-            )
+            for clients in (1, 16, 64):
+                loads: dict[str, list[Any]] = {name: [] for name in contenders}
+                for _ in range(rounds):
+                    for name, (url, texts) in contenders.items():
+                        loads[name].append(drive(url, texts, clients, seconds))
+                full = [load.requests_per_s for load in loads["full depth"]]
+                for name, each in loads.items():
+                    pairs = zip(each, full, strict=True)
+                    row = {
+                        "clients": clients,
+                        "what": name,
+                        "rps": median(load.requests_per_s for load in each),
+                        "ratio": median(load.requests_per_s / base for load, base in pairs),
+                        "p50_ms": 1e3 * median(load.p50_s for load in each),
+                        "p99_ms": 1e3 * median(load.p99_s for load in each),
+                    }
+                    rows.append(row)
+                    print(
+                        "| {clients} | {what} | {rps:,.0f} | {ratio:.2f} | "
+                        "{p50_ms:.1f} / {p99_ms:.1f} |".format(**row),
+                        flush=True,
+                    )
     return rows
+
+
+def variants(build: BuildFile, root: Path) -> list[Path]:
+    """Archives of the same checkpoint: routed by the norm, and at a fixed depth."""
+    shutil.copytree(build.handler.parent, root / "handlers")
+    (root / "export").mkdir()
+    shutil.copytree(build.checkpoint, root / "checkpoints" / "by_norm")
+    text = build.path.read_text().replace(f'"{build.name}"', '"by_norm"')
+    text = text.replace(f'signal = "{build.router.signal}"', 'signal = "norm"')
+    (root / "export" / "by_norm.toml").write_text(
+        text + '\n[export]\nformats = ["onnx"]\nprecisions = ["fp32"]\n'
+        if "[export]" not in text
+        else text
+    )
+    by_norm = read_build_file(root / "export" / "by_norm.toml")
+    export(by_norm)
+    calibrate(by_norm, lambda line: None)
+    made = read_certificates(by_norm.artifact)
+    one = next(c for c in made.certificates if (c.risk, c.measure) == (RISK, "disagreement"))
+    print(f"norm: {one.run_rate:.1%} of the blocks run when certified", flush=True)
+    return [make_archive(by_norm), fixed_depth(build, root)]
+
+
+def fixed_depth(build: BuildFile, root: Path) -> Path:
+    """The model's own file, every row stopped at the shortest depth that meets the risk."""
+    directory = Path(shutil.copytree(build.artifact, root / "artifacts" / "fixed"))
+    artifact = open_artifact(directory)
+    engine = Engine(artifact, provider="cpu")
+    rows = build.recipe.draw("certify").inputs.numpy()
+    full = np.concatenate([engine.run(part).labels for part in np.array_split(rows, 100)])
+    decisions = artifact.manifest.router.decisions
+    for i in range(len(decisions)):
+        thresholds = [None] * i + [-1e30] * (len(decisions) - i)
+        limits = np.float32([np.inf if t is None else t for t in thresholds])
+        runs = [engine.run_thresholds(part, limits, np.inf) for part in np.array_split(rows, 100)]
+        wrong = int((np.concatenate([run.labels for run in runs]) != full).sum())
+        if p_value(wrong, len(rows), RISK) <= DELTA:
+            break
+    print(f"fixed depth: {decisions[i]} of {artifact.manifest.depth} blocks", flush=True)
+    made = artifact.certificates
+    stopped = [
+        c.model_copy(update={"thresholds": tuple(thresholds), "guard_limit": None, "deciles": ()})
+        for c in made.certificates
+    ]
+    write_certificates(directory, made.model_copy(update={"certificates": tuple(stopped)}))
+    write_manifest(directory, artifact.manifest.model_copy(update={"name": "fixed"}))
+    return package(directory, build.handler, build.serving, root / "model_store")
 
 
 if __name__ == "__main__":
