@@ -51,7 +51,7 @@ def project(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("project")
     (root / "export").mkdir()
     shutil.copytree(ROOT / "handlers", root / "handlers")
-    bare = ROUTED.replace("small", "bare")
+    bare = ROUTED.replace("small", "bare").replace("epochs = 3", "epochs = 2")
     bare = bare[: bare.index("[router]")]
     for name, text in (("small", ROUTED), ("bare", bare)):
         (root / "export" / f"{name}.toml").write_text(text)
@@ -251,9 +251,10 @@ def locust(address: Address, *options: str) -> list[str]:
 def test_locusts_distributed_workers_share_one_schedule(project, server):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        port = str(probe.getsockname()[1])
+    ports = ("--master-bind-port", port, "--master-port", port)
     done = subprocess.run(
-        locust(server, "--headless", "--processes", "2", "--master-bind-port", str(port)),
+        locust(server, "--headless", "--processes", "2", *ports),
         cwd=project,
         capture_output=True,
         text=True,
