@@ -169,7 +169,7 @@ def test_ctrl_c_leaves_a_partial_report(project, server):
 
 def test_it_starts_and_stops_the_service_and_compares_with_an_earlier_run(project):
     address = Address("127.0.0.1", *free_ports())
-    options = ("--start", "--model", "bare", "--rate", "50", "--duration", "7", "--slo", "p50=2s")
+    options = ("--start", "--model", "bare", "--rate", "50", "--duration", "2", "--slo", "p50=2s")
     done = loadtest(project, address, *options, "--out", "old")
     assert done.returncode == 0, done.stdout + done.stderr
     done = loadtest(
