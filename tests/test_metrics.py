@@ -25,8 +25,9 @@ from skipserve.runtime.prediction import Prediction, Setting, Trail
 from skipserve.serving.config import ServingConfig
 from skipserve.serving.exposition import Exposition, live_workers
 from skipserve.serving.messages import RawRequest
-from skipserve.serving.metrics import BUCKETS, ModelMetrics, _observe
+from skipserve.serving.metrics import ModelMetrics, _observe
 from skipserve.serving.probes import Probes
+from skipserve.serving.series import BUCKETS
 from skipserve.serving.service import Service
 from skipserve.training.recipes import open_recipe
 

@@ -29,6 +29,8 @@ from prometheus_client.registry import Collector
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a gauge more for each counter
 
 ATTEMPTS = 5
+# The first write to a mapped page that a full disk cannot give ends a process with SIGBUS: whoever
+# is about to make files looks for so much room before.
 SPACE_BYTES = 4 << 20
 Samples = dict[str, list[tuple[dict[str, str], float]]]
 STATES = ("on", "off", "uncertified", "fell_back", "disabled")
@@ -181,7 +183,6 @@ class _Workers(Collector):
     def retire(self, pid: int) -> None:
         with self._lock:
             mark_process_dead(pid, str(self._directory))  # type: ignore[no-untyped-call]
-            # The first write to a page that cannot be had would end us with SIGBUS.
             if shutil.disk_usage(self._directory).free >= SPACE_BYTES:
                 for kind in ("counter", "histogram"):
                     self._put_together(kind, pid)
