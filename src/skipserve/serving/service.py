@@ -130,14 +130,16 @@ class Service:
         prediction: Prediction,
     ) -> int:
         shallow = prediction.depth_run < self._engine.manifest.depth
-        count = first = 0
-        if shallow.any():
-            for item, reply in zip(decoded, replies, strict=True):
-                if isinstance(item, _Decoded):
-                    last = first + len(item.rows)
-                    count += reply.status == 200 and bool(shallow[first:last].any())
-                    first = last
-        return count
+        if not shallow.any():
+            return 0
+        good = [
+            (len(item.rows), reply.status == 200)
+            for item, reply in zip(decoded, replies, strict=True)
+            if isinstance(item, _Decoded)
+        ]
+        lengths, answered = zip(*good, strict=True)
+        starts = np.cumsum([0, *lengths[:-1]])
+        return int((np.logical_or.reduceat(shallow, starts) & answered).sum())
 
     def _decode(self, request: RawRequest, state: SwitchState) -> _Decoded | Reply:
         start = perf_counter()
