@@ -36,8 +36,7 @@ def drive(url: str, bodies: list[bytes], connections: int, duration_s: int) -> L
     local next = 0
     wrk.method = "POST"
     wrk.headers["Content-Type"] = "application/json"
-    init = function(arguments)
-      wrk.init(arguments)
+    init = function()
       for i = 1, #bodies do bodies[i] = wrk.format(nil, nil, nil, bodies[i]) end
     end
     request = function()
