@@ -217,8 +217,10 @@ def test_an_artifact_is_enough_for_all_but_what_needs_the_weights(model):
     assert {one.name for one in alone.curves} == {"fixed", "random", "oracle"}
     figures, _ = draw_figures(alone)
     assert {one.name for one in figures} == ALONE
-    assert "needs the checkpoint" in next(one for one in figures if one.name == "blocks").svg
-    assert first_line(alone).startswith(("The router beats", "A fixed depth beats"))
+    drawn = {one.name: one.svg for one in figures}
+    assert "needs the checkpoint" in drawn["blocks"]
+    assert "exported alone" not in drawn["cost-1"]
+    assert "at a certified risk of 2% the router runs" in first_line(alone)
 
 
 def costs(router, fixed, cut=None):
@@ -250,6 +252,18 @@ def test_the_first_line_says_who_won(found, run_rate, measured, says):
     assert f"at a certified risk of 2% the router runs {run_rate:.1%} of the blocks" in line
     assert "stopping every row after block 2 runs 50.0%" in line
     assert "ms a row against" in line
+
+
+def test_where_no_fixed_depth_holds_the_rival_is_the_network_itself(found):
+    whole = {0.02: DEPTH, 0.05: DEPTH}
+    for ms, says in (
+        (0.5, "The network without a router beats"),
+        (2.0, "The router beats the net"),
+    ):
+        slow = tuple(replace(one, cut_ms={DEPTH: ms}, full_ms=ms) for one in costs((1, 1), (1, 1)))
+        line = first_line(replace(found, costs=slow, fixed=whole))
+        assert line.startswith(says)
+        assert "no fixed depth below the whole network can be certified" in line
 
 
 def test_a_model_without_a_router_is_told_so_and_how_to_get_one(unrouted):
@@ -438,6 +452,9 @@ def test_the_page_prints_on_white_whatever_the_scheme(browser, page):
     view = shown(browser, page, scheme="dark")
     view.emulate_media(media="print", color_scheme="dark")
     assert view.evaluate(PAINT) == ["rgb(255, 255, 255)", rgb("ink", False)]
+    view.set_viewport_size({"width": 700, "height": 1000})  # A4 less its margins, nearly
+    assert all(wide > 200 for _, wide, *_ in view.evaluate(BOXES))
+    assert view.evaluate("document.documentElement.scrollWidth") <= 700
     assert view.pdf(format="A4").startswith(b"%PDF")
     view.close()
 

@@ -106,10 +106,9 @@ def curve_figures(curves: Sequence[Curve], depth: int) -> list[Figure]:
         caption = f"Lower and further left is better; on the bottom edge no answer differs. {on}"
         with axes_for(made, f"disagreement-{policy}", title, caption) as axes:
             _lines(axes, [(one, np.maximum(one.disagreement, floor)) for one in drawn], depth)
-            axes.set_yscale("log")
             axes.set_ylim(floor, 1)
+            log_rates(axes)
             axes.set_ylabel("answers that differ from full depth")
-            axes.yaxis.set_major_formatter(percent_axis())
             legend_below(axes)
         if fixed.accuracy is not None:
             title, caption = (
@@ -142,6 +141,20 @@ def _lines(axes: Axes, lines: Sequence[tuple[Curve, Any]], depth: int) -> None:
 def legend_below(axes: Axes) -> None:
     """Put the legend where no line is."""
     axes.figure.legend(loc="outside lower center", ncols=4)
+
+
+def log_rates(axes: Axes) -> None:
+    """A logarithmic axis of rates, once its limits are set."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    low, high = axes.get_ylim()
+    axes.set_yscale("log")
+    axes.set_ylim(low, high)
+    axes.yaxis.set_major_formatter(percent_axis())
+    # Over less than two decades the powers of ten alone would leave the axis bare.
+    axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+    few = high < 100 * low
+    axes.yaxis.set_minor_formatter(percent_axis() if few else NullFormatter())
 
 
 def percent_axis(form: str = "{:.3g}") -> Any:

@@ -23,7 +23,7 @@ from skipserve.reporting.readings import (
 from skipserve.reporting.sample import Sample
 from skipserve.reporting.verdict import Prospect, hindrance, prospect, sentence
 from skipserve.routing.config import RouterConfig
-from skipserve.routing.stages import block_time, choose_decisions
+from skipserve.routing.stages import DECISION_S, block_time, choose_decisions
 from skipserve.runtime.engine import Engine
 
 # Norms and influences are means: more rows would not move them.
@@ -82,8 +82,6 @@ def inspect_model(
         raise ConfigError(f"--risk must lie between 0 and 1, got {risk:g}")
     blocks, engine = None, None
     notes = list(model.notes)
-    if model.artifact is not None:
-        engine = Engine(model.artifact)
     if model.checkpoint is not None:
         network = model.checkpoint.network
         blocks = measure_blocks(network, sample.inputs[:STREAM_ROWS])
@@ -174,8 +172,9 @@ def _decisions(model: Model) -> Sequence[int]:
 
 
 def _block_s(model: Model, engine: Engine | None, sample: Sample) -> float:
-    # Through the file that serves, where there is one.
-    if engine is not None:
-        return full_depth_s(engine, sample.inputs) / model.depth
-    assert model.checkpoint is not None
-    return block_time(model.checkpoint.network)
+    if model.checkpoint is not None:
+        return block_time(model.checkpoint.network)
+    assert engine is not None
+    # Full depth pays for every decision of the file as well.
+    blocks_s = full_depth_s(engine, sample.inputs) - len(_decisions(model)) * DECISION_S
+    return max(blocks_s, DECISION_S / 100) / model.depth

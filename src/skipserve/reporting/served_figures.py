@@ -8,7 +8,7 @@ import numpy as np
 
 from skipserve.reporting.cost import Cost
 from skipserve.reporting.curves import Curve
-from skipserve.reporting.figures import Figure, axes_for, legend_below, percent_axis
+from skipserve.reporting.figures import Figure, axes_for, legend_below, log_rates, percent_axis
 from skipserve.reporting.rate import Rate, percent
 from skipserve.reporting.served import Point, Routed
 from skipserve.reporting.style import LIGHT, WIDTH
@@ -46,10 +46,9 @@ def certified_figure(points: Sequence[Point], fixed: Curve, depth: int) -> Figur
         rates = [one.tested for one in points] + [one.seen for one in points]
         lows = [one.low for one in rates if one.low > 0]
         axes.set_xlim(0.8 * min(runs), min(1.7 * max(runs), 1.02 * depth))
-        axes.set_yscale("log")
         axes.set_ylim(min(lows, default=1e-4) / 2, 2 * max(one.high for one in rates))
+        log_rates(axes)
         axes.set(xlabel="blocks run, mean", ylabel="answers that differ from full depth")
-        axes.yaxis.set_major_formatter(percent_axis())
         legend_below(axes)
     return made[0]
 
@@ -99,8 +98,12 @@ def cost_figure(cost: Cost, fixed: Curve, points: Sequence[Point]) -> Figure:
             [max(by_blocks[blocks], floor) for blocks, _ in steps],
             "o-", ms=4, color=LIGHT["muted"], label="fixed depth",
         )  # fmt: skip
-        cuts = [(ms, max(by_blocks[blocks], floor)) for blocks, ms in cost.cut_ms.items()]
-        axes.plot(*zip(*cuts, strict=True), "D", ms=5, color=LIGHT["oracle"], label="cut there")
+        if cost.cut_ms:
+            axes.plot(
+                list(cost.cut_ms.values()),
+                [max(by_blocks[blocks], floor) for blocks in cost.cut_ms],
+                "D", ms=5, color=LIGHT["oracle"], label="cut, exported alone",
+            )  # fmt: skip
         routed = [
             (cost.router_ms[one.certificate.risk], max(one.seen.value, floor)) for one in points
         ]
@@ -114,10 +117,10 @@ def cost_figure(cost: Cost, fixed: Curve, points: Sequence[Point]) -> Figure:
                 said, place, xytext=(-7, 0), textcoords="offset points", ha="right", va="center",
                 fontsize=8,
             )  # fmt: skip
-        axes.set_yscale("log")
         axes.set_xlim(0, None)
+        axes.set_ylim(floor / 1.5, 1.5 * max(fixed.disagreement.max(), floor))
+        log_rates(axes)
         axes.set(xlabel="milliseconds a row", ylabel="answers that differ from full depth")
-        axes.yaxis.set_major_formatter(percent_axis())
         legend_below(axes)
     return made[0]
 

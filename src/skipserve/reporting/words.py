@@ -24,20 +24,23 @@ def first_line(found: Findings) -> str:
     times = [_times(found, cost) for cost in found.costs]
     faster = [router < (1 - EQUAL) * fixed for router, fixed in times]
     slower = [fixed < (1 - EQUAL) * router for router, fixed in times]
-    fixed = (
-        f"stopping every row after block {blocks} runs {share:.1%} and is certified by the same "
-        "test"
-        if blocks < found.model.depth
-        else "no fixed depth below the whole network can be certified by the same test"
-    )
-    facts = f"{_router(found, point)}; {fixed}. {_clock(found)}"
+    if blocks < found.model.depth:
+        rival, best = "a fixed depth", "every fixed depth"
+        other = (
+            f"stopping every row after block {blocks} runs {share:.1%} and is certified by the "
+            "same test"
+        )
+    else:
+        rival, best = "the network without a router", "the network without a router"
+        other = "no fixed depth below the whole network can be certified by the same test"
+    facts = f"{_router(found, point)}; {other}. {_clock(found)}"
     if not fewer:
-        return f"A fixed depth beats the router: {facts}"
+        return f"{rival.capitalize()} beats the router: {facts}"
     if all(slower):
-        return f"A fixed depth beats the router in time, though not in blocks: {facts}"
+        return f"{rival.capitalize()} beats the router in time, though not in blocks: {facts}"
     if not all(faster):
-        return f"The router beats every fixed depth in blocks, but not always in time: {facts}"
-    return f"The router beats every fixed depth: {facts}"
+        return f"The router beats {best} in blocks, but not always in time: {facts}"
+    return f"The router beats {best}: {facts}"
 
 
 def promise(point: Point, found: Findings) -> list[str]:
