@@ -70,7 +70,6 @@ def block_figure(found: Inspection) -> Figure:
             top.plot(steps, found.accuracy, "s-", ms=3, color=LIGHT["confidence"], label="right")
         top.yaxis.set_major_formatter(percent_axis())
         top.set_ylabel("share of the rows")
-        top.legend(loc="lower right")
         if found.blocks is not None:
             depth = np.arange(1, len(found.blocks.update) + 1)
             for values, name, colour in (
@@ -80,10 +79,10 @@ def block_figure(found: Inspection) -> Figure:
             ):
                 low.plot(depth, values, "o-", ms=3, color=LIGHT[colour], label=name)
             low.set_yscale("log")
-            low.legend(loc="best")
         else:
             low.text(0.5, 0.5, "needs the checkpoint", ha="center", transform=low.transAxes)
         low.set_xlabel("block")
+        legend_below(low, columns=3)
         low.xaxis.get_major_locator().set_params(integer=True)
     return made[0]
 
@@ -138,9 +137,9 @@ def _lines(axes: Axes, lines: Sequence[tuple[Curve, Any]], depth: int) -> None:
     axes.set_xlabel("blocks run, mean")
 
 
-def legend_below(axes: Axes) -> None:
-    """Put the legend where no line is."""
-    axes.figure.legend(loc="outside lower center", ncols=4)
+def legend_below(axes: Axes, columns: int = 4) -> None:
+    """Put the legend of a figure where no line is."""
+    axes.figure.legend(loc="outside lower center", ncols=columns)
 
 
 def log_rates(axes: Axes) -> None:

@@ -87,7 +87,7 @@ def cost_figure(cost: Cost, fixed: Curve, points: Sequence[Point]) -> Figure:
     caption = (
         "Milliseconds a row through the engine that serves, medians of interleaved rounds on the "
         "machine that made this page. Diamonds: the network cut at a fixed depth that can be "
-        "certified, and exported alone."
+        "certified, and exported alone. On the bottom edge no answer differs."
     )
     by_blocks = dict(zip(fixed.blocks.tolist(), fixed.disagreement.tolist(), strict=True))
     floor = 0.5 / fixed.rows
@@ -150,7 +150,7 @@ def risk_figure(routed: Routed) -> Figure | None:
             )
         axes.axvline(routed.risk, color=LIGHT["muted"], linestyle="--", linewidth=0.9)
         axes.set_yticks(range(len(bars)), [name for name, *_ in bars])
-        axes.invert_yaxis()
+        axes.set_ylim(len(bars) - 0.4, -0.6)
         axes.set_xlim(0, None)
         axes.set_xlabel("answers that differ from full depth (dashed: ε)")
         axes.xaxis.set_major_formatter(percent_axis())
