@@ -296,7 +296,16 @@ def test_a_refused_risk_is_said_on_the_page(found, tmp_path):
     why = "the most careful candidate disagrees on 90 of 100 samples"
     refused = Refusal(risk=0.001, file_sha256="0" * 64, provider="cpu", reason=why)
     text = write_report(replace(found, refused=(refused,)), tmp_path).read_text()
-    assert f"Risk 0.1% is not promised: {why}." in text
+    assert f"A risk of 0.1% (disagreement) is not promised: {why}." in text
+
+
+def test_the_second_risk_is_promised_too(found, tmp_path):
+    made = found.engine.certified("accuracy_lost")
+    text = write_report(found, tmp_path).read_text()
+    assert set(made) <= {0.02, 0.05}
+    assert made  # a build certifies both
+    for risk in made:
+        assert f"Accuracy lost, {100 * risk:g}%: on inputs like those" in text
 
 
 @pytest.mark.parametrize("risk", [0.01, 0.5])

@@ -174,7 +174,7 @@ def _skipped(
     off = torch.full((len(rows),), torch.inf)
     for thresholds in candidates:
         limits = thresholds.expand(len(rows), len(router.decisions))
-        probabilities, depth, _ = routed(rows, limits, off)
+        probabilities, depth, *_ = routed(rows, limits, off)
         answers = probabilities.argmax(dim=1).numpy()
         right = np.nan if sample.labels is None else (answers == sample.labels).mean()
         yield _Point(float(depth.float().mean()), float((answers != full).mean()), float(right))

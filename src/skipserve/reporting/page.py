@@ -22,7 +22,7 @@ from skipserve.reporting.served_figures import (
     risk_figure,
 )
 from skipserve.reporting.style import css_variables
-from skipserve.reporting.words import first_line, limits, promise
+from skipserve.reporting.words import accuracy_promises, first_line, limits, promise, refused
 
 PAGE = "report.html"
 MADE_BY = ("skipserve", "torch", "onnxruntime")
@@ -92,6 +92,8 @@ def render(found: Findings, figures: Sequence[Figure], notes: Sequence[str]) -> 
         promises=[
             (percent(point.certificate.risk), promise(point, found)) for point in found.points
         ],
+        accuracy=accuracy_promises(found),
+        refused=refused(found),
         limits=limits(found) if found.points else [],
         costs=_cost_rows(found),
         cost_names=[f"cost-{cost.batch_size}" for cost in found.costs],

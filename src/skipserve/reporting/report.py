@@ -97,6 +97,7 @@ def measure(
     pooled = None
     if network is not None:
         pooled = pooled_streams(network, torch.from_numpy(sample.inputs), BATCH)
+    if network is not None and pooled is not None and _one_head(model):
         readings = read_pooled(network, pooled)
     else:
         assert engine is not None
@@ -139,6 +140,12 @@ def _engine(model: Model, network: ResidualNetwork | None) -> Engine | None:
     return None if model.artifact is None else Engine(model.artifact)
 
 
+def _one_head(model: Model) -> bool:
+    """Whether rows that leave are answered by the network's own head, and not by distilled ones."""
+    spec = None if model.artifact is None else model.artifact.manifest.router
+    return spec is None or spec.exit_heads == "shared"
+
+
 def _certified(
     model: Model,
     engine: Engine | None,
@@ -179,7 +186,7 @@ def _certified(
     tested = _certify_rows(model, notes)
     if tested is None:
         return points, routed, refused, {}
-    if model.checkpoint is not None:
+    if model.checkpoint is not None and _one_head(model):
         readings = read_network(model.checkpoint.network, tested)
     else:
         readings = read_engine(engine, tested, batch_size)

@@ -63,6 +63,27 @@ def promise(point: Point, found: Findings) -> list[str]:
     ]
 
 
+def accuracy_promises(found: Findings) -> list[str]:
+    """The certificates of the second risk, accuracy lost, a sentence each."""
+    made = {} if found.engine is None else found.engine.certified("accuracy_lost")
+    return [
+        f"Accuracy lost, {percent(risk)}: on inputs like those it was tested on, the share of "
+        f"right answers falls by at most {percent(risk)}; we are {one.confidence:.0%} sure. On "
+        f"{one.samples:,} labelled inputs that nobody had used before it fell by "
+        f"{one.accuracy_lost or 0:.2%}, and {one.run_rate:.1%} of the blocks ran."
+        for risk, one in sorted(made.items())
+    ]
+
+
+def refused(found: Findings) -> list[str]:
+    """What was tested and is not promised, and why."""
+    return [
+        f"A risk of {percent(one.risk)} ({one.measure.replace('_', ' ')}) is not promised: "
+        f"{one.reason}."
+        for one in found.refused
+    ]
+
+
 def limits(found: Findings) -> list[str]:
     """What no certificate here promises."""
     engine = found.engine
