@@ -14,6 +14,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -119,10 +120,11 @@ def _start(
     started: dict[tuple[str, Settings], OurServer | PeerServer] = {}
     endpoints = {}
     problems = failures.setdefault(model.name, {})
+    stack.callback(_close, started)
     # All begin to start before the first is waited for.
     for index, (name, settings) in enumerate(sorted(wanted, key=lambda w: w[0] == OURS)):
         try:
-            started[name, settings] = _open(stack, model, name, settings, first_port + 10 * index)
+            started[name, settings] = _open(model, name, settings, first_port + 10 * index)
         except WillNotServe as error:
             problems[name] = f"{settings}: {error}"
     for key, server in started.items():
@@ -138,16 +140,16 @@ def _start(
     return endpoints
 
 
-def _open(
-    stack: contextlib.ExitStack, model: RacedModel, name: str, settings: Settings, port: int
-) -> OurServer | PeerServer:
-    server: OurServer | PeerServer
+def _open(model: RacedModel, name: str, settings: Settings, port: int) -> OurServer | PeerServer:
     if name == OURS:
-        server = OurServer(model, settings, port)
-    else:
-        server = PeerServer(PEERS[name], model, settings, port)
-    stack.callback(server.close)
-    return server
+        return OurServer(model, settings, port)
+    return PeerServer(PEERS[name], model, settings, port)
+
+
+def _close(started: dict[tuple[str, Settings], OurServer | PeerServer]) -> None:
+    # Each may take some seconds to end.
+    with ThreadPoolExecutor(len(started) or 1) as pool:
+        list(pool.map(lambda server: server.close(), started.values()))
 
 
 def _drive(url: str, bodies: list[bytes], connections: int, seconds: int) -> dict[str, Any]:
@@ -184,7 +186,8 @@ def _fastest(
     for settings in candidates:
         with contextlib.ExitStack() as stack:
             try:
-                server = _open(stack, model, contender, settings, options.port)
+                server = _open(model, contender, settings, options.port)
+                stack.callback(server.close)
                 endpoint = server.endpoint()
             except (WillNotServe, LaunchError) as error:
                 print(f"{model.name} {contender} {settings}: {error}", flush=True)
@@ -228,7 +231,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--connections", type=int, nargs="+", default=[1, 4, 16, 64])
     parser.add_argument("--models", nargs="+", choices=NAMES, default=list(NAMES))
     parser.add_argument("--peers", nargs="+", choices=list(PEERS), default=list(PEERS))
-    parser.add_argument("--together", type=int, default=3, help="peers that stand side by side")
+    parser.add_argument("--together", type=int, default=5, help="peers that stand side by side")
     parser.add_argument("--port", type=int, default=18080, help="first of the ports used")
     parser.add_argument("--fresh", action="store_true", help="forget what was measured before")
     parser.add_argument("--write", action="store_true", help="write docs/peers.md and .json")
