@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from http.client import HTTPException
@@ -94,6 +94,7 @@ class Peer:
         batches: Whether it can batch requests.
         path: Where it answers; ``{model}`` is the model's name.
         body: What it wants to be sent for a row.
+        polls: Whether it keeps a core busy when nobody asks; it is frozen while others are driven.
     """
 
     name: str
@@ -101,6 +102,7 @@ class Peer:
     batches: bool
     path: str = "/predict"
     body: Callable[[list[float]], object] = native
+    polls: bool = False
 
     @property
     def folder(self) -> Path:
@@ -118,13 +120,13 @@ PEERS = {
     for peer in (
         Peer("fastapi", "FastAPI, async", batches=False),
         Peer("mosec", "mosec", batches=True, path="/inference"),
-        Peer("litserve", "LitServe", batches=True),
+        Peer("litserve", "LitServe", batches=True, polls=True),
         Peer("bentoml", "BentoML", batches=True),
         Peer("mlserver", "MLServer", True, "/v2/models/{model}/infer", open_inference),
         Peer("kserve", "KServe's Python server", False, "/v1/models/{model}:predict", kserve_v1),
         Peer("torchserve", "TorchServe, stock handler", True, "/predictions/{model}"),
         Peer("triton", "Triton (pytriton)", True, "/v2/models/{model}/infer", open_inference),
-        Peer("ray", "Ray Serve", batches=True),
+        Peer("ray", "Ray Serve", batches=True, polls=True),
     )
 }
 
@@ -136,10 +138,12 @@ class Endpoint:
     Attributes:
         url: Where requests go.
         bodies: By router setting (``on``, ``off``), the requests in turn.
+        awake: A context in which it runs.
     """
 
     url: str
     bodies: dict[str, list[bytes]]
+    awake: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
 
 
 class OurServer:
@@ -221,20 +225,40 @@ class PeerServer:
                     ) from None
                 time.sleep(0.2)
         _check(url, bodies, self._model.labels, 0)
-        return Endpoint(url, {"off": bodies})
+        if not self._peer.polls:
+            return Endpoint(url, {"off": bodies})
+        self._each(psutil.Process.suspend)
+        return Endpoint(url, {"off": bodies}, self._awake)
 
     def close(self) -> None:
         """End it and all that it started."""
-        with contextlib.suppress(psutil.NoSuchProcess):
-            family = psutil.Process(self._process.pid).children(recursive=True)
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGTERM)
-            self._wait()
-            _gone, alive = psutil.wait_procs(family, timeout=STOP_S)
-            for process in alive:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.kill()
+        family = self._each(psutil.Process.resume)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGTERM)
         self._wait()
+        _gone, alive = psutil.wait_procs(family, timeout=STOP_S)
+        for process in alive:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+
+    @contextlib.contextmanager
+    def _awake(self) -> Iterator[None]:
+        self._each(psutil.Process.resume)
+        time.sleep(0.2)
+        try:
+            yield
+        finally:
+            self._each(psutil.Process.suspend)
+
+    def _each(self, do: Callable[[psutil.Process], None]) -> list[psutil.Process]:
+        family = []
+        with contextlib.suppress(psutil.NoSuchProcess):
+            first = psutil.Process(self._process.pid)
+            family = [first, *first.children(recursive=True)]
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                do(process)
+        return family[1:]
 
     def _wait(self) -> None:
         try:

@@ -93,14 +93,14 @@ def _race_group(
         print(f"idle, the machine is {psutil.cpu_percent(2.0):.0f} % busy", flush=True)
         for endpoint in servers.values():
             for bodies in endpoint.bodies.values():
-                _drive(endpoint.url, bodies, WARM_UP_CONNECTIONS, 1)
+                _drive(endpoint, bodies, WARM_UP_CONNECTIONS, 1)
         for number in range(options.rounds):
             for connections in options.connections:
                 load = load_of(connections)
                 for name in [name for name in chosen if (name, chosen[name][load]) in servers]:
                     endpoint = servers[name, chosen[name][load]]
                     for router, bodies in endpoint.bodies.items():
-                        run = _drive(endpoint.url, bodies, connections, options.seconds)
+                        run = _drive(endpoint, bodies, connections, options.seconds)
                         print(f"{number} {connections:>3} {name:<10} {router:<3} {run}", flush=True)
                         point = {"model": model.name, "name": name, "router": router}
                         runs.append({**point, "round": number, "connections": connections, **run})
@@ -152,9 +152,12 @@ def _close(started: dict[tuple[str, Settings], OurServer | PeerServer]) -> None:
         list(pool.map(lambda server: server.close(), started.values()))
 
 
-def _drive(url: str, bodies: list[bytes], connections: int, seconds: int) -> dict[str, Any]:
+def _drive(
+    endpoint: Endpoint, bodies: list[bytes], connections: int, seconds: int
+) -> dict[str, Any]:
     try:
-        return asdict(drive(url, bodies, connections, seconds))
+        with endpoint.awake():
+            return asdict(drive(endpoint.url, bodies, connections, seconds))
     except RuntimeError as error:
         return {"error": " ".join(str(error).split())[-300:]}
 
@@ -193,8 +196,8 @@ def _fastest(
                 print(f"{model.name} {contender} {settings}: {error}", flush=True)
                 continue
             bodies = next(iter(endpoint.bodies.values()))
-            _drive(endpoint.url, bodies, WARM_UP_CONNECTIONS, 1)
-            runs = [_drive(endpoint.url, bodies, count, options.seconds) for count in counts]
+            _drive(endpoint, bodies, WARM_UP_CONNECTIONS, 1)
+            runs = [_drive(endpoint, bodies, count, options.seconds) for count in counts]
             rates[settings] = geometric_mean(run.get("requests_per_s", 1) for run in runs)
             print(
                 f"{model.name} {contender} {settings}: {rates[settings]:,.0f} requests/s "
