@@ -35,14 +35,13 @@ from contenders import (
 from models import NAMES, ROOT, WORK, RacedModel, prepare
 from report import machine, render
 
-from skipserve.errors import LaunchError
-
 sys.path.insert(0, str(ROOT / "benchmarks"))
 from wrk import drive
 
 STATE = WORK / "race.json"
 CHOSEN = Path(__file__).parent / "settings.json"
 WARM_UP_CONNECTIONS = 16
+TRIAL_S = 1
 ALONE, TWO_WORKERS, TWO_THREADS = Settings(), Settings(workers=2), Settings(threads=2)
 # Workers that share sixteen connections evenly fill their batches without waiting.
 BATCHED = [Settings(4, 4), Settings(8, 2), Settings(16, 1), Settings(16, 2)]
@@ -93,7 +92,7 @@ def _race_group(
         print(f"idle, the machine is {psutil.cpu_percent(2.0):.0f} % busy", flush=True)
         for endpoint in servers.values():
             for bodies in endpoint.bodies.values():
-                _drive(endpoint, bodies, WARM_UP_CONNECTIONS, 1)
+                _drive(endpoint, bodies, WARM_UP_CONNECTIONS, TRIAL_S)
         for number in range(options.rounds):
             for connections in options.connections:
                 load = load_of(connections)
@@ -170,41 +169,37 @@ def tune(options: argparse.Namespace) -> None:
         for contender in [OURS, *options.peers]:
             if contender in chosen.setdefault(name, {}):
                 continue
-            best = {
-                load: _fastest(model, contender, candidates, counts, options)
-                for load, counts, candidates in _trials(contender, model, options.connections)
-            }
+            best = _try_all(model, contender, options)
             chosen[name][contender] = {load: asdict(each) for load, each in best.items()}
             CHOSEN.write_text(json.dumps(chosen, indent=1) + "\n")
 
 
-def _fastest(
-    model: RacedModel,
-    contender: str,
-    candidates: list[Settings],
-    counts: list[int],
-    options: argparse.Namespace,
-) -> Settings:
-    rates = {}
-    for settings in candidates:
-        with contextlib.ExitStack() as stack:
-            try:
-                server = _open(model, contender, settings, options.port)
-                stack.callback(server.close)
-                endpoint = server.endpoint()
-            except (WillNotServe, LaunchError) as error:
-                print(f"{model.name} {contender} {settings}: {error}", flush=True)
-                continue
-            bodies = next(iter(endpoint.bodies.values()))
-            _drive(endpoint, bodies, WARM_UP_CONNECTIONS, 1)
-            runs = [_drive(endpoint, bodies, count, options.seconds) for count in counts]
-            rates[settings] = geometric_mean(run.get("requests_per_s", 1) for run in runs)
-            print(
-                f"{model.name} {contender} {settings}: {rates[settings]:,.0f} requests/s "
-                f"at {' and '.join(map(str, counts))} connections",
-                flush=True,
-            )
-    return max(rates, key=rates.__getitem__, default=ALONE)
+def _try_all(model: RacedModel, contender: str, options: argparse.Namespace) -> dict[str, Settings]:
+    trials = list(_trials(contender, model, options.connections))
+    wanted = {str(each): each for _, _, candidates in trials for each in candidates}
+    best = {}
+    with contextlib.ExitStack() as stack:
+        servers = _start(stack, model, {contender: wanted}, options.port, {})
+        for load, counts, candidates in trials:
+            rates = {}
+            for settings in candidates:
+                if (contender, settings) in servers:
+                    rates[settings] = _rate(servers[contender, settings], counts)
+                    at = " and ".join(map(str, counts))
+                    print(
+                        f"{model.name} {contender} {settings}: {rates[settings]:,.0f} requests/s "
+                        f"at {at} connections",
+                        flush=True,
+                    )
+            best[load] = max(rates, key=rates.__getitem__, default=ALONE)
+    return best
+
+
+def _rate(endpoint: Endpoint, counts: list[int]) -> float:
+    bodies = next(iter(endpoint.bodies.values()))
+    _drive(endpoint, bodies, WARM_UP_CONNECTIONS, TRIAL_S)
+    runs = [_drive(endpoint, bodies, count, TRIAL_S) for count in counts]
+    return geometric_mean(run.get("requests_per_s", 1) for run in runs)
 
 
 def _trials(
