@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 from contenders import OURS, PEERS, Settings, load_of
-from models import ROOT
+from models import ROOT, ROWS
 
 Runs = list[dict[str, Any]]
 MEASURES = ("requests_per_s", "p50_s", "p99_s")
@@ -33,9 +33,9 @@ skipserve in groups of a few; in each of {rounds} rounds every server of a group
 skipserve ÷ peer, of the same round*: requests/s above 1, p50 and p99 below 1 are ahead of the peer.
 
 Settings: batching (up to 16 requests, waiting 1 ms) or none, then workers × threads of ONNX Runtime
-in each. For every server, skipserve too, they are the ones that gave the most requests/s in a trial
-(`--tune`, [settings.json](../benchmarks/peers/settings.json)), chosen once for up to 4 connections
-and once for more. Request logs are off everywhere; skipserve's metrics are on, those of a peer off
+in each, once for up to 4 connections and once for more
+([settings.json](../benchmarks/peers/settings.json)): {chosen}
+Request logs are off everywhere; skipserve's metrics and shadow runs are on, a peer's metrics off
 where it has a switch.
 
 {machine}
@@ -45,6 +45,7 @@ Again, on a machine that does nothing else (the environments take a few minutes 
 ```sh
 skipserve build export/moons_residual.toml export/mnist1d_resnet.toml
 python benchmarks/peers/run.py --write     # some 20 minutes; goes on where it was stopped
+python benchmarks/peers/run.py --peers ray # one of them once more, beside skipserve
 python benchmarks/peers/run.py --tune --fresh   # settings chosen again, some 15 minutes
 ```
 """
@@ -60,6 +61,10 @@ def machine() -> str:
         f"Machine: {len(names)} cores of {names[0] if names else model}, {memory:.0f} GiB, server "
         f"and wrk on the same cores, Python {platform.python_version()}, {date.today()}."
     )
+
+
+BY_TRIAL = "for every server, skipserve too, those that gave the most requests/s in a trial."
+BY_HAND = "chosen by hand, the same for every server that can have them."
 
 
 @dataclass(frozen=True)
@@ -128,7 +133,11 @@ def render(state: dict[str, Any]) -> str:
     asked = state["asked"]
     parts = [
         HEAD.format(
-            rows=256, rounds=asked["rounds"], seconds=asked["seconds"], machine=state["machine"]
+            rows=ROWS,
+            rounds=asked["rounds"],
+            seconds=asked["seconds"],
+            machine=state["machine"],
+            chosen=BY_TRIAL if state["settings"].get("by") == "trial" else BY_HAND,
         ),
         "## What had to be reached\n",
         *checks(race),

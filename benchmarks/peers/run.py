@@ -119,6 +119,8 @@ def _start(
     started: dict[tuple[str, Settings], OurServer | PeerServer] = {}
     endpoints = {}
     problems = failures.setdefault(model.name, {})
+    for name in chosen:
+        problems.pop(name, None)
     stack.callback(_close, started)
     # All begin to start before the first is waited for.
     for index, (name, settings) in enumerate(sorted(wanted, key=lambda w: w[0] == OURS)):
@@ -163,7 +165,7 @@ def _drive(
 
 def tune(options: argparse.Namespace) -> None:
     """Try each contender's settings and keep those with the most requests/s, few and many."""
-    chosen = json.loads(CHOSEN.read_text()) if CHOSEN.is_file() and not options.fresh else {}
+    chosen = {} if options.fresh or not CHOSEN.is_file() else json.loads(CHOSEN.read_text())
     for name in options.models:
         model = prepare(name)
         for contender in [OURS, *options.peers]:
@@ -171,6 +173,7 @@ def tune(options: argparse.Namespace) -> None:
                 continue
             best = _try_all(model, contender, options)
             chosen[name][contender] = {load: asdict(each) for load, each in best.items()}
+            chosen["by"] = "trial"
             CHOSEN.write_text(json.dumps(chosen, indent=1) + "\n")
 
 
