@@ -162,7 +162,12 @@ def original(monkeypatch: pytest.MonkeyPatch) -> Callable[..., bytearray]:
     """TorchServe's reader, put back after the test."""
     reader: Callable[..., bytearray] = otf_message_handler._retrieve_buffer
     monkeypatch.setattr(otf_message_handler, "_retrieve_buffer", reader)
+    batch = otf_message_handler._retrieve_inference_msg
+    monkeypatch.setattr(otf_message_handler, "_retrieve_inference_msg", batch)
     return reader
+
+
+JSON_TYPE = b"application/json"
 
 
 def field(content: bytes) -> bytes:
@@ -194,6 +199,31 @@ def test_the_patched_worker_reads_what_the_original_reads(
     assert otf_message_handler._retrieve_buffer is not original
     assert results[0] == results[1]
     assert [request["requestId"] for request in results[1][0][1]] == [b"id0", b"id1", b"id2"]
+
+
+@given(places=st.lists(st.integers(0, 500), max_size=20))
+def test_a_batch_is_whole_wherever_it_was_cut(places: list[int]) -> None:
+    content = inference_message(b"", b"[[1, 2]]", bytes(range(64)))
+    batches = []
+    for pieces in ([content[1:]], cut(content[1:], places)):
+        with connection() as (frontend, worker):
+            batches.append(BufferedReader().requests(Trickle(frontend, worker, pieces)))
+    assert batches[0] == batches[1]
+    assert [request["requestId"] for request in batches[1]] == [b"id0", b"id1", b"id2"]
+
+
+def test_a_body_stays_bytes_whatever_its_type(
+    original: Callable[..., bytearray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TS_DECODE_INPUT_REQUEST", raising=False)
+    torchserve_patches.apply()
+    content = inference_message(b"[1]").replace(
+        field(b"application/octet-stream"), field(JSON_TYPE)
+    )
+    with connection() as (frontend, worker):
+        frontend.sendall(content)
+        _, (request,) = otf_message_handler.retrieve_msg(worker)
+    assert request["parameters"][0]["value"] == b"[1]"
 
 
 def test_another_torchserve_is_left_as_it_is(
