@@ -280,6 +280,7 @@ def worker_context(directory: Path, settings: object = None) -> Context:
 def batch_of(context: Context, *requests: tuple[dict[str, str], dict[str, Any]]) -> list[Any]:
     """Put headers where TorchServe keeps them, and return what it hands to the handler."""
     context.request_processor = [RequestProcessor(headers) for headers, _ in requests]
+    context.request_ids = {i: f"id{i}" for i in range(len(requests))}
     return [parts for _, parts in requests]
 
 
