@@ -45,6 +45,7 @@ RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf ./install.sh
 FROM python AS serve
 ENV PATH=/opt/skipserve/bin:$PATH \
     LANG=C.UTF-8 \
+    ORT_DISABLE_TELEMETRY=1 \
     PYTHONUNBUFFERED=1 \
     SKIPSERVE_LOG_FORMAT=json
 # Archives in this folder are baked in; a volume on /models replaces them.

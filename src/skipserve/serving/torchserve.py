@@ -143,6 +143,8 @@ class Instance:
             "PROMETHEUS_MULTIPROC_DIR": str(self.metrics),
             DIRECTORY_VARIABLE: str(self.switches),
             "TS_DECODE_INPUT_REQUEST": "false",
+            # From 1.32 on ONNX Runtime reports to its maker unless told not to.
+            "ORT_DISABLE_TELEMETRY": os.environ.get("ORT_DISABLE_TELEMETRY", "1"),
             # Thread pools of libraries we do not use; the backends get theirs explicitly.
             "OMP_NUM_THREADS": "1",
         }
