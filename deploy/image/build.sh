@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds an image without a daemon: `deploy/image/build.sh [cpu|gpu] [further options of buildah]`.
 # Needs root, buildah and, where no registry can be reached, debootstrap (Debian has both).
-#   STORAGE     where images go (default .image/): remove it with `buildah --root … unshare rm -rf`
+#   STORAGE     where images go (default .image/, git-ignored; 3 GB while building)
 #   MIRROR      Debian mirror for the base image
 #   TORCH_CPU   page or folder with the CPU wheels of torch
 #   PIP_CONF    pip configuration for the build only, such as a site's own index
