@@ -52,6 +52,8 @@ def curves(results: Results, connection: str, measure: str, out: Path) -> None:
             axes.set(ylabel=measure)
             if measure == "disagreement":
                 axes.set(yscale="log", ylim=(LEAST, 1))
+            else:
+                axes.set_ylim(max(0, axes.get_ylim()[0]), min(1, axes.get_ylim()[1]))
             axes.grid(alpha=0.3)
     save(figure, grid[0][0], out)
 
@@ -126,6 +128,7 @@ def depths(results: Results, out: Path) -> None:
             axes.plot(at, mean, style, color=look, marker=".", label=variant.label)
             axes.fill_between(at, mean - half, mean + half, color=look, alpha=0.15, linewidth=0)
         axes.set(title=about.title, xlabel="blocks run", ylabel="accuracy")
+        axes.set_ylim(max(0, axes.get_ylim()[0]), min(1, axes.get_ylim()[1]))
         axes.grid(alpha=0.3)
     save(figure, grid[0][0], out)
 

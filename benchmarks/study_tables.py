@@ -155,7 +155,7 @@ def gates(results: Results, task: str, exits: bool) -> str:
     cells = results.of(task, variant)
     if not cells:
         return "Not measured yet."
-    shown = ("gate", "norm", "small norm", "projected_norm", "probe", "confidence")
+    shown = ("gate", "norm", "projected_norm", "probe", "confidence")
     lines = []
     for condition in cells[0]["full"]:
         line = [condition, interval([cell["opening"][condition] for cell in cells]).percent(2)]
