@@ -165,6 +165,19 @@ def test_labels_of_other_samples_are_refused(copied, moons, labels, wrong):
         certify_artifact(copied, moons, [0.1], 0.95, labels=np.array(labels), provider="cpu")
 
 
+@pytest.mark.parametrize("split", ["train", "propose"])
+def test_rows_that_were_trained_or_proposed_on_are_refused(tmp_path, moons, split):
+    touched = open_recipe("two_moons").draw(split).inputs.numpy()[:3]
+    np.save(tmp_path / "rows.npy", np.concatenate([moons[:100], touched]))
+    with pytest.raises(ConfigError, match=f"3 rows of .* are in the {split} split of two_moons"):
+        read_samples(tmp_path / "rows.npy", None, "two_moons")
+
+
+def test_rows_of_another_task_are_refused(copied, moons):
+    with pytest.raises(ConfigError, match=r"guard holds back .* not like the two_moons rows"):
+        certify_artifact(copied, moons * 40 + 100, [0.1], 0.95, provider="cpu")
+
+
 @pytest.mark.parametrize("risk", [0, 1, 2, -0.1, float("nan")])
 def test_a_risk_outside_0_to_1_is_refused(routed, moons, risk):
     with pytest.raises(InputError, match="between 0 and 1") as refused:

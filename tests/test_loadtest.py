@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conftest import ROUTED
+from test_serve import free_ports
 
 from skipserve.build import run_steps
 from skipserve.buildfile import read_build_file
@@ -23,24 +25,6 @@ from skipserve.loadtest.results import read_report
 from skipserve.serving.launcher import Address, Server
 
 ROOT = Path(__file__).parent.parent
-ROUTED = """
-name = "small"
-recipe = "two_moons"
-[network]
-depth = 4
-width = 16
-[training]
-epochs = 3
-[export]
-formats = ["onnx"]
-precisions = ["fp32"]
-[router]
-signal = "confidence"
-stages = [2, 3, 4]
-risks = [0.02, 0.05]
-[serving]
-risk = 0.05
-"""
 GENEROUS = "p50=2s,p99=5s,errors=0"
 pytestmark = pytest.mark.server
 
@@ -57,16 +41,6 @@ def project(tmp_path_factory) -> Path:
         (root / "export" / f"{name}.toml").write_text(text)
         run_steps(read_build_file(root / "export" / f"{name}.toml"), lambda _: None, lambda _: None)
     return root
-
-
-def free_ports() -> tuple[int, int]:
-    while True:
-        with socket.socket() as one, socket.socket() as two:
-            one.bind(("127.0.0.1", 0))
-            two.bind(("127.0.0.1", 0))
-            port, metrics = one.getsockname()[1], two.getsockname()[1]
-        if port < 65_000 and metrics != port + 2:
-            return port, metrics
 
 
 @pytest.fixture(scope="module")

@@ -36,6 +36,8 @@ from skipserve.runtime.prediction import Setting
 from skipserve.training.recipes import Samples, open_recipe
 
 Say = Callable[[str], None]
+# It holds back half a percent of what is like calibration; so many are another task.
+MOST_HELD_BACK = 0.5
 # Tenths of fewer rows are too rough: of m rows they alone make a stability index of about 9 / m.
 ROWS_FOR_DECILES = 200
 
@@ -180,6 +182,12 @@ class _Trial:
         labels, depth_run, held, signals = self._answers(Setting(thresholds, self._limit))
         depth = self._engine.manifest.depth
         outcome = outcome_of(labels, self._full, depth_run, held, depth, self._truth)
+        if outcome.held_back > MOST_HELD_BACK:
+            raise ConfigError(
+                f"the guard holds back {outcome.held_back:.0%} of the samples: they are not like "
+                f"the {self._engine.manifest.recipe} rows the router was fitted on; certify on "
+                "rows of the task, or build a model on these"
+            )
         self.deciles.append(_deciles(signals))
         self._say(
             f"{outcome.disagreements} of {len(self._rows)} disagree at "
@@ -254,19 +262,42 @@ def read_samples(
         recipe: Name of the recipe.
 
     Raises:
-        ConfigError: If a file cannot be read as such an array, or labels came without rows.
+        ConfigError: If a file cannot be read as such an array, labels came without rows, or rows
+            were trained or proposed on.
     """
     if rows is None:
         if labels is not None:
             raise ConfigError("--labels without --data: the recipe's own samples have theirs")
         samples = open_recipe(recipe).draw("certify")
         return as_array(samples), samples.labels.numpy()
+    data = read_array(rows)
+    check_untouched(data, recipe, str(rows))
     if labels is None:
-        return read_array(rows), None
+        return data, None
     classes = read_array(labels)
     if classes.dtype.kind not in "iu":
         raise ConfigError(f"{labels} holds {classes.dtype}; expected one whole number a row")
-    return read_array(rows), classes.astype(np.int64)
+    return data, classes.astype(np.int64)
+
+
+def check_untouched(rows: NDArray[Any], recipe: str, where: str) -> None:
+    """Refuse rows that the network was trained on or thresholds were proposed on.
+
+    A certificate on them would say how well they were learnt, and nothing about rows to come.
+
+    Raises:
+        ConfigError: With the number of such rows.
+    """
+    if rows.dtype.kind not in "fiu":
+        return  # refused as rows of no model, with its own words
+    mine = {row.tobytes() for row in rows.astype(np.float32)}
+    for split in ("train", "propose"):
+        seen = {row.tobytes() for row in as_array(open_recipe(recipe).draw(split))}
+        if mine & seen:
+            raise ConfigError(
+                f"{len(mine & seen)} rows of {where} are in the {split} split of {recipe}; "
+                "certify on rows that nothing has touched"
+            )
 
 
 def check_labels(labels: NDArray[np.int64], rows: int, classes: int) -> None:
