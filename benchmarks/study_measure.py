@@ -284,7 +284,7 @@ def in_fp16(
         for name, dtype in (("fp32", torch.float32), ("fp16", torch.float16)):
             routed = RoutedNetwork(bench.network, router, dtype)
             with torch.no_grad():
-                full, (answer, depth, _) = routed(rows, off, limits)[0], routed(rows, on, limits)
+                full, (answer, depth, _, _) = routed(rows, off, limits)[0], routed(rows, on, limits)
             runs[name] = full.argmax(1), depth
             found |= {
                 f"disagreement_{name}": share(answer.argmax(1) != full.argmax(1)),

@@ -52,7 +52,7 @@ def test_judging_from_one_pass_is_what_the_routed_network_does(judged, recipe, l
     point = study.judge(reading, depth, held)
 
     with torch.no_grad():
-        probabilities, ran, kept = RoutedNetwork(network, router)(
+        probabilities, ran, kept, _ = RoutedNetwork(network, router)(
             inputs,
             torch.from_numpy(thresholds).expand(len(inputs), -1),
             torch.full([len(inputs)], limit),

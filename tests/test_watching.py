@@ -197,7 +197,9 @@ def test_the_live_view_on_a_terminal(observed):
     command = cli("top", "--interval=0.5", observed.metrics_url)
     size = {"COLUMNS": "110", "LINES": "40"}
     streams = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
-    with subprocess.Popen(command, env={**os.environ, **size}, **streams) as top:
+    # A shell's background jobs inherit an ignored SIGINT; a terminal's do not.
+    heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    with subprocess.Popen(command, env={**os.environ, **size}, **streams, **heard) as top:
         os.close(theirs)
         screen = b""
         while b"p50" not in screen or b"shadow rows" not in screen:

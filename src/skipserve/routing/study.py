@@ -173,7 +173,7 @@ def judge_routed(
     answers, depths = [], []
     limits = torch.from_numpy(thresholds)
     for rows in torch.split(inputs, 1000):
-        probabilities, depth, _ = routed(
+        probabilities, depth, *_ = routed(
             rows, limits.expand(len(rows), -1), torch.full([len(rows)], torch.inf)
         )
         answers.append(probabilities.argmax(dim=1))
