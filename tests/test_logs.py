@@ -61,6 +61,14 @@ def test_anything_else_is_an_event_too(line):
     assert event["message"] == line.decode(errors="replace")
 
 
+@pytest.mark.parametrize("format", ["text", "json"])
+def test_an_event_without_a_message_ends_no_relay(format):
+    silent = json.dumps({**EVENT, "message": "", "exception": "java.io.IOException"}).encode()
+    first, *_, last = relayed(silent + b"\n" + json.dumps(EVENT).encode() + b"\n", format)
+    assert EVENT["time"] in first
+    assert EVENT["message"] in last
+
+
 def test_text_keeps_what_a_client_sent_on_its_line():
     event = EVENT | {"message": "refused\n\x1b[2J", "request_id": "7"}
     (line,) = relayed(json.dumps(event).encode(), "text")

@@ -33,6 +33,9 @@ _CONTINUES = re.compile(r"\s|Caused by: |[\w.]+(Error|Exception)\b")
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
 
 
+HEAD = ("time", "level", "logger", "message")
+
+
 def fields(**values: object) -> dict[str, object]:
     """Values for ``extra=`` of a logging call: they become keys of the event."""
     return {"fields": {key: value for key, value in values.items() if value not in (None, "")}}
@@ -71,7 +74,11 @@ class Log:
         """Write what another process prints until it ends; closes the stream."""
         with stream:
             for line in _joined(stream):
-                self.write(_parse(line) or {"time": _now(), **FOREIGN, "message": line})
+                foreign = {"time": _now(), **FOREIGN, "message": line}
+                try:
+                    self.write(_parse(line) or foreign)
+                except Exception:  # whatever it is: a pipe that nobody empties stops the server
+                    self.write(foreign)
 
     def attach(self) -> None:
         """Make the root logger, and with it every library's, write here from WARNING on.
@@ -137,10 +144,10 @@ def _parse(line: str) -> Event | None:
         event = msgspec.json.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    if not isinstance(event, dict) or not {"time", "level", "logger", "message"} <= event.keys():
+    if not isinstance(event, dict) or not set(HEAD) <= event.keys():
         return None
     # Java's pattern cannot leave a key out.
-    return {key: value for key, value in event.items() if value != ""}
+    return {key: value for key, value in event.items() if value != "" or key in HEAD}
 
 
 def _now(timestamp_s: float | None = None) -> str:
@@ -157,6 +164,6 @@ def _json(event: Event) -> str:
 def _text(event: Event) -> str:
     rest = dict(event)
     exception = rest.pop("exception", "")
-    head = " ".join(str(rest.pop(key)) for key in ("time", "level", "logger", "message"))
+    head = " ".join(str(rest.pop(key)) for key in HEAD)
     tail = "".join(f" {key}={_json(value)}" for key, value in rest.items())
     return f"{(head + tail).translate(_CONTROLS)}\n{exception}".rstrip()
