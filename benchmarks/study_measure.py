@@ -15,7 +15,7 @@ from torch import nn
 
 from skipserve.networks import ResidualNetwork
 from skipserve.routing import study
-from skipserve.routing.certify import Outcome, certify
+from skipserve.routing.certify import Goal, Outcome, certify
 from skipserve.routing.config import RouterConfig
 from skipserve.routing.fit import fit_router, pooled_streams
 from skipserve.routing.propose import CANDIDATES, CAREFUL, greedy
@@ -25,6 +25,7 @@ from skipserve.routing.study import Point, Reading
 from skipserve.training.recipes import Recipe, Samples
 
 RISKS, CONFIDENCE = (0.01, 0.02, 0.05), 0.95
+GOALS = [Goal(risk) for risk in RISKS]
 # Wider than what is proposed for serving: the curves show where it breaks.
 RATES = np.geomspace(CAREFUL, 0.5, CANDIDATES)
 # Shares of the rows that run a stage.
@@ -215,7 +216,7 @@ def certified_rows(bench: Bench, contender: Contender) -> list[dict[str, Any]]:
         wrong = math.ceil(point.disagreement * count - 1e-6)
         return Outcome(wrong, point.run_rate, point.held_back)
 
-    verdicts, _ = certify(run, contender.candidates, count, RISKS, CONFIDENCE)
+    verdicts, _ = certify(run, contender.candidates, count, GOALS, CONFIDENCE)
     names = [FAMILIAR] if contender.familiar_only else list(bench.conditions)
     found = []
     for verdict in verdicts:
@@ -226,7 +227,7 @@ def certified_rows(bench: Bench, contender: Contender) -> list[dict[str, Any]]:
                 point = contender.run(contender.candidates[verdict.candidate], name)
             passed = {"certified": verdict.candidate is not None, "candidate": verdict.candidate}
             found.append(
-                named(contender, point) | {"risk": verdict.risk, "condition": name} | passed
+                named(contender, point) | {"risk": verdict.goal.risk, "condition": name} | passed
             )
     return found
 
