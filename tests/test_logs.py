@@ -69,6 +69,15 @@ def test_an_event_without_a_message_ends_no_relay(format):
     assert EVENT["message"] in last
 
 
+def test_a_client_that_hung_up_leaves_no_line():
+    cause = "io.netty.channel.unix.Errors$NativeIoException: readAddress(..) failed: {} by peer"
+    reset, other = (
+        json.dumps({**EVENT, "message": "", "exception": cause.format(what)})
+        for what in ("Connection reset", "Something else")
+    )
+    assert len(relayed(f"{reset}\n{other}\n".encode())) == 1
+
+
 def test_text_keeps_what_a_client_sent_on_its_line():
     event = EVENT | {"message": "refused\n\x1b[2J", "request_id": "7"}
     (line,) = relayed(json.dumps(event).encode(), "text")

@@ -33,6 +33,8 @@ _CONTINUES = re.compile(r"\s|Caused by: |[\w.]+(Error|Exception)\b")
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
 
 
+# A client that hangs up is no error of ours; TorchServe's frontend has a stack trace for each.
+HUNG_UP = re.compile(r"NativeIoException[^\n]*(Connection reset by peer|Broken pipe)")
 HEAD = ("time", "level", "logger", "message")
 
 
@@ -74,6 +76,8 @@ class Log:
         """Write what another process prints until it ends; closes the stream."""
         with stream:
             for line in _joined(stream):
+                if HUNG_UP.search(line):
+                    continue
                 foreign = {"time": _now(), **FOREIGN, "message": line}
                 try:
                     self.write(_parse(line) or foreign)
