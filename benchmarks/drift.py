@@ -17,7 +17,8 @@ from urllib.request import Request, urlopen
 import numpy as np
 from numpy.typing import NDArray
 
-from skipserve.serving.launcher import Address, Server
+from skipserve.serving.address import Address
+from skipserve.serving.launcher import Server
 from skipserve.training.recipes import open_recipe
 
 ROOT = Path(__file__).parent.parent

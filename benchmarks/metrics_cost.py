@@ -18,7 +18,8 @@ from typing import Any
 from drift import metrics
 from wrk import Load, drive
 
-from skipserve.serving.launcher import Address, Server
+from skipserve.serving.address import Address
+from skipserve.serving.launcher import Server
 from skipserve.training.recipes import open_recipe
 
 ROOT = Path(__file__).parent.parent

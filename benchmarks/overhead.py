@@ -18,8 +18,9 @@ from wrk import Load, drive
 
 from skipserve.artifacts.artifact import open_artifact
 from skipserve.buildfile import read_build_file
+from skipserve.serving.address import Address
 from skipserve.serving.archive import package
-from skipserve.serving.launcher import Address, Server
+from skipserve.serving.launcher import Server
 
 HERE = Path(__file__).parent
 BATCHING: dict[str, dict[str, Any]] = {

@@ -32,8 +32,9 @@ from skipserve.routing.fit import fit_router, pooled_streams
 from skipserve.routing.propose import BOLD, CAREFUL, greedy, simulate
 from skipserve.runtime.backends import open_backend
 from skipserve.runtime.engine import Engine
+from skipserve.serving.address import Address
 from skipserve.serving.archive import package
-from skipserve.serving.launcher import Address, Server
+from skipserve.serving.launcher import Server
 from skipserve.training.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).parent.parent

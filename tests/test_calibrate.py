@@ -14,10 +14,11 @@ from conftest import build
 import skipserve
 from skipserve.artifacts.artifact import open_artifact
 from skipserve.artifacts.certificates import CERTIFICATES
-from skipserve.calibrate import certify_artifact, read_samples
+from skipserve.calibrate import certify_artifact
 from skipserve.errors import ArtifactError, ConfigError, InputError
 from skipserve.routing.certify import p_value
 from skipserve.runtime.engine import Engine
+from skipserve.samples import read_samples
 from skipserve.serving.config import ServingConfig
 from skipserve.serving.messages import RawRequest
 from skipserve.serving.service import Service
@@ -158,7 +159,11 @@ def test_accuracy_lost_is_a_risk_of_its_own(routed, copied, moons):
 
 @pytest.mark.parametrize(
     ("labels", "wrong"),
-    [([0, 1], r"600 samples, but labels of shape \[2\]"), ([0] * 599 + [2], "expected 0 … 1")],
+    [
+        ([0, 1], r"labels must have shape \[600\], one for each row; got \[2\]"),
+        ([0] * 599 + [2], "row 599 has class 2, small knows 0 … 1"),
+        ([0.0] * 600, "must hold whole numbers, got float64"),
+    ],
 )
 def test_labels_of_other_samples_are_refused(copied, moons, labels, wrong):
     with pytest.raises(ConfigError, match=wrong):
@@ -259,8 +264,6 @@ def test_what_cannot_be_certified_is_an_error(copied, artifact, moons, tmp_path)
     with pytest.raises(ConfigError, match=r"cannot be read as a \.npy array"):
         read_samples(tmp_path / "rows.npy", None, "two_moons")
     np.save(tmp_path / "rows.npy", moons)
-    with pytest.raises(ConfigError, match="float32; expected one whole number a row"):
-        read_samples(tmp_path / "rows.npy", tmp_path / "rows.npy", "two_moons")
     with pytest.raises(ConfigError, match="labels without --data"):
         read_samples(None, tmp_path / "rows.npy", "two_moons")
 
@@ -352,6 +355,9 @@ def test_each_request_of_a_batch_gets_its_own_setting(service, routed, moons):
 )
 def test_open_inference_asks_with_a_parameter(service, routed, moons, asked, risk):
     (reply,) = service.answer([oip(moons[:150], asked)])
+    told = json.loads(reply.body)["parameters"]
+    assert (told["router"], told.get("risk")) == ("off" if risk is None else "on", risk)
+    assert ("router_reason" in told) == (asked == 0.001)
     outputs = {one["name"]: one["data"] for one in json.loads(reply.body)["outputs"]}
     expected = routed.predict(moons[:150], risk=risk)
     assert outputs["depth_run"] == expected.depth_run.tolist()

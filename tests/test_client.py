@@ -25,7 +25,10 @@ from skipserve.loadtest.target import Running, Target
 
 MODELS = ("right", "wrong", "malformed", "busy", "gone", "never", "stalls", "slow")
 # A label more than today, in another order.
-METRICS = """# HELP skipserve_requests_total Requests.
+METRICS = """# HELP skipserve_build_info Versions.
+# TYPE skipserve_build_info gauge
+skipserve_build_info{version="0"} 1.0
+# HELP skipserve_requests_total Requests.
 # TYPE skipserve_requests_total counter
 skipserve_requests_total{code="200",model="a",router="on"} 3.0
 skipserve_requests_total{router="off",model="a",code="200"} 4.0

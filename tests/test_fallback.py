@@ -18,7 +18,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from test_serve import free_ports
 
-from skipserve.serving.launcher import Address, Server
+from skipserve.serving.address import Address
+from skipserve.serving.launcher import Server
 from skipserve.training.recipes import open_recipe
 
 pytestmark = pytest.mark.server

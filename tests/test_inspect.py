@@ -21,9 +21,10 @@ from skipserve.reporting.figures import block_figure
 from skipserve.reporting.inspect import inspect_model, rows
 from skipserve.reporting.model import find_model
 from skipserve.reporting.rate import rate
-from skipserve.reporting.readings import Readings, measure_blocks, read_network
+from skipserve.reporting.readings import measure_blocks, read_network
 from skipserve.reporting.sample import take_sample
 from skipserve.reporting.verdict import hindrance, prospect, sentence
+from skipserve.routing.judge import Readings
 from skipserve.routing.stages import DECISION_S
 
 BLOCK_S = 100e-6  # many decisions
@@ -190,11 +191,15 @@ ROWS = np.zeros((3, 2))
 @pytest.mark.parametrize(
     ("data", "labels", "says"),
     [
-        (np.zeros((3, 5)), None, r"shape \[2\], so --data must have shape \[N, 2\]; got \[3, 5\]"),
-        (np.zeros(3), None, r"must have shape \[N, 2\]"),
-        (np.float32(1), None, r"must have shape \[N, 2\]"),
+        (
+            np.zeros((3, 5)),
+            None,
+            r"--data: a row of small has shape \[2\], got rows of shape \[5\]",
+        ),
+        (np.zeros(3), None, r"has shape \[2\], got rows of shape \[\]"),
+        (np.float32(1), None, r"has shape \[2\], got rows of shape \[\]"),
         (np.zeros((0, 2)), None, "holds no row"),
-        (np.array([["a", "b"]]), None, "must hold numbers, got <U1"),
+        (np.array([["a", "b"]]), None, "must be numbers, got <U1"),
         (np.array([[0, 0], [np.nan, 0]]), None, "row 1 holds NaN"),
         (np.array([[1e300, 0]]), None, "row 0 holds NaN, an infinity or a number beyond float32"),
         (None, np.zeros(3, dtype=int), "belong to --data"),

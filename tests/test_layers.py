@@ -17,7 +17,7 @@ BELOW = {
     "runtime": {"artifacts"},
     "serving": {"artifacts", "runtime"},
     "watching": set(),  # knows a service by what it answers alone
-    "loadtest": {"artifacts", "runtime", "serving", "training"},
+    "loadtest": {"artifacts", "runtime", "serving", "training", "watching"},
     "reporting": {"networks", "training", "routing", "artifacts", "runtime"},
 }
 HELPERS = {"errors", "schema", "files"}

@@ -22,7 +22,8 @@ from test_serve import free_ports
 from skipserve.build import run_steps
 from skipserve.buildfile import read_build_file
 from skipserve.loadtest.results import read_report
-from skipserve.serving.launcher import Address, Server
+from skipserve.serving.address import Address
+from skipserve.serving.launcher import Server
 
 ROOT = Path(__file__).parent.parent
 GENEROUS = "p50=2s,p99=5s,errors=0"

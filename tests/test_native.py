@@ -33,7 +33,7 @@ def decode(protocol: NativeProtocol, engine: Engine) -> Decode:
     """A body to the rows that would run; both steps that can refuse it."""
 
     def decode(body: bytes | None, kind: str = JSON) -> NDArray[np.float32]:
-        return engine.check(protocol.decode(RawRequest(body, {"content-type": kind}))[0])
+        return engine.check(protocol.decode(RawRequest(body, {"content-type": kind})).rows)
 
     return decode
 
@@ -69,11 +69,11 @@ def test_json_by_any_spelling_of_its_content_type(decode: Decode, kind: str) -> 
 
 
 def test_a_request_without_content_type_is_taken_for_json(protocol: NativeProtocol) -> None:
-    assert protocol.decode(RawRequest(b'{"inputs": [[1, 2]]}', {}))[0].tolist() == [[1, 2]]
+    assert protocol.decode(RawRequest(b'{"inputs": [[1, 2]]}', {})).rows.tolist() == [[1, 2]]
 
 
 def test_a_bytearray_is_a_body_too(protocol: NativeProtocol) -> None:
-    assert protocol.decode(RawRequest(bytearray(b'{"inputs": [[1, 2]]}'), {}))[0].shape == (1, 2)
+    assert protocol.decode(RawRequest(bytearray(b'{"inputs": [[1, 2]]}'), {})).rows.shape == (1, 2)
 
 
 def test_integers_beyond_64_bits_are_numbers(decode: Decode) -> None:
@@ -84,7 +84,7 @@ def test_rows_of_higher_rank(artifact: Artifact) -> None:
     spec = artifact.manifest.inputs[0].model_copy(update={"shape": (-1, 2, 3)})
     images = NativeProtocol(artifact.manifest.model_copy(update={"inputs": (spec,)}), MAX_ROWS)
     rows = np.arange(12.0).reshape(2, 2, 3)
-    decoded, _ = images.decode(RawRequest(request(rows.tolist()), {}))
+    decoded = images.decode(RawRequest(request(rows.tolist()), {})).rows
     np.testing.assert_array_equal(decoded, rows)
     with pytest.raises(InputError, match="rows of 2×3 numbers each") as caught:
         images.decode(RawRequest(request([[[1, 2, 3], [4, 5]]]), {}))

@@ -16,7 +16,7 @@ from tritonclient.http import InferenceServerClient, InferInput, InferRequestedO
 from skipserve.artifacts.artifact import Artifact
 from skipserve.errors import InputError
 from skipserve.runtime.engine import Engine
-from skipserve.runtime.prediction import Prediction
+from skipserve.runtime.prediction import Prediction, Setting
 from skipserve.serving.messages import RawRequest, Reply
 from skipserve.serving.oip import DTYPES, HEADER_LENGTH, OUTPUTS, OpenInference, speaks_oip
 
@@ -33,7 +33,7 @@ def protocol(artifact: Artifact) -> OpenInference:
 @pytest.fixture(scope="module")
 def decode(protocol: OpenInference, engine: Engine) -> Decode:
     """A request to the rows that would run; both steps that can refuse it."""
-    return lambda request: engine.check(protocol.decode(request)[1])
+    return lambda request: engine.check(protocol.decode(request).rows)
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,7 @@ def test_nested_data_of_rows_of_higher_rank(artifact: Artifact) -> None:
     images = OpenInference(artifact.manifest.model_copy(update={"inputs": (spec,)}), MAX_ROWS)
     values = np.arange(12.0).reshape(2, 2, 3)
     for data in (values.ravel().tolist(), values.tolist()):
-        _, decoded, _ = images.decode(json_request(tensor(shape=[2, 2, 3], data=data)))
+        decoded = images.decode(json_request(tensor(shape=[2, 2, 3], data=data))).rows
         np.testing.assert_array_equal(decoded, values)
 
 
@@ -125,9 +125,12 @@ def read(reply: Reply) -> InferResult:
     )
 
 
+OFF = Setting(np.empty(0, dtype=np.float32), np.inf)
+
+
 def answer(protocol: OpenInference, prediction: Prediction, **fields: object) -> InferResult:
-    request, _, _ = protocol.decode(json_request(tensor(), **fields))
-    return read(protocol.encode(request, prediction))
+    question = protocol.decode(json_request(tensor(), **fields))
+    return read(question.encode(prediction, OFF))
 
 
 def named(result: InferResult) -> list[str]:
@@ -199,8 +202,8 @@ def test_tritons_client_is_understood(
         [tensor], outputs=outputs, request_id="7"
     )
     headers = {} if length is None else {HEADER_LENGTH: str(length)}
-    request, decoded, _ = protocol.decode(RawRequest(body, headers))
-    result = read(protocol.encode(request, engine.run(engine.check(decoded))))
+    question = protocol.decode(RawRequest(body, headers))
+    result = read(question.encode(engine.run(engine.check(question.rows)), engine.off))
     assert result.get_response()["id"] == "7"
     np.testing.assert_array_equal(
         result.as_numpy("probabilities"), engine.predict(sent).probabilities
@@ -370,12 +373,12 @@ def test_no_request_raises_anything_but_an_input_error(
         length = str((body or b"").rfind(b"}") + 1)
     request = RawRequest(body, {} if length is None else {HEADER_LENGTH: length})
     try:
-        message, rows, _ = protocol.decode(request)
-        prediction = engine.run(engine.check(rows))
+        question = protocol.decode(request)
+        prediction = engine.run(engine.check(question.rows))
     except InputError as error:
         assert protocol.refuse(error).body
     else:
-        assert protocol.encode(message, prediction).status == 200
+        assert question.encode(prediction, engine.off).status == 200
 
 
 float32s = st.floats(width=32, allow_nan=False, allow_infinity=False)

@@ -23,13 +23,13 @@ from skipserve.reporting.figures import Figure
 from skipserve.reporting.inputs import Depths, inputs_figure
 from skipserve.reporting.model import find_model
 from skipserve.reporting.page import draw_figures, write_report
-from skipserve.reporting.readings import Readings, read_engine, read_network
+from skipserve.reporting.readings import read_engine, read_network
 from skipserve.reporting.report import measure
 from skipserve.reporting.sample import Sample, take_sample
-from skipserve.reporting.served import shortest_fixed
 from skipserve.reporting.style import PALETTE
 from skipserve.reporting.words import first_line
 from skipserve.routing.certify import p_value
+from skipserve.routing.judge import Readings, shortest_fixed
 from skipserve.runtime.engine import Engine
 
 ROOT = Path(__file__).parent.parent

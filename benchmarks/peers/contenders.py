@@ -22,7 +22,8 @@ from urllib.request import Request, urlopen
 import psutil
 from models import WORK, RacedModel
 
-from skipserve.serving.launcher import Address, Server
+from skipserve.serving.address import Address
+from skipserve.serving.launcher import Server
 
 HERE = Path(__file__).parent
 START_S, STOP_S = 90.0, 10.0

@@ -16,7 +16,7 @@ from skipserve.artifacts.certificates import CERTIFICATES, to_json
 from skipserve.artifacts.export import FittedRouter, export_artifact
 from skipserve.artifacts.manifest import MANIFEST, RouterSpec, model_file_name
 from skipserve.buildfile import BuildFile
-from skipserve.calibrate import as_array, certify_artifact, propose_candidates
+from skipserve.calibrate import certify_artifact, propose_candidates
 from skipserve.errors import ArtifactError, ConfigError
 from skipserve.files import sha256_of
 from skipserve.networks import ResidualNetwork
@@ -129,7 +129,7 @@ def calibrate(build: BuildFile, say: Callable[[str], None]) -> None:
         if precision == "fp32" and "onnx" in build.export.formats:
             certify_artifact(
                 build.artifact,
-                as_array(samples),
+                samples.inputs.numpy(),
                 config.risks,
                 config.confidence,
                 labels=samples.labels.numpy(),

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from skipserve.artifacts.artifact import Artifact, open_artifact
@@ -33,7 +32,8 @@ from skipserve.routing.propose import Thresholds, propose
 from skipserve.routing.routed import Router
 from skipserve.runtime.engine import BackendName, Engine
 from skipserve.runtime.prediction import Setting
-from skipserve.training.recipes import Samples, open_recipe
+from skipserve.runtime.rows import check_labels
+from skipserve.training.recipes import Samples
 
 Say = Callable[[str], None]
 # It holds back half a percent of what is like calibration; so many are another task.
@@ -61,11 +61,11 @@ def propose_candidates(
 
 def certify_artifact(
     directory: Path,
-    samples: NDArray[np.float32],
+    samples: NDArray[Any],
     risks: Sequence[float],
     confidence: float,
     *,
-    labels: NDArray[np.int64] | None = None,
+    labels: NDArray[Any] | None = None,
     backend: BackendName = "onnxruntime",
     precision: Literal["auto", "fp32", "fp16"] = "auto",
     provider: Literal["auto", "cpu", "cuda"] = "auto",
@@ -113,10 +113,12 @@ def certify_artifact(
         provider=provider,
         threads=threads,
     )
+    rows, truth = engine.check(samples), None
     if labels is not None:
-        check_labels(labels, len(samples), artifact.manifest.classes)
+        manifest = artifact.manifest
+        truth = check_labels(labels, len(rows), manifest.classes, manifest.name)
     limit = _guard_limit(artifact)
-    trial = _Trial(engine, engine.check(samples), labels, limit, batch_size, say)
+    trial = _Trial(engine, rows, truth, limit, batch_size, say)
     measures: tuple[Measure, ...] = ("disagreement",)
     if labels is not None:
         measures = ("disagreement", "accuracy_lost")
@@ -176,41 +178,32 @@ class _Trial:
         self._batch_size = batch_size
         self._say = say
         self.deciles: list[tuple[tuple[float, ...] | None, ...]] = []
-        self._full = self._answers(engine.off)[0]
+        self._full = engine.run_batches(rows, engine.off, batch_size).labels
 
     def run(self, thresholds: Thresholds) -> Outcome:
-        labels, depth_run, held, signals = self._answers(Setting(thresholds, self._limit))
-        depth = self._engine.manifest.depth
-        outcome = outcome_of(labels, self._full, depth_run, held, depth, self._truth)
+        setting = Setting(thresholds, self._limit)
+        answers = self._engine.run_batches(self._rows, setting, self._batch_size)
+        outcome = outcome_of(
+            answers.labels,
+            self._full,
+            answers.depth_run,
+            answers.held_back,
+            self._engine.manifest.depth,
+            self._truth,
+        )
         if outcome.held_back > MOST_HELD_BACK:
             raise ConfigError(
                 f"the guard holds back {outcome.held_back:.0%} of the samples: they are not like "
                 f"the {self._engine.manifest.recipe} rows the router was fitted on; certify on "
                 "rows of the task, or build a model on these"
             )
-        self.deciles.append(_deciles(signals))
+        assert answers.trail is not None
+        self.deciles.append(_deciles(answers.trail.signals()))
         self._say(
             f"{outcome.disagreements} of {len(self._rows)} disagree at "
             f"{outcome.run_rate:.1%} run rate"
         )
         return outcome
-
-    def _answers(
-        self, setting: Setting
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_], NDArray[np.float32]]:
-        size, rows = self._batch_size, self._rows
-        parts = [
-            self._engine.run_thresholds(
-                rows[start : start + size], setting.thresholds, setting.guard_limit
-            )
-            for start in range(0, len(rows), size)
-        ]
-        return (
-            np.concatenate([part.labels for part in parts]),
-            np.concatenate([part.depth_run for part in parts]),
-            np.concatenate([part.held_back for part in parts]),
-            np.concatenate([part.trail.signals() for part in parts if part.trail is not None]),
-        )
 
 
 def _deciles(signals: NDArray[np.float32]) -> tuple[tuple[float, ...] | None, ...]:
@@ -243,85 +236,3 @@ def _why_refused(goal: Goal, samples: int, first: Outcome, confidence: float) ->
 def _guard_limit(artifact: Artifact) -> float:
     spec = artifact.manifest.router
     return from_json(spec.guard_limit) if spec is not None else float("inf")
-
-
-def as_array(samples: Samples) -> NDArray[np.float32]:
-    """The rows of a split as an array."""
-    rows: NDArray[np.float32] = samples.inputs.to(torch.float32).numpy()
-    return rows
-
-
-def read_samples(
-    rows: Path | None, labels: Path | None, recipe: str
-) -> tuple[NDArray[np.float32], NDArray[np.int64] | None]:
-    """Rows [N, *inputs] and, if there are, classes [N] from .npy files.
-
-    Args:
-        rows: The rows; the certify split of the recipe with its labels if left out.
-        labels: Whole numbers, one a row.
-        recipe: Name of the recipe.
-
-    Raises:
-        ConfigError: If a file cannot be read as such an array, labels came without rows, or rows
-            were trained or proposed on.
-    """
-    if rows is None:
-        if labels is not None:
-            raise ConfigError("--labels without --data: the recipe's own samples have theirs")
-        samples = open_recipe(recipe).draw("certify")
-        return as_array(samples), samples.labels.numpy()
-    data = read_array(rows)
-    check_untouched(data, recipe, str(rows))
-    if labels is None:
-        return data, None
-    classes = read_array(labels)
-    if classes.dtype.kind not in "iu":
-        raise ConfigError(f"{labels} holds {classes.dtype}; expected one whole number a row")
-    return data, classes.astype(np.int64)
-
-
-def check_untouched(rows: NDArray[Any], recipe: str, where: str) -> None:
-    """Refuse rows that the network was trained on or thresholds were proposed on.
-
-    A certificate on them would say how well they were learnt, and nothing about rows to come.
-
-    Raises:
-        ConfigError: With the number of such rows.
-    """
-    if rows.dtype.kind not in "fiu":
-        return  # refused as rows of no model, with its own words
-    mine = {row.tobytes() for row in rows.astype(np.float32)}
-    for split in ("train", "propose"):
-        seen = {row.tobytes() for row in as_array(open_recipe(recipe).draw(split))}
-        if mine & seen:
-            raise ConfigError(
-                f"{len(mine & seen)} rows of {where} are in the {split} split of {recipe}; "
-                "certify on rows that nothing has touched"
-            )
-
-
-def check_labels(labels: NDArray[np.int64], rows: int, classes: int) -> None:
-    """Refuse labels that cannot be those of ``rows`` rows of ``classes`` classes.
-
-    Raises:
-        ConfigError: Saying which.
-    """
-    if labels.shape != (rows,):
-        raise ConfigError(f"there are {rows} samples, but labels of shape {list(labels.shape)}")
-    if len(labels) and not (labels.min() >= 0 and labels.max() < classes):
-        raise ConfigError(
-            f"labels lie in {labels.min()} … {labels.max()}, expected 0 … {classes - 1}"
-        )
-
-
-def read_array(file: Path) -> NDArray[Any]:
-    """An array from a .npy file.
-
-    Raises:
-        ConfigError: If it cannot be read as one.
-    """
-    try:
-        array: NDArray[Any] = np.load(file, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{file} cannot be read as a .npy array: {error}") from None
-    return array

@@ -126,8 +126,9 @@ def certify(
 ) -> None:
     """Certify an artifact's router where it will serve, on samples nothing else has touched."""
     from skipserve.artifacts.artifact import open_artifact
-    from skipserve.calibrate import certify_artifact, read_samples
+    from skipserve.calibrate import certify_artifact
     from skipserve.routing.config import RouterConfig
+    from skipserve.samples import read_samples
     from skipserve.schema import parse
     from skipserve.serving.config import ServingConfig
 
@@ -205,7 +206,8 @@ def serve(
     ready_timeout: Annotated[float, typer.Option(min=1, help="Seconds until ready.")] = 120.0,
 ) -> None:
     """Serve archives over HTTP until SIGTERM or Ctrl-C; options override each model's TOML."""
-    from skipserve.serving.launcher import Address, Server, stop_on_signals
+    from skipserve.serving.address import Address
+    from skipserve.serving.launcher import Server, stop_on_signals
     from skipserve.serving.logs import Log
 
     log = Log(log_format)

@@ -84,8 +84,8 @@ def report(
 
 
 def _sample(model: Model, data: Path | None, labels: Path | None) -> Sample:
-    from skipserve.calibrate import read_array
     from skipserve.reporting.sample import take_sample
+    from skipserve.samples import read_array
 
     return take_sample(
         model,

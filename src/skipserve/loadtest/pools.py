@@ -136,12 +136,7 @@ def _engine(artifact: Artifact, running: Running) -> Engine:
 def _probabilities(
     engine: Engine, rows: NDArray[np.float32], risk: float | None
 ) -> NDArray[np.float32]:
-    setting = engine.setting(risk)
-    parts = [
-        engine.run_thresholds(rows[start : start + BATCH], setting.thresholds, setting.guard_limit)
-        for start in range(0, len(rows), BATCH)
-    ]
-    return np.concatenate([part.probabilities for part in parts])
+    return engine.run_batches(rows, engine.setting(risk), BATCH).probabilities
 
 
 def _decimals(rows: NDArray[np.float32]) -> list[Any]:

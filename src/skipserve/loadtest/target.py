@@ -11,12 +11,11 @@ from urllib.request import Request, urlopen
 
 import msgspec
 
-from skipserve.errors import ConfigError, LoadTestError
+from skipserve.errors import ConfigError, LoadTestError, WatchError
 from skipserve.loadtest.answers import Answer, read_answer
 from skipserve.loadtest.payloads import Choice, Pool, body
+from skipserve.watching.scrape import parse
 
-_SAMPLE = re.compile(r"^(\w+)\{(.*)\} (\S+)$", re.MULTILINE)
-_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 # Workers count after the reply is on its way.
 SETTLE_S = 5.0
 
@@ -114,17 +113,19 @@ class Target:
                 text = reply.read().decode()
         except (URLError, OSError, ValueError) as error:
             raise self._silent(self._metrics, error) from None
-        found = [
-            (dict(_LABEL.findall(labels)), float(value))
-            for metric, labels, value in _SAMPLE.findall(text)
-            if metric == name
-        ]
+        try:
+            found = parse(text, time.monotonic()).samples.get(name)
+        except WatchError as error:
+            raise LoadTestError(
+                f"{self._metrics} answers, but {error}; it must be the service's own metrics port "
+                "(--metrics-port)"
+            ) from None
         if not found:
             raise LoadTestError(
                 f"{self._metrics} has no {name}; it must be the service's own metrics port, "
                 "9464 by default (--metrics-port)"
             )
-        return found
+        return [(dict(labels), value) for labels, value in found.items()]
 
     def _silent(self, address: str, error: Exception) -> LoadTestError:
         reason = getattr(error, "reason", error)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from skipserve.artifacts.formats import write_model
 from skipserve.networks import ResidualNetwork
-from skipserve.reporting.readings import fixed_thresholds
+from skipserve.reporting.readings import fixed_setting
 from skipserve.runtime.backends import Backend, open_backend
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Setting
@@ -70,8 +70,7 @@ def measure_costs(
     if spec is not None:
         asked = {at for at, blocks in enumerate(spec.decisions) if blocks in fixed}
         for at in sorted(asked | _spread(len(spec.decisions), FIXED_TIMED)):
-            still = fixed_thresholds(engine, at)
-            work["fixed", spec.decisions[at]] = _with(engine, Setting(still, np.inf))
+            work["fixed", spec.decisions[at]] = _with(engine, fixed_setting(engine, at))
         for risk in engine.certified():
             work["router", risk] = _with(engine, engine.setting(risk))
     with TemporaryDirectory() as scratch:

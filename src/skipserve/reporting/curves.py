@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from skipserve.networks import ResidualNetwork
-from skipserve.reporting.readings import BATCH, Readings, read_pooled
+from skipserve.reporting.readings import BATCH, read_pooled
 from skipserve.reporting.sample import Sample
 from skipserve.routing.config import RouterConfig
 from skipserve.routing.fit import fit_router, pooled_streams
+from skipserve.routing.judge import Judged, Readings, at_random, judge, oracle
 from skipserve.routing.propose import BOLD, CANDIDATES, CAREFUL, greedy, propose
 from skipserve.routing.routed import Policy, RoutedNetwork, Router
 from skipserve.routing.signals import SignalName
@@ -48,16 +49,6 @@ class Curve:
     rows: int
 
 
-RATES = ("disagreement", "accuracy")
-
-
-@dataclass(frozen=True)
-class _Point:
-    blocks: float
-    disagreement: float
-    accuracy: float
-
-
 def baselines(readings: Readings, labels: NDArray[np.int64] | None) -> list[Curve]:
     """Fixed depth, leaving at random, and the oracle, which knows the answer of full depth.
 
@@ -69,31 +60,14 @@ def baselines(readings: Readings, labels: NDArray[np.int64] | None) -> list[Curv
         readings: Answers by depth.
         labels: Classes [N], or ``None``.
     """
-    blocks, depths = readings.blocks, len(readings.blocks)
-    rates = [_score(readings, labels, np.full(len(readings.labels), at)) for at in range(depths)]
-    fixed = _curve("fixed", "exit", rates, labels, len(readings.labels))
-
-    def mixture(chance: float) -> _Point:
-        share = chance * (1 - chance) ** np.arange(depths)
-        share[-1] = (1 - chance) ** (depths - 1)
-        wrong, right = ([getattr(rate, name) for rate in rates] for name in RATES)
-        return _Point(float(share @ blocks), float(share @ wrong), float(share @ right))
-
-    first = readings.agrees.argmax(axis=1)
-    deepest = np.argsort(-first, kind="stable")
-
-    def oracle(given_up: float) -> _Point:
-        where = first.copy()
-        where[deepest[: int(given_up * len(first))]] = 0
-        return _score(readings, labels, where)
-
-    count = len(readings.labels)
+    count, depths = readings.labels.shape
+    fixed = [judge(readings, labels, np.full(count, at)) for at in range(depths)]
+    tossed = [at_random(readings, labels, chance) for chance in CHANCES]
+    known = [oracle(readings, labels, share) for share in np.linspace(0, 0.5, 51)]
     return [
-        fixed,
-        _curve("random", "exit", [mixture(chance) for chance in CHANCES], labels, count),
-        _curve(
-            "oracle", "exit", [oracle(share) for share in np.linspace(0, 0.5, 51)], labels, count
-        ),
+        _curve("fixed", "exit", fixed, labels, count),
+        _curve("random", "exit", tossed, labels, count),
+        _curve("oracle", "exit", known, labels, count),
     ]
 
 
@@ -136,7 +110,7 @@ def signal_curves(
             thresholds = greedy(values, calibration.agrees[:, at], share)
             stops = np.append(seen >= thresholds, np.ones((len(seen), 1), dtype=bool), axis=1)
             where = np.array([*at, pooled.shape[1] - 1])[stops.argmax(axis=1)]
-            points.append(_score(measured, sample.labels, where))
+            points.append(judge(measured, sample.labels, where))
         curves.append(_curve(name, "exit", points, sample.labels, len(sample)))
         skipping = Router(router.decisions, router.signals, router.guard, "skip")
         candidates = propose(network, skipping, proposing[:SKIP_ROWS], np.inf)[::-SKIP_EVERY]
@@ -168,7 +142,7 @@ def _skipped(
     sample: Sample,
     full: NDArray[np.int64],
     candidates: Iterator[Tensor],
-) -> Iterator[_Point]:
+) -> Iterator[Judged]:
     routed = RoutedNetwork(network, router)
     rows = torch.from_numpy(sample.inputs)
     off = torch.full((len(rows),), torch.inf)
@@ -177,25 +151,13 @@ def _skipped(
         probabilities, depth, *_ = routed(rows, limits, off)
         answers = probabilities.argmax(dim=1).numpy()
         right = np.nan if sample.labels is None else (answers == sample.labels).mean()
-        yield _Point(float(depth.float().mean()), float((answers != full).mean()), float(right))
-
-
-def _score(
-    readings: Readings, labels: NDArray[np.int64] | None, where: NDArray[np.int64]
-) -> _Point:
-    """Rows that each stop at a depth of their own, given as columns of the readings [N]."""
-    answers = np.take_along_axis(readings.labels, where[:, None], axis=1)[:, 0]
-    return _Point(
-        float(readings.blocks[where].mean()),
-        float((answers != readings.labels[:, -1]).mean()),
-        float("nan") if labels is None else float((answers == labels).mean()),
-    )
+        yield Judged(float(depth.float().mean()), float((answers != full).mean()), float(right))
 
 
 def _curve(
     name: str,
     policy: Policy,
-    points: Sequence[_Point],
+    points: Sequence[Judged],
     labels: NDArray[np.int64] | None,
     rows: int,
 ) -> Curve:

@@ -17,7 +17,6 @@ from skipserve.reporting.model import Model
 from skipserve.reporting.readings import (
     BATCH,
     Blocks,
-    Readings,
     measure_blocks,
     read_engine,
     read_network,
@@ -25,6 +24,7 @@ from skipserve.reporting.readings import (
 from skipserve.reporting.sample import Sample
 from skipserve.reporting.verdict import Prospect, hindrance, prospect, sentence
 from skipserve.routing.config import RouterConfig
+from skipserve.routing.judge import Readings
 from skipserve.routing.stages import DECISION_S, block_time, choose_decisions
 from skipserve.runtime.engine import Engine
 

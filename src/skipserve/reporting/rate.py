@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from scipy.stats import beta
+from scipy.stats import binomtest
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def percent(value: float) -> str:
 
 def rate(count: int, total: int, confidence: float = 0.95) -> Rate:
     """A rate with its two-sided exact binomial interval (Clopper and Pearson, 1934)."""
-    tail = (1 - confidence) / 2
-    low = 0.0 if count == 0 else float(beta.ppf(tail, count, total - count + 1))
-    high = 1.0 if count == total else float(beta.ppf(1 - tail, count + 1, total - count))
-    return Rate(count, total, low, high)
+    if not total:
+        return Rate(count, total, 0.0, 1.0)
+    found = binomtest(count, total).proportion_ci(confidence)
+    return Rate(count, total, float(found.low), float(found.high))

@@ -11,34 +11,11 @@ from torch import Tensor
 
 from skipserve.networks import ResidualNetwork
 from skipserve.routing.fit import pooled_streams
+from skipserve.routing.judge import Readings
 from skipserve.runtime.engine import Engine
+from skipserve.runtime.prediction import Setting
 
 BATCH = 500
-
-
-@dataclass(frozen=True)
-class Readings:
-    """Answers of N rows at D depths, the last of them full depth.
-
-    Attributes:
-        blocks: Blocks run at each depth [D], int64, increasing.
-        labels: Answers [N, D], int64.
-    """
-
-    blocks: NDArray[np.int64]
-    labels: NDArray[np.int64]
-
-    @property
-    def agrees(self) -> NDArray[np.bool_]:
-        """Whether an answer is that of full depth [N, D]."""
-        same: NDArray[np.bool_] = self.labels == self.labels[:, -1:]
-        return same
-
-    @property
-    def oracle(self) -> NDArray[np.int64]:
-        """The fewest blocks after which each row's answer is that of full depth [N], int64."""
-        fewest: NDArray[np.int64] = self.blocks[self.agrees.argmax(axis=1)]
-        return fewest
 
 
 @dataclass(frozen=True)
@@ -83,26 +60,20 @@ def read_engine(engine: Engine, rows: NDArray[np.float32], batch_size: int) -> R
     """
     spec = engine.manifest.router
     assert spec is not None
-    settings = [fixed_thresholds(engine, at) for at in range(len(spec.decisions))]
+    fixed = [fixed_setting(engine, at) for at in range(len(spec.decisions))]
     columns = [
-        np.concatenate(
-            [
-                engine.run_thresholds(rows[i : i + batch_size], thresholds, np.inf).labels
-                for i in range(0, len(rows), batch_size)
-            ]
-        )
-        for thresholds in (*settings, engine.off.thresholds)
+        engine.run_batches(rows, setting, batch_size).labels for setting in (*fixed, engine.off)
     ]
     blocks = np.array([*spec.decisions, engine.manifest.depth])
     return Readings(blocks, np.stack(columns, axis=1))
 
 
-def fixed_thresholds(engine: Engine, decision: int) -> NDArray[np.float32]:
-    """Thresholds [decisions] at which every row stops at one decision."""
+def fixed_setting(engine: Engine, decision: int) -> Setting:
+    """The setting at which every row stops at one decision."""
     thresholds = engine.off.thresholds.copy()
     # Under ``skip`` a stage that is left out does not end the row: the later ones must go too.
     thresholds[decision:] = -np.inf
-    return thresholds
+    return Setting(thresholds, np.inf)
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from skipserve.reporting.inputs import Depths
 from skipserve.reporting.inspect import Inspection, inspect_model, routed_engine
 from skipserve.reporting.model import Model
 from skipserve.reporting.rate import percent
-from skipserve.reporting.readings import BATCH, Readings, read_engine, read_network, read_pooled
+from skipserve.reporting.readings import BATCH, read_engine, read_network, read_pooled
 from skipserve.reporting.sample import Sample
 from skipserve.reporting.served import (
     Point,
@@ -26,10 +26,9 @@ from skipserve.reporting.served import (
     certified_points,
     refusals,
     routed_at,
-    run,
-    shortest_fixed,
 )
 from skipserve.routing.fit import pooled_streams
+from skipserve.routing.judge import Readings, shortest_fixed
 from skipserve.runtime.engine import Engine
 from skipserve.training.recipes import open_recipe
 
@@ -179,7 +178,7 @@ def _certified(
         return [], None, refused, {}
     chosen = _chosen(engine, risk)
     say("running the router at every certified risk")
-    full = run(engine, sample.inputs, engine.off, batch_size).labels
+    full = engine.run_batches(sample.inputs, engine.off, batch_size).labels
     points = certified_points(engine, sample, full, batch_size)
     routed = routed_at(engine, sample, full, chosen, batch_size)
     say("certifying fixed depths by the same test")
@@ -252,7 +251,7 @@ def _depths(
     if engine is not None and routed is not None:
         setting, ready = engine.setting(routed.risk), engine
         return Depths(
-            of=lambda rows: run(ready, rows, setting, batch_size).depth_run,
+            of=lambda rows: ready.run_batches(rows, setting, batch_size).depth_run,
             sample=routed.depth_run,
             settled=routed.confidence,
             held_back=routed.held_back,

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skipserve.errors import ConfigError
+from skipserve.errors import ConfigError, InputError
 from skipserve.reporting.model import Model
+from skipserve.runtime.rows import check_labels, check_rows
 from skipserve.training.recipes import open_recipe
-
-LARGEST_FP32 = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -63,44 +62,10 @@ def take_sample(
         return Sample(
             drawn.inputs.numpy(), drawn.labels.numpy(), f"the test split of {model.recipe}"
         )
-    rows = _checked_rows(model, data)
-    return Sample(rows, None if labels is None else _checked_labels(model, labels, rows), source)
-
-
-def _checked_rows(model: Model, data: NDArray[Any]) -> NDArray[np.float32]:
-    expected = model.row_shape
-    if data.ndim == 0 or data.shape[1:] != expected:
-        raise ConfigError(
-            f"a row of {model.name} has shape {list(expected)}, so --data must have shape "
-            f"{['N', *expected]}; got {list(data.shape)}".replace("'N'", "N")
-        )
-    if len(data) == 0:
-        raise ConfigError("--data holds no row; give at least one")
-    if data.dtype.kind not in "fiu":
-        raise ConfigError(f"--data must hold numbers, got {data.dtype}")
-    fits = np.abs(data.reshape(len(data), -1).astype(np.float64)).max(axis=1) <= LARGEST_FP32
-    if not fits.all():
-        raise ConfigError(
-            f"--data: row {int(np.argmin(fits))} holds NaN, an infinity or a number beyond "
-            "float32; expected finite numbers"
-        )
-    return np.ascontiguousarray(data, dtype=np.float32)
-
-
-def _checked_labels(
-    model: Model, labels: NDArray[Any], rows: NDArray[np.float32]
-) -> NDArray[np.int64]:
-    if labels.shape != (len(rows),):
-        raise ConfigError(
-            f"--labels must have shape [{len(rows)}], one for each row; got {list(labels.shape)}"
-        )
-    if labels.dtype.kind not in "iu":
-        raise ConfigError(f"--labels must hold whole numbers, got {labels.dtype}")
-    known = (labels >= 0) & (labels < model.classes)
-    if not known.all():
-        row = int(np.argmin(known))
-        raise ConfigError(
-            f"--labels: row {row} has class {labels[row]}, {model.name} knows 0 … "
-            f"{model.classes - 1}"
-        )
-    return labels.astype(np.int64)
+    try:
+        rows = check_rows(data, model.row_shape, model.name)
+    except InputError as error:
+        raise ConfigError(f"--data: {error}") from None
+    if labels is not None:
+        labels = check_labels(labels, len(rows), model.classes, model.name)
+    return Sample(rows, labels, source)

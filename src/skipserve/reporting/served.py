@@ -10,11 +10,8 @@ from numpy.typing import NDArray
 
 from skipserve.artifacts.certificates import Certificate, Refusal
 from skipserve.reporting.rate import Rate, rate
-from skipserve.reporting.readings import Readings
 from skipserve.reporting.sample import Sample
-from skipserve.routing.certify import p_value
 from skipserve.runtime.engine import Engine
-from skipserve.runtime.prediction import Prediction, Setting
 
 
 @dataclass(frozen=True)
@@ -59,20 +56,6 @@ class Routed:
     by_class: tuple[tuple[int, Rate], ...]
 
 
-def run(engine: Engine, rows: NDArray[np.float32], setting: Setting, batch_size: int) -> Prediction:
-    """Answer rows [N, *inputs] in batches."""
-    parts = [
-        engine.run_thresholds(rows[i : i + batch_size], setting.thresholds, setting.guard_limit)
-        for i in range(0, len(rows), batch_size)
-    ]
-    return Prediction(
-        np.concatenate([part.labels for part in parts]),
-        np.concatenate([part.probabilities for part in parts]),
-        np.concatenate([part.depth_run for part in parts]),
-        np.concatenate([part.held_back for part in parts]),
-    )
-
-
 def certified_points(
     engine: Engine, sample: Sample, full: NDArray[np.int64], batch_size: int
 ) -> list[Point]:
@@ -86,7 +69,7 @@ def certified_points(
     """
     points = []
     for risk, certificate in sorted(engine.certified().items()):
-        answers = run(engine, sample.inputs, engine.setting(risk), batch_size)
+        answers = engine.run_batches(sample.inputs, engine.setting(risk), batch_size)
         right = None if sample.labels is None else float((answers.labels == sample.labels).mean())
         points.append(
             Point(
@@ -104,7 +87,7 @@ def routed_at(
     engine: Engine, sample: Sample, full: NDArray[np.int64], risk: float, batch_size: int
 ) -> Routed:
     """Run the sample at one certified risk, and count by class and among the skipped."""
-    answers = run(engine, sample.inputs, engine.setting(risk), batch_size)
+    answers = engine.run_batches(sample.inputs, engine.setting(risk), batch_size)
     differs = answers.labels != full
     left_out = answers.depth_run < engine.manifest.depth
     classes = [(int(one), full == one) for one in np.unique(full)]
@@ -118,25 +101,6 @@ def routed_at(
         skipped=rate(int(differs[left_out].sum()), int(left_out.sum())),
         by_class=tuple(sorted(by_class, key=lambda one: (-one[1].value, one[0]))),
     )
-
-
-def shortest_fixed(readings: Readings, risk: float, confidence: float) -> int:
-    """Fewest blocks that can be certified if every row runs as many.
-
-    Depths are tested like a router's candidates: in a fixed order, from careful to bold, by the
-    same test. Full depth always holds.
-
-    Args:
-        readings: Answers by depth on rows that nothing else has touched.
-        risk: ε.
-        confidence: 1 − δ.
-    """
-    shortest = int(readings.blocks[-1])
-    for blocks, agrees in zip(readings.blocks[-2::-1], readings.agrees.T[-2::-1], strict=True):
-        if p_value(int((~agrees).sum()), len(agrees), risk) > 1 - confidence:
-            break
-        shortest = int(blocks)
-    return shortest
 
 
 def refusals(engine: Engine, all_refusals: Sequence[Refusal]) -> list[Refusal]:

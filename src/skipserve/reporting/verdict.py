@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skipserve.reporting.rate import percent
-from skipserve.reporting.readings import Readings
 from skipserve.routing.certify import samples_needed
+from skipserve.routing.judge import Readings
 from skipserve.routing.stages import DECISION_S
 
 # Going on is worth it if even the oracle, its decisions paid, takes at least this share of the

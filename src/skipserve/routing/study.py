@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from skipserve.errors import ConfigError
 from skipserve.networks import ResidualNetwork
 from skipserve.networks.blocks import Block
+from skipserve.routing import judge as judging
 from skipserve.routing.guard import Guard
+from skipserve.routing.judge import Readings
 from skipserve.routing.propose import Thresholds
 from skipserve.routing.routed import RoutedNetwork
 
@@ -43,10 +45,14 @@ class Reading:
     labels: NDArray[np.int64]
 
     @property
+    def readings(self) -> Readings:
+        """The answers by depth."""
+        return Readings(np.arange(1, self.answers.shape[1] + 1), self.answers)
+
+    @property
     def agrees(self) -> NDArray[np.bool_]:
         """Whether the answer after each block is that of full depth [N, depth]."""
-        agrees: NDArray[np.bool_] = self.answers == self.answers[:, -1:]
-        return agrees
+        return self.readings.agrees
 
     def signal(self, signals: Sequence[nn.Module]) -> NDArray[np.float32]:
         """The signals after each block but the last [N, depth − 1]."""
@@ -116,38 +122,23 @@ def judge(
     reading: Reading, depth: NDArray[np.int64], held: NDArray[np.bool_] | None = None
 ) -> Point:
     """What becomes of rows that run ``depth`` [N] blocks each."""
-    answers = np.take_along_axis(reading.answers, depth[:, None] - 1, axis=1)[:, 0]
-    return Point(
-        run_rate=float(depth.mean() / reading.answers.shape[1]),
-        disagreement=float((answers != reading.answers[:, -1]).mean()),
-        accuracy=float((answers == reading.labels).mean()),
-        held_back=0.0 if held is None else float(held.mean()),
-    )
+    judged = judging.judge(reading.readings, reading.labels, depth - 1)
+    return _point(reading, judged, 0.0 if held is None else float(held.mean()))
 
 
 def at_random(reading: Reading, chance: float) -> Point:
     """The expectation for rows that leave at each decision with the same ``chance``."""
-    depth = reading.answers.shape[1]
-    shares = chance * (1 - chance) ** np.arange(depth)
-    shares[-1] = (1 - chance) ** (depth - 1)
-    right = reading.answers == reading.labels[:, None]
-    return Point(
-        run_rate=float(shares @ np.arange(1, depth + 1) / depth),
-        disagreement=float(shares @ (1 - reading.agrees.mean(axis=0))),
-        accuracy=float(shares @ right.mean(axis=0)),
-    )
+    return _point(reading, judging.at_random(reading.readings, reading.labels, chance))
 
 
 def oracle(reading: Reading, rate: float) -> Point:
-    """The fewest blocks that any exit needs if at most a share ``rate`` may disagree.
+    """The fewest blocks that any exit needs if at most a share ``rate`` may disagree."""
+    return _point(reading, judging.oracle(reading.readings, reading.labels, rate))
 
-    Each row leaves where it first agrees; those that agree latest leave at once instead, as long
-    as ``rate`` allows.
-    """
-    first = reading.agrees.argmax(axis=1) + 1
-    latest = np.argsort(-first, kind="stable")[: int(rate * len(first))]
-    first[latest] = 1
-    return judge(reading, first)
+
+def _point(reading: Reading, judged: judging.Judged, held_back: float = 0.0) -> Point:
+    run_rate = judged.blocks / reading.answers.shape[1]
+    return Point(run_rate, judged.disagreement, judged.accuracy, held_back)
 
 
 def ranking(reading: Reading, signal: NDArray[np.float32]) -> float:

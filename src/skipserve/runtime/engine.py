@@ -14,14 +14,13 @@ from skipserve.artifacts.certificates import Certificate, Certificates, Measure,
 from skipserve.artifacts.manifest import Format, ModelFile, Precision
 from skipserve.errors import InputError, LaunchError
 from skipserve.runtime.backends import Provider, has_gpu, open_backend, pick_provider
-from skipserve.runtime.prediction import Prediction, Setting, Trail, overflow
+from skipserve.runtime.prediction import Prediction, Setting, Trail, joined, overflow
+from skipserve.runtime.rows import check_rows
 
 BackendName = Literal["onnxruntime", "torchscript"]
 FORMATS: dict[BackendName, Format] = {"onnxruntime": "onnx", "torchscript": "torchscript"}
 # FP16 on a CPU is emulated by casts and slower than FP32; on a GPU it is the point of it.
 PRECISIONS: dict[Provider, Precision] = {"cpu": "fp32", "cuda": "fp16"}
-
-LARGEST_FP32 = float(np.finfo(np.float32).max)
 
 logger = logging.getLogger(__name__)
 
@@ -104,31 +103,7 @@ class Engine:
         Raises:
             InputError: Naming the first row that is wrong.
         """
-        expected = self.manifest.row_shape
-        if rows.shape[1:] != expected or rows.ndim == 0:
-            raise InputError(
-                "wrong_shape",
-                f"a row of {self.manifest.name} has shape {list(expected)}, "
-                f"got rows of shape {list(rows.shape[1:])}",
-                row=0 if rows.ndim else None,
-            )
-        if len(rows) == 0:
-            raise InputError("empty", "inputs holds no row; send at least one")
-        if rows.dtype.kind not in "fiu":
-            raise InputError("wrong_type", f"inputs must be numbers, got {rows.dtype}")
-        if rows.dtype == np.float16:
-            rows = rows.astype(np.float32)
-        # One pass finds NaN, infinities and what float32 cannot hold.
-        if not np.abs(rows).max() <= LARGEST_FP32:
-            fits = np.abs(rows.reshape(len(rows), -1)).max(axis=1) <= LARGEST_FP32
-            bad = int(np.argmin(fits))
-            raise InputError(
-                "not_finite",
-                f"row {bad} holds NaN, an infinity or a number beyond float32; "
-                "expected finite numbers",
-                row=bad,
-            )
-        return np.ascontiguousarray(rows, dtype=np.float32)
+        return check_rows(rows, self.manifest.row_shape, self.manifest.name)
 
     def certified(self, measure: Measure = "disagreement") -> dict[float, Certificate]:
         """The certificates that hold for the file, precision and provider in use, by risk."""
@@ -215,6 +190,19 @@ class Engine:
         count = len(rows)
         limits = np.full(count, guard_limit, dtype=np.float32)
         return self.run(rows, np.tile(thresholds, (count, 1)), limits)
+
+    def run_batches(
+        self, rows: NDArray[np.float32], setting: Setting, batch_size: int
+    ) -> Prediction:
+        """Answer any number of rows [N, *inputs] with one setting, ``batch_size`` at a time."""
+        return joined(
+            [
+                self.run_thresholds(
+                    rows[start : start + batch_size], setting.thresholds, setting.guard_limit
+                )
+                for start in range(0, len(rows), batch_size)
+            ]
+        )
 
     def predict(
         self, inputs: object, risk: float | None = None, measure: Measure = "disagreement"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -47,11 +48,15 @@ class Trail:
     decisions: tuple[int, ...]
     policy: Literal["exit", "skip"]
 
+    @property
+    def reached(self) -> NDArray[np.bool_]:
+        """Whether a row got to a decision [B, decisions]."""
+        reached: NDArray[np.bool_] = self.depth_run[:, None] >= np.asarray(self.decisions)
+        return reached | (self.policy == "skip")
+
     def signals(self) -> NDArray[np.float32]:
         """By row and decision [B, decisions], float32; NaN where a row did not get there."""
-        reached = self.depth_run[:, None] >= np.asarray(self.decisions)
-        if self.policy == "skip":
-            reached[:] = True
+        reached = self.reached
         signals = np.full(reached.shape, np.nan, dtype=np.float32)
         signals.T[reached.T] = self.values
         return signals
@@ -84,6 +89,24 @@ class Prediction:
             self.depth_run[part],
             self.held_back[part],
         )
+
+
+def joined(parts: Sequence[Prediction]) -> Prediction:
+    """The answers of several batches of one model, at least one, as if of a single one."""
+    depth_run = np.concatenate([part.depth_run for part in parts])
+    trails = [part.trail for part in parts if part.trail is not None]
+    trail = None
+    if len(trails) == len(parts):
+        trail = replace(trails[0], depth_run=depth_run)
+        signals = np.concatenate([one.signals() for one in trails])
+        trail = replace(trail, values=signals.T[trail.reached.T])
+    return Prediction(
+        np.concatenate([part.labels for part in parts]),
+        np.concatenate([part.probabilities for part in parts]),
+        depth_run,
+        np.concatenate([part.held_back for part in parts]),
+        trail,
+    )
 
 
 def overflow(answers: Prediction) -> InputError:

@@ -3,56 +3,42 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import logging
-import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 import msgspec
-import psutil
 
 from skipserve.artifacts.manifest import Manifest
 from skipserve.errors import LaunchError
 from skipserve.serving import tracing
+from skipserve.serving.address import Address, free_ports, require_free
 from skipserve.serving.archive import unpack
 from skipserve.serving.control import announce
 from skipserve.serving.exposition import Exposition, live_workers
 from skipserve.serving.logs import Log
 from skipserve.serving.monitor import Monitor
 from skipserve.serving.probes import Probes
+from skipserve.serving.processes import (
+    STOP_S,
+    children,
+    die_with_parent,
+    is_worker,
+    stop_group,
+)
 from skipserve.serving.switch import Switch
 from skipserve.serving.torchserve import Instance
 
-STOP_S = 10.0
-
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Address:
-    """Where to listen.
-
-    Attributes:
-        host: Address of the inference and the metrics port.
-        port: Inference port; TorchServe's own metrics are two above it.
-        metrics_port: Port of ``/metrics``, ``/ready`` and ``/live``.
-    """
-
-    host: str = "127.0.0.1"
-    port: int = 8080
-    metrics_port: int = 9464
 
 
 class Server:
@@ -96,13 +82,13 @@ class Server:
                 f"{address.metrics_port} collide; TorchServe's metrics take {address.port + 2}"
             )
         for setting, port in ports.items():
-            _require_free(address.host, port, setting)
+            require_free(address.host, port, setting)
         self._instance = Instance(
             Path(tempfile.mkdtemp(prefix="skipserve.")),
             address.host,
             address.port,
             address.port + 2,
-            _free_ports(),
+            free_ports(),
         )
         self._stop = stop or threading.Event()
         self._ended = threading.Event()
@@ -137,12 +123,12 @@ class Server:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             start_new_session=True,
-            preexec_fn=_die_with_parent,
+            preexec_fn=die_with_parent,
         )
         relay = threading.Thread(target=self._log.relay, args=(self.process.stderr,), daemon=True)
         relay.start()
         self._stack.callback(relay.join, STOP_S)  # to its last line
-        self._stack.callback(_stop_group, self.process)
+        self._stack.callback(stop_group, self.process)
         deadline = time.monotonic() + ready_s
         for manifest in self.manifests:
             self._warm_up(manifest, deadline)
@@ -216,9 +202,7 @@ class Server:
 
     def _watch_workers(self) -> None:
         alive = {
-            pid
-            for pid in _children(self.process.pid)
-            if pid in self._seen_workers or _is_worker(pid)
+            pid for pid in children(self.process.pid) if pid in self._seen_workers or is_worker(pid)
         }
         for pid in self._seen_workers - alive:
             self._seen_workers.discard(pid)
@@ -278,67 +262,3 @@ def stop_on_signals() -> Iterator[threading.Event]:
     finally:
         for number, handler in zip(signals, before, strict=True):
             signal.signal(number, handler)
-
-
-def _stop_group(process: subprocess.Popen[bytes]) -> None:
-    # Workers are children of the frontend and in its group; both get the signal.
-    group = _children(process.pid) | {process.pid}
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
-    _gone, alive = psutil.wait_procs(_processes(group - {process.pid}), timeout=STOP_S)
-    try:
-        process.wait(STOP_S)
-    except subprocess.TimeoutExpired:
-        alive.append(psutil.Process(process.pid))
-    for rest in alive:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            rest.kill()
-    process.wait()
-
-
-def _children(pid: int) -> set[int]:
-    try:
-        return {child.pid for child in psutil.Process(pid).children(recursive=True)}
-    except psutil.NoSuchProcess:
-        return set()
-
-
-def _is_worker(pid: int) -> bool:
-    try:
-        return "model_service_worker" in " ".join(psutil.Process(pid).cmdline())
-    except psutil.Error:
-        return False
-
-
-def _processes(pids: set[int]) -> list[psutil.Process]:
-    found = []
-    for pid in pids:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            found.append(psutil.Process(pid))
-    return found
-
-
-def _die_with_parent() -> None:
-    # Linux: the frontend gets SIGTERM when the launcher is killed outright; its workers follow it.
-    pr_set_pdeathsig = 1
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
-
-
-def _require_free(host: str, port: int, setting: str) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except (OSError, OverflowError) as error:
-            raise LaunchError(
-                f"cannot listen on {host}:{port} ({error}); end what listens there, "
-                f"or set {setting.split()[0]} to another port"
-            ) from None
-
-
-def _free_ports() -> tuple[int, int]:
-    with socket.socket() as one, socket.socket() as two:
-        one.bind(("127.0.0.1", 0))
-        two.bind(("127.0.0.1", 0))
-        return one.getsockname()[1], two.getsockname()[1]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import msgspec
+from numpy.typing import NDArray
 
 from skipserve.artifacts.certificates import Measure
 from skipserve.errors import InputError
+from skipserve.runtime.prediction import Prediction, Setting
 
 
 class Risk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -46,6 +48,37 @@ class RawRequest:
     body: bytes | bytearray | None
     headers: Mapping[str, str]
     id: str = ""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A request that could be read.
+
+    Attributes:
+        rows: [B, *inputs], of any number type; the engine checks them.
+        asked: What it wants of the router.
+        encode: Makes the reply from the answers to its rows and the setting they ran with.
+    """
+
+    rows: NDArray[Any]
+    asked: Asked
+    encode: Callable[[Prediction, Setting], Reply]
+
+
+class Speaks(Protocol):
+    """A protocol, for one model."""
+
+    def decode(self, request: RawRequest) -> Question:
+        """Read a request.
+
+        Raises:
+            InputError: Saying what was wrong and what was expected.
+        """
+        ...
+
+    def refuse(self, error: InputError) -> Reply:
+        """The protocol's own error body."""
+        ...
 
 
 def check_size(request: RawRequest, max_rows: int, row_shape: tuple[int, ...]) -> None:

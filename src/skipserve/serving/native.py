@@ -7,13 +7,12 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from skipserve.artifacts.manifest import Manifest
 from skipserve.errors import InputError
 from skipserve.runtime.prediction import Prediction, Setting
 from skipserve.serving.messages import (
-    Asked,
+    Question,
     RawRequest,
     Reply,
     Risk,
@@ -56,8 +55,8 @@ class NativeProtocol:
         self._decoder = msgspec.json.Decoder(request)
         self._encoder = msgspec.json.Encoder()
 
-    def decode(self, request: RawRequest) -> tuple[NDArray[np.float64], Asked]:
-        """Read the rows [B, *inputs] of a request, and what it asks of the router.
+    def decode(self, request: RawRequest) -> Question:
+        """Read the rows [B, *inputs] of a request, float64, and what it asks of the router.
 
         Raises:
             InputError: Saying what was wrong, what was expected, and in which row.
@@ -79,7 +78,7 @@ class NativeProtocol:
                 f"{self._manifest.name} has no router and always runs at full depth; "
                 'leave "router" out or send "off"',
             )
-        return np.array(message.inputs, dtype=np.float64), router
+        return Question(np.array(message.inputs, dtype=np.float64), router, self.encode)
 
     def encode(self, prediction: Prediction, setting: Setting) -> Reply:
         """Answer one request."""

@@ -7,6 +7,7 @@ one by its content: its ``inputs`` hold objects, or it has the header of the ext
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -16,9 +17,10 @@ from numpy.typing import NDArray
 from skipserve.artifacts.certificates import MEASURES
 from skipserve.artifacts.manifest import Manifest
 from skipserve.errors import InputError
-from skipserve.runtime.prediction import Prediction
+from skipserve.runtime.prediction import Prediction, Setting
 from skipserve.serving.messages import (
     Asked,
+    Question,
     RawRequest,
     Reply,
     Risk,
@@ -84,8 +86,8 @@ class OpenInference:
         self._max_rows = max_rows
         self._decoder = msgspec.json.Decoder(Request)
 
-    def decode(self, request: RawRequest) -> tuple[Request, NDArray[Any], Asked]:
-        """Read a request, its rows [B, *inputs], and what it asks of the router.
+    def decode(self, request: RawRequest) -> Question:
+        """Read a request: its rows [B, *inputs], and what it asks of the router.
 
         The parameter ``router`` may be ``"on"``, ``"off"`` or a risk, whose ``router_measure`` is
         ``disagreement`` unless it says ``accuracy_lost``.
@@ -127,10 +129,13 @@ class OpenInference:
             raise InputError(
                 "wrong_output", f"no output is named {unknown[0]!r}, only {', '.join(OUTPUTS)}"
             )
-        return message, _rows(tensor, binary), asked
+        return Question(_rows(tensor, binary), asked, partial(self.encode, message))
 
-    def encode(self, request: Request, prediction: Prediction) -> Reply:
-        """Answer one request, each output in JSON or binary as was asked."""
+    def encode(self, request: Request, prediction: Prediction, setting: Setting) -> Reply:
+        """Answer one request, each output in JSON or binary as was asked.
+
+        What the router did to the request stands in ``parameters``, if the model has one.
+        """
         all_binary = bool(request.parameters.get("binary_data_output", False))
         asked = request.outputs or [Output(name) for name in OUTPUTS]
         outputs, chunks = [], []
@@ -151,6 +156,8 @@ class OpenInference:
         body: dict[str, Any] = {"model_name": self._manifest.name, "outputs": outputs}
         if request.id is not None:
             body["id"] = request.id
+        if self._manifest.router is not None:
+            body["parameters"] = _told(setting)
         header = msgspec.json.encode(body)
         if not chunks:
             return Reply(header)
@@ -176,6 +183,13 @@ OUTPUTS = {
     "held_back": "held_back",
 }
 DATATYPES = {"f": "FP32", "i": "INT64", "b": "BOOL"}
+
+
+def _told(setting: Setting) -> dict[str, object]:
+    if setting.risk is None:
+        told: dict[str, object] = {"router": "off"}
+        return told | ({"router_reason": setting.reason} if setting.reason else {})
+    return {"router": "on", "risk": setting.risk, "router_measure": setting.measure}
 
 
 def _asked(parameters: dict[str, Any]) -> Asked:

@@ -8,10 +8,9 @@ A bad request gets its own error and leaves its neighbours alone.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,17 +19,16 @@ from skipserve.errors import InputError
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Prediction, Setting, overflow
 from skipserve.serving.config import ServingConfig
+from skipserve.serving.idle import AtOnce, Idle
 from skipserve.serving.journal import Batch, Journal
 from skipserve.serving.logs import fields
-from skipserve.serving.messages import Asked, RawRequest, Reply, error_reply
+from skipserve.serving.messages import Asked, RawRequest, Reply, Speaks, error_reply
 from skipserve.serving.metrics import NoMetrics, open_metrics
 from skipserve.serving.native import NativeProtocol
 from skipserve.serving.oip import OpenInference, speaks_oip
-from skipserve.serving.oip import Request as OipRequest
 from skipserve.serving.request_id import HEADER as REQUEST_ID
 from skipserve.serving.shadow import Answered, Shadow
 from skipserve.serving.switch import REASONS, AlwaysOn, Switch, SwitchState
-from skipserve.serving.torchserve_patches import AtOnce, Idle
 from skipserve.serving.tracing import Phases
 
 # What "router": "on" means for a model whose TOML names no risk.
@@ -44,7 +42,8 @@ class _Decoded:
     rows: NDArray[np.float32]
     wanted: Setting  # what was asked for and is certified
     setting: Setting  # what is in force
-    oip: OipRequest | None
+    encode: Callable[[Prediction, Setting], Reply]
+    refuse: Callable[[InputError], Reply]
     decode_s: float
     id: str
 
@@ -143,21 +142,19 @@ class Service:
 
     def _decode(self, request: RawRequest, state: SwitchState) -> _Decoded | Reply:
         start = perf_counter()
-        protocol: NativeProtocol | OpenInference = self._native
+        protocol: Speaks = self._native
         try:
             if speaks_oip(request):
                 protocol = self._oip
-            rows: NDArray[Any]
-            oip = None
-            if isinstance(protocol, OpenInference):
-                oip, rows, asked = protocol.decode(request)
-            else:
-                rows, asked = protocol.decode(request)
-            wanted = self._resolve(asked)
+            question = protocol.decode(request)
+            wanted = self._resolve(question.asked)
             off = state != "on" and wanted.risk is not None
             setting = self._switched_off[state] if off else wanted
-            good = self._engine.check(rows)
-            return _Decoded(good, wanted, setting, oip, perf_counter() - start, request.id)
+            rows = self._engine.check(question.rows)
+            decode_s = perf_counter() - start
+            return _Decoded(
+                rows, wanted, setting, question.encode, protocol.refuse, decode_s, request.id
+            )
         except InputError as error:
             return protocol.refuse(error)
         except Exception:
@@ -206,14 +203,9 @@ class Service:
             part = prediction.rows(first, last)
             first = last
             if not finite and not np.isfinite(part.probabilities).all():
-                protocol = self._native if item.oip is None else self._oip
-                replies.append(protocol.refuse(overflow(part)))
+                replies.append(item.refuse(overflow(part)))
                 continue
-            reply = (
-                self._native.encode(part, item.setting)
-                if item.oip is None
-                else self._oip.encode(item.oip, part)
-            )
+            reply = item.encode(part, item.setting)
             reply.headers["server-timing"] = (
                 f"decode;dur={item.decode_s * 1e3:.3f}, inference;dur={inference_s * 1e3:.3f}"
             )

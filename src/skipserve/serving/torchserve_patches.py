@@ -11,23 +11,15 @@ import socket
 import struct
 import sys
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
+
+from skipserve.serving.idle import AtOnce, Idle
 
 PATCHED_VERSION = "0.12.0"
 BUFFER_BYTES = 1 << 18
 _LENGTH = struct.Struct("!i")
 
 logger = logging.getLogger(__name__)
-
-
-class Idle(Protocol):
-    """The moments in which a worker would only wait for its next message."""
-
-    def when_idle(self, work: Callable[[], None]) -> None:
-        """Put work off until the reply is sent and nothing else waits."""
-
-    def message_waits(self) -> bool:
-        """Whether the next message has begun to arrive, so that what may wait should."""
 
 
 def apply() -> Idle:
@@ -48,18 +40,6 @@ def apply() -> Idle:
     otf_message_handler._retrieve_buffer = reader.read
     otf_message_handler._retrieve_inference_msg = reader.requests
     return reader
-
-
-class AtOnce:
-    """For a worker that tells nobody when it is idle."""
-
-    def when_idle(self, work: Callable[[], None]) -> None:
-        """Do ``work`` now."""
-        work()
-
-    def message_waits(self) -> bool:
-        """Nobody knows."""
-        return False
 
 
 class BufferedReader:

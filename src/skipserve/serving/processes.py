@@ -1,0 +1,62 @@
+"""The processes of a running TorchServe: the frontend and the workers it starts."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+
+import psutil
+
+STOP_S = 10.0
+
+
+def stop_group(process: subprocess.Popen[bytes]) -> None:
+    """End a process and its children: SIGTERM first, and what stays after ten seconds is killed."""
+    # Workers are children of the frontend and in its group; both get the signal.
+    group = children(process.pid) | {process.pid}
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    _gone, alive = psutil.wait_procs(_processes(group - {process.pid}), timeout=STOP_S)
+    try:
+        process.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        alive.append(psutil.Process(process.pid))
+    for rest in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            rest.kill()
+    process.wait()
+
+
+def children(pid: int) -> set[int]:
+    """Everything a process started that still runs."""
+    try:
+        return {child.pid for child in psutil.Process(pid).children(recursive=True)}
+    except psutil.NoSuchProcess:
+        return set()
+
+
+def is_worker(pid: int) -> bool:
+    """Whether a process is one of TorchServe's workers."""
+    try:
+        return "model_service_worker" in " ".join(psutil.Process(pid).cmdline())
+    except psutil.Error:
+        return False
+
+
+def _processes(pids: set[int]) -> list[psutil.Process]:
+    found = []
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found.append(psutil.Process(pid))
+    return found
+
+
+def die_with_parent() -> None:
+    """For a child before it becomes a program: get SIGTERM when the parent is killed outright."""
+    # Linux alone knows this; the frontend's workers follow it.
+    pr_set_pdeathsig = 1
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
