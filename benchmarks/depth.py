@@ -15,14 +15,13 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from statistics import median
-from time import perf_counter
 from typing import Any
 
 import numpy as np
 import torch
+from timing import interleaved, ratio
 
 from skipserve.artifacts.formats import write_model
 from skipserve.networks import build_network, parse_network
@@ -75,28 +74,6 @@ class Files:
         return {"inputs": self.rows[: len(depths)], "thresholds": thresholds, "guard_limit": limit}
 
 
-def timed(work: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each, interleaved; a round repeats each until it takes 20 ms."""
-    repeats = {}
-    for name, run in work.items():
-        run()
-        start = perf_counter()
-        run()
-        repeats[name] = max(1, int(0.02 / (perf_counter() - start)))
-    times: dict[str, list[float]] = {name: [] for name in work}
-    for _ in range(rounds):
-        for name, run in work.items():
-            start = perf_counter()
-            for _ in range(repeats[name]):
-                run()
-            times[name].append((perf_counter() - start) / repeats[name])
-    return times
-
-
-def ratio(above: list[float], below: list[float]) -> float:
-    return median(a / b for a, b in zip(above, below, strict=True))
-
-
 def off(options: argparse.Namespace) -> list[dict[str, Any]]:
     rows = []
     print("| network | threads | batch | plain ms | router off / plain | µs a decision |")
@@ -112,7 +89,7 @@ def off(options: argparse.Namespace) -> list[dict[str, Any]]:
                     "plain": lambda p=plain, o=only: p.run(o),
                     "off": lambda r=routed, f=fed: r.run(f),
                 }
-                times = timed(work, options.rounds)
+                times = interleaved(work, options.rounds)
                 pairs = zip(times["off"], times["plain"], strict=True)
                 extra = median(a - b for a, b in pairs)
                 row = {
@@ -152,7 +129,7 @@ def rate(options: argparse.Namespace) -> list[dict[str, Any]]:
                     assert routed.run(fed)["depth_run"].tolist() == depths.tolist()
                     rates[share] = float(depths.mean() / files.depth)
                     work[share] = lambda r=routed, f=fed: r.run(f)
-                times = timed(work, options.rounds)
+                times = interleaved(work, options.rounds)
                 points = [(rates[s], ratio(times[s], times[1.0])) for s in work]
                 row = {
                     "network": name,
@@ -177,7 +154,7 @@ def line(options: argparse.Namespace) -> dict[str, Any]:
         depth: lambda r=routed, f=files.feeds(np.full(1, depth)): r.run(f)  # noqa: B008
         for depth in depths
     }
-    times = [1e3 * median(each) for each in timed(work, options.rounds).values()]
+    times = [1e3 * median(each) for each in interleaved(work, options.rounds).values()]
     slope, start = np.polyfit(depths, times, 1)
     away = float(np.abs(np.polyval([slope, start], depths) - times).max() / max(times))
     print("\n| depth run, of 200 | ms, one row |\n|---|---|")

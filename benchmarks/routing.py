@@ -10,25 +10,26 @@ import argparse
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from statistics import median
-from time import perf_counter
 from typing import Any
 
 import numpy as np
 import torch
+from timing import interleaved, ratio
 from wrk import drive
 
 from skipserve.artifacts.artifact import open_artifact
-from skipserve.artifacts.certificates import read_certificates, write_certificates
+from skipserve.artifacts.certificates import read_certificates, to_json, write_certificates
 from skipserve.artifacts.formats import write_model
 from skipserve.artifacts.manifest import write_manifest
 from skipserve.build import BuildFile, calibrate, export, make_archive
 from skipserve.buildfile import read_build_file
+from skipserve.reporting.readings import fixed_setting, read_engine
 from skipserve.routing.certify import p_value
 from skipserve.routing.config import RouterConfig
 from skipserve.routing.fit import fit_router, pooled_streams
+from skipserve.routing.judge import Readings, shortest_fixed
 from skipserve.routing.propose import BOLD, CAREFUL, greedy, simulate
 from skipserve.runtime.backends import open_backend
 from skipserve.runtime.engine import Engine
@@ -104,9 +105,10 @@ def signals(build: BuildFile) -> list[dict[str, Any]]:
 def baselines(
     agrees: dict[str, np.ndarray], depth: int, rows: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    count = len(agrees["certify"])
-    wrong = (~agrees["certify"]).sum(axis=0)
-    fixed = next(d for d in range(1, depth) if p_value(int(wrong[d - 1]), count, RISK) <= DELTA)
+    # Only whether an answer is that of full depth counts here: 0 if it is, 1 if not.
+    differs = np.append(~agrees["certify"], np.zeros((len(agrees["certify"]), 1), bool), axis=1)
+    readings = Readings(np.arange(1, depth + 1), differs.astype(np.int64))
+    fixed = shortest_fixed(readings, RISK, 1 - DELTA)
     test = np.append(agrees["test"], np.ones((len(agrees["test"]), 1), dtype=bool), axis=1)
     best = min(rows, key=lambda row: row["run_rate"])
     # Random exits with the same mean depth: a mixture of the two depths around it.
@@ -152,7 +154,6 @@ def in_process(build: BuildFile, rounds: int) -> list[dict[str, Any]]:
                     for b in batches
                 ]
                 times = interleaved(
-                    rounds,
                     {
                         "plain": lambda b=batches: [plain.run({"inputs": x}) for x in b],
                         "off": lambda b=batches: [engine.run(x) for x in b],
@@ -163,6 +164,7 @@ def in_process(build: BuildFile, rounds: int) -> list[dict[str, Any]]:
                             engine.run_thresholds(x, on.thresholds, on.guard_limit) for x in b
                         ],
                     },
+                    rounds,
                 )
                 base = times["plain"]
                 row = {
@@ -170,10 +172,7 @@ def in_process(build: BuildFile, rounds: int) -> list[dict[str, Any]]:
                     "batch": batch,
                     "plain_ms": 1e3 * median(base) / len(batches),
                     "run_rate": float(np.mean(ran)) / artifact.manifest.depth,
-                    **{
-                        name: median(t / b for t, b in zip(times[name], base, strict=True))
-                        for name in ("off", "fixed", "on")
-                    },
+                    **{name: ratio(times[name], base) for name in ("off", "fixed", "on")},
                 }
                 rows.append(row)
                 print(
@@ -181,17 +180,6 @@ def in_process(build: BuildFile, rounds: int) -> list[dict[str, Any]]:
                     "| {run_rate:.2f} |".format(**row)
                 )
     return rows
-
-
-def interleaved(rounds: int, work: dict[str, Callable[[], Any]]) -> dict[str, list[float]]:
-    times: dict[str, list[float]] = {name: [] for name in work}
-    for number in range(rounds + 1):
-        for name, run in work.items():
-            start = perf_counter()
-            run()
-            if number:  # the first round warms up
-                times[name].append(perf_counter() - start)
-    return times
 
 
 def over_http(build: BuildFile, rounds: int, seconds: int) -> list[dict[str, Any]]:
@@ -268,19 +256,15 @@ def fixed_depth(build: BuildFile, root: Path) -> Path:
     artifact = open_artifact(directory)
     engine = Engine(artifact, provider="cpu")
     rows = build.recipe.draw("certify").inputs.numpy()
-    full = np.concatenate([engine.run(part).labels for part in np.array_split(rows, 100)])
-    decisions = artifact.manifest.router.decisions
-    for i in range(len(decisions)):
-        thresholds = [None] * i + [-1e30] * (len(decisions) - i)
-        limits = np.float32([np.inf if t is None else t for t in thresholds])
-        runs = [engine.run_thresholds(part, limits, np.inf) for part in np.array_split(rows, 100)]
-        wrong = int((np.concatenate([run.labels for run in runs]) != full).sum())
-        if p_value(wrong, len(rows), RISK) <= DELTA:
-            break
-    print(f"fixed depth: {decisions[i]} of {artifact.manifest.depth} blocks", flush=True)
+    blocks = shortest_fixed(read_engine(engine, rows, 64), RISK, 1 - DELTA)
+    print(f"fixed depth: {blocks} of {artifact.manifest.depth} blocks", flush=True)
+    at = artifact.manifest.router.decisions.index(blocks)
+    # A certificate knows +inf, as None, and finite numbers.
+    limits = np.nan_to_num(fixed_setting(engine, at).thresholds, neginf=-1e30, posinf=np.inf)
+    thresholds = tuple(map(to_json, limits.tolist()))
     made = artifact.certificates
     stopped = [
-        c.model_copy(update={"thresholds": tuple(thresholds), "guard_limit": None, "deciles": ()})
+        c.model_copy(update={"thresholds": thresholds, "guard_limit": None, "deciles": ()})
         for c in made.certificates
     ]
     write_certificates(directory, made.model_copy(update={"certificates": tuple(stopped)}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,12 @@ def write_page(page: Path, cells: Sequence[dict[str, Any]], wanted: int, hardwar
 def measured(results: Results, wanted: int, hardware: str) -> Iterator[str]:
     yield "## What was measured"
     seeds = 1 + max(cell["seed"] for cell in results.cells)
+    fewest = min(Counter((cell["task"], cell["variant"]) for cell in results.cells).values())
+    spread = f"{seeds}" if fewest == seeds else f"{fewest} to {seeds}"
     minutes = sum(cell["seconds"] for cell in results.cells) / 60
     yield (
-        f"Means ± 95 % intervals (Student's t) over {seeds} seeds; every seed has its own weights, "
-        f"order of rows and draw of the data. {len(results.cells)} of {wanted} cells; "
+        f"Means ± 95 % intervals (Student's t) over {spread} seeds; every seed has its own "
+        f"weights, order of rows and draw of the data. {len(results.cells)} of {wanted} cells; "
         f"{minutes:.0f} minutes of one process, the machine shared. "
         f"Command: `python benchmarks/study.py --seeds {seeds}`. Hardware: {hardware}."
     )

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from skipserve.commands import loadtest as command
 from skipserve.errors import ConfigError, LoadTestError
-from skipserve.loadtest import capacity, command
+from skipserve.loadtest import capacity
 from skipserve.loadtest.blocks import Block, Setup
 from skipserve.loadtest.capacity import find_capacity, search
 from skipserve.loadtest.client import Client

@@ -20,6 +20,7 @@ BELOW = {
     "loadtest": {"artifacts", "runtime", "serving", "training", "watching"},
     "reporting": {"networks", "training", "routing", "artifacts", "runtime"},
 }
+BELOW["commands"] = {*BELOW, "build", "buildfile", "calibrate", "plots", "samples"}
 HELPERS = {"errors", "schema", "files"}
 ONLY_IN = {
     "prometheus_client": {

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from skipserve.commands import console
+
 if TYPE_CHECKING:
     from skipserve.reporting.model import Model
     from skipserve.reporting.sample import Sample
 
 # Rows that `inspect` looks at if it may choose; a first look should take seconds.
 INSPECTED = 5_000
-
-console = Console(stderr=True, highlight=False)
 
 Named = Annotated[
     str, typer.Argument(help="A checkpoint or artifact directory, or a name in artifacts/.")

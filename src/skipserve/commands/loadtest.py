@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
+from skipserve.commands import console
 from skipserve.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from skipserve.loadtest.slo import Objective
     from skipserve.loadtest.target import Target
 
-console = Console(stderr=True, highlight=False)
 OUT = Path(".build/loadtest")
 NEEDED = {"locust": "locust", "hdrh": "hdrhistogram", "scipy": "scipy", "jinja2": "jinja2"}
 

@@ -1,0 +1,136 @@
+"""A running service: serve, and top to watch it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from skipserve.commands import console
+from skipserve.errors import ConfigError, LaunchError, SkipserveError
+
+if TYPE_CHECKING:
+    from skipserve.serving.launcher import Server
+    from skipserve.serving.logs import Log
+
+logger = logging.getLogger("skipserve.cli")
+
+
+def serve(
+    models: Annotated[
+        list[str] | None, typer.Argument(help="Names in the model store; all by default.")
+    ] = None,
+    model_store: Annotated[Path, typer.Option(help="Folder of .mar files.")] = Path("model_store"),
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(envvar="SKIPSERVE_PORT", min=1, max=65533)] = 8080,
+    metrics_port: Annotated[
+        int, typer.Option(envvar="SKIPSERVE_METRICS_PORT", min=1, max=65535)
+    ] = 9464,
+    backend: Annotated[str | None, typer.Option(help="onnxruntime or torchscript.")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, fp32 or fp16.")] = None,
+    provider: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Cores per operation; 0 is all.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes per model.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Most requests in a batch.")] = None,
+    max_batch_delay_ms: Annotated[
+        int | None, typer.Option(help="Wait for a batch to fill; a lone client waits it too.")
+    ] = None,
+    access_log: Annotated[
+        float | None, typer.Option(help="Share of the requests that leave a line in the log.")
+    ] = None,
+    log_format: Annotated[
+        str, typer.Option(envvar="SKIPSERVE_LOG_FORMAT", help="text or json.")
+    ] = "text",
+    ready_timeout: Annotated[float, typer.Option(min=1, help="Seconds until ready.")] = 120.0,
+) -> None:
+    """Serve archives over HTTP until SIGTERM or Ctrl-C; options override each model's TOML."""
+    from skipserve.serving.address import Address
+    from skipserve.serving.launcher import Server, stop_on_signals
+    from skipserve.serving.logs import Log
+
+    log = Log(log_format)
+    log.attach()
+    asked: dict[str, Any] = {
+        "backend": backend,
+        "precision": precision,
+        "provider": provider,
+        "threads": threads,
+        "workers": workers,
+        "batch_size": batch_size,
+        "max_batch_delay_ms": max_batch_delay_ms,
+        "access_log": access_log,
+    }
+    overrides = {key: value for key, value in asked.items() if value is not None}
+    address = Address(host, port, metrics_port)
+    with _errors_to(log), stop_on_signals() as stop:
+        archives = _archives(model_store, models or [])
+        try:
+            server = Server(archives, address, overrides, ready_timeout, stop, log)
+        except LaunchError:
+            if stop.is_set():
+                return
+            raise
+        with server:
+            _announce(server, host, metrics_port, log)
+            server.wait(stop)
+
+
+def top(
+    url: Annotated[
+        str | None, typer.Argument(help="Metrics port of a service; default: this machine's.")
+    ] = None,
+    metrics_port: Annotated[
+        int, typer.Option(envvar="SKIPSERVE_METRICS_PORT", min=1, max=65535)
+    ] = 9464,
+    interval: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 2.0,
+    only_once: Annotated[
+        bool, typer.Option("--once", help="Print one frame; for scripts.")
+    ] = False,
+) -> None:
+    """Watch a running service: latency, skip rate, agreement; Ctrl-C ends."""
+    from skipserve.watching.screen import once, watch
+
+    with suppress(KeyboardInterrupt):
+        draw = once if only_once else watch
+        draw(url or f"http://127.0.0.1:{metrics_port}", interval, Console(highlight=False))
+
+
+@contextmanager
+def _errors_to(log: Log) -> Iterator[None]:
+    try:
+        yield
+    except SkipserveError as error:
+        if log.format == "text":
+            raise
+        logger.error("%s", error)
+        raise typer.Exit(2) from None
+
+
+def _announce(server: Server, host: str, metrics_port: int, log: Log) -> None:
+    if log.format == "json":
+        names = ", ".join(manifest.name for manifest in server.manifests)
+        logger.info("ready: serving %s at %s", names, server.url(server.manifests[0]))
+        return
+    for manifest in server.manifests:
+        console.print(f"serving {manifest.name} at {server.url(manifest)}")
+    console.print(f"metrics at http://{host}:{metrics_port}/metrics; try:\n")
+    console.print(server.curl(), soft_wrap=True)
+    console.print("\nready; Ctrl-C stops")
+
+
+def _archives(model_store: Path, names: list[str]) -> list[Path]:
+    found = {file.stem: file for file in sorted(model_store.glob("*.mar"))}
+    if not found:
+        raise ConfigError(f"{model_store} holds no .mar; make one with `skipserve build`")
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise ConfigError(
+            f"{model_store} holds no {missing[0]}.mar, only {', '.join(found)}; "
+            f"make it with `skipserve build export/{missing[0]}.toml`"
+        )
+    return [found[name] for name in names] if names else list(found.values())
