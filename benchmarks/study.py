@@ -23,6 +23,7 @@ from time import perf_counter, process_time, sleep
 from typing import Any
 
 import study_cells
+import study_contenders
 import study_measure
 import torch
 from rich.console import Console
@@ -33,13 +34,15 @@ from study_page import summary, write_page
 from skipserve.errors import CheckpointError, TrainingDiverged
 from skipserve.files import replace_text
 from skipserve.networks import ResidualNetwork
+from skipserve.routing import judge
 from skipserve.routing import study as judging
 from skipserve.training.checkpoint import load_checkpoint, save_checkpoint
 from skipserve.training.loop import fit
 from skipserve.training.recipes import Recipe
 
 ROOT = Path(__file__).parent.parent
-SOURCES = [Path(module.__file__ or "") for module in (study_cells, study_measure, judging)]
+DECIDES = (study_cells, study_contenders, study_measure, judging, judge)
+SOURCES = [Path(module.__file__ or "") for module in DECIDES]
 
 
 def main() -> None:

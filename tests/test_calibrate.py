@@ -18,7 +18,6 @@ from skipserve.calibrate import certify_artifact
 from skipserve.errors import ArtifactError, ConfigError, InputError
 from skipserve.routing.certify import p_value
 from skipserve.runtime.engine import Engine
-from skipserve.samples import read_samples
 from skipserve.serving.config import ServingConfig
 from skipserve.serving.messages import RawRequest
 from skipserve.serving.service import Service
@@ -170,14 +169,6 @@ def test_labels_of_other_samples_are_refused(copied, moons, labels, wrong):
         certify_artifact(copied, moons, [0.1], 0.95, labels=np.array(labels), provider="cpu")
 
 
-@pytest.mark.parametrize("split", ["train", "propose"])
-def test_rows_that_were_trained_or_proposed_on_are_refused(tmp_path, moons, split):
-    touched = open_recipe("two_moons").draw(split).inputs.numpy()[:3]
-    np.save(tmp_path / "rows.npy", np.concatenate([moons[:100], touched]))
-    with pytest.raises(ConfigError, match=f"3 rows of .* are in the {split} split of two_moons"):
-        read_samples(tmp_path / "rows.npy", None, "two_moons")
-
-
 def test_rows_of_another_task_are_refused(copied, moons):
     with pytest.raises(ConfigError, match=r"guard holds back .* not like the two_moons rows"):
         certify_artifact(copied, moons * 40 + 100, [0.1], 0.95, provider="cpu")
@@ -250,7 +241,7 @@ def test_another_file_is_certified_beside_the_first(copied):
     assert set(skipserve.open(copied, provider="cpu").certified()) == set(RISKS)
 
 
-def test_what_cannot_be_certified_is_an_error(copied, artifact, moons, tmp_path):
+def test_what_cannot_be_certified_is_an_error(copied, artifact, moons):
     with pytest.raises(ArtifactError, match="has no router"):
         certify_artifact(artifact.directory, moons, [0.05], 0.95)
     with pytest.raises(InputError, match="shape"):
@@ -260,12 +251,6 @@ def test_what_cannot_be_certified_is_an_error(copied, artifact, moons, tmp_path)
     (copied / CERTIFICATES).unlink()
     with pytest.raises(ArtifactError, match="has no candidates"):
         certify_artifact(copied, moons, [0.05], 0.95, provider="cpu")
-    (tmp_path / "rows.npy").write_bytes(b"damaged")
-    with pytest.raises(ConfigError, match=r"cannot be read as a \.npy array"):
-        read_samples(tmp_path / "rows.npy", None, "two_moons")
-    np.save(tmp_path / "rows.npy", moons)
-    with pytest.raises(ConfigError, match="labels without --data"):
-        read_samples(None, tmp_path / "rows.npy", "two_moons")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 RACE = Path(__file__).parents[1] / "benchmarks" / "peers"
-MODULES = ("contenders", "models", "report")
+MODULES = ("contenders", "endpoints", "models", "report")
 
 
 @pytest.fixture
@@ -19,9 +19,10 @@ def race(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
     """The modules of the race, opened as its script opens them."""
     monkeypatch.syspath_prepend(RACE)
     import contenders  # type: ignore[import-not-found]
+    import endpoints  # type: ignore[import-not-found]
     import report  # type: ignore[import-not-found]
 
-    yield SimpleNamespace(contenders=contenders, report=report)
+    yield SimpleNamespace(contenders=contenders, endpoints=endpoints, report=report)
     for name in MODULES:
         sys.modules.pop(name, None)
 
@@ -41,9 +42,9 @@ def test_the_label_is_found_in_every_contenders_reply(race: SimpleNamespace, rep
 
 def test_a_failure_says_the_last_error_and_not_the_last_line(race: SimpleNamespace) -> None:
     log = "Traceback:\nModuleNotFoundError: No module named 'yaml'\n\nshutting down\n"
-    assert race.contenders.last_error(log) == "ModuleNotFoundError: No module named 'yaml'"
-    assert race.contenders.last_error("starting\nstopped\n") == "stopped"
-    assert race.contenders.last_error("") == "it said nothing"
+    assert race.endpoints.last_error(log) == "ModuleNotFoundError: No module named 'yaml'"
+    assert race.endpoints.last_error("starting\nstopped\n") == "stopped"
+    assert race.endpoints.last_error("") == "it said nothing"
 
 
 def test_every_peer_has_a_server_and_pinned_requirements(race: SimpleNamespace) -> None:

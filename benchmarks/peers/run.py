@@ -22,16 +22,8 @@ from statistics import geometric_mean
 from typing import Any
 
 import psutil
-from contenders import (
-    OURS,
-    PEERS,
-    Endpoint,
-    OurServer,
-    PeerServer,
-    Settings,
-    WillNotServe,
-    load_of,
-)
+from contenders import OURS, PEERS, Settings, load_of
+from endpoints import Endpoint, OurServer, PeerServer, WillNotServe
 from models import NAMES, ROOT, WORK, RacedModel, prepare
 from report import machine, render
 
