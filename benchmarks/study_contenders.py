@@ -17,7 +17,7 @@ from skipserve.networks import ResidualNetwork
 from skipserve.routing import study
 from skipserve.routing.config import RouterConfig
 from skipserve.routing.fit import fit_router, pooled_streams
-from skipserve.routing.propose import CANDIDATES, CAREFUL, greedy
+from skipserve.routing.propose import CANDIDATES, CAREFUL, by_stage, greedy, read_signals
 from skipserve.routing.routed import RoutedNetwork, Router
 from skipserve.routing.signals import Confidence, Margin
 from skipserve.routing.study import Point
@@ -25,7 +25,8 @@ from skipserve.training.recipes import Recipe, Samples
 
 # Wider than what is proposed for serving: the curves show where it breaks.
 RATES = np.geomspace(CAREFUL, 0.5, CANDIDATES)
-# Shares of the rows that run a stage.
+# Running a policy is dear: fewer rates of disagreement, and shares of the rows that run a stage.
+SKIP_RATES = (1e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3)
 SKIP_RUNS = (0.95, 0.85, 0.7, 0.5, 0.3, 0.15, 0.05)
 MOST_ROWS = 4_000
 
@@ -147,8 +148,8 @@ def baselines(bench: Bench) -> Iterator[Contender]:
 def skips(bench: Bench) -> Iterator[Contender]:
     """The policy ``skip`` by running it: what a row leaves out changes what it meets later.
 
-    As in serving, one share of the rows for all stages, by the signals of full depth; random
-    skipping has the same shares.
+    As in serving, each stage has the threshold at which leaving it out alone errs at most at one
+    rate; random skipping has one share of the rows for all stages.
     """
     signals: dict[str, Sequence[nn.Module]] = {
         what: bench.signals[what]
@@ -156,12 +157,16 @@ def skips(bench: Bench) -> Iterator[Contender]:
         if what in bench.signals
     }
     signals["random"] = [study.Chance() for _ in range(1, bench.depth)]
-    even = np.linspace(0, 1, 1001)[:, None].repeat(bench.depth - 1, axis=1)
+    alone = replace(bench.router, policy="skip")
+    _, agrees = read_signals(bench.network, alone, bench.propose.inputs, math.inf)
     rows = {"certify": bench.certify, **bench.conditions}
     for what, each in signals.items():
         routed = RoutedNetwork(bench.network, replace(bench.router, signals=each, policy="skip"))
-        values = bench.values[what]["propose"] if what in bench.values else even
-        found = [np.quantile(values, run, axis=0).astype(np.float32) for run in SKIP_RUNS]
+        if what == "random":
+            found = [np.full(bench.depth - 1, share, dtype=np.float32) for share in SKIP_RUNS]
+        else:
+            values = bench.values[what]["propose"]
+            found = [by_stage(values, agrees, rate) for rate in SKIP_RATES]
 
         def run(
             thresholds: NDArray[np.float32], name: str, routed: RoutedNetwork = routed

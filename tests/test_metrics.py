@@ -20,8 +20,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import skipserve
 from skipserve.artifacts.artifact import open_artifact
+from skipserve.artifacts.trail import Trail
 from skipserve.runtime.engine import Engine
-from skipserve.runtime.prediction import Prediction, Setting, Trail
+from skipserve.runtime.prediction import Prediction, Setting
 from skipserve.serving.config import ServingConfig
 from skipserve.serving.exposition import Exposition, live_workers
 from skipserve.serving.messages import RawRequest

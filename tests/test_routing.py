@@ -14,6 +14,7 @@ from torch import nn
 
 from skipserve.artifacts.formats import write_model
 from skipserve.artifacts.manifest import model_file_name
+from skipserve.artifacts.trail import Trail
 from skipserve.errors import ConfigError
 from skipserve.networks import build_network, parse_network
 from skipserve.routing.config import RouterConfig
@@ -22,7 +23,6 @@ from skipserve.routing.guard import fit_guard
 from skipserve.routing.routed import RoutedNetwork, Router
 from skipserve.routing.signals import Confidence, Margin, Norm, ProjectedNorm
 from skipserve.runtime.backends import OnnxRuntime, open_backend
-from skipserve.runtime.prediction import Trail
 
 DEPTH, WIDTH, ROWS = 4, 8, 24
 NAMES = ("probabilities", "depth_run", "held_back", "signals")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from skipserve.artifacts.manifest import DecisionParity, Parity, Precision
+from skipserve.artifacts.trail import Trail
 from skipserve.errors import ParityError
 from skipserve.networks import ResidualNetwork
 from skipserve.routing.routed import RoutedNetwork, Router
@@ -103,7 +104,7 @@ def check_parity(
 
 
 class RoutedReference:
-    """The eager FP32 router's decisions on real rows, at thresholds that split them.
+    """The eager FP32 router's decisions on real rows, at thresholds across its signals.
 
     Args:
         network: The network.
@@ -120,14 +121,18 @@ class RoutedReference:
             streams = list(network.streams(real))
             pooled = [network.pool(streams[blocks]) for blocks in router.decisions]
             pairs = zip(routed.signals, pooled, strict=True)
-            self._signals = torch.stack([signal(row) for signal, row in pairs], dim=1)
-            # Half of the rows go on at each decision, and a tenth are held back.
-            self._thresholds = self._signals.median(dim=0).values.repeat(len(real), 1)
+            signals = torch.stack([signal(row) for signal, row in pairs], dim=1)
+            # Spread over values, not rows: confidence crowds below 1, where FP16 sees only ties.
+            low, high = signals.amin(dim=0), signals.amax(dim=0)
+            place = (1 + torch.arange(len(real)) % 3)[:, None] / 4
+            self._thresholds = low + place * (high - low)
             self._distance = routed.guard(streams[router.decisions[0]])
             limit = min(guard_limit, float(torch.quantile(self._distance, 0.9)))
             self._limit = torch.full((len(real),), limit)
-            _, depth, held, _ = routed(real, self._thresholds, self._limit)
+            _, depth, held, flat = routed(real, self._thresholds, self._limit)
         self._depth, self._held = depth.numpy(), held.numpy()
+        trail = Trail(flat.numpy(), self._depth, router.decisions, router.policy)
+        self._signals = torch.from_numpy(trail.signals())
         self._real = real
 
     def check(self, run: Run, precision: Precision, file: str) -> DecisionParity:
@@ -137,6 +142,7 @@ class RoutedReference:
             ParityError: If more rows differ than the precision explains.
         """
         band = TIE_BANDS[precision]
+        # Of decisions that a row never got to the signal is NaN, and not near anything.
         near = ((self._signals - self._thresholds).abs() <= band * self._thresholds.abs()).any(1)
         near |= (self._distance - self._limit).abs() <= band * self._limit
         clear = ~near.numpy()

@@ -18,6 +18,8 @@ from skipserve.routing.signals import Confidence, Margin, Norm, ProjectedNorm
 
 # Share of the mean variance added to the within-class covariance before it is inverted.
 RIDGE = 1e-3
+# Streams of convolutions and tokens are large: so many rows determine a covariance.
+MOST_ROWS = 20_000
 
 
 def fit_router(
@@ -33,8 +35,9 @@ def fit_router(
         config: Which signal, policy and guard.
         network: Trained, in evaluation mode.
         decisions: Blocks run when each decision is taken.
-        training: Raw rows [N, *inputs] to fit signals on.
-        calibration: Raw rows [M, *inputs], disjoint from them, to fit the guard on.
+        training: Raw rows [N, *inputs] to fit signals and the guard on.
+        calibration: Raw rows [M, *inputs] that nothing is fitted to: the guard's limit is a
+            quantile of theirs, and holds back as many of any rows like them.
 
     Returns:
         The router, and the limit of its guard (+inf if it is off).
@@ -58,12 +61,12 @@ def fit_router(
     else:
         read = Margin if config.signal == "margin" else Confidence
         signals = [read(head) for head in heads or [network.head for _ in decisions]]
-    stream = _streams_at(network, calibration, decisions[0])
-    guard = fit_guard(network, stream)
+    guard = fit_guard(network, _streams_at(network, training[:MOST_ROWS], decisions[0]))
     limit = float("inf")
     if config.guard < 1:
         with torch.no_grad():
-            limit = float(torch.quantile(guard(stream).double(), config.guard))
+            distance = guard(_streams_at(network, calibration, decisions[0]))
+        limit = float(torch.quantile(distance.double(), config.guard))
     return Router(tuple(decisions), signals, guard, config.policy, tuple(heads)), limit
 
 

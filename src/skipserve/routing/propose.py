@@ -15,6 +15,8 @@ from skipserve.routing.routed import Router
 CANDIDATES = 24
 # Rates of disagreement among the rows that leave at one decision.
 CAREFUL, BOLD = 5e-4, 0.15
+# Under ``skip`` every row is run again for every stage.
+MOST_ROWS_SKIPPING = 5_000
 
 Thresholds = NDArray[np.float32]
 
@@ -33,9 +35,13 @@ def propose(
     Returns:
         At most 24 vectors [decisions], float32; +inf never stops a row.
     """
+    if router.policy == "skip":
+        inputs = inputs[:MOST_ROWS_SKIPPING]
     signal, agrees = read_signals(network, router, inputs, guard_limit)
     if router.policy == "skip":
-        return _by_quantile(signal)
+        # Stages left out together may err where each alone does not: begin more carefully.
+        rates = np.geomspace(CAREFUL / len(router.decisions), BOLD, CANDIDATES)
+        return _distinct([by_stage(signal, agrees, rate) for rate in rates])
     depths = np.array([*router.decisions, network.config.depth])
     return _frontier(
         [greedy(signal, agrees, rate) for rate in np.geomspace(CAREFUL, BOLD, CANDIDATES)],
@@ -52,8 +58,9 @@ def read_signals(
     """What the router would see of the rows that its guard lets pass, if all got to the end.
 
     Returns:
-        The signal at each decision [M, decisions], and whether a row that leaves there is
-        answered as at full depth [M, decisions].
+        The signal at each decision [M, decisions], and whether a row that stops there is
+        answered as at full depth [M, decisions]: it leaves under the policy ``exit``, under
+        ``skip`` it leaves out this one stage.
     """
     heads = router.heads or [network.head for _ in router.decisions]
     signals, agrees = [], []
@@ -63,10 +70,38 @@ def read_signals(
         final = network.answer(streams[-1]).argmax(dim=1)
         read = [network.pool(streams[blocks]) for blocks in router.decisions]
         signal = [one(pooled) for one, pooled in zip(router.signals, read, strict=True)]
-        answers = [head(pooled).argmax(dim=1) for head, pooled in zip(heads, read, strict=True)]
+        if router.policy == "skip":
+            answers = answers_without(network, router.decisions, streams)
+        else:
+            pairs = zip(heads, read, strict=True)
+            answers = [head(pooled).argmax(dim=1) for head, pooled in pairs]
         signals.append(torch.stack(signal, dim=1)[familiar])
         agrees.append((torch.stack(answers, dim=1) == final[:, None])[familiar])
     return torch.cat(signals).numpy(), torch.cat(agrees).numpy()
+
+
+@torch.no_grad()
+def answers_without(
+    network: ResidualNetwork, decisions: Sequence[int], streams: Sequence[Tensor]
+) -> list[Tensor]:
+    """What a network answers if one stage alone is left out.
+
+    Args:
+        network: In evaluation mode.
+        decisions: Blocks run when each decision is taken; a stage lies behind each.
+        streams: Of some rows, after the stem and after every block [depth + 1][B, …].
+
+    Returns:
+        Classes by stage [decisions][B], int64.
+    """
+    ends = (*decisions[1:], network.config.depth)
+    answers = []
+    for start, end in zip(decisions, ends, strict=True):
+        stream = streams[start]
+        for block in network.blocks[end:]:
+            stream = block(stream)
+        answers.append(network.answer(stream).argmax(dim=1))
+    return answers
 
 
 def greedy(signal: NDArray[np.float32], agrees: NDArray[np.bool_], rate: float) -> Thresholds:
@@ -83,19 +118,37 @@ def greedy(signal: NDArray[np.float32], agrees: NDArray[np.bool_], rate: float) 
     stays = np.ones(len(signal), dtype=bool)
     thresholds = np.full(signal.shape[1], np.inf, dtype=np.float32)
     for decision in range(signal.shape[1]):
-        values, right = signal[stays, decision], agrees[stays, decision]
-        if not len(values):
+        if not stays.any():
             break
-        order = np.argsort(-values, kind="stable")
-        wrong = np.cumsum(~right[order])
-        allowed = wrong <= rate * np.arange(1, len(order) + 1)
-        # Equal signals leave together or not at all.
-        last_of_ties = np.append(np.diff(values[order]) != 0, True)
-        fits = np.flatnonzero(allowed & last_of_ties)
-        if len(fits):
-            thresholds[decision] = values[order[fits[-1]]]
-            stays &= signal[:, decision] < thresholds[decision]
+        thresholds[decision] = _lowest(signal[stays, decision], agrees[stays, decision], rate)
+        stays &= signal[:, decision] < thresholds[decision]
     return thresholds
+
+
+def by_stage(signal: NDArray[np.float32], agrees: NDArray[np.bool_], rate: float) -> Thresholds:
+    """For each stage by itself, the lowest threshold whose leavers disagree at most at ``rate``.
+
+    Args:
+        signal: [N, decisions].
+        agrees: Whether the answer stays if this stage alone is left out [N, decisions].
+        rate: Of disagreement among the rows that leave a stage out.
+
+    Returns:
+        Thresholds [decisions].
+    """
+    pairs = zip(signal.T, agrees.T, strict=True)
+    return np.array([_lowest(values, right, rate) for values, right in pairs], np.float32)
+
+
+def _lowest(values: NDArray[np.float32], right: NDArray[np.bool_], rate: float) -> float:
+    """The lowest threshold [N] at which at most ``rate`` of the rows that reach it are wrong."""
+    order = np.argsort(-values, kind="stable")
+    wrong = np.cumsum(~right[order])
+    allowed = wrong <= rate * np.arange(1, len(order) + 1)
+    # Equal signals leave together or not at all.
+    last_of_ties = np.append(np.diff(values[order]) != 0, True)
+    fits = np.flatnonzero(allowed & last_of_ties)
+    return float(values[order[fits[-1]]]) if len(fits) else float("inf")
 
 
 def simulate(
@@ -137,7 +190,5 @@ def _frontier(
     return kept
 
 
-def _by_quantile(signal: NDArray[np.float32]) -> list[Thresholds]:
-    # What a row meets later depends on what it left out: one share of skipping for all stages.
-    shares = np.geomspace(0.005, 0.9, CANDIDATES)
-    return [np.quantile(signal, 1 - share, axis=0).astype(np.float32) for share in shares]
+def _distinct(candidates: Sequence[Thresholds]) -> list[Thresholds]:
+    return [np.array(one, np.float32) for one in dict.fromkeys(map(tuple, candidates))]

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from skipserve.artifacts.artifact import Artifact
 from skipserve.artifacts.certificates import Certificate, Certificates, Measure, from_json
 from skipserve.artifacts.manifest import Format, ModelFile, Precision
+from skipserve.artifacts.trail import Trail
 from skipserve.errors import InputError, LaunchError
 from skipserve.runtime.backends import Provider, has_gpu, open_backend, pick_provider
-from skipserve.runtime.prediction import Prediction, Setting, Trail, joined, overflow
+from skipserve.runtime.prediction import Prediction, Setting, joined, overflow
 from skipserve.runtime.rows import check_rows
 
 BackendName = Literal["onnxruntime", "torchscript"]
