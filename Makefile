@@ -26,6 +26,8 @@ bench: .venv/dev  ## the measured figures of the README and docs/
 	$(BIN)/skipserve build export/moons_residual.toml export/mnist1d_resnet.toml export/mnist1d_encoder.toml
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/depth.py
+	$(BIN)/python benchmarks/signals.py
+	$(BIN)/python benchmarks/guarantee.py
 	$(BIN)/python benchmarks/routing.py
 	$(BIN)/python benchmarks/routing.py --model mnist1d_encoder
 

@@ -1,4 +1,4 @@
-"""What the router saves: run rate at a certified risk, time in process, requests/s at the client.
+"""What the router saves on the clock: time in process, requests/s at the client.
 
 Needs `skipserve build export/mnist1d_resnet.toml` (or that of --model) and wrk. Every comparison is
 one interleaved run; prints tables and one JSON line.
@@ -15,7 +15,6 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import torch
 from timing import interleaved, ratio
 from wrk import drive
 
@@ -26,11 +25,7 @@ from skipserve.artifacts.manifest import write_manifest
 from skipserve.build import BuildFile, calibrate, export, make_archive
 from skipserve.buildfile import read_build_file
 from skipserve.reporting.readings import fixed_setting, read_engine
-from skipserve.routing.certify import p_value
-from skipserve.routing.config import RouterConfig
-from skipserve.routing.fit import fit_router, pooled_streams
-from skipserve.routing.judge import Readings, shortest_fixed
-from skipserve.routing.propose import BOLD, CAREFUL, greedy, simulate
+from skipserve.routing.judge import shortest_fixed
 from skipserve.runtime.backends import open_backend
 from skipserve.runtime.engine import Engine
 from skipserve.serving.address import Address
@@ -40,91 +35,22 @@ from skipserve.training.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).parent.parent
 RISK, DELTA = 0.01, 0.05
-SIGNALS = ("norm", "projected_norm", "margin", "confidence")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=4, help="of each run of wrk")
-    parser.add_argument("--only", choices=["signals", "process", "http"])
+    parser.add_argument("--only", choices=["process", "http"])
     parser.add_argument("--model", default="mnist1d_resnet", help="a build file of export/")
     options = parser.parse_args()
     build = read_build_file(ROOT / "export" / f"{options.model}.toml")
     result: dict[str, Any] = {"benchmark": "routing"}
-    if options.only in (None, "signals"):
-        result["signals"] = signals(build)
     if options.only in (None, "process"):
         result["process"] = in_process(build, options.rounds)
     if options.only in (None, "http"):
         result["http"] = over_http(build, options.rounds, options.seconds)
     print(json.dumps(result))
-
-
-def signals(build: BuildFile) -> list[dict[str, Any]]:
-    """Run rate and disagreement on the test split, thresholds certified at 1 %, without a guard."""
-    network = load_checkpoint(build.checkpoint).network
-    depth = network.config.depth
-    decisions = range(1, depth)
-    draws = {name: build.recipe.draw(name).inputs for name in ("propose", "certify", "test")}
-    pooled = {name: pooled_streams(network, rows) for name, rows in draws.items()}
-    with torch.no_grad():
-        labels = {name: network.head(rows).argmax(dim=2).numpy() for name, rows in pooled.items()}
-    agrees = {name: each[:, :-1] == each[:, -1:] for name, each in labels.items()}
-    depths = np.arange(1, depth + 1)
-    rows = []
-    for name in SIGNALS:
-        config = RouterConfig(signal=name)
-        train = build.recipe.draw("train").inputs
-        router, _ = fit_router(config, network, decisions, train, draws["propose"])
-        with torch.no_grad():
-            values = {
-                split: torch.stack(
-                    [s(streams[:, i]) for i, s in enumerate(router.signals)], dim=1
-                ).numpy()
-                for split, streams in pooled.items()
-            }
-        kept = None
-        for rate in np.geomspace(CAREFUL, BOLD, 60):
-            thresholds = greedy(values["propose"], agrees["propose"], rate)
-            wrong, _ = simulate(thresholds, values["certify"], agrees["certify"], depths)
-            count = len(agrees["certify"])
-            if p_value(round(wrong * count), count, RISK) > DELTA:
-                break
-            kept = thresholds
-        if kept is not None:
-            wrong, ran = simulate(kept, values["test"], agrees["test"], depths)
-            rows.append({"what": name, "run_rate": ran / depth, "disagrees": wrong})
-    rows += baselines(agrees, depth, rows)
-    print(f"| what decides | blocks run at ε = {RISK:.0%} | disagrees on test |\n|---|---|---|")
-    for row in rows:
-        print(f"| {row['what']} | {row['run_rate']:.1%} | {row['disagrees']:.2%} |")
-    return rows
-
-
-def baselines(
-    agrees: dict[str, np.ndarray], depth: int, rows: list[dict[str, Any]]
-) -> list[dict[str, Any]]:
-    # Only whether an answer is that of full depth counts here: 0 if it is, 1 if not.
-    differs = np.append(~agrees["certify"], np.zeros((len(agrees["certify"]), 1), bool), axis=1)
-    readings = Readings(np.arange(1, depth + 1), differs.astype(np.int64))
-    fixed = shortest_fixed(readings, RISK, 1 - DELTA)
-    test = np.append(agrees["test"], np.ones((len(agrees["test"]), 1), dtype=bool), axis=1)
-    best = min(rows, key=lambda row: row["run_rate"])
-    # Random exits with the same mean depth: a mixture of the two depths around it.
-    low = int(best["run_rate"] * depth)
-    share = best["run_rate"] * depth - low
-    mixed = (1 - share) * (1 - test[:, low - 1].mean()) + share * (1 - test[:, low].mean())
-    oracle = (test.argmax(axis=1) + 1).mean() / depth
-    return [
-        {
-            "what": "shortest fixed depth",
-            "run_rate": fixed / depth,
-            "disagrees": 1 - test[:, fixed - 1].mean(),
-        },
-        {"what": "random, as deep as the best", "run_rate": best["run_rate"], "disagrees": mixed},
-        {"what": "oracle", "run_rate": oracle, "disagrees": 0.0},
-    ]
 
 
 def in_process(build: BuildFile, rounds: int) -> list[dict[str, Any]]:
