@@ -20,7 +20,7 @@ from skipserve.routing.fit import fit_router, pooled_streams
 from skipserve.routing.propose import CANDIDATES, CAREFUL, by_stage, greedy, read_signals
 from skipserve.routing.routed import RoutedNetwork, Router
 from skipserve.routing.signals import Confidence, Margin
-from skipserve.routing.study import Point
+from skipserve.routing.study import Point, Reading
 from skipserve.training.recipes import Recipe, Samples
 
 # Wider than what is proposed for serving: the curves show where it breaks.
@@ -29,6 +29,7 @@ RATES = np.geomspace(CAREFUL, 0.5, CANDIDATES)
 SKIP_RATES = (1e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3)
 SKIP_RUNS = (0.95, 0.85, 0.7, 0.5, 0.3, 0.15, 0.05)
 MOST_ROWS = 4_000
+OWN_HEADS = ", own heads"
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,11 @@ class Contender:
 
 
 class Bench:
-    """A network, its readings, and the signals fitted to it."""
+    """A network, its readings, and the signals fitted to it.
+
+    ``reads`` gives the readings that belong to a signal: those of exits with heads of their own, if
+    its name says so.
+    """
 
     def __init__(self, network: ResidualNetwork, recipe: Recipe, conditions: Conditions) -> None:
         self.network, self.conditions = network, conditions
@@ -81,6 +86,12 @@ class Bench:
             "confidence": [Confidence(network.head) for _ in decisions],
             "probe": study.fit_probes(pooled, answers == answers[:, -1:]),
         }
+        own, _ = self.fit("confidence", train, exit_heads="distilled")
+        self.signals["confidence" + OWN_HEADS] = own.signals
+        self.own = {
+            name: replace(reading, answers=answered_by(own.heads, reading))
+            for name, reading in self.readings.items()
+        }
         if network.config.connection == "gated":
             self.signals["gate"] = [study.Carry(network.blocks[blocks]) for blocks in decisions]
         self.values = {
@@ -88,9 +99,20 @@ class Bench:
             for what, signals in self.signals.items()
         }
 
-    def fit(self, signal: str, train: torch.Tensor) -> tuple[Router, float]:
-        config = RouterConfig.model_validate({"signal": signal})
+    def reads(self, what: str) -> dict[str, Reading]:
+        return self.own if what.endswith(OWN_HEADS) else self.readings
+
+    def fit(self, signal: str, train: torch.Tensor, **options: str) -> tuple[Router, float]:
+        config = RouterConfig.model_validate({"signal": signal, **options})
         return fit_router(config, self.network, range(1, self.depth), train, self.propose.inputs)
+
+
+@torch.no_grad()
+def answered_by(heads: Sequence[nn.Module], reading: Reading) -> NDArray[np.int64]:
+    """The answers of a reading if every depth but the last is read by a head of its own."""
+    early = [head(reading.pooled[:, i]).argmax(dim=1) for i, head in enumerate(heads)]
+    last = torch.from_numpy(reading.answers[:, -1])
+    return torch.stack([*early, last], dim=1).numpy()
 
 
 def first(samples: Samples) -> Samples:
@@ -107,9 +129,10 @@ def contenders(bench: Bench, everything: bool) -> Iterator[Contender]:
 
 def exits(bench: Bench) -> Iterator[Contender]:
     """Every signal with a threshold a depth, guarded and not; and the norm with one for all."""
-    proposing = bench.readings["propose"]
-    agrees = proposing.agrees[:, :-1]
     for what, values in bench.values.items():
+        readings = bench.reads(what)
+        proposing = readings["propose"]
+        agrees = proposing.agrees[:, :-1]
         for guard in (False, True):
             limit = bench.limit if guard else math.inf
 
@@ -118,8 +141,9 @@ def exits(bench: Bench) -> Iterator[Contender]:
                 name: str,
                 values: dict[str, NDArray[np.float32]] = values,
                 limit: float = limit,
+                readings: dict[str, Reading] = readings,
             ) -> Point:
-                reading = bench.readings[name]
+                reading = readings[name]
                 held = reading.distance > limit
                 depth = study.depth_run(thresholds, values[name], held)
                 return study.judge(reading, depth, held)
@@ -136,11 +160,13 @@ def exits(bench: Bench) -> Iterator[Contender]:
 
 
 def baselines(bench: Bench) -> Iterator[Contender]:
-    def fixed(depth: int, name: str) -> Point:
-        reading = bench.readings[name]
-        return study.judge(reading, np.full(len(reading.labels), depth))
+    for what in ("fixed depth", "fixed depth" + OWN_HEADS):
 
-    yield Contender("fixed depth", list(range(bench.depth, 0, -1)), fixed)
+        def fixed(depth: int, name: str, what: str = what) -> Point:
+            reading = bench.reads(what)[name]
+            return study.judge(reading, np.full(len(reading.labels), depth))
+
+        yield Contender(what, list(range(bench.depth, 0, -1)), fixed)
     chances = np.geomspace(1e-3, 0.95, CANDIDATES)
     yield Contender("random", chances, lambda p, name: study.at_random(bench.readings[name], p))
 

@@ -101,7 +101,7 @@ def oracles(bench: Bench) -> Iterator[dict[str, Any]]:
 def rankings(bench: Bench) -> Iterator[dict[str, Any]]:
     for what, values in bench.values.items():
         for name in bench.conditions:
-            area = study.ranking(bench.readings[name], values[name])
+            area = study.ranking(bench.reads(what)[name], values[name])
             yield {"what": what, "condition": name, "auroc": None if math.isnan(area) else area}
 
 

@@ -17,7 +17,9 @@ SIGNALS = {  # as stored, and as shown
     "gate": "gate",
     "margin": "margin",
     "confidence": "confidence",
+    "confidence, own heads": "confidence, heads of their own",
     "fixed depth": "*fixed depth*",
+    "fixed depth, own heads": "*fixed depth, heads of their own*",
     "random": "*random*",
     "oracle": "*oracle*",
 }
