@@ -54,12 +54,16 @@ def main() -> None:
 
 
 def in_process(build: BuildFile, rounds: int) -> list[dict[str, Any]]:
-    """ONNX Runtime on the CPU: the plain export, the routed one off, fixed at 4 blocks, and on."""
+    """ONNX Runtime on the CPU: the plain export, the routed one off, at a fixed depth, and on."""
     network = load_checkpoint(build.checkpoint).network
     test = build.recipe.draw("test").inputs.numpy()
     artifact = open_artifact(build.artifact)
     rows = []
-    print("| threads | batch | plain ms | off | fixed 4 blocks | on | run rate on |")
+    spec = artifact.manifest.router
+    assert spec is not None
+    stop = len(spec.decisions) // 2
+    blocks = f"{spec.decisions[stop]} blocks"
+    print(f"| threads | batch | plain ms | off | {blocks} | on | run rate on |")
     print("|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as scratch:
         plain_file = Path(scratch) / "plain.onnx"
@@ -69,9 +73,7 @@ def in_process(build: BuildFile, rounds: int) -> list[dict[str, Any]]:
             engine = Engine(artifact, provider="cpu", threads=threads)
             on = engine.setting(RISK)
             fixed = engine.off.thresholds.copy()
-            spec = artifact.manifest.router
-            assert spec is not None
-            fixed[next(i for i, d in enumerate(spec.decisions) if d >= 4)] = -np.inf
+            fixed[stop] = -np.inf
             for batch in (1, 8, 32):
                 starts = range(0, 1024, batch)
                 batches = [np.ascontiguousarray(test[start : start + batch]) for start in starts]

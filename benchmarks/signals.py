@@ -84,7 +84,17 @@ def table(build: BuildFile) -> list[dict[str, Any]]:
         seen = {split: each.seen(router) for split, each in splits.items()}
         own = ", heads of its own" if router.heads else ""
         rows.append({"what": config.signal + own} | judged(seen, depth))
-    return rows + baselines(splits, min(row["run_rate"] for row in rows))
+    best = min(row["run_rate"] for row in rows)
+    own_heads = {split: agrees for split, (_, agrees) in seen.items()}  # the last contender's
+    shared_head = {split: each.readings.agrees[:, :-1] for split, each in splits.items()}
+    return [
+        *rows,
+        {"what": "shortest fixed depth"} | fixed(shared_head),
+        {"what": "shortest fixed depth, heads of its own"} | fixed(own_heads),
+        {"what": "random, as deep as the best"} | at_random(own_heads["test"], best),
+        {"what": "oracle"} | earliest(shared_head["test"]),
+        {"what": "oracle, heads of its own"} | earliest(own_heads["test"]),
+    ]
 
 
 def judged(seen: dict[str, Seen], depth: int) -> dict[str, float]:
@@ -105,25 +115,34 @@ def judged(seen: dict[str, Seen], depth: int) -> dict[str, float]:
     return {"run_rate": ran / depth, "disagrees": wrong}
 
 
-def baselines(splits: dict[str, Rows], best: float) -> list[dict[str, Any]]:
-    test = splits["test"].readings
-    depth = len(test.blocks)
-    fixed = shortest_fixed(splits["certify"].readings, RISK, CONFIDENCE)
-    differs = 1 - test.agrees.mean(axis=0)
-    # Random exits with the same mean depth: a mixture of the two depths around it.
-    low = int(best * depth)
-    share = best * depth - low
+def fixed(agrees: dict[str, NDArray[np.bool_]]) -> dict[str, float]:
+    """Every row stopped at the fewest blocks that can be certified."""
+    depth = agrees["test"].shape[1] + 1
+    blocks = shortest_fixed(answers(agrees["certify"]), RISK, CONFIDENCE)
+    wrong = 1 - answers(agrees["test"]).agrees[:, blocks - 1].mean()
+    return {"run_rate": blocks / depth, "disagrees": float(wrong)}
+
+
+def at_random(agrees: NDArray[np.bool_], run_rate: float) -> dict[str, float]:
+    """Rows stopped at random: a mixture of the two depths around this one."""
+    depth = agrees.shape[1] + 1
+    low = int(run_rate * depth)
+    share = run_rate * depth - low
+    differs = 1 - answers(agrees).agrees.mean(axis=0)
     mixed = (1 - share) * differs[low - 1] + share * differs[low]
-    at_best = oracle(test, None, 0.0)
-    return [
-        {
-            "what": "shortest fixed depth",
-            "run_rate": fixed / depth,
-            "disagrees": differs[fixed - 1],
-        },
-        {"what": "random, as deep as the best", "run_rate": best, "disagrees": mixed},
-        {"what": "oracle", "run_rate": at_best.blocks / depth, "disagrees": 0.0},
-    ]
+    return {"run_rate": run_rate, "disagrees": float(mixed)}
+
+
+def earliest(agrees: NDArray[np.bool_]) -> dict[str, float]:
+    """Every row stopped where it first agrees."""
+    best = oracle(answers(agrees), None, 0.0)
+    return {"run_rate": best.blocks / (agrees.shape[1] + 1), "disagrees": best.disagreement}
+
+
+def answers(agrees: NDArray[np.bool_]) -> Readings:
+    """Only whether an answer is that of full depth counts: 0 if it is, 1 if not [N, depth]."""
+    differs = np.append(~agrees, np.zeros((len(agrees), 1), dtype=bool), axis=1)
+    return Readings(np.arange(1, differs.shape[1] + 1), differs.astype(np.int64))
 
 
 if __name__ == "__main__":

@@ -125,6 +125,21 @@ def test_the_certified_points_are_the_certificates_and_hold_here_too(found):
         assert one.run_rate == pytest.approx(one.certificate.run_rate, abs=0.05)
 
 
+def test_curves_are_of_the_heads_that_answer(tmp_path):
+    text = ROUTED.replace('policy = "exit"', 'policy = "exit"\nexit_heads = "distilled"')
+    own = find_model("routed", built(tmp_path, text))
+    found = measure(own, take_sample(own), 8, say=quiet)
+    confidence = curve(found, "confidence")
+    shared = read_network(own.checkpoint.network, found.sample.inputs).agrees.mean(axis=0)
+    for one in found.points:
+        blocks = one.run_rate * DEPTH
+        drawn = np.interp(blocks, confidence.blocks[::-1], confidence.disagreement[::-1])
+        assert drawn == pytest.approx(one.seen.value, abs=0.03)
+        # The shared head, read as early, changes many more answers.
+        assert np.interp(blocks, np.arange(1, DEPTH + 1), 1 - shared) > drawn + 0.05
+    assert {figure.name for figure in draw_figures(found)[0]} == FIGURES
+
+
 def test_what_the_router_did_adds_up(found):
     routed = found.routed
     assert routed.risk == found.risk == 0.02  # the certified one nearest to 1 %

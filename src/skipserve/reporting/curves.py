@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from skipserve.networks import ResidualNetwork
 from skipserve.reporting.readings import BATCH, read_pooled
 from skipserve.reporting.sample import Sample
-from skipserve.routing.config import RouterConfig
+from skipserve.routing.config import ExitHeads, RouterConfig
 from skipserve.routing.fit import fit_router, pooled_streams
 from skipserve.routing.judge import Judged, Readings, at_random, judge, oracle
 from skipserve.routing.propose import BOLD, CANDIDATES, CAREFUL, greedy, propose
@@ -77,6 +77,7 @@ def signal_curves(
     proposing: Tensor,
     sample: Sample,
     pooled: Tensor,
+    exit_heads: ExitHeads,
     say: Callable[[str], None],
 ) -> list[Curve]:
     """Every signal under both policies, and random skipping; eager, without a guard.
@@ -90,29 +91,30 @@ def signal_curves(
         proposing: Rows [M, *inputs] that are not in ``sample``.
         sample: What is measured on.
         pooled: Its pooled streams [N, depth, width].
+        exit_heads: What answers for rows that leave; who skips is answered by the network's own.
         say: Told what is being done.
     """
     fitting, proposing = proposing[::2], proposing[1::2]
     proposed = pooled_streams(network, proposing, BATCH)
     at = [blocks - 1 for blocks in decisions]
-    calibration, measured = read_pooled(network, proposed), read_pooled(network, pooled)
     few = sample.first(SKIP_ROWS)
-    full = measured.labels[: len(few), -1]
+    full = read_pooled(network, pooled[: len(few), -1:]).labels[:, 0]
     curves = []
     for name in SIGNALS:
         say(f"trying {name.replace('_', ' ')}")
-        config = RouterConfig(signal=name, guard=1.0)
+        config = RouterConfig(signal=name, exit_heads=exit_heads, guard=1.0)
         router, _ = fit_router(config, network, decisions, fitting, proposing[:SKIP_ROWS])
         values = _signals(router.signals, proposed[:, at])
         seen = _signals(router.signals, pooled[:, at])
+        calibration, measured = (_answers(network, router, one) for one in (proposed, pooled))
         points = []
         for share in np.geomspace(CAREFUL, BOLD, CANDIDATES):
-            thresholds = greedy(values, calibration.agrees[:, at], share)
+            thresholds = greedy(values, calibration.agrees[:, :-1], share)
             stops = np.append(seen >= thresholds, np.ones((len(seen), 1), dtype=bool), axis=1)
-            where = np.array([*at, pooled.shape[1] - 1])[stops.argmax(axis=1)]
-            points.append(judge(measured, sample.labels, where))
+            points.append(judge(measured, sample.labels, stops.argmax(axis=1)))
         curves.append(_curve(name, "exit", points, sample.labels, len(sample)))
-        skipping = Router(router.decisions, router.signals, router.guard, "skip")
+        config = RouterConfig(signal=name, policy="skip", guard=1.0)
+        skipping, _ = fit_router(config, network, decisions, fitting, proposing[:SKIP_ROWS])
         candidates = propose(network, skipping, proposing[:SKIP_ROWS], np.inf)[::-SKIP_EVERY]
         ran = list(_skipped(network, skipping, few, full, map(torch.from_numpy, candidates)))
         curves.append(_curve(name, "skip", ran, sample.labels, len(few)))
@@ -126,6 +128,16 @@ def signal_curves(
     ran = list(_skipped(network, skipping, few, full, drawn))
     curves.append(_curve("random", "skip", ran, sample.labels, len(few)))
     return curves
+
+
+@torch.no_grad()
+def _answers(network: ResidualNetwork, router: Router, pooled: Tensor) -> Readings:
+    """What a row is answered that leaves at each decision, or at the end."""
+    heads = [*(router.heads or [network.head] * len(router.decisions)), network.head]
+    blocks = np.array([*router.decisions, network.config.depth])
+    pairs = zip(heads, blocks, strict=True)
+    labels = [head(pooled[:, block - 1]).argmax(dim=1) for head, block in pairs]
+    return Readings(blocks, torch.stack(labels, dim=1).numpy())
 
 
 @torch.no_grad()

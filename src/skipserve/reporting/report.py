@@ -27,6 +27,7 @@ from skipserve.reporting.served import (
     refusals,
     routed_at,
 )
+from skipserve.routing.config import ExitHeads
 from skipserve.routing.fit import pooled_streams
 from skipserve.routing.judge import Readings, shortest_fixed
 from skipserve.runtime.engine import Engine
@@ -237,7 +238,8 @@ def _signals(
     except ConfigError as error:
         notes.append(f"{left_out}: {error}")
         return []
-    return signal_curves(network, decisions, proposing, sample, pooled, say)
+    heads: ExitHeads = "shared" if spec is None else spec.exit_heads
+    return signal_curves(network, decisions, proposing, sample, pooled, heads, say)
 
 
 def _depths(

@@ -10,6 +10,7 @@ from skipserve.routing.routed import Policy
 from skipserve.routing.signals import SignalName
 from skipserve.schema import Record
 
+ExitHeads = Literal["shared", "distilled"]
 Risk = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -22,7 +23,7 @@ class RouterConfig(Record):
         stages: Blocks before which to decide (2 is the first that may be left out), or ``auto``:
             where a decision saves a lone row more time than it costs, by measurement.
         exit_heads: ``shared``: rows that leave are answered by the network's own head;
-            ``distilled``: by a copy of it fitted to each depth, for networks never trained to exit.
+            ``distilled``: by a copy of it fitted to each depth.
         risks: The ε to certify, of each measure.
         confidence: 1 − δ of each certificate.
         guard: Quantile of calibration beyond which a row runs everything; 1.0 is off.
@@ -31,7 +32,7 @@ class RouterConfig(Record):
     signal: SignalName = "norm"
     policy: Policy = "exit"
     stages: Literal["auto"] | tuple[Annotated[int, Field(ge=2)], ...] = "auto"
-    exit_heads: Literal["shared", "distilled"] = "shared"
+    exit_heads: ExitHeads = "shared"
     risks: Annotated[tuple[Risk, ...], Field(min_length=1)] = (0.005, 0.01, 0.02, 0.05)
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     guard: Annotated[float, Field(gt=0.5, le=1)] = 0.995

@@ -1,4 +1,4 @@
-"""Exit heads distilled from the last: for networks that were never trained to exit."""
+"""Exit heads distilled from the last, each fitted to the depth where it stands."""
 
 from __future__ import annotations
 
