@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
 import torch
 from study_cells import FAMILIAR, Cell
-from study_contenders import Bench, Contender, contenders
+from study_contenders import OWN_HEADS, Bench, Contender, contenders
 
 from skipserve.networks import ResidualNetwork
 from skipserve.routing import study
@@ -91,11 +92,11 @@ def named(contender: Contender, point: Point) -> dict[str, Any]:
 
 
 def oracles(bench: Bench) -> Iterator[dict[str, Any]]:
-    who = {"what": "oracle", "policy": "exit", "guard": False, "certified": False}
-    for risk in RISKS:
+    for what, risk in product(("oracle", "oracle" + OWN_HEADS), RISKS):
+        who = {"what": what, "policy": "exit", "guard": False, "certified": False, "risk": risk}
         for name in bench.conditions:
-            point = asdict(study.oracle(bench.readings[name], risk))
-            yield who | point | {"risk": risk, "condition": name}
+            point = asdict(study.oracle(bench.reads(what)[name], risk))
+            yield who | point | {"condition": name}
 
 
 def rankings(bench: Bench) -> Iterator[dict[str, Any]]:

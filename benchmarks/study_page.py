@@ -67,7 +67,8 @@ def in_distribution(results: Results) -> Iterator[str]:
         "Blocks run at the certified ε · disagreement on test. No guard. *Fixed depth* is the "
         "shallowest that certifies, *random* leaves at each block with the same chance, *oracle* "
         "is the least that any exit can run with ε disagreement on test. Where even the most "
-        "careful candidate cannot be certified, everything runs: *refused*."
+        "careful candidate cannot be certified, everything runs: *refused*. *Heads of their own* "
+        "are fitted to each depth by distillation, and answer the rows that leave there."
     )
     for task, about in TASKS.items():
         yield f"**{about.title}, ε = {about.risk:.0%}**"

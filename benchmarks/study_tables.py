@@ -22,6 +22,7 @@ SIGNALS = {  # as stored, and as shown
     "fixed depth, own heads": "*fixed depth, heads of their own*",
     "random": "*random*",
     "oracle": "*oracle*",
+    "oracle, own heads": "*oracle, heads of their own*",
 }
 
 
@@ -35,7 +36,7 @@ def field(rows: Sequence[Row], name: str) -> Interval:
 
 
 def with_refusals(text: str, rows: Sequence[Row]) -> str:
-    refused = sum(not row["certified"] for row in rows if row["what"] != "oracle")
+    refused = sum(not row["certified"] for row in rows if "oracle" not in row["what"])
     return f"{text} ({refused} of {len(rows)} refused)" if refused else text
 
 
@@ -64,7 +65,7 @@ def degradation(results: Results, task: str) -> str:
     header += [f"{one.label}: {share:.0%} dropped" for one in variants for share in dropped]
     lines = []
     for what, shown in SIGNALS.items():
-        for policy in ("exit", "skip") if what != "oracle" else ():
+        for policy in ("exit", "skip") if "oracle" not in what else ():
             line = [shown, policy]
             for variant in variants:
                 found = results.curves(task, variant, what, "accuracy", 1 - dropped, policy)
