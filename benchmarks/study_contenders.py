@@ -88,10 +88,7 @@ class Bench:
         }
         own, _ = self.fit("confidence", train, exit_heads="distilled")
         self.signals["confidence" + OWN_HEADS] = own.signals
-        self.own = {
-            name: replace(reading, answers=answered_by(own.heads, reading))
-            for name, reading in self.readings.items()
-        }
+        self.own = {name: reading.by_heads(own.heads) for name, reading in self.readings.items()}
         if network.config.connection == "gated":
             self.signals["gate"] = [study.Carry(network.blocks[blocks]) for blocks in decisions]
         self.values = {
@@ -105,14 +102,6 @@ class Bench:
     def fit(self, signal: str, train: torch.Tensor, **options: str) -> tuple[Router, float]:
         config = RouterConfig.model_validate({"signal": signal, **options})
         return fit_router(config, self.network, range(1, self.depth), train, self.propose.inputs)
-
-
-@torch.no_grad()
-def answered_by(heads: Sequence[nn.Module], reading: Reading) -> NDArray[np.int64]:
-    """The answers of a reading if every depth but the last is read by a head of its own."""
-    early = [head(reading.pooled[:, i]).argmax(dim=1) for i, head in enumerate(heads)]
-    last = torch.from_numpy(reading.answers[:, -1])
-    return torch.stack([*early, last], dim=1).numpy()
 
 
 def first(samples: Samples) -> Samples:

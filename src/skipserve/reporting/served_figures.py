@@ -113,9 +113,10 @@ def cost_figure(cost: Cost, fixed: Curve, points: Sequence[Point]) -> Figure:
         )  # fmt: skip
         for one, place in zip(points, routed, strict=True):
             said = f"ε = {percent(one.certificate.risk)}"
+            left = place[0] > 0.25 * cost.full_ms  # there is room for it
             axes.annotate(
-                said, place, xytext=(-7, 0), textcoords="offset points", ha="right", va="center",
-                fontsize=8,
+                said, place, xytext=(-7 if left else 7, 0), textcoords="offset points",
+                ha="right" if left else "left", va="center", fontsize=8,
             )  # fmt: skip
         axes.set_xlim(0, None)
         axes.set_ylim(floor / 1.5, 1.5 * max(fixed.disagreement.max(), floor))

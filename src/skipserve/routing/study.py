@@ -7,7 +7,7 @@ Under the policy ``exit`` all of it follows from one pass at full depth: a row t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -53,6 +53,13 @@ class Reading:
     def agrees(self) -> NDArray[np.bool_]:
         """Whether the answer after each block is that of full depth [N, depth]."""
         return self.readings.agrees
+
+    @torch.no_grad()
+    def by_heads(self, heads: Sequence[nn.Module]) -> Reading:
+        """The same rows, every depth but the last read by a head of its own [depth − 1]."""
+        early = [head(self.pooled[:, block]).argmax(dim=1) for block, head in enumerate(heads)]
+        last = torch.from_numpy(self.answers[:, -1])
+        return replace(self, answers=torch.stack([*early, last], dim=1).numpy())
 
     def signal(self, signals: Sequence[nn.Module]) -> NDArray[np.float32]:
         """The signals after each block but the last [N, depth − 1]."""
