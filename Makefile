@@ -28,6 +28,7 @@ bench: .venv/dev  ## the measured figures of the README and docs/
 	$(BIN)/python benchmarks/depth.py
 	$(BIN)/python benchmarks/signals.py
 	$(BIN)/python benchmarks/guarantee.py
+	$(BIN)/python benchmarks/guard.py
 	$(BIN)/python benchmarks/routing.py
 	$(BIN)/python benchmarks/routing.py --model mnist1d_encoder
 

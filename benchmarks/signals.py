@@ -77,21 +77,22 @@ def table(build: BuildFile) -> list[dict[str, Any]]:
         split: Rows(network, build.recipe.draw(split).inputs)
         for split in ("propose", "certify", "test")
     }
-    rows = []
+    rows, seen_by = [], []
     for options in CONTENDERS:
         config = RouterConfig.model_validate(options)
         router, _ = fit_router(config, network, range(1, depth), train, proposing)
         seen = {split: each.seen(router) for split, each in splits.items()}
+        seen_by.append({split: agrees for split, (_, agrees) in seen.items()})
         own = ", heads of its own" if router.heads else ""
         rows.append({"what": config.signal + own} | judged(seen, depth))
-    best = min(row["run_rate"] for row in rows)
-    own_heads = {split: agrees for split, (_, agrees) in seen.items()}  # the last contender's
-    shared_head = {split: each.readings.agrees[:, :-1] for split, each in splits.items()}
+    best = min(range(len(rows)), key=lambda place: rows[place]["run_rate"])
+    shared_head, own_heads = seen_by[0], seen_by[-1]
     return [
         *rows,
         {"what": "shortest fixed depth"} | fixed(shared_head),
         {"what": "shortest fixed depth, heads of its own"} | fixed(own_heads),
-        {"what": "random, as deep as the best"} | at_random(own_heads["test"], best),
+        {"what": "random, as deep as the best"}
+        | at_random(seen_by[best]["test"], rows[best]["run_rate"]),
         {"what": "oracle"} | earliest(shared_head["test"]),
         {"what": "oracle, heads of its own"} | earliest(own_heads["test"]),
     ]
@@ -126,7 +127,7 @@ def fixed(agrees: dict[str, NDArray[np.bool_]]) -> dict[str, float]:
 def at_random(agrees: NDArray[np.bool_], run_rate: float) -> dict[str, float]:
     """Rows stopped at random: a mixture of the two depths around this one."""
     depth = agrees.shape[1] + 1
-    low = int(run_rate * depth)
+    low = min(int(run_rate * depth), depth - 1)
     share = run_rate * depth - low
     differs = 1 - answers(agrees).agrees.mean(axis=0)
     mixed = (1 - share) * differs[low - 1] + share * differs[low]

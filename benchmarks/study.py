@@ -34,16 +34,17 @@ from study_page import summary, write_page
 from skipserve.errors import CheckpointError, TrainingDiverged
 from skipserve.files import replace_text
 from skipserve.networks import ResidualNetwork
-from skipserve.routing import fit as fitting
-from skipserve.routing import guard, judge, propose
 from skipserve.routing import study as judging
 from skipserve.training.checkpoint import load_checkpoint, save_checkpoint
 from skipserve.training.loop import fit
 from skipserve.training.recipes import Recipe
 
 ROOT = Path(__file__).parent.parent
-DECIDES = (study_cells, study_contenders, study_measure, judging, judge, fitting, guard, propose)
-SOURCES = [Path(module.__file__ or "") for module in DECIDES]
+ROUTING = Path(judging.__file__ or "").parent
+SOURCES = [
+    *(Path(module.__file__ or "") for module in (study_cells, study_contenders, study_measure)),
+    *sorted(ROUTING.glob("*.py")),
+]
 
 
 def main() -> None:

@@ -18,9 +18,7 @@ LINES = {  # what: how it is drawn
     "probe": "C5-",
     "gate": "C6-",
     "confidence": "C2-",
-    "confidence, own heads": "C4-",
     "fixed depth": "k.--",
-    "fixed depth, own heads": "C4.--",
     "random": "0.6",
     "oracle": "C3:",
 }

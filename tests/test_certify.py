@@ -377,7 +377,7 @@ def test_proposed_candidates_go_from_careful_to_bold(policy):
     router, limit = fit_router(config, network, [1, 2, 3], rows, rows)
     assert limit == float("inf")
     candidates = propose(network, router, rows, limit)
-    assert 1 <= len(candidates) <= 24
+    assert 3 <= len(candidates) <= 24
     assert all(one.shape == (3,) and one.dtype == np.float32 for one in candidates)
     assert not np.isnan(candidates).any()
     if policy == "skip":

@@ -14,8 +14,9 @@ from torch import nn
 
 from skipserve.artifacts.formats import write_model
 from skipserve.artifacts.manifest import model_file_name
+from skipserve.artifacts.parity import RoutedReference
 from skipserve.artifacts.trail import Trail
-from skipserve.errors import ConfigError
+from skipserve.errors import ConfigError, ParityError
 from skipserve.networks import build_network, parse_network
 from skipserve.routing.config import RouterConfig
 from skipserve.routing.fit import fit_router
@@ -381,3 +382,36 @@ def answers(model, rows, tmp_path, name):
     onnx.save(model, tmp_path / name)
     (output,) = OnnxRuntime(tmp_path / name).run({"inputs": rows.numpy()}).values()
     return output
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case)))
+def test_parity_asks_every_decision_and_finds_a_broken_one(case):
+    network, router = network_of(case[0]), router_of(case)
+    generator = torch.Generator().manual_seed(5)
+    real = 2 * torch.randn(90, *FAMILIES[case[0]]["inputs"], generator=generator) + 1
+    reference = RoutedReference(network, router, real, np.inf)
+
+    def run(routed):
+        def call(fed):
+            with torch.no_grad():
+                answers = routed(*map(torch.from_numpy, fed.values()))
+            return dict(zip(NAMES, (one.numpy() for one in answers), strict=True))
+
+        return call
+
+    sound = reference.check(run(RoutedNetwork(network, router).eval()), "fp32", "sound")
+    assert sound.equal == 1.0
+    for place in range(len(router.decisions)):
+        broken = RoutedNetwork(network, router).eval()
+        broken.signals[place] = Inverted(broken.signals[place])
+        with pytest.raises(ParityError, match="run as deep"):
+            reference.check(run(broken), "fp32", "broken")
+
+
+class Inverted(nn.Module):
+    def __init__(self, signal):
+        super().__init__()
+        self.signal = signal
+
+    def forward(self, pooled):
+        return 1 - self.signal(pooled)

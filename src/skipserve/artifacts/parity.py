@@ -123,9 +123,12 @@ class RoutedReference:
             pairs = zip(routed.signals, pooled, strict=True)
             signals = torch.stack([signal(row) for signal, row in pairs], dim=1)
             # Spread over values, not rows: confidence crowds below 1, where FP16 sees only ties.
-            low, high = signals.amin(dim=0), signals.amax(dim=0)
-            place = (1 + torch.arange(len(real)) % 3)[:, None] / 4
-            self._thresholds = low + place * (high - low)
+            low, high = signals.amin(dim=0), signals.quantile(0.95, dim=0)
+            rows, decisions = torch.arange(len(real))[:, None], torch.arange(signals.shape[1])
+            place = (1 + rows // signals.shape[1] % 3) / 4
+            # Each row is first asked at a decision of its own: else few would get to the last.
+            first = rows % signals.shape[1]
+            self._thresholds = torch.where(decisions < first, torch.inf, low + place * (high - low))
             self._distance = routed.guard(streams[router.decisions[0]])
             limit = min(guard_limit, float(torch.quantile(self._distance, 0.9)))
             self._limit = torch.full((len(real),), limit)
@@ -143,7 +146,9 @@ class RoutedReference:
         """
         band = TIE_BANDS[precision]
         # Of decisions that a row never got to the signal is NaN, and not near anything.
-        near = ((self._signals - self._thresholds).abs() <= band * self._thresholds.abs()).any(1)
+        away = (self._signals - self._thresholds).abs()
+        asked = self._thresholds.isfinite()
+        near = (asked & (away <= band * self._thresholds.abs())).any(1)
         near |= (self._distance - self._limit).abs() <= band * self._limit
         clear = ~near.numpy()
         got = run(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
 import torch
@@ -61,11 +61,11 @@ def fit_router(
     else:
         read = Margin if config.signal == "margin" else Confidence
         signals = [read(head) for head in heads or [network.head for _ in decisions]]
-    guard = fit_guard(network, _streams_at(network, training[:MOST_ROWS], decisions[0]))
+    known = torch.cat(list(_streams_at(network, training[:MOST_ROWS], decisions[0])))
+    guard = fit_guard(network, known)
     limit = float("inf")
     if config.guard < 1:
-        with torch.no_grad():
-            distance = guard(_streams_at(network, calibration, decisions[0]))
+        distance = torch.cat([guard(s) for s in _streams_at(network, calibration, decisions[0])])
         limit = float(torch.quantile(distance.double(), config.guard))
     return Router(tuple(decisions), signals, guard, config.policy, tuple(heads)), limit
 
@@ -81,9 +81,9 @@ def pooled_streams(network: ResidualNetwork, inputs: Tensor, batch_size: int = 1
 
 
 @torch.no_grad()
-def _streams_at(network: ResidualNetwork, inputs: Tensor, blocks: int) -> Tensor:
-    parts = torch.split(inputs, 1000)
-    return torch.cat([next(islice(network.streams(rows), blocks, None)) for rows in parts])
+def _streams_at(network: ResidualNetwork, inputs: Tensor, blocks: int) -> Iterator[Tensor]:
+    for rows in torch.split(inputs, 1000):
+        yield next(islice(network.streams(rows), blocks, None))
 
 
 def _distilled_heads(

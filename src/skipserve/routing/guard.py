@@ -69,7 +69,7 @@ def fit_guard(network: ResidualNetwork, stream: Tensor, rank: int | None = None)
     Args:
         network: Its pool is used.
         stream: Of known rows [N, …].
-        rank: Directions to whiten one by one; chosen by what they cost if left out.
+        rank: Directions to whiten one by one; by default all of up to 256 readings, else 32.
     """
     reading = _reading(network.pool, stream).double()
     mean = reading.mean(dim=0)

@@ -17,6 +17,8 @@ CANDIDATES = 24
 CAREFUL, BOLD = 5e-4, 0.15
 # Under ``skip`` every row is run again for every stage.
 MOST_ROWS_SKIPPING = 5_000
+# Shares of the rows that leave a stage out, in its first candidates.
+FEW = (0.005, 0.02, 0.08, 0.3)
 
 Thresholds = NDArray[np.float32]
 
@@ -39,9 +41,11 @@ def propose(
         inputs = inputs[:MOST_ROWS_SKIPPING]
     signal, agrees = read_signals(network, router, inputs, guard_limit)
     if router.policy == "skip":
-        # Stages left out together may err where each alone does not: begin more carefully.
-        rates = np.geomspace(CAREFUL / len(router.decisions), BOLD, CANDIDATES)
-        return _distinct([by_stage(signal, agrees, rate) for rate in rates])
+        rates = np.geomspace(CAREFUL, BOLD, CANDIDATES - len(FEW))
+        found = [by_stage(signal, agrees, rate) for rate in rates]
+        # Stages left out together may err where none does alone: begin with few of the rows.
+        few = [np.maximum(found[0], np.quantile(signal, 1 - share, axis=0)) for share in FEW]
+        return _distinct([*few, *found])
     depths = np.array([*router.decisions, network.config.depth])
     return _frontier(
         [greedy(signal, agrees, rate) for rate in np.geomspace(CAREFUL, BOLD, CANDIDATES)],
