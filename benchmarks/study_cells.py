@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from skipserve.networks import NetworkConfig, parse_network
 from skipserve.training.config import TrainingConfig
-from skipserve.training.recipes import Digits, Mnist1D, Recipe, Samples, TwoMoons
+from skipserve.training.recipes import Digits, Mnist1D, Recipe, Samples, Split, TwoMoons
 
 Conditions = dict[str, Samples]  # "clean" comes first
 HALF = 1 / math.sqrt(2)
@@ -138,7 +139,7 @@ def tasks(quick: bool = False) -> tuple[Task, Task, Task]:
     """The three tasks; ``quick`` makes them small enough for a test, and meaningless."""
     mlp = {"family": "mlp", "depth": 20, "width": 64, "norm": "none", "alpha": HALF}
     conv = {"family": "convnet", "depth": 8, "width": 24, "norm": "pre", "alpha": 1.0}
-    rows = {"train": 3_000, "test": 1_500, "propose": 2_000, "certify": 3_000}
+    rows: dict[Split, int] = {"train": 3_000, "test": 1_500, "propose": 2_000, "certify": 3_000}
     small: dict[str, Any] = {}
     if quick:
         mlp |= {"depth": 4, "width": 16}
@@ -168,7 +169,7 @@ def tasks(quick: bool = False) -> tuple[Task, Task, Task]:
         Task(
             "mnist1d",
             "MNIST-1D",
-            lambda seed: mnist1d(seed, rows),
+            lambda seed: mnist1d(seed, tuple(rows.items())),
             lambda recipe: recipe.draw("test"),
             strange_signals,
             conv,
@@ -197,13 +198,23 @@ def digits_split(seed: int) -> Digits:
     return recipe
 
 
-def mnist1d(seed: int, rows: Mapping[str, int]) -> Mnist1D:
-    recipe = Mnist1D()
-    recipe.draws = {
-        split: (count, 1_000 + 10 * seed + place)
-        for place, (split, count) in enumerate(rows.items())
-    }
-    return recipe
+class DrawnOnce(Mnist1D):
+    """Draws every split once: a fifth of a cell's time, and all networks of a seed share them."""
+
+    def __init__(self, draws: Mapping[Split, tuple[int, int]]) -> None:
+        self.draws = draws
+        self.drawn: dict[Split, Samples] = {}
+
+    def draw(self, split: Split) -> Samples:
+        if split not in self.drawn:
+            self.drawn[split] = super().draw(split)
+        return self.drawn[split]
+
+
+@cache
+def mnist1d(seed: int, rows: tuple[tuple[Split, int], ...]) -> Mnist1D:
+    first = 1_000 + 10 * seed
+    return DrawnOnce({split: (count, first + at) for at, (split, count) in enumerate(rows)})
 
 
 def moved_away(test: Samples, _: torch.Generator) -> Iterator[tuple[str, Samples]]:

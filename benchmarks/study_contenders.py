@@ -88,6 +88,7 @@ class Bench:
         }
         own, _ = self.fit("confidence", train, exit_heads="distilled")
         self.signals["confidence" + OWN_HEADS] = own.signals
+        self.heads = own.heads
         self.own = {name: reading.by_heads(own.heads) for name, reading in self.readings.items()}
         if network.config.connection == "gated":
             self.signals["gate"] = [study.Carry(network.blocks[blocks]) for blocks in decisions]
@@ -95,6 +96,11 @@ class Bench:
             what: {name: reading.signal(signals) for name, reading in self.readings.items()}
             for what, signals in self.signals.items()
         }
+
+    def router_by(self, what: str) -> Router:
+        """Exits by a signal, answered by the heads that belong to it."""
+        heads = self.heads if what.endswith(OWN_HEADS) else ()
+        return replace(self.router, signals=self.signals[what], heads=heads)
 
     def reads(self, what: str) -> dict[str, Reading]:
         return self.own if what.endswith(OWN_HEADS) else self.readings

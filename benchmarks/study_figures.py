@@ -18,6 +18,7 @@ LINES = {  # what: how it is drawn
     "probe": "C5-",
     "gate": "C6-",
     "confidence": "C2-",
+    "confidence, own heads": "C4-",
     "fixed depth": "k.--",
     "random": "0.6",
     "oracle": "C3:",
@@ -91,7 +92,7 @@ def certified(results: Results, task: str, variant: Variant, axes: Any) -> None:
     if not cells:
         return
     names = list(cells[0]["full"])
-    for what, color in (("norm", "C0"), ("gate", "C6"), ("confidence", "C2")):
+    for what in ("norm", "gate", "confidence", "confidence, own heads"):
         for guard in (False, True):
             found = []
             for name in names:
@@ -103,7 +104,7 @@ def certified(results: Results, task: str, variant: Variant, axes: Any) -> None:
                 range(len(names)),
                 [one.mean for one in found],
                 yerr=[one.half for one in found],
-                color=color,
+                color=LINES[what][:2],
                 linestyle="--" if guard else "-",
                 marker="o" if guard else "s",
                 markersize=3,

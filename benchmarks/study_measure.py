@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from itertools import product
 from typing import Any
 
@@ -22,7 +22,7 @@ from skipserve.training.recipes import Recipe
 
 RISKS, CONFIDENCE = (0.01, 0.02, 0.05), 0.95
 GOALS = [Goal(risk) for risk in RISKS]
-FP16_ROWS = 500
+IN_FP16, FP16_ROWS = ("norm", "confidence", "confidence" + OWN_HEADS), 500
 
 
 def measure(cell: Cell, network: ResidualNetwork, recipe: Recipe) -> dict[str, Any]:
@@ -123,14 +123,14 @@ def in_fp16(
     limits = torch.full([len(rows)], bench.limit)
     off = torch.full([len(rows), bench.depth - 1], torch.inf)
     for contender in entered:
-        if not contender.guard or contender.what not in ("norm", "confidence"):
+        if not contender.guard or contender.what not in IN_FP16:
             continue
         wanted = {"what": contender.what, "policy": "exit", "guard": True, "risk": risk}
         row = next(row for row in certified if wanted.items() <= row.items())
         if row["candidate"] is None:
             continue
         on = torch.from_numpy(contender.candidates[row["candidate"]]).expand(len(rows), -1)
-        router = replace(bench.router, signals=bench.signals[contender.what])
+        router = bench.router_by(contender.what)
         found, runs = {"what": contender.what}, {}
         for name, dtype in (("fp32", torch.float32), ("fp16", torch.float16)):
             routed = RoutedNetwork(bench.network, router, dtype)

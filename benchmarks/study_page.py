@@ -95,7 +95,8 @@ def shifted(results: Results) -> Iterator[str]:
     for task, about in TASKS.items():
         for connection in ("residual", "gated"):
             variant = about.base(connection, True)
-            signals = ["norm", "confidence"] + ["gate"] * (connection == "gated")
+            signals = ["norm", "confidence", "confidence, own heads"]
+            signals += ["gate"] * (connection == "gated")
             yield f"**{about.title}: {variant.label}**"
             yield study_tables.off_manifold(results, task, variant, signals)
     yield "![Disagreement of certified routers on shifted rows](study-shifted.png)"

@@ -184,7 +184,7 @@ def precisions(results: Results) -> str:
     lines = []
     for task in TASKS:
         for variant in base_variants(task):
-            for what in ("norm", "confidence"):
+            for what in ("norm", "confidence", "confidence, own heads"):
                 found = [
                     row
                     for cell in results.of(task, variant)
