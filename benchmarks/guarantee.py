@@ -102,16 +102,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--splits", type=int, default=1_000)
     parser.add_argument("--samples", type=int, default=5_000, help="to certify on, each time")
-    parser.add_argument("--exit-heads", choices=get_args(ExitHeads), default="shared")
+    parser.add_argument("--exit-heads", choices=get_args(ExitHeads), help="the model's own")
     parser.add_argument("--model", default="mnist1d_resnet", help="a build file of export/")
     options = parser.parse_args()
     build = read_build_file(ROOT / "export" / f"{options.model}.toml")
+    exit_heads = options.exit_heads or build.router.exit_heads
     network = load_checkpoint(build.checkpoint).network
     rows: list[dict[str, Any]] = []
     print("| signal | risk | ε | exceeded, of all splits | 95 % interval | bounds | blocks run |")
     print("|---|---|---|---|---|---|---|")
     for signal in get_args(SignalName):
-        population = Population(build, network, signal, options.exit_heads)
+        population = Population(build, network, signal, exit_heads)
         rng = np.random.default_rng(0)
         drawn = (
             rng.integers(population.blocks.shape[1], size=options.samples)
@@ -131,7 +132,7 @@ def main() -> None:
                 "{low:.1%} – {high:.1%} | {bounds} | {blocks:.1%} |".format(**row),
                 flush=True,
             )
-    asked = {"exit_heads": options.exit_heads, "samples": options.samples}
+    asked = {"exit_heads": exit_heads, "samples": options.samples}
     print(json.dumps({"benchmark": "guarantee", **asked, "rows": rows}))
 
 

@@ -120,8 +120,8 @@ def over_http(build: BuildFile, rounds: int, seconds: int) -> list[dict[str, Any
     on = [json.dumps({"inputs": [row]}).encode() for row in test]
     off = [json.dumps({"inputs": [row], "parameters": {"router": "off"}}).encode() for row in test]
     rows = []
-    print("| clients | what runs | requests/s | over full depth | p50 / p99 ms |")
-    print("|---|---|---|---|---|")
+    print("| clients | what runs | requests/s | over full depth | over fixed | p50 / p99 ms |")
+    print("|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as scratch:
         archives = [build.archive, *variants(build, Path(scratch))]
         with Server(archives, Address("127.0.0.1", 18080, 18081)) as server:
@@ -137,24 +137,29 @@ def over_http(build: BuildFile, rounds: int, seconds: int) -> list[dict[str, Any
                 for _ in range(rounds):
                     for name, (url, texts) in contenders.items():
                         loads[name].append(drive(url, texts, clients, seconds))
-                full = [load.requests_per_s for load in loads["full depth"]]
                 for name, each in loads.items():
-                    pairs = zip(each, full, strict=True)
                     row = {
                         "clients": clients,
                         "what": name,
                         "rps": median(load.requests_per_s for load in each),
-                        "ratio": median(load.requests_per_s / base for load, base in pairs),
+                        "ratio": over(each, loads["full depth"]),
+                        "over_fixed": over(each, loads["fixed depth"]),
                         "p50_ms": 1e3 * median(load.p50_s for load in each),
                         "p99_ms": 1e3 * median(load.p99_s for load in each),
                     }
                     rows.append(row)
                     print(
-                        "| {clients} | {what} | {rps:,.0f} | {ratio:.2f} | "
+                        "| {clients} | {what} | {rps:,.0f} | {ratio:.2f} | {over_fixed:.2f} | "
                         "{p50_ms:.1f} / {p99_ms:.1f} |".format(**row),
                         flush=True,
                     )
     return rows
+
+
+def over(loads: list[Any], bases: list[Any]) -> float:
+    """Median over the rounds of how many times the requests/s of a base."""
+    pairs = zip(loads, bases, strict=True)
+    return median(load.requests_per_s / base.requests_per_s for load, base in pairs)
 
 
 def variants(build: BuildFile, root: Path) -> list[Path]:

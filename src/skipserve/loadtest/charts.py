@@ -1,4 +1,4 @@
-"""Line charts as SVG, coloured by the page's style sheet."""
+"""Latency charts as SVG, coloured by the page's style sheet."""
 
 from __future__ import annotations
 
@@ -6,108 +6,92 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import TYPE_CHECKING
 
-WIDTH, HEIGHT = 720, 300
-LEFT, RIGHT, TOP, BOTTOM = 64, 16, 14, 44
+from skipserve.reporting.style import LIGHT, drawing, to_svg
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+SIZE = (7.6, 3.2)
 
 
 @dataclass(frozen=True)
-class Series:
+class Line:
     """One line.
 
     Attributes:
-        name: For the tooltip.
-        style: Classes of the style sheet, such as ``asked dashed``.
-        points: x and y, in the data's units.
-        line: Whether the points are joined.
+        colour: Of the palette: what the line is of.
+        points: x, and y in ms; what is not finite is left out.
+        dashed: Apart from another line of the same colour.
+        dots: Not joined.
     """
 
-    name: str
-    style: str
+    colour: str
     points: Sequence[tuple[float, float]]
-    line: bool = True
+    dashed: bool = False
+    dots: bool = False
 
 
-@dataclass(frozen=True)
-class Axis:
-    """One axis.
-
-    Attributes:
-        label: With the unit.
-        ticks: Value and text; the first and last are the ends.
-        log: Whether equal factors are equal lengths.
-    """
-
-    label: str
-    ticks: Sequence[tuple[float, str]]
-    log: bool = False
-
-    def place(self, value: float) -> float:
-        """Where a value lies, 0 to 1."""
-        low, high = self.ticks[0][0], self.ticks[-1][0]
-        if self.log:
-            value, low, high = (math.log10(max(one, 1e-9)) for one in (value, low, high))
-        return min(max((value - low) / (high - low), 0.0), 1.0)
-
-
-def line_chart(
-    series: Sequence[Series], x: Axis, y: Axis, title: str, marks: Sequence[tuple[float, str]] = ()
+def latency_chart(
+    title: str,
+    lines: Sequence[Line],
+    x_label: str,
+    marks: Sequence[tuple[float, str]] = (),
+    x_ticks: Sequence[tuple[float, str]] = (),
+    log_x: bool = False,
 ) -> str:
-    """Draw a chart; ``marks`` are values on the y axis that get a line and a text."""
+    """Draw latency, on a logarithmic axis, against anything.
 
-    def px(value: float) -> float:
-        return LEFT + x.place(value) * (WIDTH - LEFT - RIGHT)
+    Args:
+        title: For those who cannot see it.
+        lines: May be without points.
+        x_label: With the unit.
+        marks: Latencies in ms that get a line across and a text.
+        x_ticks: In place of round numbers; the first and last are the ends.
+        log_x: Whether equal factors are equal lengths.
+    """
+    with drawing(title):
+        from matplotlib import pyplot as plt
 
-    def py(value: float) -> float:
-        return HEIGHT - BOTTOM - y.place(value) * (HEIGHT - TOP - BOTTOM)
-
-    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">']
-    for value, text in y.ticks:
-        parts.append(_rule(py(value), "grid"))
-        parts.append(_text(LEFT - 8, py(value) + 4, text, "end"))
-    for value, text in x.ticks:
-        parts.append(_text(px(value), HEIGHT - BOTTOM + 18, text))
-    parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 6, x.label))
-    turn = f"translate(14 {(TOP + HEIGHT - BOTTOM) / 2}) rotate(-90)"
-    parts.append(f'<text transform="{turn}" text-anchor="middle">{escape(y.label)}</text>')
-    for value, text in marks:
-        parts.append(_rule(py(value), "mark"))
-        parts.append(_text(WIDTH - RIGHT - 4, py(value) - 5, text, "end"))
-    for one in series:
-        spots = [(px(a), py(b), a, b) for a, b in one.points if math.isfinite(b)]
-        if one.line and spots:
-            path = " ".join(f"{left:.1f},{top:.1f}" for left, top, _, _ in spots)
-            parts.append(f'<polyline class="{one.style}" points="{path}"/>')
-        for left, top, a, b in spots:
-            parts.append(
-                f'<circle class="{one.style}" cx="{left:.1f}" cy="{top:.1f}" r="3">'
-                f"<title>{escape(one.name)}: {b:.4g} at {a:.4g}</title></circle>"
+        figure, axes = plt.subplots(figsize=SIZE)
+        for line in lines:
+            points = [(x, y) for x, y in line.points if math.isfinite(y)]
+            x, y = zip(*points, strict=True) if points else ((), ())
+            stroke = "" if line.dots else "--" if line.dashed else "-"
+            axes.plot(
+                x, y, color=LIGHT[line.colour], linestyle=stroke, marker="o" * line.dots, ms=3.5
             )
-    return "".join([*parts, "</svg>"])
+        for limit, text in marks:
+            axes.axhline(limit, color=LIGHT["muted"], linestyle=":", linewidth=1)
+            across = axes.get_yaxis_transform()
+            axes.text(1, limit, text, transform=across, ha="right", va="bottom", fontsize=8.5)
+        axes.set_yscale("log")
+        if log_x:
+            axes.set_xscale("log")
+        _label(axes, log_x)
+        if x_ticks:
+            axes.set_xticks([at for at, _ in x_ticks], [text for _, text in x_ticks])
+            axes.set_xlim(x_ticks[0][0], x_ticks[-1][0])
+        axes.set(xlabel=x_label, ylabel="ms")
+        svg = to_svg(figure)
+        plt.close(figure)
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(title)}" ', 1)
 
 
-def _text(x: float, y: float, text: str, anchor: str = "middle") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+def _label(axes: Axes, log_x: bool) -> None:
+    """Write 1, 2 and 5 times powers of ten as plain numbers, at least two on each axis."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-
-def _rule(y: float, style: str) -> str:
-    return f'<line class="{style}" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
-
-
-def log_ticks(values: Sequence[float]) -> list[tuple[float, str]]:
-    """Ticks at 1, 2 and 5 times powers of ten that enclose the values."""
-    finite = [value for value in values if math.isfinite(value) and value > 0] or [1.0, 10.0]
-    first, last = math.floor(math.log10(min(finite))), math.ceil(math.log10(max(finite)))
-    steps = [factor * 10.0**power for power in range(first - 1, last + 1) for factor in (1, 2, 5)]
-    low = max(step for step in steps if step <= min(finite) * (1 + 1e-9))
-    high = min((step for step in steps if step >= max(finite) * (1 - 1e-9)), default=10.0**last)
-    inside = [step for step in steps if low <= step <= max(high, low * 2)]
-    return [(step, f"{step:g}") for step in inside]
-
-
-def linear_ticks(highest: float, count: int = 6) -> list[tuple[float, str]]:
-    """Round ticks from 0 to at least ``highest``."""
-    step = 10.0 ** math.floor(math.log10(max(highest, 1e-9) / count))
-    while step * count < highest:
-        step *= 2 if str(step).lstrip("0.")[0] in "15" else 2.5
-    return [(step * number, f"{step * number:g}") for number in range(count + 1)]
+    for axis in [axes.yaxis, axes.xaxis] if log_x else [axes.yaxis]:
+        low, high = axis.get_view_interval()
+        powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        steps = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
+        if sum(low <= step <= high for step in steps) < 2:
+            # A little beyond, so that the ticks themselves are in sight.
+            below = 0.95 * max(step for step in steps if step <= low)
+            above = 1.05 * min(step for step in steps if step >= high)
+            axis.set_view_interval(below, above, ignore=True)
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=20))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_locator(NullLocator())

@@ -12,12 +12,13 @@ import msgspec
 from jinja2 import Environment
 
 from skipserve.loadtest.capacity import Capacity
-from skipserve.loadtest.charts import Axis, Series, line_chart, linear_ticks, log_ticks
+from skipserve.loadtest.charts import Line, latency_chart
 from skipserve.loadtest.compare import Change, ratio_intervals
 from skipserve.loadtest.intervals import percentile_interval, rate_interval
 from skipserve.loadtest.results import Arm, Report
 from skipserve.loadtest.slo import parse_slo
 from skipserve.loadtest.tally import Tally
+from skipserve.reporting.style import css_variables
 
 PERCENTS = (50.0, 90.0, 99.0, 99.9)
 PHASES = ("queue", "decode", "inference")
@@ -84,6 +85,8 @@ def _template(name: str) -> Any:
     folder = files("skipserve.loadtest")
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["ms"] = lambda seconds: f"{seconds * 1e3:.3g}"
+    environment.globals["light"] = css_variables(dark=False)
+    environment.globals["dark"] = css_variables(dark=True)
     environment.globals["style"] = folder.joinpath("report.css").read_text()
     return environment.from_string(folder.joinpath(name).read_text())
 
@@ -165,67 +168,51 @@ def _choices(arm: Arm) -> list[dict[str, Any]]:
 
 
 def _latency_chart(report: Report) -> str:
-    series = []
+    lines = []
     for arm in report.arms:
-        for name, style in (("uncorrected", "dashed"), ("corrected", "")):
+        for name in ("uncorrected", "corrected"):
             sample = getattr(arm.total, name)
-            if len(sample) == 0:
-                continue
-            values = [(step / 20, sample.percentile(p) * 1e3) for step, p in enumerate(CURVE)]
-            label = f"{TITLES[arm.name]}, {name}"
-            series.append(Series(label, f"{arm.name} {style}".strip(), values))
-    marks = _marks(report.plan)
-    ticks = [(0.0, "min"), (0.301, "p50"), (1.0, "p90"), (2.0, "p99"), (3.0, "p99.9")]
-    return line_chart(
-        series,
-        Axis("percentile of the requests", ticks),
-        _ms_axis(series, marks),
+            if len(sample) > 0:
+                points = [(step / 20, sample.percentile(p) * 1e3) for step, p in enumerate(CURVE)]
+                lines.append(Line(arm.name, points, dashed=name == "uncorrected"))
+    return latency_chart(
         "Latency by percentile",
-        marks,
+        lines,
+        "percentile of the requests",
+        _marks(report.plan),
+        x_ticks=[(0.0, "min"), (0.301, "p50"), (1.0, "p90"), (2.0, "p99"), (3.0, "p99.9")],
     )
 
 
 def _timeline_chart(report: Report) -> str:
-    series = []
+    lines = []
     for arm in report.arms:
         block_s = arm.blocks[0].ran_s if arm.blocks else 0.0
-        for percent, style in ((99.0, "dashed"), (50.0, "")):
+        for percent in (99.0, 50.0):
             points = [
                 (block * block_s + part * arm.slice_s, tally.corrected.percentile(percent) * 1e3)
                 for block, part, tally in arm.slices
             ]
-            label = f"{TITLES[arm.name]}, p{percent:g}"
-            series.append(Series(label, f"{arm.name} {style}".strip(), points))
-    longest = max((x for one in series for x, _ in one.points), default=1.0)
-    return line_chart(
-        series,
-        Axis("seconds of load", linear_ticks(max(longest, 1.0))),
-        _ms_axis(series, []),
-        "Latency over time",
-    )
+            lines.append(Line(arm.name, points, dashed=percent == 99.0))
+    return latency_chart("Latency over time", lines, "seconds of load")
 
 
 def _capacity_chart(found: Sequence[Capacity], plan: dict[str, Any]) -> str:
-    series = []
+    lines = []
     for one in found:
-        trials = sorted(one.trials, key=lambda trial: trial.rate)
-        for name, style in (("p99_s", "dashed"), ("p50_s", "")):
-            label = f"{TITLES[one.name]}, {name[:3]}"
-            points = [(trial.rate, getattr(trial, name) * 1e3) for trial in trials]
-            series.append(Series(label, f"{one.name} {style} dots", points, line=False))
-            by_rate = {rate: [y for x, y in points if x == rate] for rate, _ in points}
-            medians = [(rate, median(values)) for rate, values in by_rate.items()]
-            series.append(Series(label, f"{one.name} {style}".strip(), medians))
-    rates = [x for one in series for x, _ in one.points]
-    axis, marks = Axis("requests/s", log_ticks(rates), log=True), _marks(plan)
-    return line_chart(series, axis, _ms_axis(series, marks), "Latency by rate", marks)
-
-
-def _ms_axis(series: Sequence[Series], marks: Sequence[tuple[float, str]]) -> Axis:
-    values = [y for one in series for _, y in one.points] + [limit for limit, _ in marks]
-    return Axis("ms", log_ticks(values), log=True)
+        for name in ("p99_s", "p50_s"):
+            at: dict[float, list[float]] = {}
+            for trial in sorted(one.trials, key=lambda trial: trial.rate):
+                at.setdefault(trial.rate, []).append(getattr(trial, name) * 1e3)
+            every = [(rate, value) for rate, values in at.items() for value in values]
+            middle = [(rate, median(values)) for rate, values in at.items()]
+            lines.append(Line(one.name, every, dots=True))
+            lines.append(Line(one.name, middle, dashed=name == "p99_s"))
+    return latency_chart("Latency by rate", lines, "requests/s", _marks(plan), log_x=True)
 
 
 def _marks(plan: dict[str, Any]) -> list[tuple[float, str]]:
-    limits = parse_slo(plan["objective"]).percentiles
-    return [(limit_s * 1e3, f"asked: p{p:g} ≤ {limit_s * 1e3:g} ms") for p, limit_s in limits]
+    asked: dict[float, list[str]] = {}
+    for percent, limit_s in parse_slo(plan["objective"]).percentiles:
+        asked.setdefault(limit_s * 1e3, []).append(f"p{percent:g}")
+    return [(limit, f"asked: {', '.join(who)} ≤ {limit:g} ms") for limit, who in asked.items()]

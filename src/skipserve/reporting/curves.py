@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import get_args
 
 import numpy as np
@@ -19,7 +20,7 @@ from skipserve.routing.fit import fit_router, pooled_streams
 from skipserve.routing.judge import Judged, Readings, at_random, judge, oracle
 from skipserve.routing.propose import BOLD, CANDIDATES, CAREFUL, greedy, propose
 from skipserve.routing.routed import Policy, RoutedNetwork, Router
-from skipserve.routing.signals import SignalName
+from skipserve.routing.signals import Confidence, Margin, SignalName
 
 SIGNALS: tuple[SignalName, ...] = get_args(SignalName)
 # Skipping changes what later blocks see, so every candidate is a run of its own: fewer of both.
@@ -100,10 +101,16 @@ def signal_curves(
     few = sample.first(SKIP_ROWS)
     full = read_pooled(network, pooled[: len(few), -1:]).labels[:, 0]
     curves = []
+
+    def fitted(config: RouterConfig) -> Router:
+        return fit_router(config, network, decisions, fitting, proposing[:SKIP_ROWS])[0]
+
+    say("fitting heads")
+    heads = fitted(RouterConfig(exit_heads=exit_heads, guard=1.0)).heads
     for name in SIGNALS:
         say(f"trying {name.replace('_', ' ')}")
-        config = RouterConfig(signal=name, exit_heads=exit_heads, guard=1.0)
-        router, _ = fit_router(config, network, decisions, fitting, proposing[:SKIP_ROWS])
+        shared = fitted(RouterConfig(signal=name, guard=1.0))
+        router = _answered_by(heads, shared) if heads else shared
         values = _signals(router.signals, proposed[:, at])
         seen = _signals(router.signals, pooled[:, at])
         calibration, measured = (_answers(network, router, one) for one in (proposed, pooled))
@@ -113,8 +120,7 @@ def signal_curves(
             stops = np.append(seen >= thresholds, np.ones((len(seen), 1), dtype=bool), axis=1)
             points.append(judge(measured, sample.labels, stops.argmax(axis=1)))
         curves.append(_curve(name, "exit", points, sample.labels, len(sample)))
-        config = RouterConfig(signal=name, policy="skip", guard=1.0)
-        skipping, _ = fit_router(config, network, decisions, fitting, proposing[:SKIP_ROWS])
+        skipping = replace(shared, policy="skip")
         candidates = propose(network, skipping, proposing[:SKIP_ROWS], np.inf)[::-SKIP_EVERY]
         ran = list(_skipped(network, skipping, few, full, map(torch.from_numpy, candidates)))
         curves.append(_curve(name, "skip", ran, sample.labels, len(few)))
@@ -128,6 +134,15 @@ def signal_curves(
     ran = list(_skipped(network, skipping, few, full, drawn))
     curves.append(_curve("random", "skip", ran, sample.labels, len(few)))
     return curves
+
+
+def _answered_by(heads: Sequence[nn.Module], router: Router) -> Router:
+    """The router with heads of its exits' own; those of its signals that read a head read these."""
+    signals = [copy.deepcopy(signal) for signal in router.signals]
+    for signal, head in zip(signals, heads, strict=True):
+        if isinstance(signal, Margin | Confidence):
+            signal.head = head
+    return replace(router, signals=signals, heads=heads)
 
 
 @torch.no_grad()

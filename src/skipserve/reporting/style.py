@@ -29,6 +29,8 @@ PALETTE = {
     "random": ("#8a929b", "#7d8791"),
     "oracle": ("#a0528c", "#dd93c8"),
     "gate": ("#7a5cc0", "#a892ee"),
+    "asked": ("#0b66c3", "#5eb0ff"),
+    "baseline": ("#c2570c", "#f5a15b"),
 }
 LIGHT = {name: light for name, (light, _) in PALETTE.items()}
 
