@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ class NoopHandler:
     def initialize(self, context: Any) -> None:
         logging.getLogger().setLevel(logging.WARNING)
         torchserve_patches.apply()
+        # The launcher counts the workers that say they are there.
+        metrics = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
+        (metrics / f"gauge_livemax_{os.getpid()}.db").touch()
         example = open_artifact(Path(context.system_properties["model_dir"])).manifest.example
         self._body = msgspec.json.encode({"outputs": [{"label": example.label}]})
 

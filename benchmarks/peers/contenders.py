@@ -27,7 +27,7 @@ class Settings:
     threads: int = 1
 
     def __str__(self) -> str:
-        batching = f"batch {self.batch_size} / 1 ms" if self.batch_size > 1 else "no batching"
+        batching = f"batch {self.batch_size}" if self.batch_size > 1 else "no batching"
         return f"{batching}, {self.workers} × {self.threads}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import subprocess
@@ -58,13 +59,19 @@ def package(artifact: Path, handler: Path, serving: ServingConfig, model_store: 
         return archive.rename(model_store / archive.name)
 
 
-def model_config(serving: ServingConfig) -> str:
-    """The archive's ``model-config.yaml``: TorchServe's keys, and ours under ``skipserve``."""
+def model_config(serving: ServingConfig, delay_unit_ms: float = 1.0) -> str:
+    """The archive's ``model-config.yaml``: TorchServe's keys, and ours under ``skipserve``.
+
+    Args:
+        serving: The settings.
+        delay_unit_ms: What the frontend counts ``maxBatchDelay`` in; as it comes, milliseconds.
+    """
     values: dict[str, Any] = {
         "minWorkers": serving.workers,
         "maxWorkers": serving.workers,
         "batchSize": serving.batch_size,
-        "maxBatchDelay": serving.max_batch_delay_ms,
+        # TorchServe takes 0 for 100 ms.
+        "maxBatchDelay": max(1, math.ceil(serving.max_batch_delay_ms / delay_unit_ms)),
         "jobQueueSize": serving.queue_size,
         "responseTimeout": 60,
         "startupTimeout": 300,
@@ -74,11 +81,19 @@ def model_config(serving: ServingConfig) -> str:
     return text
 
 
-def unpack(archive: Path, store: Path, overrides: dict[str, Any]) -> tuple[Artifact, ServingConfig]:
+def unpack(
+    archive: Path, store: Path, overrides: dict[str, Any], delay_unit_ms: float = 1.0
+) -> tuple[Artifact, ServingConfig]:
     """Unpack an archive into ``store`` for one server run, with settings overridden.
 
     The artifact in it is checked against its hashes; the handler is code that will run, so serve
     only archives you trust.
+
+    Args:
+        archive: A ``.mar`` file.
+        store: Gets a folder with its content.
+        overrides: Settings that replace those in it.
+        delay_unit_ms: What the frontend counts a batch's delay in.
 
     Returns:
         The artifact and the settings in force.
@@ -102,7 +117,7 @@ def unpack(archive: Path, store: Path, overrides: dict[str, Any]) -> tuple[Artif
             "make it again with `skipserve build` or `skipserve package`"
         ) from None
     serving = parse(ServingConfig, values, f"{archive.name}: serving")
-    (directory / MODEL_CONFIG).write_text(model_config(serving))
+    (directory / MODEL_CONFIG).write_text(model_config(serving, delay_unit_ms))
     artifact = open_artifact(directory)
     if artifact.manifest.name != archive.stem:
         raise ArtifactError(

@@ -19,8 +19,9 @@ class ServingConfig(Record):
         threads: Cores used inside one operation; 0 takes all.
         workers: Processes that each hold the model.
         batch_size: Most requests in one batch; 1 turns batching off.
-        max_batch_delay_ms: How long TorchServe waits for a batch to fill. It waits this long
-            even for a lone client, whatever the load.
+        max_batch_delay_ms: How long a batch waits for its next request, also for a lone client's;
+            to a microsecond under `skipserve serve`. Where TorchServe itself opens the archive it
+            is rounded up to a millisecond, and is the wait for all of them.
         queue_size: Requests that may wait; one more is answered 503.
         max_rows: Most rows in one request; more are answered 413.
         access_log: Share of the requests that leave a line in the log; errors always do.
@@ -39,8 +40,7 @@ class ServingConfig(Record):
     threads: Annotated[int, Field(ge=0)] = 1
     workers: Annotated[int, Field(ge=1, le=256)] = 1
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 1
-    # TorchServe takes 0 for 100 ms, and only whole milliseconds.
-    max_batch_delay_ms: Annotated[int, Field(ge=1, le=10_000)] = 1
+    max_batch_delay_ms: Annotated[float, Field(ge=0.001, le=10_000)] = 0.1
     queue_size: Annotated[int, Field(ge=1)] = 1000
     max_rows: Annotated[int, Field(ge=1)] = 1024
     access_log: Annotated[float, Field(ge=0, le=1)] = 0.0

@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from skipserve.serving.frontend_patches import patch_frontend
+from skipserve.serving.frontend_patches import BATCH_DELAY, patch_frontend
 from skipserve.serving.java import find_java
 from skipserve.serving.switch import DIRECTORY_VARIABLE
 
@@ -103,8 +103,13 @@ class Instance:
         """Classes of the frontend that replace its own."""
         return self.directory / "classes"
 
+    @property
+    def delay_unit_ms(self) -> float:
+        """What the frontend, once mended, takes a batch's delay in."""
+        return 1e-3 if BATCH_DELAY.is_in(self.classes) else 1.0
+
     def write_configuration(self) -> None:
-        """Make the directories, the two configuration files and the mended class."""
+        """Make the directories, the two configuration files and the mended classes."""
         for directory in (self.store, self.metrics, self.switches, self.log.parent, self.scratch):
             directory.mkdir(parents=True, exist_ok=True)
         patch_frontend(_package() / "frontend" / "model-server.jar", self.classes)

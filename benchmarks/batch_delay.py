@@ -1,0 +1,94 @@
+"""What waiting for a batch costs and gains: TorchServe's own delay beside ours, by clients.
+
+Needs `skipserve build export/mnist1d_resnet.toml` (or that of --model) and wrk. One server a delay,
+all of them up, driven in turn in every round; one row a request, batches of 16. TorchServe's own
+delay is whole milliseconds for a whole batch, ours is for its next request. Prints a table and one
+JSON line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any
+from unittest import mock
+
+from wrk import drive
+
+from skipserve.buildfile import read_build_file
+from skipserve.serving import torchserve
+from skipserve.serving.address import Address
+from skipserve.serving.launcher import Server
+
+ROOT = Path(__file__).parent.parent
+AS_IT_COMES = "1 ms, TorchServe's"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=int, default=3, help="of each run of wrk")
+    parser.add_argument("--model", default="mnist1d_resnet", help="a build file of export/")
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16, 64])
+    parser.add_argument("--delays", type=float, nargs="+", default=[0.001, 0.1, 0.3, 1.0])
+    parser.add_argument("--workers", type=int, default=1)
+    options = parser.parse_args()
+    build = read_build_file(ROOT / "export" / f"{options.model}.toml")
+    rows = build.recipe.draw("test").inputs[:256].numpy().round(4).tolist()
+    bodies = [json.dumps({"inputs": [row]}).encode() for row in rows]
+    overrides = {"batch_size": 16, "workers": options.workers}
+    loads: dict[tuple[int, str], list[Any]] = {}
+    with contextlib.ExitStack() as stack:
+        urls = {}
+        for place, (name, delay) in enumerate(delays(options.delays)):
+            as_it_comes = name == AS_IT_COMES
+            address = Address("127.0.0.1", 18080 + 10 * place, 18081 + 10 * place)
+            with unmended() if as_it_comes else contextlib.nullcontext():
+                asked = {**overrides, "max_batch_delay_ms": delay}
+                server = stack.enter_context(Server([build.archive], address, asked))
+            urls[name] = server.url(server.manifests[0])
+            drive(urls[name], bodies, 16, 1)
+        for _ in range(options.rounds):
+            for clients in options.clients:
+                for name, url in urls.items():
+                    load = drive(url, bodies, clients, options.seconds)
+                    loads.setdefault((clients, name), []).append(load)
+    print_table(loads)
+
+
+def delays(asked: list[float]) -> Iterator[tuple[str, float]]:
+    yield AS_IT_COMES, 1.0
+    yield from ((f"{delay:g} ms", delay) for delay in asked)
+
+
+def unmended() -> Any:
+    """Servers started meanwhile have TorchServe's own classes."""
+    return mock.patch.object(torchserve, "patch_frontend")
+
+
+def print_table(loads: dict[tuple[int, str], list[Any]]) -> None:
+    print("| clients | delay | requests/s | over TorchServe's | p50 ms | p99 ms |")
+    print("|---|---|---|---|---|---|")
+    rows = []
+    for (clients, name), each in loads.items():
+        pairs = zip(each, loads[clients, AS_IT_COMES], strict=True)
+        row = {
+            "clients": clients,
+            "delay": name,
+            "rps": median(load.requests_per_s for load in each),
+            "ratio": median(load.requests_per_s / base.requests_per_s for load, base in pairs),
+            "p50_ms": 1e3 * median(load.p50_s for load in each),
+            "p99_ms": 1e3 * median(load.p99_s for load in each),
+        }
+        rows.append(row)
+        line = "| {clients} | {delay} | {rps:,.0f} | {ratio:.2f} | {p50_ms:.2f} | {p99_ms:.1f} |"
+        print(line.format(**row))
+    print(json.dumps({"benchmark": "batch_delay", "rows": rows}))
+
+
+if __name__ == "__main__":
+    main()
