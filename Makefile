@@ -25,6 +25,7 @@ load: .venv/load  ## load test of moons_residual: PASS, FAIL or INVALID; MODEL=,
 bench: .venv/dev  ## the measured figures of the README and docs/
 	$(BIN)/skipserve build export/moons_residual.toml export/mnist1d_resnet.toml export/mnist1d_encoder.toml
 	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/batch_delay.py
 	$(BIN)/python benchmarks/depth.py
 	$(BIN)/python benchmarks/signals.py
 	$(BIN)/python benchmarks/guarantee.py

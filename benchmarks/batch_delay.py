@@ -35,20 +35,17 @@ def main() -> None:
     parser.add_argument("--model", default="mnist1d_resnet", help="a build file of export/")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16, 64])
     parser.add_argument("--delays", type=float, nargs="+", default=[0.001, 0.1, 0.3, 1.0])
-    parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args()
     build = read_build_file(ROOT / "export" / f"{options.model}.toml")
     rows = build.recipe.draw("test").inputs[:256].numpy().round(4).tolist()
     bodies = [json.dumps({"inputs": [row]}).encode() for row in rows]
-    overrides = {"batch_size": 16, "workers": options.workers}
     loads: dict[tuple[int, str], list[Any]] = {}
     with contextlib.ExitStack() as stack:
         urls = {}
         for place, (name, delay) in enumerate(delays(options.delays)):
-            as_it_comes = name == AS_IT_COMES
             address = Address("127.0.0.1", 18080 + 10 * place, 18081 + 10 * place)
-            with unmended() if as_it_comes else contextlib.nullcontext():
-                asked = {**overrides, "max_batch_delay_ms": delay}
+            asked = {"batch_size": 16, "max_batch_delay_ms": delay}
+            with unmended() if name == AS_IT_COMES else contextlib.nullcontext():
                 server = stack.enter_context(Server([build.archive], address, asked))
             urls[name] = server.url(server.manifests[0])
             drive(urls[name], bodies, 16, 1)

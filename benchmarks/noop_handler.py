@@ -11,15 +11,14 @@ import msgspec
 
 from skipserve.artifacts.artifact import open_artifact
 from skipserve.serving import torchserve_patches
+from skipserve.serving.exposition import mark_live
 
 
 class NoopHandler:
     def initialize(self, context: Any) -> None:
         logging.getLogger().setLevel(logging.WARNING)
         torchserve_patches.apply()
-        # The launcher counts the workers that say they are there.
-        metrics = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
-        (metrics / f"gauge_livemax_{os.getpid()}.db").touch()
+        mark_live(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
         example = open_artifact(Path(context.system_properties["model_dir"])).manifest.example
         self._body = msgspec.json.encode({"outputs": [{"label": example.label}]})
 

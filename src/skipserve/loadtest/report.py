@@ -85,9 +85,9 @@ def _template(name: str) -> Any:
     folder = files("skipserve.loadtest")
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["ms"] = lambda seconds: f"{seconds * 1e3:.3g}"
-    environment.globals["light"] = css_variables(dark=False)
-    environment.globals["dark"] = css_variables(dark=True)
-    environment.globals["style"] = folder.joinpath("report.css").read_text()
+    light, dark = css_variables(dark=False), css_variables(dark=True)
+    palette = f":root {{ {light} }}\n@media (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}\n"
+    environment.globals["style"] = palette + folder.joinpath("report.css").read_text()
     return environment.from_string(folder.joinpath(name).read_text())
 
 

@@ -105,8 +105,10 @@ def signal_curves(
     def fitted(config: RouterConfig) -> Router:
         return fit_router(config, network, decisions, fitting, proposing[:SKIP_ROWS])[0]
 
-    say("fitting heads")
-    heads = fitted(RouterConfig(exit_heads=exit_heads, guard=1.0)).heads
+    heads: Sequence[nn.Module] = ()
+    if exit_heads == "distilled":
+        say("fitting heads")
+        heads = fitted(RouterConfig(exit_heads=exit_heads, guard=1.0)).heads
     for name in SIGNALS:
         say(f"trying {name.replace('_', ' ')}")
         shared = fitted(RouterConfig(signal=name, guard=1.0))

@@ -70,8 +70,8 @@ def model_config(serving: ServingConfig, delay_unit_ms: float = 1.0) -> str:
         "minWorkers": serving.workers,
         "maxWorkers": serving.workers,
         "batchSize": serving.batch_size,
-        # TorchServe takes 0 for 100 ms.
-        "maxBatchDelay": max(1, math.ceil(serving.max_batch_delay_ms / delay_unit_ms)),
+        # Rounded up: TorchServe takes 0 for 100 ms.
+        "maxBatchDelay": math.ceil(serving.max_batch_delay_ms / delay_unit_ms),
         "jobQueueSize": serving.queue_size,
         "responseTimeout": 60,
         "startupTimeout": 300,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import platform
 import shutil
 import struct
@@ -209,6 +210,11 @@ class _Workers(Collector):
 def live_workers(directory: Path) -> int:
     """Workers that have their model open: each keeps a file of live gauges."""
     return len(list(directory.glob("gauge_livemax_*.db")))
+
+
+def mark_live(directory: Path) -> None:
+    """Have this process counted as a live worker, though it writes no gauges."""
+    (directory / f"gauge_livemax_{os.getpid()}.db").touch()
 
 
 def _onnxruntime() -> str:

@@ -23,7 +23,7 @@ from skipserve.artifacts.certificates import MEASURES, Measure
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Prediction, Setting
 from skipserve.serving.drift import BINS, bins_of
-from skipserve.serving.exposition import SPACE_BYTES
+from skipserve.serving.exposition import SPACE_BYTES, mark_live
 from skipserve.serving.series import (
     BATCH,
     BLOCK_ROWS,
@@ -230,7 +230,7 @@ def open_metrics(engine: Engine, default: Setting) -> ModelMetrics:
     directory = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
     try:
         if directory is not None and shutil.disk_usage(directory).free < SPACE_BYTES:
-            (Path(directory) / f"gauge_livemax_{os.getpid()}.db").touch()  # it lives all the same
+            mark_live(Path(directory))
             raise OSError(f"fewer than {SPACE_BYTES >> 20} MiB are free")
         return ModelMetrics(engine, default)
     except OSError as error:
