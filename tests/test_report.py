@@ -26,7 +26,7 @@ from skipserve.reporting.page import draw_figures, write_report
 from skipserve.reporting.readings import read_engine, read_network
 from skipserve.reporting.report import measure
 from skipserve.reporting.sample import Sample, take_sample
-from skipserve.reporting.style import PALETTE
+from skipserve.style import PALETTE
 from skipserve.reporting.words import first_line
 from skipserve.routing.certify import p_value
 from skipserve.routing.judge import Readings, shortest_fixed

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
-from skipserve.reporting.style import LIGHT, drawing, to_svg
+from skipserve.style import LIGHT, drawing, to_svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

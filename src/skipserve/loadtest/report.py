@@ -18,7 +18,7 @@ from skipserve.loadtest.intervals import percentile_interval, rate_interval
 from skipserve.loadtest.results import Arm, Report
 from skipserve.loadtest.slo import parse_slo
 from skipserve.loadtest.tally import Tally
-from skipserve.reporting.style import css_variables
+from skipserve.style import css_variables
 
 PERCENTS = (50.0, 90.0, 99.0, 99.9)
 PHASES = ("queue", "decode", "inference")

@@ -11,7 +11,7 @@ import numpy as np
 
 from skipserve.reporting.curves import Curve
 from skipserve.reporting.inspect import Inspection
-from skipserve.reporting.style import HEIGHT, LIGHT, WIDTH, drawing, to_png, to_svg
+from skipserve.style import HEIGHT, LIGHT, WIDTH, drawing, to_png, to_svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from skipserve.reporting.figures import Figure, axes_for
 from skipserve.reporting.sample import Sample
-from skipserve.reporting.style import HEIGHT, LIGHT, WIDTH
+from skipserve.style import HEIGHT, LIGHT, WIDTH
 
 GRID = 140
 MARGIN = 0.15

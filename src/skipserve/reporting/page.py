@@ -21,7 +21,7 @@ from skipserve.reporting.served_figures import (
     depth_figure,
     risk_figure,
 )
-from skipserve.reporting.style import css_variables
+from skipserve.style import css_variables
 from skipserve.reporting.words import accuracy_promises, first_line, limits, promise, refused
 
 PAGE = "report.html"

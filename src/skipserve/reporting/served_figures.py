@@ -11,7 +11,7 @@ from skipserve.reporting.curves import Curve
 from skipserve.reporting.figures import Figure, axes_for, legend_below, log_rates, percent_axis
 from skipserve.reporting.rate import Rate, percent
 from skipserve.reporting.served import Point, Routed
-from skipserve.reporting.style import LIGHT, WIDTH
+from skipserve.style import LIGHT, WIDTH
 
 # Classes below this many rows have intervals that say nothing.
 CLASS_ROWS = 20
