@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 from pathlib import Path
 from statistics import median
@@ -36,7 +37,6 @@ NETWORKS = {
     "conv net, 12 × 41 k": {"family": "convnet", "depth": 12, "width": 64, "inputs": [40]},
     "MLP, 24 × 4 k": {"family": "mlp", "width": 64, "depth": 24, "inputs": [40]},
 }
-BATCHES = (1, 8, 32)
 LONG = {"family": "mlp", "width": 256, "depth": 200, "inputs": [40]}
 
 
@@ -62,7 +62,10 @@ class Files:
 
     def open(self, provider: str, threads: int) -> tuple[Backend, Backend]:
         plain = open_backend(self.plain, ("probabilities",), provider, threads)
-        return plain, open_backend(self.routed, (), provider, threads)
+        routed = open_backend(self.routed, (), provider, threads)
+        if routed.provider != provider:
+            sys.exit(f"{provider} was asked for, ONNX Runtime runs on {routed.provider}")
+        return plain, routed
 
     def feeds(self, depths: np.ndarray) -> dict[str, np.ndarray]:
         """Inputs that send each row to a depth of its own [B]."""
@@ -82,7 +85,7 @@ def off(options: argparse.Namespace) -> list[dict[str, Any]]:
         files = Files(config, options.precision, options.signal)
         for threads in options.threads:
             plain, routed = files.open(options.provider, threads)
-            for batch in BATCHES:
+            for batch in options.batches:
                 fed = files.feeds(np.full(batch, files.depth))
                 only = {"inputs": fed["inputs"]}
                 work = {
@@ -169,6 +172,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--only", default="off,rate,line")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--signal", default="norm")
     parser.add_argument("--provider", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--precision", default="fp32", choices=["fp32", "fp16"])

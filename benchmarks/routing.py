@@ -26,8 +26,8 @@ from skipserve.build import BuildFile, calibrate, export, make_archive
 from skipserve.buildfile import read_build_file
 from skipserve.reporting.readings import fixed_setting, read_engine
 from skipserve.routing.judge import shortest_fixed
-from skipserve.runtime.backends import open_backend
-from skipserve.runtime.engine import Engine
+from skipserve.runtime.backends import Provider, open_backend
+from skipserve.runtime.engine import PRECISIONS, Engine
 from skipserve.serving.address import Address
 from skipserve.serving.archive import package
 from skipserve.serving.launcher import Server
@@ -43,18 +43,21 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=4, help="of each run of wrk")
     parser.add_argument("--only", choices=["process", "http"])
     parser.add_argument("--model", default="mnist1d_resnet", help="a build file of export/")
+    parser.add_argument("--provider", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32])
     options = parser.parse_args()
     build = read_build_file(ROOT / "export" / f"{options.model}.toml")
     result: dict[str, Any] = {"benchmark": "routing"}
     if options.only in (None, "process"):
-        result["process"] = in_process(build, options.rounds)
+        result["process"] = in_process(build, options)
     if options.only in (None, "http"):
-        result["http"] = over_http(build, options.rounds, options.seconds)
+        result["http"] = over_http(build, options)
     print(json.dumps(result))
 
 
-def in_process(build: BuildFile, rounds: int) -> list[dict[str, Any]]:
-    """ONNX Runtime on the CPU: the plain export, the routed one off, at a fixed depth, and on."""
+def in_process(build: BuildFile, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """ONNX Runtime: the plain export, the routed one off, at a fixed depth, and on."""
+    provider: Provider = options.provider
     network = load_checkpoint(build.checkpoint).network
     test = build.recipe.draw("test").inputs.numpy()
     artifact = open_artifact(build.artifact)
@@ -67,14 +70,14 @@ def in_process(build: BuildFile, rounds: int) -> list[dict[str, Any]]:
     print("|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as scratch:
         plain_file = Path(scratch) / "plain.onnx"
-        write_model(network, "onnx", "fp32", plain_file)
-        for threads in (1, 2):
-            plain = open_backend(plain_file, ("probabilities",), threads=threads)
-            engine = Engine(artifact, provider="cpu", threads=threads)
+        write_model(network, "onnx", PRECISIONS[provider], plain_file)
+        for threads in (1, 2) if provider == "cpu" else (1,):
+            plain = open_backend(plain_file, ("probabilities",), provider, threads)
+            engine = Engine(artifact, provider=provider, threads=threads)
             on = engine.setting(RISK)
             fixed = engine.off.thresholds.copy()
             fixed[stop] = -np.inf
-            for batch in (1, 8, 32):
+            for batch in options.batches:
                 starts = range(0, 1024, batch)
                 batches = [np.ascontiguousarray(test[start : start + batch]) for start in starts]
                 ran = [
@@ -92,7 +95,7 @@ def in_process(build: BuildFile, rounds: int) -> list[dict[str, Any]]:
                             engine.run_thresholds(x, on.thresholds, on.guard_limit) for x in b
                         ],
                     },
-                    rounds,
+                    options.rounds,
                 )
                 base = times["plain"]
                 row = {
@@ -110,12 +113,13 @@ def in_process(build: BuildFile, rounds: int) -> list[dict[str, Any]]:
     return rows
 
 
-def over_http(build: BuildFile, rounds: int, seconds: int) -> list[dict[str, Any]]:
+def over_http(build: BuildFile, options: argparse.Namespace) -> list[dict[str, Any]]:
     """TorchServe with the model's own settings, one row a request, real inputs.
 
     Beside the model: the same network routed by the norm, and stopped at the shortest fixed depth
-    that meets the same risk.
+    that meets the same risk. On CUDA without the norm, whose export takes minutes.
     """
+    provider: Provider = options.provider
     test = build.recipe.draw("test").inputs[:256].numpy().round(4).tolist()
     on = [json.dumps({"inputs": [row]}).encode() for row in test]
     off = [json.dumps({"inputs": [row], "parameters": {"router": "off"}}).encode() for row in test]
@@ -123,20 +127,22 @@ def over_http(build: BuildFile, rounds: int, seconds: int) -> list[dict[str, Any
     print("| clients | what runs | requests/s | over full depth | over fixed | p50 / p99 ms |")
     print("|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as scratch:
-        archives = [build.archive, *variants(build, Path(scratch))]
-        with Server(archives, Address("127.0.0.1", 18080, 18081)) as server:
+        archives = {
+            build.router.signal: build.archive,
+            "fixed depth": fixed_depth(build, Path(scratch), provider),
+        }
+        if provider == "cpu":
+            archives["norm"] = by_norm(build, Path(scratch))
+        address = Address("127.0.0.1", 18080, 18081)
+        with Server([*archives.values()], address, {"provider": provider}) as server:
             urls = [server.url(manifest) for manifest in server.manifests]
-            contenders = {
-                "full depth": (urls[0], off),
-                build.router.signal: (urls[0], on),
-                "norm": (urls[1], on),
-                "fixed depth": (urls[2], on),
-            }
+            contenders = {"full depth": (urls[0], off)}
+            contenders |= {name: (url, on) for name, url in zip(archives, urls, strict=True)}
             for clients in (1, 16, 64):
                 loads: dict[str, list[Any]] = {name: [] for name in contenders}
-                for _ in range(rounds):
+                for _ in range(options.rounds):
                     for name, (url, texts) in contenders.items():
-                        loads[name].append(drive(url, texts, clients, seconds))
+                        loads[name].append(drive(url, texts, clients, options.seconds))
                 for name, each in loads.items():
                     row = {
                         "clients": clients,
@@ -162,8 +168,8 @@ def over(loads: list[Any], bases: list[Any]) -> float:
     return median(load.requests_per_s / base.requests_per_s for load, base in pairs)
 
 
-def variants(build: BuildFile, root: Path) -> list[Path]:
-    """Archives of the same checkpoint: routed by the norm, and at a fixed depth."""
+def by_norm(build: BuildFile, root: Path) -> Path:
+    """An archive of the same checkpoint routed by the norm."""
     shutil.copytree(build.handler.parent, root / "handlers")
     (root / "export").mkdir()
     shutil.copytree(build.checkpoint, root / "checkpoints" / "by_norm")
@@ -174,20 +180,20 @@ def variants(build: BuildFile, root: Path) -> list[Path]:
         if "[export]" not in text
         else text
     )
-    by_norm = read_build_file(root / "export" / "by_norm.toml")
-    export(by_norm)
-    calibrate(by_norm, lambda line: None)
-    made = read_certificates(by_norm.artifact)
+    norm = read_build_file(root / "export" / "by_norm.toml")
+    export(norm)
+    calibrate(norm, lambda line: None)
+    made = read_certificates(norm.artifact)
     one = next(c for c in made.certificates if (c.risk, c.measure) == (RISK, "disagreement"))
     print(f"norm: {one.run_rate:.1%} of the blocks run when certified", flush=True)
-    return [make_archive(by_norm), fixed_depth(build, root)]
+    return make_archive(norm)
 
 
-def fixed_depth(build: BuildFile, root: Path) -> Path:
+def fixed_depth(build: BuildFile, root: Path, provider: Provider) -> Path:
     """The model's own file, every row stopped at the shortest depth that meets the risk."""
     directory = Path(shutil.copytree(build.artifact, root / "artifacts" / "fixed"))
     artifact = open_artifact(directory)
-    engine = Engine(artifact, provider="cpu")
+    engine = Engine(artifact, provider=provider)
     rows = build.recipe.draw("certify").inputs.numpy()
     blocks = shortest_fixed(read_engine(engine, rows, 64), RISK, 1 - DELTA)
     print(f"fixed depth: {blocks} of {artifact.manifest.depth} blocks", flush=True)

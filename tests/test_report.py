@@ -26,11 +26,11 @@ from skipserve.reporting.page import draw_figures, write_report
 from skipserve.reporting.readings import read_engine, read_network
 from skipserve.reporting.report import measure
 from skipserve.reporting.sample import Sample, take_sample
-from skipserve.style import PALETTE
 from skipserve.reporting.words import first_line
 from skipserve.routing.certify import p_value
 from skipserve.routing.judge import Readings, shortest_fixed
 from skipserve.runtime.engine import Engine
+from skipserve.style import PALETTE
 
 ROOT = Path(__file__).parent.parent
 DEPTH = 4

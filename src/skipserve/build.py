@@ -7,7 +7,6 @@ import itertools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from skipserve.runtime.backends import open_backend
 from skipserve.serving.archive import package
 from skipserve.training.checkpoint import WEIGHTS, load_checkpoint, save_checkpoint
 from skipserve.training.loop import Epoch, fit
+from skipserve.versions import version_of
 
 PARITY_ROWS = 256
 SOURCES = Path(__file__).parent
@@ -182,7 +182,7 @@ def steps(build: BuildFile, on_epoch: OnEpoch, say: Callable[[str], None]) -> li
                 build.network.model_dump(mode="json"),
                 build.training.model_dump(mode="json"),
                 _sources("networks", "training"),
-                version("torch"),
+                version_of("torch"),
             ),
             (weights, build.checkpoint / "config.json"),
             lambda: train(build, build.checkpoint, on_epoch),
@@ -195,7 +195,7 @@ def steps(build: BuildFile, on_epoch: OnEpoch, say: Callable[[str], None]) -> li
                 build.export.model_dump(mode="json"),
                 router,
                 _sources("networks", "routing", "artifacts"),
-                [version(package) for package in ("torch", "onnx", "onnxruntime")],
+                [version_of(package) for package in ("torch", "onnx", "onnxruntime")],
             ),
             (manifest, *_model_files(build)),
             lambda: export(build),

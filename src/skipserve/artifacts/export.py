@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 from torch import Tensor
@@ -31,6 +30,7 @@ from skipserve.files import replacing_directory, sha256_of
 from skipserve.networks import NetworkConfig
 from skipserve.routing.routed import Router
 from skipserve.training.checkpoint import Checkpoint
+from skipserve.versions import version_of
 
 MADE_BY = ("skipserve", "torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 
@@ -104,7 +104,7 @@ def export_artifact(
                 label=int(reference.probabilities[0].argmax()),
                 probabilities=tuple(reference.probabilities[0].tolist()),
             ),
-            versions={package: version(package) for package in MADE_BY},
+            versions={package: version_of(package) for package in MADE_BY},
             router=fitted.spec if fitted else None,
         )
         write_manifest(fresh, manifest)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -21,8 +20,9 @@ from skipserve.reporting.served_figures import (
     depth_figure,
     risk_figure,
 )
-from skipserve.style import css_variables
 from skipserve.reporting.words import accuracy_promises, first_line, limits, promise, refused
+from skipserve.style import css_variables
+from skipserve.versions import version_of
 
 PAGE = "report.html"
 MADE_BY = ("skipserve", "torch", "onnxruntime")
@@ -150,5 +150,5 @@ def _facts(found: Findings) -> list[tuple[str, str]]:
         if engine.manifest.router is not None:
             spec = engine.manifest.router
             facts.append(("Router", f"{spec.signal.replace('_', ' ')}, policy {spec.policy}"))
-    facts.append(("Made by", ", ".join(f"{name} {version(name)}" for name in MADE_BY)))
+    facts.append(("Made by", ", ".join(f"{name} {version_of(name)}" for name in MADE_BY)))
     return facts

@@ -13,6 +13,9 @@ from skipserve.errors import ArtifactError, LaunchError
 
 Provider = Literal["cpu", "cuda"]
 Arrays = dict[str, NDArray[Any]]
+# Rows leave a routed batch, so that convolutions meet every batch size, and cuDNN would by default
+# try its algorithms anew at each. TF32 keeps 11 bits: not what a file named FP32 promises.
+CUDA_OPTIONS = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
 
 
 class Backend(Protocol):
@@ -44,11 +47,13 @@ class OnnxRuntime:
         options.intra_op_num_threads = threads or os.cpu_count() or 1
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        names = ["CPUExecutionProvider"]
+        providers: list[Any] = ["CPUExecutionProvider"]
         if provider == "cuda":
-            names.insert(0, "CUDAExecutionProvider")
+            # CUDA lies in pip's packages, where the system's loader does not look.
+            ort.preload_dlls()
+            providers.insert(0, ("CUDAExecutionProvider", CUDA_OPTIONS))
         try:
-            self._session = ort.InferenceSession(str(file), options, providers=names)
+            self._session = ort.InferenceSession(str(file), options, providers=providers)
         except Exception as error:  # ONNX Runtime raises classes of its own for each cause
             raise ArtifactError(f"{file} cannot be loaded by ONNX Runtime: {error}") from None
         self.provider: Provider = (
@@ -73,6 +78,7 @@ class TorchScript:
         import torch
 
         torch.set_num_threads(threads or os.cpu_count() or 1)
+        torch.backends.cudnn.allow_tf32 = False
         self._device = torch.device(provider)
         try:
             self._module = torch.jit.load(file, map_location=self._device)  # type: ignore[no-untyped-call]

@@ -11,7 +11,6 @@ import threading
 import time
 from collections import Counter as Tally
 from collections.abc import Iterable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from prometheus_client import (
@@ -26,6 +25,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
+
+from skipserve.versions import version_of
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a gauge more for each counter
 
@@ -108,8 +109,8 @@ class Exposition:
             ("version", "python", "torchserve", "torch", "onnxruntime"),
             registry=registry,
         )
-        packages = (version("skipserve"), version("torchserve"), version("torch"), _onnxruntime())
-        info.labels(packages[0], platform.python_version(), *packages[1:]).set(1)
+        serving = (version_of(package) for package in ("torchserve", "torch", "onnxruntime"))
+        info.labels(version_of("skipserve"), platform.python_version(), *serving).set(1)
 
     def set_state(self, model: str, state: str) -> None:
         """Show the state a model's router is in.
@@ -215,10 +216,3 @@ def live_workers(directory: Path) -> int:
 def mark_live(directory: Path) -> None:
     """Have this process counted as a live worker, though it writes no gauges."""
     (directory / f"gauge_livemax_{os.getpid()}.db").touch()
-
-
-def _onnxruntime() -> str:
-    for name in ("onnxruntime", "onnxruntime-gpu"):
-        with contextlib.suppress(PackageNotFoundError):
-            return version(name)
-    return "none"

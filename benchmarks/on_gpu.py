@@ -1,0 +1,122 @@
+"""On a GPU: does every file answer there as on the CPU, and what does a new batch size cost?
+
+`python benchmarks/on_gpu.py [--models mnist1d_resnet moons_residual] [--only parity,sizes]`
+
+parity  each file of an artifact against the FP64 network and the eager router, on CPU and on CUDA
+sizes   milliseconds of the first and of later runs at every batch size, by how cuDNN is asked to
+        choose its convolutions: rows leave a routed batch, so every size comes up
+
+Needs `skipserve build` of each model, and onnxruntime-gpu in place of onnxruntime.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+from skipserve.artifacts.artifact import open_artifact
+from skipserve.artifacts.certificates import from_json
+from skipserve.artifacts.parity import Reference, RoutedReference, check_parity
+from skipserve.build import PARITY_ROWS, fitted_router
+from skipserve.buildfile import BuildFile, read_build_file
+from skipserve.errors import ParityError
+from skipserve.runtime import backends
+from skipserve.runtime.backends import open_backend
+from skipserve.runtime.engine import Engine
+from skipserve.training.checkpoint import load_checkpoint
+
+ROOT = Path(__file__).parent.parent
+SIZES = range(1, 17)
+
+
+def parity(build: BuildFile, providers: list[str]) -> list[dict[str, Any]]:
+    artifact = open_artifact(build.artifact)
+    network = load_checkpoint(build.checkpoint).network
+    real = build.recipe.draw("test").inputs[:PARITY_ROWS]
+    reference, fitted = Reference(network, real), fitted_router(build, network)
+    router = None
+    if fitted is not None:
+        limit = from_json(fitted.spec.guard_limit)
+        router = RoutedReference(network, fitted.router, real, limit)
+    outputs = tuple(output.name for output in artifact.manifest.outputs)
+    rows = []
+    print("\n| file | runs on | largest difference | allowed | decisions equal |")
+    print("|---|---|---|---|---|")
+    for file in artifact.manifest.files:
+        for provider in providers:
+            backend = open_backend(artifact.directory / file.path, outputs, provider)
+            row = {"model": build.name, "file": file.path, "provider": backend.provider}
+            decisions = len(fitted.spec.decisions) if fitted else 0
+            about = f"| {build.name}/{file.path} | {backend.provider} | "
+            try:
+                got = check_parity(backend.run, reference, file.precision, file.path, decisions)
+                row |= {"largest": got.largest_difference, "allowed": got.tolerance}
+                line = f"{got.largest_difference:.1e} | {got.tolerance:g} | "
+                if router is not None:
+                    same = router.check(backend.run, file.precision, file.path)
+                    row |= {"equal": same.equal, "rows": same.rows}
+                    line += f"{same.equal:.1%} of {same.rows} |"
+            except ParityError as error:
+                row |= {"failed": str(error)}
+                line = f"FAILED: {error} | | |"
+            rows.append(row)
+            print(about + line, flush=True)
+    return rows
+
+
+def sizes(build: BuildFile, provider: str) -> list[dict[str, Any]]:
+    test = build.recipe.draw("test").inputs.numpy()
+    rows = []
+    print(f"\n{build.name} on {provider}, batch sizes 1 to {SIZES[-1]}, full depth")
+    print("| convolutions chosen | open s | first run at a size ms, median / most | again ms |")
+    print("|---|---|---|---|")
+    for search in ("EXHAUSTIVE", "HEURISTIC", "DEFAULT"):
+        asked = {**backends.CUDA_OPTIONS, "cudnn_conv_algo_search": search}
+        with mock.patch.object(backends, "CUDA_OPTIONS", asked):
+            start = perf_counter()
+            engine = Engine(open_artifact(build.artifact), provider=provider)
+            opened = perf_counter() - start
+        engine.run(test[:32])  # what CUDA itself loads
+        first, again = [], []
+        for size in SIZES:
+            start = perf_counter()
+            engine.run(test[:size])
+            first.append(1e3 * (perf_counter() - start))
+            start = perf_counter()
+            for _ in range(20):
+                engine.run(test[:size])
+            again.append(1e3 * (perf_counter() - start) / 20)
+        row = {"search": search, "open_s": opened, "first_ms": first, "again_ms": again}
+        rows.append(row)
+        print(
+            f"| {search} | {opened:.1f} | {median(first):.1f} / {max(first):.1f} "
+            f"| {np.mean(again):.2f} |",
+            flush=True,
+        )
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", nargs="+", default=["mnist1d_resnet", "moons_residual"])
+    parser.add_argument("--only", default="parity,sizes")
+    parser.add_argument("--providers", nargs="+", default=["cpu", "cuda"])
+    options = parser.parse_args()
+    builds = [read_build_file(ROOT / "export" / f"{name}.toml") for name in options.models]
+    result: dict[str, Any] = {"benchmark": "on_gpu"}
+    if "parity" in options.only:
+        result["parity"] = [row for build in builds for row in parity(build, options.providers)]
+    if "sizes" in options.only:
+        result["sizes"] = sizes(builds[0], options.providers[-1])
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
