@@ -24,9 +24,10 @@ import numpy as np
 from skipserve.artifacts.artifact import open_artifact
 from skipserve.artifacts.certificates import from_json
 from skipserve.artifacts.parity import Reference, RoutedReference, check_parity
-from skipserve.build import PARITY_ROWS, fitted_router
+from skipserve.build import PARITY_ROWS
 from skipserve.buildfile import BuildFile, read_build_file
 from skipserve.errors import ParityError
+from skipserve.routing.fit import fit_router
 from skipserve.runtime import backends
 from skipserve.runtime.backends import open_backend
 from skipserve.runtime.engine import Engine
@@ -40,35 +41,35 @@ def parity(build: BuildFile, providers: list[str]) -> list[dict[str, Any]]:
     artifact = open_artifact(build.artifact)
     network = load_checkpoint(build.checkpoint).network
     real = build.recipe.draw("test").inputs[:PARITY_ROWS]
-    reference, fitted = Reference(network, real), fitted_router(build, network)
-    router = None
-    if fitted is not None:
-        limit = from_json(fitted.spec.guard_limit)
-        router = RoutedReference(network, fitted.router, real, limit)
+    reference, spec, routed = Reference(network, real), artifact.manifest.router, None
+    if spec is not None and build.router is not None:
+        rows = [build.recipe.draw(split).inputs for split in ("train", "propose")]
+        router, _ = fit_router(build.router, network, spec.decisions, *rows)
+        routed = RoutedReference(network, router, real, from_json(spec.guard_limit))
     outputs = tuple(output.name for output in artifact.manifest.outputs)
-    rows = []
+    found = []
     print("\n| file | runs on | largest difference | allowed | decisions equal |")
     print("|---|---|---|---|---|")
     for file in artifact.manifest.files:
         for provider in providers:
             backend = open_backend(artifact.directory / file.path, outputs, provider)
             row = {"model": build.name, "file": file.path, "provider": backend.provider}
-            decisions = len(fitted.spec.decisions) if fitted else 0
+            decisions = len(spec.decisions) if spec else 0
             about = f"| {build.name}/{file.path} | {backend.provider} | "
             try:
                 got = check_parity(backend.run, reference, file.precision, file.path, decisions)
                 row |= {"largest": got.largest_difference, "allowed": got.tolerance}
                 line = f"{got.largest_difference:.1e} | {got.tolerance:g} | "
-                if router is not None:
-                    same = router.check(backend.run, file.precision, file.path)
+                if routed is not None:
+                    same = routed.check(backend.run, file.precision, file.path)
                     row |= {"equal": same.equal, "rows": same.rows}
                     line += f"{same.equal:.1%} of {same.rows} |"
             except ParityError as error:
                 row |= {"failed": str(error)}
                 line = f"FAILED: {error} | | |"
-            rows.append(row)
+            found.append(row)
             print(about + line, flush=True)
-    return rows
+    return found
 
 
 def sizes(build: BuildFile, provider: str) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import helper
 from torch import nn
 
 from skipserve.artifacts.formats import write_model
@@ -73,18 +74,30 @@ def router_of(case):
 
 
 @pytest.fixture(scope="module")
-def opened(tmp_path_factory):
-    """Opens the file of a case, exported when it is first asked for."""
+def exported(tmp_path_factory):
+    """The file of a case, exported when it is first asked for."""
     root = tmp_path_factory.mktemp("routed")
 
     @cache
-    def open_case(case, format, precision):
+    def export_case(case, format, precision):
         directory = root / "-".join(map(str, case))
         directory.mkdir(exist_ok=True)
         file = directory / model_file_name(format, precision)
         router = router_of(case) if len(case) > 1 else None
         write_model(network_of(case[0]), format, precision, file, router)
-        return open_backend(file, NAMES if router else NAMES[:1])
+        return file
+
+    return export_case
+
+
+@pytest.fixture(scope="module")
+def opened(exported):
+    """Opens the file of a case."""
+
+    @cache
+    def open_case(case, format, precision):
+        outputs = NAMES if len(case) > 1 else NAMES[:1]
+        return open_backend(exported(case, format, precision), outputs)
 
     return open_case
 
@@ -204,6 +217,37 @@ def test_each_stage_is_left_out_alone(case, format, opened):
         assert len(set(depth.tolist())) == 1
         np.testing.assert_array_equal(got["depth_run"], depth)
         np.testing.assert_allclose(got["probabilities"], probabilities, atol=1e-5)
+
+
+def test_scatters_that_add_up_are_of_floats(case, exported):
+    """CUDA's ScatterND reduces nothing else, and says so only when it runs."""
+    graph = onnx.load(exported(case, "onnx", "fp32")).graph
+    inferred = onnx.shape_inference.infer_shapes(helper.make_model(graph)).graph
+    types = {value.name: value.type.tensor_type.elem_type for value in inferred.value_info}
+    reducing = {
+        (helper.get_node_attr_value(node, "reduction"), types[node.output[0]])
+        for node in graph.node
+        if node.op_type == "ScatterND"
+    }
+    assert reducing == {(b"add", onnx.TensorProto.FLOAT)}
+
+
+def test_what_torchscript_makes_is_where_its_rows_are(case, exported):
+    module = torch.jit.load(exported(case, "torchscript", "fp32"))
+    made = [
+        value.node().kind()
+        for node in nodes_of(module.inlined_graph)
+        for value in node.inputs()
+        if value.type().kind() == "DeviceObjType"
+    ]
+    assert set(made) == {"prim::device"}
+
+
+def nodes_of(block):
+    for node in block.nodes():
+        yield node
+        for inner in node.blocks():
+            yield from nodes_of(inner)
 
 
 def test_the_signals_of_a_row_are_those_of_the_decisions_it_got_to(case):

@@ -168,9 +168,9 @@ class _Exit(_Policy):
         graph, pieces = self._graph, self._pieces
         first = graph.inline(pieces.pool, stream)
         batch = graph.op("Shape", limits, start=1, end=2)
-        everyone = graph.op("NonZero", graph.op("ConstantOfShape", batch, value=_integer(1)))
-        everyone = graph.op("Transpose", everyone, perm=[1, 0])  # (B, 1): indices for GatherND
-        stream, rows, signal = self._decide(graph, 0, first, stream, everyone, limits)
+        everyone = graph.op("NonZero", graph.op("ConstantOfShape", batch, value=_one()))
+        indices = graph.op("Transpose", everyone, perm=[1, 0])  # (B, 1): indices for GatherND
+        stream, rows, signal = self._decide(graph, 0, first, stream, indices, limits)
         ran, kept, signals = [], [self._keep(graph, 0, first)], [signal]
         for i in range(len(pieces.stages) - 1):
             ran.append(rows)
@@ -179,8 +179,10 @@ class _Exit(_Policy):
             signals.append(signal)
         ran.append(rows)
         kept.append(self._last_stage(stream, rows))
-        depth = _count_depth(graph, batch, ran, self._depths)
-        newest = self._newest(batch, [everyone, *ran], kept)
+        stages = _scatter_add(graph, graph.op("ConstantOfShape", batch), ran, 1)
+        stages = graph.op("Cast", stages, to=TensorProto.INT64)
+        depth = graph.op("Gather", graph.integers(*np.cumsum(self._depths)), stages, axis=0)
+        newest = self._newest(batch, everyone, stages, kept)
         return newest, depth, graph.op("Concat", *signals, axis=0)
 
     def _stage(self, i: int, stream: str, rows: str, limits: str) -> tuple[str, ...]:
@@ -217,15 +219,29 @@ class _Exit(_Policy):
             signal,
         )
 
-    def _newest(self, batch: str, rows: Sequence[str], kept: Sequence[str]) -> str:
-        """Of everything that was kept, in order of depth, what was kept of each row last."""
+    def _newest(self, batch: str, everyone: str, stages: str, kept: Sequence[str]) -> str:
+        """Of everything that was kept, what was kept of each row last.
+
+        Rows stand in order in each part of ``kept``, so a row's place is the number of those in
+        earlier parts and before it in its own.
+
+        Args:
+            batch: B.
+            everyone: Row numbers [1, B].
+            stages: Run by each row [B], int64.
+            kept: One part a decision, and one of those that ran everything.
+        """
         graph = self._graph
-        order = graph.op("Concat", *rows, axis=0)
-        zero, one = (graph.constant(np.array(number, dtype=np.int64)) for number in (0, 1))
-        places = graph.op("Range", zero, graph.op("Size", order), one)
-        last = graph.op("ConstantOfShape", batch, value=_integer(0))
-        last = graph.op("ScatterND", last, order, places, reduction="max")
+        parts = graph.constant(np.arange(len(kept), dtype=np.int64)[:, None])
+        there = graph.op("LessOrEqual", parts, stages)
+        there = graph.op("Reshape", graph.op("Cast", there, to=TensorProto.INT64), self._flat())
+        places = graph.op("CumSum", there, graph.constant(np.array(0, np.int64)), exclusive=1)
+        of_row = graph.op("Add", graph.op("Mul", stages, batch), everyone)
+        last = graph.op("Gather", places, graph.op("Reshape", of_row, self._flat()), axis=0)
         return graph.op("Gather", graph.op("Concat", *kept, axis=0), last, axis=0)
+
+    def _flat(self) -> str:
+        return self._graph.integers(-1)
 
     def _no_rows(self) -> NDArray[Any]:
         piece = self._pieces.exits[0] if self._pieces.exits else self._pieces.pool
@@ -259,18 +275,23 @@ class _Skip(_Policy):
 
 def _count_depth(graph: GraphBuilder, batch: str, ran: Sequence[str], depths: Sequence[int]) -> str:
     # Stages of one length are counted together: one scatter for each length there is.
-    depth = graph.op("Expand", graph.integers(depths[0]), batch)
+    depth = graph.op("Expand", graph.constant(np.array([depths[0]], np.float32)), batch)
     for length in sorted(set(depths[1:])):
         alike = [rows for rows, blocks in zip(ran, depths[1:], strict=True) if blocks == length]
-        rows = graph.op("Concat", *alike, axis=0)
-        count = graph.op("Shape", rows, start=0, end=1)
-        added = graph.op("Expand", graph.integers(length), count)
-        depth = graph.op("ScatterND", depth, rows, added, reduction="add")
-    return depth
+        depth = _scatter_add(graph, depth, alike, length)
+    return graph.op("Cast", depth, to=TensorProto.INT64)
 
 
-def _integer(value: int) -> TensorProto:
-    return helper.make_tensor("value", TensorProto.INT64, [1], [value])
+def _scatter_add(graph: GraphBuilder, data: str, ran: Sequence[str], value: int) -> str:
+    # In floats, which count exactly to 2^24: CUDA's ScatterND adds up nothing else, and has no max.
+    rows = graph.op("Concat", *ran, axis=0)
+    count = graph.op("Shape", rows, start=0, end=1)
+    added = graph.op("Expand", graph.constant(np.array([value], np.float32)), count)
+    return graph.op("ScatterND", data, rows, added, reduction="add")
+
+
+def _one() -> TensorProto:
+    return helper.make_tensor("value", TensorProto.INT64, [1], [1])
 
 
 def _no_signals() -> NDArray[np.float32]:

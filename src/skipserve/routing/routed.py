@@ -155,8 +155,8 @@ class RoutedNetwork(nn.Module):
     def _exit(self, stream: Tensor, limits: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
         pooled = self.pool(stream)
         kept = self.first_exit(pooled).clone()
-        depth = torch.full([stream.size(0)], self.depths[0], dtype=torch.int64)
-        rows = torch.arange(stream.size(0))
+        depth = self._entered(stream)
+        rows = torch.arange(stream.size(0), device=stream.device)
         signals: list[Tensor] = []
         for i, (stage, signal, leave) in enumerate(
             zip(self.stages, self.signals, self.exits)  # noqa: B905 - scripted
@@ -174,7 +174,7 @@ class RoutedNetwork(nn.Module):
         return kept, depth, signals
 
     def _skip(self, stream: Tensor, limits: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-        depth = torch.full([stream.size(0)], self.depths[0], dtype=torch.int64)
+        depth = self._entered(stream)
         signals: list[Tensor] = []
         for i, (stage, signal) in enumerate(zip(self.stages, self.signals)):  # noqa: B905 - scripted
             values = signal(self.pool(stream))
@@ -184,3 +184,6 @@ class RoutedNetwork(nn.Module):
                 stream = stream.index_copy(0, rows, stage(stream[rows]))
                 depth[rows] += self.depths[i + 1]
         return self.pool(stream), depth, signals
+
+    def _entered(self, stream: Tensor) -> Tensor:
+        return torch.full([stream.size(0)], self.depths[0], dtype=torch.int64, device=stream.device)
