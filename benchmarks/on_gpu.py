@@ -26,7 +26,6 @@ from skipserve.artifacts.certificates import from_json
 from skipserve.artifacts.parity import Reference, RoutedReference, check_parity
 from skipserve.build import PARITY_ROWS
 from skipserve.buildfile import BuildFile, read_build_file
-from skipserve.errors import ParityError
 from skipserve.routing.fit import fit_router
 from skipserve.runtime import backends
 from skipserve.runtime.backends import open_backend
@@ -64,9 +63,9 @@ def parity(build: BuildFile, providers: list[str]) -> list[dict[str, Any]]:
                     same = routed.check(backend.run, file.precision, file.path)
                     row |= {"equal": same.equal, "rows": same.rows}
                     line += f"{same.equal:.1%} of {same.rows} |"
-            except ParityError as error:
+            except Exception as error:  # whatever a provider cannot run belongs in the table
                 row |= {"failed": str(error)}
-                line = f"FAILED: {error} | | |"
+                line = f"FAILED: {str(error).splitlines()[0]} | | |"
             found.append(row)
             print(about + line, flush=True)
     return found
