@@ -13,8 +13,9 @@ from skipserve.errors import ArtifactError, LaunchError
 
 Provider = Literal["cpu", "cuda"]
 Arrays = dict[str, NDArray[Any]]
-# Rows leave a routed batch, so that convolutions meet every batch size, and cuDNN would by default
-# try its algorithms anew at each. TF32 keeps 11 bits: not what a file named FP32 promises.
+# ONNX Runtime plans a convolution anew whenever the batch size changes, and by default lets cuDNN
+# try out its algorithms then: ten times slower (docs/gpu.md). TF32 keeps 11 bits: not what a file
+# named FP32 promises.
 CUDA_OPTIONS = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
 
 

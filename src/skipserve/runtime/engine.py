@@ -257,10 +257,8 @@ class Engine:
     def warm_up(self, batch_size: int) -> None:
         """Run the example alone and in a full batch, so that no request pays for a first run.
 
-        On CUDA in every batch size between as well: a routed batch shrinks, and cuDNN plans each
-        size when it first comes. Three times each: TorchScript compiles again in its second run.
+        Three times each: TorchScript compiles again in its second run.
         """
         row = np.asarray([self.manifest.example.inputs], dtype=np.float32)
-        sizes = range(1, batch_size + 1) if self.provider == "cuda" else (1, batch_size)
-        for count in (*sizes,) * 3:
+        for count in (1, batch_size) * 3:
             self.run(np.repeat(row, count, axis=0))
