@@ -27,8 +27,6 @@ from skipserve.serving.address import Address
 from skipserve.serving.launcher import Server
 
 START_S, STOP_S = 90.0, 10.0
-# Of a batch, as everywhere; ours is for each next request of it, the peers' for all of them.
-OUR_DELAY_MS = 1.0
 # Ports of one server: its own, and those it opens whether we like it or not.
 PORTS_EACH = 6
 # ε = 1 % of 256 rows is 2.6; four standard deviations above it is 9.
@@ -59,7 +57,7 @@ class OurServer:
 
     def __init__(self, model: RacedModel, settings: Settings, port: int) -> None:
         self._model = model
-        overrides = {**asdict(settings), "max_batch_delay_ms": OUR_DELAY_MS}
+        overrides = asdict(settings)  # and the delay that the model ships with
         self._server = Server([model.archive], Address("127.0.0.1", port, port + 1), overrides)
 
     def endpoint(self) -> Endpoint:

@@ -27,12 +27,13 @@ Made by `benchmarks/peers/run.py` from [peers.json](peers.json); do not edit by 
 The same two models behind skipserve and behind each peer, driven by wrk over loopback: one row of
 real test data a request, JSON in and JSON out. Every peer serves the plain ONNX graph (no router
 in it that could slow it down) in ONNX Runtime with skipserve's options; before anything is timed
-each server must give the right label for {rows} rows, sixteen at a time. Peers stand beside
+each server must give the right label for {rows} rows, sixteen at a time, and is driven for
+{warm_up} s, so that what compiles itself as it runs has done so. Peers stand beside
 skipserve in groups of a few; in each of {rounds} rounds every server of a group is driven for
 {seconds} s at each number of connections, one after the other. Figures are medians; *ratios are
 skipserve ÷ peer, of the same round*: requests/s above 1, p50 and p99 below 1 are ahead of the peer.
 
-Settings: batching (up to 16 requests; a peer waits 1 ms for them, skipserve 1 ms for
+Settings: batching (up to 16 requests; a peer waits 1 ms for them, skipserve 0.1 ms for
 each next one) or none, then workers × threads of ONNX Runtime
 in each, once for up to 4 connections and once for more
 ([settings.json](../benchmarks/peers/settings.json)): {chosen}
@@ -136,6 +137,7 @@ def render(state: dict[str, Any]) -> str:
         HEAD.format(
             rows=ROWS,
             rounds=asked["rounds"],
+            warm_up=asked["warm_up_s"],
             seconds=asked["seconds"],
             machine=state["machine"],
             chosen=BY_TRIAL if state["settings"].get("by") == "trial" else BY_HAND,

@@ -32,8 +32,9 @@ from wrk import drive
 
 STATE = WORK / "race.json"
 CHOSEN = Path(__file__).parent / "settings.json"
-WARM_UP_CONNECTIONS = 16
-TRIAL_S = 1
+# Long enough for what compiles itself as it runs.
+WARM_UP_CONNECTIONS, WARM_UP_S = 16, 5
+TRIAL_S, TRIAL_WARM_UP_S = 1, 2
 ALONE, TWO_WORKERS, TWO_THREADS = Settings(), Settings(workers=2), Settings(threads=2)
 # Workers that share sixteen connections evenly fill their batches without waiting.
 BATCHED = [Settings(4, 4), Settings(8, 2), Settings(16, 1), Settings(16, 2)]
@@ -50,6 +51,7 @@ def main() -> None:
 def race(options: argparse.Namespace) -> None:
     """Every group of peers beside skipserve, on every model; then the report."""
     asked = {key: getattr(options, key) for key in ("rounds", "seconds", "connections")}
+    asked["warm_up_s"] = WARM_UP_S
     chosen = json.loads(CHOSEN.read_text())
     state: dict[str, Any] = {"asked": asked, "settings": chosen, "groups": {}, "failures": {}}
     if STATE.is_file() and not options.fresh:
@@ -84,7 +86,7 @@ def _race_group(
         print(f"idle, the machine is {psutil.cpu_percent(2.0):.0f} % busy", flush=True)
         for endpoint in servers.values():
             for bodies in endpoint.bodies.values():
-                _drive(endpoint, bodies, WARM_UP_CONNECTIONS, TRIAL_S)
+                _drive(endpoint, bodies, WARM_UP_CONNECTIONS, WARM_UP_S)
         for number in range(options.rounds):
             for connections in options.connections:
                 load = load_of(connections)
@@ -192,7 +194,7 @@ def _try_all(model: RacedModel, contender: str, options: argparse.Namespace) -> 
 
 def _rate(endpoint: Endpoint, counts: list[int]) -> float:
     bodies = next(iter(endpoint.bodies.values()))
-    _drive(endpoint, bodies, WARM_UP_CONNECTIONS, TRIAL_S)
+    _drive(endpoint, bodies, WARM_UP_CONNECTIONS, TRIAL_WARM_UP_S)
     runs = [_drive(endpoint, bodies, count, TRIAL_S) for count in counts]
     return geometric_mean(run.get("requests_per_s", 1) for run in runs)
 
@@ -202,8 +204,11 @@ def _trials(
 ) -> Iterator[tuple[str, list[int], list[Settings]]]:
     # A second thread inside an operation of the two-moons MLP only costs.
     plain = [ALONE, TWO_WORKERS, *([TWO_THREADS] if model.routed else [])]
-    batches = contender == OURS or PEERS[contender].batches
-    for load, candidates in (("few", plain), ("many", BATCHED if batches else plain)):
+    if contender != OURS and not PEERS[contender].batches:
+        few, many = plain, plain
+    else:
+        few, many = [*plain, BATCHED[2]], BATCHED
+    for load, candidates in (("few", few), ("many", many)):
         yield load, [count for count in connections if load_of(count) == load], candidates
 
 
