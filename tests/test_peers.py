@@ -72,7 +72,7 @@ def state(ours: dict[str, float], peer: float) -> dict[str, Any]:
             for name, router, speed in [*speeds, ("fastapi", "off", peer)]
         ]
     return {
-        "asked": {"rounds": 3, "seconds": 3, "connections": [1, 4, 16, 64]},
+        "asked": {"rounds": 3, "seconds": 3, "connections": [1, 4, 16, 64], "warm_up_s": 5},
         "settings": {"moons_residual": names, "mnist1d_resnet": names},
         "failures": {"moons_residual": {"ray": "OSError: no"}},
         "machine": "Machine: any.",

@@ -33,7 +33,7 @@ skipserve in groups of a few; in each of {rounds} rounds every server of a group
 {seconds} s at each number of connections, one after the other. Figures are medians; *ratios are
 skipserve ÷ peer, of the same round*: requests/s above 1, p50 and p99 below 1 are ahead of the peer.
 
-Settings: batching (up to 16 requests; a peer waits 1 ms for them, skipserve 0.1 ms for
+Settings: batching (up to 16 requests; a peer waits 1 ms for them, skipserve 0.05 ms for
 each next one) or none, then workers × threads of ONNX Runtime
 in each, once for up to 4 connections and once for more
 ([settings.json](../benchmarks/peers/settings.json)): {chosen}

@@ -40,7 +40,7 @@ class ServingConfig(Record):
     threads: Annotated[int, Field(ge=0)] = 1
     workers: Annotated[int, Field(ge=1, le=256)] = 1
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 1
-    max_batch_delay_ms: Annotated[float, Field(ge=0.001, le=10_000)] = 0.1
+    max_batch_delay_ms: Annotated[float, Field(ge=0.001, le=10_000)] = 0.05
     queue_size: Annotated[int, Field(ge=1)] = 1000
     max_rows: Annotated[int, Field(ge=1)] = 1024
     access_log: Annotated[float, Field(ge=0, le=1)] = 0.0
