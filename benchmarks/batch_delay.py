@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=3, help="of each run of wrk")
     parser.add_argument("--model", default="mnist1d_resnet", help="a build file of export/")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16, 64])
-    parser.add_argument("--delays", type=float, nargs="+", default=[0.001, 0.1, 0.3, 1.0])
+    parser.add_argument("--delays", type=float, nargs="+", default=[0.001, 0.05, 0.3, 1.0])
     options = parser.parse_args()
     build = read_build_file(ROOT / "export" / f"{options.model}.toml")
     rows = build.recipe.draw("test").inputs[:256].numpy().round(4).tolist()

@@ -1,10 +1,12 @@
 """On a GPU: does every file answer there as on the CPU, and what does a new batch size cost?
 
-`python benchmarks/on_gpu.py [--models mnist1d_resnet moons_residual] [--only parity,sizes]`
+`python benchmarks/on_gpu.py [--models mnist1d_resnet moons_residual] [--only parity,sizes,router]`
 
 parity  each file of an artifact against the FP64 network and the eager router, on CPU and on CUDA
 sizes   milliseconds of the first and of later runs at every batch size, by how cuDNN is asked to
         choose its convolutions: rows leave a routed batch, so every size comes up
+router  milliseconds of a batch at full depth and with the router, by batch size; thresholds of
+        whatever certificate there is, for what they cost and not for what they promise
 
 Needs `skipserve build` of each model, and onnxruntime-gpu in place of onnxruntime.
 """
@@ -12,6 +14,7 @@ Needs `skipserve build` of each model, and onnxruntime-gpu in place of onnxrunti
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 from pathlib import Path
 from statistics import median
@@ -20,6 +23,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+from timing import interleaved, ratio
 
 from skipserve.artifacts.artifact import open_artifact
 from skipserve.artifacts.certificates import from_json
@@ -34,6 +38,7 @@ from skipserve.training.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).parent.parent
 SIZES = range(1, 17)
+BATCHES, BATCHES_EACH, RISK = (1, 8, 32, 128), 16, 0.01
 
 
 def parity(build: BuildFile, providers: list[str]) -> list[dict[str, Any]]:
@@ -49,25 +54,28 @@ def parity(build: BuildFile, providers: list[str]) -> list[dict[str, Any]]:
     found = []
     print("\n| file | runs on | largest difference | allowed | decisions equal |")
     print("|---|---|---|---|---|")
-    for file in artifact.manifest.files:
-        for provider in providers:
+    for file, provider in itertools.product(artifact.manifest.files, providers):
+        decisions = len(spec.decisions) if spec else 0
+        row: dict[str, Any] = {"model": build.name, "file": file.path, "provider": provider}
+        line = f"| {build.name}/{file.path} | {provider} | "
+        try:
             backend = open_backend(artifact.directory / file.path, outputs, provider)
-            row = {"model": build.name, "file": file.path, "provider": backend.provider}
-            decisions = len(spec.decisions) if spec else 0
-            about = f"| {build.name}/{file.path} | {backend.provider} | "
-            try:
-                got = check_parity(backend.run, reference, file.precision, file.path, decisions)
-                row |= {"largest": got.largest_difference, "allowed": got.tolerance}
-                line = f"{got.largest_difference:.1e} | {got.tolerance:g} | "
-                if routed is not None:
-                    same = routed.check(backend.run, file.precision, file.path)
-                    row |= {"equal": same.equal, "rows": same.rows}
-                    line += f"{same.equal:.1%} of {same.rows} |"
-            except Exception as error:  # whatever a provider cannot run belongs in the table
-                row |= {"failed": str(error)}
-                line = f"FAILED: {str(error).splitlines()[0]} | | |"
-            found.append(row)
-            print(about + line, flush=True)
+            if backend.provider != provider:
+                raise RuntimeError(f"runs on {backend.provider}")
+            got = check_parity(backend.run, reference, file.precision, file.path, decisions)
+            row |= {"largest": got.largest_difference, "allowed": got.tolerance}
+            line += f"{got.largest_difference:.1e} | {got.tolerance:g} | "
+            if routed is None:
+                line += "no router |"
+            else:
+                same = routed.check(backend.run, file.precision, file.path)
+                row |= {"equal": same.equal, "rows": same.rows}
+                line += f"{same.equal:.1%} of {same.rows} |"
+        except Exception as error:  # whatever a provider cannot run belongs in the table
+            row |= {"failed": str(error)}
+            line += f"FAILED: {str(error).splitlines()[0]} | | |"
+        found.append(row)
+        print(line, flush=True)
     return found
 
 
@@ -103,10 +111,35 @@ def sizes(build: BuildFile, provider: str) -> list[dict[str, Any]]:
     return rows
 
 
+def router(build: BuildFile, provider: str, rounds: int) -> list[dict[str, Any]]:
+    artifact = open_artifact(build.artifact)
+    engine = Engine(artifact, provider=provider)
+    held = artifact.certificates.certificates
+    one = next(c for c in held if (c.risk, c.measure) == (RISK, "disagreement"))
+    thresholds = np.array([from_json(t) for t in one.thresholds], dtype=np.float32)
+    test = build.recipe.draw("test").inputs.numpy()
+    rows = []
+    print(f"\n{build.name} on {provider}, {engine.precision}, thresholds of {one.provider}")
+    print("| batch | full depth ms | router on ms | over full depth |\n|---|---|---|---|")
+    for size in BATCHES:
+        batches = [test[start : start + size] for start in range(0, BATCHES_EACH * size, size)]
+        work = {
+            "off": lambda b=batches: [engine.run(x) for x in b],
+            "on": lambda b=batches: [engine.run_thresholds(x, thresholds, np.inf) for x in b],
+        }
+        times = interleaved(work, rounds)
+        ms = {name: 1e3 * median(each) / len(batches) for name, each in times.items()}
+        row = {"batch": size, **ms, "ratio": ratio(times["on"], times["off"])}
+        rows.append(row)
+        print("| {batch} | {off:.2f} | {on:.2f} | {ratio:.2f} |".format(**row), flush=True)
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", nargs="+", default=["mnist1d_resnet", "moons_residual"])
-    parser.add_argument("--only", default="parity,sizes")
+    parser.add_argument("--only", default="parity,sizes,router")
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--providers", nargs="+", default=["cpu", "cuda"])
     options = parser.parse_args()
     builds = [read_build_file(ROOT / "export" / f"{name}.toml") for name in options.models]
@@ -115,6 +148,8 @@ def main() -> None:
         result["parity"] = [row for build in builds for row in parity(build, options.providers)]
     if "sizes" in options.only:
         result["sizes"] = sizes(builds[0], options.providers[-1])
+    if "router" in options.only:
+        result["router"] = router(builds[0], options.providers[-1], options.rounds)
     print(json.dumps(result))
 
 

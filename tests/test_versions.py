@@ -39,5 +39,5 @@ def test_the_plain_distribution_goes_first(installed):
 
 @pytest.mark.parametrize("package", ["onnxruntime", "torch"])
 def test_what_is_not_there_is_not_made_up(installed, package):
-    with pytest.raises(PackageNotFoundError):
+    with pytest.raises(PackageNotFoundError, match=rf"for {package}$"):
         version_of(package)

@@ -57,7 +57,7 @@ class OurServer:
 
     def __init__(self, model: RacedModel, settings: Settings, port: int) -> None:
         self._model = model
-        overrides = asdict(settings)  # and the delay that the model ships with
+        overrides = asdict(settings)  # and else what the model ships with
         self._server = Server([model.archive], Address("127.0.0.1", port, port + 1), overrides)
 
     def endpoint(self) -> Endpoint:

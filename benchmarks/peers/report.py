@@ -16,6 +16,8 @@ import psutil
 from contenders import OURS, PEERS, Settings, load_of
 from models import ROOT, ROWS
 
+from skipserve.serving.config import ServingConfig
+
 Runs = list[dict[str, Any]]
 MEASURES = ("requests_per_s", "p50_s", "p99_s")
 
@@ -33,10 +35,11 @@ skipserve in groups of a few; in each of {rounds} rounds every server of a group
 {seconds} s at each number of connections, one after the other. Figures are medians; *ratios are
 skipserve ÷ peer, of the same round*: requests/s above 1, p50 and p99 below 1 are ahead of the peer.
 
-Settings: batching (up to 16 requests; a peer waits 1 ms for them, skipserve 0.05 ms for
+Settings: batching (up to 16 requests; a peer waits 1 ms for them, skipserve {delay:g} ms for
 each next one) or none, then workers × threads of ONNX Runtime
 in each, once for up to 4 connections and once for more
-([settings.json](../benchmarks/peers/settings.json)): {chosen}
+([settings.json](../benchmarks/peers/settings.json)): for every server,
+skipserve too, those that gave the most requests/s in a trial.
 Request logs are off everywhere; skipserve's metrics and shadow runs are on, a peer's metrics off
 where it has a switch.
 
@@ -63,10 +66,6 @@ def machine() -> str:
         f"Machine: {len(names)} cores of {names[0] if names else model}, {memory:.0f} GiB, server "
         f"and wrk on the same cores, Python {platform.python_version()}, {date.today()}."
     )
-
-
-BY_TRIAL = "for every server, skipserve too, those that gave the most requests/s in a trial."
-BY_HAND = "chosen by hand, the same for every server that can have them."
 
 
 @dataclass(frozen=True)
@@ -136,11 +135,11 @@ def render(state: dict[str, Any]) -> str:
     parts = [
         HEAD.format(
             rows=ROWS,
+            delay=ServingConfig().max_batch_delay_ms,
             rounds=asked["rounds"],
             warm_up=asked["warm_up_s"],
             seconds=asked["seconds"],
             machine=state["machine"],
-            chosen=BY_TRIAL if state["settings"].get("by") == "trial" else BY_HAND,
         ),
         "## What had to be reached\n",
         *checks(race),

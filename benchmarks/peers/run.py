@@ -167,7 +167,6 @@ def tune(options: argparse.Namespace) -> None:
                 continue
             best = _try_all(model, contender, options)
             chosen[name][contender] = {load: asdict(each) for load, each in best.items()}
-            chosen["by"] = "trial"
             CHOSEN.write_text(json.dumps(chosen, indent=1) + "\n")
 
 

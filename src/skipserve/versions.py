@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 
 # The same package by another name; an environment for GPUs has that one alone.
-OTHERWISE = {"onnxruntime": "onnxruntime-gpu"}
+ALSO_CALLED = {"onnxruntime": "onnxruntime-gpu"}
 
 
 def version_of(package: str) -> str:
@@ -17,6 +18,6 @@ def version_of(package: str) -> str:
     try:
         return version(package)
     except PackageNotFoundError:
-        if package not in OTHERWISE:
-            raise
-        return version(OTHERWISE[package])
+        with suppress(PackageNotFoundError):
+            return version(ALSO_CALLED.get(package, package))
+        raise
