@@ -136,7 +136,7 @@ def require_packages() -> None:
     missing = [name for module, name in NEEDED.items() if not importlib.util.find_spec(module)]
     if missing:
         raise ConfigError(
-            f"a load test needs {', '.join(missing)}, which is not installed; "
+            f"a load test needs what is not installed: {', '.join(missing)}; "
             "install it with: pip install 'skipserve[train,loadtest]'"
         )
 
