@@ -267,5 +267,5 @@ def test_a_service_that_does_not_speak_our_protocol_is_an_error(host, model):
 
 def test_a_missing_package_is_named_with_its_remedy(monkeypatch):
     monkeypatch.setitem(command.NEEDED, "no_such_module", "no-such-package")
-    with pytest.raises(ConfigError, match=r"no-such-package, .*pip install 'skipserve\[train,load"):
+    with pytest.raises(ConfigError, match=r"no-such-package; .*pip install 'skipserve\[train,load"):
         command.require_packages()
