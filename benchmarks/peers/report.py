@@ -51,7 +51,7 @@ Again, on a machine that does nothing else (the environments take a few minutes 
 skipserve build export/moons_residual.toml export/mnist1d_resnet.toml
 python benchmarks/peers/run.py --write     # some 20 minutes; goes on where it was stopped
 python benchmarks/peers/run.py --peers ray # one of them once more, beside skipserve
-python benchmarks/peers/run.py --tune --fresh   # settings chosen again, some 15 minutes
+python benchmarks/peers/run.py --tune --fresh   # settings chosen again, some 20 minutes
 ```
 """
 

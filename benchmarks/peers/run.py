@@ -37,7 +37,8 @@ WARM_UP_CONNECTIONS, WARM_UP_S = 16, 5
 TRIAL_S, TRIAL_WARM_UP_S = 1, 2
 ALONE, TWO_WORKERS, TWO_THREADS = Settings(), Settings(workers=2), Settings(threads=2)
 # Workers that share sixteen connections evenly fill their batches without waiting.
-BATCHED = [Settings(4, 4), Settings(8, 2), Settings(16, 1), Settings(16, 2)]
+ONE_BATCHED = Settings(16, 1)
+BATCHED = [Settings(4, 4), Settings(8, 2), ONE_BATCHED, Settings(16, 2)]
 
 
 def main() -> None:
@@ -206,7 +207,7 @@ def _trials(
     if contender != OURS and not PEERS[contender].batches:
         few, many = plain, plain
     else:
-        few, many = [*plain, BATCHED[2]], BATCHED
+        few, many = [*plain, ONE_BATCHED], BATCHED
     for load, candidates in (("few", few), ("many", many)):
         yield load, [count for count in connections if load_of(count) == load], candidates
 
