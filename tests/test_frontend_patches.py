@@ -12,35 +12,37 @@ import yaml
 
 from skipserve.serving.archive import model_config
 from skipserve.serving.config import ServingConfig
-from skipserve.serving.frontend_patches import BATCH_DELAY, REQUEST_ID, patch_frontend
+from skipserve.serving.frontend_patches import PATCHES, patch_frontend
 from skipserve.serving.torchserve import Instance
 
 JAR = Path(importlib.util.find_spec("ts").origin).parent / "frontend" / "model-server.jar"
 
 
-def test_one_string_of_each_class_changes(tmp_path):
+def test_only_the_edits_change(tmp_path):
     patch_frontend(JAR, tmp_path)
+    edits = [edit for patch in PATCHES for edit in patch.edits]
+    assert len({edit.of for edit in edits}) == len(edits)
+    assert all(patch.is_in(tmp_path) for patch in PATCHES)
     with zipfile.ZipFile(JAR) as archive:
-        for patch in (REQUEST_ID, BATCH_DELAY):
-            original, mended = archive.read(patch.of), (tmp_path / patch.of).read_bytes()
-            assert len(mended) - len(original) == len(patch.new) - len(patch.old)
-            assert patch.is_in(tmp_path)
-            assert (mended.count(patch.new.encode()), original.count(patch.new.encode())) == (1, 0)
+        for edit in edits:
+            original, mended = archive.read(edit.of), (tmp_path / edit.of).read_bytes()
+            assert (original.count(edit.new), original.count(edit.old)) == (0, edit.times)
+            assert (mended.count(edit.new), mended.count(edit.old)) == (edit.times, 0)
+            assert mended.replace(edit.new, edit.old) == original
 
 
 @pytest.mark.parametrize("content", [b"", b"\x01\x00\x0cMILLISECONDS" * 2])
 def test_another_frontend_is_left_as_it_is(tmp_path, caplog, content):
     jar = tmp_path / "model-server.jar"
     with zipfile.ZipFile(jar, "w") as archive:
-        for patch in (REQUEST_ID, BATCH_DELAY):
-            archive.writestr(patch.of, content)
+        for edit in (edit for patch in PATCHES for edit in patch.edits):
+            archive.writestr(edit.of, content)
     instance = Instance(tmp_path, "127.0.0.1", 0, 0, (0, 0))
     with caplog.at_level(logging.WARNING):
         patch_frontend(jar, instance.classes)
     assert not instance.classes.exists()
     assert [record.getMessage().split(": ")[1] for record in caplog.records] == [
-        REQUEST_ID.without,
-        BATCH_DELAY.without,
+        patch.without for patch in PATCHES
     ]
     assert instance.delay_unit_ms == 1.0
 

@@ -77,11 +77,10 @@ class Running:
     def ask(self, model: str, body: Any, headers: dict[str, str] = JSON) -> tuple[int, dict, Any]:
         connection = HTTPConnection("127.0.0.1", self.port, timeout=60)
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        connection.request("POST", f"/predictions/{model}", content, headers)
-        reply = connection.getresponse()
-        text = reply.read()
-        connection.close()
-        return reply.status, dict(reply.getheaders()), json.loads(text)
+        with contextlib.closing(connection):
+            connection.request("POST", f"/predictions/{model}", content, headers)
+            reply = connection.getresponse()
+            return reply.status, dict(reply.getheaders()), json.loads(reply.read())
 
     def get(self, path: str) -> str:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}{path}") as reply:
@@ -93,6 +92,16 @@ class Running:
 
     def descendants(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children(recursive=True)
+
+    def kill_workers(self) -> int:
+        workers = [
+            process
+            for process in self.descendants()
+            if "model_service_worker" in " ".join(process.cmdline())
+        ]
+        for worker in workers:
+            worker.kill()
+        return len(workers)
 
 
 @contextlib.contextmanager
@@ -306,16 +315,28 @@ def test_a_killed_worker_comes_back_and_loses_no_counts(server):
     before = server.requests_total("moons_gated", 200)
     server.ask("moons_gated", {"inputs": [[0.5, 0.5]]})
     until(lambda: server.requests_total("moons_gated", 200) == before + 1)
-    workers = [p for p in server.descendants() if "model_service_worker" in " ".join(p.cmdline())]
-    for worker in workers:
-        worker.kill()
+    workers = server.kill_workers()
     deadline = time.monotonic() + 60
     while server.ask("moons_gated", {"inputs": [[0.5, 0.5]]})[0] != 200:
         assert time.monotonic() < deadline
         time.sleep(0.2)
     until(lambda: server.requests_total("moons_gated", 200) == before + 2)
     until(lambda: server.get("/ready") == "ready\n")
-    until(lambda: f"skipserve_worker_restarts_total {len(workers)}.0" in server.get("/metrics"))
+    until(lambda: f"skipserve_worker_restarts_total {workers}.0" in server.get("/metrics"))
+
+
+def test_a_request_whose_batch_was_being_gathered_is_answered_when_the_worker_dies(project):
+    options = ("moons_residual", "--batch-size", "16", "--max-batch-delay-ms", "2000")
+    body = {"inputs": [[0.5, 0.5]]}
+    with serving(project, *options) as running, ThreadPoolExecutor() as clients:
+        waiting = [clients.submit(running.ask, "moons_residual", body) for _ in range(3)]
+        time.sleep(0.5)
+        assert running.kill_workers() == 1
+        for reply in waiting:
+            status, _, said = reply.result()
+            assert status in (500, 507)
+            assert said["message"] == "Worker died."
+        assert running.ask("moons_residual", body)[0] == 200
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
