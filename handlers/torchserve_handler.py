@@ -10,9 +10,7 @@ from typing import Any
 
 from skipserve.artifacts.artifact import open_artifact
 from skipserve.runtime.engine import Engine
-from skipserve.schema import parse
 from skipserve.serving import torchserve_patches
-from skipserve.serving.config import ServingConfig
 from skipserve.serving.journal import Journal
 from skipserve.serving.logs import Log
 from skipserve.serving.messages import RawRequest
@@ -29,11 +27,7 @@ class SkipserveHandler:
         """Open and warm up the model; a failure ends the worker, its log says why."""
         Log().attach()
         idle = torchserve_patches.apply()
-        settings = parse(
-            ServingConfig,
-            (context.model_yaml_config or {}).get("skipserve", {}),
-            "model-config.yaml",
-        )
+        settings = torchserve_patches.service_settings(context)
         engine = Engine(
             open_artifact(Path(context.system_properties["model_dir"])),
             backend=settings.backend,

@@ -102,7 +102,7 @@ def test_an_artifact_that_fails_parity_is_not_written(project, monkeypatch):
         ('formats = ["onnx"]', "formats = []", "formats"),
         ('name = "small"', 'name = "../small"', "name"),
         ("[network]", "[network", "is not TOML"),
-        ("[export]", "[serving]\nmax_batch_delay_ms = 0\n[export]", "max_batch_delay_ms"),
+        ("[export]", "[serving]\nmax_batch_delay_ms = -1\n[export]", "max_batch_delay_ms"),
     ],
 )
 def test_a_wrong_build_file_names_the_key_and_the_way_out(project, old, new, says):

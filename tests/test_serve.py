@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -325,18 +326,50 @@ def test_a_killed_worker_comes_back_and_loses_no_counts(server):
     until(lambda: f"skipserve_worker_restarts_total {workers}.0" in server.get("/metrics"))
 
 
-def test_a_request_whose_batch_was_being_gathered_is_answered_when_the_worker_dies(project):
-    options = ("moons_residual", "--batch-size", "16", "--max-batch-delay-ms", "2000")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_requests_whose_batch_was_being_gathered_are_answered_when_workers_die(project, workers):
+    options = ("--batch-size", "16", "--max-batch-delay-ms", "2000", "--workers", str(workers))
     body = {"inputs": [[0.5, 0.5]]}
-    with serving(project, *options) as running, ThreadPoolExecutor() as clients:
-        waiting = [clients.submit(running.ask, "moons_residual", body) for _ in range(3)]
+    with (
+        serving(project, "moons_residual", *options) as running,
+        ThreadPoolExecutor(4) as clients,
+    ):
+        waiting = [clients.submit(running.ask, "moons_residual", body) for _ in range(4)]
         time.sleep(0.5)
-        assert running.kill_workers() == 1
+        assert running.kill_workers() == workers
         for reply in waiting:
             status, _, said = reply.result()
             assert status in (500, 507)
             assert said["message"] == "Worker died."
         assert running.ask("moons_residual", body)[0] == 200
+
+
+def test_every_request_is_answered_while_a_worker_dies_again_and_again(project):
+    body = {"inputs": [[0.5, 0.5]]}
+    stop = threading.Event()
+
+    def statuses() -> set[int]:
+        seen = set()
+        while not stop.is_set():
+            seen.add(running.ask("moons_residual", body)[0])
+        return seen
+
+    options = ("--batch-size", "4")
+    with (
+        serving(project, "moons_residual", *options) as running,
+        ThreadPoolExecutor(16) as clients,
+    ):
+        asking = [clients.submit(statuses) for _ in range(16)]
+        for death in range(1, 4):
+            time.sleep(0.5)
+            assert running.kill_workers() == 1
+            until(lambda n=death: f"restarts_total {n}.0" in running.get("/metrics"))
+            until(lambda: running.get("/ready") == "ready\n")
+        time.sleep(0.5)
+        stop.set()
+        seen = [client.result(timeout=60) for client in asking]
+    assert all(200 in statuses for statuses in seen)
+    assert set.union(*seen) - {200} <= {500, 507}
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
@@ -435,7 +468,7 @@ def test_a_damaged_archive_is_refused_before_anything_starts(project, tmp_path, 
     [
         (["--provider", "cuda"], "finds no usable CUDA device"),
         (["--backend", "tensorrt"], "'onnxruntime' or 'torchscript'"),
-        (["--max-batch-delay-ms", "0"], "max_batch_delay_ms = 0"),
+        (["--max-batch-delay-ms", "-1"], "max_batch_delay_ms = -1"),
         (["--metrics-port", "8080", "--port", "8080"], "collide"),
         (["nowhere"], "holds no nowhere.mar"),
     ],

@@ -14,7 +14,7 @@ from skipserve.serving.config import ServingConfig
 from skipserve.serving.messages import RawRequest
 from skipserve.serving.metrics import NoMetrics
 from skipserve.serving.service import Service
-from skipserve.serving.shadow import QUEUE_ROWS, WAIT_S, Answered, Shadow
+from skipserve.serving.shadow import PATIENCE_S, QUEUE_ROWS, WAIT_S, Answered, Shadow
 from skipserve.serving.switch import Switch
 from skipserve.training.recipes import open_recipe
 
@@ -134,6 +134,21 @@ def test_nothing_begins_while_a_request_waits_and_the_rest_is_done_later(engine,
     shadow.work()
     shadow.work()
     assert counts.rows == {RISK: 40}
+
+
+def test_a_row_that_has_waited_is_run_though_requests_never_stop(
+    engine, moons, counts, monkeypatch
+):
+    now = [100.0]
+    monkeypatch.setattr("skipserve.serving.shadow.monotonic", lambda: now[0])
+    shadow = shadow_of(engine, counts, message_waits=lambda: True)
+    shadow.draw(answered(engine, moons[:20]))
+    shadow.work()
+    assert not counts.rows
+    now[0] += PATIENCE_S * 1.1
+    shadow.work()
+    assert counts.rows == {RISK: 20}
+    assert not counts.dropped
 
 
 def test_what_finds_no_room_is_counted_as_dropped(engine, moons, counts):

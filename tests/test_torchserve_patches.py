@@ -23,6 +23,7 @@ import pytest
 import ts
 from hypothesis import given
 from hypothesis import strategies as st
+from ts import async_service
 from ts.context import Context, RequestProcessor
 from ts.protocol import otf_message_handler
 
@@ -152,6 +153,11 @@ def test_work_that_was_put_off_can_see_whether_a_message_waits() -> None:
         reader.when_idle(lambda: seen.append(reader.message_waits()))
         reader.read(worker, 3)
         assert seen == [False, True]
+        frontend.sendall(b"fourfive")
+        reader.read(worker, 4)
+        assert reader.message_waits()
+        reader.read(worker, 4)
+        assert not reader.message_waits()
 
 
 # --- the patch ---
@@ -164,6 +170,7 @@ def original(monkeypatch: pytest.MonkeyPatch) -> Callable[..., bytearray]:
     monkeypatch.setattr(otf_message_handler, "_retrieve_buffer", reader)
     batch = otf_message_handler._retrieve_inference_msg
     monkeypatch.setattr(otf_message_handler, "_retrieve_inference_msg", batch)
+    monkeypatch.setattr(async_service.AsyncService, "run", async_service.AsyncService.run)
     return reader
 
 

@@ -56,14 +56,15 @@ def latency() -> Sequence[Panel]:
         ).span(8),
         lines(
             "Queue wait",
-            "Mean time a request waited in TorchServe's queue; all instances. This metric is "
-            "TorchServe's, and only a mean can be had from it.",
+            "Mean time of a request in TorchServe outside the worker: the wait for it, and the way "
+            "there and back; all instances. From a metric of TorchServe's that has only a mean.",
             "s",
             [
                 query(
-                    'sum(rate(ts_queue_latency_microseconds{model_name="$model"}'
+                    'sum(rate(ts_inference_latency_microseconds{model_name="$model"}'
                     "[$__rate_interval])) / (sum(rate(ts_inference_requests_total"
-                    '{model_name="$model"}[$__rate_interval])) > 0) / 1e6',
+                    '{model_name="$model"}[$__rate_interval])) > 0) / 1e6 - '
+                    f"{total(rate(f'{DURATION}_sum'))} / ({total(rate(f'{DURATION}_count'))} > 0)",
                     "mean",
                 )
             ],

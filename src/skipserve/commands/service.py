@@ -38,7 +38,7 @@ def serve(
     workers: Annotated[int | None, typer.Option(help="Processes per model.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Most requests in a batch.")] = None,
     max_batch_delay_ms: Annotated[
-        float | None, typer.Option(help="A batch's wait for its next request, such as 0.3.")
+        float | None, typer.Option(help="A batch's wait for more requests, such as 0.3.")
     ] = None,
     access_log: Annotated[
         float | None, typer.Option(help="Share of the requests that leave a line in the log.")

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import zipfile
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,24 @@ from skipserve.artifacts.artifact import Artifact, open_artifact
 from skipserve.errors import ArtifactError, ConfigError
 from skipserve.runtime.engine import plan
 from skipserve.schema import parse
-from skipserve.serving.config import ServingConfig
+from skipserve.serving.config import RESPONSE_TIMEOUT_S, ServingConfig
 
 MODEL_CONFIG = "model-config.yaml"
 # What zipfile raises, by where the damage is.
 DAMAGE = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError)
+
+
+@dataclass(frozen=True)
+class Frontend:
+    """What the frontend that will open an archive can do; by default, as it comes.
+
+    Attributes:
+        delay_unit_ms: What it counts ``maxBatchDelay`` in.
+        pipelines: Whether it may send requests before it has the replies to earlier ones.
+    """
+
+    delay_unit_ms: float = 1.0
+    pipelines: bool = False
 
 
 def package(artifact: Path, handler: Path, serving: ServingConfig, model_store: Path) -> Path:
@@ -59,21 +73,27 @@ def package(artifact: Path, handler: Path, serving: ServingConfig, model_store: 
         return archive.rename(model_store / archive.name)
 
 
-def model_config(serving: ServingConfig, delay_unit_ms: float = 1.0) -> str:
+def model_config(serving: ServingConfig, frontend: Frontend = Frontend()) -> str:
     """The archive's ``model-config.yaml``: TorchServe's keys, and ours under ``skipserve``.
+
+    Only a single worker's requests are pipelined: of several, each would take as many as it can
+    and let them wait while another is idle.
 
     Args:
         serving: The settings.
-        delay_unit_ms: What the frontend counts ``maxBatchDelay`` in; as it comes, milliseconds.
+        frontend: What will read them.
     """
+    pipelined = frontend.pipelines and serving.workers == 1
     values: dict[str, Any] = {
         "minWorkers": serving.workers,
         "maxWorkers": serving.workers,
-        "batchSize": serving.batch_size,
-        # Rounded up: TorchServe takes 0 for 100 ms.
-        "maxBatchDelay": math.ceil(serving.max_batch_delay_ms / delay_unit_ms),
+        "asyncCommunication": pipelined,
+        # The worker gathers its own batches then.
+        "batchSize": 1 if pipelined else serving.batch_size,
+        # Rounded up, and never 0, which TorchServe takes for 100 ms.
+        "maxBatchDelay": max(1, math.ceil(serving.max_batch_delay_ms / frontend.delay_unit_ms)),
         "jobQueueSize": serving.queue_size,
-        "responseTimeout": 60,
+        "responseTimeout": RESPONSE_TIMEOUT_S,
         "startupTimeout": 300,
         "skipserve": serving.model_dump(mode="json"),
     }
@@ -82,7 +102,10 @@ def model_config(serving: ServingConfig, delay_unit_ms: float = 1.0) -> str:
 
 
 def unpack(
-    archive: Path, store: Path, overrides: dict[str, Any], delay_unit_ms: float = 1.0
+    archive: Path,
+    store: Path,
+    overrides: dict[str, Any],
+    frontend: Frontend = Frontend(),
 ) -> tuple[Artifact, ServingConfig]:
     """Unpack an archive into ``store`` for one server run, with settings overridden.
 
@@ -93,7 +116,7 @@ def unpack(
         archive: A ``.mar`` file.
         store: Gets a folder with its content.
         overrides: Settings that replace those in it.
-        delay_unit_ms: What the frontend counts a batch's delay in.
+        frontend: What will open it.
 
     Returns:
         The artifact and the settings in force.
@@ -117,7 +140,7 @@ def unpack(
             "make it again with `skipserve build` or `skipserve package`"
         ) from None
     serving = parse(ServingConfig, values, f"{archive.name}: serving")
-    (directory / MODEL_CONFIG).write_text(model_config(serving, delay_unit_ms))
+    (directory / MODEL_CONFIG).write_text(model_config(serving, frontend))
     artifact = open_artifact(directory)
     if artifact.manifest.name != archive.stem:
         raise ArtifactError(

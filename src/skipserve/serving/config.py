@@ -8,6 +8,9 @@ from pydantic import Field
 
 from skipserve.schema import Record
 
+# A worker that takes longer for a batch is ended and started again.
+RESPONSE_TIMEOUT_S = 60
+
 
 class ServingConfig(Record):
     """Serving defaults of one model; the options of `skipserve serve` override them.
@@ -19,9 +22,10 @@ class ServingConfig(Record):
         threads: Cores used inside one operation; 0 takes all.
         workers: Processes that each hold the model.
         batch_size: Most requests in one batch; 1 turns batching off.
-        max_batch_delay_ms: How long a batch waits for its next request, also for a lone client's;
-            to a microsecond under `skipserve serve`. Where TorchServe itself opens the archive it
-            is rounded up to a millisecond, and is the wait for all of them.
+        max_batch_delay_ms: How long a batch that is not full waits for more, also a lone client's;
+            with 0 it is what came in while the worker was busy. With several workers it is the
+            wait for each next request, at least a microsecond; where TorchServe itself opens the
+            archive, for all of them, in whole milliseconds and at least one.
         queue_size: Requests that may wait; one more is answered 503.
         max_rows: Most rows in one request; more are answered 413.
         access_log: Share of the requests that leave a line in the log; errors always do.
@@ -40,7 +44,7 @@ class ServingConfig(Record):
     threads: Annotated[int, Field(ge=0)] = 1
     workers: Annotated[int, Field(ge=1, le=256)] = 1
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 1
-    max_batch_delay_ms: Annotated[float, Field(ge=0.001, le=10_000)] = 0.05
+    max_batch_delay_ms: Annotated[float, Field(ge=0, le=10_000)] = 0.0
     queue_size: Annotated[int, Field(ge=1)] = 1000
     max_rows: Annotated[int, Field(ge=1)] = 1024
     access_log: Annotated[float, Field(ge=0, le=1)] = 0.0

@@ -15,6 +15,10 @@ When a worker dies while the frontend waits for the rest of a batch, the request
 answered: ``WorkerThread`` reports errors to a request it has sent and it had sent none yet. It now
 reports them always, and ``BatchAggregator``, told of no request, sends the error to all it holds;
 its own way, back into the queue, ends the thread for good when the queue is full.
+
+TorchServe has a thread that does not wait for a reply before it sends the next request, which keeps
+worker and frontend busy at the same time, but it forgets requests, keeps those it has answered, and
+does not notice that a worker it started again is there: see ``PIPELINE``.
 """
 
 from __future__ import annotations
@@ -54,7 +58,7 @@ class Edit:
 
 @dataclass(frozen=True)
 class Patch:
-    """Edits that are made together or not at all, each in a class of its own.
+    """Edits that are made together or not at all; no two patches share a class.
 
     Attributes:
         edits: The edits.
@@ -106,19 +110,67 @@ ANSWERED = Patch(
     ),
     "a request may wait for ever when a worker dies while its batch is gathered",
 )
-PATCHES = (REQUEST_ID, BATCH_DELAY, ANSWERED)
+PIPELINE = Patch(
+    (
+        # Two threads put into this map and take out of it.
+        Edit(
+            "org/pytorch/serve/wlm/AsyncBatchAggregator.class",
+            _constant("java/util/LinkedHashMap"),
+            _constant("java/util/concurrent/ConcurrentHashMap"),
+        ),
+        # A request that was answered leaves it, and not only the last part of a stream:
+        # invokevirtual #235 (String.equals), ifeq +15.
+        Edit(
+            "org/pytorch/serve/wlm/AsyncBatchAggregator.class",
+            b"\xb6\x00\xeb\x99\x00\x0f",
+            b"\xb6\x00\xeb" + POP + 2 * NOP,
+        ),
+        # Errors go to clients: aload 8, invokevirtual #87 (isControlCmd), ifeq +13.
+        Edit(
+            "org/pytorch/serve/wlm/AsyncBatchAggregator.class",
+            b"\x19\x08\xb6\x00\x57\x99\x00\x0d",
+            b"\x19\x08\xb6\x00\x57" + POP + 2 * NOP,
+        ),
+        # A thread that runs anew waits for the model to be loaded anew: after invokevirtual #50,
+        # aload_0, aconst_null, putfield #56 (req) becomes aload_0, iconst_0, putfield #7
+        # (loadingFinished).
+        Edit(
+            "org/pytorch/serve/wlm/AsyncWorkerThread.class",
+            b"\xb6\x00\x32\x2a\x01\xb5\x00\x38",
+            b"\xb6\x00\x32\x2a\x03\xb5\x00\x07",
+        ),
+        # if (req != null) aggregator.sendError(req, "Worker died.", status), in each copy of
+        # `finally`, becomes aggregator.sendError(null, ...), which reports to all that are out.
+        Edit(
+            "org/pytorch/serve/wlm/AsyncWorkerThread.class",
+            b"\x2a\xb4\x00\x38\xc6\x00\x11\x2a\xb4\x00\x46\x2a\xb4\x00\x38\x12\xe2",
+            b"\x2a\xb4\x00\x38" + POP + 2 * NOP + b"\x2a\xb4\x00\x46\x01" + 3 * NOP + b"\x12\xe2",
+            times=7,
+        ),
+        # What interrupts the thread ends it also while it sends: the handler at 246, which goes on,
+        # covers one instruction that cannot throw in place of 135 to 243.
+        Edit(
+            "org/pytorch/serve/wlm/AsyncWorkerThread.class",
+            b"\x00\x87\x00\xf3\x00\xf6",
+            b"\x00\x87\x00\x88\x00\xf6",
+        ),
+    ),
+    "the frontend sends no request while a worker is busy",
+)
+PATCHES = (REQUEST_ID, BATCH_DELAY, ANSWERED, PIPELINE)
 
 
 def patch_frontend(jar: Path, classes: Path) -> None:
     """Write the mended classes below ``classes``, which goes before ``jar`` on the class path."""
     with zipfile.ZipFile(jar) as archive:
         for patch in PATCHES:
-            originals = [archive.read(edit.of) for edit in patch.edits]
-            pairs = list(zip(patch.edits, originals, strict=True))
-            if any(original.count(edit.old) != edit.times for edit, original in pairs):
+            content = {edit.of: archive.read(edit.of) for edit in patch.edits}
+            if any(content[edit.of].count(edit.old) != edit.times for edit in patch.edits):
                 logger.warning("%s is not TorchServe 0.12.0's: %s", jar, patch.without)
                 continue
-            for edit, original in pairs:
-                file = classes / edit.of
+            for edit in patch.edits:
+                content[edit.of] = content[edit.of].replace(edit.old, edit.new)
+            for name, mended in content.items():
+                file = classes / name
                 file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_bytes(original.replace(edit.old, edit.new))
+                file.write_bytes(mended)

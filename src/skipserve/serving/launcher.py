@@ -107,8 +107,8 @@ class Server:
         tracing.asked_for()  # an error here is one line, in a worker it is a restart for ever
         instance.write_configuration()
         announce(instance.directory, self.address.metrics_port)
-        unit = instance.delay_unit_ms
-        unpacked = [unpack(archive, instance.store, overrides, unit) for archive in archives]
+        frontend = instance.frontend()
+        unpacked = [unpack(archive, instance.store, overrides, frontend) for archive in archives]
         self.manifests = [artifact.manifest for artifact, _ in unpacked]
         self._workers = sum(serving.workers for _, serving in unpacked)
         # Before TorchServe, to be closed after it: while it stops, /ready says no.

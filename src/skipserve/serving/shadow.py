@@ -22,6 +22,9 @@ from skipserve.runtime.prediction import Prediction, Setting
 from skipserve.serving.metrics import ModelMetrics
 
 QUEUE_ROWS = 256
+# A worker that is never idle makes room for one run, once a row has waited so long: the alarm must
+# not go blind when there is most traffic.
+PATIENCE_S = 0.5
 # A row that waited longer says little about now, and memory is better used.
 WAIT_S = 2.0
 # Weight of the newest run in the estimate of what a row costs.
@@ -68,7 +71,8 @@ class Shadow:
         metrics: Told the outcomes.
         share: Of the routed rows, 0 to 1.
         budget_s: Longest that one run may take, in seconds.
-        message_waits: Whether the next request is there; nothing is begun then.
+        message_waits: Whether the next request is there; nothing is begun then, unless a row has
+            waited for :data:`PATIENCE_S`.
     """
 
     def __init__(
@@ -106,6 +110,8 @@ class Shadow:
     def work(self) -> None:
         """Run what was drawn, as much at once as the budget allows, until a request waits."""
         self._drop_old()
+        if self._queue and self._queue[0].since_s < monotonic() - PATIENCE_S:
+            self._run_some()
         while self._queue and not self._message_waits():
             self._run_some()
 

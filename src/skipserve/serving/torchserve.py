@@ -11,7 +11,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from skipserve.serving.frontend_patches import BATCH_DELAY, patch_frontend
+from skipserve.serving.archive import Frontend
+from skipserve.serving.frontend_patches import BATCH_DELAY, PIPELINE, patch_frontend
 from skipserve.serving.java import find_java
 from skipserve.serving.switch import DIRECTORY_VARIABLE
 
@@ -103,10 +104,10 @@ class Instance:
         """Classes of the frontend that replace its own."""
         return self.directory / "classes"
 
-    @property
-    def delay_unit_ms(self) -> float:
-        """What the frontend, once mended, takes a batch's delay in."""
-        return 1e-3 if BATCH_DELAY.is_in(self.classes) else 1.0
+    def frontend(self) -> Frontend:
+        """What the frontend can do, mended as far as it could be."""
+        unit_ms = 1e-3 if BATCH_DELAY.is_in(self.classes) else 1.0
+        return Frontend(unit_ms, PIPELINE.is_in(self.classes))
 
     def write_configuration(self) -> None:
         """Make the directories, the two configuration files and the mended classes."""

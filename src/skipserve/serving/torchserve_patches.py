@@ -11,13 +11,18 @@ import socket
 import struct
 import sys
 from collections.abc import Callable
+from time import perf_counter
 from typing import Any
 
+from skipserve.schema import parse
+from skipserve.serving.config import RESPONSE_TIMEOUT_S, ServingConfig
 from skipserve.serving.idle import AtOnce, Idle
+from skipserve.serving.pipeline import Pipeline
 
 PATCHED_VERSION = "0.12.0"
 BUFFER_BYTES = 1 << 18
 _LENGTH = struct.Struct("!i")
+_INFERENCE = b"I"
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +34,7 @@ def apply() -> Idle:
         What puts work off until the worker is idle.
     """
     import ts
+    from ts import async_service
     from ts.protocol import otf_message_handler
 
     if ts.__version__.strip() != PATCHED_VERSION:
@@ -39,7 +45,24 @@ def apply() -> Idle:
     reader = BufferedReader()
     otf_message_handler._retrieve_buffer = reader.read
     otf_message_handler._retrieve_inference_msg = reader.requests
+
+    def run(pipelined: Any) -> None:
+        settings = service_settings(pipelined.service.context)
+        delay_s = settings.max_batch_delay_ms / 1e3
+        Pipeline(reader, settings.batch_size, delay_s, RESPONSE_TIMEOUT_S).run(pipelined.service)
+
+    async_service.AsyncService.run = run
     return reader
+
+
+def service_settings(context: Any) -> ServingConfig:
+    """Our part of the archive's ``model-config.yaml``, which TorchServe has read.
+
+    Raises:
+        ConfigError: If there is something in it that we do not know.
+    """
+    values = (context.model_yaml_config or {}).get("skipserve", {})
+    return parse(ServingConfig, values, "model-config.yaml")
 
 
 class BufferedReader:
@@ -63,7 +86,7 @@ class BufferedReader:
             del self._buffer[: self._start]
             self._start, end = 0, length
             while len(self._buffer) < length:
-                self._work()
+                self.work()
                 packet = connection.recv(max(BUFFER_BYTES, length - len(self._buffer)))
                 if not packet:
                     sys.exit(0)
@@ -97,6 +120,36 @@ class BufferedReader:
             requests.append({"requestId": request_id, "headers": headers, "parameters": parameters})
         return requests
 
+    def gather(self, connection: socket.socket, most: int, delay_s: float) -> list[dict[str, Any]]:
+        """The next requests: those that have come in, and more of them for a while.
+
+        Args:
+            connection: The frontend's.
+            most: How many, unless one message holds more.
+            delay_s: How long to wait for more than the first, in seconds.
+
+        Raises:
+            ValueError: If a message is no inference request.
+        """
+        gathered = self._message(connection)
+        end = perf_counter() + delay_s if delay_s else 0.0
+        while len(gathered) < most and self._more(connection, end):
+            gathered += self._message(connection)
+        return gathered
+
+    def _message(self, connection: socket.socket) -> list[dict[str, Any]]:
+        kind = self.read(connection, 1)
+        if kind != _INFERENCE:
+            raise ValueError(f"message {bytes(kind)!r} is not {_INFERENCE!r}, an inference request")
+        return self.requests(connection)
+
+    def _more(self, connection: socket.socket, end: float) -> bool:
+        # What is in the buffer need not be whole: the rest of a message is on its way.
+        if self._start < len(self._buffer):
+            return True
+        wait_s = max(end - perf_counter(), 0.0) if end else 0.0
+        return bool(select.select([connection], [], [], wait_s)[0])
+
     def _field(self, connection: socket.socket) -> bytearray | None:
         start = self._start
         try:
@@ -123,9 +176,12 @@ class BufferedReader:
         """Whether there is something to read; ask it in work that was put off."""
         if self._connection is None:
             return False
+        if self._start < len(self._buffer):
+            return True
         return bool(select.select([self._connection], [], [], 0)[0])
 
-    def _work(self) -> None:
+    def work(self) -> None:
+        """Do what was put off."""
         while self._idle_work:
             try:
                 self._idle_work.pop(0)()

@@ -1,0 +1,87 @@
+"""A worker's loop that gathers its own batches: what came in while it was busy with the last.
+
+TorchServe's worker is sent the next batch once the frontend has its reply, so that each waits for
+the other. TorchServe 0.12.0 can also send without waiting, and has a worker for it
+(``ts.async_service``) that calls coroutines, a request at a time; this loop stands in its place and
+calls the handler as ever.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import signal
+import socket
+from typing import Any, NoReturn, Protocol
+
+from skipserve.serving.messages import error_reply
+
+logger = logging.getLogger(__name__)
+
+
+class Reads(Protocol):
+    """Where the requests come from."""
+
+    def gather(self, connection: socket.socket, most: int, delay_s: float) -> list[dict[str, Any]]:
+        """The next requests, at least one."""
+
+    def work(self) -> None:
+        """Do what was put off until the replies were sent."""
+
+
+class Pipeline:
+    """Answers requests until the frontend is gone.
+
+    Args:
+        reads: Where they come from.
+        most: Requests in a batch, at most.
+        delay_s: How long one that is not full waits for more, in seconds.
+        limit_s: A batch that takes longer ends the process, with the tracebacks of all threads in
+            its log: the frontend then answers what it was to answer and starts another.
+    """
+
+    def __init__(self, reads: Reads, most: int, delay_s: float, limit_s: float) -> None:
+        self._reads = reads
+        self._most = most
+        self._delay_s = delay_s
+        self._limit_s = limit_s
+
+    def run(self, service: Any) -> NoReturn:
+        """Answer what comes in.
+
+        Args:
+            service: TorchServe's, with the handler loaded and ``cl_socket`` connected.
+        """
+        # Written and ended by the kernel and in C: whoever hangs may not give up the interpreter.
+        faulthandler.register(signal.SIGALRM, all_threads=True, chain=True)
+        connection = service.cl_socket
+        while True:
+            requests = self._reads.gather(connection, self._most, self._delay_s)
+            signal.setitimer(signal.ITIMER_REAL, self._limit_s)
+            connection.sendall(answer(service, requests))
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            self._reads.work()
+
+
+def answer(service: Any, requests: list[dict[str, Any]]) -> bytes:
+    """The message with a reply to each request; as ``Service.predict`` of TorchServe.
+
+    A handler that raises costs its batch and no other: an error as the status of the whole message
+    would be the frontend's answer to all requests on their way.
+    """
+    from ts.protocol.otf_message_handler import create_predict_response
+    from ts.service import Service
+
+    headers, bodies, ids = Service.retrieve_data_for_inference(requests)
+    context = service.context
+    context.request_ids, context.request_processor = ids, headers
+    try:
+        replies = service._entry_point(bodies, context)
+    except Exception:
+        logger.exception("a batch of %d requests failed", len(requests))
+        error = error_reply(500, "internal", "the handler failed; its log says why")
+        replies = [error.body] * len(requests)
+        for i in ids:
+            context.set_response_status(error.status, error.reason, i)
+    message: bytes = create_predict_response(replies, ids, "Prediction success", 200, context)
+    return message
