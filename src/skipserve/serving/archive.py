@@ -83,7 +83,7 @@ def model_config(serving: ServingConfig, frontend: Frontend = Frontend()) -> str
         serving: The settings.
         frontend: What will read them.
     """
-    pipelined = frontend.pipelines and serving.workers == 1
+    pipelined = frontend.pipelines and serving.pipelined and serving.workers == 1
     values: dict[str, Any] = {
         "minWorkers": serving.workers,
         "maxWorkers": serving.workers,

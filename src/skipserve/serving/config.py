@@ -23,9 +23,11 @@ class ServingConfig(Record):
         workers: Processes that each hold the model.
         batch_size: Most requests in one batch; 1 turns batching off.
         max_batch_delay_ms: How long a batch that is not full waits for more, also a lone client's;
-            with 0 it is what came in while the worker was busy. With several workers it is the
+            with 0 it is what came in while the worker was busy. Where it is not pipelined it is the
             wait for each next request, at least a microsecond; where TorchServe itself opens the
             archive, for all of them, in whole milliseconds and at least one.
+        pipelined: A single worker is sent requests while it is busy and gathers its own batches. Off
+            for a handler that does not call :func:`skipserve.serving.torchserve_patches.apply`.
         queue_size: Requests that may wait; one more is answered 503.
         max_rows: Most rows in one request; more are answered 413.
         access_log: Share of the requests that leave a line in the log; errors always do.
@@ -45,6 +47,7 @@ class ServingConfig(Record):
     workers: Annotated[int, Field(ge=1, le=256)] = 1
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 1
     max_batch_delay_ms: Annotated[float, Field(ge=0, le=10_000)] = 0.0
+    pipelined: bool = True
     queue_size: Annotated[int, Field(ge=1)] = 1000
     max_rows: Annotated[int, Field(ge=1)] = 1024
     access_log: Annotated[float, Field(ge=0, le=1)] = 0.0
