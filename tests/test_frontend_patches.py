@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import logging
 import zipfile
-from itertools import product
 from pathlib import Path
 
 import pytest
@@ -65,7 +64,9 @@ def test_a_delay_is_written_in_the_frontends_unit(tmp_path, delay_ms, as_it_come
     assert written["skipserve"]["max_batch_delay_ms"] == delay_ms
 
 
-@pytest.mark.parametrize(("workers", "asked", "pipelines"), product([1, 2], *[[False, True]] * 2))
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("asked", [False, True])
+@pytest.mark.parametrize("pipelines", [False, True])
 def test_only_one_workers_requests_are_pipelined(workers, asked, pipelines):
     serving = ServingConfig(workers=workers, batch_size=8, pipelined=asked)
     written = yaml.safe_load(model_config(serving, Frontend(pipelines=pipelines)))

@@ -26,7 +26,7 @@ class ServingConfig(Record):
             with 0 it is what came in while the worker was busy. Where it is not pipelined it is the
             wait for each next request, at least a microsecond; where TorchServe itself opens the
             archive, for all of them, in whole milliseconds and at least one.
-        pipelined: A single worker is sent requests while it is busy and gathers its own batches. Off
+        pipelined: A lone worker is sent requests while it is busy and gathers its own batches. Off
             for a handler that does not call :func:`skipserve.serving.torchserve_patches.apply`.
         queue_size: Requests that may wait; one more is answered 503.
         max_rows: Most rows in one request; more are answered 413.
