@@ -52,7 +52,7 @@ def test_another_frontend_is_left_as_it_is(tmp_path, caplog, content):
 
 @pytest.mark.parametrize(
     ("delay_ms", "as_it_comes", "mended"),
-    [(0.25, 1, 250), (0, 1, 1), (0.001, 1, 1), (2.5, 3, 2500), (7, 7, 7000)],
+    [(None, 1, 50), (0.25, 1, 250), (0, 1, 1), (0.001, 1, 1), (2.5, 3, 2500), (7, 7, 7000)],
 )
 def test_a_delay_is_written_in_the_frontends_unit(tmp_path, delay_ms, as_it_comes, mended):
     serving = ServingConfig(max_batch_delay_ms=delay_ms)

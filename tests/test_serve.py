@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -94,12 +95,15 @@ class Running:
     def descendants(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children(recursive=True)
 
-    def kill_workers(self) -> int:
-        workers = [
+    def workers(self) -> list[psutil.Process]:
+        return [
             process
             for process in self.descendants()
             if "model_service_worker" in " ".join(process.cmdline())
         ]
+
+    def kill_workers(self) -> int:
+        workers = self.workers()
         for worker in workers:
             worker.kill()
         return len(workers)
@@ -344,22 +348,33 @@ def test_requests_whose_batch_was_being_gathered_are_answered_when_workers_die(p
         assert running.ask("moons_residual", body)[0] == 200
 
 
-def test_every_request_is_answered_while_a_worker_dies_again_and_again(project):
-    body = {"inputs": [[0.5, 0.5]]}
+def test_every_request_gets_its_own_answer_while_a_worker_dies_again_and_again(project):
     stop = threading.Event()
 
-    def statuses() -> set[int]:
+    def statuses(client: int) -> set[int]:
+        """One connection kept open: an answer too many would be taken for the next one's."""
         seen = set()
-        while not stop.is_set():
-            seen.add(running.ask("moons_residual", body)[0])
-        return seen
+        body = json.dumps({"inputs": [[0.5, 0.5]]})
+        connection = HTTPConnection("127.0.0.1", running.port, timeout=60)
+        with contextlib.closing(connection):
+            for i in itertools.count():
+                if stop.is_set():
+                    return seen
+                name = f"client-{client}-{i}"
+                headers = {**JSON, "X-Request-ID": name}
+                connection.request("POST", "/predictions/moons_residual", body, headers)
+                reply = connection.getresponse()
+                reply.read()
+                assert reply.status != 200 or reply.getheader("X-Request-ID") == name
+                seen.add(reply.status)
+        raise AssertionError
 
     options = ("--batch-size", "4")
     with (
         serving(project, "moons_residual", *options) as running,
         ThreadPoolExecutor(16) as clients,
     ):
-        asking = [clients.submit(statuses) for _ in range(16)]
+        asking = [clients.submit(statuses, client) for client in range(16)]
         for death in range(1, 4):
             time.sleep(0.5)
             assert running.kill_workers() == 1
@@ -370,6 +385,67 @@ def test_every_request_is_answered_while_a_worker_dies_again_and_again(project):
         seen = [client.result(timeout=60) for client in asking]
     assert all(200 in statuses for statuses in seen)
     assert set.union(*seen) - {200} <= {500, 507}
+
+
+def test_hundreds_of_requests_on_their_way_are_answered_when_the_worker_dies(project):
+    options = ("--batch-size", "4096", "--max-batch-delay-ms", "5000")
+    body = b'{"inputs": [[0.5, 0.5]]}'
+    request = (
+        b"POST /predictions/moons_residual HTTP/1.1\r\nHost: here\r\nConnection: close\r\n"
+        b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+    )
+    with (
+        serving(project, "moons_residual", *options) as running,
+        contextlib.ExitStack() as stack,
+    ):
+        waiting = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", running.port), 60))
+            for _ in range(400)
+        ]
+        for connection in waiting:
+            connection.sendall(request)
+        time.sleep(1)
+        assert running.kill_workers() == 1
+        for connection in waiting:
+            assert connection.recv(1 << 10)[:12] in (b"HTTP/1.1 500", b"HTTP/1.1 507")
+        assert running.ask("moons_residual", {"inputs": [[0.5, 0.5]]})[0] == 200
+
+
+def test_a_worker_that_dies_while_it_starts_is_started_again(project):
+    with serving(project, "moons_residual") as running:
+        for _ in range(2):
+            before = {worker.pid for worker in running.workers()}
+            running.kill_workers()
+            until(lambda old=before: {worker.pid for worker in running.workers()} - old)
+            time.sleep(0.3)
+        assert running.kill_workers() == 1
+        until(lambda: running.get("/ready") == "ready\n", seconds=60)
+        assert running.ask("moons_residual", {"inputs": [[0.5, 0.5]]})[0] == 200
+
+
+@pytest.fixture
+def hanging(project, tmp_path) -> Path:
+    """The project with a handler that a request can make hang."""
+    shutil.copytree(project, tmp_path / "hanging")
+    file = tmp_path / "hanging" / "handlers" / "torchserve_handler.py"
+    code = file.read_text()
+    place = "        requests = []\n"
+    hang = '        while any(b"hang" in bytes(item["body"]) for item in data):\n            pass\n'
+    assert code.count(place) == 1
+    file.write_text(code.replace(place, hang + place))
+    return tmp_path / "hanging"
+
+
+def test_a_worker_that_hangs_is_ended_and_started_again(hanging):
+    toml = hanging / "export" / "moons_residual.toml"
+    toml.write_text(toml.read_text().replace("[serving]", "[serving]\nresponse_timeout_s = 1"))
+    subprocess.run(cli("build", "export/moons_residual.toml"), cwd=hanging, check=True)
+    with serving(hanging, "moons_residual") as running:
+        status, _, said = running.ask("moons_residual", b"hang")
+        assert (status, said["message"]) == (500, "Worker died.")
+        assert running.ask("moons_residual", {"inputs": [[0.5, 0.5]]})[0] == 200
+        log = (hanging / f"serve.{running.port}.log").read_text()
+        assert "in handle" in log
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])

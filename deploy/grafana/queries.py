@@ -25,6 +25,11 @@ def rate(metric: str, more: str = "") -> str:
     return f"rate({metric}{{{ONE}{more}}}[{WINDOW}])"
 
 
+def everywhere(metric: str, label: str = "model") -> str:
+    """A counter per second, summed over all instances: what can be compared with TorchServe's."""
+    return f'sum(rate({metric}{{{label}="$model"}}[{WINDOW}]))'
+
+
 def increase(metric: str, more: str = "", window: str = WINDOW) -> str:
     """What was added to a counter."""
     return f"increase({metric}{{{ONE}{more}}}[{window}])"

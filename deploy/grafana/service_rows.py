@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from panels import ANY, MS_15, Panel, Steps, facts, heat, lines, now, number, query
 from queries import (
     DURATION,
+    everywhere,
     gauge,
     increase,
     mean,
@@ -61,10 +62,9 @@ def latency() -> Sequence[Panel]:
             "s",
             [
                 query(
-                    'sum(rate(ts_inference_latency_microseconds{model_name="$model"}'
-                    "[$__rate_interval])) / (sum(rate(ts_inference_requests_total"
-                    '{model_name="$model"}[$__rate_interval])) > 0) / 1e6 - '
-                    f"{total(rate(f'{DURATION}_sum'))} / ({total(rate(f'{DURATION}_count'))} > 0)",
+                    f"({everywhere('ts_inference_latency_microseconds', 'model_name')} / 1e6 - "
+                    f"{everywhere(f'{DURATION}_sum')}) / "
+                    f"({everywhere('skipserve_requests_total')} > 0)",
                     "mean",
                 )
             ],

@@ -20,9 +20,11 @@ from skipserve.artifacts.artifact import Artifact, open_artifact
 from skipserve.errors import ArtifactError, ConfigError
 from skipserve.runtime.engine import plan
 from skipserve.schema import parse
-from skipserve.serving.config import RESPONSE_TIMEOUT_S, ServingConfig
+from skipserve.serving.config import ServingConfig
 
 MODEL_CONFIG = "model-config.yaml"
+# Where requests are not pipelined, batches would be too small if they did not wait at all.
+UNASKED_DELAY_MS = 0.05
 # What zipfile raises, by where the damage is.
 DAMAGE = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError)
 
@@ -83,6 +85,9 @@ def model_config(serving: ServingConfig, frontend: Frontend = Frontend()) -> str
         serving: The settings.
         frontend: What will read them.
     """
+    delay_ms = (
+        UNASKED_DELAY_MS if serving.max_batch_delay_ms is None else serving.max_batch_delay_ms
+    )
     pipelined = frontend.pipelines and serving.pipelined and serving.workers == 1
     values: dict[str, Any] = {
         "minWorkers": serving.workers,
@@ -91,9 +96,9 @@ def model_config(serving: ServingConfig, frontend: Frontend = Frontend()) -> str
         # The worker gathers its own batches then.
         "batchSize": 1 if pipelined else serving.batch_size,
         # Rounded up, and never 0, which TorchServe takes for 100 ms.
-        "maxBatchDelay": max(1, math.ceil(serving.max_batch_delay_ms / frontend.delay_unit_ms)),
+        "maxBatchDelay": max(1, math.ceil(delay_ms / frontend.delay_unit_ms)),
         "jobQueueSize": serving.queue_size,
-        "responseTimeout": RESPONSE_TIMEOUT_S,
+        "responseTimeout": serving.response_timeout_s,
         "startupTimeout": 300,
         "skipserve": serving.model_dump(mode="json"),
     }

@@ -33,7 +33,7 @@ from skipserve.serving.request_id import HEADER
 
 RENAMED = "x-torchserve-request-id"
 # The Java Virtual Machine Specification, 6.5: an instruction that does nothing, and one that takes
-# what ``ifnull`` or ``ifeq`` would have tested off the stack.
+# off the stack what ``ifnull`` or ``ifeq`` would have tested.
 NOP, POP = b"\x00", b"\x57"
 
 logger = logging.getLogger(__name__)
@@ -103,9 +103,10 @@ ANSWERED = Patch(
         ),
         Edit(
             "org/pytorch/serve/wlm/BatchAggregator.class",
-            # if (job.isControlCmd()): aload 7, invokevirtual #72, ifeq +13.
+            # if (job.isControlCmd()), aload 7, invokevirtual #72, ifeq +13, becomes
+            # if (job != null), ifnull +22, past both branches: another thread may have taken it.
             b"\x19\x07\xb6\x00\x48\x99\x00\x0d",
-            b"\x19\x07\xb6\x00\x48" + POP + 2 * NOP,
+            b"\x19\x07\xc6\x00\x16" + 3 * NOP,
         ),
     ),
     "a request may wait for ever when a worker dies while its batch is gathered",
@@ -125,11 +126,11 @@ PIPELINE = Patch(
             b"\xb6\x00\xeb\x99\x00\x0f",
             b"\xb6\x00\xeb" + POP + 2 * NOP,
         ),
-        # Errors go to clients: aload 8, invokevirtual #87 (isControlCmd), ifeq +13.
+        # Errors go to clients, as above: aload 8, invokevirtual #87 (isControlCmd), ifeq +13.
         Edit(
             "org/pytorch/serve/wlm/AsyncBatchAggregator.class",
             b"\x19\x08\xb6\x00\x57\x99\x00\x0d",
-            b"\x19\x08\xb6\x00\x57" + POP + 2 * NOP,
+            b"\x19\x08\xc6\x00\x16" + 3 * NOP,
         ),
         # A thread that runs anew waits for the model to be loaded anew: after invokevirtual #50,
         # aload_0, aconst_null, putfield #56 (req) becomes aload_0, iconst_0, putfield #7

@@ -205,7 +205,10 @@ class Server:
         alive = {
             pid for pid in children(self.process.pid) if pid in self._seen_workers or is_worker(pid)
         }
-        for pid in self._seen_workers - alive:
+        gone = self._seen_workers - alive
+        if gone:
+            self.probes.ready.clear()  # before it shows in the metrics
+        for pid in gone:
             self._seen_workers.discard(pid)
             logger.warning("worker %d ended by itself", pid)
             self.metrics.restarts.inc()

@@ -108,7 +108,10 @@ class Shadow:
             self._take(answered, i)
 
     def work(self) -> None:
-        """Run what was drawn, as much at once as the budget allows, until a request waits."""
+        """Run what was drawn, as much at once as the budget allows, until a request waits.
+
+        One run is made in any case once a row has waited for :data:`PATIENCE_S`.
+        """
         self._drop_old()
         if self._queue and self._queue[0].since_s < monotonic() - PATIENCE_S:
             self._run_some()

@@ -15,12 +15,13 @@ from time import perf_counter
 from typing import Any
 
 from skipserve.schema import parse
-from skipserve.serving.config import RESPONSE_TIMEOUT_S, ServingConfig
+from skipserve.serving.config import ServingConfig
 from skipserve.serving.idle import AtOnce, Idle
 from skipserve.serving.pipeline import Pipeline
 
 PATCHED_VERSION = "0.12.0"
-BUFFER_BYTES = 1 << 18
+# Some eighty small requests: what waits here counts for no queue.
+BUFFER_BYTES = 1 << 15
 _LENGTH = struct.Struct("!i")
 _INFERENCE = b"I"
 
@@ -48,8 +49,9 @@ def apply() -> Idle:
 
     def run(pipelined: Any) -> None:
         settings = service_settings(pipelined.service.context)
-        delay_s = settings.max_batch_delay_ms / 1e3
-        Pipeline(reader, settings.batch_size, delay_s, RESPONSE_TIMEOUT_S).run(pipelined.service)
+        delay_s = (settings.max_batch_delay_ms or 0.0) / 1e3
+        limit_s = settings.response_timeout_s
+        Pipeline(reader, settings.batch_size, delay_s, limit_s).run(pipelined.service)
 
     async_service.AsyncService.run = run
     return reader
