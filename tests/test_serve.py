@@ -411,14 +411,21 @@ def test_hundreds_of_requests_on_their_way_are_answered_when_the_worker_dies(pro
         assert running.ask("moons_residual", {"inputs": [[0.5, 0.5]]})[0] == 200
 
 
-def test_a_worker_that_dies_while_it_starts_is_started_again(project):
+def test_a_worker_that_dies_while_it_loads_is_started_again(project):
+    def loads(old: set[int]) -> bool:
+        """A fresh worker has been connected to, and is told to load the model next."""
+        fresh = [worker for worker in running.workers() if worker.pid not in old]
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return any(len(worker.net_connections("unix")) > 1 for worker in fresh)
+        return False
+
     with serving(project, "moons_residual") as running:
         for _ in range(2):
             before = {worker.pid for worker in running.workers()}
             running.kill_workers()
-            until(lambda old=before: {worker.pid for worker in running.workers()} - old)
-            time.sleep(0.3)
+            until(lambda old=before: loads(old))
         assert running.kill_workers() == 1
+        until(lambda: "restarts_total 3.0" in running.get("/metrics"))
         until(lambda: running.get("/ready") == "ready\n", seconds=60)
         assert running.ask("moons_residual", {"inputs": [[0.5, 0.5]]})[0] == 200
 
