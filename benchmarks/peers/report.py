@@ -16,8 +16,6 @@ import psutil
 from contenders import OURS, PEERS, Settings, load_of
 from models import ROOT, ROWS
 
-from skipserve.serving.config import ServingConfig
-
 Runs = list[dict[str, Any]]
 MEASURES = ("requests_per_s", "p50_s", "p99_s")
 
@@ -35,8 +33,8 @@ skipserve in groups of a few; in each of {rounds} rounds every server of a group
 {seconds} s at each number of connections, one after the other. Figures are medians; *ratios are
 skipserve ÷ peer, of the same round*: requests/s above 1, p50 and p99 below 1 are ahead of the peer.
 
-Settings: batching (up to 16 requests; a peer waits 1 ms for them, skipserve {delay:g} ms for
-each next one) or none, then workers × threads of ONNX Runtime
+Settings: batching (up to 16 requests; a peer waits 1 ms for them, skipserve takes what came in
+while its worker was busy) or none, then workers × threads of ONNX Runtime
 in each, once for up to 4 connections and once for more
 ([settings.json](../benchmarks/peers/settings.json)): for every server,
 skipserve too, those that gave the most requests/s in a trial.
@@ -135,7 +133,6 @@ def render(state: dict[str, Any]) -> str:
     parts = [
         HEAD.format(
             rows=ROWS,
-            delay=ServingConfig().max_batch_delay_ms,
             rounds=asked["rounds"],
             warm_up=asked["warm_up_s"],
             seconds=asked["seconds"],

@@ -20,9 +20,10 @@ from skipserve.loadtest.target import Target
 # Long enough to settle, short enough that whatever slows the machine slows both arms.
 SHORTEST_BLOCK_S, LONGEST_BLOCK_S = 1.0, 5.0
 MOST_BLOCKS = 60
-WARM_UP_S = 2.0
-# Enough for the JVM's compiler; more would leave a queue behind on a service that cannot keep up.
-MOST_WARM_UP_RATE = 300.0
+# A tenth of the test within these. A JVM just started needs them, as busy as it can be; in a closed
+# loop, as that leaves no queue behind on a service that cannot keep up.
+LEAST_WARM_UP_S, MOST_WARM_UP_S = 2.0, 5.0
+WARM_UP_USERS = 16
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,9 @@ class Plan:
 
     def warm_up(self, choices: list[Choice]) -> Block:
         """A block whose latencies nobody looks at."""
-        rate = min(self.segments()[0][0][1], MOST_WARM_UP_RATE)
-        return Block(choices, [(WARM_UP_S, rate)], self.arrivals, self.seed, users=self.users)
+        seconds = min(max(self.duration_s / 10, LEAST_WARM_UP_S), MOST_WARM_UP_S)
+        users = self.users or min(WARM_UP_USERS, self.connections)
+        return Block(choices, [(seconds, 1.0)], self.arrivals, self.seed, users=users)
 
     @property
     def slice_s(self) -> float:
