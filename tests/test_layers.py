@@ -31,7 +31,7 @@ ONLY_IN = {
     },
     "onnxruntime": {"runtime/backends.py"},
     "opentelemetry": {"serving/tracing.py"},
-    "ts": {"serving/torchserve_patches.py"},
+    "ts": {"serving/torchserve_patches.py", "serving/pipeline.py"},
     "sklearn": {"training/recipes.py"},
     "locust": {"loadtest/driver.py", "loadtest/users.py"},
     "gevent": {f"loadtest/{name}.py" for name in ("dispatcher", "driver", "pacer", "users")},

@@ -425,7 +425,7 @@ def test_a_worker_that_dies_while_it_loads_is_started_again(project):
             running.kill_workers()
             until(lambda old=before: loads(old))
         assert running.kill_workers() == 1
-        until(lambda: "restarts_total 3.0" in running.get("/metrics"))
+        # Not ready since the first death: nothing has opened the model meanwhile.
         until(lambda: running.get("/ready") == "ready\n", seconds=60)
         assert running.ask("moons_residual", {"inputs": [[0.5, 0.5]]})[0] == 200
 
