@@ -14,6 +14,9 @@ import signal
 import socket
 from typing import Any, NoReturn, Protocol
 
+from ts.protocol.otf_message_handler import create_predict_response
+from ts.service import Service
+
 from skipserve.serving.messages import error_reply
 
 logger = logging.getLogger(__name__)
@@ -73,9 +76,6 @@ def answer(service: Any, requests: list[dict[str, Any]]) -> bytes:
     its batch and no other: an error as the status of the whole message would be the frontend's
     answer to all requests on their way.
     """
-    from ts.protocol.otf_message_handler import create_predict_response
-    from ts.service import Service
-
     headers, bodies, ids = Service.retrieve_data_for_inference(requests)
     context = service.context
     context.request_ids, context.request_processor = ids, headers
