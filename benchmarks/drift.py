@@ -12,11 +12,12 @@ import json
 import time
 from pathlib import Path
 from typing import Any
-from urllib.request import Request, urlopen
+from urllib.request import Request
 
 import numpy as np
 from numpy.typing import NDArray
 
+from skipserve.direct import open_directly
 from skipserve.serving.address import Address
 from skipserve.serving.launcher import Server
 from skipserve.training.recipes import open_recipe
@@ -85,7 +86,7 @@ def measure(archive: Path, inputs: Rows, share: float) -> dict[str, Any]:
 def ask(url: str, rows: Rows) -> dict[str, Any]:
     body = json.dumps({"inputs": rows.tolist()}).encode()
     request = Request(url, body, {"Content-Type": "application/json"})
-    with urlopen(request, timeout=30) as reply:
+    with open_directly(request, 30) as reply:
         answer: dict[str, Any] = json.loads(reply.read())
     return answer
 
@@ -93,7 +94,7 @@ def ask(url: str, rows: Rows) -> dict[str, Any]:
 def metrics(url: str) -> dict[str, float]:
     """Sums over all labels."""
     found: dict[str, float] = {}
-    with urlopen(url, timeout=30) as reply:
+    with open_directly(url, 30) as reply:
         for line in reply.read().decode().splitlines():
             if not line.startswith("#"):
                 series, _, value = line.rpartition(" ")

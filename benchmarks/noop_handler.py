@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +10,15 @@ import msgspec
 
 from skipserve.artifacts.artifact import open_artifact
 from skipserve.serving import torchserve_patches
-from skipserve.serving.exposition import mark_live
 
 
 class NoopHandler:
     def initialize(self, context: Any) -> None:
         logging.getLogger().setLevel(logging.WARNING)
-        torchserve_patches.apply()
-        mark_live(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
-        example = open_artifact(Path(context.system_properties["model_dir"])).manifest.example
-        self._body = msgspec.json.encode({"outputs": [{"label": example.label}]})
+        idle = torchserve_patches.apply()
+        manifest = open_artifact(Path(context.system_properties["model_dir"])).manifest
+        self._body = msgspec.json.encode({"outputs": [{"label": manifest.example.label}]})
+        idle.open_pulse(manifest.name)
 
     def handle(self, data: list[Any], context: Any) -> list[bytes]:
         return [self._body] * len(data)

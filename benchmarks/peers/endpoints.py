@@ -17,12 +17,13 @@ from dataclasses import asdict, dataclass
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.request import Request, urlopen
+from urllib.request import Request
 
 import psutil
 from contenders import HERE, Peer, Settings, label_of, native
 from models import WORK, RacedModel
 
+from skipserve.direct import open_directly
 from skipserve.serving.address import Address
 from skipserve.serving.launcher import Server
 
@@ -215,7 +216,7 @@ def _check(url: str, bodies: list[bytes], labels: list[int], may_differ: int) ->
 
 def _ask(url: str, body: bytes) -> Any:
     request = Request(url, body, {"Content-Type": "application/json"})
-    with urlopen(request, timeout=10) as reply:
+    with open_directly(request, 10) as reply:
         return json.load(reply)
 
 

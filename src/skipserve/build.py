@@ -244,7 +244,7 @@ def _model_files(build: BuildFile) -> list[Path]:
 def _read_record(file: Path) -> dict[str, Any]:
     try:
         record = json.loads(file.read_text())
-    except (OSError, ValueError):  # no build yet, or a record nobody can use: build
+    except (FileNotFoundError, ValueError):  # no build yet, or a record nobody can use: build
         return {}
     return record if isinstance(record, dict) else {}
 

@@ -23,6 +23,8 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+HANDLER = Path(__file__).parent / "serving" / "handler.py"
+
 
 class ExportConfig(Record):
     """Which files an artifact holds."""
@@ -84,7 +86,9 @@ class BuildFile:
 
     @property
     def handler(self) -> Path:
-        return self.root / "handlers" / "torchserve_handler.py"
+        """The project's own, else the package's."""
+        own = self.root / "handlers" / "torchserve_handler.py"
+        return own if own.is_file() else HANDLER
 
 
 def read_build_file(path: Path, training: dict[str, Any] | None = None) -> BuildFile:

@@ -8,8 +8,8 @@ import sys
 import typer
 
 from skipserve.commands import console, models, reports, router, service
+from skipserve.commands.failures import line_for
 from skipserve.commands.loadtest import loadtest
-from skipserve.errors import SkipserveError
 
 COMMANDS = (
     *(models.build, models.train, models.export, models.calibrate, models.certify),
@@ -34,8 +34,11 @@ def main() -> None:
     os.environ.setdefault("COLUMNS", "100") if not sys.stderr.isatty() else None
     try:
         app()
-    except SkipserveError as error:
-        console.print(f"error: {error}", markup=False, soft_wrap=True)
+    except Exception as error:
+        line = line_for(error)
+        if line is None:
+            raise
+        console.print(f"error: {line}", markup=False, soft_wrap=True)
         raise SystemExit(2) from None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import shutil
 import tempfile
@@ -10,6 +11,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from skipserve.errors import ConfigError
+
+_MACHINE = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE),
+    *(errno.EACCES, errno.EPERM, errno.EROFS),
+}
+
+
+def machines_fault(error: OSError) -> bool:
+    """Whether an error says that the machine is full, broken or forbids it.
+
+    What was to be read or written may be as good as ever then.
+    """
+    return error.errno in _MACHINE
 
 
 @contextmanager

@@ -57,7 +57,7 @@ def _read(file: Path) -> list[dict[str, str]]:
     try:
         with file.open(newline="") as lines:
             rows = list(csv.DictReader(lines))
-    except OSError:
+    except FileNotFoundError:
         rows = []
     if not rows:
         raise CheckpointError(f"{file} holds no curve; make one with `skipserve train`")

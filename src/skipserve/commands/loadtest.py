@@ -104,13 +104,13 @@ def loadtest(
     )
     if not capacity:
         plan.check(objective)
-    target = Target(f"http://{host}:{port}", f"http://{host}:{metrics_port}/metrics")
+    address = Address(host, port, metrics_port)
+    target = Target(address.inference_url, f"{address.metrics_url}/metrics")
     archives = _archives(model_store, choices) if start else []
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(stop_on_signals())
         if archives:
             console.print(f"starting {', '.join(archive.stem for archive in archives)}")
-            address = Address(host, port, metrics_port)
             stack.enter_context(Server(archives, address, stop=stop))
         subjects = _subjects(target, artifacts, choices)
         if capacity:

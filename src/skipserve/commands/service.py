@@ -12,7 +12,8 @@ import typer
 from rich.console import Console
 
 from skipserve.commands import console
-from skipserve.errors import ConfigError, LaunchError, SkipserveError
+from skipserve.commands.failures import line_for
+from skipserve.errors import ConfigError, LaunchError
 
 if TYPE_CHECKING:
     from skipserve.serving.launcher import Server
@@ -26,7 +27,9 @@ def serve(
         list[str] | None, typer.Argument(help="Names in the model store; all by default.")
     ] = None,
     model_store: Annotated[Path, typer.Option(help="Folder of .mar files.")] = Path("model_store"),
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; IPv6 with or without brackets.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(envvar="SKIPSERVE_PORT", min=1, max=65533)] = 8080,
     metrics_port: Annotated[
         int, typer.Option(envvar="SKIPSERVE_METRICS_PORT", min=1, max=65535)
@@ -76,7 +79,7 @@ def serve(
                 return
             raise
         with server:
-            _announce(server, host, metrics_port, log)
+            _announce(server, log)
             server.wait(stop)
 
 
@@ -87,39 +90,44 @@ def top(
     metrics_port: Annotated[
         int, typer.Option(envvar="SKIPSERVE_METRICS_PORT", min=1, max=65535)
     ] = 9464,
+    host: Annotated[
+        str, typer.Option(help="Address of the service, where no URL is named.")
+    ] = "127.0.0.1",
     interval: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 2.0,
     only_once: Annotated[
         bool, typer.Option("--once", help="Print one frame; for scripts.")
     ] = False,
 ) -> None:
     """Watch a running service: latency, skip rate, agreement; Ctrl-C ends."""
+    from skipserve.serving.address import url_of
     from skipserve.watching.screen import once, watch
 
     with suppress(KeyboardInterrupt):
         draw = once if only_once else watch
-        draw(url or f"http://127.0.0.1:{metrics_port}", interval, Console(highlight=False))
+        draw(url or url_of(host, metrics_port), interval, Console(highlight=False))
 
 
 @contextmanager
 def _errors_to(log: Log) -> Iterator[None]:
     try:
         yield
-    except SkipserveError as error:
-        if log.format == "text":
+    except Exception as error:
+        line = line_for(error)
+        if line is None or log.format == "text":
             raise
-        logger.error("%s", error)
+        logger.error("%s", line)
         raise typer.Exit(2) from None
 
 
-def _announce(server: Server, host: str, metrics_port: int, log: Log) -> None:
+def _announce(server: Server, log: Log) -> None:
     if log.format == "json":
         names = ", ".join(manifest.name for manifest in server.manifests)
         logger.info("ready: serving %s at %s", names, server.url(server.manifests[0]))
         return
     for manifest in server.manifests:
-        console.print(f"serving {manifest.name} at {server.url(manifest)}")
-    console.print(f"metrics at http://{host}:{metrics_port}/metrics; try:\n")
-    console.print(server.curl(), soft_wrap=True)
+        console.print(f"serving {manifest.name} at {server.url(manifest)}", markup=False)
+    console.print(f"metrics at {server.address.metrics_url}/metrics; try:\n", markup=False)
+    console.print(server.curl(), markup=False, soft_wrap=True)
     console.print("\nready; Ctrl-C stops")
 
 

@@ -7,10 +7,11 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from urllib.error import HTTPError, URLError
-from urllib.request import Request, urlopen
+from urllib.request import Request
 
 import msgspec
 
+from skipserve.direct import open_directly, proxy_note
 from skipserve.errors import ConfigError, LoadTestError, WatchError
 from skipserve.loadtest.answers import Answer, read_answer
 from skipserve.loadtest.payloads import Choice, Pool, body
@@ -86,7 +87,7 @@ class Target:
         url = f"{self.host}/predictions/{choice.model}"
         request = Request(url, body(pool, choice, 0).encode(), {"Content-Type": "application/json"})  # noqa: S310
         try:
-            with urlopen(request, timeout=30) as reply:  # noqa: S310 - http, checked above
+            with open_directly(request, 30) as reply:
                 return read_answer(reply.read())
         except HTTPError as error:
             said = error.read()[:500].decode(errors="replace")
@@ -109,7 +110,7 @@ class Target:
 
     def _samples(self, name: str) -> list[tuple[dict[str, str], float]]:
         try:
-            with urlopen(self._metrics, timeout=10) as reply:  # noqa: S310 - http, checked above
+            with open_directly(self._metrics, 10) as reply:
                 text = reply.read().decode()
         except (URLError, OSError, ValueError) as error:
             raise self._silent(self._metrics, error) from None
@@ -130,6 +131,6 @@ class Target:
     def _silent(self, address: str, error: Exception) -> LoadTestError:
         reason = getattr(error, "reason", error)
         return LoadTestError(
-            f"nothing answers at {address} ({reason}); start the service with `skipserve serve`, "
-            "or add --start"
+            f"nothing answers at {address} ({reason}){proxy_note()}; start the service "
+            "with `skipserve serve`, or add --start"
         )

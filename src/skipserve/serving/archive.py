@@ -17,7 +17,8 @@ from typing import Any
 import yaml
 
 from skipserve.artifacts.artifact import Artifact, open_artifact
-from skipserve.errors import ArtifactError, ConfigError
+from skipserve.errors import ArtifactError, ConfigError, LaunchError
+from skipserve.files import machines_fault
 from skipserve.runtime.engine import plan
 from skipserve.schema import parse
 from skipserve.serving.config import ServingConfig
@@ -71,7 +72,8 @@ def package(artifact: Path, handler: Path, serving: ServingConfig, model_store: 
         )
         archive = out / f"{manifest.name}.mar"
         if done.returncode or not archive.is_file():
-            raise ConfigError(f"torch-model-archiver failed: {done.stdout}{done.stderr}".strip())
+            said = f"{done.stdout}{done.stderr}".strip().splitlines() or ["it said nothing"]
+            raise ConfigError(f"torch-model-archiver failed: {said[-1]}")
         return archive.rename(model_store / archive.name)
 
 
@@ -130,7 +132,7 @@ def unpack(
         ArtifactError: If it is no archive of ours, or its artifact is damaged, or holds no file
             for the settings.
         ConfigError: If an override is out of range.
-        LaunchError: If CUDA was asked for and is not there.
+        LaunchError: If CUDA was asked for and is not there, or the machine is full or forbids it.
     """
     directory = store / archive.stem
     try:
@@ -140,6 +142,14 @@ def unpack(
         values = {**values, **overrides}
     except (*DAMAGE, OSError, LookupError, TypeError, ValueError, yaml.YAMLError) as error:
         shutil.rmtree(directory, ignore_errors=True)
+        if isinstance(error, OSError) and machines_fault(error):
+            raise LaunchError(
+                f"{archive} cannot be unpacked into {store}: {error.strerror} "
+                f"({error.filename or archive.name}); make room or give this user access, or set "
+                "TMPDIR to another folder"
+            ) from None
+        if isinstance(error, FileNotFoundError) and not archive.is_file():
+            raise ArtifactError(f"{archive} is not there; make it with `skipserve build`") from None
         raise ArtifactError(
             f"{archive} is not an archive of skipserve or is damaged ({error!r}); "
             "make it again with `skipserve build` or `skipserve package`"

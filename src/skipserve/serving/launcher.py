@@ -4,37 +4,35 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import shutil
+import shlex
 import signal
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
-from urllib.request import Request, urlopen
+from urllib.request import Request
 
 import msgspec
 
+from skipserve.artifacts.artifact import Artifact
 from skipserve.artifacts.manifest import Manifest
+from skipserve.direct import open_directly, proxy_note
 from skipserve.errors import LaunchError
+from skipserve.files import machines_fault
 from skipserve.serving import tracing
-from skipserve.serving.address import Address, free_ports, require_free
+from skipserve.serving.address import LOOPBACK, Address, free_ports, require_free
 from skipserve.serving.archive import unpack
-from skipserve.serving.control import announce
-from skipserve.serving.exposition import Exposition, live_workers
+from skipserve.serving.config import ServingConfig
+from skipserve.serving.directory import Directory
+from skipserve.serving.exposition import Exposition, LostCounts
 from skipserve.serving.logs import Log
 from skipserve.serving.monitor import Monitor
 from skipserve.serving.probes import Probes
-from skipserve.serving.processes import (
-    STOP_S,
-    children,
-    die_with_parent,
-    is_worker,
-    stop_group,
-)
+from skipserve.serving.processes import STOP_S, die_with_parent, stop_group
+from skipserve.serving.readiness import Readiness, Wanted
 from skipserve.serving.switch import Switch
 from skipserve.serving.torchserve import Instance
 
@@ -81,21 +79,19 @@ class Server:
                 f"SKIPSERVE_PORT = {address.port} and SKIPSERVE_METRICS_PORT = "
                 f"{address.metrics_port} collide; TorchServe's metrics take {address.port + 2}"
             )
+        ip = address.ip()
         for setting, port in ports.items():
-            require_free(address.host, port, setting)
+            require_free(LOOPBACK if port == address.port + 2 else ip, port, setting)
+        self._directory = Directory(address.metrics_port)
         self._instance = Instance(
-            Path(tempfile.mkdtemp(prefix="skipserve.")),
-            address.host,
-            address.port,
-            address.port + 2,
-            free_ports(),
+            self._directory.path, ip, address.port, address.port + 2, free_ports()
         )
         self._stop = stop or threading.Event()
         self._ended = threading.Event()
-        self._seen_workers: set[int] = set()
+        self._lost = ""
         self._log = log or Log("text")
         self._stack = contextlib.ExitStack()
-        self._stack.callback(shutil.rmtree, self._instance.directory, ignore_errors=True)
+        self._stack.callback(self._directory.remove)
         try:
             self._start(archives, overrides or {}, ready_s)
         except BaseException:
@@ -105,16 +101,11 @@ class Server:
     def _start(self, archives: Sequence[Path], overrides: dict[str, Any], ready_s: float) -> None:
         instance = self._instance
         tracing.asked_for()  # an error here is one line, in a worker it is a restart for ever
-        instance.write_configuration()
-        announce(instance.directory, self.address.metrics_port)
-        frontend = instance.frontend()
-        unpacked = [unpack(archive, instance.store, overrides, frontend) for archive in archives]
+        unpacked = self._fill(archives, overrides)
         self.manifests = [artifact.manifest for artifact, _ in unpacked]
-        self._workers = sum(serving.workers for _, serving in unpacked)
         # Before TorchServe, to be closed after it: while it stops, /ready says no.
         self.metrics = Exposition(instance.metrics)
-        address = (self.address.host, self.address.metrics_port)
-        self.probes = Probes(address, self.metrics, self._live)
+        self.probes = Probes((instance.host, self.address.metrics_port), self.metrics, self._live)
         self._stack.callback(self.probes.close)
         self.process = subprocess.Popen(  # noqa: S603 - our own command
             instance.command(),
@@ -133,16 +124,30 @@ class Server:
         deadline = time.monotonic() + ready_s
         for manifest in self.manifests:
             self._warm_up(manifest, deadline)
-        while live_workers(instance.metrics) < self._workers:
+        self._readiness = Readiness(
+            self.process.pid,
+            self.address.inference_url,
+            instance.pulses,
+            {
+                artifact.manifest.name: Wanted.of(serving.workers, serving.response_timeout_s)
+                for artifact, serving in unpacked
+            },
+            self.metrics,
+            self.probes.ready,
+            ready_s,
+        )
+        while missing := self._readiness.missing():
             if time.monotonic() > deadline or self._stop.wait(0.1):
-                raise LaunchError(f"not every worker became ready: {self._tail()}")
+                raise LaunchError(f"not every worker became ready ({missing}): {self._tail()}")
         switches = [self._open_switch(manifest.name) for manifest in self.manifests]
         models = [
             (a.manifest, serving, s) for (a, serving), s in zip(unpacked, switches, strict=True)
         ]
         self._monitor = Monitor(self.metrics, models)
-        self._watch_workers()
-        self._monitor.tick(time.monotonic())
+        self._directory.remember(
+            instance.classes, instance.store, instance.switches, instance.scratch / "models"
+        )
+        self._look()
         watch = threading.Thread(target=self._watch, daemon=True)
         watch.start()
         self._stack.callback(watch.join)
@@ -150,22 +155,24 @@ class Server:
 
     def url(self, manifest: Manifest) -> str:
         """Where a model answers."""
-        host = "127.0.0.1" if self.address.host == "0.0.0.0" else self.address.host  # noqa: S104
-        return f"http://{host}:{self.address.port}/predictions/{manifest.name}"
+        return f"{self.address.inference_url}/predictions/{manifest.name}"
 
     def curl(self) -> str:
         """A command that works, with the first model's example."""
         manifest = self.manifests[0]
         inputs = msgspec.json.encode({"inputs": [manifest.example.inputs]}).decode()
-        return f"curl -H 'Content-Type: application/json' -d '{inputs}' {self.url(manifest)}"
+        url = shlex.quote(self.url(manifest))  # a shell may take an address's brackets for its own
+        return f"curl -H 'Content-Type: application/json' -d '{inputs}' {url}"
 
     def wait(self, stop: threading.Event) -> None:
         """Watch the server until ``stop`` is set.
 
         Raises:
-            LaunchError: If TorchServe ends by itself.
+            LaunchError: If TorchServe ends by itself, or what is lost does not come back.
         """
         while not stop.wait(1.0):
+            if self._lost:
+                raise LaunchError(self._lost)
             if self.process.poll() is not None:
                 raise LaunchError(
                     f"TorchServe ended by itself (status {self.process.returncode}): {self._tail()}"
@@ -192,33 +199,46 @@ class Server:
         self._stack.callback(switch.close)
         return switch
 
+    def _fill(
+        self, archives: Sequence[Path], overrides: dict[str, Any]
+    ) -> list[tuple[Artifact, ServingConfig]]:
+        instance = self._instance
+        try:
+            instance.write_configuration()
+            frontend = instance.frontend()
+            return [unpack(archive, instance.store, overrides, frontend) for archive in archives]
+        except OSError as error:
+            if not machines_fault(error):
+                raise
+            raise LaunchError(
+                f"{error.filename or instance.directory}: {error.strerror}; the service's files go "
+                f"there: make room, or set TMPDIR to another folder"
+            ) from None
+
     def _watch(self) -> None:
         while not self._ended.wait(1.0):
             try:
-                self._watch_workers()
-                self._monitor.tick(time.monotonic())
+                self._look()
             except Exception:
                 # A disk that is full now may not be in a second; serving goes on meanwhile.
                 logger.exception("the service could not be watched")
 
-    def _watch_workers(self) -> None:
-        alive = {
-            pid for pid in children(self.process.pid) if pid in self._seen_workers or is_worker(pid)
-        }
-        gone = self._seen_workers - alive
-        if gone:
-            self.probes.ready.clear()  # before it shows in the metrics
-        for pid in gone:
-            self._seen_workers.discard(pid)
-            logger.warning("worker %d ended by itself", pid)
-            self.metrics.restarts.inc()
-            self.metrics.retire(pid)
-        self._seen_workers = alive
-        # Ready again by itself: TorchServe restarts a worker that died.
-        if live_workers(self._instance.metrics) < self._workers:
+    def _look(self) -> None:
+        now_s = time.monotonic()
+        try:
+            lost = "" if self._directory.is_whole() else "files of the running service are gone"
+            lost = lost or self._readiness.look(now_s, self._ended.is_set)
+            if not lost:
+                self._monitor.tick(now_s)
+        except LostCounts as error:
+            lost = str(error)
+        if lost and not self._ended.is_set():
             self.probes.ready.clear()
-        elif not self._ended.is_set():
-            self.probes.ready.set()
+            # Without them a worker that dies never comes back, and the alarm is blind.
+            self._lost = (
+                f"{lost}; this service ends, start it again"
+                f" (its files are in {self._instance.directory}; nothing else may delete there)"
+            )
 
     def _warm_up(self, manifest: Manifest, deadline: float) -> None:
         body = msgspec.json.encode({"inputs": [manifest.example.inputs]})
@@ -230,7 +250,7 @@ class Server:
             if self.process.poll() is not None:
                 raise LaunchError(f"TorchServe did not start: {self._tail()}")
             try:
-                with urlopen(request, timeout=10) as answer:  # noqa: S310
+                with open_directly(request, 10) as answer:
                     label = msgspec.json.decode(answer.read())["outputs"][0]["label"]
             except HTTPError as error:
                 problem = f"{error.code} {error.read()[:500].decode(errors='replace')}"
@@ -245,7 +265,9 @@ class Server:
                 return
             if self._stop.wait(0.1):
                 raise LaunchError("stopped before every model was ready")
-        raise LaunchError(f"{manifest.name} did not become ready ({problem}): {self._tail()}")
+        raise LaunchError(
+            f"{manifest.name} did not become ready ({problem}){proxy_note()}: {self._tail()}"
+        )
 
     def _tail(self, lines: int = 15) -> str:
         try:

@@ -13,7 +13,6 @@ import shutil
 from bisect import bisect_left
 from collections import Counter as Tally
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +22,7 @@ from skipserve.artifacts.certificates import MEASURES, Measure
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Prediction, Setting
 from skipserve.serving.drift import BINS, bins_of
-from skipserve.serving.exposition import SPACE_BYTES, mark_live
+from skipserve.serving.exposition import SPACE_BYTES
 from skipserve.serving.series import (
     BATCH,
     BLOCK_ROWS,
@@ -230,7 +229,6 @@ def open_metrics(engine: Engine, default: Setting) -> ModelMetrics:
     directory = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
     try:
         if directory is not None and shutil.disk_usage(directory).free < SPACE_BYTES:
-            mark_live(Path(directory))
             raise OSError(f"fewer than {SPACE_BYTES >> 20} MiB are free")
         return ModelMetrics(engine, default)
     except OSError as error:

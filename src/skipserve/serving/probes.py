@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 
+from skipserve.serving.address import family_of
 from skipserve.serving.exposition import Exposition
 
 PLAIN = "text/plain; charset=utf-8"
@@ -17,7 +19,7 @@ class Probes:
     """Serves metrics and probes from a thread until closed.
 
     Args:
-        address: Host and port to bind.
+        address: IP address and port to bind.
         metrics: What ``/metrics`` shows.
         live: Whether the server process is there.
 
@@ -65,7 +67,7 @@ class Probes:
             def log_message(self, format: str, *args: object) -> None:
                 """One line per scrape would bury everything else."""
 
-        self._server = ThreadingHTTPServer(address, Handler)
+        self._server = _server_at(address[0])(address, Handler)
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
@@ -75,3 +77,16 @@ class Probes:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+def _server_at(ip: str) -> type[ThreadingHTTPServer]:
+    class Server(ThreadingHTTPServer):
+        address_family = family_of(ip)
+
+        def server_bind(self) -> None:
+            if self.address_family == socket.AF_INET6:
+                # As Java does: "::" is every address, those of IPv4 too.
+                self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            super().server_bind()
+
+    return Server

@@ -11,9 +11,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from skipserve.serving.address import in_url
 from skipserve.serving.archive import Frontend
 from skipserve.serving.frontend_patches import BATCH_DELAY, PIPELINE, patch_frontend
 from skipserve.serving.java import find_java
+from skipserve.serving.pulse import DIRECTORY_VARIABLE as PULSES_VARIABLE
 from skipserve.serving.switch import DIRECTORY_VARIABLE
 
 MAX_BODY_BYTES = 32 << 20
@@ -62,7 +64,7 @@ class Instance:
 
     Attributes:
         directory: Holds everything this run writes; removed with it.
-        host: Address the inference port binds to.
+        host: IP address the inference port binds to, without brackets.
         port: Inference port.
         torchserve_metrics_port: TorchServe's own metrics, always on loopback.
         grpc_ports: Two free ports; TorchServe opens them and cannot be told not to.
@@ -90,6 +92,11 @@ class Instance:
         return self.directory / "switches"
 
     @property
+    def pulses(self) -> Path:
+        """Where each worker says that it is there."""
+        return self.directory / "pulses"
+
+    @property
     def log(self) -> Path:
         """What TorchServe and the workers log."""
         return self.directory / "logs" / "torchserve.log"
@@ -111,7 +118,8 @@ class Instance:
 
     def write_configuration(self) -> None:
         """Make the directories, the two configuration files and the mended classes."""
-        for directory in (self.store, self.metrics, self.switches, self.log.parent, self.scratch):
+        made = (self.store, self.metrics, self.switches, self.pulses)
+        for directory in (*made, self.log.parent, self.scratch):
             directory.mkdir(parents=True, exist_ok=True)
         patch_frontend(_package() / "frontend" / "model-server.jar", self.classes)
         (self.directory / "config.properties").write_text(self._properties())
@@ -148,6 +156,7 @@ class Instance:
             "METRICS_LOCATION": str(self.log.parent),
             "PROMETHEUS_MULTIPROC_DIR": str(self.metrics),
             DIRECTORY_VARIABLE: str(self.switches),
+            PULSES_VARIABLE: str(self.pulses),
             "TS_DECODE_INPUT_REQUEST": "false",
             # From 1.32 on ONNX Runtime reports to its maker unless told not to.
             "ORT_DISABLE_TELEMETRY": os.environ.get("ORT_DISABLE_TELEMETRY", "1"),
@@ -157,7 +166,7 @@ class Instance:
 
     def _properties(self) -> str:
         values: dict[str, object] = {
-            "inference_address": f"http://{self.host}:{self.port}",
+            "inference_address": f"http://{in_url(self.host)}:{self.port}",
             # A socket in our own directory: nothing on the network can register or delete models.
             "management_address": f"unix:{self.scratch}/management.sock",
             "metrics_address": f"http://127.0.0.1:{self.torchserve_metrics_port}",

@@ -18,6 +18,7 @@ from skipserve.schema import parse
 from skipserve.serving.config import ServingConfig
 from skipserve.serving.idle import AtOnce, Idle
 from skipserve.serving.pipeline import Pipeline
+from skipserve.serving.pulse import NoPulse, Pulse, pulse_of
 
 PATCHED_VERSION = "0.12.0"
 # Some eighty small requests: what waits here counts for no queue.
@@ -79,6 +80,7 @@ class BufferedReader:
         self._buffer = bytearray()
         self._start = 0
         self._connection: socket.socket | None = None
+        self._pulse: Pulse = NoPulse()
 
     def read(self, connection: socket.socket, length: int) -> bytearray:
         """Exactly ``length`` bytes; ends the process when the frontend is gone, as the original."""
@@ -89,6 +91,7 @@ class BufferedReader:
             self._start, end = 0, length
             while len(self._buffer) < length:
                 self.work()
+                self._pulse.wait(connection)
                 packet = connection.recv(max(BUFFER_BYTES, length - len(self._buffer)))
                 if not packet:
                     sys.exit(0)
@@ -169,6 +172,10 @@ class BufferedReader:
             return self.read(connection, length)
         self._start = end
         return self._buffer[start:end]
+
+    def open_pulse(self, model: str) -> None:
+        """Tell the launcher that this worker is there, and each time that it comes to read."""
+        self._pulse = pulse_of(model)
 
     def when_idle(self, work: Callable[[], None]) -> None:
         """Do ``work`` before the next wait; an error in it is logged and ends nothing."""

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from http.client import HTTPException
 from urllib.error import HTTPError, URLError
-from urllib.request import urlopen
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from skipserve.direct import open_directly, proxy_note
 from skipserve.errors import WatchError
 
 Labels = tuple[tuple[str, str], ...]
@@ -94,7 +94,7 @@ def fetch(url: str) -> Scrape:
     if not url.startswith(("http://", "https://")):
         raise WatchError(f"{url!r} is no address; expected something like http://127.0.0.1:9464")
     try:
-        with urlopen(f"{url.rstrip('/')}/metrics", timeout=TIMEOUT_S) as answer:  # noqa: S310
+        with open_directly(f"{url.rstrip('/')}/metrics", TIMEOUT_S) as answer:
             text = answer.read().decode()
     except HTTPError as error:
         raise WatchError(
@@ -103,8 +103,8 @@ def fetch(url: str) -> Scrape:
     except (URLError, OSError, HTTPException, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise WatchError(
-            f"nothing answers at {url}/metrics ({reason}); start `skipserve serve`, or name its "
-            "metrics port"
+            f"nothing answers at {url}/metrics ({reason}){proxy_note()}; "
+            "start `skipserve serve`, or name its metrics port"
         ) from None
     try:
         return parse(text, time.monotonic())

@@ -1,0 +1,35 @@
+"""Asking a service over HTTP without a proxy: its ports are on this machine or beside it.
+
+A company's ``http_proxy`` is meant for the world outside; it cannot reach the loopback of whoever
+asks it, and what is measured through it is the proxy.
+"""
+
+from __future__ import annotations
+
+import os
+from http.client import HTTPResponse
+from typing import cast
+from urllib.request import ProxyHandler, Request, build_opener
+
+_OPENER = build_opener(ProxyHandler({}))
+_VARIABLES = ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY")
+
+
+def open_directly(asked: str | Request, timeout_s: float) -> HTTPResponse:
+    """What ``urlopen`` does, whatever proxy the environment names.
+
+    Args:
+        asked: An http address, or a request to one.
+        timeout_s: Seconds to wait for the connection, and for each part of the reply.
+
+    Raises:
+        HTTPError: If the reply's status is an error.
+        URLError: If nothing answers.
+    """
+    return cast(HTTPResponse, _OPENER.open(asked, timeout=timeout_s))
+
+
+def proxy_note() -> str:
+    """A remark for whoever wonders why nothing answers; empty without a proxy."""
+    named = [name for name in _VARIABLES if os.environ.get(name)]
+    return f" ({named[0]} is set; it is not used for this)" if named else ""

@@ -1,0 +1,59 @@
+"""The TorchServe handler: TorchServe's requests in, TorchServe's responses out.
+
+An archive made without a handlers/ folder holds a copy of this file, which TorchServe opens by
+path: one class with ``initialize`` and ``handle``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from skipserve.artifacts.artifact import open_artifact
+from skipserve.runtime.engine import Engine
+from skipserve.serving import torchserve_patches
+from skipserve.serving.journal import Journal
+from skipserve.serving.logs import Log
+from skipserve.serving.messages import RawRequest
+from skipserve.serving.request_id import request_id
+from skipserve.serving.service import Service
+from skipserve.serving.switch import switch_of
+from skipserve.serving.tracing import open_tracing
+
+
+class SkipserveHandler:
+    """Serves the artifact in the archive it came with."""
+
+    def initialize(self, context: Any) -> None:
+        """Open and warm up the model; a failure ends the worker, its log says why."""
+        Log().attach()
+        idle = torchserve_patches.apply()
+        settings = torchserve_patches.service_settings(context)
+        engine = Engine(
+            open_artifact(Path(context.system_properties["model_dir"])),
+            backend=settings.backend,
+            precision=settings.precision,
+            provider=settings.provider,
+            threads=settings.threads,
+        )
+        engine.warm_up(settings.batch_size)
+        switch = switch_of(engine.manifest.name)
+        journal = Journal(engine.manifest.name, settings.access_log, open_tracing())
+        self._service = Service(engine, settings, idle, switch, journal)
+        idle.open_pulse(engine.manifest.name)  # last: it says that requests may come
+
+    def handle(self, data: list[dict[str, Any]], context: Any) -> list[bytes | str]:
+        """Answer one batch; one entry of ``data`` is one request."""
+        requests = []
+        for i, item in enumerate(data):
+            properties = context.get_all_request_header(i).items()
+            headers = {k.lower(): v for k, v in properties if isinstance(v, str)}
+            name = request_id(headers, context.request_ids[i])
+            requests.append(RawRequest(item.get("body"), headers, name))
+        replies = self._service.answer(requests)
+        for i, reply in enumerate(replies):
+            if reply.status != 200:
+                context.set_response_status(reply.status, reply.reason, i)
+            for name, value in reply.headers.items():
+                context.set_response_header(i, name, value)
+        return [reply.body for reply in replies]

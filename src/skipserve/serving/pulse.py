@@ -1,0 +1,137 @@
+"""Whether the workers are there and come round: what readiness asks, in place of the file system.
+
+    worker    holds a lock on PULSES/MODEL.PID, and touches it each time its loop comes round
+    launcher  counts the files that are held, and looks how long ago each was touched
+
+The kernel gives a lock back however its holder dies, so that neither a file left behind nor another
+process with the same number is taken for a worker. One that is stopped, or hangs in an inference,
+keeps its lock and touches nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import select
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+# Tells the workers where to leave their files.
+DIRECTORY_VARIABLE = "SKIPSERVE_PULSES"
+# A worker touches its file no more often than this, and waits for requests no longer.
+BEAT_S = 1.0
+_NEVER_BEATS = 0
+
+
+class Pulse:
+    """A worker's own file; it is held until the process ends.
+
+    Args:
+        directory: Where the launcher looks.
+        model: What this process serves.
+        beats: Whether :meth:`wait` will be called; without, being there is enough.
+    """
+
+    def __init__(self, directory: Path, model: str, beats: bool = True) -> None:
+        file = directory / f"{model}.{os.getpid()}"
+        # Locked before it has its name: the launcher removes what nobody holds.
+        fresh = file.with_name(f".{file.name}")
+        self._descriptor = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        # Times alone change from here on: a disk that is full does not stop a worker.
+        self._touched_s = 0.0
+        self._touch(time.monotonic() if beats else _NEVER_BEATS)
+        fresh.rename(file)
+
+    def beat(self) -> None:
+        """Say that the loop has come round; a system call at most twice a second."""
+        now_s = time.monotonic()
+        if now_s - self._touched_s >= BEAT_S / 2:
+            self._touch(now_s)
+
+    def wait(self, connection: socket.socket) -> None:
+        """Wait until there is something to read, and beat meanwhile."""
+        self.beat()
+        while not select.select([connection], [], [], BEAT_S)[0]:
+            self.beat()
+
+    def _touch(self, now_s: float) -> None:
+        self._touched_s = now_s
+        now_ns = int(now_s * 1e9)
+        with contextlib.suppress(OSError):
+            os.utime(self._descriptor, ns=(now_ns, now_ns))
+
+
+class NoPulse(Pulse):
+    """Of a worker that nobody watches."""
+
+    def __init__(self) -> None:
+        pass
+
+    def wait(self, connection: socket.socket) -> None:
+        """Reading waits as well."""
+
+
+def pulse_of(model: str, beats: bool = True) -> Pulse:
+    """The pulse of this worker; nothing without a launcher."""
+    directory = os.environ.get(DIRECTORY_VARIABLE)
+    return Pulse(Path(directory), model, beats) if directory else NoPulse()
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A worker that lives.
+
+    Attributes:
+        model: What it serves.
+        pid: Its process.
+        silent_s: Seconds since its loop came round; 0 for one that does not say.
+    """
+
+    model: str
+    pid: int
+    silent_s: float
+
+
+def living(directory: Path) -> list[Worker]:
+    """Workers that have their model open; removes what the dead left.
+
+    Raises:
+        OSError: If the directory cannot be read.
+    """
+    now_s = time.monotonic()
+    found = []
+    for file in directory.iterdir():
+        model, _, pid = file.name.rpartition(".")
+        if not model or file.name.startswith("."):
+            continue
+        with contextlib.suppress(FileNotFoundError), _opened(file) as descriptor:
+            if lock(descriptor, shared=True):
+                file.unlink(missing_ok=True)
+                continue
+            touched_ns = os.fstat(descriptor).st_mtime_ns
+            silent_s = 0.0 if touched_ns == _NEVER_BEATS else now_s - touched_ns / 1e9
+            found.append(Worker(model, int(pid), max(silent_s, 0.0)))
+    return found
+
+
+def lock(descriptor: int, shared: bool = False) -> bool:
+    """Take a lock without waiting for it; whether nobody else has it."""
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _opened(file: Path) -> Iterator[int]:
+    descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

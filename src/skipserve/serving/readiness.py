@@ -1,0 +1,164 @@
+"""Whether the service can answer: its frontend does, and each model's workers come round."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from urllib.error import HTTPError
+
+from skipserve.direct import open_directly
+from skipserve.serving.exposition import Exposition
+from skipserve.serving.processes import children, is_worker
+from skipserve.serving.pulse import Worker, living
+
+# What is silent for longer is stopped or hangs. Batches may take longer where the model's time
+# limit for them says so.
+SILENT_S = 10.0
+PING_S = 2.0
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a model must have to be ready.
+
+    Attributes:
+        workers: How many.
+        silent_s: How long one may take for a batch before it counts as hanging, in seconds.
+    """
+
+    workers: int
+    silent_s: float
+
+    @classmethod
+    def of(cls, workers: int, response_timeout_s: float) -> Wanted:
+        """By a model's settings: a sixth of the time limit, at least ten seconds."""
+        return cls(workers, max(SILENT_S, response_timeout_s / 6))
+
+
+class Readiness:
+    """Looks after the processes of a service; :meth:`look` is called once a second.
+
+    Args:
+        frontend: Process id of the frontend, the workers' parent.
+        url: Root of its inference port.
+        pulses: Where the workers leave theirs.
+        wanted: By model.
+        metrics: Is told of workers that are gone.
+        ready: Set while the service can answer.
+        patience_s: How long a model may lack a worker before the service is given up, in seconds.
+    """
+
+    def __init__(
+        self,
+        frontend: int,
+        url: str,
+        pulses: Path,
+        wanted: Mapping[str, Wanted],
+        metrics: Exposition,
+        ready: threading.Event,
+        patience_s: float,
+    ) -> None:
+        self._frontend = frontend
+        self._url = url
+        self._pulses = pulses
+        self._wanted = wanted
+        self._metrics = metrics
+        self._ready = ready
+        self._patience_s = patience_s
+        self._workers: set[int] = set()
+        self._retired: set[int] = set()
+        self._answered_s = float("-inf")
+        self._complete_s = dict.fromkeys(wanted, float("-inf"))
+        self._said = ""
+
+    def missing(self) -> str:
+        """Which model lacks workers that have it open; empty if none does.
+
+        Raises:
+            OSError: If the workers' files cannot be read.
+        """
+        return self._missing(living(self._pulses))
+
+    def look(self, now_s: float, stopping: Callable[[], bool]) -> str:
+        """Take stock.
+
+        Args:
+            now_s: Seconds on a clock that never jumps.
+            stopping: Whether the service is being stopped, and is not ready for that.
+
+        Returns:
+            Why the service will not be ready again by itself; empty while it may.
+
+        Raises:
+            OSError: If the files of the workers cannot be read.
+        """
+        self._count_the_dead()
+        workers = living(self._pulses)
+        problem = self._missing(workers) or self._silent(now_s, workers)
+        if problem:
+            self._ready.clear()
+        elif not stopping():
+            self._ready.set()
+        if problem != self._said:
+            # How many seconds it was does not make it another problem.
+            logger.warning("%s", f"not ready: {problem}" if problem else "ready again")
+            self._said = problem
+        have = Counter(worker.model for worker in workers)
+        for model, wanted in self._wanted.items():
+            if have[model] >= wanted.workers or self._complete_s[model] < 0:
+                self._complete_s[model] = now_s
+            elif now_s - self._complete_s[model] > self._patience_s:
+                return f"{model} lost a worker and none came back in {self._patience_s:g} s"
+        return ""
+
+    def _count_the_dead(self) -> None:
+        # Files first: whoever has one and is not found afterwards is gone, seen before or not.
+        known = self._workers | self._metrics.writers()
+        alive = {pid for pid in children(self._frontend) if pid in self._workers or is_worker(pid)}
+        gone = known - alive - self._retired
+        if gone:
+            self._ready.clear()  # before it shows in the metrics
+        for pid in sorted(gone):
+            logger.warning("worker %d ended by itself", pid)
+            self._metrics.restarts.inc()
+            self._metrics.retire(pid)
+        # On a full disk the counts of a worker stay in its own files.
+        self._retired = (self._retired | gone) - alive
+        self._workers = alive
+
+    def _missing(self, workers: list[Worker]) -> str:
+        have = Counter(worker.model for worker in workers)
+        for model, wanted in self._wanted.items():
+            if have[model] < wanted.workers:
+                return f"{have[model]} of {wanted.workers} workers of {model} are there"
+        return ""
+
+    def _silent(self, now_s: float, workers: list[Worker]) -> str:
+        for worker in workers:
+            limit_s = self._wanted[worker.model].silent_s
+            if worker.silent_s > limit_s:
+                return (
+                    f"worker {worker.pid} of {worker.model} is stopped or hangs: nothing heard "
+                    f"of it for {limit_s:g} s"
+                )
+        if self._pings():
+            self._answered_s = now_s
+        elif now_s - self._answered_s > SILENT_S:
+            return f"TorchServe's frontend answers nothing for {SILENT_S:g} s"
+        return ""
+
+    def _pings(self) -> bool:
+        try:
+            open_directly(f"{self._url}/ping", PING_S).close()
+        except HTTPError as error:  # workers are missing: it answers
+            error.close()
+        except (OSError, HTTPException):
+            return False
+        return True
