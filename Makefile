@@ -45,13 +45,13 @@ clean:  ## forget everything that was built
 	touch $@
 
 .venv/serve: .venv/python pyproject.toml
-	$(BIN)/pip install --quiet --editable '.[train]'
+	$(BIN)/pip install --quiet --editable '.[cpu,train]'
 	touch $@
 
 .venv/load: .venv/serve
-	$(BIN)/pip install --quiet --editable '.[train,loadtest]'
+	$(BIN)/pip install --quiet --editable '.[cpu,train,loadtest]'
 	touch $@
 
 .venv/dev: .venv/serve
-	$(BIN)/pip install --quiet --editable '.[train,loadtest,dev]'
+	$(BIN)/pip install --quiet --editable '.[cpu,train,loadtest,dev]'
 	touch $@

@@ -24,7 +24,7 @@ from skipserve.artifacts.trail import Trail
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Prediction, Setting
 from skipserve.serving.config import ServingConfig
-from skipserve.serving.exposition import Exposition, live_workers
+from skipserve.serving.exposition import Exposition, LostCounts
 from skipserve.serving.messages import RawRequest
 from skipserve.serving.metrics import ModelMetrics, _observe
 from skipserve.serving.probes import Probes
@@ -88,12 +88,10 @@ def total(exposition: Exposition, name: str) -> float:
 def test_counts_outlive_their_worker_and_what_only_the_living_say_does_not(directory, tmp_path):
     exposition = Exposition(tmp_path)
     with worker(directory, tmp_path, 5) as first:
-        assert live_workers(tmp_path) == 1
         while_alive = values(exposition)
     gone = values(exposition)
     assert gone == while_alive  # nobody has noticed yet
     exposition.retire(first.pid)
-    assert live_workers(tmp_path) == 0
     after = values(exposition)
     lost = {name for name, _ in while_alive.keys() - after.keys()}
     assert lost == {
@@ -149,6 +147,19 @@ def test_a_file_that_is_just_being_made_holds_nothing(tmp_path):
     (tmp_path / "counter_1.db").touch()
     (tmp_path / "gauge_livemax_1.db").write_bytes(bytes(1 << 16))
     assert total(Exposition(tmp_path), "requests_total") == 0
+
+
+def test_counts_that_somebody_deleted_are_missed_and_no_lower_ones_shown(directory, tmp_path):
+    exposition = Exposition(tmp_path)
+    with worker(directory, tmp_path, 3) as process:
+        assert total(exposition, "requests_total") == 3
+        (tmp_path / f"counter_{process.pid}.db").unlink()
+        with probed(exposition) as url, pytest.raises(HTTPError) as caught:
+            urllib.request.urlopen(url)
+        assert caught.value.code == 503
+        assert f"counter_{process.pid}.db".encode() in caught.value.read()
+    with pytest.raises(LostCounts):
+        exposition.samples("counter_*.db")
 
 
 @pytest.mark.parametrize(

@@ -39,8 +39,8 @@ JSON = {"Content-Type": "application/json"}
 pytestmark = pytest.mark.server
 
 
-def cli(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "skipserve.cli", *arguments]
+def cli(*arguments: str, python: str = sys.executable) -> list[str]:
+    return [python, "-m", "skipserve.cli", *arguments]
 
 
 def free_ports() -> tuple[int, int]:
@@ -110,12 +110,20 @@ class Running:
 
 
 @contextlib.contextmanager
-def serving(project: Path, *options: str, environment: dict[str, str] | None = None):
+def serving(
+    project: Path,
+    *options: str,
+    environment: dict[str, str] | None = None,
+    python: str = sys.executable,
+):
     port, metrics_port = free_ports()
     log = project / f"serve.{port}.log"
     with log.open("w") as stderr:
         process = subprocess.Popen(
-            cli("serve", "--port", str(port), "--metrics-port", str(metrics_port), *options),
+            cli(
+                *("serve", "--port", str(port), "--metrics-port", str(metrics_port), *options),
+                python=python,
+            ),
             cwd=project,
             env={**os.environ, **(environment or {})},
             stderr=stderr,
@@ -432,16 +440,23 @@ def test_a_worker_that_dies_while_it_loads_is_started_again(project):
         assert running.ask("moons_residual", {"inputs": [[0.5, 0.5]]})[0] == 200
 
 
+HANGING = """
+from skipserve.serving.handler import SkipserveHandler
+
+class Handler(SkipserveHandler):
+    def handle(self, data, context):
+        while any(b"hang" in bytes(item["body"]) for item in data):
+            pass
+        return super().handle(data, context)
+"""
+
+
 @pytest.fixture
 def hanging(project, tmp_path) -> Path:
     """The project with a handler that a request can make hang."""
     shutil.copytree(project, tmp_path / "hanging")
     file = tmp_path / "hanging" / "handlers" / "torchserve_handler.py"
-    code = file.read_text()
-    place = "        requests = []\n"
-    hang = '        while any(b"hang" in bytes(item["body"]) for item in data):\n            pass\n'
-    assert code.count(place) == 1
-    file.write_text(code.replace(place, hang + place))
+    file.write_text(HANGING)
     return tmp_path / "hanging"
 
 

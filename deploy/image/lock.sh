@@ -8,13 +8,12 @@ TORCH_CPU=${TORCH_CPU:-https://download.pytorch.org/whl/cpu/torch/}
 common=(--quiet --extra otel --generate-hashes --no-annotate --python-version 3.11
     --python-platform x86_64-manylinux_2_28 --custom-compile-command deploy/image/lock.sh)
 
-compile() { # name, constraints, overrides, further options
-    uv pip compile pyproject.toml "${common[@]}" "${@:4}" \
-        --constraint <(echo "$2") --override <(echo "$3") -o "deploy/image/requirements-$1.txt"
+compile() { # name of the extra, constraints, further options
+    uv pip compile pyproject.toml "${common[@]}" --extra "$1" "${@:3}" \
+        --constraint <(echo "$2") -o "deploy/image/requirements-$1.txt"
 }
 
 torch=$(sed -n 's/^ *"torch==\([0-9.]*\)",$/\1/p' pyproject.toml)
-compile cpu "torch==$torch+cpu" "" --find-links "$TORCH_CPU"
-# onnxruntime and onnxruntime-gpu are the same files: one of them only. From 1.27 on it is built
-# for CUDA 13, as this torch is.
-compile gpu "onnxruntime-gpu>=1.28" "onnxruntime; sys_platform == 'never'" --extra gpu
+compile cpu "torch==$torch+cpu" --find-links "$TORCH_CPU"
+# From 1.27 on onnxruntime-gpu is built for CUDA 13, as this torch is.
+compile gpu "onnxruntime-gpu>=1.28"

@@ -45,8 +45,10 @@ class Address:
             LaunchError: If it is neither an address nor a name that is known here.
         """
         try:
-            found = socket.getaddrinfo(_bare(self.host) or None, 0, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:
+            if not self.host:
+                raise ValueError("it is empty")
+            found = socket.getaddrinfo(_bare(self.host), 0, type=socket.SOCK_STREAM)
+        except (OSError, ValueError) as error:
             raise _not_here(self.host, error) from None
         addresses = sorted(found, key=lambda one: one[0] != socket.AF_INET)
         return str(addresses[0][4][0])

@@ -137,6 +137,7 @@ class Exposition:
         """Labels and values of what stands in the workers' files that match, by series.
 
         Raises:
+            LostCounts: If somebody deleted some.
             OSError: If they cannot be read, or change faster than they are read.
         """
         found: Samples = {}
@@ -185,6 +186,7 @@ class _Workers(Collector):
                     self._notice()
                     files = [str(f) for f in self._directory.glob(pattern) if f.stat().st_size]
                     merged = MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]
+                    self._seen.update(Path(file).name for file in files)
                 return list(merged)
             except (FileNotFoundError, RuntimeError, ValueError, struct.error) as error:
                 problem = error  # a worker has just gone, or is growing its file
@@ -197,11 +199,10 @@ class _Workers(Collector):
 
     def _notice(self) -> None:
         # Nobody but retire() takes files away; what is lost otherwise would lower the counts.
-        there = {file.name for file in self._directory.glob("*.db")}
-        if not self._seen <= there:
-            lost = ", ".join(sorted(self._seen - there))
+        gone = self._seen - {file.name for file in self._directory.glob("*.db")}
+        if gone:
+            lost = ", ".join(sorted(gone))
             raise LostCounts(f"{lost} in {self._directory} was deleted, and the counts in it")
-        self._seen |= there
 
     def retire(self, pid: int) -> None:
         with self._lock:

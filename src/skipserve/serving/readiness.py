@@ -74,7 +74,7 @@ class Readiness:
         self._patience_s = patience_s
         self._workers: set[int] = set()
         self._retired: set[int] = set()
-        self._answered_s = float("-inf")
+        self._answered_s: float | None = None
         self._complete_s = dict.fromkeys(wanted, float("-inf"))
         self._said = ""
 
@@ -148,7 +148,7 @@ class Readiness:
                     f"worker {worker.pid} of {worker.model} is stopped or hangs: nothing heard "
                     f"of it for {limit_s:g} s"
                 )
-        if self._pings():
+        if self._pings() or self._answered_s is None:
             self._answered_s = now_s
         elif now_s - self._answered_s > SILENT_S:
             return f"TorchServe's frontend answers nothing for {SILENT_S:g} s"

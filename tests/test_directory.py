@@ -1,0 +1,151 @@
+"""Where a service keeps its files, and what becomes of those of a launcher that was killed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from skipserve.errors import LaunchError
+from skipserve.serving import directory as places
+from skipserve.serving.control import find_switches, throw
+from skipserve.serving.directory import LONGEST, Directory, find, is_held, remove_leftovers
+
+LAUNCHER = """
+import sys
+from skipserve.serving.directory import Directory
+print(Directory(int(sys.argv[1])).path, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A short folder, and the only place there is."""
+    with tempfile.TemporaryDirectory(prefix="s.", dir="/tmp") as folder:
+        for name in places.VARIABLES:
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("TMPDIR", folder)
+        monkeypatch.setattr(places, "FALLBACKS", ())
+        yield Path(folder)
+
+
+@contextmanager
+def launcher(metrics_port: int) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", LAUNCHER, str(metrics_port)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        try:
+            assert process.stdout is not None
+            yield process, Path(process.stdout.readline().strip())
+        finally:
+            process.kill()
+
+
+def test_a_killed_launcher_is_found_by_nobody_and_swept_by_the_next(short):
+    with launcher(9464) as (process, left):
+        assert find(9464) == left
+        assert find(9465) is None
+        switches = left / "switches"
+        switches.mkdir()
+        (switches / "small").write_bytes(b"on       \n")
+        found = find_switches(9464)
+        assert remove_leftovers(short) == []  # it lives
+        process.kill()
+        process.wait()
+    with pytest.raises(LaunchError, match="has ended; nothing was switched"):
+        throw(found, "small", "disabled")
+    with pytest.raises(LaunchError, match="no service of this user has its metrics on port 9464"):
+        find_switches(9464)
+    assert left.is_dir()
+    fresh = Directory(9464)
+    assert not left.exists()
+    assert find(9464) == fresh.path
+    fresh.remove()
+    assert list(short.iterdir()) == []
+
+
+def test_what_is_not_ours_is_never_swept(short):
+    (short / "skipserve.mine").mkdir()  # of the same name, and without our file
+    with tempfile.TemporaryDirectory() as elsewhere:
+        (Path(elsewhere) / places.ABOUT).write_text('{"metrics_port":9464}')
+        (short / "skipserve.link").symlink_to(elsewhere)
+        assert remove_leftovers(short) == []
+        assert find(9464) is None
+        assert (Path(elsewhere) / places.ABOUT).is_file()
+    assert (short / "skipserve.mine").is_dir()
+
+
+def test_what_was_deleted_is_missed(short):
+    directory = Directory(9464)
+    for name in ("store", "metrics"):
+        (directory.path / name).mkdir()
+    (directory.path / "store" / "model.onnx").touch()
+    (directory.path / "metrics" / "counter_7.db").touch()
+    directory.remember(directory.path / "store")
+    (directory.path / "metrics" / "counter_7.db").unlink()  # comes and goes
+    assert directory.is_whole()
+    (directory.path / "store" / "model.onnx").unlink()
+    assert not directory.is_whole()
+    assert is_held(directory.path)
+    directory.remove()
+
+
+@pytest.mark.parametrize("name", ["l" * 82, "tmpü", "tmp dir", "a:b", "100%"])
+def test_a_place_that_java_or_a_socket_cannot_use_is_passed_over_by_name(
+    short, monkeypatch, caplog, name
+):
+    odd = short / name
+    odd.mkdir()
+    monkeypatch.setenv("TMPDIR", str(odd))
+    monkeypatch.setenv("TMP", str(short))
+    directory = Directory(9464)
+    assert directory.path.parent == short
+    assert f"TMPDIR={odd}" in caplog.text
+    directory.remove()
+    assert list(odd.iterdir()) == []
+
+
+def test_the_longest_place_holds_a_socket(short, monkeypatch):
+    import socket
+
+    longest = short / ("l" * (LONGEST - len(str(short)) - 1))
+    longest.mkdir()
+    monkeypatch.setenv("TMPDIR", str(longest))
+    directory = Directory(9464)
+    assert directory.path.parent == longest
+    (directory.path / "tmp").mkdir()
+    with socket.socket(socket.AF_UNIX) as one:
+        one.bind(str(directory.path / "tmp" / "management.sock"))
+    directory.remove()
+
+
+def test_no_place_at_all_is_one_line_that_names_the_variable(short, monkeypatch):
+    missing = short / "missing"
+    monkeypatch.setenv("TMPDIR", str(missing))
+    monkeypatch.setattr(places, "FALLBACKS", ("/proc",))
+    with pytest.raises(LaunchError) as caught:
+        Directory(9464)
+    said = str(caught.value)
+    assert f"TMPDIR={missing}: No such file or directory" in said
+    assert "/proc: " in said
+    assert "set TMPDIR to a folder" in said
+    assert "\n" not in said
+
+
+def test_a_relative_place_is_made_absolute(short, monkeypatch):
+    monkeypatch.chdir(short)
+    monkeypatch.setenv("TMPDIR", ".")
+    directory = Directory(9464)
+    assert directory.path.is_absolute()
+    assert directory.path.parent.samefile(short)
+    directory.remove()

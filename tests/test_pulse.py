@@ -1,0 +1,93 @@
+"""Workers count by the locks they hold, and are silent when their loop does not come round."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from skipserve.serving.pulse import BEAT_S, Pulse, living
+
+# Waits for requests that never come; what it is sent on stdin ends nothing.
+WORKER = """
+import socket, sys
+from pathlib import Path
+from skipserve.serving.pulse import Pulse
+frontend, worker = socket.socketpair()
+pulse = Pulse(Path(sys.argv[1]), "small", sys.argv[2] == "beats")
+print("ready", flush=True)
+pulse.wait(worker) if sys.argv[2] == "beats" else sys.stdin.read()
+"""
+
+
+@contextmanager
+def worker(directory: Path, how: str = "beats") -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", WORKER, str(directory), how],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def silence(directory: Path) -> float:
+    (one,) = living(directory)
+    return one.silent_s
+
+
+def until(condition, seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_worker_counts_while_it_lives(tmp_path):
+    with worker(tmp_path) as one, worker(tmp_path) as two:
+        assert {found.pid for found in living(tmp_path)} == {one.pid, two.pid}
+        assert {found.model for found in living(tmp_path)} == {"small"}
+        one.kill()
+        one.wait()
+        assert [found.pid for found in living(tmp_path)] == [two.pid]
+    assert living(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_left_counts_for_nobody_though_its_number_lives(tmp_path):
+    (tmp_path / f"small.{os.getpid()}").touch()
+    assert living(tmp_path) == []
+
+
+@pytest.mark.parametrize("how", ["beats", "does not say"])
+def test_a_stopped_worker_is_there_and_silent(tmp_path, how):
+    with worker(tmp_path, how) as process:
+        process.send_signal(signal.SIGSTOP)
+        until(lambda: how != "beats" or silence(tmp_path) > 2 * BEAT_S)
+        if how != "beats":
+            assert silence(tmp_path) == 0  # nobody knows
+        process.send_signal(signal.SIGCONT)
+        until(lambda: silence(tmp_path) <= BEAT_S)
+
+
+def test_waiting_ends_when_there_is_something_to_read(tmp_path):
+    pulse = Pulse(tmp_path, "small")
+    one, two = socket.socketpair()
+    with one, two:
+        one.sendall(b"a request")
+        pulse.wait(two)
+        assert two.recv(100) == b"a request"
+    assert [found.pid for found in living(tmp_path)] == [os.getpid()]

@@ -1,0 +1,167 @@
+"""Readiness: the frontend answers, and every model has workers that live and come round."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+from test_pulse import until, worker
+
+from skipserve.serving.exposition import Exposition
+from skipserve.serving.pulse import BEAT_S, living
+from skipserve.serving.readiness import SILENT_S, Readiness, Wanted
+
+PATIENCE_S = 60.0
+Make = Callable[..., Readiness]
+
+
+@pytest.fixture
+def frontend() -> Iterator[HTTPServer]:
+    """Answers a ping, as TorchServe's does where workers are missing."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(500 if self.path == "/ping" else 404)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def pulses(tmp_path: Path) -> Path:
+    for name in ("pulses", "metrics"):
+        (tmp_path / name).mkdir()
+    return tmp_path / "pulses"
+
+
+@pytest.fixture
+def ready() -> threading.Event:
+    return threading.Event()
+
+
+@pytest.fixture
+def metrics(pulses: Path) -> Exposition:
+    return Exposition(pulses.parent / "metrics")
+
+
+@pytest.fixture
+def make(frontend: HTTPServer, pulses: Path, ready: threading.Event, metrics: Exposition) -> Make:
+    def made(silent_s: float = SILENT_S) -> Readiness:
+        return Readiness(
+            os.getpid(),
+            f"http://127.0.0.1:{frontend.server_port}",
+            pulses,
+            {"small": Wanted(1, silent_s)},
+            metrics,
+            ready,
+            PATIENCE_S,
+        )
+
+    return made
+
+
+def look(readiness: Readiness, now_s: float) -> str:
+    return readiness.look(now_s, lambda: False)
+
+
+def test_it_is_ready_while_its_worker_lives(make, pulses, ready, caplog):
+    readiness = make()
+    assert readiness.missing() == "0 of 1 workers of small are there"
+    with worker(pulses):
+        assert readiness.missing() == ""
+        assert look(readiness, 0.0) == ""
+        assert ready.is_set()
+    assert look(readiness, 1.0) == ""
+    assert not ready.is_set()
+    assert caplog.text.count("0 of 1 workers of small are there") == 1
+    look(readiness, 2.0)
+    assert caplog.text.count("0 of 1 workers of small are there") == 1  # said once
+    with worker(pulses):
+        look(readiness, 3.0)
+        assert ready.is_set()
+        assert "ready again" in caplog.text
+        assert not readiness.look(4.0, lambda: True)
+
+
+def test_it_never_gets_ready_while_it_stops(make, pulses, ready):
+    with worker(pulses):
+        make().look(0.0, lambda: True)
+        assert not ready.is_set()
+
+
+def test_a_worker_that_does_not_come_back_is_not_waited_for_for_ever(make, pulses):
+    readiness = make()
+    with worker(pulses):
+        assert look(readiness, 0.0) == ""
+    assert look(readiness, 1.0) == ""
+    assert look(readiness, PATIENCE_S) == ""
+    said = look(readiness, PATIENCE_S + 1.0)
+    assert said == "small lost a worker and none came back in 60 s"
+
+
+def test_one_that_comes_back_in_time_is(make, pulses):
+    readiness = make()
+    with worker(pulses):
+        look(readiness, 0.0)
+    look(readiness, PATIENCE_S - 1)
+    with worker(pulses):
+        assert look(readiness, PATIENCE_S + 1) == ""
+    assert look(readiness, 2 * PATIENCE_S) == ""
+
+
+def test_a_worker_that_hangs_is_not_ready(make, pulses, ready, caplog):
+    readiness = make(silent_s=2 * BEAT_S)
+    with worker(pulses) as process:
+        look(readiness, 0.0)
+        assert ready.is_set()
+        process.send_signal(signal.SIGSTOP)
+        until(lambda: living(pulses)[0].silent_s > 2 * BEAT_S)
+        look(readiness, 1.0)
+        assert not ready.is_set()
+        assert f"worker {process.pid} of small is stopped or hangs" in caplog.text
+
+
+def test_a_frontend_that_answers_nothing_is_not_ready(make, pulses, ready, frontend):
+    readiness = make()
+    with worker(pulses):
+        look(readiness, 0.0)
+        frontend.server_close()
+        look(readiness, SILENT_S)
+        assert ready.is_set()  # it may just be busy
+        look(readiness, SILENT_S + 1)
+        assert not ready.is_set()
+
+
+def test_a_worker_that_died_before_anybody_looked_is_counted_once(make, pulses, ready, metrics):
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    (pulses / f"small.{dead.pid}").touch()
+    for kind in ("counter", "gauge_livemax"):
+        (pulses.parent / "metrics" / f"{kind}_{dead.pid}.db").touch()
+    readiness = make()
+    assert readiness.missing() == "0 of 1 workers of small are there"
+    for now_s in range(3):
+        look(readiness, float(now_s))
+    assert not ready.is_set()
+    assert list((pulses.parent / "metrics").iterdir()) == []
+    assert b"skipserve_worker_restarts_total 1.0" in metrics.text()[0]
+
+
+@pytest.mark.parametrize(("limit_s", "silent_s"), [(2, 10), (60, 10), (300, 50)])
+def test_a_model_that_takes_its_time_is_given_it(limit_s, silent_s):
+    assert Wanted.of(1, limit_s) == Wanted(1, silent_s)
