@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
+from urllib.parse import urlsplit
 
 from skipserve.serving.exposition import Exposition
 
 PLAIN = "text/plain; charset=utf-8"
 PAGE = files("skipserve.serving").joinpath("page.html").read_bytes()
+# Nobody needs longer to send a request of one line.
+IDLE_S = 30.0
+
+logger = logging.getLogger(__name__)
 
 
 class Probes:
@@ -32,21 +39,27 @@ class Probes:
         ready = self.ready
 
         class Handler(BaseHTTPRequestHandler):
+            timeout = IDLE_S
+
             def do_GET(self) -> None:
-                if self.path == "/metrics":
+                path = urlsplit(self.path).path.rstrip("/")
+                if path == "/metrics":
                     self._metrics()
-                elif self.path == "/":
+                elif not path:
                     self._send(200, PAGE, "text/html; charset=utf-8")
-                elif self.path == "/ready":
+                elif path == "/ready":
                     self._probe(ready.is_set(), "ready", "not ready")
-                elif self.path == "/live":
+                elif path == "/live":
                     self._probe(live(), "live", "not live")
                 else:
                     self._send(404, b"not found; try /, /metrics, /ready or /live\n", PLAIN)
 
+            def do_HEAD(self) -> None:
+                self.do_GET()
+
             def _metrics(self) -> None:
                 try:
-                    body, kind = metrics.text()
+                    body, kind = metrics.text(self.headers.get("Accept", ""))
                 except OSError as error:  # no number is better than a wrong one
                     self._send(503, f"{error}\n".encode(), PLAIN)
                 else:
@@ -60,13 +73,13 @@ class Probes:
                 self.send_header("Content-Type", kind)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
-                self.wfile.write(body)
+                if self.command != "HEAD":
+                    self.wfile.write(body)
 
             def log_message(self, format: str, *args: object) -> None:
                 """One line per scrape would bury everything else."""
 
-        self._server = ThreadingHTTPServer(address, Handler)
-        self._server.daemon_threads = True
+        self._server = _Server(address, Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
 
@@ -75,3 +88,12 @@ class Probes:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        # The library prints a traceback; a client that hangs up is no error of ours.
+        if not isinstance(sys.exc_info()[1], ConnectionError | TimeoutError):
+            logger.exception("a request to the metrics port failed")
