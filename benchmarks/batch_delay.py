@@ -64,7 +64,8 @@ def ways(delays: list[float]) -> Iterator[tuple[str, dict[str, Any]]]:
     yield AS_IT_COMES, {**batches, "pipelined": False, "max_batch_delay_ms": 1.0}
     yield MENDED, {**batches, "pipelined": False, "max_batch_delay_ms": 0.05}
     for delay in delays:
-        yield f"pipelined, {delay:g} ms", {**batches, "max_batch_delay_ms": delay}
+        asked = {**batches, "pipelined": True, "max_batch_delay_ms": delay}
+        yield f"pipelined, {delay:g} ms", asked
 
 
 def unmended() -> Any:

@@ -64,6 +64,14 @@ def test_a_delay_is_written_in_the_frontends_unit(tmp_path, delay_ms, as_it_come
     assert written["skipserve"]["max_batch_delay_ms"] == delay_ms
 
 
+def test_requests_are_pipelined_only_where_that_was_asked_for(tmp_path):
+    instance = Instance(tmp_path, "127.0.0.1", 0, 0, (0, 0))
+    patch_frontend(JAR, instance.classes)
+    written = yaml.safe_load(model_config(ServingConfig(batch_size=8), instance.frontend()))
+    assert (written["asyncCommunication"], written["batchSize"]) == (False, 8)
+    assert written["maxBatchDelay"] == 50  # microseconds, for each next request
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("asked", [False, True])
 @pytest.mark.parametrize("pipelines", [False, True])

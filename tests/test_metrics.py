@@ -16,6 +16,9 @@ from urllib.error import HTTPError
 import numpy as np
 import pytest
 from prometheus_client import REGISTRY, CollectorRegistry, Histogram
+from prometheus_client.openmetrics.parser import (
+    text_string_to_metric_families as openmetrics_families,
+)
 from prometheus_client.parser import text_string_to_metric_families
 
 import skipserve
@@ -105,6 +108,19 @@ def test_counts_outlive_their_worker_and_what_only_the_living_say_does_not(direc
         assert total(exposition, "requests_total") == 8
         assert total(exposition, "shadow_rows_total") == 8
         assert total(exposition, "model_info") == 1
+
+
+def test_workers_counts_are_openmetrics_too(directory, tmp_path):
+    exposition = Exposition(tmp_path)
+    with worker(directory, tmp_path, 5):
+        text, kind = exposition.text("application/openmetrics-text; version=1.0.0")
+    assert kind.startswith("application/openmetrics-text; version=1.0.0")
+    found = {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in openmetrics_families(text.decode())
+        for sample in family.samples
+    }
+    assert found == values(exposition)
 
 
 def test_it_can_be_read_while_workers_come_and_go(directory, tmp_path):

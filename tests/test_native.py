@@ -76,6 +76,10 @@ def test_a_bytearray_is_a_body_too(protocol: NativeProtocol) -> None:
     assert protocol.decode(RawRequest(bytearray(b'{"inputs": [[1, 2]]}'), {})).rows.shape == (1, 2)
 
 
+def test_a_byte_order_mark_is_no_part_of_the_json(decode: Decode) -> None:
+    assert decode(b'\xef\xbb\xbf{"inputs": [[1, 2]]}').tolist() == [[1, 2]]
+
+
 def test_integers_beyond_64_bits_are_numbers(decode: Decode) -> None:
     assert decode(request([[2**70, -(2**70)]])).tolist() == [[2.0**70, -(2.0**70)]]
 
@@ -157,7 +161,8 @@ BAD_BODIES: dict[tuple[str, int, str], dict[str, tuple[bytes, int | None]]] = {
         "not JSON": (b"hello", None),
         "JSON and more": (b'{"inputs": [[1, 2]]} x', None),
         "JSON cut short": (b'{"inputs": [[1, 2]', None),
-        "a byte order mark": (b'\xef\xbb\xbf{"inputs": [[1, 2]]}', None),
+        "two byte order marks": (b'\xef\xbb\xbf\xef\xbb\xbf{"inputs": [[1, 2]]}', None),
+        "a byte order mark alone": (b"\xef\xbb\xbf", None),
         "not UTF-8": (b'{"inp\xffuts": [[1, 2]]}', None),
         "half a surrogate pair": (rb'{"\udc00": 1}', None),
     },

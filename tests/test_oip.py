@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput, InferResult
@@ -18,7 +18,9 @@ from skipserve.errors import InputError
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Prediction, Setting
 from skipserve.serving.messages import RawRequest, Reply
-from skipserve.serving.oip import DTYPES, HEADER_LENGTH, OUTPUTS, OpenInference, speaks_oip
+from skipserve.serving.oip import HEADER_LENGTH, OpenInference, speaks_oip
+from skipserve.serving.oip_replies import OUTPUTS
+from skipserve.serving.oip_tensors import DTYPES
 
 MAX_ROWS = 8
 
@@ -55,6 +57,11 @@ def binary_request(chunk: bytes, length: str = "", **changes: object) -> RawRequ
     del fields["data"]
     header = json.dumps({"inputs": [fields]}).encode()
     return RawRequest(header + chunk, {HEADER_LENGTH: length or str(len(header))})
+
+
+def raw_request(content: bytes) -> RawRequest:
+    """No JSON at all: the bytes of one tensor."""
+    return RawRequest(content, {HEADER_LENGTH: "0"})
 
 
 FLOATS = np.float32([1, 2]).tobytes()
@@ -103,6 +110,60 @@ def test_binary_tensors(decode: Decode, datatype: str) -> None:
 def test_keys_and_parameters_the_protocol_may_grow_are_allowed(decode: Decode) -> None:
     request = json_request(tensor(parameters={"a": 1}, b=2), c=3, parameters={"router": "off"})
     assert decode(request).tolist() == [[1, 2]]
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        json_request(tensor(parameters=None), id=None, parameters=None, outputs=None),
+        json_request(tensor(parameters={"binary_data_size": None}), outputs=[]),
+        json_request(tensor(), parameters={"router": None, "router_measure": None}),
+        json_request(tensor(), parameters={"router": "off", "router_measure": None}),
+        json_request(tensor(), outputs=[{"name": "label", "parameters": None}]),
+        binary_request(FLOATS, data=None),
+    ],
+    ids=["as KServe's client writes it", "size", "router", "measure", "output", "no data"],
+)
+def test_null_is_as_good_as_left_out(
+    protocol: OpenInference, decode: Decode, prediction: Prediction, request_: RawRequest
+) -> None:
+    assert decode(request_).tolist() == [[1, 2]]
+    reply = protocol.decode(request_).encode(prediction, OFF)
+    assert "id" not in read(reply).get_response()
+
+
+@pytest.mark.parametrize("nothing", [None, {}, {"binary_data": None}])
+def test_an_output_that_does_not_say_how_it_wants_to_come_comes_as_all_do(
+    protocol: OpenInference, prediction: Prediction, nothing: object
+) -> None:
+    for binary in (True, False):
+        result = answer(
+            protocol,
+            prediction,
+            parameters={"binary_data_output": binary},
+            outputs=[{"name": "label", "parameters": nothing}],
+        )
+        assert is_binary(result, "label") is binary
+
+
+def test_a_byte_order_mark_is_no_part_of_the_json(decode: Decode) -> None:
+    mark = b"\xef\xbb\xbf"
+    text, chunk = json_request(tensor()), binary_request(FLOATS)
+    header = int(chunk.headers[HEADER_LENGTH])
+    assert decode(RawRequest(mark + text.body, {})).tolist() == [[1, 2]]
+    marked = RawRequest(mark + chunk.body, {HEADER_LENGTH: str(header + len(mark))})
+    assert decode(marked).tolist() == [[1, 2]]
+
+
+def test_raw_bytes_are_rows_and_are_answered_in_bytes(
+    protocol: OpenInference, engine: Engine, rows: NDArray[np.float32]
+) -> None:
+    question = protocol.decode(raw_request(rows[:3].tobytes()))
+    np.testing.assert_array_equal(engine.check(question.rows), rows[:3])
+    result = read(question.encode(engine.run(engine.check(question.rows)), engine.off))
+    assert all(is_binary(result, name) for name in OUTPUTS)
+    expected = engine.predict(rows[:3]).probabilities
+    np.testing.assert_array_equal(result.as_numpy("probabilities"), expected)
 
 
 def test_nested_data_of_rows_of_higher_rank(artifact: Artifact) -> None:
@@ -234,8 +295,6 @@ BAD_REQUESTS: dict[tuple[str, int, str], dict[str, RawRequest]] = {
     ("invalid_json", 400, REQUEST): {
         "header cuts the JSON": binary_request(FLOATS, length="5"),
         "header reaches into the bytes": binary_request(FLOATS, length="110"),
-        "header 0": binary_request(FLOATS, length="0"),
-        "a form": RawRequest(None, {HEADER_LENGTH: "0"}),
         "no JSON": RawRequest(b"hello", {HEADER_LENGTH: "5"}),
         "not UTF-8": RawRequest(b'{"inputs": [{"name": "\xff"}]}', {}),
         "NaN": json_request(tensor(data=[1, float("nan")])),
@@ -245,6 +304,9 @@ BAD_REQUESTS: dict[tuple[str, int, str], dict[str, RawRequest]] = {
         "shape a string": json_request(tensor(shape="1x2")),
         "shape of bools": json_request(tensor(shape=[True, 2])),
         "id a number": json_request(tensor(), id=7),
+    },
+    ("unsupported_media_type", 415, "expected application/json"): {
+        "a form": RawRequest(None, {HEADER_LENGTH: "0"}),
     },
     ("wrong_input", 400, INPUT): {
         "wrong input name": json_request(tensor(name="input")),
@@ -280,6 +342,10 @@ BAD_REQUESTS: dict[tuple[str, int, str], dict[str, RawRequest]] = {
             tensor(shape=[2, 2], data=[[1, 2, 3], [4]])
         ),
     },
+    ("wrong_shape", 400, "expected a multiple of 8, rows of shape [2]"): {
+        "raw bytes of no whole row": raw_request(FLOATS[:-1]),
+        "JSON though the header says there is none": binary_request(FLOATS, length="0"),
+    },
     ("wrong_shape", 400, BYTES): {
         "bytes missing": binary_request(FLOATS[:-1]),
         "bytes left over": binary_request(FLOATS + b"\0"),
@@ -291,16 +357,37 @@ BAD_REQUESTS: dict[tuple[str, int, str], dict[str, RawRequest]] = {
     ("empty", 400, "send at least one"): {
         "no rows": json_request(tensor(shape=[0, 2], data=[])),
         "no rows in no bytes": binary_request(b"", shape=[0, 2]),
+        "no raw bytes": raw_request(b""),
     },
     ("too_many_rows", 413, f"at most {MAX_ROWS}"): {
         "too many rows": json_request(tensor(shape=[9, 2], data=[0] * 18)),
         "rows beyond 64 bits": json_request(tensor(shape=[10**30, 2])),
+        "too many rows in raw bytes": raw_request(FLOATS * 9),
     },
     ("not_finite", 400, FINITE): {
         "NaN in bytes": binary_request(np.float32([1, np.nan]).tobytes()),
+        "NaN in raw bytes": raw_request(np.float32([1, np.nan]).tobytes()),
         "infinity in FP16": binary_request(np.float16([1, np.inf]).tobytes(), datatype="FP16"),
         "beyond float32": json_request(tensor(data=[1, 1e39])),
         "beyond float32 in bytes": binary_request(np.float64([1e39, 1]).tobytes(), datatype="FP64"),
+    },
+    ("not_finite", 400, "100000 is beyond FP16"): {
+        "FP16": json_request(tensor(datatype="FP16", data=[1, 100000])),
+    },
+    ("not_finite", 400, "1e+39 is beyond FP32"): {
+        "FP32": json_request(tensor(data=[[1, 1e39]])),
+    },
+    ("wrong_type", 400, "300 is no UINT8"): {
+        "a byte too large": json_request(tensor(datatype="UINT8", data=[300, -1.5])),
+    },
+    ("wrong_type", 400, "-1.5 is no UINT8"): {
+        "a negative fraction": json_request(tensor(datatype="UINT8", data=[3, -1.5])),
+    },
+    ("wrong_type", 400, "0.5 is no INT64; expected whole numbers from -9223372036854775808"): {
+        "a fraction": json_request(tensor(datatype="INT64", data=[[2**62, 0.5]])),
+    },
+    ("wrong_type", 400, "9223372036854775808 is no INT64"): {
+        "one more than INT64 holds": json_request(tensor(datatype="INT64", data=[[2**63, 0]])),
     },
     ("wrong_output", 400, "only label, probabilities, depth_run"): {
         "unknown output": json_request(tensor(), outputs=[{"name": "labels"}]),
@@ -390,3 +477,42 @@ def test_float32_survives_text_and_bytes(decode: Decode, rows: list[tuple[float,
     text = json_request(tensor(shape=shape, data=rows))
     chunk = binary_request(sent.tobytes(), shape=shape)
     assert decode(text).tobytes() == decode(chunk).tobytes() == sent.tobytes()
+
+
+def outcome(decode: Decode, request: RawRequest) -> object:
+    try:
+        return decode(request).tolist()
+    except InputError as error:
+        return error.code
+
+
+@given(
+    datatype=st.sampled_from([name for name in DTYPES if "INT" in name]),
+    number=st.integers(-(2**65), 2**65) | st.integers(-300, 300) | st.floats(-1e20, 1e20),
+)
+@example(datatype="INT64", number=2**63)
+@example(datatype="INT64", number=2**63 - 1)
+@example(datatype="INT64", number=-(2**63) - 1)
+@example(datatype="UINT64", number=2**64)
+@example(datatype="INT64", number=float(2**62))
+def test_json_holds_the_whole_numbers_that_the_datatype_does(
+    decode: Decode, datatype: str, number: float
+) -> None:
+    limits = np.iinfo(DTYPES[datatype])
+    fits = number == int(number) and int(limits.min) <= number <= int(limits.max)
+    for data in ([1, number], [[1, number]]):
+        found = outcome(decode, json_request(tensor(datatype=datatype, data=data)))
+        assert found == ([[1, float(np.float32(number))]] if fits else "wrong_type")
+
+
+@given(
+    datatype=st.sampled_from(["FP16", "FP32", "FP64"]),
+    numbers=st.tuples(*[st.floats(allow_nan=False, allow_infinity=False)] * 2),
+)
+def test_json_and_bytes_of_floats_are_answered_alike(
+    decode: Decode, datatype: str, numbers: tuple[float, float]
+) -> None:
+    with np.errstate(over="ignore"):
+        chunk = np.float64(numbers).astype(DTYPES[datatype]).tobytes()
+    text = json_request(tensor(datatype=datatype, data=numbers))
+    assert outcome(decode, text) == outcome(decode, binary_request(chunk, datatype=datatype))

@@ -338,12 +338,29 @@ def test_a_killed_worker_comes_back_and_loses_no_counts(server):
     until(lambda: f"skipserve_worker_restarts_total {workers}.0" in server.get("/metrics"))
 
 
+@pytest.fixture(scope="module", params=["in turn", "pipelined"])
+def either_way(request, project, tmp_path_factory) -> Path:
+    """The project, its requests sent to a worker in turn or pipelined."""
+    root = tmp_path_factory.mktemp("either") / "project"
+    shutil.copytree(project, root)
+    if request.param == "pipelined":
+        serve_with(root, "pipelined = true")
+    return root
+
+
+def serve_with(root: Path, *settings: str) -> None:
+    """Package ``moons_residual`` with other settings."""
+    toml = root / "export" / "moons_residual.toml"
+    toml.write_text(toml.read_text().replace("[serving]", "\n".join(["[serving]", *settings])))
+    subprocess.run(cli("build", "export/moons_residual.toml"), cwd=root, check=True)
+
+
 @pytest.mark.parametrize("workers", [1, 2])
-def test_requests_whose_batch_was_being_gathered_are_answered_when_workers_die(project, workers):
+def test_requests_whose_batch_was_being_gathered_are_answered_when_workers_die(either_way, workers):
     options = ("--batch-size", "16", "--max-batch-delay-ms", "2000", "--workers", str(workers))
     body = {"inputs": [[0.5, 0.5]]}
     with (
-        serving(project, "moons_residual", *options) as running,
+        serving(either_way, "moons_residual", *options) as running,
         ThreadPoolExecutor(4) as clients,
     ):
         waiting = [clients.submit(running.ask, "moons_residual", body) for _ in range(4)]
@@ -356,7 +373,7 @@ def test_requests_whose_batch_was_being_gathered_are_answered_when_workers_die(p
         assert running.ask("moons_residual", body)[0] == 200
 
 
-def test_every_request_gets_its_own_answer_while_a_worker_dies_again_and_again(project):
+def test_every_request_gets_its_own_answer_while_a_worker_dies_again_and_again(either_way):
     stop = threading.Event()
 
     def statuses(client: int) -> set[int]:
@@ -379,7 +396,7 @@ def test_every_request_gets_its_own_answer_while_a_worker_dies_again_and_again(p
 
     options = ("--batch-size", "4")
     with (
-        serving(project, "moons_residual", *options) as running,
+        serving(either_way, "moons_residual", *options) as running,
         ThreadPoolExecutor(16) as clients,
     ):
         asking = [clients.submit(statuses, client) for client in range(16)]
@@ -395,7 +412,7 @@ def test_every_request_gets_its_own_answer_while_a_worker_dies_again_and_again(p
     assert set.union(*seen) - {200} <= {500, 507}
 
 
-def test_hundreds_of_requests_on_their_way_are_answered_when_the_worker_dies(project):
+def test_hundreds_of_requests_on_their_way_are_answered_when_the_worker_dies(either_way):
     options = ("--batch-size", "4096", "--max-batch-delay-ms", "5000")
     body = b'{"inputs": [[0.5, 0.5]]}'
     request = (
@@ -403,7 +420,7 @@ def test_hundreds_of_requests_on_their_way_are_answered_when_the_worker_dies(pro
         b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
     )
     with (
-        serving(project, "moons_residual", *options) as running,
+        serving(either_way, "moons_residual", *options) as running,
         contextlib.ExitStack() as stack,
     ):
         waiting = [
@@ -421,7 +438,7 @@ def test_hundreds_of_requests_on_their_way_are_answered_when_the_worker_dies(pro
         assert running.ask("moons_residual", {"inputs": [[0.5, 0.5]]})[0] == 200
 
 
-def test_a_worker_that_dies_while_it_loads_is_started_again(project):
+def test_a_worker_that_dies_while_it_loads_is_started_again(either_way):
     def loads(old: set[int]) -> bool:
         """A fresh worker has been connected to, and is told to load the model next."""
         fresh = [worker for worker in running.workers() if worker.pid not in old]
@@ -429,7 +446,7 @@ def test_a_worker_that_dies_while_it_loads_is_started_again(project):
             return any(len(worker.net_connections("unix")) > 1 for worker in fresh)
         return False
 
-    with serving(project, "moons_residual") as running:
+    with serving(either_way, "moons_residual") as running:
         for _ in range(2):
             before = {worker.pid for worker in running.workers()}
             running.kill_workers()
@@ -452,18 +469,16 @@ class Handler(SkipserveHandler):
 
 
 @pytest.fixture
-def hanging(project, tmp_path) -> Path:
+def hanging(either_way, tmp_path) -> Path:
     """The project with a handler that a request can make hang."""
-    shutil.copytree(project, tmp_path / "hanging")
+    shutil.copytree(either_way, tmp_path / "hanging")
     file = tmp_path / "hanging" / "handlers" / "torchserve_handler.py"
     file.write_text(HANGING)
     return tmp_path / "hanging"
 
 
 def test_a_worker_that_hangs_is_ended_and_started_again(hanging):
-    toml = hanging / "export" / "moons_residual.toml"
-    toml.write_text(toml.read_text().replace("[serving]", "[serving]\nresponse_timeout_s = 2"))
-    subprocess.run(cli("build", "export/moons_residual.toml"), cwd=hanging, check=True)
+    serve_with(hanging, "response_timeout_s = 2")
     with serving(hanging, "moons_residual") as running:
         status, _, said = running.ask("moons_residual", b"hang")
         assert (status, said["message"]) == (500, "Worker died.")

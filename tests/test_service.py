@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -116,6 +117,30 @@ def test_answers_are_the_engines(service: Service, engine: Engine) -> None:
     assert [output["label"] for output in outputs] == expected.labels.tolist()
     probabilities = np.float32([output["probabilities"] for output in outputs])
     np.testing.assert_array_equal(probabilities, expected.probabilities)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"), [("native, one row", dict), ("JSON tensor, two rows", str)]
+)
+def test_explanations_are_refused_in_the_protocols_own_shape(
+    service: Service, alone: dict[str, Reply], name: str, shape: type
+) -> None:
+    asked = replace(REQUESTS[name][0], explain=True)
+    refused, answered = service.answer([asked, REQUESTS[name][0]])
+    assert refused.status == 404
+    error = json.loads(refused.body)["error"]
+    assert isinstance(error, shape)
+    assert "no_explanations" in str(error)
+    assert "predictions" in str(error)
+    assert_same(answered, alone[name])
+
+
+def test_predictions_of_instances_are_the_engines(service: Service, engine: Engine) -> None:
+    rows = [[1.5, 0.25], [0, 0]]
+    body = json.dumps({"instances": rows}).encode()
+    (reply,) = service.answer([RawRequest(body, JSON)])
+    labels = [one["label"] for one in json.loads(reply.body)["predictions"]]
+    assert labels == engine.predict(rows).labels.tolist()
 
 
 @pytest.mark.parametrize("name", REQUESTS)

@@ -335,6 +335,18 @@ def test_the_handler_passes_binary_tensors_through(handler: Any, artifact: Artif
     assert reply[length:] == expected.labels.tobytes()
 
 
+def test_the_handler_knows_a_path_of_explanations_by_the_frontends_word(
+    handler: Any, artifact: Artifact
+) -> None:
+    context = worker_context(artifact.directory)
+    handler.initialize(context)
+    parts = {"body": bytearray(b'{"inputs": [[0.5, -0.25]]}')}
+    paths = ({"explain": "True"}, {"explain": "False"}, {"Explain": "True", "explain": "False"}, {})
+    handler.handle(batch_of(context, *((JSON | path, parts) for path in paths)), context)
+    statuses = [context.get_response_status(i)[0] for i in range(len(paths))]
+    assert statuses == [404, 200, 200, 200]
+
+
 def test_a_batch_travels_through_torchserves_own_codec(handler: Any, artifact: Artifact) -> None:
     context = worker_context(artifact.directory)
     handler.initialize(context)

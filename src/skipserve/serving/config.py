@@ -19,15 +19,16 @@ class ServingConfig(Record):
         threads: Cores used inside one operation; 0 takes all.
         workers: Processes that each hold the model.
         batch_size: Most requests in one batch; 1 turns batching off.
-        max_batch_delay_ms: How long a batch that is not full waits for more, also a lone client's.
-            Not at all by default: it is what came in while the worker was busy. Where it is not
-            pipelined it is the wait for each next request, 0.05 ms by default and at least a
-            microsecond; where TorchServe itself opens the archive, for all of them, in whole
-            milliseconds.
+        max_batch_delay_ms: Longest wait for the next request of a batch that is not full, also a
+            lone client's: 0.05 ms by default, at least a microsecond. Where TorchServe itself opens
+            the archive it is the wait for the whole batch, in whole milliseconds. Pipelined, it is
+            the wait for the whole batch too, and 0 by default.
         pipelined: A lone worker is sent requests while it is busy and gathers its own batches. Off
-            for a handler that does not call :func:`skipserve.serving.torchserve_patches.apply`.
-        queue_size: Requests that may wait in the frontend; one more is answered 503. Where they are
-            pipelined some 200 small ones wait on their way to the worker besides.
+            by default: a client that closes a connection with several requests on their way can end
+            the worker. Keep it off for a handler that does not call
+            :func:`skipserve.serving.torchserve_patches.apply`.
+        queue_size: Requests that may wait in the frontend; one more is answered 503. Pipelined,
+            some 200 small ones wait on their way to the worker besides.
         response_timeout_s: A worker that takes longer for a batch is ended and started again.
         max_rows: Most rows in one request; more are answered 413.
         access_log: Share of the requests that leave a line in the log; errors always do.
@@ -47,7 +48,7 @@ class ServingConfig(Record):
     workers: Annotated[int, Field(ge=1, le=256)] = 1
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 1
     max_batch_delay_ms: Annotated[float, Field(ge=0, le=10_000)] | None = None
-    pipelined: bool = True
+    pipelined: bool = False
     queue_size: Annotated[int, Field(ge=1)] = 1000
     response_timeout_s: Annotated[int, Field(ge=1, le=86_400)] = 60
     max_rows: Annotated[int, Field(ge=1)] = 1024

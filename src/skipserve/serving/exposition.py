@@ -12,14 +12,8 @@ from collections import Counter as Tally
 from collections.abc import Iterable
 from pathlib import Path
 
-from prometheus_client import (
-    CONTENT_TYPE_LATEST,
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    disable_created_metrics,
-)
-from prometheus_client import generate_latest as text_of
+from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
@@ -60,8 +54,7 @@ class Exposition:
     def __init__(self, directory: Path) -> None:
         registry = self._registry = CollectorRegistry()
         self._files = _Workers(directory)
-        self._workers = CollectorRegistry()
-        self._workers.register(self._files)
+        registry.register(self._files)
         self.router_state = Gauge(
             "skipserve_router_state",
             "1 for the state the router is in, by default, 0 for the others.",
@@ -158,13 +151,17 @@ class Exposition:
         """Processes that have files here and were not retired."""
         return self._files.writers()
 
-    def text(self) -> tuple[bytes, str]:
-        """Everything in Prometheus's text format, and its content type.
+    def text(self, accept: str = "") -> tuple[bytes, str]:
+        """Everything in the format asked for, and its content type.
+
+        Args:
+            accept: A request's ``Accept`` header; Prometheus's text format 0.0.4 by default.
 
         Raises:
             OSError: If the workers' files cannot be read, or change faster than they are read.
         """
-        return text_of(self._workers) + text_of(self._registry), CONTENT_TYPE_LATEST
+        encode, kind = choose_encoder(accept)
+        return encode(self._registry), kind
 
 
 class _Workers(Collector):

@@ -46,10 +46,12 @@ class SkipserveHandler:
         """Answer one batch; one entry of ``data`` is one request."""
         requests = []
         for i, item in enumerate(data):
-            properties = context.get_all_request_header(i).items()
-            headers = {k.lower(): v for k, v in properties if isinstance(v, str)}
+            properties = context.get_all_request_header(i)
+            headers = {k.lower(): v for k, v in properties.items() if isinstance(v, str)}
             name = request_id(headers, context.request_ids[i])
-            requests.append(RawRequest(item.get("body"), headers, name))
+            # The frontend's own word for a path of explanations; a client's stands before it.
+            explain = properties.get("explain") == "True"
+            requests.append(RawRequest(item.get("body"), headers, name, explain))
         replies = self._service.answer(requests)
         for i, reply in enumerate(replies):
             if reply.status != 200:

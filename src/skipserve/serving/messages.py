@@ -31,8 +31,16 @@ class Risk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 Asked: TypeAlias = Risk | Literal["on", "off"] | None
 
 JSON = "application/json"
+# A longer body is refused by whatever listens, before it gets here.
+MAX_BODY_BYTES = 32 << 20
 # Everything else a client gets wrong is a plain 400.
-STATUSES = {"too_many_rows": 413, "unsupported_media_type": 415}
+STATUSES = {
+    "no_explanations": 404,
+    "too_many_rows": 413,
+    "unsupported_media_type": 415,
+    "unsupported_encoding": 415,
+}
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True)
@@ -43,11 +51,13 @@ class RawRequest:
         body: The bytes after the headers; ``None`` if the server took them for a form.
         headers: Names in lower case.
         id: Its name in the reply's headers, in the log and in traces, if it has one.
+        explain: Whether it came to a path of explanations, which no model here has.
     """
 
     body: bytes | bytearray | None
     headers: Mapping[str, str]
     id: str = ""
+    explain: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,20 +91,29 @@ class Speaks(Protocol):
         ...
 
 
+def most_bytes(max_rows: int, row_shape: tuple[int, ...]) -> int:
+    """Length that a body may have: 32 bytes a number and 64 KiB for all else."""
+    return max_rows * math.prod(row_shape) * 32 + (64 << 10)
+
+
 def check_size(request: RawRequest, max_rows: int, row_shape: tuple[int, ...]) -> None:
     """Refuse a body by its length, before decoding it holds up the worker.
 
     Raises:
-        InputError: If it is longer than the rows allowed can be, at 32 bytes a number and 64 KiB
-            for all else.
+        InputError: If it is longer than the rows allowed can be.
     """
-    most = max_rows * math.prod(row_shape) * 32 + (64 << 10)
+    most = most_bytes(max_rows, row_shape)
     if request.body is not None and len(request.body) > most:
         raise InputError(
             "too_many_rows",
             f"the body has {len(request.body)} bytes, more than the {most} allowed; "
             f"at most {max_rows} rows are answered at once; split the request",
         )
+
+
+def without_mark(text: bytes | bytearray) -> bytes | bytearray:
+    """JSON without the UTF-8 byte order mark that some clients put before it."""
+    return text[len(_BYTE_ORDER_MARK) :] if text.startswith(_BYTE_ORDER_MARK) else text
 
 
 @dataclass
@@ -118,3 +137,9 @@ def error_reply(status: int, code: str, message: str, row: int | None = None) ->
     if row is not None:
         error["row"] = row
     return Reply(msgspec.json.encode({"error": error}), status, reason=code)
+
+
+def text_error(error: InputError) -> Reply:
+    """The error body of protocols that know only text: ``{"error": "[code] message"}``."""
+    body = msgspec.json.encode({"error": f"[{error.code}] {error.message}"})
+    return Reply(body, status_of(error), reason=error.code)

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
+from urllib.parse import urlsplit
 
 from skipserve.serving.address import family_of
 from skipserve.serving.exposition import Exposition
 
 PLAIN = "text/plain; charset=utf-8"
 PAGE = files("skipserve.serving").joinpath("page.html").read_bytes()
+# Nobody needs longer to send a request of one line.
+IDLE_S = 30.0
+
+logger = logging.getLogger(__name__)
 
 
 class Probes:
@@ -34,21 +41,27 @@ class Probes:
         ready = self.ready
 
         class Handler(BaseHTTPRequestHandler):
+            timeout = IDLE_S
+
             def do_GET(self) -> None:
-                if self.path == "/metrics":
+                path = urlsplit(self.path).path.rstrip("/")
+                if path == "/metrics":
                     self._metrics()
-                elif self.path == "/":
+                elif not path:
                     self._send(200, PAGE, "text/html; charset=utf-8")
-                elif self.path == "/ready":
+                elif path == "/ready":
                     self._probe(ready.is_set(), "ready", "not ready")
-                elif self.path == "/live":
+                elif path == "/live":
                     self._probe(live(), "live", "not live")
                 else:
                     self._send(404, b"not found; try /, /metrics, /ready or /live\n", PLAIN)
 
+            def do_HEAD(self) -> None:
+                self.do_GET()
+
             def _metrics(self) -> None:
                 try:
-                    body, kind = metrics.text()
+                    body, kind = metrics.text(self.headers.get("Accept", ""))
                 except OSError as error:  # no number is better than a wrong one
                     self._send(503, f"{error}\n".encode(), PLAIN)
                 else:
@@ -62,13 +75,13 @@ class Probes:
                 self.send_header("Content-Type", kind)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
-                self.wfile.write(body)
+                if self.command != "HEAD":
+                    self.wfile.write(body)
 
             def log_message(self, format: str, *args: object) -> None:
                 """One line per scrape would bury everything else."""
 
-        self._server = _server_at(address[0])(address, Handler)
-        self._server.daemon_threads = True
+        self._server = _Server(address, Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
 
@@ -79,14 +92,20 @@ class Probes:
         self._thread.join()
 
 
-def _server_at(ip: str) -> type[ThreadingHTTPServer]:
-    class Server(ThreadingHTTPServer):
-        address_family = family_of(ip)
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
 
-        def server_bind(self) -> None:
-            if self.address_family == socket.AF_INET6:
-                # As Java does: "::" is every address, those of IPv4 too.
-                self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-            super().server_bind()
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        self.address_family = family_of(address[0])
+        super().__init__(address, handler)
 
-    return Server
+    def server_bind(self) -> None:
+        """Bind as Java does: ``::`` is every address, those of IPv4 too."""
+        if self.address_family == socket.AF_INET6:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        super().server_bind()
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        # The library prints a traceback; a client that hangs up is no error of ours.
+        if not isinstance(sys.exc_info()[1], ConnectionError | TimeoutError):
+            logger.exception("a request to the metrics port failed")

@@ -19,10 +19,18 @@ from skipserve.errors import InputError
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Prediction, Setting, overflow
 from skipserve.serving.config import ServingConfig
+from skipserve.serving.content_coding import unpacked
 from skipserve.serving.idle import AtOnce, Idle
 from skipserve.serving.journal import Batch, Journal
 from skipserve.serving.logs import fields
-from skipserve.serving.messages import Asked, RawRequest, Reply, Speaks, error_reply
+from skipserve.serving.messages import (
+    Asked,
+    RawRequest,
+    Reply,
+    Speaks,
+    error_reply,
+    most_bytes,
+)
 from skipserve.serving.metrics import NoMetrics, open_metrics
 from skipserve.serving.native import NativeProtocol
 from skipserve.serving.oip import OpenInference, speaks_oip
@@ -30,6 +38,7 @@ from skipserve.serving.request_id import HEADER as REQUEST_ID
 from skipserve.serving.shadow import Answered, Shadow
 from skipserve.serving.switch import REASONS, AlwaysOn, Switch, SwitchState
 from skipserve.serving.tracing import Phases
+from skipserve.serving.v1 import V1Protocol, speaks_v1
 
 # What "router": "on" means for a model whose TOML names no risk.
 RISK_IF_ON = 0.01
@@ -82,7 +91,9 @@ class Service:
             )
         self._engine = engine
         self._native = NativeProtocol(engine.manifest, serving.max_rows)
+        self._v1 = V1Protocol(engine.manifest, serving.max_rows)
         self._oip = OpenInference(engine.manifest, serving.max_rows)
+        self._most_bytes = most_bytes(serving.max_rows, engine.manifest.row_shape)
         metrics = open_metrics(engine, self._default)  # says, too, that this worker is there
         self._metrics = metrics if serving.metrics else NoMetrics()
         budget_s = serving.shadow_budget_ms / 1e3
@@ -144,9 +155,13 @@ class Service:
         start = perf_counter()
         protocol: Speaks = self._native
         try:
-            if speaks_oip(request):
-                protocol = self._oip
-            question = protocol.decode(request)
+            plain = unpacked(request, self._most_bytes)
+            protocol = self._spoken(plain)
+            if request.explain:
+                raise InputError(
+                    "no_explanations", "no model here has explanations; ask for predictions"
+                )
+            question = protocol.decode(plain)
             wanted = self._resolve(question.asked)
             off = state != "on" and wanted.risk is not None
             setting = self._switched_off[state] if off else wanted
@@ -160,6 +175,11 @@ class Service:
         except Exception:
             logger.exception("a request could not be decoded", extra=fields(request_id=request.id))
             return _internal_error()
+
+    def _spoken(self, request: RawRequest) -> Speaks:
+        if speaks_oip(request):
+            return self._oip
+        return self._v1 if speaks_v1(request) else self._native
 
     def _resolve(self, asked: Asked) -> Setting:
         if asked is None:

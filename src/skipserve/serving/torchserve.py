@@ -15,10 +15,9 @@ from skipserve.serving.address import in_url
 from skipserve.serving.archive import Frontend
 from skipserve.serving.frontend_patches import BATCH_DELAY, PIPELINE, patch_frontend
 from skipserve.serving.java import find_java
+from skipserve.serving.messages import MAX_BODY_BYTES
 from skipserve.serving.pulse import DIRECTORY_VARIABLE as PULSES_VARIABLE
 from skipserve.serving.switch import DIRECTORY_VARIABLE
-
-MAX_BODY_BYTES = 32 << 20
 
 LOG4J = """\
 <?xml version="1.0" encoding="UTF-8"?>

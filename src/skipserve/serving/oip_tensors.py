@@ -1,0 +1,145 @@
+"""Tensors of the Open Inference Protocol as they come in: JSON, binary, and raw bytes."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from skipserve.errors import InputError
+
+DTYPES: dict[str, np.dtype[Any]] = {
+    "FP16": np.dtype("<f2"),
+    "FP32": np.dtype("<f4"),
+    "FP64": np.dtype("<f8"),
+    **{f"INT{bits}": np.dtype(f"<i{bits // 8}") for bits in (8, 16, 32, 64)},
+    **{f"UINT{bits}": np.dtype(f"<u{bits // 8}") for bits in (8, 16, 32, 64)},
+}
+# What the model files take; nothing in a raw request says so.
+RAW = DTYPES["FP32"]
+# From here on float64 does not hold every whole number.
+_EXACT = 2.0**53
+
+Parameters = dict[str, Any] | None
+
+
+class Tensor(msgspec.Struct):
+    """An input tensor; unknown keys are allowed, as the protocol asks."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+    parameters: Parameters = None
+    data: Any = None
+
+
+def raw_rows(content: bytes, row_shape: tuple[int, ...]) -> NDArray[Any]:
+    """The rows [B, *row_shape] of a body that is nothing but their FP32 numbers.
+
+    Raises:
+        InputError: If the bytes do not make up whole rows.
+    """
+    row = RAW.itemsize * math.prod(row_shape)
+    if len(content) % row:
+        raise InputError(
+            "wrong_shape",
+            f"Inference-Header-Content-Length is 0, so all {len(content)} bytes are one FP32 "
+            f"tensor; expected a multiple of {row}, rows of shape {list(row_shape)}",
+        )
+    return np.frombuffer(content, RAW).reshape(-1, *row_shape)
+
+
+def binary_rows(tensor: Tensor, size: object, content: bytes) -> NDArray[Any]:
+    """The rows of a tensor whose bytes follow the JSON.
+
+    Args:
+        tensor: Of a known datatype.
+        size: Its ``binary_data_size``.
+        content: What follows the JSON.
+
+    Raises:
+        InputError: If the bytes are not as many as its shape takes.
+    """
+    dtype = DTYPES[tensor.datatype]
+    expected = dtype.itemsize * math.prod(tensor.shape)
+    if size != expected or len(content) != expected:
+        raise InputError(
+            "wrong_shape",
+            f"binary_data_size is {size} and {len(content)} bytes follow the JSON; "
+            f"shape {tensor.shape} of {tensor.datatype} takes {expected}",
+        )
+    return np.frombuffer(content, dtype).reshape(tensor.shape)
+
+
+def json_rows(tensor: Tensor) -> NDArray[Any]:
+    """The rows of a tensor whose numbers stand in the JSON, of the datatype it names.
+
+    Raises:
+        InputError: If they are no numbers, of another shape, or not of that datatype.
+    """
+    numbers = _numbers(tensor)
+    count = math.prod(tensor.shape)
+    if numbers.shape not in ((count,), tuple(tensor.shape)):
+        raise InputError(
+            "wrong_shape",
+            f"data has shape {list(numbers.shape)}, expected shape {tensor.shape} or "
+            f"{count} numbers in a row",
+        )
+    to = _floats if DTYPES[tensor.datatype].kind == "f" else _integers
+    return to(tensor.datatype, numbers.ravel()).reshape(tensor.shape)
+
+
+def _numbers(tensor: Tensor) -> NDArray[Any]:
+    # The protocol allows flattened and nested data alike.
+    nested: Any = float
+    for _ in tensor.shape:
+        nested = list[nested]
+    for kind in (list[float], nested):
+        try:
+            numbers = np.asarray(msgspec.convert(tensor.data, kind), dtype=np.float64)
+        except msgspec.ValidationError as error:
+            problem = error
+        except ValueError:
+            raise InputError(
+                "wrong_shape", f"data is ragged, expected shape {tensor.shape}"
+            ) from None
+        else:
+            return _exact(tensor, numbers)
+    raise InputError("wrong_type", f"data: {problem}; expected a list of numbers")
+
+
+def _exact(tensor: Tensor, numbers: NDArray[np.float64]) -> NDArray[Any]:
+    whole = DTYPES[tensor.datatype].kind in "iu"
+    if whole and numbers.size and np.abs(numbers).max() >= _EXACT:
+        return np.asarray(tensor.data, dtype=object)
+    return numbers
+
+
+def _floats(datatype: str, numbers: NDArray[Any]) -> NDArray[Any]:
+    dtype = DTYPES[datatype]
+    with np.errstate(over="ignore"):
+        floats = numbers.astype(dtype)
+    good = np.isfinite(floats)
+    if not good.all():
+        raise InputError(
+            "not_finite",
+            f"data: {numbers[np.argmin(good)]:g} is beyond {datatype}; expected finite numbers up "
+            f"to {float(np.finfo(dtype).max):g}",
+        )
+    return floats
+
+
+def _integers(datatype: str, numbers: NDArray[Any]) -> NDArray[Any]:
+    dtype = DTYPES[datatype]
+    least, most = int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
+    good = (numbers >= least) & (numbers <= most) & (numbers % 1 == 0)
+    if not good.all():
+        number = str(numbers[np.argmin(good)]).removesuffix(".0")
+        raise InputError(
+            "wrong_type",
+            f"data: {number} is no {datatype}; expected whole numbers from {least} to {most}",
+        )
+    return numbers.astype(dtype)
