@@ -21,7 +21,7 @@ BELOW = {
     "reporting": {"networks", "training", "routing", "artifacts", "runtime"},
 }
 BELOW["commands"] = {*BELOW, "build", "buildfile", "calibrate", "plots", "samples"}
-HELPERS = {"errors", "schema", "files", "style", "versions"}
+HELPERS = {"cores", "errors", "schema", "files", "style", "versions"}
 ONLY_IN = {
     "prometheus_client": {
         "serving/series.py",

@@ -35,6 +35,7 @@ from skipserve.serving.processes import (
     is_worker,
     stop_group,
 )
+from skipserve.serving.standing import standing_order
 from skipserve.serving.switch import Switch
 from skipserve.serving.torchserve import Instance
 
@@ -106,11 +107,12 @@ class Server:
         instance = self._instance
         tracing.asked_for()  # an error here is one line, in a worker it is a restart for ever
         instance.write_configuration()
-        announce(instance.directory, self.address.metrics_port)
         frontend = instance.frontend()
         unpacked = [unpack(archive, instance.store, overrides, frontend) for archive in archives]
         self.manifests = [artifact.manifest for artifact, _ in unpacked]
         self._workers = sum(serving.workers for _, serving in unpacked)
+        # Before TorchServe, so that no worker skips a row that an operator forbade.
+        switches = self._open_switches(archives)
         # Before TorchServe, to be closed after it: while it stops, /ready says no.
         self.metrics = Exposition(instance.metrics)
         address = (self.address.host, self.address.metrics_port)
@@ -136,7 +138,6 @@ class Server:
         while live_workers(instance.metrics) < self._workers:
             if time.monotonic() > deadline or self._stop.wait(0.1):
                 raise LaunchError(f"not every worker became ready: {self._tail()}")
-        switches = [self._open_switch(manifest.name) for manifest in self.manifests]
         models = [
             (a.manifest, serving, s) for (a, serving), s in zip(unpacked, switches, strict=True)
         ]
@@ -187,10 +188,23 @@ class Server:
     def _live(self) -> bool:
         return hasattr(self, "process") and self.process.poll() is None
 
-    def _open_switch(self, model: str) -> Switch:
-        switch = Switch(self._instance.switches / model)
-        self._stack.callback(switch.close)
-        return switch
+    def _open_switches(self, archives: Sequence[Path]) -> list[Switch]:
+        orders, switches = {}, []
+        for archive, manifest in zip(archives, self.manifests, strict=True):
+            model, order = manifest.name, standing_order(archive)
+            switch = Switch(self._instance.switches / model)
+            self._stack.callback(switch.close)
+            switches.append(switch)
+            orders[model] = order if manifest.router is not None else None
+            if manifest.router is not None and order.exists():
+                switch.throw("disabled")
+                logger.warning(
+                    "%s skips nothing: it was switched off by hand, and stays off until "
+                    "`skipserve router on %s`",
+                    *(model, model),
+                )
+        announce(self._instance.directory, self.address.metrics_port, orders)
+        return switches
 
     def _watch(self) -> None:
         while not self._ended.wait(1.0):
@@ -221,7 +235,20 @@ class Server:
             self.probes.ready.set()
 
     def _warm_up(self, manifest: Manifest, deadline: float) -> None:
-        body = msgspec.json.encode({"inputs": [manifest.example.inputs]})
+        # The example's answer is that of full depth; with the router on it may lawfully differ.
+        label = self._ask(manifest, "off", deadline)
+        if label != manifest.example.label:
+            raise LaunchError(
+                f"{manifest.name} answers its own example with class {label}, its "
+                f"manifest says {manifest.example.label}; build the artifact again"
+            )
+        if manifest.router is not None:
+            self._ask(manifest, "on", deadline)
+
+    def _ask(self, manifest: Manifest, router: str, deadline: float) -> int:
+        """The class that a model answers its example with, once it does."""
+        question = {"inputs": [manifest.example.inputs], "parameters": {"router": router}}
+        body = msgspec.json.encode(question)
         request = Request(  # noqa: S310 - our own http address
             self.url(manifest), body, {"Content-Type": "application/json"}
         )
@@ -231,18 +258,13 @@ class Server:
                 raise LaunchError(f"TorchServe did not start: {self._tail()}")
             try:
                 with urlopen(request, timeout=10) as answer:  # noqa: S310
-                    label = msgspec.json.decode(answer.read())["outputs"][0]["label"]
+                    label: int = msgspec.json.decode(answer.read())["outputs"][0]["label"]
             except HTTPError as error:
                 problem = f"{error.code} {error.read()[:500].decode(errors='replace')}"
             except (URLError, OSError) as error:
                 problem = str(error)
             else:
-                if label != manifest.example.label:
-                    raise LaunchError(
-                        f"{manifest.name} answers its own example with class {label}, its "
-                        f"manifest says {manifest.example.label}; build the artifact again"
-                    )
-                return
+                return label
             if self._stop.wait(0.1):
                 raise LaunchError("stopped before every model was ready")
         raise LaunchError(f"{manifest.name} did not become ready ({problem}): {self._tail()}")
