@@ -47,7 +47,10 @@ ENV PATH=/opt/skipserve/bin:$PATH \
     LANG=C.UTF-8 \
     ORT_DISABLE_TELEMETRY=1 \
     PYTHONUNBUFFERED=1 \
-    SKIPSERVE_LOG_FORMAT=json
+    SKIPSERVE_LOG_FORMAT=json \
+    SKIPSERVE_STATE=/state
+# What an operator decided; a volume here outlives the container.
+RUN install -d -o 10001 -g 10001 /state
 # Archives in this folder are baked in; a volume on /models replaces them.
 ARG MODELS=model_store
 COPY ${MODELS} /models

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import subprocess
 from pathlib import Path
 from statistics import median
@@ -27,6 +26,7 @@ from sklearn.datasets import make_moons
 from torch import Tensor, nn
 
 from skipserve.buildfile import read_build_file
+from skipserve.cores import usable_cores
 from skipserve.networks import ResidualNetwork
 from skipserve.training.gradients import GradientNorms
 from skipserve.training.loop import fit
@@ -193,7 +193,7 @@ def write_page(page: Path, seeds: int, measured: str) -> None:
 def hardware() -> str:
     lines = subprocess.check_output(["lscpu"], text=True).splitlines()
     model = next(line.partition(":")[2].strip() for line in lines if "Model name" in line)
-    return f"{os.cpu_count()} cores of {model}, one thread used; PyTorch {torch.__version__}"
+    return f"{usable_cores()} cores of {model}, one thread used; PyTorch {torch.__version__}"
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ import ast
 import hashlib
 import json
 import multiprocessing
-import os
 import subprocess
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import cache
@@ -31,6 +30,7 @@ from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 from study_cells import Cell, cells
 from study_page import summary, write_page
 
+from skipserve.cores import usable_cores
 from skipserve.errors import CheckpointError, TrainingDiverged
 from skipserve.files import replace_text
 from skipserve.networks import ResidualNetwork
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="tiny networks, to try the machinery")
     parser.add_argument("--only", help="cells whose name holds this: task/variant/seed")
     parser.add_argument("--page-only", action="store_true", help="from the cells that are finished")
-    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--processes", type=int, default=usable_cores())
     parser.add_argument(
         "--cells", type=Path, default=ROOT / ".build" / "study", help="their folder"
     )
@@ -166,7 +166,7 @@ def measuring_code() -> str:
 def hardware() -> str:
     lines = subprocess.check_output(["lscpu"], text=True).splitlines()
     model = next(line.partition(":")[2].strip() for line in lines if "Model name" in line)
-    return f"{os.cpu_count()} cores of {model}, one thread a process; PyTorch {torch.__version__}"
+    return f"{usable_cores()} cores of {model}, one thread a process; PyTorch {torch.__version__}"
 
 
 if __name__ == "__main__":

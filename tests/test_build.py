@@ -111,6 +111,24 @@ def test_a_wrong_build_file_names_the_key_and_the_way_out(project, old, new, say
         read_build_file(project / "export" / "small.toml")
 
 
+@pytest.mark.parametrize("place", [".", "models/small", "export"])
+def test_what_is_built_stays_with_its_file(tmp_path, monkeypatch, place):
+    root = tmp_path / "project"
+    shutil.copytree(ROOT / "handlers", root / "handlers")
+    folder = root / place
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "small.toml").write_text(SMALL)
+    if place == "models/small":
+        (root / "handlers").rename(folder / "handlers")
+    monkeypatch.chdir(folder)
+    run_steps(read_build_file(Path("small.toml")), lambda epoch: None, lambda line: None)
+    assert [path.name for path in tmp_path.iterdir()] == ["project"]
+    home = root if place in (".", "export") else folder
+    made = {".build", "artifacts", "checkpoints", "handlers", "model_store"}
+    there = {path.name for path in home.iterdir()}
+    assert there - {"small.toml", "export"} == made
+
+
 def test_the_build_files_in_export_are_read(project):
     for file in (ROOT / "export").glob("*.toml"):
         assert read_build_file(file).name == file.stem

@@ -11,7 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.stats import binom
 
+from skipserve.cores import torch_threads
 from skipserve.errors import ConfigError
 from skipserve.networks import build_network, parse_network
 from skipserve.routing.certify import (
@@ -28,7 +30,7 @@ from skipserve.routing.fit import fit_router, pooled_streams
 from skipserve.routing.propose import by_stage, greedy, propose, read_signals, simulate
 from skipserve.routing.routed import RoutedNetwork
 from skipserve.routing.signals import SignalName
-from skipserve.routing.stages import thin_decisions
+from skipserve.routing.stages import block_time, thin_decisions
 from skipserve.training.loop import fit
 from skipserve.training.recipes import open_recipe
 
@@ -57,6 +59,29 @@ def certify_counts(counts, samples, risks):
 @pytest.mark.parametrize(("samples", "most"), [(299, 0), (1_000, 4), (5_000, 38), (10_000, 83)])
 def test_p_value_allows_the_known_number_of_disagreements(samples, most):
     assert p_value(most, samples, 0.01) <= DELTA < p_value(most + 1, samples, 0.01)
+
+
+@pytest.mark.parametrize("samples", [1, 2, 7, 299, 10_000, 200_000])
+@pytest.mark.parametrize("risk", [5e-324, 1e-9, 0.005, 0.01, 0.3, 0.5, 0.99, 1 - 1e-12])
+def test_p_value_is_the_binomial_of_scipy(samples, risk):
+    middle = int(samples * risk)
+    counts = {0, 1, 2, middle // 2, middle, middle + 1, 2 * middle, samples // 2, samples - 1}
+    for count in {min(count, samples) for count in counts} | {-1, samples}:
+        expected = binom.cdf(count, samples, risk)
+        assert p_value(count, samples, risk) == pytest.approx(expected, rel=1e-8, abs=1e-300)
+
+
+@given(st.data())
+def test_p_value_grows_with_the_disagreements_and_falls_with_the_risk(data):
+    samples = data.draw(st.integers(1, 3_000))
+    count = data.draw(st.integers(0, samples))
+    low, high = sorted(
+        data.draw(st.lists(st.floats(1e-6, 1 - 1e-6), min_size=2, max_size=2, unique=True))
+    )
+    found = p_value(count, samples, high)
+    assert found == pytest.approx(binom.cdf(count, samples, high), rel=1e-9, abs=1e-300)
+    assert 0 <= found <= p_value(count, samples, low) * (1 + 1e-9) <= 1 + 1e-9
+    assert p_value(count - 1, samples, high) <= found
 
 
 def test_samples_needed_is_the_fewest_that_can_pass_without_a_disagreement():
@@ -393,3 +418,17 @@ def test_proposed_candidates_go_from_careful_to_bold(policy):
     wrong, depth = zip(*outcomes, strict=True)
     assert list(wrong) == sorted(wrong)
     assert (np.diff(depth) < 0).all()
+
+
+@pytest.mark.parametrize("before", [1, 3])
+def test_blocks_are_timed_on_one_core_whatever_ran_before(before):
+    network = build_network(
+        parse_network({"family": "mlp", "inputs": [2], "classes": 2, "depth": 3, "width": 8})
+    ).eval()
+    used = []
+    for block in network.blocks:
+        block.register_forward_hook(lambda *_: used.append(torch.get_num_threads()))
+    with torch_threads(before):
+        assert block_time(network) > 0
+        assert torch.get_num_threads() == before
+    assert set(used) == {1}

@@ -13,7 +13,7 @@ import pytest
 
 from skipserve.errors import LaunchError
 from skipserve.serving import directory as places
-from skipserve.serving.control import find_switches, throw
+from skipserve.serving.control import announce, find_router
 from skipserve.serving.directory import LONGEST, Directory, find, is_held, remove_leftovers
 
 LAUNCHER = """
@@ -55,17 +55,17 @@ def test_a_killed_launcher_is_found_by_nobody_and_swept_by_the_next(short):
     with launcher(9464) as (process, left):
         assert find(9464) == left
         assert find(9465) is None
-        switches = left / "switches"
-        switches.mkdir()
-        (switches / "small").write_bytes(b"on       \n")
-        found = find_switches(9464)
+        (left / "switches").mkdir()
+        announce(left, {"small": short / "off"})
+        found = find_router(9464, "small")
         assert remove_leftovers(short) == []  # it lives
         process.kill()
         process.wait()
     with pytest.raises(LaunchError, match="has ended; nothing was switched"):
-        throw(found, "small", "disabled")
+        found.throw("disabled")
+    assert not (short / "off").exists()
     with pytest.raises(LaunchError, match="no service of this user has its metrics on port 9464"):
-        find_switches(9464)
+        find_router(9464, "small")
     assert left.is_dir()
     fresh = Directory(9464)
     assert not left.exists()

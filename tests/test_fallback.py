@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -72,9 +74,10 @@ class Served:
 
 
 @pytest.fixture(scope="module")
-def served(routed_project):
+def served(routed_project, tmp_path_factory):
     port, metrics_port = free_ports()
-    archive = routed_project[0] / "model_store" / "small.mar"
+    store = tmp_path_factory.mktemp("store")  # where its router is switched off by hand
+    archive = Path(shutil.copy(routed_project[0] / "model_store" / "small.mar", store))
     with Server([archive], Address("127.0.0.1", port, metrics_port), OVERRIDES) as server:
         yield Served(server)
 
@@ -146,10 +149,10 @@ def test_it_comes_back_with_fresh_evidence(served, moons):
 
 
 def test_the_operator_switches_it_off_and_on(served, moons):
-    assert router(served, "off", "small") == "small: disabled (was on)\n"
+    assert router(served, "off", "small") == "small: disabled (was on), also after a restart\n"
     reply = served.send(moons[:1])[0]
     assert (reply["router"], reply["router_reason"]) == ("off", "switched off by the operator")
-    assert router(served, "status") == "small: disabled\n"
+    assert router(served, "status") == "small: disabled, also after a restart\n"
     until(lambda: served.in_state("disabled"))
     assert router(served, "on", "small") == "small: on (was disabled)\n"
     assert served.send(moons[:1])[0]["router"] == "on"

@@ -21,7 +21,7 @@ BELOW = {
     "reporting": {"networks", "training", "routing", "artifacts", "runtime"},
 }
 BELOW["commands"] = {*BELOW, "build", "buildfile", "calibrate", "plots", "samples"}
-HELPERS = {"direct", "errors", "schema", "files", "style", "versions"}
+HELPERS = {"cores", "direct", "errors", "schema", "files", "style", "versions"}
 ONLY_IN = {
     "prometheus_client": {
         "serving/series.py",

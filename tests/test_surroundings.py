@@ -81,7 +81,7 @@ def test_behind_a_proxy_with_a_long_folder_no_home_and_on_every_address(project,
             assert seen.returncode == 0, seen.stderr
             assert "small" in seen.stdout
         said = run(project, "router", "status", "--metrics-port", port, TMPDIR=str(long))
-        assert said.stdout == "small: on\n"
+        assert said.stdout == "small: no router\n"
 
 
 def test_on_an_ipv6_address_alone_the_printed_line_and_a_load_test_work(project):
@@ -144,8 +144,8 @@ def test_what_a_killed_launcher_left_is_not_commanded_and_goes_at_the_next_start
     try:
         with serving(project, environment=environment) as running:
             port = str(running.metrics_port)
-            off = run(project, "router", "off", "small", "--metrics-port", port, **environment)
-            assert off.stdout == "small: disabled (was on)\n"
+            found = run(project, "router", "status", "--metrics-port", port, **environment)
+            assert found.stdout == "small: no router\n"
             family = running.descendants()
             running.process.kill()
             assert psutil.wait_procs(family, timeout=30)[1] == []

@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from skipserve.commands.router import status
 from skipserve.errors import ConfigError, LaunchError
-from skipserve.serving.control import INSTANCE, announce, find_switches, state_of, throw
+from skipserve.serving.control import ROUTERS, announce, find_router, find_routers
+from skipserve.serving.directory import Directory
+from skipserve.serving.standing import STATE_VARIABLE, standing_order
 from skipserve.serving.switch import DIRECTORY_VARIABLE, Switch, switch_of
 
 PORT = 9464
@@ -92,36 +95,96 @@ def test_a_worker_without_a_launcher_skips(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def instance(tmp_path, monkeypatch):
+def instance(tmp_path):
     """The directory of an instance that this process runs."""
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    directory = tmp_path / "skipserve.abc"
-    (directory / "switches").mkdir(parents=True)
-    Switch(directory / "switches" / "moons")
-    announce(directory, PORT)
-    return directory
+    held = Directory(PORT)
+    directory = held.path
+    (directory / "switches").mkdir()
+    store = tmp_path / "model_store"
+    store.mkdir()
+    orders = {"moons": standing_order(store / "moons.mar"), "plain": None}
+    for model in orders:
+        Switch(directory / "switches" / model)
+    announce(directory, orders)
+    yield directory
+    held.remove()
 
 
 def test_a_command_finds_the_instance_by_its_port(instance):
-    switches = find_switches(PORT)
-    assert throw(switches, "moons", "disabled") == "on"
-    assert state_of(switches["moons"]) == "disabled"
-    assert throw(switches, "moons", "on") == "disabled"
+    moons = find_router(PORT, "moons")
+    assert (moons.throw("disabled"), moons.state()) == ("on", "disabled")
+    assert (find_router(PORT, "moons").throw("on"), moons.state()) == ("disabled", "on")
     with pytest.raises(LaunchError, match="no service of this user has its metrics on port 9465"):
-        find_switches(PORT + 1)
-    with pytest.raises(ConfigError, match="has no model 'sun', only moons"):
-        throw(switches, "sun", "on")
+        find_routers(PORT + 1)
+    with pytest.raises(ConfigError, match="has no model 'sun', only moons, plain"):
+        find_router(PORT, "sun")
 
 
-@pytest.mark.parametrize("content", [b"{", b"[]", b'{"pid": 4194304, "metrics_port": 9464}'])
-def test_what_an_instance_left_behind_is_not_taken_for_one(instance, content):
-    (instance / INSTANCE).write_bytes(content)
+def test_off_by_hand_is_kept_beside_the_archives_until_it_is_on_again(instance, tmp_path):
+    order = tmp_path / "model_store" / ".router-off" / "moons"
+    moons = find_router(PORT, "moons")
+    assert not moons.stays_off()
+    for _ in range(2):
+        moons.throw("disabled")
+        assert order.read_text().startswith("switched off 2")
+        assert moons.stays_off()
+    for _ in range(2):
+        moons.throw("on")
+        assert not order.exists()
+        assert not moons.stays_off()
+
+
+def test_another_folder_may_keep_it(tmp_path, monkeypatch):
+    archive = tmp_path / "store" / "moons.mar"
+    assert standing_order(archive) == tmp_path / "store" / ".router-off" / "moons"
+    monkeypatch.setenv(STATE_VARIABLE, str(tmp_path / "state"))
+    assert standing_order(archive) == tmp_path / "state" / "moons"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(STATE_VARIABLE, "state")  # the command line has another working directory
+    assert standing_order(archive) == tmp_path / "state" / "moons"
+
+
+def test_off_that_cannot_be_kept_is_off_and_says_so(instance, tmp_path):
+    (tmp_path / "model_store" / ".router-off").write_text("in the way")
+    moons = find_router(PORT, "moons")
+    with pytest.raises(LaunchError, match=r"disabled now, but a restart .* SKIPSERVE_STATE"):
+        moons.throw("disabled")
+    assert moons.state() == "disabled"
+    assert not moons.stays_off()
+
+
+def test_a_model_without_a_router_has_nothing_to_switch(instance):
+    for state in ("on", "disabled"):
+        with pytest.raises(ConfigError, match="plain has no router"):
+            find_router(PORT, "plain").throw(state)
+
+
+def test_status_tells_how_each_stands_now_and_after_a_restart(instance, tmp_path, capsys):
+    moons = find_router(PORT, "moons")
+    order = tmp_path / "model_store" / ".router-off" / "moons"
+
+    def told():
+        status(None, PORT)
+        return capsys.readouterr().out.splitlines()
+
+    assert told() == ["moons: on", "plain: no router"]
+    moons.throw("disabled")
+    assert told() == ["moons: disabled, also after a restart", "plain: no router"]
+    order.unlink()
+    assert told()[0] == "moons: disabled, until a restart"
+    moons.throw("fell_back")
+    assert told()[0] == "moons: fell_back"
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b'{"moons": 1}'])
+def test_what_is_not_ours_is_not_taken_for_an_instance(instance, content):
+    (instance / ROUTERS).write_bytes(content)
     with pytest.raises(LaunchError, match="no service"):
-        find_switches(PORT)
+        find_routers(PORT)
 
 
 def test_another_users_directory_is_not_taken_for_ours(instance, monkeypatch):
     owner = Path(instance).stat().st_uid
     monkeypatch.setattr("os.geteuid", lambda: owner + 1)
     with pytest.raises(LaunchError, match="no service"):
-        find_switches(PORT)
+        find_routers(PORT)

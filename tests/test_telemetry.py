@@ -71,11 +71,13 @@ def server(artifact: Artifact, collector: Collector, tmp_path: Path) -> Iterator
         port, metrics_port = one.getsockname()[1], two.getsockname()[1]
     ports = ("--port", str(port), "--metrics-port", str(metrics_port))
     options = ("--model-store", str(tmp_path / "store"), "--log-format", "json")
+    # A proxy that is not there: a collector on this machine is reached without it.
+    proxy = dict.fromkeys(("http_proxy", "HTTP_PROXY"), "http://127.0.0.1:9")
     tracing = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "50"}
     with (tmp_path / "log").open("w") as stderr:
         process = subprocess.Popen(
             [sys.executable, "-m", "skipserve.cli", "serve", *ports, *options],
-            env={**os.environ, **tracing},
+            env={**os.environ, **proxy, **tracing},
             stderr=stderr,
         )
     running = Server(process, port, tmp_path / "log")

@@ -7,15 +7,17 @@ import itertools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
 from skipserve.artifacts.artifact import open_artifact
-from skipserve.artifacts.certificates import CERTIFICATES, to_json
+from skipserve.artifacts.certificates import CERTIFICATES, Certificate, Refusal, to_json
 from skipserve.artifacts.export import FittedRouter, export_artifact
 from skipserve.artifacts.manifest import MANIFEST, RouterSpec, model_file_name
 from skipserve.buildfile import BuildFile
 from skipserve.calibrate import certify_artifact, propose_candidates
+from skipserve.cores import torch_threads, usable_cores
 from skipserve.errors import ArtifactError, ConfigError
 from skipserve.files import sha256_of
 from skipserve.networks import ResidualNetwork
@@ -26,6 +28,7 @@ from skipserve.routing.propose import read_signals
 from skipserve.routing.routed import Router
 from skipserve.routing.stages import block_time, choose_decisions, thin_decisions
 from skipserve.runtime.backends import open_backend
+from skipserve.runtime.engine import FORMATS, BackendName
 from skipserve.serving.archive import package
 from skipserve.training.checkpoint import WEIGHTS, load_checkpoint, save_checkpoint
 from skipserve.training.loop import Epoch, fit
@@ -33,7 +36,8 @@ from skipserve.versions import version_of
 
 PARITY_ROWS = 256
 SOURCES = Path(__file__).parent
-CALIBRATE = SOURCES / "calibrate.py"
+# What draws the data of the recipes.
+DRAWING = ("mnist1d", "numpy", "scikit-learn")
 
 OnEpoch = Callable[[Epoch], None]
 
@@ -79,14 +83,15 @@ def fitted_router(build: BuildFile, network: ResidualNetwork) -> FittedRouter | 
     config = build.router
     if config is None:
         return None
-    decisions, grouping = choose_decisions(config, network)
-    router, limit = _fit(build, config, network, decisions)
-    if config.stages == "auto" and config.policy == "exit" and len(decisions) > 1:
-        proposing = build.recipe.draw("propose").inputs
-        seen = read_signals(network, router, proposing, limit)
-        block_s = block_time(network)
-        decisions, grouping = thin_decisions(decisions, *seen, network.config.depth, block_s)
+    with torch_threads(usable_cores()):
+        decisions, grouping = choose_decisions(config, network)
         router, limit = _fit(build, config, network, decisions)
+        if config.stages == "auto" and config.policy == "exit" and len(decisions) > 1:
+            proposing = build.recipe.draw("propose").inputs
+            seen = read_signals(network, router, proposing, limit)
+            block_s = block_time(network)
+            decisions, grouping = thin_decisions(decisions, *seen, network.config.depth, block_s)
+            router, limit = _fit(build, config, network, decisions)
     spec = RouterSpec(
         signal=config.signal,
         policy=config.policy,
@@ -95,6 +100,8 @@ def fitted_router(build: BuildFile, network: ResidualNetwork) -> FittedRouter | 
         guard_quantile=config.guard,
         guard_limit=to_json(limit),
         grouping=grouping,
+        risks=config.risks,
+        confidence=config.confidence,
     )
     return FittedRouter(router, spec)
 
@@ -121,24 +128,40 @@ def calibrate(build: BuildFile, say: Callable[[str], None]) -> None:
         raise ArtifactError(
             f"{build.artifact} was exported without a router; run `skipserve build {build.path}`"
         )
-    router, _ = _fit(build, config, network, spec.decisions)
-    propose_candidates(build.artifact, network, router, build.recipe.draw("propose"))
+    with torch_threads(usable_cores()):
+        router, _ = _fit(build, config, network, spec.decisions)
+        propose_candidates(build.artifact, network, router, build.recipe.draw("propose"))
     samples = build.recipe.draw("certify")
-    for precision in build.export.precisions:
-        # FP16 on a CPU is emulated and slow; it is certified where it serves.
-        if precision == "fp32" and "onnx" in build.export.formats:
-            certify_artifact(
-                build.artifact,
-                samples.inputs.numpy(),
-                config.risks,
-                config.confidence,
-                labels=samples.labels.numpy(),
-                precision=precision,
-                provider="cpu",
-                threads=0,
-                batch_size=max(build.serving.batch_size, 32),
-                say=say,
-            )
+    if "fp32" not in build.export.precisions:
+        say(
+            f"{build.name}: nothing is certified: FP16 is emulated on a CPU; run "
+            f"`skipserve certify {build.artifact}` on the GPU that will serve"
+        )
+        return
+    for backend in certified_backends(build):
+        certify_artifact(
+            build.artifact,
+            samples.inputs.numpy(),
+            config.risks,
+            config.confidence,
+            labels=samples.labels.numpy(),
+            backend=backend,
+            precision="fp32",
+            provider="cpu",
+            threads=0,
+            batch_size=_certified_batch(build),
+            say=say,
+        )
+
+
+def certified_backends(build: BuildFile) -> list[BackendName]:
+    """The backend a model serves with; all it has files for, if it has none for that one."""
+    have = [name for name, format in FORMATS.items() if format in build.export.formats]
+    return [build.serving.backend] if build.serving.backend in have else have
+
+
+def _certified_batch(build: BuildFile) -> int:
+    return max(build.serving.batch_size, 32)
 
 
 def make_archive(build: BuildFile) -> Path:
@@ -155,24 +178,39 @@ class Step:
         inputs: Everything the outcome depends on, asked for when its turn comes.
         outputs: The files that must be as the step left them.
         run: Does it.
+        left: What must be as the step left it, where that is less than the files' content.
     """
 
     name: str
     inputs: Callable[[], Any]
     outputs: tuple[Path, ...]
     run: Callable[[], object]
+    left: Callable[[], Any] | None = None
+
+    def outcome(self) -> Any:
+        """What must be as the step left it."""
+        return _hashes(self.outputs) if self.left is None else self.left()
 
 
 def steps(build: BuildFile, on_epoch: OnEpoch, say: Callable[[str], None]) -> list[Step]:
     """The steps of a build file, in order."""
     weights, manifest = build.checkpoint / WEIGHTS, build.artifact / MANIFEST
-    certificates = build.artifact / CERTIFICATES
+    config, certificates = build.checkpoint / "config.json", build.artifact / CERTIFICATES
     router = None if build.router is None else build.router.model_dump(mode="json")
     calibration = Step(
         "calibrate",
-        lambda: (sha256_of(manifest), router, _sources("routing"), [sha256_of(CALIBRATE)]),
+        lambda: (
+            sha256_of(manifest),
+            router,
+            (_certified_batch(build), certified_backends(build)),
+            _sources("networks", "routing", "runtime", "artifacts", "training/recipes.py"),
+            _sources("build.py", "calibrate.py", "cores.py"),
+            _versions("torch", "onnxruntime", *DRAWING),
+        ),
         (certificates,),
         lambda: calibrate(build, say),
+        # More may be certified later, on other machines and other rows.
+        lambda: _calibrated(build),
     )
     return [
         Step(
@@ -182,20 +220,21 @@ def steps(build: BuildFile, on_epoch: OnEpoch, say: Callable[[str], None]) -> li
                 build.network.model_dump(mode="json"),
                 build.training.model_dump(mode="json"),
                 _sources("networks", "training"),
-                version_of("torch"),
+                _versions("torch", *DRAWING),
             ),
-            (weights, build.checkpoint / "config.json"),
+            (weights, config),
             lambda: train(build, build.checkpoint, on_epoch),
         ),
         Step(
             "export",
             lambda: (
                 build.name,
-                sha256_of(weights),
+                _hashes((weights, config)),
                 build.export.model_dump(mode="json"),
                 router,
-                _sources("networks", "routing", "artifacts"),
-                [version_of(package) for package in ("torch", "onnx", "onnxruntime")],
+                _sources("networks", "routing", "artifacts", "training/recipes.py"),
+                _sources("build.py", "cores.py"),
+                _versions("torch", "onnx", "onnxscript", "onnxruntime", *DRAWING),
             ),
             (manifest, *_model_files(build)),
             lambda: export(build),
@@ -209,6 +248,7 @@ def steps(build: BuildFile, on_epoch: OnEpoch, say: Callable[[str], None]) -> li
                 sha256_of(build.handler) if build.handler.is_file() else None,
                 build.serving.model_dump(mode="json"),
                 _sources("serving"),
+                _versions("torch-model-archiver"),
             ),
             (build.archive,),
             lambda: make_archive(build),
@@ -226,12 +266,12 @@ def run_steps(build: BuildFile, on_epoch: OnEpoch, say: Callable[[str], None]) -
     record = _read_record(record_file)
     for step in steps(build, on_epoch, say):
         inputs = _fingerprint(step.inputs())
-        if record.get(step.name) == {"inputs": inputs, "outputs": _hashes(step.outputs)}:
+        if record.get(step.name) == {"inputs": inputs, "outputs": step.outcome()}:
             say(f"{build.name}: {step.name} is up to date")
             continue
         say(f"{build.name}: {step.name} …")
         step.run()
-        record[step.name] = {"inputs": inputs, "outputs": _hashes(step.outputs)}
+        record[step.name] = {"inputs": inputs, "outputs": step.outcome()}
         record_file.parent.mkdir(exist_ok=True)
         record_file.write_text(json.dumps(record, indent=2) + "\n")
 
@@ -257,6 +297,40 @@ def _hashes(files: tuple[Path, ...]) -> list[str | None]:
     return [sha256_of(file) if file.is_file() else None for file in files]
 
 
-def _sources(*packages: str) -> list[str]:
-    files = (file for package in packages for file in sorted((SOURCES / package).glob("*.py")))
-    return [sha256_of(file) for file in files]
+def _calibrated(build: BuildFile) -> str | None:
+    """The candidates, and which of what the build itself certifies has an entry."""
+    try:
+        artifact = open_artifact(build.artifact)
+    except ArtifactError:  # damaged
+        return None
+    made, risks = artifact.certificates, build.router.risks if build.router else ()
+    files = [
+        entry.sha256
+        for entry in artifact.manifest.files
+        for backend in certified_backends(build)
+        if (entry.format, entry.precision) == (FORMATS[backend], "fp32")
+    ]
+    entries: list[Certificate | Refusal] = [*made.certificates, *made.refusals]
+    own = {
+        (one.file_sha256, one.measure, one.risk)
+        for one in entries
+        if one.file_sha256 in files and one.provider == "cpu" and one.risk in risks
+    }
+    return _fingerprint([made.candidates, sorted(own)])
+
+
+def _sources(*places: str) -> list[str]:
+    """The hashes of modules, and of all modules in packages."""
+    paths = [SOURCES / place for place in places]
+    files = [[path] if path.suffix else sorted(path.rglob("*.py")) for path in paths]
+    return [sha256_of(file) for file in itertools.chain(*files)]
+
+
+def _versions(*packages: str) -> list[str | None]:
+    found: list[str | None] = []
+    for name in packages:
+        try:
+            found.append(version_of(name))
+        except PackageNotFoundError:  # of another recipe
+            found.append(None)
+    return found

@@ -69,8 +69,9 @@ class BuildFile:
 
     @property
     def root(self) -> Path:
-        """The project the file belongs to: the folder that holds export/."""
-        return self.path.resolve().parent.parent
+        """The project the file belongs to: the folder that holds export/, else its own folder."""
+        folder = self.path.parent.resolve()
+        return folder.parent if folder.name == "export" else folder
 
     @property
     def checkpoint(self) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,9 @@ from skipserve.routing.routed import Router
 from skipserve.runtime.engine import BackendName, Engine
 from skipserve.runtime.prediction import Setting
 from skipserve.runtime.rows import check_labels
-from skipserve.training.recipes import Samples
+
+if TYPE_CHECKING:
+    from skipserve.training.recipes import Samples
 
 Say = Callable[[str], None]
 # It holds back half a percent of what is like calibration; so many are another task.
@@ -62,8 +64,8 @@ def propose_candidates(
 def certify_artifact(
     directory: Path,
     samples: NDArray[Any],
-    risks: Sequence[float],
-    confidence: float,
+    risks: Sequence[float] | None = None,
+    confidence: float | None = None,
     *,
     labels: NDArray[Any] | None = None,
     backend: BackendName = "onnxruntime",
@@ -81,8 +83,9 @@ def certify_artifact(
     Args:
         directory: The artifact; its candidates are tested in the order they stand in.
         samples: Rows [N, *inputs] that neither training nor proposing has touched.
-        risks: The ε of each measure.
-        confidence: 1 − δ.
+        risks: The ε of each measure; by default those of the model.
+        confidence: 1 − δ; by default the one that the model asks for. What is certified with less
+            is written down, but not served.
         labels: True classes [N]; accuracy lost is certified too if they are given.
         backend: Opens the file.
         precision: Of the file; ``auto`` as in serving.
@@ -98,10 +101,18 @@ def certify_artifact(
         InputError: If the samples are not rows of this model.
     """
     artifact = open_artifact(directory)
-    if artifact.manifest.router is None:
+    spec = artifact.manifest.router
+    if spec is None:
         raise ArtifactError(
             f"{directory} has no router: there is nothing to certify; "
             "add [router] to its TOML and build again"
+        )
+    risks = risks or spec.risks
+    confidence = spec.confidence if confidence is None else confidence
+    if confidence < spec.confidence:
+        say(
+            f"note: {artifact.manifest.name} asks for certificates of {spec.confidence:g};"
+            f" those made now, of {confidence:g}, will not be served"
         )
     made = artifact.certificates
     if not made.candidates:
@@ -154,7 +165,7 @@ def certify_artifact(
             "deciles": trial.deciles[verdict.candidate],
         }
         certificates.append(Certificate.model_validate({**about, **tested}))
-    made = made.replacing(certificates, refusals, engine.file_sha256, engine.provider)
+    made = made.replacing(certificates, refusals, to_json(limit), spec.confidence)
     write_certificates(directory, made)
     return made
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skipserve.errors import ConfigError
-from skipserve.training.recipes import open_recipe
+
+if TYPE_CHECKING:
+    from skipserve.training.recipes import Samples, Split
 
 
 def read_samples(
-    rows: Path | None, labels: Path | None, recipe: str
+    rows: Path | None,
+    labels: Path | None,
+    recipe: str,
+    say: Callable[[str], None] = lambda line: None,
 ) -> tuple[NDArray[Any], NDArray[Any] | None]:
     """Rows [N, *inputs] and, if there are, classes [N] from .npy files; not checked yet.
 
@@ -21,18 +27,31 @@ def read_samples(
         rows: The rows; the certify split of the recipe with its labels if left out.
         labels: Whole numbers, one a row.
         recipe: Name of the recipe.
+        say: Told if it could not be checked that nothing has touched the rows.
 
     Raises:
-        ConfigError: If a file cannot be read as an array, labels came without rows, or rows were
-            trained or proposed on.
+        ConfigError: If a file cannot be read as an array, labels came without rows, rows were
+            trained or proposed on, or the recipe's own are asked for where nothing can draw them.
     """
     if rows is None:
         if labels is not None:
             raise ConfigError("--labels without --data: the recipe's own samples have theirs")
-        samples = open_recipe(recipe).draw("certify")
+        try:
+            samples = _draw(recipe, "certify")
+        except ImportError as error:
+            raise ConfigError(
+                f"the samples of {recipe} cannot be drawn: {error.name} is not installed here, as "
+                "in the image; bring rows with --data, or certify where the model is built"
+            ) from None
         return samples.inputs.numpy(), samples.labels.numpy()
     data = read_array(rows)
-    check_untouched(data, recipe, str(rows))
+    try:
+        check_untouched(data, recipe, str(rows))
+    except ImportError as error:
+        say(
+            f"note: {error.name} is not installed here, so {rows} was not compared with the rows "
+            f"{recipe} was trained on; a certificate holds only if it has none of them"
+        )
     return data, None if labels is None else read_array(labels)
 
 
@@ -43,17 +62,26 @@ def check_untouched(rows: NDArray[Any], recipe: str, where: str) -> None:
 
     Raises:
         ConfigError: With the number of such rows.
+        ImportError: If what draws the recipe's rows is not installed.
     """
     if rows.dtype.kind not in "fiu" or not rows.ndim:
         return  # refused as rows of no model, with its own words
     mine = {row.tobytes() for row in rows.astype(np.float32)}
-    for split in ("train", "propose"):
-        seen = {row.tobytes() for row in open_recipe(recipe).draw(split).inputs.numpy()}
+    splits: tuple[Split, ...] = ("train", "propose")
+    for split in splits:
+        seen = {row.tobytes() for row in _draw(recipe, split).inputs.numpy()}
         if mine & seen:
             raise ConfigError(
                 f"{len(mine & seen)} rows of {where} are in the {split} split of {recipe}; "
                 "certify on rows that nothing has touched"
             )
+
+
+def _draw(recipe: str, split: Split) -> Samples:
+    # Where a model only serves there is nothing to draw rows with.
+    from skipserve.training.recipes import open_recipe
+
+    return open_recipe(recipe).draw(split)
 
 
 def read_array(file: Path) -> NDArray[Any]:

@@ -7,6 +7,7 @@ certificates are added by whoever tests the files, on whatever machine they will
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -88,18 +89,48 @@ class Certificates(Record):
     refusals: tuple[Refusal, ...] = ()
 
     def replacing(
-        self, certificates: list[Certificate], refusals: list[Refusal], file: str, provider: str
+        self,
+        certificates: Sequence[Certificate],
+        refusals: Sequence[Refusal],
+        guard_limit: float | None,
+        confidence: float,
     ) -> Certificates:
-        """The same with everything about one file on one provider replaced."""
+        """The same with what was found about a risk in place of what was found about it before.
 
-        def other(entry: Certificate | Refusal) -> bool:
-            return (entry.file_sha256, entry.provider) != (file, provider)
+        What was found about other risks, files and providers stays: it bounds those thresholds
+        with that guard on that file, whatever else was tested. It goes if it is not of these
+        candidates and this guard.
+
+        Args:
+            certificates: What holds now.
+            refusals: What does not.
+            guard_limit: Of the model.
+            confidence: That the model asks for; a certificate with less takes no place from one
+                that counts.
+        """
+        found = {_subject(one) for one in certificates} | {_subject(one) for one in refusals}
+        weak = {_subject(one) for one in certificates if one.confidence < confidence}
+
+        def stands(one: Certificate) -> bool:
+            if not (_is_of(one, self.candidates) and one.guard_limit == guard_limit):
+                return False
+            subject = _subject(one)
+            return subject not in found or (subject in weak and one.confidence >= confidence)
 
         return Certificates(
             candidates=self.candidates,
-            certificates=(*filter(other, self.certificates), *certificates),
-            refusals=(*filter(other, self.refusals), *refusals),
+            certificates=(*filter(stands, self.certificates), *certificates),
+            refusals=(*(one for one in self.refusals if _subject(one) not in found), *refusals),
         )
+
+
+def _subject(entry: Certificate | Refusal) -> tuple[str, str, Measure, float]:
+    return entry.file_sha256, entry.provider, entry.measure, entry.risk
+
+
+def _is_of(certificate: Certificate, candidates: Sequence[tuple[float | None, ...]]) -> bool:
+    place = certificate.candidate
+    return 0 <= place < len(candidates) and candidates[place] == certificate.thresholds
 
 
 def read_certificates(directory: Path) -> Certificates:

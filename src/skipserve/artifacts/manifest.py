@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from skipserve.files import replace_text
+from skipserve.routing.measures import CONFIDENCE, RISKS
 from skipserve.schema import Record
 
 MANIFEST = "manifest.json"
@@ -75,6 +76,8 @@ class RouterSpec(Record):
         guard_quantile: Of the calibration rows; 1.0 is off.
         guard_limit: The ``guard_limit`` that lies there; ``None`` is +inf, off.
         grouping: How the stages were chosen, in words, with the measured costs.
+        risks: The ε that `skipserve certify` certifies unless told otherwise.
+        confidence: 1 − δ that a certificate must have to be used.
     """
 
     signal: str
@@ -84,6 +87,8 @@ class RouterSpec(Record):
     guard_quantile: float
     guard_limit: float | None
     grouping: str
+    risks: tuple[float, ...] = RISKS
+    confidence: Annotated[float, Field(gt=0, lt=1)] = CONFIDENCE
 
 
 class ModelFile(Record):

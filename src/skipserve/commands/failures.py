@@ -26,8 +26,10 @@ def line_for(error: Exception) -> str | None:
         return str(error)
     if isinstance(error, ModuleNotFoundError) and error.name:
         return _missing(error.name.partition(".")[0])
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
     if isinstance(error, OSError) and machines_fault(error):
-        return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        return error.strerror or str(error)
     return None
 
 

@@ -84,7 +84,8 @@ def loadtest(
     from skipserve.loadtest.slo import parse_slo
     from skipserve.loadtest.target import Target
     from skipserve.serving.address import Address
-    from skipserve.serving.launcher import Server, stop_on_signals
+    from skipserve.serving.launcher import Server
+    from skipserve.serving.processes import stop_on_signals
 
     objective = parse_slo(slo)
     choices = parse_mix(model, router, rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -80,11 +80,14 @@ def calibrate(path: BuildPath) -> None:
 
     build_file = read_build_file(path)
     calibrate_artifact(build_file, console.print)
-    _print_certificates(read_certificates(build_file.artifact))
+    confidence = build_file.router.confidence if build_file.router else 0.0
+    _print_certificates(read_certificates(build_file.artifact), confidence)
 
 
 def certify(
-    artifact: Annotated[Path, typer.Argument(help="An artifact directory.")],
+    model: Annotated[
+        Path, typer.Argument(help="An artifact directory, or an archive, model_store/NAME.mar.")
+    ],
     data: Annotated[
         Path | None,
         typer.Option(help="Rows as .npy; default: the certify split of its recipe."),
@@ -93,40 +96,65 @@ def certify(
         Path | None,
         typer.Option(help="Classes as .npy, beside --data: certifies accuracy lost too."),
     ] = None,
-    risk: Annotated[list[float] | None, typer.Option(help="ε; may be repeated.")] = None,
-    confidence: Annotated[float, typer.Option(help="1 − δ.")] = 0.95,
-    backend: Annotated[str, typer.Option(help="onnxruntime or torchscript.")] = "onnxruntime",
-    precision: Annotated[str, typer.Option(help="auto, fp32 or fp16.")] = "auto",
-    provider: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    risk: Annotated[
+        list[float] | None, typer.Option(help="ε; may be repeated. Default: the model's own.")
+    ] = None,
+    confidence: Annotated[
+        float | None,
+        typer.Option(help="1 − δ. Default: the model's own; with less it is not served."),
+    ] = None,
+    backend: Annotated[str | None, typer.Option(help="onnxruntime or torchscript.")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, fp32 or fp16.")] = None,
+    provider: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
     threads: Annotated[int, typer.Option(help="Cores per operation; 0 is all.")] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows that run together.")] = 64,
 ) -> None:
-    """Certify an artifact's router where it will serve, on samples nothing else has touched."""
+    """Certify a model's router where it will serve, on samples nothing else has touched.
+
+    The file of an archive is the one that it serves with, unless options say otherwise.
+    """
     from skipserve.artifacts.artifact import open_artifact
     from skipserve.calibrate import certify_artifact
-    from skipserve.routing.config import RouterConfig
     from skipserve.samples import read_samples
     from skipserve.schema import parse
     from skipserve.serving.config import ServingConfig
+    from skipserve.serving.recertified import unpacked
 
-    settings = {"backend": backend, "precision": precision, "provider": provider}
-    checked = parse(ServingConfig, {**settings, "threads": threads}, "certify")
-    recipe = open_artifact(artifact).manifest.recipe
-    rows, classes = read_samples(data, labels, recipe)
-    made = certify_artifact(
-        artifact,
-        rows,
-        risk or RouterConfig().risks,
-        confidence,
-        labels=classes,
-        backend=checked.backend,
-        precision=checked.precision,
-        provider=checked.provider,
-        threads=checked.threads,
-        batch_size=batch_size,
-        say=console.print,
-    )
-    _print_certificates(made)
+    given = {"backend": backend, "precision": precision, "provider": provider, "threads": threads}
+    asked = {key: value for key, value in given.items() if value is not None}
+    with ExitStack() as stack:
+        if model.suffix == ".mar":
+            artifact, settings = stack.enter_context(unpacked(model, asked))
+        else:
+            artifact, settings = open_artifact(model), parse(ServingConfig, asked, "certify")
+        rows, classes = read_samples(data, labels, artifact.manifest.recipe, _say)
+        made = certify_artifact(
+            artifact.directory,
+            rows,
+            risk,
+            confidence,
+            labels=classes,
+            backend=settings.backend,
+            precision=settings.precision,
+            provider=settings.provider,
+            threads=settings.threads,
+            batch_size=batch_size,
+            say=_say,
+        )
+    spec = artifact.manifest.router
+    assert spec is not None  # or it would not have been certified
+    _print_certificates(made, spec.confidence)
+    name = artifact.manifest.name
+    if model.suffix == ".mar":
+        _say(
+            f"written into {model}; a running service knows nothing of it: restart it. A build "
+            f"makes the archive again from artifacts/{name}, where these are not"
+        )
+    else:
+        _say(
+            f"written into {model}, not served yet: `skipserve build export/{name}.toml` puts "
+            "them into the archive; then restart the service"
+        )
 
 
 def package(path: BuildPath) -> None:
@@ -148,12 +176,17 @@ def plot(
     typer.echo(out)
 
 
-def _print_certificates(made: Certificates) -> None:
+def _say(line: str) -> None:
+    console.print(line, soft_wrap=True, markup=False)
+
+
+def _print_certificates(made: Certificates, confidence: float) -> None:
     for one in made.certificates:
+        weak = "" if one.confidence >= confidence else f"; not served: below {confidence:g}"
         typer.echo(
-            f"{one.measure.replace('_', ' ')} {one.risk:g}: certified at {one.confidence:.0%} for "
+            f"{one.measure.replace('_', ' ')} {one.risk:g}: certified at {one.confidence:.3g} for "
             f"{one.precision} on {one.provider}; {one.disagreements} of {one.samples} disagree, "
-            f"{one.run_rate:.1%} of the blocks run"
+            f"{one.run_rate:.1%} of the blocks run{weak}"
         )
     for no in made.refusals:
         typer.echo(f"{no.measure.replace('_', ' ')} {no.risk:g}: not certified; {no.reason}")

@@ -15,19 +15,22 @@ Port = Annotated[int, typer.Option(envvar="SKIPSERVE_METRICS_PORT", help="Of the
 @app.command()
 def on(model: Model, metrics_port: Port = 9464) -> None:
     """Let a model skip again, with evidence starting afresh."""
-    from skipserve.serving.control import find_switches, throw
+    from skipserve.serving.control import find_router
 
-    before = throw(find_switches(metrics_port), model, "on")
+    before = find_router(metrics_port, model).throw("on")
     typer.echo(f"{model}: on (was {before})")
 
 
 @app.command()
 def off(model: Model, metrics_port: Port = 9464) -> None:
-    """Serve a model at full depth until it is switched on again, whatever requests ask for."""
-    from skipserve.serving.control import find_switches, throw
+    """Serve a model at full depth until it is switched on again, whatever requests ask for.
 
-    before = throw(find_switches(metrics_port), model, "disabled")
-    typer.echo(f"{model}: disabled (was {before})")
+    That outlives restarts: it is kept beside the archives, or in the folder SKIPSERVE_STATE.
+    """
+    from skipserve.serving.control import find_router
+
+    before = find_router(metrics_port, model).throw("disabled")
+    typer.echo(f"{model}: disabled (was {before}), also after a restart")
 
 
 @app.command()
@@ -36,11 +39,16 @@ def status(
     metrics_port: Port = 9464,
 ) -> None:
     """Say how the switches stand; the metrics say what the shadow runs found."""
-    from skipserve.errors import ConfigError
-    from skipserve.serving.control import find_switches, state_of
+    from skipserve.serving.control import RouterControl, find_router, find_routers
 
-    switches = find_switches(metrics_port)
-    if model is not None and model not in switches:
-        raise ConfigError(f"this service has no model {model!r}, only {', '.join(switches)}")
-    for name in [model] if model else switches:
-        typer.echo(f"{name}: {state_of(switches[name])}")
+    def told(router: RouterControl) -> str:
+        if router.order is None:
+            return "no router"
+        state, stays = router.state(), router.stays_off()
+        if state == "disabled":
+            return "disabled, also after a restart" if stays else "disabled, until a restart"
+        return f"{state}, disabled after a restart" if stays else state
+
+    chosen = [find_router(metrics_port, model)] if model else find_routers(metrics_port).values()
+    for one in chosen:
+        typer.echo(f"{one.model}: {told(one)}")

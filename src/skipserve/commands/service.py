@@ -53,8 +53,9 @@ def serve(
 ) -> None:
     """Serve archives over HTTP until SIGTERM or Ctrl-C; options override each model's TOML."""
     from skipserve.serving.address import Address
-    from skipserve.serving.launcher import Server, stop_on_signals
+    from skipserve.serving.launcher import Server
     from skipserve.serving.logs import Log
+    from skipserve.serving.processes import stop_on_signals
 
     log = Log(log_format)
     log.attach()

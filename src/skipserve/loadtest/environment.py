@@ -11,12 +11,14 @@ from pathlib import Path
 
 import psutil
 
+from skipserve.cores import usable_cores
+
 
 def describe() -> dict[str, str]:
     """Hardware, system, versions and commit, each as text."""
     gib = psutil.virtual_memory().total / 2**30
     return {
-        "processor": f"{_processor()}, {os.cpu_count()} cores",
+        "processor": f"{_processor()}, {usable_cores()} cores",
         "memory": f"{gib:.0f} GiB",
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),

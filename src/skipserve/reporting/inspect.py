@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from rich.table import Table
 
@@ -185,9 +184,4 @@ def _block_s(model: Model, engine: Engine | None, sample: Sample) -> float:
 
 
 def _quiet_block_time(network: ResidualNetwork) -> float:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return min(block_time(network) for _ in range(TRIES))
-    finally:
-        torch.set_num_threads(threads)
+    return min(block_time(network) for _ in range(TRIES))

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binom
 
 from skipserve.errors import ConfigError
 from skipserve.routing.measures import Measure
@@ -66,8 +65,25 @@ class Verdict:
 
 
 def p_value(disagreements: int, samples: int, risk: float) -> float:
-    """Chance of at most so many disagreements if their rate were ``risk``: exact binomial."""
-    return float(binom.cdf(disagreements, samples, risk))
+    """Chance of at most so many disagreements if their rate were ``risk``: exact binomial.
+
+    Summed here, term by term in logarithms, for what serves has no SciPy.
+
+    Args:
+        disagreements: Among the samples.
+        samples: How many there are.
+        risk: ε, in (0, 1).
+    """
+    if disagreements < 0:
+        return 0.0
+    if disagreements >= samples:
+        return 1.0
+    yes, no, ways = math.log(risk), math.log1p(-risk), math.lgamma(samples + 1)
+    terms = [
+        ways - math.lgamma(k + 1) - math.lgamma(samples - k + 1) + k * yes + (samples - k) * no
+        for k in range(disagreements + 1)
+    ]
+    return min(1.0, math.fsum(map(math.exp, terms)))
 
 
 def betting_p_value(losses: NDArray[np.int8], risk: float, confidence: float) -> float:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from skipserve.routing.measures import CONFIDENCE, RISKS
 from skipserve.routing.routed import Policy
 from skipserve.routing.signals import SignalName
 from skipserve.schema import Record
@@ -25,7 +26,7 @@ class RouterConfig(Record):
         exit_heads: ``shared``: rows that leave are answered by the network's own head;
             ``distilled``: by a copy of it fitted to each depth.
         risks: The ε to certify, of each measure.
-        confidence: 1 − δ of each certificate.
+        confidence: 1 − δ of each certificate; those with less are not used.
         guard: Quantile of calibration beyond which a row runs everything; 1.0 is off.
     """
 
@@ -33,8 +34,8 @@ class RouterConfig(Record):
     policy: Policy = "exit"
     stages: Literal["auto"] | tuple[Annotated[int, Field(ge=2)], ...] = "auto"
     exit_heads: ExitHeads = "shared"
-    risks: Annotated[tuple[Risk, ...], Field(min_length=1)] = (0.005, 0.01, 0.02, 0.05)
-    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    risks: Annotated[tuple[Risk, ...], Field(min_length=1)] = RISKS
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = CONFIDENCE
     guard: Annotated[float, Field(gt=0.5, le=1)] = 0.995
 
     def model_post_init(self, _context: Any) -> None:

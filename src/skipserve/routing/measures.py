@@ -1,4 +1,4 @@
-"""The two risks that can be certified."""
+"""The two risks that can be certified, and what is certified if nobody says otherwise."""
 
 from __future__ import annotations
 
@@ -8,3 +8,5 @@ from typing import Literal, get_args
 # full depth minus that of the routed answers.
 Measure = Literal["disagreement", "accuracy_lost"]
 MEASURES: tuple[Measure, ...] = get_args(Measure)
+RISKS = (0.005, 0.01, 0.02, 0.05)
+CONFIDENCE = 0.95

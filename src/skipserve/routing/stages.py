@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from skipserve.cores import torch_threads
 from skipserve.networks import ResidualNetwork
 from skipserve.routing.config import RouterConfig
 from skipserve.routing.propose import greedy
@@ -101,13 +102,14 @@ def thin_decisions(
 
 @torch.no_grad()
 def block_time(network: ResidualNetwork, rows: int = 32, repeats: int = 7) -> float:
-    """Median seconds that a block takes for one row, on this machine now."""
+    """Fewest seconds that a block takes for one row on one core, as it serves, here and now."""
     # Over a batch, as eager PyTorch's cost of a call would drown that of one row.
     stream = network.stem(network.scaling(torch.zeros(rows, *network.config.inputs)))
     times = []
-    for _ in range(repeats):
-        start = perf_counter()
-        for block in network.blocks:
-            block(stream)
-        times.append((perf_counter() - start) / len(network.blocks) / rows)
-    return sorted(times)[repeats // 2]
+    with torch_threads(1):
+        for _ in range(repeats):
+            start = perf_counter()
+            for block in network.blocks:
+                block(stream)
+            times.append((perf_counter() - start) / len(network.blocks) / rows)
+    return min(times)

@@ -23,6 +23,8 @@ FORMATS: dict[BackendName, Format] = {"onnxruntime": "onnx", "torchscript": "tor
 # FP16 on a CPU is emulated by casts and slower than FP32; on a GPU it is the point of it.
 PRECISIONS: dict[Provider, Precision] = {"cpu": "fp32", "cuda": "fp16"}
 
+ByRisk = dict[tuple[Measure, float], Certificate]
+
 logger = logging.getLogger(__name__)
 
 
@@ -84,7 +86,7 @@ class Engine:
         spec = self.manifest.router
         decisions = len(spec.decisions) if spec else 0
         self.off = Setting(np.full(decisions, np.inf, dtype=np.float32), np.inf)
-        self._certified = self._usable(artifact.certificates)
+        self._certified, self._weak = self._usable(artifact.certificates)
         self.fell_back = provider != "cpu" and self.provider == "cpu" and has_gpu()
         if self.fell_back:
             logger.warning(
@@ -230,20 +232,45 @@ class Engine:
             raise overflow(answers)
         return answers
 
-    def _usable(self, made: Certificates) -> dict[tuple[Measure, float], Certificate]:
+    def _usable(self, made: Certificates) -> tuple[ByRisk, ByRisk]:
+        """Certificates that hold here: with the confidence the model asks for, and with less."""
         decisions = len(self.off.thresholds)
-        return {
-            (one.measure, one.risk): one
-            for one in made.certificates
-            if one.file_sha256 == self.file_sha256
-            and one.precision == self.precision
-            and one.provider == self.provider
-            and len(one.thresholds) == decisions
-        }
+        asked = self._asked_confidence()
+        held: ByRisk = {}
+        weak: ByRisk = {}
+        for one in made.certificates:
+            if (
+                one.file_sha256 == self.file_sha256
+                and one.precision == self.precision
+                and one.provider == self.provider
+                and len(one.thresholds) == decisions
+            ):
+                where = held if one.confidence >= asked else weak
+                where[one.measure, one.risk] = one
+        for (measure, risk), one in weak.items():
+            if (measure, risk) not in held:
+                logger.warning(
+                    "%s: the certificate of %s %g is not used: its confidence is %g, the model "
+                    "asks for %g",
+                    *(self.manifest.name, measure, risk, one.confidence, asked),
+                )
+        return held, weak
+
+    def _asked_confidence(self) -> float:
+        spec = self.manifest.router
+        return spec.confidence if spec is not None else 1.0
 
     def _why_off(self, risk: float, measure: Measure) -> str:
         if self.manifest.router is None:
             return "the model has no router"
+        weak = [one for (of, at), one in self._weak.items() if of == measure and at <= risk]
+        if weak:
+            best = max(weak, key=lambda one: one.confidence)
+            return (
+                f"risk {best.risk:g} is certified with a confidence of {best.confidence:g}, the "
+                f"model asks for {self._asked_confidence():g}; run `skipserve certify` where it "
+                "serves"
+            )
         held = self.certified(measure)
         if held:
             have = ", ".join(f"{one:g}" for one in sorted(held))

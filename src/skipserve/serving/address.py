@@ -53,6 +53,24 @@ class Address:
         addresses = sorted(found, key=lambda one: one[0] != socket.AF_INET)
         return str(addresses[0][4][0])
 
+    def require_free(self) -> str:
+        """Check that every port can be listened on; the host as :meth:`ip` has it.
+
+        Raises:
+            LaunchError: Naming the setting to change.
+        """
+        ip = self.ip()
+        own = self.port + 2
+        if len({self.port, self.metrics_port, own}) < 3:
+            raise LaunchError(
+                f"SKIPSERVE_PORT = {self.port} and SKIPSERVE_METRICS_PORT = {self.metrics_port} "
+                f"collide; TorchServe's metrics take {own}"
+            )
+        require_free(ip, self.port, "SKIPSERVE_PORT")
+        require_free(ip, self.metrics_port, "SKIPSERVE_METRICS_PORT")
+        require_free(LOOPBACK, own, "SKIPSERVE_PORT")
+        return ip
+
 
 def url_of(host: str, port: int) -> str:
     """``http://HOST:PORT`` as a client on this machine reaches it, brackets included."""
@@ -97,7 +115,7 @@ def require_free(host: str, port: int, setting: str) -> None:
         )
         raise LaunchError(
             f"cannot listen on {in_url(host)}:{port} ({error.strerror}); "
-            f"{remedy} {setting.split()[0]} to another port"
+            f"{remedy} {setting} to another port"
         ) from None
 
 

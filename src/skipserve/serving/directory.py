@@ -61,8 +61,8 @@ class Directory:
         self._files: list[Path] = []
 
     def remember(self, *within: Path) -> None:
-        """Take what is there now, the content of these folders included, for what must stay."""
-        self._files = list(self.path.iterdir())
+        """Take the folders that are there now, and the content of these, for what must stay."""
+        self._files = [entry for entry in self.path.iterdir() if entry.is_dir()]
         for folder in within:
             self._files += folder.rglob("*")
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import shlex
-import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
@@ -23,9 +22,10 @@ from skipserve.direct import open_directly, proxy_note
 from skipserve.errors import LaunchError
 from skipserve.files import machines_fault
 from skipserve.serving import tracing
-from skipserve.serving.address import LOOPBACK, Address, free_ports, require_free
+from skipserve.serving.address import Address, free_ports
 from skipserve.serving.archive import unpack
 from skipserve.serving.config import ServingConfig
+from skipserve.serving.control import open_switches
 from skipserve.serving.directory import Directory
 from skipserve.serving.exposition import Exposition, LostCounts
 from skipserve.serving.logs import Log
@@ -33,7 +33,6 @@ from skipserve.serving.monitor import Monitor
 from skipserve.serving.probes import Probes
 from skipserve.serving.processes import STOP_S, die_with_parent, stop_group
 from skipserve.serving.readiness import Readiness, Wanted
-from skipserve.serving.switch import Switch
 from skipserve.serving.torchserve import Instance
 
 logger = logging.getLogger(__name__)
@@ -69,19 +68,7 @@ class Server:
         if not archives:
             raise LaunchError("there is no archive to serve; make one with `skipserve build`")
         self.address = address
-        ports = {
-            "SKIPSERVE_PORT": address.port,
-            "SKIPSERVE_METRICS_PORT": address.metrics_port,
-            "SKIPSERVE_PORT + 2": address.port + 2,
-        }
-        if len(set(ports.values())) < len(ports):
-            raise LaunchError(
-                f"SKIPSERVE_PORT = {address.port} and SKIPSERVE_METRICS_PORT = "
-                f"{address.metrics_port} collide; TorchServe's metrics take {address.port + 2}"
-            )
-        ip = address.ip()
-        for setting, port in ports.items():
-            require_free(LOOPBACK if port == address.port + 2 else ip, port, setting)
+        ip = address.require_free()
         self._directory = Directory(address.metrics_port)
         self._instance = Instance(
             self._directory.path, ip, address.port, address.port + 2, free_ports()
@@ -103,6 +90,10 @@ class Server:
         tracing.asked_for()  # an error here is one line, in a worker it is a restart for ever
         unpacked = self._fill(archives, overrides)
         self.manifests = [artifact.manifest for artifact, _ in unpacked]
+        # Before TorchServe, so that no worker skips a row that an operator forbade.
+        switches = open_switches(instance.directory, archives, self.manifests)
+        for switch in switches:
+            self._stack.callback(switch.close)
         # Before TorchServe, to be closed after it: while it stops, /ready says no.
         self.metrics = Exposition(instance.metrics)
         self.probes = Probes((instance.host, self.address.metrics_port), self.metrics, self._live)
@@ -139,7 +130,6 @@ class Server:
         while missing := self._readiness.missing():
             if time.monotonic() > deadline or self._stop.wait(0.1):
                 raise LaunchError(f"not every worker became ready ({missing}): {self._tail()}")
-        switches = [self._open_switch(manifest.name) for manifest in self.manifests]
         models = [
             (a.manifest, serving, s) for (a, serving), s in zip(unpacked, switches, strict=True)
         ]
@@ -194,11 +184,6 @@ class Server:
     def _live(self) -> bool:
         return hasattr(self, "process") and self.process.poll() is None
 
-    def _open_switch(self, model: str) -> Switch:
-        switch = Switch(self._instance.switches / model)
-        self._stack.callback(switch.close)
-        return switch
-
     def _fill(
         self, archives: Sequence[Path], overrides: dict[str, Any]
     ) -> list[tuple[Artifact, ServingConfig]]:
@@ -241,7 +226,20 @@ class Server:
             )
 
     def _warm_up(self, manifest: Manifest, deadline: float) -> None:
-        body = msgspec.json.encode({"inputs": [manifest.example.inputs]})
+        # The example's answer is that of full depth; with the router on it may lawfully differ.
+        label = self._ask(manifest, "off", deadline)
+        if label != manifest.example.label:
+            raise LaunchError(
+                f"{manifest.name} answers its own example with class {label}, its "
+                f"manifest says {manifest.example.label}; build the artifact again"
+            )
+        if manifest.router is not None:
+            self._ask(manifest, "on", deadline)
+
+    def _ask(self, manifest: Manifest, router: str, deadline: float) -> int:
+        """The class that a model answers its example with, once it does."""
+        question = {"inputs": [manifest.example.inputs], "parameters": {"router": router}}
+        body = msgspec.json.encode(question)
         request = Request(  # noqa: S310 - our own http address
             self.url(manifest), body, {"Content-Type": "application/json"}
         )
@@ -251,18 +249,13 @@ class Server:
                 raise LaunchError(f"TorchServe did not start: {self._tail()}")
             try:
                 with open_directly(request, 10) as answer:
-                    label = msgspec.json.decode(answer.read())["outputs"][0]["label"]
+                    label: int = msgspec.json.decode(answer.read())["outputs"][0]["label"]
             except HTTPError as error:
                 problem = f"{error.code} {error.read()[:500].decode(errors='replace')}"
             except (URLError, OSError) as error:
                 problem = str(error)
             else:
-                if label != manifest.example.label:
-                    raise LaunchError(
-                        f"{manifest.name} answers its own example with class {label}, its "
-                        f"manifest says {manifest.example.label}; build the artifact again"
-                    )
-                return
+                return label
             if self._stop.wait(0.1):
                 raise LaunchError("stopped before every model was ready")
         raise LaunchError(
@@ -275,16 +268,3 @@ class Server:
         except OSError:
             return "it left no log"
         return "its log ends with\n" + "\n".join(text.splitlines()[-lines:])
-
-
-@contextlib.contextmanager
-def stop_on_signals() -> Iterator[threading.Event]:
-    """An event that SIGTERM, SIGINT and a closed terminal set."""
-    stop = threading.Event()
-    signals = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-    before = [signal.signal(number, lambda *_: stop.set()) for number in signals]
-    try:
-        yield stop
-    finally:
-        for number, handler in zip(signals, before, strict=True):
-            signal.signal(number, handler)

@@ -147,8 +147,12 @@ class Instance:
 
     def environment(self) -> dict[str, str]:
         """The environment of the frontend and, through it, of the workers."""
+        direct = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
+        direct = ",".join(filter(None, (direct, "localhost,127.0.0.1,::1")))
         return {
             **os.environ,
+            # A proxy cannot reach this machine's own ports, such as a collector's of spans.
+            **dict.fromkeys(("no_proxy", "NO_PROXY"), direct),
             "TMPDIR": str(self.scratch),
             "TEMP": str(self.scratch),
             "LOG_LOCATION": str(self.log.parent),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from skipserve.cores import usable_cores
 from skipserve.errors import TrainingDiverged
 from skipserve.networks import NetworkConfig, ResidualNetwork, build_network
 from skipserve.training.config import TrainingConfig
@@ -46,7 +46,7 @@ def fit(
     Raises:
         TrainingDiverged: When the loss of a step is not finite, naming the epoch.
     """
-    torch.set_num_threads(training.threads or os.cpu_count() or 1)
+    torch.set_num_threads(training.threads or usable_cores())
     torch.manual_seed(training.seed)
     train, test = recipe.draw("train"), recipe.draw("test")
     network = build_network(config)

@@ -1,0 +1,42 @@
+"""What an operator decided about a model's router, kept until it is decided otherwise.
+
+One file a model, which is there while skipping is off by hand: making and removing a file happens
+whole or not at all. It lies beside the archives, in ``.router-off``, or in the folder that
+``SKIPSERVE_STATE`` names where the archives cannot be written to.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime, timezone
+from pathlib import Path
+
+STATE_VARIABLE = "SKIPSERVE_STATE"
+FOLDER = ".router-off"
+
+
+def standing_order(archive: Path) -> Path:
+    """The file that is there while the router of an archive's model is off by hand."""
+    state = os.environ.get(STATE_VARIABLE)
+    folder = Path(state) if state else archive.parent / FOLDER
+    return folder.resolve() / archive.stem
+
+
+def give_order(file: Path) -> None:
+    """Keep a router off from now on.
+
+    Raises:
+        OSError: If the file cannot be made; then a restart forgets that it is off.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    file.write_text(f"switched off {now}\n")
+
+
+def lift_order(file: Path) -> None:
+    """Keep it off no longer.
+
+    Raises:
+        OSError: If the file is there and cannot be removed; then it is off again after a restart.
+    """
+    file.unlink(missing_ok=True)

@@ -1,0 +1,85 @@
+"""A build redoes what any of its inputs touches: sources, packages that draw data, settings."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROUTED
+
+import skipserve
+
+
+class Project:
+    """A project with a copy of the package, to change."""
+
+    def __init__(self, root: Path, built: Path) -> None:
+        self.root = root
+        self.source = root / "src"
+        shutil.copytree(built, root, dirs_exist_ok=True)
+        package = Path(skipserve.__file__).parent
+        shutil.copytree(package, self.source / "skipserve")
+
+    def build(self) -> set[str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "skipserve.cli", "build", "export/small.toml"],
+            cwd=self.root,
+            env={**os.environ, "PYTHONPATH": str(self.source)},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        return set(re.findall(r"small: (\w+) …", done.stderr))
+
+    def edit(self, file: str, old: str, new: str) -> None:
+        path = self.source / "skipserve" / file
+        assert old in path.read_text()
+        path.write_text(path.read_text().replace(old, new))
+
+    def pretend(self, package: str, version: str) -> None:
+        """Let another version of a package be found first."""
+        place = self.source / f"{package.replace('-', '_')}-{version}.dist-info"
+        place.mkdir()
+        (place / "METADATA").write_text(f"Name: {package}\nVersion: {version}\n")
+
+
+@pytest.fixture
+def project(routed_project, tmp_path) -> Project:
+    made = Project(tmp_path, routed_project[0])
+    assert ROUTED in (tmp_path / "export" / "small.toml").read_text()
+    assert made.build() == set()
+    return made
+
+
+def test_certificates_follow_the_samples_that_they_were_made_on(project):
+    before = (project.root / "artifacts" / "small" / "certificates.json").read_text()
+    project.edit("training/recipes.py", "_moons(10_000", "_moons(9_000")
+    assert "calibrate" in project.build()
+    after = (project.root / "artifacts" / "small" / "certificates.json").read_text()
+    assert (before.count('"samples": 10000'), after.count('"samples": 9000')) == (4, 4)
+    assert "10000" not in after
+
+
+@pytest.mark.parametrize("file", ["build.py", "calibrate.py", "runtime/engine.py"])
+def test_certificates_follow_what_makes_them(project, file):
+    project.edit(file, '"""', '"""Changed. ')
+    assert "calibrate" in project.build()
+
+
+@pytest.mark.parametrize(
+    ("package", "steps"),
+    [
+        ("mnist1d", {"train", "export", "calibrate"}),
+        ("scikit-learn", {"train", "export", "calibrate"}),
+        ("onnxruntime", {"export", "calibrate"}),
+        ("torch-model-archiver", {"package"}),
+    ],
+)
+def test_another_version_is_another_input(project, package, steps):
+    project.pretend(package, "99.0")
+    assert steps <= project.build()

@@ -1,0 +1,52 @@
+"""What a machine refuses, and what is not installed, is one line that says so."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+
+import pytest
+from test_serve import cli
+
+from skipserve.commands.failures import line_for
+from skipserve.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ConfigError("wrong"), "wrong"),
+        (OSError(errno.ENOSPC, "No space left on device", "/a/b"), "/a/b: No space left on device"),
+        (OSError(errno.EROFS, "Read-only file system"), "Read-only file system"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "/a"), "/a: No such file"),
+        (ModuleNotFoundError("no", name="sklearn.svm"), "sklearn is not installed; run `pip"),
+        (ModuleNotFoundError("no", name="locust"), "install 'skipserve[loadtest]'"),
+        (ModuleNotFoundError("no", name="onnxruntime"), "'skipserve[gpu]'`"),
+    ],
+)
+def test_what_was_to_be_expected_is_a_line(error, line):
+    assert line in (line_for(error) or "")
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("x"), ConnectionResetError(), ModuleNotFoundError("no", name="nowhere")]
+)
+def test_a_fault_of_ours_keeps_its_traceback(error):
+    assert line_for(error) is None
+
+
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "export").mkdir()
+    (tmp_path / "export" / "a.toml").write_text('name = "a"\nrecipe = "two_moons"\n')
+    (tmp_path / ".build").write_text("in the way")
+    done = subprocess.run(
+        cli("build", "export/a.toml"),
+        cwd=tmp_path,
+        env={**os.environ, "TMPDIR": "/tmp"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1] == f"error: {tmp_path}/.build/a.json: Not a directory"
