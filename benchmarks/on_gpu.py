@@ -8,7 +8,7 @@ sizes   milliseconds of the first and of later runs at every batch size, by how 
 router  milliseconds of a batch at full depth and with the router, by batch size; thresholds of
         whatever certificate there is, for what they cost and not for what they promise
 
-Needs `skipserve build` of each model, and onnxruntime-gpu in place of onnxruntime.
+Needs `skipserve build` of each model, and the extra `gpu` in place of `cpu`.
 """
 
 from __future__ import annotations
