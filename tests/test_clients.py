@@ -186,7 +186,7 @@ def test_the_routes_that_are_missing_stand_in_the_documentation(
 ) -> None:
     # TorchServe's own handlers for health would answer a hard-coded true.
     status, _, _ = ask(server, path.format(model="small", version="1"), method=method)
-    assert status in (404, 405)
+    assert status == 404
     assert f"`{method} {path}`" in DOCS
 
 
@@ -203,18 +203,18 @@ def hang_up(port: int) -> int:
     body = json.dumps({"inputs": ROWS[:1]}).encode()
     head = b"POST /predictions/small HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\n"
     request = head + b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
-    replied = 0
+    replies, sent = b"", 4
     with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        connection.sendall(4 * request)
-        while replied < 200:
-            answered = connection.recv(1 << 16).count(b"HTTP/1.1 200")
-            replied += answered
-            connection.sendall(answered * request)
+        connection.sendall(sent * request)
+        while (replied := replies.count(b"HTTP/1.1 200")) < 200:
+            connection.sendall((replied + 4 - sent) * request)
+            sent = replied + 4
+            replies += connection.recv(1 << 16)
     return replied
 
 
-def test_clients_that_hang_up_with_requests_on_their_way_end_no_worker(server: Running) -> None:
+def test_clients_that_do_not_wait_for_replies_and_hang_up_end_no_worker(server: Running) -> None:
     workers = {worker.pid for worker in server.workers()}
     with ThreadPoolExecutor(4) as clients:
         assert min(clients.map(hang_up, [server.port] * 80)) >= 200

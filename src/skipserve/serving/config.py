@@ -24,9 +24,9 @@ class ServingConfig(Record):
             the archive it is the wait for the whole batch, in whole milliseconds. Pipelined, it is
             the wait for the whole batch too, and 0 by default.
         pipelined: A lone worker is sent requests while it is busy and gathers its own batches. Off
-            by default: a client that closes a connection with several requests on their way can end
-            the worker. Keep it off for a handler that does not call
-            :func:`skipserve.serving.torchserve_patches.apply`.
+            by default: where the frontend's thread for it fails, it fails for all that are on their
+            way (docs/decisions/0003-torchserve-configuration.md). Keep it off for a handler that
+            does not call :func:`skipserve.serving.torchserve_patches.apply`.
         queue_size: Requests that may wait in the frontend; one more is answered 503. Pipelined,
             some 200 small ones wait on their way to the worker besides.
         response_timeout_s: A worker that takes longer for a batch is ended and started again.

@@ -6,6 +6,11 @@ frontend's own on the class path. An archive that is not as expected is left as 
 ``x-request-id`` of every reply is a name of the frontend's own, over what the handler set: the
 frontend's goes to another header.
 
+The frontend keeps a request's own name with its connection. A reply to an earlier request of that
+connection takes it away, from another thread: a request that has just come in then has none, cannot
+be sent, and its batch waits until the worker is ended. The name now stays where it is until the
+next request's takes its place.
+
 A batch waits for its next request in whole milliseconds, and as long for a lone client: in
 ``Model``, where nothing else is timed, the unit becomes the microsecond. What is left of the delay
 is still counted in milliseconds there, so that it is the wait for each request and no longer that
@@ -81,8 +86,18 @@ def _constant(text: str) -> bytes:
 
 
 REQUEST_ID = Patch(
-    (Edit("org/pytorch/serve/util/NettyUtils.class", _constant(HEADER), _constant(RENAMED)),),
-    "X-Request-ID of a reply is the frontend's own",
+    (
+        Edit("org/pytorch/serve/util/NettyUtils.class", _constant(HEADER), _constant(RENAMED)),
+        # aconst_null, invokeinterface #177 (Attribute.getAndSet), checkcast, astore 4, becomes
+        # invokeinterface #19 (Attribute.get) and the rest.
+        Edit(
+            "org/pytorch/serve/util/NettyUtils.class",
+            b"\x01\xb9\x00\xb1\x02\x00\xc0\x00\x19\x3a\x04",
+            NOP + b"\xb9\x00\x13\x01\x00\xc0\x00\x19\x3a\x04",
+        ),
+    ),
+    "X-Request-ID of a reply is the frontend's own, and a client that does not wait for replies "
+    "can stall a model",
 )
 BATCH_DELAY = Patch(
     (
