@@ -40,8 +40,8 @@ def read_samples(
             samples = _draw(recipe, "certify")
         except ImportError as error:
             raise ConfigError(
-                f"the samples of {recipe} cannot be drawn: {error.name} is not installed here, as "
-                "in the image; bring rows with --data, or certify where the model is built"
+                f"the samples of {recipe} cannot be drawn: {_package(error)} is not installed here "
+                "(nor in the image); bring rows with --data, or certify where the model is built"
             ) from None
         return samples.inputs.numpy(), samples.labels.numpy()
     data = read_array(rows)
@@ -49,8 +49,8 @@ def read_samples(
         check_untouched(data, recipe, str(rows))
     except ImportError as error:
         say(
-            f"note: {error.name} is not installed here, so {rows} was not compared with the rows "
-            f"{recipe} was trained on; a certificate holds only if it has none of them"
+            f"note: {_package(error)} is not installed here, so {rows} was not compared with the "
+            f"rows {recipe} was trained on; a certificate holds only if it has none of them"
         )
     return data, None if labels is None else read_array(labels)
 
@@ -82,6 +82,10 @@ def _draw(recipe: str, split: Split) -> Samples:
     from skipserve.training.recipes import open_recipe
 
     return open_recipe(recipe).draw(split)
+
+
+def _package(error: ImportError) -> str:
+    return (error.name or "a package").partition(".")[0]
 
 
 def read_array(file: Path) -> NDArray[Any]:

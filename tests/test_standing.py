@@ -1,0 +1,85 @@
+"""A real server starts with an example that its router answers otherwise, and stays off by hand."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from pathlib import Path
+from urllib.request import Request, urlopen
+
+import pytest
+from test_serve import free_ports
+
+import skipserve
+from skipserve.artifacts.artifact import open_artifact
+from skipserve.artifacts.certificates import CERTIFICATES
+from skipserve.artifacts.manifest import MANIFEST
+from skipserve.commands.router import status
+from skipserve.serving.address import Address
+from skipserve.serving.archive import package
+from skipserve.serving.config import ServingConfig
+from skipserve.serving.control import find_router
+from skipserve.serving.launcher import Server
+from skipserve.training.recipes import open_recipe
+
+pytestmark = pytest.mark.server
+
+
+@pytest.fixture(scope="module")
+def archive(routed_project, tmp_path_factory) -> Path:
+    """A model whose example leaves after one block, as its certificate allows, as another class."""
+    root = tmp_path_factory.mktemp("disagreeing")
+    artifact = Path(shutil.copytree(routed_project[0] / "artifacts" / "small", root / "small"))
+    made = json.loads((artifact / CERTIFICATES).read_text())
+    at_once = [0.0] * len(made["certificates"][0]["thresholds"])
+    for one in made["certificates"]:
+        one |= {"thresholds": at_once, "guard_limit": None}
+    (artifact / CERTIFICATES).write_text(json.dumps(made))
+    engine = skipserve.open(artifact, provider="cpu")
+    rows = open_recipe("two_moons").draw("certify").inputs.numpy()
+    full, fast = engine.predict(rows), engine.predict(rows, risk=0.05)
+    assert set(fast.depth_run) == {1}
+    row = (full.labels != fast.labels).argmax()
+    assert full.labels[row] != fast.labels[row]
+    manifest = json.loads((artifact / MANIFEST).read_text())
+    manifest["example"] |= {
+        "inputs": rows[row].tolist(),
+        "label": int(full.labels[row]),
+        "probabilities": full.probabilities[row].tolist(),
+    }
+    (artifact / MANIFEST).write_text(json.dumps(manifest))
+    open_artifact(artifact)
+    handler = Path(__file__).parent.parent / "handlers" / "torchserve_handler.py"
+    return package(artifact, handler, ServingConfig(risk=0.05), root / "store")
+
+
+def ask(server: Server) -> dict:
+    (manifest,) = server.manifests
+    body = json.dumps({"inputs": [manifest.example.inputs]}).encode()
+    request = Request(server.url(manifest), body, {"Content-Type": "application/json"})
+    with urlopen(request, timeout=60) as reply:
+        answer: dict = json.load(reply)
+    return answer
+
+
+def test_it_starts_and_what_was_switched_off_stays_off(archive, caplog, capsys):
+    port, metrics_port = free_ports()
+    address = Address("127.0.0.1", port, metrics_port)
+    with Server([archive], address) as server:
+        answer = ask(server)
+        assert (answer["router"], answer["outputs"][0]["depth_run"]) == ("on", 1)
+        assert answer["outputs"][0]["label"] != server.manifests[0].example.label
+        find_router(metrics_port, "small").throw("disabled")
+        assert ask(server)["router"] == "off"
+    caplog.clear()
+    with caplog.at_level(logging.WARNING), Server([archive], address) as server:
+        assert "small skips nothing: it was switched off by hand" in caplog.text
+        answer = ask(server)
+        assert answer["outputs"][0]["label"] == server.manifests[0].example.label
+        assert answer["router_reason"] == "switched off by the operator"
+        status(None, metrics_port)
+        assert capsys.readouterr().out == "small: disabled, also after a restart\n"
+        find_router(metrics_port, "small").throw("on")
+        assert ask(server)["router"] == "on"
+    assert not any((archive.parent / ".router-off").iterdir())
