@@ -72,6 +72,9 @@ class NoPulse(Pulse):
     def __init__(self) -> None:
         pass
 
+    def beat(self) -> None:
+        """Nothing."""
+
     def wait(self, connection: socket.socket) -> None:
         """Reading waits as well."""
 

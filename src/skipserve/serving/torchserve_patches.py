@@ -107,6 +107,7 @@ class BufferedReader:
         has its length before it, and -1 ends a list.
         """
         field = self._field
+        self._pulse.beat()  # what is in the buffer already needs no wait
         requests = []
         while (request_id := field(connection)) is not None:
             headers = []
