@@ -8,6 +8,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from skipserve.routing.stopping import stops
+
 
 @dataclass(frozen=True)
 class Trail:
@@ -37,3 +39,17 @@ class Trail:
         signals = np.full(reached.shape, np.nan, dtype=np.float32)
         signals.T[reached.T] = self.values
         return signals
+
+    def ran(
+        self, thresholds: NDArray[np.float32], held_back: NDArray[np.bool_]
+    ) -> NDArray[np.bool_]:
+        """Whether each row ran each stage [B, decisions].
+
+        Args:
+            thresholds: By row and decision [B, decisions].
+            held_back: Rows the guard sent to full depth [B].
+        """
+        if self.policy == "exit":
+            further: NDArray[np.bool_] = self.depth_run[:, None] > np.asarray(self.decisions)
+            return further
+        return ~stops(self.signals(), thresholds) | held_back[:, None]
