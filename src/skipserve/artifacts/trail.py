@@ -40,16 +40,13 @@ class Trail:
         signals.T[reached.T] = self.values
         return signals
 
-    def ran(
-        self, thresholds: NDArray[np.float32], held_back: NDArray[np.bool_]
-    ) -> NDArray[np.bool_]:
-        """Whether each row ran each stage [B, decisions].
+    def ran(self, thresholds: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Whether each row that the guard let pass ran each stage [B, decisions].
 
         Args:
             thresholds: By row and decision [B, decisions].
-            held_back: Rows the guard sent to full depth [B].
         """
         if self.policy == "exit":
             further: NDArray[np.bool_] = self.depth_run[:, None] > np.asarray(self.decisions)
             return further
-        return ~stops(self.signals(), thresholds) | held_back[:, None]
+        return ~stops(self.signals(), thresholds)
