@@ -9,7 +9,6 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from skipserve.errors import ArtifactError
 from skipserve.runtime.backends import Backend
 from skipserve.runtime.prediction import Prediction
 
@@ -72,7 +71,7 @@ class Wider:
         if self._backend is None and not self._broken:
             try:
                 self._backend = self._open_file()
-            except ArtifactError as error:
+            except Exception as error:  # each backend raises classes of its own
                 self._broken = True
                 logger.error("%s refuses rows that overflow FP16: %s", self._name, error)
         return self._backend
