@@ -60,7 +60,7 @@ class Population:
         reading = study.read(network, router.guard, rows.inputs, rows.labels)
         if router.heads:
             reading = reading.by_heads(router.heads)
-        values, held = reading.signal(router.signals), reading.distance > limit
+        values, held = reading.signal(router.signals), ~(reading.distance <= limit)
         depths = [study.depth_run(one, values, held) for one in self.candidates]
         self.blocks = np.stack(depths)
         answers = np.stack([reading.answers[np.arange(len(rows)), d - 1] for d in depths])

@@ -139,7 +139,7 @@ def exits(bench: Bench) -> Iterator[Contender]:
                 readings: dict[str, Reading] = readings,
             ) -> Point:
                 reading = readings[name]
-                held = reading.distance > limit
+                held = ~(reading.distance <= limit)
                 depth = study.depth_run(thresholds, values[name], held)
                 return study.judge(reading, depth, held)
 

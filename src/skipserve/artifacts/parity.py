@@ -25,6 +25,9 @@ LARGEST_FP16 = 65_504.0
 TIE_BANDS: dict[Precision, float] = {"fp32": 1e-4, "fp16": 2e-2}
 FEWEST_EQUAL: dict[Precision, float] = {"fp32": 1.0, "fp16": 0.99}
 
+# Beyond what float32 can square, and how many real rows are taken there.
+FAR, FAR_ROWS = 1e20, 8
+
 Run = Callable[[Mapping[str, NDArray[Any]]], Mapping[str, NDArray[Any]]]
 
 
@@ -133,7 +136,10 @@ class RoutedReference:
             limit = min(guard_limit, float(torch.quantile(self._distance, 0.9)))
             self._limit = torch.full((len(real),), limit)
             _, depth, held, flat = routed(real, self._thresholds, self._limit)
+            self._far = _far(real[:FAR_ROWS])
+            self._far_held = routed(self._far, *self._all_stop(limit))[2].numpy()
         self._depth, self._held = depth.numpy(), held.numpy()
+        self._blocks = network.config.depth
         trail = Trail(flat.numpy(), self._depth, router.decisions, router.policy)
         self._signals = torch.from_numpy(trail.signals())
         self._real = real
@@ -142,7 +148,8 @@ class RoutedReference:
         """Compare a file's decisions, all rows in one batch.
 
         Raises:
-            ParityError: If more rows differ than the precision explains.
+            ParityError: If more rows differ than the precision explains, or a row skips that lies
+                so far out that its square overflows.
         """
         band = TIE_BANDS[precision]
         # Of decisions that a row never got to the signal is NaN, and not near anything.
@@ -165,7 +172,34 @@ class RoutedReference:
                 f"{file}: only {equal:.2%} of {clear.sum()} rows outside the tie band run as deep "
                 f"as the eager router runs them, expected {FEWEST_EQUAL[precision]:.0%}"
             )
+        self._check_far(run, file)
         return DecisionParity(tie_band=band, rows=int(clear.sum()), equal=equal)
+
+    def _check_far(self, run: Run, file: str) -> None:
+        thresholds, limit = self._all_stop(float(self._limit[0]))
+        feeds = {"inputs": self._far, "thresholds": thresholds, "guard_limit": limit}
+        got = run({name: values.numpy() for name, values in feeds.items()})
+        full = got["held_back"] & (got["depth_run"] == self._blocks)
+        passed = int((self._far_held & ~full).sum())
+        if passed:
+            raise ParityError(
+                f"{file}: lets {passed} of {len(full)} rows of magnitude {FAR:g} skip that the "
+                "eager guard holds back; the artifact was not written"
+            )
+
+    def _all_stop(self, limit: float) -> tuple[Tensor, Tensor]:
+        """Thresholds at which nothing but the guard keeps the far rows from leaving."""
+        count = len(self._far)
+        thresholds = torch.full((count, self._thresholds.shape[1]), -torch.inf)
+        return thresholds, torch.full((count,), limit)
+
+
+def _far(real: Tensor) -> Tensor:
+    """Real rows scaled beyond what can be squared, and as they are but for one such feature."""
+    largest = torch.finfo(torch.float32).max
+    spiked = real.clone().flatten(1)
+    spiked[torch.arange(len(real)), torch.arange(len(real)) % spiked.shape[1]] = FAR
+    return torch.cat([(real * FAR).clamp(-largest, largest), spiked.view_as(real)])
 
 
 def _router_off(rows: int, decisions: int) -> dict[str, NDArray[Any]]:

@@ -88,10 +88,12 @@ def assemble(pieces: Pieces, routed: RoutedNetwork) -> onnx.ModelProto:
     graph = GraphBuilder()
     stream = graph.inline(pieces.entry, "inputs")
     distance = graph.inline(pieces.guard, stream)
-    held = graph.op("Greater", distance, "guard_limit")
-    infinity = graph.constant(np.array(np.inf, dtype=np.float32))
-    column = graph.op("Unsqueeze", held, graph.integers(1))
-    limits = graph.op("Where", column, infinity, "thresholds")
+    infinity = graph.constant(_infinity())
+    near = graph.op("LessOrEqual", distance, "guard_limit")  # false if either is NaN
+    inside = graph.op("Or", near, graph.op("Equal", "guard_limit", infinity))
+    held = graph.op("Not", inside)
+    column = graph.op("Unsqueeze", inside, graph.integers(1))
+    limits = graph.op("Where", column, "thresholds", infinity)
     limits = graph.op("Transpose", limits, perm=[1, 0])  # one row a decision
     router = _Exit if routed.policy == "exit" else _Skip
     kept, depth, signals = router(graph, pieces, routed.depths).build(stream, limits)
@@ -160,6 +162,12 @@ class _Policy:
             else_branch=none.branch(f"stage{i}_none", idle),
         )
 
+    def _goes_on(self, graph: GraphBuilder, signal: str, limit: str) -> str:
+        # Not ``Less``: NaN is not less either, and would stop a row.
+        reached = graph.op("GreaterOrEqual", signal, limit)
+        finite = graph.op("Less", graph.op("Abs", signal), graph.constant(_infinity()))
+        return graph.op("Not", graph.op("And", reached, finite))
+
 
 class _Exit(_Policy):
     """Rows that stop leave the batch for good."""
@@ -212,7 +220,7 @@ class _Exit(_Policy):
     ) -> tuple[str, str, str]:
         signal = graph.inline(self._pieces.signals[i], pooled)
         limit = graph.op("Gather", limits, graph.constant(np.array(i, dtype=np.int64)), axis=0)
-        goes_on = graph.op("Less", signal, graph.op("GatherND", limit, rows))
+        goes_on = self._goes_on(graph, signal, graph.op("GatherND", limit, rows))
         return (
             graph.op("Compress", stream, goes_on, axis=0),
             graph.op("Compress", rows, goes_on, axis=0),
@@ -262,7 +270,7 @@ class _Skip(_Policy):
             signal = graph.inline(signal_piece, pooled)
             signals.append(signal)
             limit = graph.op("Gather", limits, graph.constant(np.array(i, dtype=np.int64)), axis=0)
-            rows = graph.op("NonZero", graph.op("Less", signal, limit))
+            rows = graph.op("NonZero", self._goes_on(graph, signal, limit))
             rows = graph.op("Transpose", rows, perm=[1, 0])
             ran.append(rows)
             then, none = self._branches(i)
@@ -288,6 +296,10 @@ def _scatter_add(graph: GraphBuilder, data: str, ran: Sequence[str], value: int)
     count = graph.op("Shape", rows, start=0, end=1)
     added = graph.op("Expand", graph.constant(np.array([value], np.float32)), count)
     return graph.op("ScatterND", data, rows, added, reduction="add")
+
+
+def _infinity() -> NDArray[np.float32]:
+    return np.array(np.inf, dtype=np.float32)
 
 
 def _one() -> TensorProto:

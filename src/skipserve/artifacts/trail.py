@@ -8,6 +8,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from skipserve.routing.stopping import stops
+
 
 @dataclass(frozen=True)
 class Trail:
@@ -37,3 +39,14 @@ class Trail:
         signals = np.full(reached.shape, np.nan, dtype=np.float32)
         signals.T[reached.T] = self.values
         return signals
+
+    def ran(self, thresholds: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Whether each row that the guard let pass ran each stage [B, decisions].
+
+        Args:
+            thresholds: By row and decision [B, decisions].
+        """
+        if self.policy == "exit":
+            further: NDArray[np.bool_] = self.depth_run[:, None] > np.asarray(self.decisions)
+            return further
+        return ~stops(self.signals(), thresholds)

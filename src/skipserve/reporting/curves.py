@@ -21,6 +21,7 @@ from skipserve.routing.judge import Judged, Readings, at_random, judge, oracle
 from skipserve.routing.propose import BOLD, CANDIDATES, CAREFUL, greedy, propose
 from skipserve.routing.routed import Policy, RoutedNetwork, Router
 from skipserve.routing.signals import Confidence, Margin, SignalName
+from skipserve.routing.stopping import stops
 
 SIGNALS: tuple[SignalName, ...] = get_args(SignalName)
 # Skipping changes what later blocks see, so every candidate is a run of its own: fewer of both.
@@ -119,8 +120,9 @@ def signal_curves(
         points = []
         for share in np.geomspace(CAREFUL, BOLD, CANDIDATES):
             thresholds = greedy(values, calibration.agrees[:, :-1], share)
-            stops = np.append(seen >= thresholds, np.ones((len(seen), 1), dtype=bool), axis=1)
-            points.append(judge(measured, sample.labels, stops.argmax(axis=1)))
+            last = np.ones((len(seen), 1), dtype=bool)
+            stopped = np.append(stops(seen, thresholds), last, axis=1)
+            points.append(judge(measured, sample.labels, stopped.argmax(axis=1)))
         curves.append(_curve(name, "exit", points, sample.labels, len(sample)))
         skipping = replace(shared, policy="skip")
         candidates = propose(network, skipping, proposing[:SKIP_ROWS], np.inf)[::-SKIP_EVERY]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
@@ -43,7 +44,7 @@ def fit_router(
         The router, and the limit of its guard (+inf if it is off).
 
     Raises:
-        ConfigError: If a decision is not inside the network.
+        ConfigError: If a decision is not inside the network, or rows overflow in it.
     """
     depth = network.config.depth
     if not decisions or decisions[0] < 1 or decisions[-1] >= depth:
@@ -66,7 +67,15 @@ def fit_router(
     limit = float("inf")
     if config.guard < 1:
         distance = torch.cat([guard(s) for s in _streams_at(network, calibration, decisions[0])])
-        limit = float(torch.quantile(distance.double(), config.guard))
+        # NaN is as far as can be; a limit of +inf would switch the guard off.
+        distance = distance.double().nan_to_num(nan=torch.inf, posinf=torch.inf)
+        limit = float(torch.quantile(distance, config.guard))
+        if not math.isfinite(limit):
+            rows = int((~distance.isfinite()).sum())
+            raise ConfigError(
+                f"{rows} of {len(distance)} calibration rows overflow in the network, too many "
+                f"for router.guard = {config.guard:g}; take them out of the data"
+            )
     return Router(tuple(decisions), signals, guard, config.policy, tuple(heads)), limit
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from skipserve.networks import ResidualNetwork
 from skipserve.routing.routed import Router
+from skipserve.routing.stopping import stops
 
 CANDIDATES = 24
 # Rates of disagreement among the rows that leave at one decision.
@@ -44,7 +45,7 @@ def propose(
         rates = np.geomspace(CAREFUL, BOLD, CANDIDATES - len(FEW))
         found = [by_stage(signal, agrees, rate) for rate in rates]
         # Stages left out together may err where none does alone: begin with few of the rows.
-        few = [np.maximum(found[0], np.quantile(signal, 1 - share, axis=0)) for share in FEW]
+        few = [np.maximum(found[0], _reached_by(signal, share)) for share in FEW]
         return _distinct([*few, *found])
     depths = np.array([*router.decisions, network.config.depth])
     return _frontier(
@@ -125,7 +126,7 @@ def greedy(signal: NDArray[np.float32], agrees: NDArray[np.bool_], rate: float) 
         if not stays.any():
             break
         thresholds[decision] = _lowest(signal[stays, decision], agrees[stays, decision], rate)
-        stays &= signal[:, decision] < thresholds[decision]
+        stays &= ~stops(signal[:, decision], thresholds[decision])
     return thresholds
 
 
@@ -146,6 +147,8 @@ def by_stage(signal: NDArray[np.float32], agrees: NDArray[np.bool_], rate: float
 
 def _lowest(values: NDArray[np.float32], right: NDArray[np.bool_], rate: float) -> float:
     """The lowest threshold [N] at which at most ``rate`` of the rows that reach it are wrong."""
+    finite = np.isfinite(values)  # the others never stop
+    values, right = values[finite], right[finite]
     order = np.argsort(-values, kind="stable")
     wrong = np.cumsum(~right[order])
     allowed = wrong <= rate * np.arange(1, len(order) + 1)
@@ -153,6 +156,13 @@ def _lowest(values: NDArray[np.float32], right: NDArray[np.bool_], rate: float) 
     last_of_ties = np.append(np.diff(values[order]) != 0, True)
     fits = np.flatnonzero(allowed & last_of_ties)
     return float(values[order[fits[-1]]]) if len(fits) else float("inf")
+
+
+def _reached_by(signal: NDArray[np.float32], share: float) -> Thresholds:
+    """Of each decision [N, decisions], the threshold that this share of the rows reaches."""
+    columns = [column[np.isfinite(column)] for column in signal.T]
+    found = [np.quantile(column, 1 - share) if len(column) else np.inf for column in columns]
+    return np.array(found, np.float32)
 
 
 def simulate(
@@ -169,9 +179,8 @@ def simulate(
         agrees: [N, decisions].
         depths: Blocks run at each decision, and at the end [decisions + 1].
     """
-    stops = signal >= thresholds
-    leaves = stops.any(axis=1)
-    where = np.where(leaves, stops.argmax(axis=1), len(thresholds))
+    stopped = stops(signal, thresholds)
+    where = np.where(stopped.any(axis=1), stopped.argmax(axis=1), len(thresholds))
     right = np.append(agrees, np.ones((len(agrees), 1), dtype=bool), axis=1)
     wrong = ~np.take_along_axis(right, where[:, None], axis=1)[:, 0]
     return float(wrong.mean()), float(depths[where].mean())

@@ -132,11 +132,15 @@ class RoutedNetwork(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Run each row as deep as its thresholds ask.
 
+        A row stops only on proof: its distance is at most its limit, and its signal is finite and
+        at least its threshold. NaN and infinities prove nothing, so such a row goes on.
+
         Args:
             inputs: Raw rows [B, *inputs], float32.
-            thresholds: [B, decisions], float32; a row goes on while its signal is below. +inf
-                runs everything.
-            guard_limit: [B], float32; a row farther than this from calibration runs everything.
+            thresholds: [B, decisions], float32; a row goes on unless its signal reaches them. +inf
+                runs everything, whatever the signal.
+            guard_limit: [B], float32; a row that is not known to be this near to calibration runs
+                everything. +inf holds nothing back, whatever the distance: the guard is off.
 
         Returns:
             Probabilities [B, classes] float32; blocks run [B] int64; held back by the guard [B]
@@ -144,7 +148,7 @@ class RoutedNetwork(nn.Module):
             so on [T] float32.
         """
         stream = self.entry(inputs)
-        held = self.guard(stream) > guard_limit
+        held = ~((self.guard(stream) <= guard_limit) | (guard_limit == torch.inf))
         limits = torch.where(held.unsqueeze(1), torch.inf, thresholds)
         if self.policy == "exit":
             kept, depth, signals = self._exit(stream, limits)
@@ -164,7 +168,7 @@ class RoutedNetwork(nn.Module):
             if rows.numel() > 0:
                 values = signal(pooled)
                 signals.append(values)
-                goes_on = values < limits[rows, i]
+                goes_on = ~self._stops(values, limits[rows, i])
                 rows, stream = rows[goes_on], stream[goes_on]
             if rows.numel() > 0:
                 stream = stage(stream)
@@ -179,11 +183,14 @@ class RoutedNetwork(nn.Module):
         for i, (stage, signal) in enumerate(zip(self.stages, self.signals)):  # noqa: B905 - scripted
             values = signal(self.pool(stream))
             signals.append(values)
-            rows = (values < limits[:, i]).nonzero().squeeze(1)
+            rows = (~self._stops(values, limits[:, i])).nonzero().squeeze(1)
             if rows.numel() > 0:
                 stream = stream.index_copy(0, rows, stage(stream[rows]))
                 depth[rows] += self.depths[i + 1]
         return self.pool(stream), depth, signals
+
+    def _stops(self, signal: Tensor, limits: Tensor) -> Tensor:
+        return (signal >= limits) & signal.isfinite()
 
     def _entered(self, stream: Tensor) -> Tensor:
         return torch.full([stream.size(0)], self.depths[0], dtype=torch.int64, device=stream.device)

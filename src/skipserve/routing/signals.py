@@ -1,6 +1,7 @@
 """Signals: one number a row, read off the pooled stream; the larger, the more settled the answer.
 
 All are computed in FP32 also in FP16 networks: a sum of squares overflows FP16 at a norm of 256.
+A stream that is not finite gives a signal that is not finite either, on which no row stops.
 """
 
 from __future__ import annotations
@@ -12,14 +13,27 @@ from torch import Tensor, nn
 
 SignalName = Literal["norm", "projected_norm", "margin", "confidence"]
 
+# Nothing is divided by less: the smallest number of float32 with all of its digits.
+SMALLEST = torch.finfo(torch.float32).tiny
+
+
+def row_norm(values: Tensor) -> Tensor:
+    """L2 norms of rows [B, n] to [B]; overflows only where the norm itself is beyond float32.
+
+    Squares of single numbers overflow from 2e19 and vanish below 1e-23, so the largest is taken
+    out first. NaN for rows that are not finite.
+    """
+    largest = values.abs().amax(dim=-1, keepdim=True).clamp(min=SMALLEST)
+    norm: Tensor = torch.linalg.vector_norm(values / largest, dim=-1) * largest.squeeze(-1)
+    return norm
+
 
 class Norm(nn.Module):
     """The L2 norm of the pooled stream."""
 
     def forward(self, pooled: Tensor) -> Tensor:
         """Pooled stream [B, width] to signal [B], float32."""
-        signal: Tensor = torch.linalg.vector_norm(pooled.float(), dim=-1)
-        return signal
+        return row_norm(pooled.float())
 
 
 class ProjectedNorm(nn.Module):
@@ -40,8 +54,11 @@ class ProjectedNorm(nn.Module):
 
     def forward(self, pooled: Tensor) -> Tensor:
         """Pooled stream [B, width] to signal [B], float32."""
-        projected = torch.addmm(self.offset, pooled.float(), self.projection)
-        signal: Tensor = torch.linalg.vector_norm(projected, dim=-1)
+        pooled = pooled.float()
+        # The offset is divided too, so never by less than 1.
+        largest = pooled.abs().amax(dim=-1, keepdim=True).clamp(min=1.0)
+        projected = (pooled / largest) @ self.projection + self.offset / largest
+        signal: Tensor = torch.linalg.vector_norm(projected, dim=-1) * largest.squeeze(-1)
         return signal
 
 
@@ -67,6 +84,9 @@ class Margin(nn.Module):
 
     def forward(self, pooled: Tensor) -> Tensor:
         """Pooled stream [B, width] to signal [B], float32."""
-        first, second = self.head(pooled).float().topk(2, dim=-1).values.unbind(dim=-1)
-        signal: Tensor = first - second
+        logits = self.head(pooled).float()
+        first, second = logits.topk(2, dim=-1).values.unbind(dim=-1)
+        # 0, or NaN if a logit is not finite: where NaN stands among the largest is anybody's guess.
+        unknown = (logits - logits).sum(dim=-1)
+        signal: Tensor = first - second + unknown
         return signal

@@ -14,6 +14,7 @@ from skipserve.cores import torch_threads
 from skipserve.networks import ResidualNetwork
 from skipserve.routing.config import RouterConfig
 from skipserve.routing.propose import greedy
+from skipserve.routing.stopping import stops
 
 # In ONNX Runtime on a CPU, one row: pool, signal, comparison, two Compress and an If; and an If
 # whose stage has no row to run (benchmarks/depth.py).
@@ -78,8 +79,8 @@ def thin_decisions(
     def row_s(columns: list[int]) -> float:
         chosen = signal[:, columns]
         thresholds = greedy(chosen, agrees[:, columns], RATE)
-        stops = chosen >= thresholds
-        where = np.where(stops.any(axis=1), stops.argmax(axis=1), len(columns))
+        stopped = stops(chosen, thresholds)
+        where = np.where(stopped.any(axis=1), stopped.argmax(axis=1), len(columns))
         blocks = np.array([*(decisions[i] for i in columns), depth])[where]
         taken = np.minimum(where + 1, len(columns))
         cost = blocks * block_s + taken * DECISION_S + (len(columns) - taken) * IDLE_S

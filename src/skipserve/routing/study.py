@@ -23,6 +23,8 @@ from skipserve.routing.guard import Guard
 from skipserve.routing.judge import Readings
 from skipserve.routing.propose import Thresholds
 from skipserve.routing.routed import RoutedNetwork
+from skipserve.routing.signals import row_norm
+from skipserve.routing.stopping import stops
 
 # Weight decay of the probe, on standardised streams.
 PROBE_DECAY = 1e-3
@@ -119,8 +121,8 @@ def depth_run(
         signal: [N, depth − 1].
         held: Rows that run everything [N].
     """
-    stops = (signal >= thresholds) & ~held[:, None]
-    first = np.where(stops.any(axis=1), stops.argmax(axis=1), signal.shape[1])
+    stopped = stops(signal, thresholds) & ~held[:, None]
+    first = np.where(stopped.any(axis=1), stopped.argmax(axis=1), signal.shape[1])
     depths: NDArray[np.int64] = first.astype(np.int64) + 1
     return depths
 
@@ -240,8 +242,7 @@ class SmallNorm(nn.Module):
 
     def forward(self, pooled: Tensor) -> Tensor:
         """Pooled stream [B, width] to signal [B], float32."""
-        norm: Tensor = torch.linalg.vector_norm(pooled.float(), dim=-1)
-        return -norm
+        return -row_norm(pooled.float())
 
 
 class Chance(nn.Module):

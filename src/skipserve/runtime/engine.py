@@ -13,10 +13,11 @@ from skipserve.artifacts.artifact import Artifact
 from skipserve.artifacts.certificates import Certificate, Certificates, Measure, from_json
 from skipserve.artifacts.manifest import Format, ModelFile, Precision
 from skipserve.artifacts.trail import Trail
-from skipserve.errors import InputError, LaunchError
+from skipserve.errors import ArtifactError, InputError, LaunchError
 from skipserve.runtime.backends import Provider, has_gpu, open_backend, pick_provider
 from skipserve.runtime.prediction import Prediction, Setting, joined, overflow
 from skipserve.runtime.rows import check_rows
+from skipserve.runtime.wider import Wider
 
 BackendName = Literal["onnxruntime", "torchscript"]
 FORMATS: dict[BackendName, Format] = {"onnxruntime": "onnx", "torchscript": "torchscript"}
@@ -85,6 +86,7 @@ class Engine:
         self.backend = backend
         spec = self.manifest.router
         decisions = len(spec.decisions) if spec else 0
+        self._wider = self._beside(artifact, decisions, outputs, threads)
         self.off = Setting(np.full(decisions, np.inf, dtype=np.float32), np.inf)
         self._certified, self._weak = self._usable(artifact.certificates)
         self.fell_back = provider != "cpu" and self.provider == "cpu" and has_gpu()
@@ -150,6 +152,8 @@ class Engine:
     ) -> Prediction:
         """Answer rows [B, *inputs] that :meth:`check` has passed.
 
+        Rows that overflow FP16 are run again in FP32, at full depth, if the artifact can.
+
         Args:
             rows: [B, *inputs], float32.
             thresholds: [B, decisions], float32; full depth if left out.
@@ -173,7 +177,8 @@ class Engine:
             held = out["held_back"]
             spec = self.manifest.router
             trail = Trail(out["signals"], depth, spec.decisions, spec.policy)
-        return Prediction(probabilities.argmax(axis=1), probabilities, depth, held, trail)
+        answers = Prediction(probabilities.argmax(axis=1), probabilities, depth, held, trail)
+        return answers if self._wider is None else self._wider.answer(rows, answers)
 
     def run_thresholds(
         self, rows: NDArray[np.float32], thresholds: NDArray[np.float32], guard_limit: float
@@ -231,6 +236,23 @@ class Engine:
         if not np.isfinite(answers.probabilities).all():
             raise overflow(answers)
         return answers
+
+    def _beside(
+        self, artifact: Artifact, decisions: int, outputs: tuple[str, ...], threads: int
+    ) -> Wider | None:
+        if self.precision != "fp16":
+            return None
+        try:
+            file = artifact.directory / artifact.file(FORMATS[self.backend], "fp32").path
+        except ArtifactError:
+            return None
+        manifest, provider = artifact.manifest, self.provider
+        return Wider(
+            manifest.name,
+            manifest.depth,
+            decisions,
+            lambda: open_backend(file, outputs, provider, threads),
+        )
 
     def _usable(self, made: Certificates) -> tuple[ByRisk, ByRisk]:
         """Certificates that hold here: with the confidence the model asks for, and with less."""

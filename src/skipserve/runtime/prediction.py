@@ -42,6 +42,8 @@ class Prediction:
         depth_run: Blocks run for each row [B], int64.
         held_back: Rows the guard sent to full depth [B], bool.
         trail: Of the batch the rows ran in; ``None`` without a router, and for a part of a batch.
+        reran: Rows that overflowed FP16 and were answered by the FP32 file [B], bool; ``None`` if
+            there are none, for a part of a batch, and for several batches.
     """
 
     labels: NDArray[np.int64]
@@ -49,6 +51,7 @@ class Prediction:
     depth_run: NDArray[np.int64]
     held_back: NDArray[np.bool_]
     trail: Trail | None = None
+    reran: NDArray[np.bool_] | None = None
 
     def rows(self, first: int, last: int) -> Prediction:
         """The answers for rows ``first`` to ``last`` (exclusive)."""

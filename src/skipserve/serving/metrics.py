@@ -24,6 +24,7 @@ from skipserve.runtime.prediction import Prediction, Setting
 from skipserve.serving.drift import BINS, bins_of
 from skipserve.serving.exposition import SPACE_BYTES
 from skipserve.serving.series import (
+    ANSWERS,
     BATCH,
     BLOCK_ROWS,
     CERTIFIED_RISK,
@@ -34,6 +35,7 @@ from skipserve.serving.series import (
     HELD_BACK,
     INFO,
     LATENCY,
+    OVERFLOWS,
     PHASE,
     PHASES,
     REQUESTS,
@@ -67,7 +69,8 @@ class ModelMetrics:
         self._phases = {phase: PHASE.labels(model, phase) for phase in PHASES}
         self._batch = BATCH.labels(model)
         self._off = ROWS.labels(model, "off")
-        spec = self._router = manifest.router
+        self._overflow = {answer: OVERFLOWS.labels(model, answer) for answer in ANSWERS}
+        spec = manifest.router
         if spec is not None:
             ends = np.array([0, *spec.decisions, self._depth])
             self._stage_lengths = np.diff(ends)
@@ -146,6 +149,7 @@ class ModelMetrics:
             prediction: For B rows.
             settings: In force for each of them [B].
         """
+        self._overflows(prediction)
         on = np.array([one.risk is not None for one in settings])
         routed = int(np.count_nonzero(on))
         if routed < len(on):
@@ -159,24 +163,23 @@ class ModelMetrics:
         depths = np.bincount(prediction.depth_run[on])
         for depth in np.flatnonzero(depths).tolist():
             _observe(self._depth_run, depth, int(depths[depth]))
-        signals = prediction.trail.signals()
-        ran = self._stages_run(prediction, signals, settings)[on].sum(axis=0)
+        # Held back or run again in FP32: whatever its signals were, a row of full depth ran it all.
+        ran = prediction.trail.ran(np.array([one.thresholds for one in settings]))
+        ran = (ran | (prediction.depth_run == self._depth)[:, None])[on].sum(axis=0)
         blocks = np.repeat([routed, *ran.tolist()], self._stage_lengths)
         for block, count in enumerate(blocks.tolist()):
             if count:
                 self._run[block].inc(count)
             if count < routed:
                 self._skipped[block].inc(routed - count)
-        self._bin(signals, settings)
+        self._bin(prediction.trail.signals(), settings)
 
-    def _stages_run(
-        self, prediction: Prediction, signals: NDArray[np.float32], settings: Sequence[Setting]
-    ) -> NDArray[np.bool_]:
-        assert self._router is not None
-        if self._router.policy == "exit":
-            return prediction.depth_run[:, None] > np.asarray(self._router.decisions)
-        below = signals < np.array([one.thresholds for one in settings])
-        return below | prediction.held_back[:, None]
+    def _overflows(self, prediction: Prediction) -> None:
+        refused = np.count_nonzero(~np.isfinite(prediction.probabilities).all(axis=1))
+        if refused:
+            self._overflow["refused"].inc(int(refused))
+        if prediction.reran is not None:
+            self._overflow["fp32"].inc(int(np.count_nonzero(prediction.reran)))
 
     def _bin(self, signals: NDArray[np.float32], settings: Sequence[Setting]) -> None:
         places = [self._places.get((one.measure, one.risk), -1) for one in settings]

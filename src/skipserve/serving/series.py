@@ -11,6 +11,7 @@ BUCKETS = (
 )
 DEPTHS = (*range(1, 25), 28, 32, 40, 48, 64, 96, 128)
 PHASES = ("decode", "inference", "encode")
+ANSWERS = ("fp32", "refused")
 STATUSES = (200, 400, 413, 415, 500)
 
 REQUESTS = Counter(
@@ -53,6 +54,12 @@ DEPTH_RUN = Histogram(
 )
 HELD_BACK = Counter(
     "skipserve_guard_held_back_rows", "Rows the guard sent to full depth.", ("model",)
+)
+OVERFLOWS = Counter(
+    "skipserve_overflow_rows",
+    "Finite rows that overflowed inside the network, by whether the FP32 file answered them after "
+    "all (fp32) or nothing could (refused).",
+    ("model", "answer"),
 )
 SIGNAL_ROWS = Counter(
     "skipserve_signal_rows",

@@ -174,7 +174,9 @@ class Shadow:
         if runs[0].against is self._engine.off:  # the router's runs are shorter
             row_s = (perf_counter() - start) / len(runs)
             self._row_s += NEWEST * (row_s - self._row_s)
-        found = iter((again.labels != [drawn.label for drawn in runs]).tolist())
+        # No answer is not the same answer: the label of NaN is a number, too.
+        unknown = ~np.isfinite(again.probabilities).all(axis=1)
+        found = iter((unknown | (again.labels != [drawn.label for drawn in runs])).tolist())
         return [not drawn.agrees and next(found) for drawn in some]
 
     def _measure(self) -> float:
