@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from skipserve.commands import console
+from skipserve.commands.progress import watching
 from skipserve.errors import ConfigError, LaunchError, SkipserveError
 
 if TYPE_CHECKING:
@@ -70,7 +71,8 @@ def serve(
     with _errors_to(log), stop_on_signals() as stop:
         archives = _archives(model_store, models or [])
         try:
-            server = Server(archives, address, overrides, ready_timeout, stop, log)
+            with _waiting(log):
+                server = Server(archives, address, overrides, ready_timeout, stop, log)
         except LaunchError:
             if stop.is_set():
                 return
@@ -111,6 +113,15 @@ def _errors_to(log: Log) -> Iterator[None]:
         raise typer.Exit(2) from None
 
 
+@contextmanager
+def _waiting(log: Log) -> Iterator[None]:
+    if log.format == "json" or console.is_terminal:  # a bar would mix with what the service says
+        yield
+        return
+    with watching("serve: starting the models"):
+        yield
+
+
 def _announce(server: Server, host: str, metrics_port: int, log: Log) -> None:
     if log.format == "json":
         names = ", ".join(manifest.name for manifest in server.manifests)
@@ -119,7 +130,7 @@ def _announce(server: Server, host: str, metrics_port: int, log: Log) -> None:
     for manifest in server.manifests:
         console.print(f"serving {manifest.name} at {server.url(manifest)}")
     console.print(f"metrics at http://{host}:{metrics_port}/metrics; try:\n")
-    console.print(server.curl(), soft_wrap=True)
+    console.print(server.curl(), soft_wrap=True, markup=False)
     console.print("\nready; Ctrl-C stops")
 
 
