@@ -14,11 +14,11 @@ from safetensors.torch import load_file, save_file
 
 from skipserve.artifacts import export as exporting
 from skipserve.artifacts.artifact import open_artifact
-from skipserve.build import run_steps
+from skipserve.build import run_steps, take_or_train, train
 from skipserve.buildfile import read_build_file
 from skipserve.errors import ConfigError, ParityError
 from skipserve.files import sha256_of
-from skipserve.training.checkpoint import WEIGHTS
+from skipserve.training.checkpoint import WEIGHTS, read_history
 from skipserve.training.recipes import open_recipe
 from skipserve.training.shipped import data_hash, difference, read_shipped, ship, take
 
@@ -159,53 +159,53 @@ def test_a_diverged_run_is_an_error_and_saves_nothing(project):
     assert not (project / "checkpoints").exists()
 
 
-def lines(project) -> list[str]:
-    """What a build says of its training, beside the step's own line."""
+def checkpoint_of(project) -> list[str]:
+    """Make the checkpoint as a build does; what it says."""
     said: list[str] = []
-    run_steps(read_build_file(project / "export" / "small.toml"), lambda epoch: None, said.append)
-    start = said.index("small: train …") + 1
-    return said[start : said.index("small: export …")]
-
-
-def forget(project):
-    for folder in (".build", "checkpoints", "artifacts", "model_store"):
-        shutil.rmtree(project / folder)
+    asked = read_build_file(project / "export" / "small.toml")
+    take_or_train(asked, lambda epoch: None, said.append, lambda doing, share: None)
+    return said
 
 
 @pytest.fixture
 def shipping(project):
     """A project whose weights ship, moved a little so that no training gives them."""
-    build(project)
-    weights = project / "checkpoints" / "small" / WEIGHTS
-    save_file({key: value * 1.01 for key, value in load_file(weights).items()}, weights)
+    made = project / "trained"
+    train(read_build_file(project / "export" / "small.toml"), made, lambda epoch: None)
+    moved = {key: value * 1.01 for key, value in load_file(made / WEIGHTS).items()}
+    save_file(moved, made / WEIGHTS)
     shipped = project / "export" / "weights" / "small.safetensors"
-    ship(shipped, weights.parent, open_recipe("two_moons"))
-    curves = (weights.with_name("epochs.csv"), weights.with_name("gradients.csv"))
-    before = [file.read_text() for file in curves]
-    forget(project)
-    return project, shipped, curves, before
+    ship(shipped, made, open_recipe("two_moons"))
+    return project, shipped
 
 
 def test_weights_that_ship_are_taken_with_their_curves_and_only_once(shipping):
-    project, shipped, curves, before = shipping
-    assert lines(project) == ["small: weights from export/weights/small.safetensors"]
-    assert sha256_of(project / "checkpoints" / "small" / WEIGHTS) == sha256_of(shipped)
-    assert [file.read_text() for file in curves] == before
-    assert build(project) == []
+    project, shipped = shipping
+    taken = project / "checkpoints" / "small"
+    assert build(project) == ["train", "export", "package"]
+    assert sha256_of(taken / WEIGHTS) == sha256_of(shipped)
+    for curve in ("epochs.csv", "gradients.csv"):
+        assert (taken / curve).read_text() == (project / "trained" / curve).read_text()
     # What was taken is kept when the copy is damaged later.
     shipped.write_bytes(b"damaged")
     assert build(project) == []
 
 
+def test_a_build_that_takes_weights_says_where_they_are(shipping):
+    project, _ = shipping
+    assert checkpoint_of(project) == ["small: weights from export/weights/small.safetensors"]
+
+
 def test_a_build_file_that_says_something_else_trains(shipping):
-    project, shipped, *_ = shipping
+    project, shipped = shipping
     change(project, "epochs = 1", "epochs = 2")
-    (line,) = lines(project)
+    (line,) = checkpoint_of(project)
     assert line.endswith(
         "small.safetensors was made with another training.epochs; training instead"
     )
+    assert len(read_history(project / "checkpoints" / "small")) == 2
     change(project, "epochs = 2", "epochs = 1")
-    assert build(project) == ["train", "export", "package"]
+    checkpoint_of(project)
     assert sha256_of(project / "checkpoints" / "small" / WEIGHTS) == sha256_of(shipped)
 
 
@@ -239,23 +239,24 @@ def silence(shipped):
     ],
 )
 def test_weights_that_cannot_be_taken_are_trained_with_one_line(shipping, damage, says):
-    project, shipped, *_ = shipping
+    project, shipped = shipping
     damage(shipped)
-    (line,) = lines(project)
+    (line,) = checkpoint_of(project)
     assert says in line
     assert line.endswith("; training instead")
-    trained = load_file(project / "checkpoints" / "small" / WEIGHTS)
-    assert all(value.isfinite().all() for value in trained.values())
-    assert build(project) == []
+    assert_trained(project / "checkpoints" / "small" / WEIGHTS, project)
 
 
 def test_the_command_train_trains_whatever_ships(shipping):
-    project, shipped, *_ = shipping
+    project, _ = shipping
     command = [sys.executable, "-m", "skipserve.cli", "train", "export/small.toml"]
     subprocess.run(command, cwd=project, check=True, capture_output=True)
-    trained = load_file(project / "checkpoints" / "small" / WEIGHTS)
-    moved = load_file(shipped)
-    for key, value in trained.items():
+    assert_trained(project / "checkpoints" / "small" / WEIGHTS, project)
+
+
+def assert_trained(weights, project):
+    moved = load_file(project / "trained" / WEIGHTS)
+    for key, value in load_file(weights).items():
         torch.testing.assert_close(value * 1.01, moved[key])
 
 
