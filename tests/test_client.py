@@ -265,7 +265,10 @@ def test_a_service_that_does_not_speak_our_protocol_is_an_error(host, model):
         Target(host, f"{host}/metrics").ask(pool(model), Choice(model))
 
 
-def test_a_missing_package_is_named_with_its_remedy(monkeypatch):
+def test_a_missing_package_is_named_with_its_remedy(monkeypatch, tmp_path):
     monkeypatch.setitem(command.NEEDED, "no_such_module", "no-such-package")
+    with pytest.raises(ConfigError, match=r"no-such-package; .*: make .venv/load$"):
+        command.require_packages()
+    monkeypatch.setattr(command, "CLONE", tmp_path)  # an installation: no Makefile there
     with pytest.raises(ConfigError, match=r"no-such-package; .*pip install 'skipserve\[train,load"):
         command.require_packages()

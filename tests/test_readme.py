@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from test_serve import cli, serving
@@ -25,41 +26,78 @@ COMMANDS = [
     if kind == "sh"
     for line in block.replace("\\\n", " ").splitlines()
 ]
+# What the README asks for answers.
+ASKED = ("moons_residual", "mnist1d_resnet")
 MINE = [command for command in COMMANDS if "skipserve " in command]
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Path:
-    """The README's model, built as it stands."""
+    """The README's models, built as they stand, of the weights that ship with them."""
     root = tmp_path_factory.mktemp("project")
     for folder in ("export", "handlers"):
         shutil.copytree(ROOT / folder, root / folder)
-    build = cli("build", "export/moons_residual.toml")
-    subprocess.run(build, cwd=root, check=True, capture_output=True)
+    build = cli("build", *(f"export/{name}.toml" for name in ASKED))
+    done = subprocess.run(build, cwd=root, check=True, capture_output=True, text=True)
+    for name in ASKED:
+        assert f"{name}: weights from export/weights/{name}.safetensors" in done.stderr
     return root
 
 
+@pytest.fixture(scope="module")
+def running(project):
+    with serving(project, *ASKED) as server:
+        yield server
+
+
+def reply(command: str) -> Any:
+    asked = ["curl", "-s", *shlex.split(command)[1:]]
+    return json.loads(subprocess.run(asked, check=True, capture_output=True).stdout)
+
+
 @pytest.mark.server
-def test_each_curl_answers_what_stands_below_it(project):
+def test_each_curl_answers_what_stands_below_it(running):
     pairs = [
         (first[1], second[1])
         for first, second in itertools.pairwise(BLOCKS)
         if first[1].startswith("curl") and second[0] == "json"
     ]
     assert len(pairs) >= 2
-    with serving(project, "moons_residual") as running:
-        for command, said in pairs:
-            moved = command.replace(":8080/", f":{running.port}/")
-            asked = ["curl", "-s", *shlex.split(moved)[1:]]
-            answer = json.loads(subprocess.run(asked, check=True, capture_output=True).stdout)
-            expected = json.loads(said)
-            if "outputs" not in expected:
-                assert answer == expected
-                continue
-            # Another machine's training ends at slightly other weights.
-            for one in answer["outputs"] + expected["outputs"]:
-                assert len(one.pop("probabilities")) == 2
+    for command, said in pairs:
+        answer = reply(command.replace(":8080/", f":{running.port}/"))
+        expected = json.loads(said)
+        if "outputs" not in expected:
             assert answer == expected
+            continue
+        # Another machine computes slightly other probabilities, and fits slightly other exits.
+        depths = []
+        for one in (answer, expected):
+            for row in one["outputs"]:
+                assert sum(row.pop("probabilities")) == pytest.approx(1, abs=1e-5)
+            depths.append([row.pop("depth_run") for row in one["outputs"]])
+        assert answer == expected
+        assert sorted(depths[0]) == depths[0] and sorted(depths[1]) == depths[1]
+        assert 1 <= depths[0][0] < depths[0][-1] <= answer["depth"]
+
+
+def test_the_first_request_asks_a_router():
+    first, *_ = [json.loads(block) for kind, block in BLOCKS if kind == "json"]
+    depths = [row["depth_run"] for row in first["outputs"]]
+    assert first["router"] == "on"
+    assert len(set(depths)) == len(depths) == 2
+
+
+@pytest.mark.server
+def test_what_serve_ends_with_asks_the_router_two_rows_of_different_depth(running):
+    (command,) = [line for line in running.printed.splitlines() if line.startswith("curl")]
+    assert command.endswith("/predictions/mnist1d_resnet")
+    answer = reply(command)
+    shallow, deep = answer["outputs"]
+    assert answer["router"] == "on"
+    assert shallow["depth_run"] < deep["depth_run"]
+    assert [shallow["held_back"], deep["held_back"]] == [False, False]
+    told = running.printed[running.printed.index(command) + len(command) :]
+    assert "depth_run" in told and f"{answer['depth']} blocks" in told and "held_back" in told
 
 
 def test_the_python_example_runs(project, monkeypatch, capsys):

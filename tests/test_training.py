@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import csv
 
+import mnist1d.data
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from skipserve.errors import CheckpointError, ConfigError, TrainingDiverged
 from skipserve.networks import parse_network
@@ -13,6 +17,7 @@ from skipserve.plots import plot_runs
 from skipserve.training.checkpoint import load_checkpoint, save_checkpoint
 from skipserve.training.loop import accuracy, fit
 from skipserve.training.recipes import open_recipe
+from skipserve.training.signals_1d import draw_signals
 
 MOONS = open_recipe("two_moons")
 
@@ -137,3 +142,14 @@ def test_weights_of_another_network_are_refused(run, tmp_path):
 def test_an_unknown_recipe_names_the_nearest():
     with pytest.raises(ConfigError, match="did you mean 'two_moons'"):
         open_recipe("two_moon")
+
+
+@settings(max_examples=5)
+@given(count=st.integers(1, 8).map(lambda tens: 10 * tens), seed=st.integers(0, 2**32 - 1))
+def test_mnist1d_is_drawn_as_its_package_draws_it(count, seed):
+    options = mnist1d.data.get_dataset_args()
+    options.num_samples, options.seed, options.train_split = count, seed, 1.0
+    made = mnist1d.data.make_dataset(options)
+    signals, labels = draw_signals(count, seed)
+    np.testing.assert_array_equal(signals, made["x"])
+    np.testing.assert_array_equal(labels, made["y"])

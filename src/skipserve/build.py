@@ -18,7 +18,7 @@ from skipserve.artifacts.manifest import MANIFEST, RouterSpec, model_file_name
 from skipserve.buildfile import BuildFile
 from skipserve.calibrate import certify_artifact, propose_candidates
 from skipserve.cores import torch_threads, usable_cores
-from skipserve.errors import ArtifactError, ConfigError
+from skipserve.errors import ArtifactError, CheckpointError, ConfigError
 from skipserve.files import sha256_of
 from skipserve.networks import ResidualNetwork
 from skipserve.plots import plot_runs
@@ -32,6 +32,7 @@ from skipserve.runtime.engine import FORMATS, BackendName
 from skipserve.serving.archive import package
 from skipserve.training.checkpoint import WEIGHTS, load_checkpoint, save_checkpoint
 from skipserve.training.loop import Epoch, fit
+from skipserve.training.shipped import difference, read_shipped, take
 from skipserve.versions import version_of
 
 PARITY_ROWS = 256
@@ -40,17 +41,68 @@ SOURCES = Path(__file__).parent
 DRAWING = ("mnist1d", "numpy", "scikit-learn")
 
 OnEpoch = Callable[[Epoch], None]
+Say = Callable[[str], None]
+# What is being done, and the share of it that is done, if that is known.
+OnProgress = Callable[[str, float | None], None]
 
 
-def train(build: BuildFile, directory: Path, on_epoch: OnEpoch) -> None:
+def train(
+    build: BuildFile,
+    directory: Path,
+    on_epoch: OnEpoch,
+    on_progress: OnProgress = lambda doing, share: None,
+) -> None:
     """Train the network of a build file into a checkpoint directory.
 
     Raises:
         TrainingDiverged: When the loss is no longer finite; the directory is left as it was.
     """
-    network, history = fit(build.network, build.recipe, build.training, on_epoch)
+    epochs = build.training.epochs
+
+    def on_step(done: int, steps: int) -> None:
+        epoch = min(done * epochs // steps + 1, epochs)
+        on_progress(f"{build.name}: train, epoch {epoch} of {epochs}", done / steps)
+
+    on_progress(f"{build.name}: train, epoch 1 of {epochs}", None)
+    network, history = fit(build.network, build.recipe, build.training, on_epoch, on_step)
+    _save(build, directory, network, history)
+
+
+def take_or_train(build: BuildFile, on_epoch: OnEpoch, say: Say, on_progress: OnProgress) -> None:
+    """Make the checkpoint of a build file of the weights that ship with it, or train.
+
+    Raises:
+        TrainingDiverged: When the loss is no longer finite; the checkpoint is left as it was.
+    """
+    weights = build.shipped
+    try:
+        taken = take(weights, build.recipe, build.network, build.training)
+    except CheckpointError as error:
+        say(f"{build.name}: {error}; training instead")
+        taken = None
+    if taken is None:
+        train(build, build.checkpoint, on_epoch, on_progress)
+        return
+    say(f"{build.name}: weights from {'/'.join(weights.parts[-3:])}")
+    _save(build, build.checkpoint, *taken)
+
+
+def _save(
+    build: BuildFile, directory: Path, network: ResidualNetwork, history: list[Epoch]
+) -> None:
     save_checkpoint(directory, network, build.recipe.name, build.training, history)
     plot_runs([directory], directory / "training.png")
+
+
+def _shipped_hash(build: BuildFile) -> str | None:
+    # As their JSON gives it: a damaged copy is no reason to train what was taken already.
+    try:
+        shipped = read_shipped(build.shipped)
+    except CheckpointError:
+        return None
+    if shipped is None or difference(shipped, build.recipe, build.network, build.training):
+        return None
+    return shipped.weights_sha256
 
 
 def export(build: BuildFile) -> None:
@@ -113,7 +165,7 @@ def _fit(
     return fit_router(config, network, decisions, training.inputs, calibration.inputs)
 
 
-def calibrate(build: BuildFile, say: Callable[[str], None]) -> None:
+def calibrate(build: BuildFile, say: Say) -> None:
     """Propose thresholds for the artifact of a build file and certify every file of it.
 
     Raises:
@@ -192,7 +244,7 @@ class Step:
         return _hashes(self.outputs) if self.left is None else self.left()
 
 
-def steps(build: BuildFile, on_epoch: OnEpoch, say: Callable[[str], None]) -> list[Step]:
+def steps(build: BuildFile, on_epoch: OnEpoch, say: Say, on_progress: OnProgress) -> list[Step]:
     """The steps of a build file, in order."""
     weights, manifest = build.checkpoint / WEIGHTS, build.artifact / MANIFEST
     config, certificates = build.checkpoint / "config.json", build.artifact / CERTIFICATES
@@ -221,9 +273,10 @@ def steps(build: BuildFile, on_epoch: OnEpoch, say: Callable[[str], None]) -> li
                 build.training.model_dump(mode="json"),
                 _sources("networks", "training"),
                 _versions("torch", *DRAWING),
+                _shipped_hash(build),
             ),
             (weights, config),
-            lambda: train(build, build.checkpoint, on_epoch),
+            lambda: take_or_train(build, on_epoch, say, on_progress),
         ),
         Step(
             "export",
@@ -256,7 +309,12 @@ def steps(build: BuildFile, on_epoch: OnEpoch, say: Callable[[str], None]) -> li
     ]
 
 
-def run_steps(build: BuildFile, on_epoch: OnEpoch, say: Callable[[str], None]) -> None:
+def run_steps(
+    build: BuildFile,
+    on_epoch: OnEpoch,
+    say: Say,
+    on_progress: OnProgress = lambda doing, share: None,
+) -> None:
     """Run every step whose inputs or outputs are not what the last build left.
 
     Content decides, not time stamps: ``.build/NAME.json`` keeps the hash of each step's inputs
@@ -264,7 +322,8 @@ def run_steps(build: BuildFile, on_epoch: OnEpoch, say: Callable[[str], None]) -
     """
     record_file = build.root / ".build" / f"{build.name}.json"
     record = _read_record(record_file)
-    for step in steps(build, on_epoch, say):
+    for step in steps(build, on_epoch, say, on_progress):
+        on_progress(f"{build.name}: {step.name}", None)
         inputs = _fingerprint(step.inputs())
         if record.get(step.name) == {"inputs": inputs, "outputs": step.outcome()}:
             say(f"{build.name}: {step.name} is up to date")

@@ -78,6 +78,11 @@ class BuildFile:
         return self.root / "checkpoints" / self.name
 
     @property
+    def shipped(self) -> Path:
+        """Weights that come with the file; there need be none."""
+        return self.path.resolve().parent / "weights" / f"{self.name}.safetensors"
+
+    @property
     def artifact(self) -> Path:
         return self.root / "artifacts" / self.name
 

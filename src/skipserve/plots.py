@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from skipserve.errors import CheckpointError
+from skipserve.training.checkpoint import read_history
 
 
 def plot_runs(runs: Sequence[Path], out: Path) -> None:
@@ -26,17 +25,17 @@ def plot_runs(runs: Sequence[Path], out: Path) -> None:
 
     figure, (norms, losses) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
     for run in runs:
-        epochs, layers = _read(run / "epochs.csv"), _read(run / "gradients.csv")
-        last = epochs[-1]["epoch"]
+        history = read_history(run)
         name = run.resolve().name
-        ends = [float(row["grad_norm"]) for row in layers if row["epoch"] == last]
+        first, last = history[0], history[-1]
+        ends = list(last.gradients.values())
         (line,) = norms.plot(range(len(ends)), ends, marker="o", markersize=3, label=name)
-        starts = [float(row["grad_norm"]) for row in layers if row["epoch"] == "1"]
+        starts = list(first.gradients.values())
         norms.plot(range(len(starts)), starts, ":", color=line.get_color(), linewidth=1)
         losses.plot(
-            [int(row["epoch"]) for row in epochs],
-            [float(row["loss"]) for row in epochs],
-            label=f"{name} ({float(epochs[-1]['accuracy']):.1%} on test)",
+            [epoch.epoch for epoch in history],
+            [epoch.loss for epoch in history],
+            label=f"{name} ({last.accuracy:.1%} on test)",
         )
     norms.set(
         yscale="log",
@@ -51,14 +50,3 @@ def plot_runs(runs: Sequence[Path], out: Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=110)
     plt.close(figure)
-
-
-def _read(file: Path) -> list[dict[str, str]]:
-    try:
-        with file.open(newline="") as lines:
-            rows = list(csv.DictReader(lines))
-    except FileNotFoundError:
-        rows = []
-    if not rows:
-        raise CheckpointError(f"{file} holds no curve; make one with `skipserve train`")
-    return rows

@@ -13,6 +13,7 @@ from skipserve.artifacts.certificates import from_json
 from skipserve.artifacts.formats import write_model
 from skipserve.artifacts.manifest import (
     MANIFEST,
+    Depths,
     Example,
     Format,
     Manifest,
@@ -27,7 +28,8 @@ from skipserve.artifacts.manifest import (
 from skipserve.artifacts.parity import Reference, RoutedReference, Run, check_parity
 from skipserve.artifacts.pieces import OPSET
 from skipserve.files import replacing_directory, sha256_of
-from skipserve.networks import NetworkConfig
+from skipserve.networks import NetworkConfig, ResidualNetwork
+from skipserve.routing.propose import first_and_last
 from skipserve.routing.routed import Router
 from skipserve.training.checkpoint import Checkpoint
 from skipserve.versions import version_of
@@ -106,9 +108,21 @@ def export_artifact(
             ),
             versions={package: version_of(package) for package in MADE_BY},
             router=fitted.spec if fitted else None,
+            depths=_depths(network, fitted, real) if fitted else None,
         )
         write_manifest(fresh, manifest)
     return manifest
+
+
+def _depths(network: ResidualNetwork, fitted: FittedRouter, real: Tensor) -> Depths | None:
+    # Rounded before they are tried: they are read and typed.
+    rows = real.double().mul(100).round().div(100)
+    limit = from_json(fitted.spec.guard_limit)
+    found = first_and_last(network, fitted.router, rows.float(), limit)
+    if found is None:
+        return None
+    shallow, deep = (tuple(rows[row].tolist()) for row in found)
+    return Depths(shallow=shallow, deep=deep)
 
 
 def _signature(

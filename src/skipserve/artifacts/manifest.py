@@ -110,6 +110,18 @@ class Example(Record):
     probabilities: tuple[float, ...]
 
 
+class Depths(Record):
+    """Two rows to see a router with: of those tried, the first to leave and the last.
+
+    Attributes:
+        shallow: A row whose answer is settled early.
+        deep: A row whose answer is settled late, or only at full depth.
+    """
+
+    shallow: tuple[Any, ...]
+    deep: tuple[Any, ...]
+
+
 class Manifest(Record):
     """What an artifact holds and where it came from.
 
@@ -127,6 +139,7 @@ class Manifest(Record):
             FP16 ends at 65,504.
         example: A row and its answer.
         router: The router in the files, or ``None``.
+        depths: Rows that it runs unequally deep, or ``None``.
         versions: Packages that made the files.
     """
 
@@ -144,6 +157,7 @@ class Manifest(Record):
     example: Example
     versions: dict[str, str]
     router: RouterSpec | None = None
+    depths: Depths | None = None
 
     def model_post_init(self, _context: Any) -> None:
         if not isinstance(self.network.get("depth"), int):

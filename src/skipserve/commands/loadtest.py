@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from skipserve.loadtest.target import Target
 
 OUT = Path(".build/loadtest")
+# Where this package lies in a clone; in an installation no Makefile is there.
+CLONE = Path(__file__).resolve().parents[3]
 NEEDED = {"locust": "locust", "hdrh": "hdrhistogram", "scipy": "scipy", "jinja2": "jinja2"}
 
 
@@ -136,9 +138,12 @@ def require_packages() -> None:
     """
     missing = [name for module, name in NEEDED.items() if not importlib.util.find_spec(module)]
     if missing:
+        install = "pip install 'skipserve[train,loadtest]'"
+        if (CLONE / "Makefile").is_file():  # pip would put it into another environment
+            install = "make .venv/load"
         raise ConfigError(
             f"a load test needs what is not installed: {', '.join(missing)}; "
-            "install it with: pip install 'skipserve[train,loadtest]'"
+            f"install it with: {install}"
         )
 
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from skipserve.commands import console
+from skipserve.commands.progress import watching
 
 if TYPE_CHECKING:
     from skipserve.artifacts.certificates import Certificates
-    from skipserve.training.loop import Epoch
 
 BuildPath = Annotated[Path, typer.Argument(help="A build file, export/NAME.toml.")]
 BuildPaths = Annotated[list[Path], typer.Argument(help="Build files, export/NAME.toml.")]
@@ -21,12 +20,12 @@ BuildPaths = Annotated[list[Path], typer.Argument(help="Build files, export/NAME
 
 def build(paths: BuildPaths) -> None:
     """Train, export and package models, redoing only what changed."""
-    from skipserve.build import run_steps
-    from skipserve.buildfile import read_build_file
+    with watching() as watch:  # the imports take seconds already
+        from skipserve.build import run_steps
+        from skipserve.buildfile import read_build_file
 
-    for build_file in [read_build_file(path) for path in paths]:
-        with _progress(build_file.training.epochs) as on_epoch:
-            run_steps(build_file, on_epoch, console.print)
+        for build_file in [read_build_file(path) for path in paths]:
+            run_steps(build_file, watch.epoch, watch.say, watch.progress)
 
 
 def train(
@@ -42,7 +41,8 @@ def train(
 ) -> None:
     """Train a network; leaves the checkpoint, its curves and their figure.
 
-    A later `skipserve build` trains again unless the build file says the same.
+    A later `skipserve build` makes the checkpoint again, of the weights in export/weights/ or by
+    training, unless its own last one was the same.
     """
     from skipserve.build import train as train_checkpoint
     from skipserve.buildfile import read_build_file
@@ -57,8 +57,8 @@ def train(
     overrides = {key: value for key, value in asked.items() if value is not None}
     build_file = read_build_file(path, overrides)
     directory = out or build_file.checkpoint
-    with _progress(build_file.training.epochs) as on_epoch:
-        train_checkpoint(build_file, directory, on_epoch)
+    with watching() as watch:
+        train_checkpoint(build_file, directory, watch.epoch, watch.progress)
     typer.echo(directory)
 
 
@@ -68,7 +68,8 @@ def export(path: BuildPath) -> None:
     from skipserve.buildfile import read_build_file
 
     build_file = read_build_file(path)
-    export_checkpoint(build_file)
+    with watching(f"{build_file.name}: export"):
+        export_checkpoint(build_file)
     typer.echo(build_file.artifact)
 
 
@@ -79,7 +80,8 @@ def calibrate(path: BuildPath) -> None:
     from skipserve.buildfile import read_build_file
 
     build_file = read_build_file(path)
-    calibrate_artifact(build_file, console.print)
+    with watching(f"{build_file.name}: calibrate") as watch:
+        calibrate_artifact(build_file, watch.say)
     confidence = build_file.router.confidence if build_file.router else 0.0
     _print_certificates(read_certificates(build_file.artifact), confidence)
 
@@ -190,27 +192,3 @@ def _print_certificates(made: Certificates, confidence: float) -> None:
         )
     for no in made.refusals:
         typer.echo(f"{no.measure.replace('_', ' ')} {no.risk:g}: not certified; {no.reason}")
-
-
-@contextmanager
-def _progress(epochs: int) -> Iterator[Callable[[Epoch], None]]:
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("epoch {task.completed}/{task.total}"),
-        BarColumn(),
-        TextColumn("{task.description}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("", total=epochs, visible=False)
-
-        def on_epoch(epoch: Epoch) -> None:
-            progress.update(
-                task,
-                completed=epoch.epoch,
-                visible=True,
-                description=f"loss {epoch.loss:.4f}, test accuracy {epoch.accuracy:.1%}",
-            )
-
-        yield on_epoch

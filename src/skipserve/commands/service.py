@@ -13,6 +13,7 @@ from rich.console import Console
 
 from skipserve.commands import console
 from skipserve.commands.failures import line_for
+from skipserve.commands.progress import watching
 from skipserve.errors import ConfigError, LaunchError
 
 if TYPE_CHECKING:
@@ -74,7 +75,8 @@ def serve(
     with _errors_to(log), stop_on_signals() as stop:
         archives = _archives(model_store, models or [])
         try:
-            server = Server(archives, address, overrides, ready_timeout, stop, log)
+            with _waiting(log):
+                server = Server(archives, address, overrides, ready_timeout, stop, log)
         except LaunchError:
             if stop.is_set():
                 return
@@ -118,6 +120,15 @@ def _errors_to(log: Log) -> Iterator[None]:
             raise
         logger.error("%s", line)
         raise typer.Exit(2) from None
+
+
+@contextmanager
+def _waiting(log: Log) -> Iterator[None]:
+    if log.format == "json" or console.is_terminal:  # a bar would mix with what the service says
+        yield
+        return
+    with watching("serve: starting the models"):
+        yield
 
 
 def _announce(server: Server, log: Log) -> None:

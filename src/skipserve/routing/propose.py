@@ -86,6 +86,35 @@ def read_signals(
 
 
 @torch.no_grad()
+def first_and_last(
+    network: ResidualNetwork, router: Router, inputs: Tensor, guard_limit: float
+) -> tuple[int, int] | None:
+    """The row that leaves first and the one that leaves last, whatever the thresholds nearly are.
+
+    Args:
+        network: In evaluation mode.
+        router: Fitted to it.
+        inputs: Raw rows [N, *inputs].
+        guard_limit: Rows beyond it are not considered.
+
+    Returns:
+        Their places: the highest signal at the first decision, and the lowest at best; ``None``
+        where fewer than two rows are familiar.
+    """
+    streams = list(network.streams(inputs))
+    distance = router.guard(streams[router.decisions[0]])
+    familiar = torch.nonzero(distance <= guard_limit).squeeze(1)
+    if len(familiar) < 2:
+        return None
+    read = [network.pool(streams[blocks])[familiar] for blocks in router.decisions]
+    signal = torch.stack(
+        [one(pooled) for one, pooled in zip(router.signals, read, strict=True)], dim=1
+    )
+    first, last = int(signal[:, 0].argmax()), int(signal.max(dim=1).values.argmin())
+    return int(familiar[first]), int(familiar[last])
+
+
+@torch.no_grad()
 def answers_without(
     network: ResidualNetwork, decisions: Sequence[int], streams: Sequence[Tensor]
 ) -> list[Tensor]:

@@ -148,11 +148,25 @@ class Server:
         return f"{self.address.inference_url}/predictions/{manifest.name}"
 
     def curl(self) -> str:
-        """A command that works, with the first model's example."""
-        manifest = self.manifests[0]
-        inputs = msgspec.json.encode({"inputs": [manifest.example.inputs]}).decode()
+        """A command that works, and what to look at in its reply.
+
+        It asks a model that has a router, if there is one, with two rows of different depth, if
+        its archive knows them.
+        """
+        routed = [manifest for manifest in self.manifests if manifest.router is not None]
+        manifest = (routed or self.manifests)[0]
+        rows, hint = [manifest.example.inputs], ""
+        if manifest.router is not None:
+            hint = (
+                f"\n\nin the reply: depth_run says how many of the {manifest.depth} blocks a row "
+                "ran, held_back that the guard sent it to full depth"
+            )
+        if manifest.depths is not None:
+            rows = [manifest.depths.shallow, manifest.depths.deep]
+            hint += "; the first of these rows is settled early, the second late"
+        inputs = msgspec.json.encode({"inputs": rows}).decode()
         url = shlex.quote(self.url(manifest))  # a shell may take an address's brackets for its own
-        return f"curl -H 'Content-Type: application/json' -d '{inputs}' {url}"
+        return f"curl -H 'Content-Type: application/json' -d '{inputs}' {url}{hint}"
 
     def wait(self, stop: threading.Event) -> None:
         """Watch the server until ``stop`` is set.

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from skipserve.errors import CheckpointError, ConfigError
 from skipserve.files import replacing_directory, sha256_of
-from skipserve.networks import ResidualNetwork, build_network, parse_network
+from skipserve.networks import NetworkConfig, ResidualNetwork, build_network, parse_network
 from skipserve.schema import Record, parse
 from skipserve.training.config import TrainingConfig
 from skipserve.training.loop import Epoch
@@ -100,17 +100,60 @@ def load_checkpoint(directory: Path) -> Checkpoint:
             )
     try:
         run = parse(RunConfig, json.loads(config.read_text()), str(config))
-        network = build_network(parse_network(run.network, f"{config}: network"))
-        network.load_state_dict(load_file(weights))
+        described = parse_network(run.network, f"{config}: network")
     except (ConfigError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{config} cannot be read: {error}") from None
+    return Checkpoint(load_network(weights, described), run, sha256_of(weights))
+
+
+def load_network(weights: Path, config: NetworkConfig) -> ResidualNetwork:
+    """A network with the weights of a file, in evaluation mode.
+
+    Raises:
+        CheckpointError: If the file is damaged or holds another network.
+    """
+    network = build_network(config)
+    try:
+        network.load_state_dict(load_file(weights))
     except SafetensorError as error:
         raise CheckpointError(f"{weights} is damaged: {error}; train again") from None
     except RuntimeError as error:
         raise CheckpointError(
-            f"{weights} does not hold the network that {config.name} describes: {error}"
+            f"{weights} does not hold the network that is described beside it: {error}"
         ) from None
-    return Checkpoint(network.eval(), run, sha256_of(weights))
+    return network.eval()
+
+
+def read_history(directory: Path) -> list[Epoch]:
+    """The curves of a checkpoint directory, to the digits they were written with.
+
+    Raises:
+        CheckpointError: If they are missing or damaged.
+    """
+    try:
+        norms: dict[str, dict[str, float]] = {}
+        for row in _read_csv(directory / "gradients.csv"):
+            norms.setdefault(row["epoch"], {})[row["layer"]] = float(row["grad_norm"])
+        history = [
+            Epoch(
+                int(row["epoch"]), float(row["loss"]), float(row["accuracy"]), norms[row["epoch"]]
+            )
+            for row in _read_csv(directory / "epochs.csv")
+        ]
+    except OSError:
+        history = []
+    except (LookupError, ValueError) as error:
+        raise CheckpointError(
+            f"{directory} holds damaged curves ({error!r}); make them with `skipserve train`"
+        ) from None
+    if not history:
+        raise CheckpointError(f"{directory} holds no curve; make one with `skipserve train`")
+    return history
+
+
+def _read_csv(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="") as lines:
+        return list(csv.DictReader(lines))
 
 
 def _write_csv(file: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -40,8 +40,16 @@ def fit(
     recipe: Recipe,
     training: TrainingConfig,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    on_step: Callable[[int, int], None] = lambda done, steps: None,
 ) -> tuple[ResidualNetwork, list[Epoch]]:
     """Train a network from scratch; the same arguments give the same weights on one machine.
+
+    Args:
+        config: What is trained.
+        recipe: Draws the rows.
+        training: How.
+        on_epoch: Told what each epoch left behind.
+        on_step: Told after each step how many are done, and of how many in all.
 
     Raises:
         TrainingDiverged: When the loss of a step is not finite, naming the epoch.
@@ -54,7 +62,7 @@ def fit(
     steps = math.ceil(len(train) / training.batch_size)
     optimizer = _optimizer(network, training)
     schedule = _schedule(optimizer, training, steps)
-    history = []
+    history, done = [], 0
     for number in range(1, training.epochs + 1):
         network.train()
         gradients, total = GradientNorms(network), 0.0
@@ -70,6 +78,8 @@ def fit(
             optimizer.step()
             schedule.step()
             total += loss.item() * len(labels)
+            done += 1
+            on_step(done, training.epochs * steps)
         epoch = Epoch(number, total / len(train), accuracy(network, test), gradients.means())
         history.append(epoch)
         on_epoch(epoch)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from types import MappingProxyType
 from typing import Literal, Protocol
 
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from skipserve.errors import ConfigError
 from skipserve.training.config import TrainingConfig
+from skipserve.training.signals_1d import draw_signals
 
 Split = Literal["train", "test", "propose", "certify"]
 
@@ -133,13 +134,7 @@ class Mnist1D:
     farthest_shift = 8
 
     def draw(self, split: Split) -> Samples:
-        from mnist1d.data import get_dataset_args, make_dataset
-
-        options = get_dataset_args()
-        options.num_samples, options.seed = self.draws[split]
-        options.train_split = 1.0
-        made = make_dataset(options)
-        return _samples(made["x"], made["y"])
+        return _signals(*self.draws[split])
 
     def augment(self, inputs: Tensor) -> Tensor:
         """Roll every row by a whole number of positions of its own, at most eight."""
@@ -188,6 +183,11 @@ class Digits:
             )
             found[split] = _samples(pixels[rows], labels[rows])
         return {"train": _samples(pixels[rest], labels[rest]), **found}
+
+
+@lru_cache(maxsize=4)  # a build asks for each split more than once
+def _signals(count: int, seed: int) -> Samples:
+    return _samples(*draw_signals(count, seed))
 
 
 def _moons(count: int, noise: float, seed: int) -> Samples:
