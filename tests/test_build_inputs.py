@@ -65,7 +65,9 @@ def test_certificates_follow_the_samples_that_they_were_made_on(project):
     assert "10000" not in after
 
 
-@pytest.mark.parametrize("file", ["build.py", "calibrate.py", "runtime/engine.py"])
+@pytest.mark.parametrize(
+    "file", ["build.py", "calibrate.py", "runtime/engine.py", "training/signals_1d.py"]
+)
 def test_certificates_follow_what_makes_them(project, file):
     project.edit(file, '"""', '"""Changed. ')
     assert "calibrate" in project.build()
@@ -75,6 +77,7 @@ def test_certificates_follow_what_makes_them(project, file):
     ("package", "steps"),
     [
         ("scikit-learn", {"train", "export", "calibrate"}),
+        ("scipy", {"train", "export", "calibrate"}),
         ("onnxruntime", {"export", "calibrate"}),
         ("torch-model-archiver", {"package"}),
     ],

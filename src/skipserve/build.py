@@ -38,7 +38,8 @@ from skipserve.versions import version_of
 PARITY_ROWS = 256
 SOURCES = Path(__file__).parent
 # What draws the data of the recipes.
-DRAWING = ("mnist1d", "numpy", "scikit-learn")
+DRAWING = ("mnist1d", "numpy", "scikit-learn", "scipy")
+DRAWING_SOURCES = ("training/recipes.py", "training/signals_1d.py")
 
 OnEpoch = Callable[[Epoch], None]
 Say = Callable[[str], None]
@@ -255,7 +256,7 @@ def steps(build: BuildFile, on_epoch: OnEpoch, say: Say, on_progress: OnProgress
             sha256_of(manifest),
             router,
             (_certified_batch(build), certified_backends(build)),
-            _sources("networks", "routing", "runtime", "artifacts", "training/recipes.py"),
+            _sources("networks", "routing", "runtime", "artifacts", *DRAWING_SOURCES),
             _sources("build.py", "calibrate.py", "cores.py"),
             _versions("torch", "onnxruntime", *DRAWING),
         ),
@@ -285,7 +286,7 @@ def steps(build: BuildFile, on_epoch: OnEpoch, say: Say, on_progress: OnProgress
                 _hashes((weights, config)),
                 build.export.model_dump(mode="json"),
                 router,
-                _sources("networks", "routing", "artifacts", "training/recipes.py"),
+                _sources("networks", "routing", "artifacts", *DRAWING_SOURCES),
                 _sources("build.py", "cores.py"),
                 _versions("torch", "onnx", "onnxscript", "onnxruntime", *DRAWING),
             ),
