@@ -265,7 +265,7 @@ class Engine:
             return "the model has no router"
         weak = [one for (of, at), one in self._weak.items() if of == measure and at <= risk]
         if weak:
-            best = max(weak, key=lambda one: one.confidence)
+            best = max(weak, key=lambda one: (one.confidence, one.risk))
             return (
                 f"risk {best.risk:g} is certified with a confidence of {best.confidence:g}, the "
                 f"model asks for {self._asked_confidence():g}; run `skipserve certify` where it "
