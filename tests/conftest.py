@@ -12,19 +12,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
 import pytest
+import torch
 from hypothesis import settings
+from logits import Logits
 from numpy.typing import NDArray
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from skipserve.artifacts.artifact import Artifact, open_artifact
 from skipserve.artifacts.export import export_artifact
-from skipserve.build import run_steps
-from skipserve.buildfile import read_build_file
+from skipserve.artifacts.torch_files import export_module
+from skipserve.building.bring import Wanted, bring
+from skipserve.building.buildfile import read_build_file
+from skipserve.building.steps import run_steps
 from skipserve.networks import parse_network
-from skipserve.runtime.backends import open_backend
 from skipserve.runtime.engine import Engine
+from skipserve.sources.recipe import recipe_origin
 from skipserve.training.checkpoint import load_checkpoint, save_checkpoint
 from skipserve.training.loop import fit
 from skipserve.training.recipes import Recipe, open_recipe
@@ -80,21 +85,14 @@ def artifact(
 ) -> Artifact:
     """The checkpoint as ONNX and TorchScript, each in FP32 and FP16."""
     directory = tmp_path_factory.mktemp("artifacts") / "small"
-    export_artifact(
-        "small",
-        load_checkpoint(checkpoint),
-        recipe.draw("test").inputs[:64],
-        ("onnx", "torchscript"),
-        ("fp32", "fp16"),
-        directory,
-        lambda file, outputs=("probabilities",): open_backend(file, outputs).run,
-    )
+    origin = recipe_origin(load_checkpoint(checkpoint), recipe)
+    export_artifact("small", origin, ("onnx", "torchscript"), ("fp32", "fp16"), directory)
     return open_artifact(directory)
 
 
 @pytest.fixture(scope="session")
 def engine(artifact: Artifact) -> Engine:
-    """The FP32 ONNX file on the CPU."""
+    """The FP32 ONNX files on the CPU."""
     return Engine(artifact, provider="cpu")
 
 
@@ -109,9 +107,13 @@ epochs = 3
 [export]
 formats = ["onnx", "torchscript"]
 precisions = ["fp32"]
+[exits]
+at = [1, 2, 3]
+first = 1
+hidden = 0
+corrupted = false
 [router]
 signal = "confidence"
-stages = [2, 3, 4]
 risks = [0.02, 0.05]
 [serving]
 risk = 0.05
@@ -133,6 +135,12 @@ def routed_project(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list
     shutil.copytree(Path(__file__).parent.parent / "handlers", root / "handlers")
     (root / "export" / "small.toml").write_text(ROUTED)
     return root, build(root)
+
+
+@pytest.fixture(scope="session")
+def texts_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project that networks of texts are brought to (texts.py); never changed otherwise."""
+    return tmp_path_factory.mktemp("texts")
 
 
 @pytest.fixture(scope="session")
@@ -213,3 +221,16 @@ def collector() -> Iterator[Collector]:
         yield server
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture(scope="session")
+def brought(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with an ONNX file, rows for it, and what bringing it made; never changed."""
+    root = tmp_path_factory.mktemp("brought")
+    network = load_checkpoint(checkpoint).network.eval()
+    model = export_module(Logits(network).eval(), (torch.zeros(2, 2),), ("point",), "logits")
+    onnx.save(model, root / "moons.onnx")
+    samples = open_recipe("two_moons").draw("certify")
+    np.savez(root / "rows.npz", point=samples.inputs.numpy(), label=samples.labels.numpy())
+    bring(Wanted(str(root / "moons.onnx"), root / "rows.npz", labels="label", risk=0.05), root)
+    return root

@@ -12,7 +12,8 @@ from skipserve.errors import ConfigError
 from skipserve.loadtest.answers import check
 from skipserve.loadtest.payloads import Choice, Pool, body, parse_mix, with_router_off
 
-POOL = Pool("m", 4, 2, ["[0.1,0.2]", "[0.3,0.4]", "[0.5,0.6]"], [0, 1, 1], {"default": [0, 0, 1]})
+ROWS = [("[0.1,0.2]",), ("[0.3,0.4]",), ("[0.5,0.6]",)]
+POOL = Pool("m", 4, 2, ROWS, [0, 1, 1], {"default": [0, 0, 1]})
 
 
 def reply(labels, router="off", depth_run=4, **changes) -> bytes:
@@ -32,10 +33,17 @@ def reply(labels, router="off", depth_run=4, **changes) -> bytes:
 def test_a_request_holds_the_rows_in_turn(first, rows, router):
     sent = json.loads(body(POOL, Choice("m", router, rows), first))
     assert sent.pop("inputs") == [
-        json.loads(POOL.rows[(first + offset) % 3]) for offset in range(rows)
+        json.loads(POOL.rows[(first + offset) % 3][0]) for offset in range(rows)
     ]
     asked = {"on": "on", "off": "off", "0.02": {"risk": 0.02}}
     assert sent == ({} if router == "default" else {"parameters": {"router": asked[router]}})
+
+
+def test_a_request_of_several_inputs_names_them():
+    pool = Pool("m", 4, 2, [("[1,2]", "[1,0]"), ("[3,4]", "[1,1]")], [0, 1], {}, ("ids", "a mask"))
+    sent = json.loads(body(pool, Choice("m", "on", 3), 1))
+    assert sent["inputs"] == {"ids": [[3, 4], [1, 2], [3, 4]], "a mask": [[1, 1], [1, 0], [1, 1]]}
+    assert sent["parameters"] == {"router": "on"}
 
 
 def test_a_right_reply_at_full_depth():

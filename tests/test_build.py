@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from skipserve.artifacts import export as exporting
 from skipserve.artifacts.artifact import open_artifact
-from skipserve.build import run_steps, take_or_train, train
-from skipserve.buildfile import read_build_file
+from skipserve.building.buildfile import read_build_file
+from skipserve.building.steps import run_steps, take_or_train, train
 from skipserve.errors import ConfigError, ParityError
 from skipserve.files import sha256_of
 from skipserve.training.checkpoint import WEIGHTS, read_history
@@ -74,7 +74,7 @@ def test_a_build_redoes_only_what_its_inputs_changed(project):
     [
         ("checkpoints/small/checkpoint.safetensors", "train"),
         ("artifacts/small/manifest.json", "export"),
-        ("artifacts/small/model.fp32.onnx", "export"),
+        ("artifacts/small/weights.fp32.bin", "export"),
         ("model_store/small.mar", "package"),
     ],
 )
@@ -102,7 +102,7 @@ def test_an_artifact_that_fails_parity_is_not_written(project, monkeypatch):
     [
         ("epochs = 1", "epoch = 1", r"unknown key 'epoch'; did you mean 'epochs'"),
         ("[training]", "[trainig]", r"unknown key 'trainig'; did you mean 'training'"),
-        ('recipe = "two_moons"', "", "key 'recipe' is missing"),
+        ('recipe = "two_moons"', "", r"name a recipe to train .* or a \[source\] to bring one"),
         ("depth = 3", "inputs = [2]", "comes with the recipe"),
         ("depth = 3", "depth = true", "depth = True"),
         ('formats = ["onnx"]', 'formats = ["tflite"]', "'onnx' or 'torchscript'"),
@@ -134,6 +134,53 @@ def test_what_is_built_stays_with_its_file(tmp_path, monkeypatch, place):
     made = {".build", "artifacts", "checkpoints", "handlers", "model_store"}
     there = {path.name for path in home.iterdir()}
     assert there - {"small.toml", "export"} == made
+
+
+BROUGHT = """
+name = "brought"
+[source]
+onnx = "model.onnx"
+[data]
+rows = "rows.npz"
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("[data]", 'module = "a:b"\n[data]', "name either onnx = 'FILE' or module"),
+        ('onnx = "model.onnx"', "", "name either onnx = 'FILE' or module"),
+        ('[data]\nrows = "rows.npz"', "", r"\[source\] needs \[data\], with rows = 'FILE'"),
+        (
+            "[source]",
+            "[training]\nepochs = 1\n[source]",
+            "training belongs to networks trained here",
+        ),
+        ('name = "brought"', 'name = "brought"\nrecipe = "two_moons"', "recipe belongs to"),
+        ("[data]", "[exits]\nat = [2, 1]\n[data]", r"exits .*at = \[2, 1\] must increase"),
+        ("[data]", "[exits]\nat = []\n[data]", r"must increase"),
+        ("[data]", '[exits]\nhead = "shared"\n[data]', "did you mean 'heads'"),
+        ("[data]", "[router]\nrisks = [2.0]\n[data]", "router.risks"),
+    ],
+)
+def test_so_does_that_of_a_network_that_was_brought(tmp_path, old, new, says):
+    file = tmp_path / "brought.toml"
+    file.write_text(BROUGHT)
+    brought = read_build_file(file)
+    assert brought.brought is not None
+    assert (brought.export.formats, brought.export.precisions) == (("onnx",), ("fp32",))
+    with pytest.raises(ConfigError, match="its network is not trained here"):
+        _ = brought.trained
+    assert old in BROUGHT
+    file.write_text(BROUGHT.replace(old, new))
+    with pytest.raises(ConfigError, match=says):
+        read_build_file(file)
+
+
+def test_data_comes_with_a_recipe(project):
+    change(project, "[network]", '[data]\nrows = "rows.npz"\n[network]')
+    with pytest.raises(ConfigError, match=r"\[data\] comes with the recipe; leave it out"):
+        read_build_file(project / "export" / "small.toml")
 
 
 def test_the_build_files_in_export_are_read(project):
@@ -284,11 +331,11 @@ def assert_trained(weights, project):
 def test_the_weights_in_the_repository_are_what_their_build_files_ask_for(weights):
     asked = read_build_file(ROOT / "export" / f"{weights.stem}.toml")
     assert asked.shipped == weights
-    shipped = read_shipped(weights)
+    shipped, trained = read_shipped(weights), asked.trained
     assert shipped is not None
-    assert difference(shipped, asked.recipe, asked.network, asked.training) is None
-    assert data_hash(asked.recipe.draw("train")) == shipped.data_sha256
-    assert take(weights, asked.recipe, asked.network, asked.training) is not None
+    assert difference(shipped, trained.recipe, trained.network, trained.training) is None
+    assert data_hash(trained.recipe.draw("train")) == shipped.data_sha256
+    assert take(weights, trained.recipe, trained.network, trained.training) is not None
     assert weights.stat().st_size < 4e6
 
 

@@ -15,11 +15,12 @@ from conftest import build
 import skipserve
 from skipserve.artifacts.artifact import open_artifact
 from skipserve.artifacts.certificates import CERTIFICATES, Certificates, write_certificates
-from skipserve.build import run_steps
-from skipserve.buildfile import read_build_file
-from skipserve.calibrate import certify_artifact
+from skipserve.building.buildfile import read_build_file
+from skipserve.building.steps import run_steps
+from skipserve.certification.calibrate import certify_artifact
+from skipserve.certification.certify import p_value
 from skipserve.errors import ArtifactError, ConfigError, InputError
-from skipserve.routing.certify import p_value
+from skipserve.files import sha256_of
 from skipserve.runtime.engine import Engine
 from skipserve.serving.config import ServingConfig
 from skipserve.serving.messages import RawRequest
@@ -82,10 +83,10 @@ def edit(project, old, new):
 
 
 def test_certificates_are_made_with_the_batches_that_serve(project, copied):
-    edit(project, "[serving]", "[serving]\nbatch_size = 48")
+    edit(project, "[serving]", "[serving]\nbatch_size = 200")
     assert build(project) == ["calibrate", "package"]
     made = open_artifact(copied).certificates.certificates
-    assert {one.batch_size for one in made} == {48}
+    assert {one.batch_size for one in made} == {200}
 
 
 def test_the_file_of_the_backend_that_serves_is_certified(project, copied):
@@ -156,7 +157,7 @@ def test_a_refusal_takes_the_place_of_a_certificate_and_the_other_way_round(copi
     assert set(skipserve.open(copied, provider="cpu").certified()) == set(RISKS)
 
 
-@pytest.mark.parametrize("changed", [{"guard_limit": 1.0}, {"thresholds": [2.0, 2.0, 2.0]}])
+@pytest.mark.parametrize("changed", [{"guard_limit": 2.0}, {"thresholds": [2.0, 2.0, 2.0]}])
 def test_what_is_of_other_candidates_or_another_guard_does_not_stay(copied, moons, changed):
     change(copied / CERTIFICATES, **changed)
     made = certify_artifact(copied, moons, [0.1], provider="cpu")
@@ -212,13 +213,14 @@ def test_a_weaker_certificate_takes_no_place_from_one_that_serves(copied, moons)
 
 
 def test_other_risks_are_certified_without_training_again(project, copied):
-    before = (copied / "model.fp32.onnx").read_bytes()
+    weights = project / "checkpoints" / "small" / "checkpoint.safetensors"
+    before = weights.read_bytes()
     file = project / "export" / "small.toml"
     file.write_text(file.read_text().replace("[0.02, 0.05]", "[0.03]"))
     redone = build(project)
     assert "train" not in redone
     assert redone[-2:] == ["calibrate", "package"]
-    assert (copied / "model.fp32.onnx").read_bytes() == before
+    assert weights.read_bytes() == before
     assert set(skipserve.open(copied, provider="cpu").certified()) == {0.03}
     assert build(project) == []
 
@@ -242,7 +244,8 @@ def test_the_certificates_are_those_of_the_file_that_ran(directory):
         assert one.accuracy_lost < one.risk
         assert one.p_value <= 0.05
     for one in of["disagreement"]:
-        assert one.file_sha256 == artifact.file("onnx", "fp32").sha256
+        assert one.files == artifact.hashes("onnx", "fp32")
+        assert set(one.files) == {path.name for path in directory.glob("*.fp32.[ob][ni]*")}
         assert (one.precision, one.provider, one.confidence) == ("fp32", "cpu", 0.95)
         assert one.samples == 10_000
         assert one.p_value == p_value(one.disagreements, one.samples, one.risk) <= 0.05
@@ -318,7 +321,7 @@ def test_labels_of_other_samples_are_refused(copied, moons, labels, wrong):
 
 
 def test_rows_of_another_task_are_refused(copied, moons):
-    with pytest.raises(ConfigError, match=r"guard holds back .* not like the two_moons rows"):
+    with pytest.raises(ConfigError, match=r"guard holds back .* not like the rows its router"):
         certify_artifact(copied, moons * 40 + 100, [0.1], 0.95, provider="cpu")
 
 
@@ -333,7 +336,7 @@ def test_another_file_has_no_certificate(directory, moons):
     other = skipserve.open(directory, backend="torchscript", provider="cpu")
     setting = other.setting(0.05)
     assert setting.risk is None
-    assert "no certificate for this file in fp32 on cpu" in setting.reason
+    assert "no certificate for these files in fp32 on cpu" in setting.reason
     assert (other.predict(moons, risk=0.05).depth_run == DEPTH).all()
 
 
@@ -345,7 +348,7 @@ def test_a_model_without_a_router_says_so(engine, rows):
 @pytest.mark.parametrize(
     "changed",
     [
-        {"file_sha256": "0" * 64},
+        {"files": {}},
         {"precision": "fp16"},
         {"provider": "cuda"},
         {"thresholds": [0.5, 0.5]},
@@ -356,6 +359,28 @@ def test_a_certificate_of_something_else_is_not_used(copied, moons, changed):
     changed_engine = skipserve.open(copied, provider="cpu")
     assert not changed_engine.certified()
     assert (changed_engine.predict(moons, risk=0.05).depth_run == DEPTH).all()
+
+
+def test_a_certificate_is_of_all_files_it_was_made_with(copied):
+    """Another stage, or other weights, are another model, though the plain graph is the same."""
+    file = copied / CERTIFICATES
+    whole = json.loads(file.read_text())
+    names = set(whole["certificates"][0]["files"])
+    assert {"plain.fp32.onnx", "stage0.fp32.onnx", "routed.fp32.onnx", "weights.fp32.bin"} < names
+    for name in names:
+        changed = json.loads(json.dumps(whole))
+        for one in changed["certificates"]:
+            one["files"][name] = "0" * 64
+        file.write_text(json.dumps(changed))
+        assert not skipserve.open(copied, provider="cpu").certified(), name
+    manifest = copied / "manifest.json"
+    file.write_text(json.dumps(whole))
+    (copied / "weights.fp32.bin").write_bytes((copied / "weights.fp32.bin").read_bytes() + b"\0")
+    about = json.loads(manifest.read_text())
+    for one in about["files"]:
+        one["sha256"] = sha256_of(copied / one["path"])
+    manifest.write_text(json.dumps(about))
+    assert not skipserve.open(copied, provider="cpu").certified()
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"certificates": [{}]}', '{"unknown": 1}'])
@@ -383,7 +408,7 @@ def test_another_file_is_certified_beside_the_first(copied):
     made = certify_artifact(
         copied, samples, [0.05], 0.95, backend="torchscript", provider="cpu", say=said.append
     )
-    assert len({one.file_sha256 for one in made.certificates}) == 2
+    assert len({tuple(one.files) for one in made.certificates}) == 2
     assert "2000 disagree" in said[0]
     other = skipserve.open(copied, backend="torchscript", provider="cpu")
     assert other.setting(0.05).risk == 0.05
@@ -414,7 +439,7 @@ def test_what_cannot_be_certified_is_an_error(copied, artifact, moons):
 )
 def test_wrong_thresholds_are_refused(routed, moons, thresholds, limit):
     with pytest.raises(InputError, match="takes 3 thresholds") as refused:
-        routed.run_thresholds(moons, np.array(thresholds, dtype=np.float32), limit)
+        routed.run_thresholds(routed.check(moons), np.array(thresholds, np.float32), limit)
     assert refused.value.code == "wrong_thresholds"
 
 
@@ -432,7 +457,7 @@ def test_the_signals_of_calibration_are_kept_in_tenths(directory):
     engine = skipserve.open(directory, provider="cpu")
     rows = open_recipe("two_moons").draw("certify").inputs.numpy()
     for risk, certificate in engine.certified().items():
-        signals = engine.predict(rows, risk).trail.signals()
+        signals = engine.predict(rows, risk).signals
         for column, deciles in zip(signals.T, certificate.deciles, strict=True):
             below = [(column < decile).sum() / (~np.isnan(column)).sum() for decile in deciles]
             assert below == pytest.approx(np.arange(1, 10) / 10, abs=0.01)

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import get_args
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import binom
 
-from skipserve.cores import torch_threads
-from skipserve.errors import ConfigError
-from skipserve.networks import build_network, parse_network
-from skipserve.routing.certify import (
+from skipserve.certification.certify import (
     Goal,
     Outcome,
     betting_p_value,
@@ -25,14 +20,8 @@ from skipserve.routing.certify import (
     p_value,
     samples_needed,
 )
-from skipserve.routing.config import RouterConfig
-from skipserve.routing.fit import fit_router, pooled_streams
-from skipserve.routing.propose import by_stage, greedy, propose, read_signals, simulate
-from skipserve.routing.routed import RoutedNetwork
-from skipserve.routing.signals import SignalName
-from skipserve.routing.stages import block_time, thin_decisions
-from skipserve.training.loop import fit
-from skipserve.training.recipes import open_recipe
+from skipserve.errors import ConfigError
+from skipserve.routing.propose import Seen, greedy, propose, propose_skips, simulate
 
 DELTA = 0.05
 
@@ -209,6 +198,13 @@ def test_a_bold_candidate_is_certified_no_more_often_than_delta(rates):
     assert broken / trials <= DELTA + 3 * np.sqrt(DELTA * (1 - DELTA) / trials)
 
 
+def seen(signal, agrees, depths=None, inside=None):
+    """What a router would see; every row inside, one block a decision."""
+    count = signal.shape[1]
+    blocks = np.arange(1, count + 2) if depths is None else depths
+    return Seen(blocks, signal, agrees, np.ones_like(agrees) if inside is None else inside)
+
+
 def synthetic(count, decisions, seed):
     """Signals [N, decisions] and agreements, likelier the larger the signal and the later."""
     rng = np.random.default_rng(seed)
@@ -220,59 +216,22 @@ def synthetic(count, decisions, seed):
 def test_certified_thresholds_keep_their_risk_on_the_whole_pool():
     depths, risk, samples, trials = np.array([1, 2, 3, 4]), 0.02, 1_000, 400
     signal, agrees = synthetic(2_000, 3, 1)
-    candidates = [greedy(signal, agrees, rate) for rate in np.geomspace(5e-4, 0.15, 12)]
+    candidates = [greedy(seen(signal, agrees), rate) for rate in np.geomspace(5e-4, 0.15, 12)]
     signal, agrees = synthetic(4_000, 3, 2)  # drawn from with replacement: its rates are the truth
-    truth = [simulate(one, signal, agrees, depths)[0] for one in candidates]
+    truth = [simulate(one, seen(signal, agrees, depths))[0] for one in candidates]
     assert min(truth) < risk < max(truth)
     rng, broken, passed = np.random.default_rng(3), 0, 0
     for _ in range(trials):
         drawn = rng.integers(len(signal), size=samples)
 
         def run(candidate, drawn=drawn):
-            wrong, depth = simulate(candidate, signal[drawn], agrees[drawn], depths)
+            wrong, depth = simulate(candidate, seen(signal[drawn], agrees[drawn], depths))
             return Outcome(round(wrong * samples), depth / 4, 0.0)
 
         (verdict,), _ = certify(run, candidates, samples, [Goal(risk)], 1 - DELTA)
         passed += verdict.candidate is not None
         broken += verdict.candidate is not None and truth[verdict.candidate] > risk
     assert passed > trials / 2
-    assert broken / trials <= DELTA + 3 * np.sqrt(DELTA * (1 - DELTA) / trials)
-
-
-@pytest.fixture(scope="module")
-def moons():
-    """A small network that was trained to exit, and the pooled streams of a pool of points."""
-    recipe = open_recipe("two_moons")
-    config = {"family": "mlp", "inputs": [2], "classes": 2, "depth": 4, "width": 16}
-    training = recipe.training.model_copy(update={"epochs": 4, "exit_loss": 1.0})
-    network, _ = fit(parse_network(config), recipe, training)
-    propose, pool = recipe.draw("propose").inputs, recipe.draw("certify").inputs
-    return network, recipe.draw("train").inputs, propose, pooled_streams(network, pool)
-
-
-@pytest.mark.parametrize("name", get_args(SignalName))
-def test_each_signal_keeps_its_risk_over_re_splits(moons, name):
-    network, train, proposing, pool = moons
-    depths, risk, samples, trials = np.array([1, 2, 3, 4]), 0.02, 500, 300
-    config = RouterConfig(signal=name, guard=1.0)
-    router, limit = fit_router(config, network, [1, 2, 3], train, proposing)
-    candidates = propose(network, router, proposing, limit)
-    with torch.no_grad():
-        signal = torch.stack([s(pool[:, i]) for i, s in enumerate(router.signals)], 1).numpy()
-        labels = network.head(pool).argmax(2).numpy()
-    agrees = labels[:, :3] == labels[:, 3:]
-    truth = [simulate(one, signal, agrees, depths)[0] for one in candidates]
-    rng, broken = np.random.default_rng(0), 0
-    for _ in range(trials):
-        drawn = rng.integers(len(signal), size=samples)  # with replacement: the pool is the truth
-
-        def run(candidate, drawn=drawn):
-            wrong, depth = simulate(candidate, signal[drawn], agrees[drawn], depths)
-            return Outcome(round(wrong * samples), depth / 4, 0.0)
-
-        (verdict,), _ = certify(run, candidates, samples, [Goal(risk)], 1 - DELTA)
-        broken += verdict.candidate is not None and truth[verdict.candidate] > risk
-    assert max(truth) > risk  # some candidate must be refused
     assert broken / trials <= DELTA + 3 * np.sqrt(DELTA * (1 - DELTA) / trials)
 
 
@@ -300,7 +259,7 @@ def test_simulate_is_the_loop_it_stands_for(table):
                 break
         else:
             ran += depths[3]
-    found = simulate(thresholds, signal, agrees, depths)
+    found = simulate(thresholds, seen(signal, agrees, depths))
     assert found == pytest.approx((wrong / len(signal), ran / len(signal)))
 
 
@@ -308,7 +267,7 @@ def test_simulate_is_the_loop_it_stands_for(table):
 @given(tables, st.sampled_from([0.0, 0.05, 0.2, 0.5]))
 def test_greedy_lets_rows_leave_only_within_its_rate_and_takes_ties_along(table, rate):
     signal, agrees, _ = table
-    thresholds = greedy(signal, agrees, rate)
+    thresholds = greedy(seen(signal, agrees), rate)
     assert thresholds.shape == (3,)
     assert thresholds.dtype == np.float32
     stays = np.ones(len(signal), dtype=bool)
@@ -326,109 +285,66 @@ def test_greedy_lets_rows_leave_only_within_its_rate_and_takes_ties_along(table,
 def test_tied_rows_leave_together_or_not_at_all():
     signal = np.array([[3.0], [2.0], [2.0], [1.0]], dtype=np.float32)
     agrees = np.array([[True], [True], [False], [True]])
-    assert greedy(signal, agrees, 0.0).tolist() == [3.0]
-    assert greedy(signal, agrees, 0.34).tolist() == [1.0]
-    assert greedy(signal[:3], agrees[:3], 0.32).tolist() == [3.0]
-    assert by_stage(signal, agrees, 0.0).tolist() == [3.0]
-
-
-def test_by_stage_judges_each_stage_over_all_rows():
-    signal = np.array([[4, 1], [3, 2], [2, 3], [1, 4]], dtype=np.float32)
-    agrees = np.array([[1, 0], [1, 1], [0, 1], [1, 1]], dtype=bool)
-    assert by_stage(signal, agrees, 0.0).tolist() == [3.0, 2.0]
-    assert by_stage(signal, ~agrees, 0.0).tolist() == [np.inf, np.inf]
-    # Rows that leave at the first are counted again at the second: with exits they are gone.
-    assert greedy(signal, agrees, 0.0).tolist() == [3.0, 3.0]
-
-
-def test_skipping_is_judged_by_leaving_each_stage_out_alone():
-    torch.manual_seed(0)
-    network = build_network(
-        parse_network({"family": "mlp", "inputs": [2], "classes": 3, "depth": 6, "width": 8})
-    ).eval()
-    rows = torch.randn(300, 2)
-    config = RouterConfig(signal="norm", policy="skip", guard=1.0)
-    router, limit = fit_router(config, network, [1, 2, 4], rows, rows)
-    _, agrees = read_signals(network, router, rows, limit)
-    routed = RoutedNetwork(network, router)
-    off = torch.full((len(rows), 3), torch.inf)
-    for stage in range(3):
-        alone = off.clone()
-        alone[:, stage] = -torch.inf
-        with torch.no_grad():
-            full, without = (routed(rows, t, torch.full((300,), limit))[0] for t in (off, alone))
-        same = (full.argmax(1) == without.argmax(1)).numpy()
-        np.testing.assert_array_equal(agrees[:, stage], same)
-        assert 0 < same.mean() < 1
+    assert greedy(seen(signal, agrees), 0.0).tolist() == [3.0]
+    assert greedy(seen(signal, agrees), 0.34).tolist() == [1.0]
+    assert greedy(seen(signal[:3], agrees[:3]), 0.32).tolist() == [3.0]
 
 
 @settings(max_examples=50)
 @given(tables)
 def test_a_bolder_rate_never_raises_the_first_threshold(table):
     signal, agrees, _ = table
-    firsts = [greedy(signal, agrees, rate)[0] for rate in (0.0, 0.01, 0.1, 0.3, 1.0)]
+    firsts = [greedy(seen(signal, agrees), rate)[0] for rate in (0.0, 0.01, 0.1, 0.3, 1.0)]
     assert firsts == sorted(firsts, reverse=True)
 
 
-def test_a_decision_at_which_nobody_leaves_is_dropped_and_a_useful_one_kept():
-    rng = np.random.default_rng(0)
-    signal = rng.random((500, 3)).astype(np.float32)
-    agrees = np.zeros((500, 3), dtype=bool)
-    agrees[:, 1] = True  # all may leave at the second decision, nobody at the others
-    kept, why = thin_decisions([2, 4, 6], signal, agrees, 8, 50e-6)
-    assert kept == [4]
-    assert "1 of 3 decisions" in why
+def test_rows_that_leave_are_not_counted_again():
+    signal = np.array([[4, 1], [3, 2], [2, 3], [1, 4]], dtype=np.float32)
+    agrees = np.array([[1, 0], [1, 1], [0, 1], [1, 1]], dtype=bool)
+    assert greedy(seen(signal, agrees), 0.0).tolist() == [3.0, 3.0]
+    assert greedy(seen(signal, ~agrees), 0.0).tolist() == [np.inf, np.inf]
 
 
-def test_decisions_stay_where_blocks_are_long_and_go_where_they_are_short():
-    signal, agrees = synthetic(2_000, 11, 4)
-    decisions = list(range(1, 12))
-    long, _ = thin_decisions(decisions, signal, agrees, 12, 5e-3)
-    short, _ = thin_decisions(decisions, signal, agrees, 12, 5e-6)
-    assert len(short) < len(long)
-    assert set(short) <= set(decisions)
-    many, _ = thin_decisions(list(range(1, 45)), *synthetic(200, 44, 5), 45, 1e-3)
-    assert 1 <= len(many) <= 24
+@given(st.integers(0, 2**32 - 1), st.sampled_from([np.nan, np.inf, -np.inf]), st.floats(0, 1))
+def test_rows_without_a_signal_or_outside_the_guard_change_no_threshold(seed, value, rate):
+    rng = np.random.default_rng(seed)
+    signal = rng.standard_normal((60, 3), dtype=np.float32)
+    agrees = rng.random((60, 3)) < 0.8
+    more = np.concatenate([signal, np.full((9, 3), value, np.float32), signal[:9]])
+    wrong = np.concatenate([agrees, np.zeros((18, 3), dtype=bool)])
+    inside = np.ones((78, 3), dtype=bool)
+    inside[69:] = False
+    known, whole = seen(signal, agrees), seen(more, wrong, inside=inside)
+    thresholds = greedy(known, rate)
+    np.testing.assert_array_equal(greedy(whole, rate), thresholds)
+    differ, depth = simulate(thresholds, known)
+    expected = differ * 60 / 78, (depth * 60 + 4 * 18) / 78
+    assert simulate(thresholds, whole) == pytest.approx(expected)
+    assert simulate(np.full(3, np.inf, np.float32), whole) == (0, 4)
 
 
-@pytest.mark.parametrize("policy", ["exit", "skip"])
-def test_proposed_candidates_go_from_careful_to_bold(policy):
-    torch.manual_seed(0)
-    network = build_network(
-        parse_network({"family": "mlp", "inputs": [2], "classes": 3, "depth": 4, "width": 8})
-    ).eval()
-    rows = torch.randn(400, 2)
-    config = RouterConfig(signal="confidence", policy=policy, guard=1.0)
-    router, limit = fit_router(config, network, [1, 2, 3], rows, rows)
-    assert limit == float("inf")
-    candidates = propose(network, router, rows, limit)
+def test_proposed_candidates_go_from_careful_to_bold():
+    known = seen(*synthetic(3_000, 4, 1))
+    candidates = propose(known)
     assert 3 <= len(candidates) <= 24
-    assert all(one.shape == (3,) and one.dtype == np.float32 for one in candidates)
+    assert all(one.shape == (4,) and one.dtype == np.float32 for one in candidates)
     assert not np.isnan(candidates).any()
-    if policy == "skip":
-        assert all((bold <= careful).all() for careful, bold in pairwise(candidates))
-        return
-    with torch.no_grad():
-        pooled = [network.pool(stream) for stream in network.streams(rows)]
-        labels = torch.stack([network.head(one).argmax(1) for one in pooled[1:]], 1).numpy()
-        pairs = zip(router.signals, pooled[1:4], strict=True)
-        signal = torch.stack([one(read) for one, read in pairs], 1).numpy()
-    agrees = labels[:, :3] == labels[:, 3:]
-    outcomes = [simulate(one, signal, agrees, np.array([1, 2, 3, 4])) for one in candidates]
-    wrong, depth = zip(*outcomes, strict=True)
+    wrong, depth = zip(*(simulate(one, known) for one in candidates), strict=True)
     assert list(wrong) == sorted(wrong)
     assert (np.diff(depth) < 0).all()
 
 
-@pytest.mark.parametrize("before", [1, 3])
-def test_blocks_are_timed_on_one_core_whatever_ran_before(before):
-    network = build_network(
-        parse_network({"family": "mlp", "inputs": [2], "classes": 2, "depth": 3, "width": 8})
-    ).eval()
-    used = []
-    for block in network.blocks:
-        block.register_forward_hook(lambda *_: used.append(torch.get_num_threads()))
-    with torch_threads(before):
-        assert block_time(network) > 0
-        assert torch.get_num_threads() == before
-    assert set(used) == {1}
+def test_so_do_those_that_leave_stages_out():
+    signal, agrees = synthetic(3_000, 4, 1)
+    candidates = propose_skips(signal, agrees)
+    assert 3 <= len(candidates) <= 24
+    assert all(one.shape == (4,) and one.dtype == np.float32 for one in candidates)
+    assert all((bold <= careful).all() for careful, bold in pairwise(candidates))
+
+
+def test_decisions_that_are_left_out_are_as_if_they_never_were():
+    known = seen(*synthetic(500, 4, 3), depths=np.array([0, 2, 3, 5, 8]))
+    some = known.only([1, 3])
+    assert some.blocks.tolist() == [2, 5, 8]
+    thresholds = np.float32([np.inf, 2.0, np.inf, 1.0])
+    assert simulate(thresholds, known) == simulate(thresholds[[1, 3]], some)

@@ -106,7 +106,7 @@ def host():
 
 
 def pool(model: str) -> Pool:
-    return Pool(model, 4, 2, ["[0.5,0.5]", "[0.1,0.2]"], [0, 0])
+    return Pool(model, 4, 2, [("[0.5,0.5]",), ("[0.1,0.2]",)], [0, 0])
 
 
 @pytest.fixture(scope="module")
@@ -222,7 +222,7 @@ def test_capacity_of_a_server_that_takes_ten_ms_a_request(host, tmp_path, monkey
     monkeypatch.setattr(capacity, "TOLERANCE", 1.5)
     monkeypatch.setattr(capacity, "FEWEST_REQUESTS", 30)
     subject = Subject(
-        pool("slow"), Running("", "", "", ""), "", Path(), {}, {}, {}, has_router=False
+        pool("slow"), Running("", "", "", ""), {}, Path(), {}, {}, {}, has_router=False
     )
     plan = Plan([Choice("slow")], 0.5, 40.0, timeout_s=2.0, connections=64)
     said: list[str] = []

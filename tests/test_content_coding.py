@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from signatures import spec
 
 from skipserve.errors import InputError
 from skipserve.runtime.engine import Engine
@@ -20,9 +21,15 @@ from skipserve.serving.content_coding import unpacked
 from skipserve.serving.messages import RawRequest, most_bytes
 from skipserve.serving.oip import HEADER_LENGTH
 from skipserve.serving.service import Service
+from skipserve.signature import Signature
 
 MAX_ROWS = 8
-MOST = most_bytes(MAX_ROWS, (2,))
+MOST = most_bytes(
+    MAX_ROWS,
+    Signature(
+        inputs=(spec("inputs", "float32", 2),), outputs=(spec("probabilities", "float32", 2),)
+    ),
+)
 PACK: dict[str, Callable[[bytes], bytes]] = {
     "gzip": gzip.compress,
     "GZip ": gzip.compress,

@@ -23,10 +23,10 @@ from skipserve.reporting.model import find_model
 from skipserve.reporting.rate import rate
 from skipserve.reporting.readings import measure_blocks, read_network
 from skipserve.reporting.sample import take_sample
-from skipserve.reporting.verdict import hindrance, prospect, sentence
-from skipserve.routing.judge import Readings
-from skipserve.routing.stages import DECISION_S
+from skipserve.reporting.verdict import Times, hindrance, prospect, sentence
+from skipserve.routing.judge import ByDepth
 
+DECISION_S = 8e-6
 BLOCK_S = 100e-6  # many decisions
 
 
@@ -38,7 +38,7 @@ def network(**changes):
 
 def readings(*rows_of_labels, blocks=None):
     labels = np.array(rows_of_labels)
-    return Readings(np.array(blocks or range(1, labels.shape[1] + 1)), labels)
+    return ByDepth(np.array(blocks or range(1, labels.shape[1] + 1)), labels)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,8 @@ def test_an_interval_is_the_exact_one(count, total):
 @pytest.mark.parametrize("changes", [{}, {"connection": "gated"}, {"norm": "pre"}])
 def test_a_reading_is_the_answer_of_the_network_cut_there(changes):
     whole, inputs = network(**changes), torch.randn(50, 2)
-    found = read_network(whole, inputs.numpy())
+    found = read_network(whole, inputs.numpy()).by_depth
+    assert found.blocks.tolist() == [0, 1, 2, 3, 4]
     for at, blocks in enumerate(found.blocks):
         stream = whole.stem(whole.scaling(inputs))
         for block in whole.blocks[:blocks]:
@@ -107,7 +108,7 @@ NO_GAIN = readings(*[[0] * 12] * 200, *[[1] * 12] * 199, [0, *[1] * 11])
 
 
 def judged(found, block_s=BLOCK_S):
-    return prospect(found, range(1, 12), 0.01, block_s)
+    return prospect(found, range(1, 12), 0.01, Times(block_s, DECISION_S))
 
 
 def test_a_gain_is_worth_going_on_for():
@@ -126,13 +127,20 @@ def test_no_gain_beyond_a_fixed_depth_is_said():
     said = sentence(judged(NO_GAIN))
     assert "stopping every row after block 1 saves 92% already and changes 0.25%" in said
     assert "Going on is not worth it" in said
-    assert "cut the network after block 1 instead" in said
+    assert "cut the network off after block 1 instead" in said
 
 
 def test_blocks_shorter_than_a_decision_are_not_worth_it():
     said = sentence(judged(GAIN, block_s=1e-6))
     assert "Going on is not worth it: a block takes 1 µs" in said
     assert f"a decision about {DECISION_S * 1e6:.0f} µs" in said
+
+
+def test_a_depth_of_no_block_at_all_is_said_in_words():
+    stem = readings(*[[0, 0, 0]] * 200, *[[1, 1, 1]] * 200, blocks=[0, 1, 2])
+    found = prospect(stem, [0, 1], 0.01, Times(BLOCK_S, DECISION_S))
+    assert (found.fixed, found.oracle, found.asked) == (0, 0, 1)
+    assert "stopping every row before the first block saves 100% already" in sentence(found)
 
 
 def test_a_network_whose_answer_needs_every_block_is_not_worth_it():
@@ -146,7 +154,7 @@ def test_a_network_whose_answer_needs_every_block_is_not_worth_it():
 def test_a_fixed_depth_counts_only_while_all_deeper_ones_hold():
     # After block 2 all is right by luck, after block 3 it is not.
     lucky = readings(*[[0, 0, 1, 0]] * 200, *[[1, 1, 0, 1]] * 200)
-    assert prospect(lucky, [1, 2, 3], 0.01, BLOCK_S).fixed == 4
+    assert prospect(lucky, [1, 2, 3], 0.01, Times(BLOCK_S, DECISION_S)).fixed == 4
 
 
 @pytest.mark.parametrize(
@@ -194,10 +202,9 @@ ROWS = np.zeros((3, 2))
         (
             np.zeros((3, 5)),
             None,
-            r"--data: a row of small has shape \[2\], got rows of shape \[5\]",
+            r"rows.npy: a row of the network has shape \[2\], got rows of shape \[5\]",
         ),
-        (np.zeros(3), None, r"has shape \[2\], got rows of shape \[\]"),
-        (np.float32(1), None, r"has shape \[2\], got rows of shape \[\]"),
+        (np.float32(1), None, "every column must hold one entry a row"),
         (np.zeros((0, 2)), None, "holds no row"),
         (np.array([["a", "b"]]), None, "must be numbers, got <U1"),
         (np.array([[0, 0], [np.nan, 0]]), None, "row 1 holds NaN"),
@@ -209,14 +216,31 @@ ROWS = np.zeros((3, 2))
         (ROWS, np.array([0, -1, 0]), "row 1 has class -1"),
     ],
 )
-def test_rows_or_labels_that_do_not_fit_are_refused(model, data, labels, says):
+def test_rows_or_labels_that_do_not_fit_are_refused(model, tmp_path, data, labels, says):
+    rows, classes = None if data is None else tmp_path / "rows.npy", None
+    if data is not None:
+        np.save(rows, data)
+    if labels is not None:
+        classes = str(tmp_path / "labels.npy")
+        np.save(classes, labels)
     with pytest.raises(ConfigError, match=says):
-        take_sample(model, data, labels)
+        take_sample(model, rows, classes)
 
 
-def test_rows_of_any_number_type_are_taken(model):
+def test_rows_of_any_number_type_are_taken(model, tmp_path):
     for dtype in ("f2", "f8", "i8", "u1"):
-        assert take_sample(model, np.ones((4, 2), dtype=dtype)).inputs.dtype == np.float32
+        np.save(tmp_path / "rows.npy", np.ones((4, 2), dtype=dtype))
+        assert take_sample(model, tmp_path / "rows.npy").inputs.dtype == np.float32
+
+
+def test_a_table_has_its_labels_in_a_column(model, tmp_path):
+    table = tmp_path / "rows.csv"
+    table.write_text("x,y,kind\n0.5,1,1\n0,2,0\n")
+    sample = take_sample(model, table, "kind")
+    assert sample.inputs.tolist() == [[0.5, 1], [0, 2]]
+    assert sample.labels.tolist() == [1, 0]
+    with pytest.raises(ConfigError, match="did you mean 'kind'"):
+        take_sample(model, table, "kinds")
 
 
 @pytest.fixture
@@ -230,8 +254,9 @@ def project(checkpoint, artifact, tmp_path):
 def test_a_model_is_found_by_name_or_directory_with_what_belongs_to_it(project, monkeypatch, named):
     monkeypatch.chdir(project)
     found = find_model(named)
-    assert (found.name, found.depth, found.row_shape, found.classes) == ("small", 4, (2,), 2)
-    assert found.checkpoint.sha256 == found.artifact.manifest.checkpoint_sha256
+    assert (found.name, found.depth, found.task.classes) == ("small", 4, 2)
+    assert found.signature.inputs[0].row_shape == (2,)
+    assert found.checkpoint.sha256 == found.artifact.manifest.source.sha256
     assert not found.notes
 
 
@@ -259,7 +284,7 @@ def test_what_is_no_model_is_refused_with_a_hint(project, monkeypatch):
         find_model("wholly_different")
     with pytest.raises(ConfigError, match=r"neither an artifact .* nor a checkpoint"):
         find_model("artifacts")
-    (project / "artifacts" / "small" / "model.fp32.onnx").write_bytes(b"damaged")
+    (project / "artifacts" / "small" / "plain.fp32.onnx").write_bytes(b"damaged")
     with pytest.raises(ArtifactError, match="is not the file the manifest describes"):
         find_model("small")
     (project / "checkpoints" / "small" / "config.json").write_text("{")
@@ -293,7 +318,7 @@ def test_the_command_prints_a_line_a_block_and_ends_with_the_verdict(project, mo
     ("arguments", "says"),
     [
         (["small", "--risk", "2"], "between 0 and 1"),
-        (["small", "--data", "missing.npy"], "cannot be read as a .npy array"),
+        (["small", "--data", "missing.npy"], "missing.npy is not there; name a file of rows"),
         (["missing"], "no name in artifacts/ or checkpoints/"),
     ],
 )
@@ -302,3 +327,27 @@ def test_the_command_refuses_what_it_cannot_use(project, monkeypatch, arguments,
     done = CliRunner().invoke(app, ["inspect", *arguments])
     assert isinstance(done.exception, ConfigError)
     assert says in str(done.exception)
+
+
+def test_a_brought_model_is_inspected_with_its_test_rows_or_given_ones(brought, tmp_path):
+    found = find_model("moons", brought)
+    assert (found.checkpoint, found.recipe, found.notes) == (None, None, ())
+    sample = take_sample(found)
+    assert sample.source == "the test split of rows.npz"
+    assert 0 < len(sample) < 10_000
+    seen = inspect_model(found, sample, 0.05)
+    assert seen.readings.blocks[-1] == 4
+    assert seen.agreement[-1] == 1
+    assert seen.accuracy[-1] > 0.8
+    assert "oracle" in seen.verdict
+    np.savez(tmp_path / "some.npz", point=sample.inputs[:50], kind=sample.labels[:50])
+    given = take_sample(found, tmp_path / "some.npz", "kind")
+    assert (given.labels == sample.labels[:50]).all()
+    with pytest.raises(ConfigError, match="no column 'kin' of labels; did you mean 'kind'"):
+        take_sample(found, tmp_path / "some.npz", "kin")
+
+
+def test_a_brought_model_without_its_build_file_asks_for_rows(brought, tmp_path):
+    shutil.copytree(brought / "artifacts", tmp_path / "artifacts")
+    with pytest.raises(ConfigError, match=r"was brought, and there is no .* name some with --data"):
+        take_sample(find_model("moons", tmp_path))

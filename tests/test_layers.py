@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "src" / "skipserve"
+# What serves points down: serving, runtime, artifacts. What makes a router stands beside them, and
+# may know what runs files; what makes an artifact stands above all of these, commands on top.
 # A layer may import from itself, from those named here, and from the top-level helpers.
+BESIDE = {"graph", "routing", "certification"}
 BELOW = {
     "networks": set(),
     "training": {"networks"},
-    "routing": {"networks"},
-    "artifacts": {"networks", "training", "routing"},
-    "runtime": {"artifacts"},
+    # What an artifact says needs the field's words; making one (export.py, graphs.py) needs all.
+    "artifacts": {"certification", "graph", "networks", "routing", "runtime"},
+    "runtime": {"artifacts", "routing"},
     "serving": {"artifacts", "runtime"},
+    "graph": {"routing", "runtime"},
+    "routing": {"graph", "networks", "runtime"},
+    "certification": {"artifacts", "routing", "runtime"},
+    "sources": {*BESIDE, "artifacts", "networks", "runtime", "training"},
     "watching": set(),  # knows a service by what it answers alone
-    "loadtest": {"artifacts", "runtime", "serving", "training", "watching"},
-    "reporting": {"networks", "training", "routing", "artifacts", "runtime"},
+    "loadtest": {"artifacts", "runtime", "serving", "sources", "training", "watching"},
 }
-BELOW["commands"] = {*BELOW, "build", "buildfile", "calibrate", "plots", "samples"}
-HELPERS = {"cores", "direct", "errors", "schema", "files", "style", "versions"}
+BELOW["building"] = {*BESIDE, "artifacts", "networks", "runtime", "serving", "sources", "training"}
+BELOW["building"] |= {"plots"}
+BELOW["reporting"] = {*BELOW["building"], "building", "samples"} - {"serving", "plots"}
+BELOW["commands"] = {*BELOW, "plots", "samples"}
+HELPERS = {
+    *("cores", "direct", "errors", "files", "schema", "signature", "style", "tasks", "versions"),
+}
 ONLY_IN = {
     "prometheus_client": {
         "serving/series.py",
@@ -29,7 +42,10 @@ ONLY_IN = {
         "serving/exposition.py",
         "watching/scrape.py",
     },
-    "onnxruntime": {"runtime/backends.py"},
+    "onnxruntime": {
+        "runtime/backends.py",
+        *(f"graph/{name}.py" for name in ("memory", "precision", "prepare", "probe")),
+    },
     "opentelemetry": {"serving/tracing.py"},
     "ts": {"serving/torchserve_patches.py", "serving/pipeline.py"},
     "sklearn": {"training/recipes.py"},
@@ -64,6 +80,23 @@ def test_imports_point_down(file):
             assert layer in allowed, f"{place} imports {module}"
         if head in ONLY_IN:
             assert place.as_posix() in ONLY_IN[head], f"{place} imports {module}"
+
+
+# Importing these opens what serves; a service has neither torch nor onnx.
+SERVING = ("skipserve.serving.service", "skipserve.runtime.engine")
+HEAVY = {"torch", "onnx", "scipy", "sklearn", "matplotlib", "skipserve.graph", "skipserve.sources"}
+
+
+@pytest.mark.parametrize("module", SERVING)
+def test_what_serves_needs_no_library_to_make_models_with(module):
+    code = f"import sys, {module}; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not HEAVY & set(run.stdout.split())
+
+
+def test_the_package_knows_nothing_of_benchmarks():
+    for file in FILES:
+        assert not {"laboratory", "benchmarks"} & {one.partition(".")[0] for one in imports(file)}
 
 
 def test_no_file_shadows_a_library():

@@ -20,8 +20,8 @@ import pytest
 from conftest import ROUTED
 from test_serve import free_ports
 
-from skipserve.build import run_steps
-from skipserve.buildfile import read_build_file
+from skipserve.building.buildfile import read_build_file
+from skipserve.building.steps import run_steps
 from skipserve.loadtest.results import read_report
 from skipserve.serving.address import Address
 from skipserve.serving.launcher import Server
@@ -93,7 +93,9 @@ def test_a_generous_objective_passes_with_a_mix_and_its_baseline(project, server
     about = report.models["small"]
     assert about["risks"] == {"default": 0.05, "0.02": 0.02, "off": None}
     manifest = json.loads((project / "artifacts" / "small" / "manifest.json").read_text())
-    assert about["file_sha256"] == manifest["files"][0]["sha256"]
+    assert about["files"] == {
+        one["path"]: one["sha256"] for one in manifest["files"] if one["format"] == "onnx"
+    }
     # What the service answered is what the artifact answers in this process.
     assert asked.total.unforeseen == 0
     page = (project / "mixed.html").read_text()

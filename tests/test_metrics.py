@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -23,7 +24,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import skipserve
 from skipserve.artifacts.artifact import open_artifact
-from skipserve.artifacts.trail import Trail
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Prediction, Setting
 from skipserve.serving.config import ServingConfig
@@ -46,7 +46,7 @@ from skipserve.serving.messages import RawRequest
 from skipserve.serving.service import Service
 engine = skipserve.open(sys.argv[1], provider="cpu")
 service = Service(engine, ServingConfig(risk=0.05, shadow=1.0))
-body = json.dumps({"inputs": [engine.manifest.example.inputs]}).encode()
+body = json.dumps(engine.manifest.question(engine.manifest.example.inputs)).encode()
 for _ in range(int(sys.argv[2])):
     reply, = service.answer([RawRequest(body, {"content-type": "application/json"})])
 print(reply.status, flush=True)
@@ -63,7 +63,7 @@ def directory(routed_project):
 def worker(artifact: Path, metrics: Path, requests: int):
     process = subprocess.Popen(
         [sys.executable, "-c", WORKER, str(artifact), str(requests)],
-        env={"PROMETHEUS_MULTIPROC_DIR": str(metrics)},
+        env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(metrics)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
@@ -202,7 +202,7 @@ def test_a_worker_that_can_write_no_metrics_serves_on_and_says_so(directory, tmp
     command = [sys.executable, "-c", WORKER, str(directory), "3"]
     done = subprocess.run(
         [*namespace, "sh", "-c", mount, str(tmp_path), *command],
-        env={"PROMETHEUS_MULTIPROC_DIR": str(tmp_path), "PATH": "/usr/sbin:/usr/bin:/bin"},
+        env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -289,6 +289,31 @@ def test_rows_blocks_depths_and_the_guard_are_counted(directory, moons):
         assert rise[f"skipped {block}"] == (ran < block).sum()
 
 
+def test_rows_that_leave_before_the_first_block_are_counted(directory):
+    whole = open_artifact(directory)
+    first, *others = whole.manifest.router.exits
+    exits = first.model_copy(update={"blocks": 0, "leaves": True}), *others[-2:]
+    router = whole.manifest.router.model_copy(update={"exits": exits})
+    manifest = whole.manifest.model_copy(update={"router": router, "name": "early"})
+    engine = Engine(replace(whole, manifest=manifest), provider="cpu")
+    setting = Setting(np.float32([0.5, 0.5, 0.5]), np.inf, RISK)
+    depth = np.array([0, 0, 2, DEPTH])
+    nothing = np.zeros((4, 2), np.float32)
+    prediction = Prediction(depth, nothing, depth, depth < 0, np.full((4, 3), np.nan, np.float32))
+    ModelMetrics(engine, engine.off).rows(prediction, [setting] * 4)
+
+    def rows(block: int, action: str) -> float:
+        return sample("block_rows_total", model="early", block=str(block), action=action)
+
+    assert [rows(block, "run") for block in range(1, DEPTH + 1)] == [2, 2, 1, 1]
+    assert [rows(block, "skipped") for block in range(1, DEPTH + 1)] == [2, 2, 3, 3]
+    at_most = {
+        str(le): sample("depth_run_blocks_bucket", model="early", le=f"{le}.0")
+        for le in (0, 1, 2, DEPTH)
+    }
+    assert at_most == {"0": 2, "1": 2, "2": 3, "4": 4}
+
+
 def test_blocks_are_counted_one_by_one_where_a_row_may_skip_and_go_on(directory):
     whole = open_artifact(directory)
     router = whole.manifest.router.model_copy(update={"policy": "skip"})
@@ -297,9 +322,10 @@ def test_blocks_are_counted_one_by_one_where_a_row_may_skip_and_go_on(directory)
     setting = Setting(np.float32([0.5, 0.5, 0.5]), np.inf, RISK)
     signals = np.float32([[0.9, 0.1, 0.9], [0.1, 0.9, 0.9], [0.9, 0.9, 0.9], [0.1, 0.1, 0.9]])
     depth, held = np.array([2, 2, 4, 4]), np.array([False, False, True, False])
-    trail = Trail(signals.T.ravel(), depth, router.decisions, "skip")
+    left_out = signals > 0.5
+    left_out[2] = False  # held back
     nothing = np.zeros((4, 2), np.float32)
-    prediction = Prediction(depth, nothing, depth, held, trail)
+    prediction = Prediction(depth, nothing, depth, held, signals, left_out)
     settings = [setting, setting, setting, engine.off]  # the last was asked for without a router
     ModelMetrics(engine, engine.off).rows(prediction, settings)
 
@@ -314,7 +340,7 @@ def test_signals_fall_into_tenths_of_what_calibration_saw(directory):
     engine = skipserve.open(directory, provider="cpu")
     service = Service(engine, ServingConfig(risk=RISK, shadow=0, max_rows=10_000))
     rows = open_recipe("two_moons").draw("certify").inputs.numpy()
-    signals = engine.predict(rows, RISK).trail.signals()
+    signals = engine.predict(rows, RISK).signals
     series = {
         f"{stage} {bin_}": ("signal_rows_total", {"stage": str(stage), "bin": str(bin_)})
         for stage in (1, 2, 3)

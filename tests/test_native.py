@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from signatures import spec, taking
 
 from skipserve.artifacts.artifact import Artifact
 from skipserve.errors import InputError
 from skipserve.runtime.engine import Engine
+from skipserve.runtime.rows import check_rows
 from skipserve.serving.messages import RawRequest
 from skipserve.serving.native import NativeProtocol
+from skipserve.tasks import Classify
 
 MAX_ROWS = 8
 JSON = "application/json"
@@ -33,7 +37,8 @@ def decode(protocol: NativeProtocol, engine: Engine) -> Decode:
     """A body to the rows that would run; both steps that can refuse it."""
 
     def decode(body: bytes | None, kind: str = JSON) -> NDArray[np.float32]:
-        return engine.check(protocol.decode(RawRequest(body, {"content-type": kind})).rows)
+        question = protocol.decode(RawRequest(body, {"content-type": kind}))
+        return engine.check(question.rows).tensors["inputs"]
 
     return decode
 
@@ -69,11 +74,13 @@ def test_json_by_any_spelling_of_its_content_type(decode: Decode, kind: str) -> 
 
 
 def test_a_request_without_content_type_is_taken_for_json(protocol: NativeProtocol) -> None:
-    assert protocol.decode(RawRequest(b'{"inputs": [[1, 2]]}', {})).rows.tolist() == [[1, 2]]
+    question = protocol.decode(RawRequest(b'{"inputs": [[1, 2]]}', {}))
+    assert question.rows["inputs"].tolist() == [[1, 2]]
 
 
 def test_a_bytearray_is_a_body_too(protocol: NativeProtocol) -> None:
-    assert protocol.decode(RawRequest(bytearray(b'{"inputs": [[1, 2]]}'), {})).rows.shape == (1, 2)
+    body = bytearray(b'{"inputs": [[1, 2]]}')
+    assert protocol.decode(RawRequest(body, {})).rows["inputs"].shape == (1, 2)
 
 
 def test_a_byte_order_mark_is_no_part_of_the_json(decode: Decode) -> None:
@@ -85,10 +92,9 @@ def test_integers_beyond_64_bits_are_numbers(decode: Decode) -> None:
 
 
 def test_rows_of_higher_rank(artifact: Artifact) -> None:
-    spec = artifact.manifest.inputs[0].model_copy(update={"shape": (-1, 2, 3)})
-    images = NativeProtocol(artifact.manifest.model_copy(update={"inputs": (spec,)}), MAX_ROWS)
+    images = NativeProtocol(taking(artifact, spec("inputs", "float32", 2, 3)), MAX_ROWS)
     rows = np.arange(12.0).reshape(2, 2, 3)
-    decoded = images.decode(RawRequest(request(rows.tolist()), {})).rows
+    decoded = images.decode(RawRequest(request(rows.tolist()), {})).rows["inputs"]
     np.testing.assert_array_equal(decoded, rows)
     with pytest.raises(InputError, match="rows of 2×3 numbers each") as caught:
         images.decode(RawRequest(request([[[1, 2, 3], [4, 5]]]), {}))
@@ -98,7 +104,7 @@ def test_rows_of_higher_rank(artifact: Artifact) -> None:
 def test_the_reply_says_label_probabilities_and_depth_run(
     protocol: NativeProtocol, engine: Engine, rows: NDArray[np.float32]
 ) -> None:
-    prediction = engine.run(rows[:3])
+    prediction = engine.predict(rows[:3])
     reply = protocol.encode(prediction, engine.off)
     assert (reply.status, reply.headers["content-type"]) == (200, JSON)
     body = json.loads(reply.body)
@@ -137,8 +143,13 @@ BAD_BODIES: dict[tuple[str, int, str], dict[str, tuple[bytes, int | None]]] = {
         "inputs a number": (request(5), None),
         "inputs null": (request(None), None),
         "inputs a string": (request("[[1, 2]]"), None),
-        "inputs an object": (request({"0": [1, 2]}), None),
         "100,000 levels in inputs": (b'{"inputs": ' + DEEP, 0),
+    },
+    ("unknown_input", 400, "small takes 'inputs'"): {
+        "inputs of another name": (request({"0": [1, 2]}), None),
+    },
+    ("wrong_shape", 400, '"inputs" must be a list of rows of 2 numbers each'): {
+        "row too short, by name": (request({"inputs": [[1, 2], [3]]}), 1),
     },
     ("wrong_type", 400, SHAPE): {
         "a list": (b"[[1, 2]]", None),
@@ -197,6 +208,7 @@ IMPOSTORS: dict[tuple[str, int, str], dict[str, tuple[bytes, int | None]]] = {
         "field named like a very far row": (b'{"$.inputs[' + b"9" * 5000 + b']": 1}', None),
         "field named like a parameter": (b'{"$.parameters": 1}', None),
         "field named like a place": (b'{"x` - at `$.inputs[3]": 1}', None),
+        "field named like all inputs": (b'{"x` - at `$.inputs": 1}', None),
     },
     ("invalid_parameter", 400, PARAMETERS): {
         "router named like a row": (asking(router="$.inputs[3]"), None),
@@ -252,6 +264,114 @@ def test_another_content_type_is_told_which_one_to_send(
     assert (kind.partition(";")[0] or "missing") in caught.value.message
 
 
+# --- what other signatures take ---
+
+IDS, MASK = spec("input_ids", "int16", "length"), spec("attention_mask", "bool", "length")
+NUMBER = spec("a number", "float32")
+
+
+@pytest.fixture(scope="module")
+def several(artifact: Artifact) -> NativeProtocol:
+    return NativeProtocol(taking(artifact, IDS, MASK, NUMBER), MAX_ROWS)
+
+
+def texts(**changes: object) -> dict[str, object]:
+    rows = {"input_ids": [[5, 7], [-1, 2]], "attention_mask": [[1, True], [1, 0]]}
+    return rows | {"a number": [0.5, 1]} | changes
+
+
+def test_several_inputs_go_by_their_names(several: NativeProtocol, artifact: Artifact) -> None:
+    question = several.decode(RawRequest(request(texts()), {}))
+    rows = check_rows(question.rows, taking(artifact, IDS, MASK, NUMBER).signature, "small")
+    found = {name: (str(one.dtype), one.tolist()) for name, one in rows.tensors.items()}
+    assert found == {
+        "input_ids": ("int16", [[5, 7], [-1, 2]]),
+        "attention_mask": ("bool", [[True, True], [True, False]]),
+        "a number": ("float32", [0.5, 1.0]),
+    }
+
+
+def test_the_only_input_may_be_named(decode: Decode) -> None:
+    assert decode(request({"inputs": [[1, 2], [3, 4]]})).tolist() == [[1, 2], [3, 4]]
+
+
+NAMES = "'input_ids', 'attention_mask', 'a number'"
+# What is wrong: (rows, code, row, what the message says)
+BAD_TEXTS: dict[str, tuple[object, str, int | None, str]] = {
+    "no names": ([[5, 7]], "wrong_type", None, '"input_ids": rows of length whole numbers (int16'),
+    "one missing": ({"input_ids": [[1]], "a number": [1]}, "missing_input", None, NAMES),
+    "one unknown": (texts(more=[1]), "unknown_input", None, f"small takes {NAMES}"),
+    "no rows": (texts(input_ids=[]), "empty", None, "send at least one"),
+    "an empty row": (texts(input_ids=[[1], []]), "wrong_shape", 1, '"input_ids" must be a list'),
+    "a fraction": (texts(input_ids=[[1, 2], [3, 0.5]]), "wrong_type", 1, "$.inputs.input_ids[1]"),
+    "too large": (texts(input_ids=[[1, 2], [1, 2**15]]), "wrong_type", 1, "`int` <= 32767"),
+    "far too large": (texts(input_ids=[[2**70, 2]]), "wrong_type", 0, "`int` <= 32767"),
+    "a mask of 2": (texts(attention_mask=[[1, 2]]), "wrong_type", 0, "rows of length booleans"),
+    "no number": (texts(**{"a number": [1, "x"]}), "wrong_type", 1, '"a number" must be a list'),
+    "rows of two lengths": (
+        texts(input_ids=[[1, 2], [1, 2, 3]]),
+        "wrong_shape",
+        1,
+        "row 1 of 'input_ids' has length 3, row 0 has length 2; the rows of one request have one",
+    ),
+    "too many rows": (texts(input_ids=[[1]] * 9), "too_many_rows", None, f"at most {MAX_ROWS}"),
+}
+
+
+@pytest.mark.parametrize(("rows", "code", "row", "says"), BAD_TEXTS.values(), ids=BAD_TEXTS)
+def test_a_bad_input_is_told_which_it_is(
+    several: NativeProtocol, rows: object, code: str, row: int | None, says: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        several.decode(RawRequest(request(rows), {}))
+    assert (caught.value.code, caught.value.row) == (code, row)
+    assert says in caught.value.message
+
+
+# What only shows once every input is read: (rows, code, row, what the message says)
+UNEQUAL: dict[str, tuple[object, str, int | None, str]] = {
+    "rows": (texts(**{"a number": [1]}), "wrong_shape", None, "'a number' holds 1 rows"),
+    "lengths": (
+        texts(attention_mask=[[1, 1, 1], [1, 1, 1]]),
+        "wrong_shape",
+        None,
+        "length is 3 in 'attention_mask' and 2 in 'input_ids'",
+    ),
+    "beyond float32": (
+        texts(**{"a number": [1, 1e39]}),
+        "not_finite",
+        1,
+        "row 1 of 'a number' holds NaN, an infinity or a number beyond float32",
+    ),
+}
+
+
+@pytest.mark.parametrize(("rows", "code", "row", "says"), UNEQUAL.values(), ids=UNEQUAL)
+def test_inputs_that_do_not_go_together_are_told_which_they_are(
+    several: NativeProtocol,
+    artifact: Artifact,
+    rows: object,
+    code: str,
+    row: int | None,
+    says: str,
+) -> None:
+    question = several.decode(RawRequest(request(rows), {}))
+    with pytest.raises(InputError) as caught:
+        check_rows(question.rows, taking(artifact, IDS, MASK, NUMBER).signature, "small")
+    assert (caught.value.code, caught.value.row) == (code, row)
+    assert says in caught.value.message
+
+
+def test_classes_that_have_names_are_told_by_them(engine: Engine, rows: Any) -> None:
+    task = Classify(classes=2, names=("left", "right"))
+    protocol = NativeProtocol(engine.manifest.model_copy(update={"task": task}), MAX_ROWS)
+    prediction = engine.predict(rows)
+    outputs = json.loads(protocol.encode(prediction, engine.off).body)["outputs"]
+    assert [output["label"] for output in outputs] == prediction.labels.tolist()
+    assert {output["name"] for output in outputs} == {"left", "right"}
+    assert all(output["name"] == task.names[output["label"]] for output in outputs)
+
+
 # --- anything at all ---
 
 json_values = st.recursive(
@@ -267,6 +387,17 @@ damaged = st.builds(
     st.binary(max_size=6),
     st.integers(0, 24),
 )
+
+
+@given(rows=json_values | st.fixed_dictionaries(dict.fromkeys(texts(), json_values)))
+def test_no_inputs_raise_anything_but_an_input_error(
+    several: NativeProtocol, artifact: Artifact, rows: object
+) -> None:
+    try:
+        question = several.decode(RawRequest(request(rows), {}))
+        check_rows(question.rows, taking(artifact, IDS, MASK, NUMBER).signature, "small")
+    except InputError as error:
+        assert error.message
 
 
 @given(body=st.binary() | damaged | st.builds(lambda v: json.dumps(v).encode(), near_misses))

@@ -11,12 +11,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from signatures import spec, taking
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput, InferResult
 
 from skipserve.artifacts.artifact import Artifact
 from skipserve.errors import InputError
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Prediction, Setting
+from skipserve.runtime.rows import check_rows
 from skipserve.serving.messages import RawRequest, Reply
 from skipserve.serving.oip import HEADER_LENGTH, OpenInference, speaks_oip
 from skipserve.serving.oip_replies import OUTPUTS
@@ -35,12 +37,12 @@ def protocol(artifact: Artifact) -> OpenInference:
 @pytest.fixture(scope="module")
 def decode(protocol: OpenInference, engine: Engine) -> Decode:
     """A request to the rows that would run; both steps that can refuse it."""
-    return lambda request: engine.check(protocol.decode(request).rows)
+    return lambda request: engine.check(protocol.decode(request).rows).tensors["inputs"]
 
 
 @pytest.fixture(scope="module")
 def prediction(engine: Engine, rows: NDArray[np.float32]) -> Prediction:
-    return engine.run(rows[:3])
+    return engine.predict(rows[:3])
 
 
 def tensor(**changes: object) -> dict[str, object]:
@@ -159,7 +161,7 @@ def test_raw_bytes_are_rows_and_are_answered_in_bytes(
     protocol: OpenInference, engine: Engine, rows: NDArray[np.float32]
 ) -> None:
     question = protocol.decode(raw_request(rows[:3].tobytes()))
-    np.testing.assert_array_equal(engine.check(question.rows), rows[:3])
+    np.testing.assert_array_equal(question.rows["inputs"], rows[:3])
     result = read(question.encode(engine.run(engine.check(question.rows)), engine.off))
     assert all(is_binary(result, name) for name in OUTPUTS)
     expected = engine.predict(rows[:3]).probabilities
@@ -167,12 +169,121 @@ def test_raw_bytes_are_rows_and_are_answered_in_bytes(
 
 
 def test_nested_data_of_rows_of_higher_rank(artifact: Artifact) -> None:
-    spec = artifact.manifest.inputs[0].model_copy(update={"shape": (-1, 2, 3)})
-    images = OpenInference(artifact.manifest.model_copy(update={"inputs": (spec,)}), MAX_ROWS)
+    images = OpenInference(taking(artifact, spec("inputs", "float32", 2, 3)), MAX_ROWS)
     values = np.arange(12.0).reshape(2, 2, 3)
     for data in (values.ravel().tolist(), values.tolist()):
         decoded = images.decode(json_request(tensor(shape=[2, 2, 3], data=data))).rows
-        np.testing.assert_array_equal(decoded, values)
+        np.testing.assert_array_equal(decoded["inputs"], values)
+
+
+# --- what other signatures take ---
+
+IDS, MASK = spec("input_ids", "int32", "length"), spec("attention_mask", "bool", "length")
+
+
+@pytest.fixture(scope="module")
+def several(artifact: Artifact) -> OpenInference:
+    return OpenInference(taking(artifact, IDS, MASK), MAX_ROWS)
+
+
+def ids(**changes: object) -> dict[str, object]:
+    fields = {"name": "input_ids", "datatype": "INT64", "shape": [2, 3]}
+    return fields | {"data": [[5, 7, 9], [1, 2, 3]]} | changes
+
+
+def mask(**changes: object) -> dict[str, object]:
+    fields = {"name": "attention_mask", "datatype": "BOOL", "shape": [2, 3]}
+    return fields | {"data": [True, True, False, True, False, False]} | changes
+
+
+@pytest.mark.parametrize("turned", [False, True], ids=["in order", "turned round"])
+@pytest.mark.parametrize("binary", ["", "ids", "mask", "ids mask"])
+def test_several_tensors_in_any_order_each_in_its_own_form(
+    several: OpenInference, artifact: Artifact, binary: str, turned: bool
+) -> None:
+    tensors, chunks = [], []
+    chunk = {
+        "ids": np.int64([[5, 7, 9], [1, 2, 3]]).tobytes(),
+        "mask": np.array([1, 1, 0, 1, 0, 0], bool).tobytes(),
+    }
+    for name, make in sorted({"ids": ids, "mask": mask}.items(), reverse=turned):
+        if name in binary:
+            chunks.append(chunk[name])
+            size = {"binary_data_size": len(chunk[name])}
+            tensors.append(make(data=None, parameters=size))
+        else:
+            tensors.append(make())
+    header = json_request(*tensors).body
+    headers = {HEADER_LENGTH: str(len(header))} if chunks else {}
+    question = several.decode(RawRequest(header + b"".join(chunks), headers))
+    rows = check_rows(question.rows, taking(artifact, IDS, MASK).signature, "small").tensors
+    assert (rows["input_ids"].dtype, rows["attention_mask"].dtype) == (np.int32, bool)
+    assert rows["input_ids"].tolist() == [[5, 7, 9], [1, 2, 3]]
+    assert rows["attention_mask"].tolist() == [[True, True, False], [True, False, False]]
+
+
+# What is wrong: (request, code, what the message says)
+BAD_TENSORS = {
+    "one missing": (
+        json_request(ids()),
+        "wrong_input",
+        "takes 2 input tensors, each once: 'input_ids', 'attention_mask'",
+    ),
+    "one twice": (json_request(ids(), ids()), "wrong_input", "each once"),
+    "a free dimension of 0": (
+        json_request(ids(shape=[2, 0], data=[]), mask()),
+        "wrong_shape",
+        "'input_ids': shape is [2, 0], expected [rows, -1]",
+    ),
+    "numbers that are true": (
+        json_request(ids(datatype="BOOL"), mask()),
+        "wrong_type",
+        "'input_ids': datatype 'BOOL'; expected one of FP16",
+    ),
+    "beyond the datatype": (
+        json_request(ids(datatype="INT8", data=[300] * 6), mask()),
+        "wrong_type",
+        "'input_ids': data: 300 is no INT8",
+    ),
+    "bytes that belong to nobody": (
+        RawRequest(json_request(ids(), mask()).body + b"xx", {}),
+        "invalid_json",
+        "not an inference request",
+    ),
+    "raw bytes": (raw_request(b"abcd"), "wrong_header", "bytes alone do not say which input"),
+}
+
+
+@pytest.mark.parametrize(("request_", "code", "says"), BAD_TENSORS.values(), ids=BAD_TENSORS)
+def test_a_bad_tensor_is_told_which_it_is(
+    several: OpenInference, request_: RawRequest, code: str, says: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        several.decode(request_)
+    assert caught.value.code == code
+    assert says in caught.value.message
+
+
+def test_bytes_left_over_are_refused(several: OpenInference) -> None:
+    header = json_request(ids(), mask()).body
+    request = RawRequest(header + b"xx", {HEADER_LENGTH: str(len(header))})
+    with pytest.raises(InputError, match="2 bytes follow the JSON that belong to no tensor"):
+        several.decode(request)
+
+
+def test_bytes_that_are_neither_true_nor_false_are_refused(artifact: Artifact) -> None:
+    manifest = taking(artifact, spec("inputs", "bool", 2))
+    rows = OpenInference(manifest, MAX_ROWS).decode(raw_request(b"\x00\x01\x02\x01")).rows
+    with pytest.raises(InputError, match="row 1 of 'inputs' holds a number that is no bool"):
+        check_rows(rows, manifest.signature, "small")
+
+
+def test_the_largest_whole_number_is_told_from_one_more(artifact: Artifact) -> None:
+    signature = taking(artifact, spec("inputs", "int64", 1)).signature
+    rows = check_rows(np.array([[2**63 - 1], [-(2**63)]]), signature, "small")
+    assert rows.tensors["inputs"].tolist() == [[2**63 - 1], [-(2**63)]]
+    with pytest.raises(InputError, match="row 1 of 'inputs'"):
+        check_rows(np.float64([[1], [2**63]]), signature, "small")
 
 
 # --- tensors out ---

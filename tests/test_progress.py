@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from skipserve.build import train
-from skipserve.buildfile import read_build_file
+from skipserve.building.buildfile import read_build_file
+from skipserve.building.steps import train
 from skipserve.commands.progress import EVERY_S, Watch, watching
 from skipserve.training.loop import Epoch
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
-from pathlib import Path
+from html import unescape
 
 import numpy as np
 import pytest
@@ -13,8 +13,9 @@ from playwright.sync_api import sync_playwright
 from typer.testing import CliRunner
 
 from skipserve.artifacts.certificates import CERTIFICATES, Refusal
-from skipserve.build import export, run_steps
-from skipserve.buildfile import read_build_file
+from skipserve.building.buildfile import read_build_file
+from skipserve.building.steps import export
+from skipserve.certification.certify import p_value, shortest_fixed, upper_bound
 from skipserve.cli import app
 from skipserve.errors import ConfigError
 from skipserve.reporting.cost import Cost
@@ -23,45 +24,20 @@ from skipserve.reporting.figures import Figure
 from skipserve.reporting.inputs import Depths, inputs_figure
 from skipserve.reporting.model import find_model
 from skipserve.reporting.page import draw_figures, write_report
+from skipserve.reporting.rate import rate
 from skipserve.reporting.readings import read_engine, read_network
 from skipserve.reporting.report import measure
 from skipserve.reporting.sample import Sample, take_sample
+from skipserve.reporting.tables import parity_rows
 from skipserve.reporting.words import first_line
-from skipserve.routing.certify import p_value
-from skipserve.routing.judge import Readings, shortest_fixed
 from skipserve.runtime.engine import Engine
+from skipserve.runtime.rows import Rows
 from skipserve.style import PALETTE
 
-ROOT = Path(__file__).parent.parent
 DEPTH = 4
-ROUTED = """
-name = "routed"
-recipe = "two_moons"
-[network]
-depth = 4
-width = 16
-[training]
-epochs = 3
-[export]
-formats = ["onnx"]
-precisions = ["fp32"]
-[router]
-signal = "confidence"
-policy = "exit"
-stages = [2, 3, 4]
-risks = [0.02, 0.05]
-[serving]
-batch_size = 8
-"""
 FIGURES = {
-    "certified", "cost-1", "cost-8", "disagreement-exit", "accuracy-exit", "disagreement-skip",
-    "accuracy-skip", "depth", "inputs", "risk", "blocks",
-}  # fmt: skip
-
-# What an artifact is enough for.
-ALONE = {
-    "certified", "cost-1", "cost-8", "disagreement-exit", "accuracy-exit", "depth", "inputs",
-    "risk", "blocks",
+    "certified", "cost-1", "cost-8", "disagreement", "accuracy", "depth", "inputs", "risk",
+    "blocks",
 }  # fmt: skip
 
 
@@ -69,24 +45,15 @@ def quiet(line: str) -> None:
     pass
 
 
-def built(root, text):
-    (root / "export").mkdir()
-    shutil.copytree(ROOT / "handlers", root / "handlers")
-    file = root / "export" / "routed.toml"
-    file.write_text(text)
-    run_steps(read_build_file(file), lambda epoch: None, quiet)
-    return root
-
-
 @pytest.fixture(scope="module")
-def project(tmp_path_factory):
+def project(routed_project):
     """A project with one small certified model; never changed."""
-    return built(tmp_path_factory.mktemp("project"), ROUTED)
+    return routed_project[0]
 
 
 @pytest.fixture(scope="module")
 def model(project):
-    return find_model("routed", project)
+    return find_model("small", project)
 
 
 @pytest.fixture(scope="module")
@@ -109,8 +76,8 @@ def unrouted(checkpoint, artifact, tmp_path_factory):
     return measure(opened, take_sample(opened), 8, say=quiet)
 
 
-def curve(found, name, policy="exit"):
-    return next(one for one in found.curves if (one.name, one.policy) == (name, policy))
+def curve(found, name):
+    return next(one for one in found.curves if one.name == name)
 
 
 def test_the_certified_points_are_the_certificates_and_hold_here_too(found):
@@ -125,19 +92,16 @@ def test_the_certified_points_are_the_certificates_and_hold_here_too(found):
         assert one.run_rate == pytest.approx(one.certificate.run_rate, abs=0.05)
 
 
-def test_curves_are_of_the_heads_that_answer(tmp_path):
-    text = ROUTED.replace('policy = "exit"', 'policy = "exit"\nexit_heads = "distilled"')
-    own = find_model("routed", built(tmp_path, text))
-    found = measure(own, take_sample(own), 8, say=quiet)
+def test_curves_are_of_the_heads_that_answer(found):
     confidence = curve(found, "confidence")
-    shared = read_network(own.checkpoint.network, found.sample.inputs).agrees.mean(axis=0)
+    network = found.model.checkpoint.network
+    shared = read_network(network, found.sample.inputs).by_depth.agrees.mean(axis=0)
     for one in found.points:
-        blocks = one.run_rate * DEPTH
+        blocks = max(one.run_rate * DEPTH, confidence.blocks[-1])
         drawn = np.interp(blocks, confidence.blocks[::-1], confidence.disagreement[::-1])
         assert drawn == pytest.approx(one.seen.value, abs=0.03)
         # The shared head, read as early, changes many more answers.
-        assert np.interp(blocks, np.arange(1, DEPTH + 1), 1 - shared) > drawn + 0.05
-    assert {figure.name for figure in draw_figures(found)[0]} == FIGURES
+        assert np.interp(blocks, np.arange(DEPTH + 1), 1 - shared) > drawn + 0.05
 
 
 def test_what_the_router_did_adds_up(found):
@@ -154,12 +118,12 @@ def test_a_fixed_depth_is_certified_by_the_same_test(found):
     labels = np.zeros((1_000, 4), dtype=int)
     for at, wrong in enumerate((30, 4, 20, 0)):
         labels[:wrong, at] = 1
-    readings = Readings(np.array([1, 2, 4, 6]), labels)
+    readings = np.array([1, 2, 4, 6]), labels == labels[:, -1:]
     # At 1 % the careful depth 4 fails, so that depth 2, which would pass, is never reached.
     assert p_value(4, 1_000, 0.01) < 0.05 < p_value(20, 1_000, 0.01)
-    assert shortest_fixed(readings, 0.01, 0.95) == 6
-    assert shortest_fixed(readings, 0.03, 0.95) == 2
-    assert shortest_fixed(readings, 0.05, 0.95) == 1
+    assert shortest_fixed(*readings, 0.01, 0.95) == 6
+    assert shortest_fixed(*readings, 0.03, 0.95) == 2
+    assert shortest_fixed(*readings, 0.05, 0.95) == 1
     assert set(found.fixed) == {0.02, 0.05}
     assert found.fixed[0.05] <= found.fixed[0.02] <= DEPTH
 
@@ -167,26 +131,22 @@ def test_a_fixed_depth_is_certified_by_the_same_test(found):
 def test_the_curves_end_where_they_must(found):
     accuracy = float(found.inspection.accuracy[-1])
     fixed, oracle = curve(found, "fixed"), curve(found, "oracle")
-    assert fixed.blocks.tolist() == [4, 3, 2, 1]
+    assert fixed.blocks.tolist() == [4, 3, 2, 1]  # the exits, and full depth
     assert (fixed.disagreement[0], fixed.accuracy[0]) == (0, accuracy)
     assert (oracle.disagreement[0], oracle.accuracy[0]) == (0, accuracy)
     assert oracle.blocks[0] == pytest.approx(found.inspection.readings.oracle.mean())
-    signals = {(one.name, one.policy) for one in found.curves}
-    assert signals == {
-        *((name, policy) for name in ("norm", "projected_norm", "margin", "confidence", "random")
-          for policy in ("exit", "skip")),
-        ("fixed", "exit"), ("oracle", "exit"),
-    }  # fmt: skip
+    assert {one.name for one in found.curves} == {
+        *("norm", "projected_norm", "margin", "confidence", "random", "fixed", "oracle")
+    }
 
 
 def test_no_exit_beats_the_oracle(found):
     oracle = curve(found, "oracle")
     for one in found.curves:
-        if one.policy == "exit":
-            for blocks, wrong in zip(one.blocks, one.disagreement, strict=True):
-                allowed = oracle.disagreement >= wrong - 1e-9
-                if allowed.any():
-                    assert oracle.blocks[allowed].max() <= blocks + 0.02, one.name
+        for blocks, wrong in zip(one.blocks, one.disagreement, strict=True):
+            allowed = oracle.disagreement >= wrong - 1e-9
+            if allowed.any():
+                assert oracle.blocks[allowed].max() <= blocks + 0.02, one.name
 
 
 def test_leaving_at_random_is_the_expectation(found):
@@ -204,39 +164,93 @@ def test_leaving_at_random_is_the_expectation(found):
     assert random.accuracy[at] == pytest.approx((answers == labels).mean(), abs=1e-3)
 
 
-def agrees_with_its_network(model):
-    sample = take_sample(model).first(200)
-    served = read_engine(Engine(model.artifact), sample.inputs, 8)
-    eager = read_network(model.checkpoint.network, sample.inputs)
-    assert served.blocks.tolist() == eager.blocks.tolist() == [1, 2, 3, 4]
-    assert (served.labels == eager.labels).mean() > 0.995
+def test_an_artifact_reads_at_each_exit_as_it_answers_who_stops_there(model):
+    engine = Engine(model.artifact)
+    rows = take_sample(model).first(200).rows
+    read = read_engine(engine, rows, 8)
+    assert read.blocks.tolist() == [1, 2, 3, 4]
+    for decision in range(3):
+        stopped = engine.run_batches(rows, engine.fixed(decision), 8)
+        assert (stopped.depth_run == read.blocks[decision]).all()
+        np.testing.assert_allclose(stopped.probabilities, read.answers[:, decision], atol=1e-6)
 
 
-def test_an_artifact_stopped_at_each_decision_reads_as_its_network_does(model):
-    agrees_with_its_network(model)
-
-
-def test_one_that_skips_reads_so_too(project, tmp_path):
+def test_one_that_skips_is_read_by_stopping_every_row_there(project, tmp_path):
     shutil.copytree(project / "checkpoints", tmp_path / "checkpoints")
     (tmp_path / "export").mkdir()
-    file = tmp_path / "export" / "routed.toml"
-    file.write_text(ROUTED.replace('policy = "exit"', 'policy = "skip"'))
+    file = tmp_path / "export" / "small.toml"
+    text = (project / "export" / "small.toml").read_text().replace(', "torchscript"', "")
+    file.write_text(text.replace('signal = "confidence"', 'signal = "norm"\npolicy = "skip"'))
     export(read_build_file(file))
-    skips = find_model("routed", tmp_path)
+    skips = find_model("small", tmp_path)
     assert skips.artifact.manifest.router.policy == "skip"
-    agrees_with_its_network(skips)
+    sample = take_sample(skips).first(200)
+    served = read_engine(Engine(skips.artifact), sample.rows, 8).by_depth
+    eager = read_network(skips.checkpoint.network, sample.inputs).by_depth
+    at = np.isin(eager.blocks, served.blocks)
+    assert (served.labels == eager.labels[:, at]).mean() > 0.995
 
 
 def test_an_artifact_is_enough_for_all_but_what_needs_the_weights(model):
     alone = measure(replace(model, checkpoint=None), take_sample(model), 8, say=quiet)
     assert alone.inspection.blocks is None
-    assert {one.name for one in alone.curves} == {"fixed", "random", "oracle"}
+    names = {"fixed", "random", "oracle", "confidence", "margin"}
+    assert {one.name for one in alone.curves} == names
     figures, _ = draw_figures(alone)
-    assert {one.name for one in figures} == ALONE
+    assert {one.name for one in figures} == FIGURES
     drawn = {one.name: one.svg for one in figures}
     assert "needs the checkpoint" in drawn["blocks"]
     assert "exported alone" not in drawn["cost-1"]
     assert "at a certified risk of 2% the router runs" in first_line(alone)
+
+
+def test_a_brought_model_has_a_report(brought, tmp_path):
+    opened = find_model("moons", brought)
+    found = measure(opened, take_sample(opened).first(600), 8, say=quiet)
+    assert found.routed.risk in found.engine.certified()
+    assert found.costs[0].cut_ms == {}
+    text = write_report(found, tmp_path).read_text()
+    router = opened.artifact.manifest.router
+    assert router.chosen in unescape(text)
+    assert all(f"<td>{one.kind}</td>" in text for one in router.stress)
+    assert "onnx moons.onnx, sha256" in text
+
+
+def test_the_page_shows_exits_stress_and_parity(found, page):
+    text = page.read_text()
+    manifest = found.model.artifact.manifest
+    for id_, lines in (
+        ("exits", len(manifest.router.exits)),
+        ("stress", len(manifest.router.stress)),
+        ("parity", len(manifest.parity)),
+    ):
+        table = text.partition(f'<div class="wide" id="{id_}">')[2].partition("</table>")[0]
+        assert table.count("<tr>") == lines + 1, id_
+    assert "only guards" in text  # the cut before the first block
+    for words in (manifest.router.chosen, manifest.router.first):
+        assert words in unescape(text)
+
+
+def test_int8_is_shown_with_what_it_changes(found, tmp_path):
+    manifest = found.model.artifact.manifest
+    like = manifest.parity[0].model_copy(update={"precision": "int8", "disagreement": 0.0123})
+    artifact = replace(
+        found.model.artifact, manifest=manifest.model_copy(update={"parity": (like,)})
+    )
+    (line,) = parity_rows(replace(found, model=replace(found.model, artifact=artifact)))
+    assert line[:2] == ("onnx", "int8")
+    assert line[3:5] == ("–", "1.23%")
+
+
+def test_the_class_that_suffers_most_has_a_bound_of_its_own(found):
+    by_class = ((0, rate(2, 300)), (1, rate(3, 30)))
+    routed = replace(found.routed, by_class=by_class)
+    assert routed.worst == (1, by_class[1][1], upper_bound(3, 30, 0.95))
+    line = first_line(replace(found, routed=routed))
+    assert "The class that suffers most is 1: 3 of 30 of its rows are answered otherwise" in line
+    # Where nothing differs, the one that least is known of.
+    none = replace(found.routed, by_class=((0, rate(0, 300)), (1, rate(0, 30))))
+    assert none.worst[0] == 1
 
 
 def costs(router, fixed, cut=None):
@@ -301,16 +315,16 @@ def test_a_checkpoint_alone_is_told_what_it_lacks(checkpoint):
 
 def test_an_uncertified_router_is_off_and_that_is_said(project, tmp_path):
     shutil.copytree(project / "artifacts", tmp_path / "artifacts")
-    (tmp_path / "artifacts" / "routed" / CERTIFICATES).unlink()
-    opened = find_model("routed", tmp_path)
+    (tmp_path / "artifacts" / "small" / CERTIFICATES).unlink()
+    opened = find_model("small", tmp_path)
     off = measure(opened, take_sample(opened).first(300), 8, say=quiet)
-    assert first_line(off).startswith("The router of routed is off")
-    assert any("Nothing is certified for the fp32 file on cpu" in note for note in off.notes)
+    assert first_line(off).startswith("The router of small is off")
+    assert any("Nothing is certified for the fp32 files on cpu" in note for note in off.notes)
 
 
 def test_a_refused_risk_is_said_on_the_page(found, tmp_path):
     why = "the most careful candidate disagrees on 90 of 100 samples"
-    refused = Refusal(risk=0.001, file_sha256="0" * 64, provider="cpu", reason=why)
+    refused = Refusal(risk=0.001, files={"plain.fp32.onnx": "0" * 64}, provider="cpu", reason=why)
     text = write_report(replace(found, refused=(refused,)), tmp_path).read_text()
     assert f"A risk of 0.1% (disagreement) is not promised: {why}." in text
 
@@ -333,10 +347,10 @@ def test_a_risk_that_is_not_certified_is_refused(model, risk):
 def test_rows_without_labels_or_of_one_class_leave_figures_out_and_say_so(model, found):
     whole = take_sample(model)
     one_class = found.inspection.readings.labels[:, -1] == 0
-    some = Sample(whole.inputs[one_class], None, "rows of one class")
+    some = Sample(whole.rows[one_class], None, "rows of one class")
     figures, notes = draw_figures(measure(model, some, 8, say=quiet))
     names = {one.name for one in figures}
-    assert names == FIGURES - {"accuracy-exit", "accuracy-skip", "risk"}
+    assert names == FIGURES - {"accuracy", "risk"}
     assert any("two classes of answers" in note for note in notes)
     assert any("without labels" in note for note in notes)
 
@@ -344,8 +358,12 @@ def test_rows_without_labels_or_of_one_class_leave_figures_out_and_say_so(model,
 def test_a_report_from_one_row_is_a_report(model):
     alone = replace(model, checkpoint=None)
     figures, notes = draw_figures(measure(alone, take_sample(model).first(1), 8, say=quiet))
-    assert {one.name for one in figures} == ALONE - {"risk"}
+    assert {one.name for one in figures} == FIGURES - {"risk"}
     assert any("two classes of answers" in note for note in notes)
+
+
+def sample_of(inputs, labels):
+    return Sample(Rows({"inputs": inputs}), labels, "rows")
 
 
 def depths(count):
@@ -361,7 +379,7 @@ def depths(count):
 
 def test_the_easiest_and_the_hardest_signals_are_drawn():
     inputs = np.random.default_rng(0).normal(size=(40, 12)).astype(np.float32)
-    drawn = inputs_figure(Sample(inputs, np.arange(40), "rows"), depths(40))
+    drawn = inputs_figure(sample_of(inputs, np.arange(40)), depths(40))
     assert isinstance(drawn, Figure)
     # Easiest: the shallow and sure ones; hardest: the deep and unsure ones.
     for row, blocks in ((36, "1 block"), (16, "1 block"), (7, "4 blocks"), (27, "4 blocks")):
@@ -369,7 +387,7 @@ def test_the_easiest_and_the_hardest_signals_are_drawn():
     assert "class 3," not in drawn.svg
     assert "2 blocks" not in drawn.svg
     # Of four classes each is drawn once before any is drawn again.
-    few = inputs_figure(Sample(inputs, np.arange(40) // 10, "rows"), depths(40))
+    few = inputs_figure(sample_of(inputs, np.arange(40) // 10), depths(40))
     assert isinstance(few, Figure)
     assert [few.svg.count(f"class {one}, 4 blocks<") for one in range(4)] == [1, 3, 1, 1]
 
@@ -378,7 +396,7 @@ def test_the_easiest_and_the_hardest_signals_are_drawn():
     ("shape", "says"), [((5, 12), "5 rows are too few"), ((40, 3), "neither"), ((40, 4, 4), "nei")]
 )
 def test_inputs_that_cannot_be_drawn_say_why(shape, says):
-    said = inputs_figure(Sample(np.zeros(shape, dtype=np.float32), None, "rows"), depths(shape[0]))
+    said = inputs_figure(sample_of(np.zeros(shape, dtype=np.float32), None), depths(shape[0]))
     assert isinstance(said, str)
     assert says in said
 
@@ -489,24 +507,25 @@ def test_the_first_line_and_the_promise_are_on_the_page(browser, found, page):
     assert view.inner_text("main").split("\n")[2] == first_line(found)
     text = view.inner_text("main")
     assert "Of 500 inputs like those it was tested on, at most 10 get another answer" in text
+    assert "The class that suffers most is" in text
     assert "We are 95% sure of that." in text
     view.close()
 
 
 def test_the_command_writes_the_page_and_says_the_first_line(project, tmp_path, monkeypatch):
     monkeypatch.chdir(project)
-    sample = take_sample(find_model("routed")).first(200)
+    sample = take_sample(find_model("small")).first(200)
     rows, labels = tmp_path / "rows.npy", tmp_path / "labels.npy"
     np.save(rows, sample.inputs)
     np.save(labels, sample.labels)
     done = CliRunner().invoke(
         app,
-        ["report", "routed", "--data", str(rows), "--labels", str(labels), "--risk", "0.05",
-         "--out", str(tmp_path / "out")],
+        ["report", "small", "--data", str(rows), "--labels", str(labels), "--risk", "0.05",
+         "--batch-size", "8", "--out", str(tmp_path / "out")],
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     text = (tmp_path / "out" / "report.html").read_text()
     assert str(tmp_path / "out" / "report.html") in done.output
     assert "at a certified risk of 5%" in done.output
     assert "200 from rows.npy" in text
-    assert "of 8</th>" in text  # the batch of export/routed.toml
+    assert "of 8</th>" in text

@@ -61,7 +61,9 @@ def project(tmp_path_factory) -> Path:
     shutil.copytree(ROOT / "handlers", root / "handlers")
     for name in MODELS:
         file = root / "export" / f"{name}.toml"
-        file.write_text(file.read_text().replace("seed = 0", "seed = 0\nepochs = 4"))
+        text = file.read_text().replace("seed = 0", "seed = 0\nepochs = 4")
+        # Small heads: what they are worth is tested elsewhere.
+        file.write_text(f"{text}\n[exits]\nhidden = 0\ncorrupted = false\n")
     paths = [f"export/{name}.toml" for name in MODELS]
     subprocess.run(cli("build", *paths), cwd=root, check=True, capture_output=True)
     return root
@@ -162,6 +164,10 @@ def until(condition, seconds: float = 30) -> None:
         time.sleep(0.05)
 
 
+def question(row: Any) -> Any:
+    return {"inputs": {name: [value] for name, value in row["inputs"].items()}}
+
+
 def example(project: Path, model: str) -> Any:
     return json.loads((project / "artifacts" / model / "manifest.json").read_text())["example"]
 
@@ -169,7 +175,7 @@ def example(project: Path, model: str) -> Any:
 @pytest.mark.parametrize("model", MODELS)
 def test_every_model_answers_its_example(server, project, model):
     row = example(project, model)
-    status, headers, reply = server.ask(model, {"inputs": [row["inputs"]]})
+    status, headers, reply = server.ask(model, question(row))
     assert status == 200
     assert headers["content-type"] == "application/json"
     assert re.fullmatch(r"decode;dur=[\d.]+, inference;dur=[\d.]+", headers["server-timing"])
@@ -374,7 +380,8 @@ def test_requests_whose_batch_was_being_gathered_are_answered_when_workers_die(e
             status, _, said = reply.result()
             assert status in (500, 507)
             assert said["message"] == "Worker died."
-        assert running.ask("moons_residual", body)[0] == 200
+        # A frontend that has not noticed the second death yet hands it one more request.
+        until(lambda: running.ask("moons_residual", body)[0] == 200)
 
 
 def test_every_request_gets_its_own_answer_while_a_worker_dies_again_and_again(either_way):
@@ -404,13 +411,15 @@ def test_every_request_gets_its_own_answer_while_a_worker_dies_again_and_again(e
         ThreadPoolExecutor(16) as clients,
     ):
         asking = [clients.submit(statuses, client) for client in range(16)]
-        for death in range(1, 4):
+        try:
+            for death in range(1, 4):
+                time.sleep(0.5)
+                assert running.kill_workers() == 1
+                until(lambda n=death: f"restarts_total {n}.0" in running.get("/metrics"))
+                until(lambda: running.get("/ready") == "ready\n")
             time.sleep(0.5)
-            assert running.kill_workers() == 1
-            until(lambda n=death: f"restarts_total {n}.0" in running.get("/metrics"))
-            until(lambda: running.get("/ready") == "ready\n")
-        time.sleep(0.5)
-        stop.set()
+        finally:
+            stop.set()  # or the clients would ask for ever
         seen = [client.result(timeout=60) for client in asking]
     assert all(200 in statuses for statuses in seen)
     assert set.union(*seen) - {200} <= {500, 507}
@@ -499,7 +508,7 @@ def test_every_backend_and_precision_serves(project, backend, precision):
     options = ("moons_residual", "--backend", backend, "--precision", precision)
     row = example(project, "moons_residual")
     with serving(project, *options) as running:
-        reply = running.ask("moons_residual", {"inputs": [row["inputs"]]})[2]
+        reply = running.ask("moons_residual", question(row))[2]
         tolerance = 1e-4 if precision == "fp32" else 2e-2
         assert reply["outputs"][0]["probabilities"] == pytest.approx(
             row["probabilities"], abs=tolerance

@@ -12,12 +12,13 @@ import pytest
 from conftest import REORDERED
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from prometheus_client import REGISTRY
 
 from skipserve.artifacts.artifact import Artifact
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Prediction
+from skipserve.runtime.rows import Rows
+from skipserve.runtime.stepper import Limits
 from skipserve.serving.config import ServingConfig
 from skipserve.serving.messages import RawRequest, Reply
 from skipserve.serving.oip import HEADER_LENGTH
@@ -180,7 +181,7 @@ def test_torchscript_answers_every_protocol(
 class OutOfMemory(Engine):
     """An engine that opens and then fails at every batch."""
 
-    def run(self, rows: NDArray[np.float32]) -> Prediction:
+    def run(self, rows: Rows, limits: Limits | None = None) -> Prediction:
         raise RuntimeError("bad allocation at 0xdead")
 
 
@@ -260,7 +261,7 @@ def test_counting_can_be_put_off_until_the_replies_are_sent(engine: Engine) -> N
 
 
 def test_the_metrics_say_what_really_runs(service: Service, engine: Engine) -> None:
-    hash_ = engine.manifest.checkpoint_sha256[:12]
+    hash_ = engine.manifest.source.sha256[:12]
     runs = {"backend": "onnxruntime", "provider": "cpu", "precision": "fp32", "checkpoint": hash_}
     assert sample("model_info", **runs) == 1
     assert REGISTRY.get_sample_value("skipserve_provider_fallback", {"model": "small"}) == 0

@@ -7,9 +7,11 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from prometheus_client import REGISTRY
 
 import skipserve
 from skipserve.runtime.prediction import Setting
+from skipserve.runtime.stepper import Limits
 from skipserve.serving.config import ServingConfig
 from skipserve.serving.messages import RawRequest
 from skipserve.serving.metrics import NoMetrics
@@ -61,7 +63,7 @@ def shadow_of(engine, counts, share=1.0, budget_s=1.0, message_waits=lambda: Fal
 def answered(engine, rows, risk=RISK, off=False):
     wanted = engine.setting(risk)
     prediction = engine.predict(rows) if off else engine.predict(rows, risk)
-    return Answered(rows, prediction, [wanted] * len(rows), off)
+    return Answered(engine.check(rows), prediction, [wanted] * len(rows), off)
 
 
 def differing(engine, rows, risk=RISK):
@@ -89,8 +91,9 @@ def test_rows_count_for_the_risk_they_were_served_at(engine, moons, counts):
     wanted = [engine.setting(risk) for risk, rows in parts.items() for _ in rows]
     thresholds = np.stack([one.thresholds for one in wanted])
     limits = np.float32([one.guard_limit for one in wanted])
-    prediction = engine.run(moons[:130], thresholds, limits)
-    shadow.draw(Answered(moons[:130], prediction, wanted, off=False))
+    rows = engine.check(moons[:130])
+    prediction = engine.run(rows, Limits(thresholds, limits))
+    shadow.draw(Answered(rows, prediction, wanted, off=False))
     shadow.work()
     assert counts.rows == {0.02: 40, RISK: 60}
     expected = {risk: differing(engine, parts[risk], risk) for risk in (0.02, RISK)}
@@ -106,18 +109,20 @@ def test_a_share_of_the_rows_is_drawn(engine, moons, counts, share):
     assert abs(counts.rows[RISK] - 4000 * share) <= 6 * np.sqrt(4000 * share * (1 - share))
 
 
-def test_full_depth_rows_agree_without_a_run(engine, moons, counts):
+def fails(rows, limits=None):
+    raise RuntimeError("no run was expected to be made")
+
+
+def test_full_depth_rows_agree_without_a_run(engine, moons, counts, monkeypatch):
     shadow = shadow_of(engine, counts)
-    careful = Setting(engine.off.thresholds, 0.0, risk=RISK)  # all held back by the guard
-    prediction = engine.run_thresholds(moons[:100], careful.thresholds, careful.guard_limit)
+    bold = np.full_like(engine.off.thresholds, -np.inf)
+    careful = Setting(bold, 0.0, risk=RISK)  # all held back by the guard
+    rows = engine.check(moons[:100])
+    prediction = engine.run_thresholds(rows, careful.thresholds, careful.guard_limit)
     assert prediction.held_back.all()
-    shadow.draw(Answered(moons[:100], prediction, [careful] * 100, off=False))
-    before = engine._backend
-    engine._backend = None  # a run would fail
-    try:
-        shadow.work()
-    finally:
-        engine._backend = before
+    shadow.draw(Answered(rows, prediction, [careful] * 100, off=False))
+    monkeypatch.setattr(engine, "run", fails)
+    shadow.work()
     assert counts.rows == {RISK: 100}
     assert not counts.disagreements[RISK]
 
@@ -180,16 +185,12 @@ def test_a_budget_too_small_for_one_row_is_said_aloud(engine, moons, counts, cap
     assert not counts.rows
 
 
-def test_a_run_that_fails_is_counted_as_dropped(engine, moons, counts):
+def test_a_run_that_fails_is_counted_as_dropped(engine, moons, counts, monkeypatch):
     shadow = shadow_of(engine, counts)
     shadow.draw(answered(engine, moons[:30]))
-    before = engine._backend
-    engine._backend = None
-    try:
-        with pytest.raises(AttributeError):
-            shadow.work()
-    finally:
-        engine._backend = before
+    monkeypatch.setattr(engine, "run", fails)
+    with pytest.raises(RuntimeError):
+        shadow.work()
     assert counts.dropped == 30
     shadow.work()
     assert not counts.rows
@@ -232,8 +233,15 @@ def test_a_thrown_switch_sends_everything_to_full_depth_and_says_why(
 def test_a_switched_off_service_goes_on_collecting_evidence(engine, moons, tmp_path):
     switch = Switch(tmp_path / "small")
     service = Service(engine, ServingConfig(risk=RISK, shadow=1), switch=switch)
-    counts = service._shadow._metrics = Counts()
     switch.throw("fell_back")
+
+    def now():
+        labels = {"model": "small", "risk": str(RISK)}
+        names = ("shadow_rows_total", "shadow_disagreements_total")
+        return [REGISTRY.get_sample_value(f"skipserve_{name}", labels) for name in names]
+
+    before = now()
     ask(service, moons[:200])
-    assert counts.rows == {RISK: 200}
-    assert counts.disagreements == {RISK: differing(engine, moons[:200])}
+    rows, disagreements = (after - earlier for after, earlier in zip(now(), before, strict=True))
+    assert rows == 200
+    assert disagreements == differing(engine, moons[:200]) > 0

@@ -44,7 +44,7 @@ def archive(routed_project, tmp_path_factory) -> Path:
     assert full.labels[row] != fast.labels[row]
     manifest = json.loads((artifact / MANIFEST).read_text())
     manifest["example"] |= {
-        "inputs": rows[row].tolist(),
+        "inputs": {"inputs": rows[row].tolist()},
         "label": int(full.labels[row]),
         "probabilities": full.probabilities[row].tolist(),
     }
@@ -56,7 +56,7 @@ def archive(routed_project, tmp_path_factory) -> Path:
 
 def ask(server: Server) -> dict:
     (manifest,) = server.manifests
-    body = json.dumps({"inputs": [manifest.example.inputs]}).encode()
+    body = json.dumps(manifest.question(manifest.example.inputs)).encode()
     request = Request(server.url(manifest), body, {"Content-Type": "application/json"})
     with urlopen(request, timeout=60) as reply:
         answer: dict = json.load(reply)

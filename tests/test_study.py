@@ -16,14 +16,15 @@ import torch
 
 from skipserve.errors import ConfigError
 from skipserve.networks import build_network, parse_network
-from skipserve.routing import study
-from skipserve.routing.config import RouterConfig
-from skipserve.routing.fit import fit_router
-from skipserve.routing.routed import RoutedNetwork
 from skipserve.training.checkpoint import load_checkpoint
 from skipserve.training.recipes import Digits
 
 STUDY = Path(__file__).parent.parent / "benchmarks" / "study.py"
+sys.path.insert(0, str(STUDY.parent))
+
+from laboratory import judging, readers  # noqa: E402
+from laboratory.routers import RoutedNetwork, fit_router  # noqa: E402
+
 MARK = "<!-- Below is written by benchmarks/study.py; above is written by hand. -->"
 
 
@@ -32,14 +33,14 @@ def judged(checkpoint, recipe):
     """Network, router, guard limit, and the reading of the test rows."""
     network = load_checkpoint(checkpoint).network
     samples = recipe.draw("test")
-    router, limit = fit_router(
-        RouterConfig(signal="confidence", guard=0.9),
+    training = recipe.draw("train").inputs
+    router, limit = fit_router(network, "confidence", training, samples.inputs, guard=0.9)
+    return (
         network,
-        range(1, network.config.depth),
-        recipe.draw("train").inputs,
-        samples.inputs,
+        router,
+        limit,
+        judging.read(network, router.guard, samples.inputs, samples.labels),
     )
-    return network, router, limit, study.read(network, router.guard, samples.inputs, samples.labels)
 
 
 @pytest.mark.parametrize("level", [0.6, 0.9, math.inf])
@@ -48,8 +49,8 @@ def test_judging_from_one_pass_is_what_the_routed_network_does(judged, recipe, l
     inputs, labels = recipe.draw("test").inputs, reading.labels
     thresholds = np.full(network.config.depth - 1, level, dtype=np.float32)
     held = reading.distance > limit
-    depth = study.depth_run(thresholds, reading.signal(router.signals), held)
-    point = study.judge(reading, depth, held)
+    depth = judging.depth_run(thresholds, reading.signal(router.signals), held)
+    point = judging.judge(reading, depth, held)
 
     with torch.no_grad():
         probabilities, ran, kept, _ = RoutedNetwork(network, router)(
@@ -68,13 +69,15 @@ def test_judging_from_one_pass_is_what_the_routed_network_does(judged, recipe, l
 def test_the_oracle_is_the_least_any_choice_of_depths_can_run():
     rng = np.random.default_rng(0)
     answers = rng.integers(0, 2, (7, 3))
-    reading = study.Reading(torch.zeros(7, 3, 1), answers, np.zeros(7, np.float32), answers[:, -1])
+    reading = judging.Reading(
+        torch.zeros(7, 3, 1), answers, np.zeros(7, np.float32), answers[:, -1]
+    )
     choices = np.stack(np.meshgrid(*[[1, 2, 3]] * 7), axis=-1).reshape(-1, 7)
-    points = [study.judge(reading, choice) for choice in choices]
+    points = [judging.judge(reading, choice) for choice in choices]
     for wrong in range(3):
         allowed = (wrong + 0.5) / 7
         least = min(point.run_rate for point in points if point.disagreement <= allowed)
-        oracle = study.oracle(reading, allowed)
+        oracle = judging.oracle(reading, allowed)
         assert oracle.run_rate == pytest.approx(least)
         assert oracle.disagreement <= allowed
 
@@ -83,8 +86,8 @@ def test_random_exits_are_the_expectation_of_tossing(judged):
     *_, reading = judged
     rng = np.random.default_rng(0)
     depth = np.minimum(rng.geometric(0.3, (2_000, len(reading.labels))), reading.answers.shape[1])
-    tossed = [study.judge(reading, row) for row in depth]
-    expected = study.at_random(reading, 0.3)
+    tossed = [judging.judge(reading, row) for row in depth]
+    expected = judging.at_random(reading, 0.3)
     for name in ("run_rate", "disagreement", "accuracy"):
         mean = np.mean([getattr(point, name) for point in tossed])
         assert getattr(expected, name) == pytest.approx(mean, abs=2e-3), name
@@ -94,18 +97,20 @@ def test_skipping_nothing_changes_nothing(judged, recipe):
     network, router, _, reading = judged
     everything = np.full(network.config.depth - 1, np.inf, dtype=np.float32)
     routed = RoutedNetwork(network, router)
-    point = study.judge_routed(routed, recipe.draw("test").inputs, reading, everything)
+    point = judging.judge_routed(routed, recipe.draw("test").inputs, reading, everything)
     assert (point.run_rate, point.disagreement) == (1.0, 0.0)
 
 
 def test_a_perfect_signal_ranks_perfectly_and_a_constant_one_by_chance():
     answers = np.array([[0, 1]] * 20 + [[1, 1]] * 20)
-    reading = study.Reading(torch.zeros(40, 2, 1), answers, np.zeros(40, np.float32), answers[:, 1])
+    reading = judging.Reading(
+        torch.zeros(40, 2, 1), answers, np.zeros(40, np.float32), answers[:, 1]
+    )
     settled = reading.agrees[:, :1].astype(np.float32)
-    assert study.ranking(reading, settled) == 1.0
-    assert study.ranking(reading, np.zeros((40, 1), np.float32)) == 0.5
-    few = study.Reading(reading.pooled[:25], answers[:25], reading.distance[:25], answers[:25, 1])
-    assert math.isnan(study.ranking(few, settled[:25]))
+    assert judging.ranking(reading, settled) == 1.0
+    assert judging.ranking(reading, np.zeros((40, 1), np.float32)) == 0.5
+    few = judging.Reading(reading.pooled[:25], answers[:25], reading.distance[:25], answers[:25, 1])
+    assert math.isnan(judging.ranking(few, settled[:25]))
 
 
 def test_a_probe_finds_what_is_linear():
@@ -113,7 +118,7 @@ def test_a_probe_finds_what_is_linear():
     pooled = torch.randn(500, 2, 5, generator=generator)
     agrees = np.ones((500, 2), dtype=bool)
     agrees[:, 0] = (3 * pooled[:, 0, 1] - pooled[:, 0, 4] > 0.5).numpy()
-    (probe,) = study.fit_probes(pooled, agrees)
+    (probe,) = readers.fit_probes(pooled, agrees)
     assert ((probe(pooled[:, 0]) > 0).numpy() == agrees[:, 0]).mean() > 0.97
 
 
@@ -126,12 +131,12 @@ def test_the_carry_is_one_minus_the_opening_of_the_gate(family):
     stream = pooled if family == "mlp" else pooled.unsqueeze(-1)
     with torch.no_grad():
         opening = block.gate(stream).sigmoid().flatten(1).mean(dim=1)
-        assert torch.allclose(study.Carry(block)(pooled), 1 - opening)
+        assert torch.allclose(readers.Carry(block)(pooled), 1 - opening)
 
 
 def test_no_gate_no_signal(judged):
     with pytest.raises(ConfigError, match="connection = 'gated'"):
-        study.Carry(judged[0].blocks[0])
+        readers.Carry(judged[0].blocks[0])
 
 
 def test_digits_are_split_in_four_without_overlap():
@@ -150,7 +155,7 @@ def quick(tmp_path_factory):
     flags = ["--quick", "--seeds", "2", "--only", "exit-none", "--processes", "2"]
     flags += ["--cells", str(folder / "cells"), "--out", str(folder)]
     command = [sys.executable, str(STUDY), *flags]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    run = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert run.returncode == 0, run.stderr
     cells = [json.loads(file.read_text()) for file in folder.rglob("*.json") if file.stem.isdigit()]
     return folder, cells, json.loads(run.stdout.splitlines()[-1]), flags

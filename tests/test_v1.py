@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from signatures import spec, taking
 
 import skipserve
 from skipserve.artifacts.artifact import Artifact
@@ -57,13 +58,14 @@ def test_a_request_is_told_by_its_content(body: bytes | None, v1: bool) -> None:
 def test_instances_are_rows_or_name_their_input(
     protocol: V1Protocol, instances: list[object], fields: dict[str, object]
 ) -> None:
-    assert protocol.decode(request(instances, **fields)).rows.tolist() == [[1, 2], [3, 4]]
+    rows = protocol.decode(request(instances, **fields)).rows
+    assert rows["inputs"].tolist() == [[1, 2], [3, 4]]
 
 
 def test_the_reply_holds_a_prediction_for_each_instance_and_nothing_else(
     protocol: V1Protocol, engine: Engine, rows: NDArray[np.float32]
 ) -> None:
-    prediction = engine.run(rows[:3])
+    prediction = engine.predict(rows[:3])
     reply = protocol.decode(request(rows[:3].tolist())).encode(prediction, engine.off)
     (predictions,) = json.loads(reply.body).values()
     assert json.loads(reply.body).keys() == {"predictions"}
@@ -89,7 +91,7 @@ BAD_REQUESTS = {
     "row too short": (request([[1, 2], [3]]), "wrong_shape", 400, "$.instances[1]"),
     "no rows": (request([]), "empty", 400, "instances holds no row"),
     "not a list": (request(5), "wrong_shape", 400, ROWS),
-    "another input": (request([{"x": [1, 2]}]), "unknown_field", 400, '"instances"'),
+    "another input": (request([{"x": [1, 2]}]), "unknown_input", 400, "small takes 'inputs'"),
     "a named row too long": (request([{"inputs": [1, 2, 3]}]), "wrong_shape", 400, ROWS),
     "a string among numbers": (request([[1, "2"]]), "wrong_type", 400, ROWS),
     "too many rows": (request([[1, 2]] * 9), "too_many_rows", 413, "at most 8"),
@@ -124,6 +126,28 @@ def test_a_bad_request_is_told_what_was_expected_in_the_protocols_own_shape(
     assert says in caught.value.message
 
 
+def test_an_instance_holds_every_input_of_several(artifact: Artifact) -> None:
+    inputs = spec("ids", "int64", "length"), spec("weight", "float32")
+    protocol = V1Protocol(taking(artifact, *inputs), MAX_ROWS)
+    rows = protocol.decode(
+        request([{"ids": [1, 2], "weight": 0.5}, {"weight": 1, "ids": [3, 4]}])
+    ).rows
+    assert {name: one.tolist() for name, one in rows.items()} == {
+        "ids": [[1, 2], [3, 4]],
+        "weight": [0.5, 1.0],
+    }
+    for instances, code, row, says in (
+        ([[1, 2]], "wrong_type", 0, '"ids": rows of length whole numbers'),
+        ([{"ids": [1], "weight": 1}, {"ids": [1]}], "missing_input", 1, "'weight' of small"),
+        ([{"ids": [1], "weight": [1]}], "wrong_shape", 0, '"weight" must be a list of numbers'),
+        ([{"ids": [1], "weight": 1}, {"ids": [1, 2], "weight": 1}], "wrong_shape", 1, "length 2"),
+    ):
+        with pytest.raises(InputError) as caught:
+            protocol.decode(request(instances))
+        assert (caught.value.code, caught.value.row) == (code, row)
+        assert says in caught.value.message
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=3),
@@ -145,4 +169,4 @@ def test_no_request_raises_anything_but_an_input_error(
     except InputError as error:
         assert protocol.refuse(error).body
     else:
-        assert checked.shape[1:] == (2,)
+        assert checked.shapes == ((2,),)

@@ -11,17 +11,16 @@ import pytest
 from prometheus_client import REGISTRY
 
 from skipserve.artifacts.artifact import open_artifact
-from skipserve.artifacts.export import FittedRouter, export_artifact
-from skipserve.artifacts.manifest import RouterSpec
+from skipserve.artifacts.export import Routing, export_artifact
 from skipserve.errors import InputError
-from skipserve.routing.config import RouterConfig
+from skipserve.routing.config import ExitsConfig, RouterConfig
 from skipserve.routing.fit import fit_router
-from skipserve.runtime.backends import open_backend
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Setting
 from skipserve.serving.config import ServingConfig
 from skipserve.serving.messages import RawRequest
 from skipserve.serving.service import Service
+from skipserve.sources.recipe import recipe_origin, recipe_splits
 from skipserve.training.checkpoint import load_checkpoint
 
 DEPTH = 4
@@ -34,26 +33,13 @@ def routed(checkpoint, recipe, tmp_path_factory):
     """The small network with a router that lets near rows leave, in both precisions."""
     directory = tmp_path_factory.mktemp("wider") / "small"
     trained = load_checkpoint(checkpoint)
-    known, fresh = recipe.draw("train").inputs, recipe.draw("propose").inputs
-    router, limit = fit_router(RouterConfig(signal="norm"), trained.network, [1, 2], known, fresh)
-    spec = RouterSpec(
-        signal="norm",
-        policy="exit",
-        decisions=(1, 2),
-        guard_quantile=0.995,
-        guard_limit=limit,
-        grouping="",
-    )
-    export_artifact(
-        "small",
-        trained,
-        recipe.draw("test").inputs[:64],
-        ("torchscript",),
-        ("fp32", "fp16"),
-        directory,
-        lambda file, outputs: open_backend(file, outputs).run,
-        FittedRouter(router, spec),
-    )
+    origin, splits = recipe_origin(trained, recipe), recipe_splits(recipe)
+    exits = ExitsConfig(at=(1, 2), first=1, hidden=0, corrupted=False)
+    routing = Routing(exits, RouterConfig(signal="norm"))
+    rows = splits.fit.rows, splits.propose.rows
+    routing.fitted["fp32"] = fit_router(origin.network, exits, routing.router, *rows)
+    files = ("torchscript",), ("fp32", "fp16")
+    export_artifact("small", origin, *files, directory, routing)
     return open_artifact(directory)
 
 
@@ -71,10 +57,11 @@ def test_rows_beyond_fp16_are_answered_as_the_fp32_file_does(artifact, rows, bac
     batch = np.concatenate([rows[:3], BEYOND_FP16, rows[3:5]])
     far = np.isin(np.arange(len(batch)), (3, 4))
     wide = Engine(artifact, backend=backend, precision="fp32", provider="cpu")
-    alone = half(without_fp32(artifact), backend).run(batch)
+    alone = half(without_fp32(artifact), backend)
+    alone = alone.run(alone.check(batch))
     overflows = ~np.isfinite(alone.probabilities).all(axis=1)
     # ONNX Runtime's CPU provider computes FP16 in FP32 and keeps what lies between two operations.
-    np.testing.assert_array_equal(overflows, far & (backend == "torchscript"))
+    np.testing.assert_array_equal(overflows, far)
     answers = half(artifact, backend).predict(batch)
     expected = wide.predict(batch[far])
     np.testing.assert_array_equal(answers.labels[far], expected.labels)
@@ -88,7 +75,7 @@ def test_with_a_router_they_are_held_back_and_run_everything(routed, rows):
     engine = half(routed, "torchscript")
     batch = np.concatenate([rows[:3], BEYOND_FP16])
     setting = Setting(np.full(2, -np.inf, np.float32), routed.manifest.router.guard_limit)
-    answers = engine.run_batches(batch, setting, 5)
+    answers = engine.run_batches(engine.check(batch), setting, 5)
     assert answers.held_back.tolist() == [False] * 3 + [True] * 2
     assert answers.depth_run.tolist() == [1] * 3 + [DEPTH] * 2
     wide = Engine(routed, backend="torchscript", precision="fp32", provider="cpu")
@@ -105,15 +92,15 @@ def test_without_the_fp32_file_they_are_refused(artifact, rows):
 def test_a_file_that_has_gone_costs_the_rows_that_need_it_alone(artifact, rows, tmp_path, caplog):
     copy = shutil.copytree(artifact.directory, tmp_path / "copy")
     engine = half(open_artifact(copy), "torchscript")
-    (copy / "model.fp32.pt").unlink()
+    (copy / "plain.fp32.pt").unlink()
     batch = np.concatenate([rows[:1], BEYOND_FP16])
     for _ in range(2):
-        answers = engine.run(batch)
+        answers = engine.run(engine.check(batch))
         assert np.isfinite(answers.probabilities).all(axis=1).tolist() == [True, False, False]
     said = [record.message for record in caplog.records if record.name.startswith("skipserve")]
     assert len(said) == 1
     assert said[0].startswith("small refuses rows that overflow FP16: ")
-    assert "model.fp32.pt" in said[0]
+    assert "plain.fp32.pt" in said[0]
 
 
 def count(answer: str) -> float:

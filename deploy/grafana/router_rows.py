@@ -65,7 +65,8 @@ def depth() -> Sequence[Panel]:
         lines(
             "Held back by the guard",
             "Share of the rows that the guard sent to full depth because their stream is unlike "
-            "any at calibration. By its quantile, 0.5 % of familiar rows are.",
+            "any at calibration. By its quantile, 0.5 % of familiar rows are. Overflow: share of "
+            "the rows that overflowed inside the network.",
             "percentunit",
             [
                 query(
@@ -74,7 +75,11 @@ def depth() -> Sequence[Panel]:
                         rate("skipserve_rows_total", ON),
                     ),
                     "held back",
-                )
+                ),
+                query(
+                    share(rate("skipserve_overflow_rows_total"), rate("skipserve_rows_total")),
+                    "overflow",
+                ),
             ],
             HELD_BACK,
         ).span(8),

@@ -78,11 +78,10 @@ def inside(bundle: Path, *command: str, user: str = "0:0") -> subprocess.Complet
 
 def predict(model: str, manifest: dict[str, Any]) -> bool:
     """Whether the model answers its own example at full depth."""
+    inputs = {name: [row] for name, row in manifest["example"]["inputs"].items()}
     request = urllib.request.Request(
         f"http://127.0.0.1:{PORT}/predictions/{model}",
-        json.dumps(
-            {"inputs": [manifest["example"]["inputs"]], "parameters": {"router": "off"}}
-        ).encode(),
+        json.dumps({"inputs": inputs, "parameters": {"router": "off"}}).encode(),
         {"Content-Type": "application/json"},
     )
     # Whatever proxy the machine has for the world outside.

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from skipserve.runtime.engine import BackendName, Engine
+    from skipserve.artifacts.artifact import Artifact
+    from skipserve.runtime.engine import AskedPrecision, Engine
+    from skipserve.runtime.runners import BackendName
 
-__all__ = ["__version__", "open"]
+# Without ``open``: a star import must not shadow the builtin.
+__all__ = ["__version__", "bring"]
 __version__ = version("skipserve")
 
 
@@ -18,11 +22,18 @@ def open(  # noqa: A001 - reads as skipserve.open
     directory: str | os.PathLike[str],
     *,
     backend: BackendName = "onnxruntime",
-    precision: Literal["auto", "fp32", "fp16"] = "auto",
+    precision: AskedPrecision = "auto",
     provider: Literal["auto", "cpu", "cuda"] = "auto",
     threads: int = 1,
 ) -> Engine:
     """Open an artifact directory for prediction.
+
+    Args:
+        directory: Holds ``manifest.json`` and the files it names.
+        backend: ``onnxruntime`` or ``torchscript``.
+        precision: ``auto`` takes FP16 on CUDA and FP32 on a CPU, where there are such files.
+        provider: ``auto`` takes CUDA where there is one.
+        threads: Cores used inside one operation; 0 takes all.
 
     Example:
         >>> engine = skipserve.open("artifacts/moons_residual")  # doctest: +SKIP
@@ -30,7 +41,8 @@ def open(  # noqa: A001 - reads as skipserve.open
         array([1])
 
     Raises:
-        ArtifactError: If it is missing, foreign or damaged.
+        ArtifactError: If it is missing, foreign or damaged, or has no such files.
+        LaunchError: If ``cuda`` was asked for and is not there.
     """
     from skipserve.artifacts.artifact import open_artifact
     from skipserve.runtime.engine import Engine
@@ -42,3 +54,40 @@ def open(  # noqa: A001 - reads as skipserve.open
         provider=provider,
         threads=threads,
     )
+
+
+def bring(
+    source: Any,
+    rows: str | os.PathLike[str] | Mapping[str, Any],
+    *,
+    name: str,
+    risk: float = 0.01,
+    labels: str | None = None,
+    project: str | os.PathLike[str] = ".",
+) -> Artifact:
+    """Bring a trained network: cut it, fit exits, certify, package.
+
+    Args:
+        source: An ``.onnx`` file, or a pair of a torch module and an example of its inputs of at
+            least two rows.
+        rows: A file of rows, or arrays [N, …] by input.
+        name: Of the model.
+        risk: ε that is wanted.
+        labels: Name of the column of true classes, if there is one.
+        project: Folder that gets export/, artifacts/ and model_store/.
+
+    Returns:
+        The artifact, certified as far as the rows allow.
+
+    Example:
+        >>> made = skipserve.bring("net.onnx", "rows.npz", name="net")  # doctest: +SKIP
+        >>> skipserve.open(made.directory).predict(rows, risk=0.01).depth_run  # doctest: +SKIP
+        array([0, 0, 3])
+
+    Raises:
+        ConfigError: If the name, the rows or the risk is wrong.
+        CutError: If the network cannot be cut.
+    """
+    from skipserve.building.bring import bring_objects
+
+    return bring_objects(source, rows, name, risk, labels, Path(project))

@@ -8,10 +8,13 @@ import sys
 import typer
 
 from skipserve.commands import console, models, reports, router, service
+from skipserve.commands.bring import bring
 from skipserve.commands.failures import line_for
 from skipserve.commands.loadtest import loadtest
+from skipserve.commands.predict import predict
 
 COMMANDS = (
+    *(bring, predict),
     *(models.build, models.train, models.export, models.calibrate, models.certify),
     *(models.package, models.plot, reports.inspect, reports.report),
     *(service.serve, service.top, loadtest),

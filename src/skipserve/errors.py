@@ -4,6 +4,7 @@
     ├── ConfigError        a TOML file, a flag or a network configuration is wrong
     ├── TrainingDiverged   the loss stopped being finite; nothing was saved
     ├── CheckpointError    a checkpoint is missing, damaged or of another kind
+    ├── CutError           a graph cannot be read, or cut where everything flows through
     ├── ArtifactError      an artifact is missing, damaged or foreign
     │   └── ParityError    an exported file does not compute what the network computes
     ├── LoadTestError      a load test cannot be run or its report cannot be read
@@ -35,6 +36,10 @@ class CheckpointError(SkipserveError):
 
 class ArtifactError(SkipserveError):
     """An artifact is missing, damaged or foreign."""
+
+
+class CutError(SkipserveError):
+    """A network's graph cannot be read, or cannot be cut into stages."""
 
 
 class ParityError(ArtifactError):

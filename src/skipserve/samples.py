@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from skipserve.artifacts.manifest import Manifest
 from skipserve.errors import ConfigError
+from skipserve.runtime.rows import Rows
+from skipserve.signature import Signature
+from skipserve.sources.data import match, read_columns
+from skipserve.sources.splits import Labelled
 
 if TYPE_CHECKING:
     from skipserve.training.recipes import Samples, Split
@@ -17,45 +22,75 @@ if TYPE_CHECKING:
 
 def read_samples(
     rows: Path | None,
-    labels: Path | None,
-    recipe: str,
+    labels: str | None,
+    manifest: Manifest,
     say: Callable[[str], None] = lambda line: None,
-) -> tuple[NDArray[Any], NDArray[Any] | None]:
-    """Rows [N, *inputs] and, if there are, classes [N] from .npy files; not checked yet.
+) -> Labelled:
+    """Rows of a model and, if there are, their classes.
 
     Args:
-        rows: The rows; the certify split of the recipe with its labels if left out.
-        labels: Whole numbers, one a row.
-        recipe: Name of the recipe.
+        rows: A file of rows; the certify split of the recipe with its labels if left out.
+        labels: The column of classes in that file, or a .npy file of whole numbers, one a row.
+        manifest: Of the model.
         say: Told if it could not be checked that nothing has touched the rows.
 
     Raises:
-        ConfigError: If a file cannot be read as an array, labels came without rows, rows were
-            trained or proposed on, or the recipe's own are asked for where nothing can draw them.
+        ConfigError: If a file cannot be read or does not fit the model, labels came without rows,
+            rows were trained or proposed on, or there are none where none were named.
     """
+    recipe = manifest.recipe
     if rows is None:
         if labels is not None:
             raise ConfigError("--labels without --data: the recipe's own samples have theirs")
-        try:
-            samples = _draw(recipe, "certify")
-        except ImportError as error:
-            raise ConfigError(
-                f"the samples of {recipe} cannot be drawn: {_package(error)} is not installed here "
-                "(nor in the image); bring rows with --data, or certify where the model is built"
-            ) from None
-        return samples.inputs.numpy(), samples.labels.numpy()
-    data = read_array(rows)
+        return _own(recipe, manifest.name)
+    data = read_file(rows, labels, manifest.signature)
+    if recipe is None:
+        return data
     try:
-        check_untouched(data, recipe, str(rows))
+        check_untouched(data.rows, recipe, str(rows))
     except ImportError as error:
         say(
             f"note: {_package(error)} is not installed here, so {rows} was not compared with the "
             f"rows {recipe} was trained on; a certificate holds only if it has none of them"
         )
-    return data, None if labels is None else read_array(labels)
+    return data
 
 
-def check_untouched(rows: NDArray[Any], recipe: str, where: str) -> None:
+def read_file(file: Path, labels: str | None, signature: Signature) -> Labelled:
+    """Rows from a file for a signature, and their classes, not checked yet.
+
+    Args:
+        file: Of rows.
+        labels: A column of it, or a .npy file of whole numbers, one a row.
+        signature: Of the model.
+
+    Raises:
+        ConfigError: If a file cannot be read, or the rows do not fit.
+    """
+    apart = labels is not None and labels.endswith(".npy")
+    data = match(read_columns(file), signature, {}, None if apart else labels, str(file))
+    if labels is not None and apart:
+        return Labelled(data.rows, read_array(Path(labels)))
+    return data
+
+
+def _own(recipe: str | None, name: str) -> Labelled:
+    if recipe is None:
+        raise ConfigError(
+            f"{name} was brought, so its rows are not known here; name rows that nothing was "
+            f"fitted to with --data, or run `skipserve calibrate export/{name}.toml`"
+        )
+    try:
+        samples = _draw(recipe, "certify")
+    except ImportError as error:
+        raise ConfigError(
+            f"the samples of {recipe} cannot be drawn: {_package(error)} is not installed here "
+            "(nor in the image); bring rows with --data, or certify where the model is built"
+        ) from None
+    return Labelled(Rows({"inputs": samples.inputs.numpy()}), samples.labels.numpy())
+
+
+def check_untouched(rows: Rows, recipe: str, where: str) -> None:
     """Refuse rows that the network was trained on or thresholds were proposed on.
 
     A certificate on them would say how well they were learnt, and nothing about rows to come.
@@ -64,9 +99,8 @@ def check_untouched(rows: NDArray[Any], recipe: str, where: str) -> None:
         ConfigError: With the number of such rows.
         ImportError: If what draws the recipe's rows is not installed.
     """
-    if rows.dtype.kind not in "fiu" or not rows.ndim:
-        return  # refused as rows of no model, with its own words
-    mine = {row.tobytes() for row in rows.astype(np.float32)}
+    (inputs,) = rows.tensors.values()
+    mine = {row.tobytes() for row in inputs.astype(np.float32)}
     splits: tuple[Split, ...] = ("train", "propose")
     for split in splits:
         seen = {row.tobytes() for row in _draw(recipe, split).inputs.numpy()}
@@ -95,7 +129,8 @@ def read_array(file: Path) -> NDArray[Any]:
         ConfigError: If it cannot be read as one.
     """
     try:
-        array: NDArray[Any] = np.load(file, allow_pickle=False)
-    except (OSError, ValueError) as error:
+        with file.open("rb") as stream:  # closed also where NumPy finds nothing in it
+            array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
         raise ConfigError(f"{file} cannot be read as a .npy array: {error}") from None
     return array

@@ -14,6 +14,7 @@ from skipserve.artifacts.manifest import (
     Manifest,
     ModelFile,
     Precision,
+    Role,
 )
 from skipserve.errors import ArtifactError, ConfigError
 from skipserve.files import sha256_of
@@ -28,18 +29,33 @@ class Artifact:
     manifest: Manifest
     certificates: Certificates
 
-    def file(self, format: Format, precision: Precision) -> ModelFile:
-        """The model file of one format and precision.
+    def files(self, format: Format, precision: Precision, role: Role) -> list[Path]:
+        """Model files of one format, precision and role, in order."""
+        return [
+            self.directory / entry.path
+            for entry in self.manifest.files
+            if (entry.format, entry.precision, entry.role) == (format, precision, role)
+        ]
+
+    def hashes(self, format: Format, precision: Precision) -> dict[str, str]:
+        """The sha256 of every file of one format and precision, by name."""
+        return {
+            entry.path: entry.sha256
+            for entry in self.manifest.files
+            if (entry.format, entry.precision) == (format, precision)
+        }
+
+    def require(self, format: Format, precision: Precision) -> None:
+        """Check that the artifact has files of a format and precision.
 
         Raises:
-            ArtifactError: If the artifact has none, naming those it has.
+            ArtifactError: If it has none, naming those it has.
         """
-        for entry in self.manifest.files:
-            if (entry.format, entry.precision) == (format, precision):
-                return entry
-        have = ", ".join(f"{entry.format} {entry.precision}" for entry in self.manifest.files)
+        if self.hashes(format, precision):
+            return
+        have = dict.fromkeys(f"{one.format} {one.precision}" for one in self.manifest.files)
         raise ArtifactError(
-            f"{self.directory} holds no {format} file in {precision}, only {have}; "
+            f"{self.directory} holds no {format} files in {precision}, only {', '.join(have)}; "
             "add it to [export] in the model's TOML and build again"
         )
 
@@ -63,9 +79,10 @@ def open_artifact(directory: Path) -> Artifact:
         raise ArtifactError(f"{source} is not JSON: {error}; build the artifact again") from None
     found = values.get("manifest_version") if isinstance(values, dict) else None
     if found != MANIFEST_VERSION:
+        name = values.get("name") if isinstance(values, dict) else None
         raise ArtifactError(
             f"{source}: manifest_version is {found!r}, this skipserve reads {MANIFEST_VERSION}; "
-            "build the artifact again"
+            f"make it anew with `skipserve build export/{name or 'NAME'}.toml`"
         )
     try:
         manifest = parse(Manifest, values, str(source))

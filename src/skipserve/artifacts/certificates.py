@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import Literal
 
 from skipserve.artifacts.manifest import Precision
+from skipserve.certification.measures import MEASURES as MEASURES
+from skipserve.certification.measures import Measure as Measure
 from skipserve.errors import ArtifactError, ConfigError
 from skipserve.files import replace_text
-from skipserve.routing.measures import MEASURES as MEASURES
-from skipserve.routing.measures import Measure as Measure
 from skipserve.schema import Record, parse
 
 CERTIFICATES = "certificates.json"
 
 
 class Certificate(Record):
-    """What was tested about one model file, and with what outcome.
+    """What was tested about the files of one precision, and with what outcome.
 
     Attributes:
         risk: ε, which the true risk does not exceed.
@@ -38,9 +38,9 @@ class Certificate(Record):
         thresholds: One a decision; ``None`` is +inf, always run.
         guard_limit: ``None`` is +inf, off.
         candidate: Place of the thresholds in the fixed order, from 0.
-        file_sha256: Of the model file that ran.
-        precision: Of the file.
-        provider: That ran it.
+        files: The sha256 of every file it was made with, by name.
+        precision: Of the files.
+        provider: That ran them.
         batch_size: It ran with.
         deciles: What the signal was at each decision, for the rows that got there with these
             thresholds: nine numbers, or ``None`` where too few did. Drift is measured from them.
@@ -58,7 +58,7 @@ class Certificate(Record):
     thresholds: tuple[float | None, ...]
     guard_limit: float | None
     candidate: int
-    file_sha256: str
+    files: dict[str, str]
     precision: Precision
     provider: Literal["cpu", "cuda"]
     batch_size: int
@@ -70,7 +70,7 @@ class Refusal(Record):
 
     risk: float
     measure: Measure = "disagreement"
-    file_sha256: str
+    files: dict[str, str]
     provider: Literal["cpu", "cuda"]
     reason: str
 
@@ -124,8 +124,10 @@ class Certificates(Record):
         )
 
 
-def _subject(entry: Certificate | Refusal) -> tuple[str, str, Measure, float]:
-    return entry.file_sha256, entry.provider, entry.measure, entry.risk
+def _subject(
+    entry: Certificate | Refusal,
+) -> tuple[frozenset[tuple[str, str]], str, Measure, float]:
+    return frozenset(entry.files.items()), entry.provider, entry.measure, entry.risk
 
 
 def _is_of(certificate: Certificate, candidates: Sequence[tuple[float | None, ...]]) -> bool:

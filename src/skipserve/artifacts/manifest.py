@@ -7,52 +7,65 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from skipserve.certification.measures import CONFIDENCE, RISKS
 from skipserve.files import replace_text
-from skipserve.routing.measures import CONFIDENCE, RISKS
 from skipserve.schema import Record
+from skipserve.signature import Signature
+from skipserve.tasks import Classify, SignalName
 
 MANIFEST = "manifest.json"
-MANIFEST_VERSION: Literal[1] = 1
+MANIFEST_VERSION: Literal[2] = 2
 
 Format = Literal["onnx", "torchscript"]
-Precision = Literal["fp32", "fp16"]
-SUFFIXES: dict[Format, str] = {"onnx": "onnx", "torchscript": "pt"}
+Precision = Literal["fp32", "fp16", "int8"]
+Role = Literal["plain", "stage", "exit", "routed", "weights"]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$", max_length=64)]
 
 
-def model_file_name(format: Format, precision: Precision) -> str:
-    """Name of a model file in its artifact, such as ``model.fp32.onnx``."""
-    return f"model.{precision}.{SUFFIXES[format]}"
+class Source(Record):
+    """What a model comes from.
 
-
-class TensorSpec(Record):
-    """Name, dtype and shape of an input or output.
-
-    ``-1`` stands for the batch; in ``signals`` for the decisions taken in it.
+    Attributes:
+        kind: ``recipe``: trained here; ``onnx``: a file; ``module``: a torch module.
+        name: Of the recipe, the file or the function.
+        sha256: Of the weights or the file.
+        network: Configuration of a network trained here.
+        accuracy: Of the source on its test rows, a ratio, if it is known.
     """
 
+    kind: Literal["recipe", "onnx", "module"]
     name: str
-    dtype: Literal["float32", "int64", "bool"]
-    shape: tuple[int, ...]
+    sha256: Sha256
+    network: dict[str, Any] | None = None
+    accuracy: float | None = None
 
 
 class Parity(Record):
-    """How far a file's probabilities lie from those of the FP64 network.
+    """How far the files of one format and precision lie from what they were made from.
 
     Attributes:
-        tolerance: Largest absolute difference that would have been published.
+        format: Of the files.
+        precision: Of the files.
+        tolerance: Largest absolute difference of an answer that would have been published.
         largest_difference: Largest absolute difference that was seen.
-        rows: Rows compared: random ones, far ones and real ones.
-        decisions: The same for the decisions, if the file has a router.
+        rows: Rows compared.
+        decisions: The same for the decisions, if there is a router.
+        disagreement: Share of the rows that are answered otherwise than by the source; ``None``
+            where it was not counted.
     """
 
+    format: Format
+    precision: Precision
     tolerance: float
     largest_difference: float
     rows: int
     decisions: DecisionParity | None = None
+    disagreement: float | None = None
 
 
 class DecisionParity(Record):
-    """How many rows a file runs as deep as the eager FP32 router does, at the same thresholds.
+    """How many rows files run as deep as the reference does, at the same thresholds.
 
     Attributes:
         tie_band: Rows with a signal this near to its threshold, relative to it, do not count.
@@ -65,47 +78,99 @@ class DecisionParity(Record):
     equal: float
 
 
+class ExitSpec(Record):
+    """What is read at one cut.
+
+    Attributes:
+        blocks: Blocks run when a row gets there.
+        stream: Name of the stream in the graph.
+        features: Numbers read off it.
+        hidden: Width of the head's hidden layer, 0 for none; ``None`` for the network's own head.
+        leaves: Whether rows may leave there; if not, it only guards.
+    """
+
+    blocks: int
+    stream: str
+    features: int
+    hidden: int | None = None
+    leaves: bool = True
+
+
+class StressSpec(Record):
+    """What the router did to rows corrupted in one way, as shares; see routing/stress.py."""
+
+    kind: str
+    hard: bool
+    disagreement: float
+    run_rate: float
+    held_back: float
+
+
 class RouterSpec(Record):
-    """The router inside the model files.
+    """The router of the model files.
 
     Attributes:
         signal: What is compared with the thresholds.
         policy: ``exit`` or ``skip``.
-        decisions: Blocks run when each decision is taken; one threshold each.
-        exit_heads: ``shared`` or ``distilled``: what answers for rows that leave.
-        guard_quantile: Of the calibration rows; 1.0 is off.
-        guard_limit: The ``guard_limit`` that lies there; ``None`` is +inf, off.
-        grouping: How the stages were chosen, in words, with the measured costs.
+        exits: What is read at each cut, in order.
+        guard_quantile: Share of ordinary rows that are inside every guard; 1.0 is off.
+        guard_limit: Distances are in units of it: 1, or ``None`` for +inf, off.
+        chosen: How the exits were chosen, in words, with the measured costs.
+        first: Why exits begin where they do, in words.
+        stress: How the router does on corrupted rows, at thresholds for 1 % disagreement.
         risks: The ε that `skipserve certify` certifies unless told otherwise.
         confidence: 1 − δ that a certificate must have to be used.
     """
 
-    signal: str
+    signal: SignalName
     policy: Literal["exit", "skip"]
-    decisions: tuple[int, ...]
-    exit_heads: Literal["shared", "distilled"] = "shared"
+    exits: Annotated[tuple[ExitSpec, ...], Field(min_length=1)]
     guard_quantile: float
     guard_limit: float | None
-    grouping: str
+    chosen: str
+    first: str = ""
+    stress: tuple[StressSpec, ...] = ()
     risks: tuple[float, ...] = RISKS
     confidence: Annotated[float, Field(gt=0, lt=1)] = CONFIDENCE
+    per_class: bool = False
+
+    @property
+    def decisions(self) -> tuple[int, ...]:
+        """Blocks run when each decision is taken; one threshold each."""
+        return tuple(one.blocks for one in self.exits if one.leaves)
 
 
 class ModelFile(Record):
-    """One model file of an artifact."""
+    """One file of an artifact.
+
+    Attributes:
+        path: Its name.
+        role: ``plain``: the whole network; ``stage`` and ``exit``: its pieces, in order;
+            ``routed``: network and router in one file; ``weights``: what ONNX files share.
+        format: ONNX or TorchScript.
+        precision: Of the numbers in it.
+        sha256: Of its content.
+        size_bytes: Of its content.
+    """
 
     path: str
+    role: Role
     format: Format
     precision: Precision
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    sha256: Sha256
     size_bytes: int
-    parity: Parity
 
 
 class Example(Record):
-    """A row and its answer at full depth, to try a server with."""
+    """A row and its answer at full depth, to try a server with.
 
-    inputs: tuple[Any, ...]
+    Attributes:
+        inputs: One row of each input, by name.
+        label: What is decided by the answer.
+        probabilities: The answer.
+    """
+
+    inputs: dict[str, Any]
     label: int
     probabilities: tuple[float, ...]
 
@@ -114,12 +179,12 @@ class Depths(Record):
     """Two rows to see a router with: of those tried, the first to leave and the last.
 
     Attributes:
-        shallow: A row whose answer is settled early.
+        shallow: A row whose answer is settled early, by input.
         deep: A row whose answer is settled late, or only at full depth.
     """
 
-    shallow: tuple[Any, ...]
-    deep: tuple[Any, ...]
+    shallow: dict[str, Any]
+    deep: dict[str, Any]
 
 
 class Manifest(Record):
@@ -127,58 +192,54 @@ class Manifest(Record):
 
     Attributes:
         name: The model's name; also its name on the server.
-        recipe: The recipe whose data it was trained and checked on.
-        network: Configuration of the network.
-        accuracy: Test accuracy of the checkpoint, a ratio.
-        checkpoint_sha256: Of the weights it was exported from.
+        source: What it comes from.
+        signature: What the network takes and gives.
+        task: What its answer is.
+        depth: Number of blocks.
+        residual: Whether every block is a sum with what came in.
         opset: Of the ONNX files.
-        inputs: What the graph takes.
-        outputs: What the graph gives.
-        files: One entry per model file.
+        files: All model files.
+        parity: One entry a format and precision.
         largest_activation: Largest absolute value seen inside the network on the parity rows;
             FP16 ends at 65,504.
         example: A row and its answer.
-        router: The router in the files, or ``None``.
-        depths: Rows that it runs unequally deep, or ``None``.
         versions: Packages that made the files.
+        router: The router, or ``None``.
+        depths: Rows that it runs unequally deep, or ``None``.
     """
 
-    manifest_version: Literal[1] = MANIFEST_VERSION
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$", max_length=64)]
-    recipe: str
-    network: dict[str, Any]
-    accuracy: float
-    checkpoint_sha256: str
+    manifest_version: Literal[2] = MANIFEST_VERSION
+    name: Name
+    source: Source
+    signature: Signature
+    task: Classify
+    depth: Annotated[int, Field(ge=1)]
+    residual: bool
     opset: int
-    inputs: Annotated[tuple[TensorSpec, ...], Field(min_length=1)]
-    outputs: Annotated[tuple[TensorSpec, ...], Field(min_length=1)]
     files: tuple[ModelFile, ...]
+    parity: tuple[Parity, ...]
     largest_activation: float
     example: Example
     versions: dict[str, str]
     router: RouterSpec | None = None
     depths: Depths | None = None
 
-    def model_post_init(self, _context: Any) -> None:
-        if not isinstance(self.network.get("depth"), int):
-            raise ValueError("network.depth is missing")
-
     @property
-    def row_shape(self) -> tuple[int, ...]:
-        """Shape of one input row."""
-        return self.inputs[0].shape[1:]
+    def recipe(self) -> str | None:
+        """Name of the recipe it was trained by, if it was trained here."""
+        return self.source.name if self.source.kind == "recipe" else None
 
     @property
     def classes(self) -> int:
         """Number of classes."""
-        return self.outputs[0].shape[-1]
+        return self.task.classes
 
-    @property
-    def depth(self) -> int:
-        """Number of blocks."""
-        depth = self.network["depth"]
-        assert isinstance(depth, int)
-        return depth
+    def question(self, *rows: dict[str, Any]) -> dict[str, Any]:
+        """The ``inputs`` of a native request for some rows, each by input."""
+        names = [one.name for one in self.signature.inputs]
+        if len(names) == 1:
+            return {"inputs": [row[names[0]] for row in rows]}
+        return {"inputs": {name: [row[name] for row in rows] for name in names}}
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:

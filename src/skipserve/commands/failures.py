@@ -9,7 +9,7 @@ from skipserve.files import machines_fault
 EXTRAS = {
     "train": (
         *("jinja2", "matplotlib", "mnist1d", "model_archiver", "onnx", "onnxscript"),
-        *("safetensors", "scipy", "sklearn"),
+        *("pyarrow", "safetensors", "scipy", "sklearn"),
     ),
     "loadtest": ("gevent", "hdrh", "locust"),
     "otel": ("opentelemetry",),

@@ -62,6 +62,10 @@ def loadtest(
     artifacts: Annotated[Path, typer.Option(help="Where the known answers come from.")] = Path(
         "artifacts"
     ),
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Rows to send; by default the recipe's, or the few of the manifest."),
+    ] = None,
     model_store: Annotated[Path, typer.Option(help="What --start serves.")] = Path("model_store"),
     out: Annotated[
         Path | None, typer.Option(help="Report OUT.html and OUT.json; default .build/loadtest/.")
@@ -91,6 +95,8 @@ def loadtest(
 
     objective = parse_slo(slo)
     choices = parse_mix(model, router, rows)
+    if data is not None and len({choice.model for choice in choices}) > 1:
+        raise ConfigError("--data holds rows of one model, and the mix names several")
     earlier = read_report(compare) if compare else None
     name = out or OUT / "-".join(dict.fromkeys(choice.model for choice in choices))
     plan = Plan(
@@ -115,7 +121,7 @@ def loadtest(
         if archives:
             console.print(f"starting {', '.join(archive.stem for archive in archives)}")
             stack.enter_context(Server(archives, address, stop=stop))
-        subjects = _subjects(target, artifacts, choices)
+        subjects = _subjects(target, artifacts, choices, data)
         if capacity:
             _search(plan, objective, target, subjects, stop, name)
         report = run(plan, objective, target, subjects, stop, console.print)
@@ -208,7 +214,9 @@ def _search(
     raise typer.Exit(2 if stop.is_set() else 0)
 
 
-def _subjects(target: Target, artifacts: Path, choices: list[Choice]) -> list[Subject]:
+def _subjects(
+    target: Target, artifacts: Path, choices: list[Choice], data: Path | None
+) -> list[Subject]:
     from skipserve.loadtest.pools import make_subject
 
     return [
@@ -216,6 +224,7 @@ def _subjects(target: Target, artifacts: Path, choices: list[Choice]) -> list[Su
             target,
             artifacts / name,
             [choice for choice in choices if choice.model == name],
+            data=data,
             say=console.print,
         )
         for name in dict.fromkeys(choice.model for choice in choices)

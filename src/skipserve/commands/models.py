@@ -21,8 +21,8 @@ BuildPaths = Annotated[list[Path], typer.Argument(help="Build files, export/NAME
 def build(paths: BuildPaths) -> None:
     """Train, export and package models, redoing only what changed."""
     with watching() as watch:  # the imports take seconds already
-        from skipserve.build import run_steps
-        from skipserve.buildfile import read_build_file
+        from skipserve.building.buildfile import read_build_file
+        from skipserve.building.steps import run_steps
 
         for build_file in [read_build_file(path) for path in paths]:
             run_steps(build_file, watch.epoch, watch.say, watch.progress)
@@ -44,8 +44,8 @@ def train(
     A later `skipserve build` makes the checkpoint again, of the weights in export/weights/ or by
     training, unless its own last one was the same.
     """
-    from skipserve.build import train as train_checkpoint
-    from skipserve.buildfile import read_build_file
+    from skipserve.building.buildfile import read_build_file
+    from skipserve.building.steps import train as train_checkpoint
 
     asked = {
         "epochs": epochs,
@@ -64,8 +64,8 @@ def train(
 
 def export(path: BuildPath) -> None:
     """Export a trained checkpoint to a checked artifact."""
-    from skipserve.build import export as export_checkpoint
-    from skipserve.buildfile import read_build_file
+    from skipserve.building.buildfile import read_build_file
+    from skipserve.building.steps import export as export_checkpoint
 
     build_file = read_build_file(path)
     with watching(f"{build_file.name}: export"):
@@ -76,8 +76,8 @@ def export(path: BuildPath) -> None:
 def calibrate(path: BuildPath) -> None:
     """Propose thresholds for an artifact's router and certify them on its files."""
     from skipserve.artifacts.certificates import read_certificates
-    from skipserve.build import calibrate as calibrate_artifact
-    from skipserve.buildfile import read_build_file
+    from skipserve.building.buildfile import read_build_file
+    from skipserve.building.steps import calibrate as calibrate_artifact
 
     build_file = read_build_file(path)
     with watching(f"{build_file.name}: calibrate") as watch:
@@ -92,11 +92,11 @@ def certify(
     ],
     data: Annotated[
         Path | None,
-        typer.Option(help="Rows as .npy; default: the certify split of its recipe."),
+        typer.Option(help="A file of rows; default: the certify split of its recipe."),
     ] = None,
     labels: Annotated[
-        Path | None,
-        typer.Option(help="Classes as .npy, beside --data: certifies accuracy lost too."),
+        str | None,
+        typer.Option(help="Column of classes, or a .npy file: certifies accuracy lost too."),
     ] = None,
     risk: Annotated[
         list[float] | None, typer.Option(help="ε; may be repeated. Default: the model's own.")
@@ -106,7 +106,7 @@ def certify(
         typer.Option(help="1 − δ. Default: the model's own; with less it is not served."),
     ] = None,
     backend: Annotated[str | None, typer.Option(help="onnxruntime or torchscript.")] = None,
-    precision: Annotated[str | None, typer.Option(help="auto, fp32 or fp16.")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, fp32, fp16 or int8.")] = None,
     provider: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
     threads: Annotated[int, typer.Option(help="Cores per operation; 0 is all.")] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows that run together.")] = 64,
@@ -116,7 +116,7 @@ def certify(
     The file of an archive is the one that it serves with, unless options say otherwise.
     """
     from skipserve.artifacts.artifact import open_artifact
-    from skipserve.calibrate import certify_artifact
+    from skipserve.certification.calibrate import certify_artifact
     from skipserve.samples import read_samples
     from skipserve.schema import parse
     from skipserve.serving.config import ServingConfig
@@ -129,13 +129,13 @@ def certify(
             artifact, settings = stack.enter_context(unpacked(model, asked))
         else:
             artifact, settings = open_artifact(model), parse(ServingConfig, asked, "certify")
-        rows, classes = read_samples(data, labels, artifact.manifest.recipe, _say)
+        samples = read_samples(data, labels, artifact.manifest, _say)
         made = certify_artifact(
             artifact.directory,
-            rows,
+            samples.rows.tensors,
             risk,
             confidence,
-            labels=classes,
+            labels=samples.labels,
             backend=settings.backend,
             precision=settings.precision,
             provider=settings.provider,
@@ -161,8 +161,8 @@ def certify(
 
 def package(path: BuildPath) -> None:
     """Package an artifact into model_store/NAME.mar."""
-    from skipserve.build import make_archive
-    from skipserve.buildfile import read_build_file
+    from skipserve.building.buildfile import read_build_file
+    from skipserve.building.steps import make_archive
 
     typer.echo(make_archive(read_build_file(path)))
 

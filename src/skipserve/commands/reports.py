@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from skipserve.commands import console
-
-if TYPE_CHECKING:
-    from skipserve.reporting.model import Model
-    from skipserve.reporting.sample import Sample
 
 # Rows that `inspect` looks at if it may choose; a first look should take seconds.
 INSPECTED = 5_000
@@ -21,9 +17,12 @@ Named = Annotated[
     str, typer.Argument(help="A checkpoint or artifact directory, or a name in artifacts/.")
 ]
 Data = Annotated[
-    Path | None, typer.Option(help="Rows as .npy; default: the test split of its recipe.")
+    Path | None,
+    typer.Option(help="Rows: .npz, .npy, .parquet, .csv or .jsonl; default: its test split."),
 ]
-Labels = Annotated[Path | None, typer.Option(help="Classes of those rows as .npy.")]
+Labels = Annotated[
+    str | None, typer.Option(help="Their column of true classes, or a .npy file of them.")
+]
 Out = Annotated[Path | None, typer.Option(help="Default: reports/NAME.")]
 
 
@@ -38,9 +37,10 @@ def inspect(
     from skipserve.reporting.figures import block_figure
     from skipserve.reporting.inspect import inspect_model, table
     from skipserve.reporting.model import find_model
+    from skipserve.reporting.sample import take_sample
 
     opened = find_model(model)
-    sample = _sample(opened, data, labels)
+    sample = take_sample(opened, data, labels)
     found = inspect_model(opened, sample if data else sample.first(INSPECTED), risk)
     file = (out or Path("reports") / opened.name) / "blocks.png"
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -70,10 +70,11 @@ def report(
     from skipserve.reporting.model import find_model
     from skipserve.reporting.page import write_report
     from skipserve.reporting.report import measure
+    from skipserve.reporting.sample import take_sample
     from skipserve.reporting.words import first_line
 
     opened = find_model(model)
-    sample = _sample(opened, data, labels)
+    sample = take_sample(opened, data, labels)
     with console.status(f"reporting on {opened.name}") as status:
         size = batch_size or _serving_batch(opened.name)
         found = measure(opened, sample, size, risk, lambda line: status.update(f"{line} …"))
@@ -83,20 +84,8 @@ def report(
     typer.echo(page)
 
 
-def _sample(model: Model, data: Path | None, labels: Path | None) -> Sample:
-    from skipserve.reporting.sample import take_sample
-    from skipserve.samples import read_array
-
-    return take_sample(
-        model,
-        read_array(data) if data else None,
-        read_array(labels) if labels else None,
-        data.name if data else "",
-    )
-
-
 def _serving_batch(name: str) -> int:
-    from skipserve.buildfile import read_build_file
+    from skipserve.building.buildfile import read_build_file
 
     file = Path("export") / f"{name}.toml"
     # A lone request says nothing about batches: 16 is what the examples serve with.

@@ -21,17 +21,19 @@ class Pool(msgspec.Struct, frozen=True):
         model: Name on the server.
         depth: Blocks of the model.
         classes: Length of a row's probabilities.
-        rows: Each as JSON.
+        rows: Each as the JSON of every input.
         full: Label of each row at full depth.
         routed: The same at the thresholds in force, by what is asked of the router.
+        inputs: Names of the inputs; a single one need not be named.
     """
 
     model: str
     depth: int
     classes: int
-    rows: list[str]
+    rows: list[tuple[str, ...]]
     full: list[int]
     routed: dict[str, list[int]] = {}
+    inputs: tuple[str, ...] = ()
 
 
 class Choice(msgspec.Struct, frozen=True):
@@ -57,13 +59,19 @@ class Choice(msgspec.Struct, frozen=True):
 def body(pool: Pool, choice: Choice, first: int) -> str:
     """The request for ``choice.rows`` rows from ``first`` on, starting over at the pool's end."""
     count = len(pool.rows)
-    rows = ",".join([pool.rows[(first + offset) % count] for offset in range(choice.rows)])
+    rows = [pool.rows[(first + offset) % count] for offset in range(choice.rows)]
+    columns = [f"[{','.join(column)}]" for column in zip(*rows, strict=True)]
+    inputs = columns[0]
+    if len(columns) > 1:
+        names = [msgspec.json.encode(name).decode() for name in pool.inputs]
+        inputs = ",".join(f"{name}:{column}" for name, column in zip(names, columns, strict=True))
+        inputs = f"{{{inputs}}}"
     if choice.router == "default":
-        return f'{{"inputs":[{rows}]}}'
+        return f'{{"inputs":{inputs}}}'
     router = (
         f'"{choice.router}"' if choice.router in ("on", "off") else f'{{"risk":{choice.router}}}'
     )
-    return f'{{"inputs":[{rows}],"parameters":{{"router":{router}}}}}'
+    return f'{{"inputs":{inputs},"parameters":{{"router":{router}}}}}'
 
 
 def parse_mix(models: str, router: str, rows: str) -> list[Choice]:

@@ -1,8 +1,12 @@
-"""Known answers: test rows of a model's recipe, run through the artifact that is served."""
+"""Known answers: rows of a model, run through the artifact that is served.
+
+They are the test rows of its recipe, or rows that were brought for it; without either, the few that
+its manifest holds.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,18 +16,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skipserve.artifacts.artifact import Artifact, open_artifact
+from skipserve.artifacts.manifest import Manifest
 from skipserve.errors import ConfigError
 from skipserve.loadtest.payloads import Choice, Pool
 from skipserve.loadtest.target import Running, Target
 from skipserve.runtime.engine import Engine
-from skipserve.training.recipes import open_recipe
+from skipserve.runtime.rows import Rows, check_rows
+from skipserve.sources.data import match, read_columns
 
 # Decimals a client would send; the engine is asked about the rounded rows.
 DECIMALS = 5
 MOST_ROWS = 4000
 BATCH = 64
 # A row whose two best classes are nearer than this may be answered either way in another batch.
-TIES = {"fp32": 1e-4, "fp16": 2e-2}
+TIES = {"fp32": 1e-4, "fp16": 2e-2, "int8": 2e-2}
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,7 @@ class Subject:
     Attributes:
         pool: Its rows and answers.
         running: What the service runs it on.
-        file_sha256: Of the model file.
+        files: The sha256 of every file that runs, by name.
         artifact: Where the answers come from.
         risks: The ε in force, by what is asked of the router; ``None`` at full depth.
         reasons: Why a router that was asked for is off, by what was asked.
@@ -43,7 +49,7 @@ class Subject:
 
     pool: Pool
     running: Running
-    file_sha256: str
+    files: dict[str, str]
     artifact: Path
     risks: dict[str, float | None]
     reasons: dict[str, str]
@@ -56,6 +62,7 @@ def make_subject(
     directory: Path,
     choices: Iterable[Choice],
     rows: int = MOST_ROWS,
+    data: Path | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Subject:
     """Work out the answers of one model as the service should give them.
@@ -64,31 +71,39 @@ def make_subject(
         target: Serves it.
         directory: Its artifact.
         choices: Of this model in the mix.
-        rows: Most rows of the test split to use.
+        rows: Most rows to use.
+        data: A file of rows, in place of the recipe's or the manifest's own.
         say: Told about progress.
 
     Raises:
         ArtifactError: If there is no artifact.
-        ConfigError: If the service serves another checkpoint, or refuses a choice.
+        ConfigError: If the service serves another model of that name, or refuses a choice, or the
+            file does not hold rows of the model.
         LoadTestError: If nothing answers.
     """
     choices = list(choices)
     name = choices[0].model
     artifact = open_artifact(directory)
     manifest = artifact.manifest
-    example = msgspec.json.encode(manifest.example.inputs).decode()
-    trial = Pool(name, manifest.depth, manifest.classes, [example], [manifest.example.label])
+    names = tuple(spec.name for spec in manifest.signature.inputs)
+    example = _json(_example(manifest), names)
+    trial = Pool(
+        name, manifest.depth, manifest.classes, example, [manifest.example.label], inputs=names
+    )
     full = target.ask(trial, Choice(name))  # 404 before anything slow
     answers = {choice.router: target.ask(trial, choice) for choice in choices}
     answers.setdefault("default", full)
     running = _running(target, name, artifact)
     say(f"working out the answers of {name}")
     engine = _engine(artifact, running)
-    samples = open_recipe(manifest.recipe).draw("test").inputs[:rows].numpy()
-    sent = np.round(samples.astype(np.float64), DECIMALS).astype(np.float32)
+    sent = _rounded(_rows(manifest, data)[:rows])
     probabilities = _probabilities(engine, sent, None)
     best = np.sort(probabilities, axis=1)
     clear = best[:, -1] - best[:, -2] > TIES[running.precision]
+    if not clear.any():
+        raise ConfigError(
+            f"no row of {name} has a clear answer to compare with; bring others with --data"
+        )
     sent, labels = sent[clear], probabilities.argmax(axis=1)[clear]
     routed = {}
     for word, answer in answers.items():
@@ -98,14 +113,15 @@ def make_subject(
         name,
         manifest.depth,
         manifest.classes,
-        [msgspec.json.encode(row).decode() for row in _decimals(sent)],
+        _json(sent, names),
         labels.tolist(),
         routed,
+        names,
     )
     return Subject(
         pool,
         running,
-        engine.file_sha256,
+        engine.files,
         directory,
         {word: answer.risk for word, answer in answers.items()},
         {word: answer.router_reason for word, answer in answers.items() if answer.router_reason},
@@ -116,10 +132,10 @@ def make_subject(
 
 def _running(target: Target, name: str, artifact: Artifact) -> Running:
     running = target.models()[name]
-    ours = artifact.manifest.checkpoint_sha256
+    ours = artifact.manifest.source.sha256
     if not ours.startswith(running.checkpoint):
         raise ConfigError(
-            f"the service runs {name} from checkpoint {running.checkpoint}, {artifact.directory} "
+            f"the service runs {name} from source {running.checkpoint}, {artifact.directory} "
             f"is from {ours[:12]}: its answers would not be those to expect; start the service "
             "from this artifact, or name its folder with --artifacts"
         )
@@ -133,13 +149,44 @@ def _engine(artifact: Artifact, running: Running) -> Engine:
     return Engine(artifact, backend=backend, precision=precision, provider=provider, threads=0)
 
 
-def _probabilities(
-    engine: Engine, rows: NDArray[np.float32], risk: float | None
-) -> NDArray[np.float32]:
+def _rows(manifest: Manifest, data: Path | None) -> Rows:
+    if data is not None:
+        return match(read_columns(data), manifest.signature, {}, None, str(data)).rows
+    if manifest.recipe is None:
+        return _example(manifest)
+    from skipserve.training.recipes import open_recipe
+
+    (spec,) = manifest.signature.inputs
+    return Rows({spec.name: open_recipe(manifest.recipe).draw("test").inputs.numpy()})
+
+
+def _example(manifest: Manifest) -> Rows:
+    """The rows that a manifest holds."""
+    rows = [manifest.example.inputs]
+    if manifest.depths is not None:
+        rows += [manifest.depths.shallow, manifest.depths.deep]
+    arrays = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    return check_rows(arrays, manifest.signature, manifest.name)
+
+
+def _probabilities(engine: Engine, rows: Rows, risk: float | None) -> NDArray[np.float32]:
     return engine.run_batches(rows, engine.setting(risk), BATCH).probabilities
 
 
-def _decimals(rows: NDArray[np.float32]) -> list[Any]:
+def _rounded(rows: Rows) -> Rows:
+    """What the service will read: the decimals that are sent."""
+    return Rows({name: _decimals(one).astype(one.dtype) for name, one in rows.tensors.items()})
+
+
+def _decimals(rows: NDArray[Any]) -> NDArray[Any]:
     # As FP64, because the shortest decimals of an FP32 number read as FP64 are long.
-    decimals: list[Any] = np.round(rows.astype(np.float64), DECIMALS).tolist()
-    return decimals
+    return np.round(rows.astype(np.float64), DECIMALS) if rows.dtype.kind == "f" else rows
+
+
+def _json(rows: Rows, names: Sequence[str]) -> list[tuple[str, ...]]:
+    """Each row as the JSON of every input."""
+    columns = [
+        [msgspec.json.encode(row).decode() for row in _decimals(rows.tensors[name]).tolist()]
+        for name in names
+    ]
+    return list(zip(*columns, strict=True))

@@ -165,7 +165,7 @@ def about(subject: Subject) -> dict[str, Any]:
         "provider": subject.running.provider,
         "precision": subject.running.precision,
         "checkpoint": subject.running.checkpoint,
-        "file_sha256": subject.file_sha256,
+        "files": subject.files,
         "depth": subject.pool.depth,
         "rows": len(subject.pool.rows),
         "risks": subject.risks,

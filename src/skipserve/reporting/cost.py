@@ -1,24 +1,23 @@
-"""What a row costs in milliseconds: the open file, in turns, at full, fixed and routed depth."""
+"""What a row costs in milliseconds: the open files, in turns, at full, fixed and routed depth."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from skipserve.artifacts.formats import write_model
+from skipserve.artifacts.torch_files import plain_graph
+from skipserve.graph.memory import open_model
+from skipserve.graph.precision import to_fp16
 from skipserve.networks import ResidualNetwork
-from skipserve.reporting.readings import fixed_setting
-from skipserve.runtime.backends import Backend, open_backend
 from skipserve.runtime.engine import Engine
+from skipserve.runtime.pieces import OnnxPiece
 from skipserve.runtime.prediction import Setting
+from skipserve.runtime.rows import Rows
 
 ROUNDS = 7
 # Rows that are timed in each round.
@@ -26,7 +25,7 @@ ROWS = 256
 # Fixed depths that are timed; more would tell nothing more.
 FIXED_TIMED = 7
 
-Call = Callable[[NDArray[np.float32]], object]
+Call = Callable[[Rows], object]
 
 
 @dataclass(frozen=True)
@@ -36,8 +35,8 @@ class Cost:
     Attributes:
         batch_size: Rows that run together.
         full_ms: At full depth.
-        fixed_ms: By blocks run, in the same file, thresholds fixed.
-        cut_ms: By blocks, the network cut there and exported alone.
+        fixed_ms: By blocks run, in the same files, thresholds fixed.
+        cut_ms: By blocks, the network cut off there and exported alone.
         router_ms: By certified risk.
     """
 
@@ -51,18 +50,18 @@ class Cost:
 def measure_costs(
     engine: Engine,
     network: ResidualNetwork | None,
-    rows: NDArray[np.float32],
+    rows: Rows,
     batch_sizes: Sequence[int],
     fixed: Sequence[int],
 ) -> list[Cost]:
-    """Time full depth, fixed depths and the router on the open file, in turns.
+    """Time full depth, fixed depths and the router on the open files, in turns.
 
     Args:
         engine: Of the artifact.
-        network: Its network, to cut and export alone, or ``None``.
-        rows: [N, *inputs].
+        network: Its network, to cut off and export alone, or ``None``.
+        rows: Some.
         batch_sizes: Rows that run together; one measurement each.
-        fixed: Fixed depths to be among those timed; the network is also cut there and exported
+        fixed: Fixed depths to be among those timed; the network is also cut off there and exported
             alone.
     """
     spec = engine.manifest.router
@@ -70,22 +69,32 @@ def measure_costs(
     if spec is not None:
         asked = {at for at, blocks in enumerate(spec.decisions) if blocks in fixed}
         for at in sorted(asked | _spread(len(spec.decisions), FIXED_TIMED)):
-            work["fixed", spec.decisions[at]] = _with(engine, fixed_setting(engine, at))
+            work["fixed", spec.decisions[at]] = _with(engine, engine.fixed(at))
         for risk in engine.certified():
             work["router", risk] = _with(engine, engine.setting(risk))
-    with TemporaryDirectory() as scratch:
-        if network is not None:
-            for blocks in sorted(set(fixed)):
-                work["cut", blocks] = _alone(_cut(network, blocks, Path(scratch), engine))
-        return [_cost(work, rows, size) for size in batch_sizes]
+    if network is not None and engine.provider == "cpu":
+        for blocks in sorted(set(fixed)):
+            work["cut", blocks] = _cut_off(network, blocks, engine)
+    return [_cost(work, rows, size) for size in batch_sizes]
 
 
-def full_depth_s(engine: Engine, rows: NDArray[np.float32]) -> float:
-    """Median seconds that a row [*inputs] takes alone at full depth."""
+def full_depth_s(engine: Engine, rows: Rows) -> float:
+    """Median seconds that a row takes alone at full depth."""
     return _in_turns({"full": engine.run}, _batches(rows, 1))["full"]
 
 
-def _cost(work: Mapping[Any, Call], rows: NDArray[np.float32], batch_size: int) -> Cost:
+def decision_s(engine: Engine, rows: Rows) -> float:
+    """Median seconds that a decision takes for a lone row: what reading every exit adds, shared."""
+    spec = engine.manifest.router
+    assert spec is not None
+    # No signal reaches it, so that every row is read at every exit.
+    careful = Setting(np.full_like(engine.off.thresholds, np.finfo(np.float32).max), np.inf)
+    work: dict[str, Call] = {"full": engine.run, "read": _with(engine, careful)}
+    times = _in_turns(work, _batches(rows, 1))
+    return max(times["read"] - times["full"], 0.0) / len(spec.exits)
+
+
+def _cost(work: Mapping[Any, Call], rows: Rows, batch_size: int) -> Cost:
     times = _in_turns(work, _batches(rows, batch_size))
 
     def of(kind: str) -> dict[Any, float]:
@@ -94,20 +103,16 @@ def _cost(work: Mapping[Any, Call], rows: NDArray[np.float32], batch_size: int) 
     return Cost(batch_size, 1e3 * times["full"], of("fixed"), of("cut"), of("router"))
 
 
-def _batches(rows: NDArray[np.float32], batch_size: int) -> list[NDArray[np.float32]]:
+def _batches(rows: Rows, batch_size: int) -> list[Rows]:
     calls = max(1, min(len(rows), ROWS) // batch_size)
-    return [np.ascontiguousarray(rows[at * batch_size :][:batch_size]) for at in range(calls)]
+    return [rows[at * batch_size : (at + 1) * batch_size] for at in range(calls)]
 
 
 def _with(engine: Engine, setting: Setting) -> Call:
     return lambda batch: engine.run_thresholds(batch, setting.thresholds, setting.guard_limit)
 
 
-def _alone(backend: Backend) -> Call:
-    return lambda batch: backend.run({"inputs": batch})
-
-
-def _in_turns(work: Mapping[Any, Call], batches: Sequence[NDArray[np.float32]]) -> dict[Any, float]:
+def _in_turns(work: Mapping[Any, Call], batches: Sequence[Rows]) -> dict[Any, float]:
     """Median seconds a row."""
     rows = sum(len(batch) for batch in batches)
     times: dict[Any, list[float]] = {key: [] for key in work}
@@ -121,7 +126,7 @@ def _in_turns(work: Mapping[Any, Call], batches: Sequence[NDArray[np.float32]]) 
     return {key: median(each) for key, each in times.items()}
 
 
-def _cut(network: ResidualNetwork, blocks: int, scratch: Path, engine: Engine) -> Backend:
+def _cut_off(network: ResidualNetwork, blocks: int, engine: Engine) -> Call:
     short = ResidualNetwork(
         network.config.model_copy(update={"depth": blocks}),
         stem=network.stem,
@@ -130,11 +135,9 @@ def _cut(network: ResidualNetwork, blocks: int, scratch: Path, engine: Engine) -
         head=network.head,
     )
     short.scaling = network.scaling
-    short.eval()
-    onnx = engine.backend == "onnxruntime"
-    file = scratch / f"cut{blocks}.{'onnx' if onnx else 'pt'}"
-    write_model(short, "onnx" if onnx else "torchscript", engine.precision, file)
-    return open_backend(file, ("probabilities",), engine.provider)
+    model = plain_graph(short)
+    piece = OnnxPiece(open_model(to_fp16(model) if engine.precision == "fp16" else model))
+    return lambda batch: piece.run(batch.tensors)
 
 
 def _spread(count: int, most: int) -> set[int]:

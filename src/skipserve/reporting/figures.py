@@ -88,40 +88,28 @@ def block_figure(found: Inspection) -> Figure:
 
 
 def curve_figures(curves: Sequence[Curve], depth: int) -> list[Figure]:
-    """Disagreement and accuracy against blocks run, a figure for each policy."""
+    """Disagreement and accuracy against blocks run."""
     made: list[Figure] = []
-    fixed = next(one for one in curves if (one.name, one.policy) == ("fixed", "exit"))
-    oracle = next(one for one in curves if (one.name, one.policy) == ("oracle", "exit"))
-    for policy in ("exit", "skip"):
-        own = [one for one in curves if one.policy == policy and one not in (fixed, oracle)]
-        if not own:
-            continue
-        drawn = [fixed, oracle, *own]
-        said = "all later blocks" if policy == "exit" else "one stage"
-        rows = min(one.rows for one in own)
-        on = f"{rows:,} rows; the thresholds of signals proposed on others, no guard."
-        title = f"Disagreement, policy {policy} (leaves out {said})"
-        floor = 0.5 / max(rows, fixed.rows)
-        caption = f"Lower and further left is better; on the bottom edge no answer differs. {on}"
-        with axes_for(made, f"disagreement-{policy}", title, caption) as axes:
-            _lines(axes, [(one, np.maximum(one.disagreement, floor)) for one in drawn], depth)
-            axes.set_ylim(floor, 1)
-            log_rates(axes)
-            axes.set_ylabel("answers that differ from full depth")
+    fixed = next(one for one in curves if one.name == "fixed")
+    on = f"{fixed.rows:,} rows; the thresholds of signals proposed on others, no guard."
+    floor = 0.5 / fixed.rows
+    caption = f"Lower and further left is better; on the bottom edge no answer differs. {on}"
+    with axes_for(made, "disagreement", "Disagreement by blocks run", caption) as axes:
+        _lines(axes, [(one, np.maximum(one.disagreement, floor)) for one in curves], depth)
+        axes.set_ylim(floor, 1)
+        log_rates(axes)
+        axes.set_ylabel("answers that differ from full depth")
+        legend_below(axes)
+    if fixed.accuracy is not None:
+        caption = f"Higher and further left is better. {on}"
+        with axes_for(made, "accuracy", "Accuracy by blocks run", caption) as axes:
+            _lines(axes, [(one, one.accuracy) for one in curves], depth)
+            best = float(fixed.accuracy.max())
+            low = min(float(one.accuracy.min()) for one in curves if one.accuracy is not None)
+            axes.set_ylim(max(low, best - 0.25), best + 0.1 * min(best - low, 0.25) + 1e-3)
+            axes.set_ylabel("right answers")
+            axes.yaxis.set_major_formatter(percent_axis())
             legend_below(axes)
-        if fixed.accuracy is not None:
-            title, caption = (
-                f"Accuracy, policy {policy}",
-                f"Higher and further left is better. {on}",
-            )
-            with axes_for(made, f"accuracy-{policy}", title, caption) as axes:
-                _lines(axes, [(one, one.accuracy) for one in drawn], depth)
-                best = float(fixed.accuracy.max())
-                low = min(float(one.accuracy.min()) for one in drawn if one.accuracy is not None)
-                axes.set_ylim(max(low, best - 0.25), best + 0.1 * min(best - low, 0.25) + 1e-3)
-                axes.set_ylabel("right answers")
-                axes.yaxis.set_major_formatter(percent_axis())
-                legend_below(axes)
     return made
 
 
@@ -133,7 +121,7 @@ def _lines(axes: Axes, lines: Sequence[tuple[Curve, Any]], depth: int) -> None:
             one.blocks, heights, linestyle=LINES.get(one.name, "-"), color=colour, label=label,
             marker="o" if one.name == "fixed" else "", ms=3.5,
         )  # fmt: skip
-    axes.set_xlim(0, depth + 0.3)
+    axes.set_xlim(-0.02 * depth, depth + 0.3)
     axes.set_xlabel("blocks run, mean")
 
 

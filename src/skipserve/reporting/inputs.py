@@ -25,7 +25,7 @@ class Depths:
     """How deep rows go, and by whose word.
 
     Attributes:
-        of: Rows [N, *inputs] to blocks run [N].
+        of: The only input of rows [N, *inputs] to blocks run [N].
         sample: Of the sample's rows [N], int64.
         settled: The larger, the more settled a row's answer [N]; breaks ties of depth.
         held_back: Sent to full depth by the guard, as unfamiliar and not as hard [N], bool.
@@ -43,6 +43,8 @@ class Depths:
 
 def inputs_figure(sample: Sample, depths: Depths) -> Figure | str:
     """Draw what goes deep, or say why it cannot be drawn."""
+    if len(sample.rows.tensors) > 1:
+        return "Which inputs go deep is not drawn: the network takes several inputs"
     shape = sample.inputs.shape[1:]
     if shape == (2,):
         return _plane(sample, depths)
@@ -76,7 +78,7 @@ def _plane(sample: Sample, depths: Depths) -> Figure:
         from matplotlib import colormaps
         from matplotlib.colors import BoundaryNorm
 
-        edges = np.arange(0.5, depths.depth + 1)
+        edges = np.arange(-0.5, depths.depth + 1)
         colours = colormaps["viridis_r"]
         norm = BoundaryNorm(edges, colours.N)
         extent = (low[0], high[0], low[1], high[1])
@@ -95,7 +97,7 @@ def _plane(sample: Sample, depths: Depths) -> Figure:
                 linestyle="none",
             )  # fmt: skip
         step = max(1, depths.depth // 10)
-        bar = axes.figure.colorbar(image, ax=axes, ticks=range(1, depths.depth + 1, step))
+        bar = axes.figure.colorbar(image, ax=axes, ticks=range(0, depths.depth + 1, step))
         bar.set_label("blocks")
         axes.grid(visible=False)
     return made[0]
@@ -118,7 +120,7 @@ def _signals(sample: Sample, depths: Depths) -> Figure:
             for axes, row in zip(grid[:, side], column, strict=False):
                 axes.plot(sample.inputs[row], color=LIGHT[("norm", "confidence")[side]])
                 blocks = depths.sample[row]
-                said = f"{blocks} block{'s' if blocks > 1 else ''}"
+                said = f"{blocks} block{'' if blocks == 1 else 's'}"
                 if sample.labels is not None:
                     said = f"class {sample.labels[row]}, {said}"
                 axes.set_title(said, fontsize=8.5, pad=2)

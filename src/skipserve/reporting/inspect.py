@@ -10,25 +10,27 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from skipserve.errors import ConfigError
-from skipserve.networks import ResidualNetwork
-from skipserve.reporting.cost import full_depth_s
+from skipserve.reporting.cost import decision_s, full_depth_s
 from skipserve.reporting.model import Model
 from skipserve.reporting.readings import (
     BATCH,
     Blocks,
+    Reading,
+    block_time,
     measure_blocks,
     read_engine,
     read_network,
 )
 from skipserve.reporting.sample import Sample
-from skipserve.reporting.verdict import Prospect, hindrance, prospect, sentence
-from skipserve.routing.config import RouterConfig
-from skipserve.routing.judge import Readings
-from skipserve.routing.stages import DECISION_S, block_time, choose_decisions
+from skipserve.reporting.verdict import Prospect, Times, hindrance, prospect, sentence
+from skipserve.routing.choose import STEP_S
+from skipserve.routing.judge import ByDepth
 from skipserve.runtime.engine import Engine
 
-# Other work on the machine only ever makes a block look slower: the fastest of these counts.
-TRIES = 10
+# What a decision takes where none can be timed: a step of the engine, and about as much to read.
+DECISION_S = 2 * STEP_S
+# A stage that is shorter than this many decisions is not worth one.
+WORTH = 2.0
 # Norms and influences are means: more rows would not move them.
 STREAM_ROWS = 2_000
 
@@ -52,7 +54,7 @@ class Inspection:
     name: str
     source: str
     rows: int
-    readings: Readings
+    readings: ByDepth
     accuracy: NDArray[np.float64] | None
     blocks: Blocks | None
     prospect: Prospect | None
@@ -67,7 +69,11 @@ class Inspection:
 
 
 def inspect_model(
-    model: Model, sample: Sample, risk: float, readings: Readings | None = None
+    model: Model,
+    sample: Sample,
+    risk: float,
+    reading: Reading | None = None,
+    engine: Engine | None = None,
 ) -> Inspection:
     """Look at a model block by block.
 
@@ -75,7 +81,8 @@ def inspect_model(
         model: With a checkpoint, or an artifact with a router.
         sample: Rows to look with.
         risk: ε that the verdict allows.
-        readings: Of the sample, if they are at hand.
+        reading: Of the sample, if it is at hand.
+        engine: Of the artifact, if it is open.
 
     Raises:
         ConfigError: If there is nothing that can be stopped early, or the risk is not between 0
@@ -83,24 +90,27 @@ def inspect_model(
     """
     if not 0 < risk < 1:
         raise ConfigError(f"--risk must lie between 0 and 1, got {risk:g}")
-    blocks, engine = None, None
+    engine = engine or open_engine(model)
+    blocks = None
     notes = list(model.notes)
     if model.checkpoint is not None:
         network = model.checkpoint.network
         blocks = measure_blocks(network, sample.inputs[:STREAM_ROWS])
-        readings = readings or read_network(network, sample.inputs)
-    else:
-        engine = routed_engine(model)
-        readings = readings or read_engine(engine, sample.inputs, BATCH)
+        reading = reading or read_network(network, sample.inputs)
+    elif reading is None:
+        assert engine is not None
+        reading = read_engine(engine, sample.rows, BATCH)
+    readings = reading.by_depth
     if sample.labels is None:
-        notes.append("The rows came without labels: accuracy is left out (--labels labels.npy)")
+        notes.append("The rows came without labels: accuracy is left out (--labels COLUMN)")
     right = None
     if sample.labels is not None:
         right = (readings.labels == sample.labels[:, None]).mean(axis=0)
     found = None
     verdict = hindrance(readings, sample.labels, risk, model.skippable)
     if not verdict:
-        found = prospect(readings, _decisions(model), risk, _block_s(model, engine, sample))
+        times = _times(model, engine, sample)
+        found = prospect(readings, _decisions(model, times), risk, times)
         verdict = sentence(found)
     return Inspection(
         name=model.name,
@@ -115,18 +125,20 @@ def inspect_model(
     )
 
 
-def routed_engine(model: Model) -> Engine:
-    """Open an artifact whose router lets every depth be asked for.
+def open_engine(model: Model) -> Engine | None:
+    """Open an artifact; ``None`` without one.
 
     Raises:
-        ConfigError: If it has none.
+        ConfigError: If it has no router, and there is no checkpoint either.
     """
-    assert model.artifact is not None
-    if model.artifact.manifest.router is None:
+    if model.artifact is None:
+        return None
+    if model.checkpoint is None and model.artifact.manifest.router is None:
+        checkpoint = f"keep its checkpoint in checkpoints/{model.name}, or " if model.recipe else ""
         raise ConfigError(
             f"{model.artifact.directory} has no router, and no checkpoint belongs to it, so it "
-            "cannot be stopped early to look inside; keep its checkpoint in "
-            f"checkpoints/{model.name}, or add [router] to its TOML and build again"
+            f"cannot be stopped early to look inside; {checkpoint}add [router] to its TOML and "
+            "build again"
         )
     return Engine(model.artifact)
 
@@ -143,20 +155,23 @@ def table(found: Inspection) -> Table:
 
 def rows(found: Inspection) -> list[Sequence[str]]:
     """The table as text: block, norm, relative update, influence, accuracy, agreement."""
+    depths = {blocks: at for at, blocks in enumerate(found.readings.blocks.tolist())}
+    shown = range(found.readings.blocks[-1] + 1) if found.blocks is not None else depths
     lines: list[Sequence[str]] = []
-    if found.blocks is not None:
-        lines.append(("stem", _short(found.blocks.norm[0]), "", "", "", ""))
-    for at, blocks in enumerate(found.readings.blocks.tolist()):
+    for blocks in shown:
         stream = ("–", "–", "–")
         if found.blocks is not None:
             one = found.blocks
-            stream = (
-                _short(one.norm[blocks]),
-                _short(one.update[blocks - 1]),
-                f"{one.influence[blocks - 1]:.4f}",
-            )
-        right = "–" if found.accuracy is None else f"{found.accuracy[at]:.1%}"
-        lines.append((str(blocks), *stream, right, f"{found.agreement[at]:.2%}"))
+            stream = (_short(one.norm[blocks]), "", "")
+            if blocks:
+                update, influence = one.update[blocks - 1], one.influence[blocks - 1]
+                stream = (stream[0], _short(update), f"{influence:.4f}")
+        right, same = "–", "–"
+        if blocks in depths:
+            same = f"{found.agreement[depths[blocks]]:.2%}"
+            if found.accuracy is not None:
+                right = f"{found.accuracy[depths[blocks]]:.1%}"
+        lines.append((str(blocks) if blocks else "stem", *stream, right, same))
     return lines
 
 
@@ -164,24 +179,20 @@ def _short(value: float) -> str:
     return f"{value:.3g}"
 
 
-def _decisions(model: Model) -> Sequence[int]:
+def _decisions(model: Model, times: Times) -> Sequence[int]:
     if model.artifact is not None and model.artifact.manifest.router is not None:
         return model.artifact.manifest.router.decisions
-    assert model.checkpoint is not None
-    network = model.checkpoint.network
-    if network.config.depth < 2:
-        return []
-    return choose_decisions(RouterConfig(), network)[0]
+    length = 1
+    while length * times.block_s < WORTH * times.decision_s and length < model.depth // 2:
+        length *= 2
+    return range(length, model.depth, length)
 
 
-def _block_s(model: Model, engine: Engine | None, sample: Sample) -> float:
-    if model.checkpoint is not None:
-        return _quiet_block_time(model.checkpoint.network)
-    assert engine is not None
-    # Full depth pays for every decision of the file as well.
-    blocks_s = full_depth_s(engine, sample.inputs) - len(_decisions(model)) * DECISION_S
-    return max(blocks_s, DECISION_S / 100) / model.depth
-
-
-def _quiet_block_time(network: ResidualNetwork) -> float:
-    return min(block_time(network) for _ in range(TRIES))
+def _times(model: Model, engine: Engine | None, sample: Sample) -> Times:
+    """Of a block and of a decision, on the files that serve where there are any."""
+    if engine is None:
+        assert model.checkpoint is not None
+        return Times(block_time(model.checkpoint.network), DECISION_S)
+    block_s = full_depth_s(engine, sample.rows) / model.depth
+    routed = engine.manifest.router is not None
+    return Times(block_s, decision_s(engine, sample.rows) if routed else DECISION_S)

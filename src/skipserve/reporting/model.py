@@ -9,6 +9,9 @@ from pathlib import Path
 from skipserve.artifacts.artifact import Artifact, open_artifact
 from skipserve.artifacts.manifest import MANIFEST
 from skipserve.errors import ConfigError
+from skipserve.signature import Signature
+from skipserve.sources.recipe import signature_of
+from skipserve.tasks import Classify
 from skipserve.training.checkpoint import WEIGHTS, Checkpoint, load_checkpoint
 
 ARTIFACTS, CHECKPOINTS = "artifacts", "checkpoints"
@@ -20,55 +23,63 @@ class Model:
 
     Attributes:
         name: Of the directory.
+        directory: That was named.
         checkpoint: The network with its weights, or ``None``.
         artifact: The exported files, or ``None``.
         notes: What was looked for and is not there, a sentence each.
     """
 
     name: str
+    directory: Path
     checkpoint: Checkpoint | None
     artifact: Artifact | None
     notes: tuple[str, ...] = ()
 
     @property
-    def recipe(self) -> str:
-        """Name of the recipe it was trained by."""
+    def recipe(self) -> str | None:
+        """Name of the recipe it was trained by, or ``None`` if it was brought."""
         if self.checkpoint is not None:
             return self.checkpoint.run.recipe
         assert self.artifact is not None
         return self.artifact.manifest.recipe
 
     @property
-    def row_shape(self) -> tuple[int, ...]:
-        """Shape of one input row."""
-        if self.checkpoint is not None:
-            return self.checkpoint.network.config.inputs
-        assert self.artifact is not None
-        return self.artifact.manifest.row_shape
+    def signature(self) -> Signature:
+        """What it takes and gives."""
+        if self.artifact is not None:
+            return self.artifact.manifest.signature
+        assert self.checkpoint is not None
+        return signature_of(self.checkpoint.network.config)
 
     @property
-    def classes(self) -> int:
-        """Number of classes."""
-        if self.checkpoint is not None:
-            return self.checkpoint.network.config.classes
-        assert self.artifact is not None
-        return self.artifact.manifest.classes
+    def task(self) -> Classify:
+        """What its answer is."""
+        if self.artifact is not None:
+            return self.artifact.manifest.task
+        assert self.checkpoint is not None
+        return Classify(classes=self.checkpoint.network.config.classes)
 
     @property
     def depth(self) -> int:
         """Number of blocks."""
-        if self.checkpoint is not None:
-            return self.checkpoint.network.config.depth
-        assert self.artifact is not None
-        return self.artifact.manifest.depth
+        if self.artifact is not None:
+            return self.artifact.manifest.depth
+        assert self.checkpoint is not None
+        return self.checkpoint.network.config.depth
 
     @property
     def skippable(self) -> bool:
-        """Whether leaving a block out leaves the stream as it was."""
+        """Whether rows may stop early: its blocks add to a stream, or exits were fitted to it."""
         if self.checkpoint is not None:
             return self.checkpoint.network.config.skippable
         assert self.artifact is not None
-        return self.artifact.manifest.network.get("connection") != "plain"
+        manifest = self.artifact.manifest
+        return manifest.router is not None or manifest.residual
+
+    @property
+    def build_file(self) -> Path:
+        """The build file it was made by, whether or not it is still there."""
+        return self.directory.resolve().parent.parent / "export" / f"{self.name}.toml"
 
 
 def find_model(text: str, root: Path | None = None) -> Model:
@@ -116,6 +127,8 @@ def _directory(text: str, root: Path) -> Path:
 def _with_checkpoint(directory: Path) -> Model:
     artifact = open_artifact(directory)
     name = directory.resolve().name
+    if artifact.manifest.recipe is None:  # brought: there never was a checkpoint
+        return Model(name, directory, None, artifact)
     beside = _beside(directory, CHECKPOINTS)
     note = (
         f"No checkpoint stands at {beside}: what needs the weights block by block (norms, signals "
@@ -123,13 +136,13 @@ def _with_checkpoint(directory: Path) -> Model:
     )
     if (beside / WEIGHTS).is_file():
         checkpoint = load_checkpoint(beside)
-        if checkpoint.sha256 == artifact.manifest.checkpoint_sha256:
-            return Model(name, checkpoint, artifact)
+        if checkpoint.sha256 == artifact.manifest.source.sha256:
+            return Model(name, directory, checkpoint, artifact)
         note = (
             f"{beside} is not what {directory} was exported from, and is left out; "
             "`skipserve build` makes them one again"
         )
-    return Model(name, None, artifact, (note,))
+    return Model(name, directory, None, artifact, (note,))
 
 
 def _with_artifact(directory: Path) -> Model:
@@ -142,13 +155,13 @@ def _with_artifact(directory: Path) -> Model:
     )
     if (beside / MANIFEST).is_file():
         artifact = open_artifact(beside)
-        if checkpoint.sha256 == artifact.manifest.checkpoint_sha256:
-            return Model(name, checkpoint, artifact)
+        if checkpoint.sha256 == artifact.manifest.source.sha256:
+            return Model(name, directory, checkpoint, artifact)
         note = (
             f"{beside} was not exported from {directory}, and is left out; "
             "`skipserve build` makes them one again"
         )
-    return Model(name, checkpoint, None, (note,))
+    return Model(name, directory, checkpoint, None, (note,))
 
 
 def _beside(directory: Path, folder: str) -> Path:

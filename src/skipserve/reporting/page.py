@@ -20,6 +20,7 @@ from skipserve.reporting.served_figures import (
     depth_figure,
     risk_figure,
 )
+from skipserve.reporting.tables import exit_rows, parity_rows, stress_rows
 from skipserve.reporting.words import accuracy_promises, first_line, limits, promise, refused
 from skipserve.style import css_variables
 from skipserve.versions import version_of
@@ -64,7 +65,7 @@ def draw_figures(found: Findings) -> tuple[list[Figure], list[str]]:
     else:
         notes.append(drawn)
     if found.routed is not None:
-        bearers = risk_figure(found.routed)
+        bearers = risk_figure(found.routed, found.model.task.names)
         if bearers is not None:
             figures.append(bearers)
         else:
@@ -98,6 +99,9 @@ def render(found: Findings, figures: Sequence[Figure], notes: Sequence[str]) -> 
         costs=_cost_rows(found),
         cost_names=[f"cost-{cost.batch_size}" for cost in found.costs],
         blocks=block_rows(found.inspection),
+        exits=exit_rows(found),
+        stress=stress_rows(found),
+        parity=parity_rows(found),
         facts=_facts(found),
         notes=notes,
         light=css_variables(dark=False),
@@ -124,7 +128,7 @@ def _cost_rows(found: Findings) -> list[tuple[str, str, str, list[str]]]:
         lines.append((f"fixed depth {blocks}", f"{blocks}", f"{wrong[blocks]:.2%}", ms))
     for blocks in sorted(found.costs[0].cut_ms, reverse=True):
         ms = [f"{cost.cut_ms[blocks]:.3g}" for cost in found.costs]
-        name = f"cut to {blocks} and exported alone" if blocks < depth else "exported alone"
+        name = f"cut off at {blocks} and exported alone" if blocks < depth else "exported alone"
         lines.append((name, f"{blocks}", f"{wrong[blocks]:.2%}", ms))
     for point in found.points:
         risk = point.certificate.risk
@@ -142,9 +146,12 @@ def _facts(found: Findings) -> list[tuple[str, str]]:
     ]
     if model.checkpoint is not None:
         facts.append(("Weights", f"sha256 {model.checkpoint.sha256[:16]}…"))
+    elif model.artifact is not None:
+        source = model.artifact.manifest.source
+        facts.append(("Source", f"{source.kind} {source.name}, sha256 {source.sha256[:16]}…"))
     if engine is not None:
         facts += [
-            ("File", f"sha256 {engine.file_sha256[:16]}…"),
+            ("Files", f"{len(engine.files)}: {', '.join(engine.files)}"),
             ("Runs", f"{engine.backend}, {engine.precision}, {engine.provider}, one thread"),
         ]
         if engine.manifest.router is not None:

@@ -1,21 +1,55 @@
-"""What a network would answer if it stopped after each block, and what its blocks do."""
+"""What a model answers if it stops at each depth, and what its blocks do."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from time import perf_counter
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from skipserve.cores import torch_threads
 from skipserve.networks import ResidualNetwork
-from skipserve.routing.fit import pooled_streams
-from skipserve.routing.judge import Readings
+from skipserve.routing.judge import ByDepth
 from skipserve.runtime.engine import Engine
-from skipserve.runtime.prediction import Setting
+from skipserve.runtime.rows import Rows
 
 BATCH = 500
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What N rows are answered at D depths, the last of them full depth.
+
+    Attributes:
+        blocks: Blocks run at each depth [D], int64, increasing.
+        answers: [N, D, width], float32.
+        signals: What the router reads at each depth but the last, by name [N, D − 1].
+        streams: The stream there, averaged over positions [N, D, width]; of networks in PyTorch.
+    """
+
+    blocks: NDArray[np.int64]
+    answers: Floats
+    signals: Mapping[str, Floats] = field(default_factory=dict)
+    streams: Floats | None = None
+
+    @property
+    def by_depth(self) -> ByDepth:
+        """The classes that are answered."""
+        return ByDepth(self.blocks, self.answers.argmax(axis=2))
+
+    def __getitem__(self, index: slice) -> Reading:
+        """The same of some rows."""
+        return Reading(
+            self.blocks,
+            self.answers[index],
+            {name: values[index] for name, values in self.signals.items()},
+            None if self.streams is None else self.streams[index],
+        )
 
 
 @dataclass(frozen=True)
@@ -33,51 +67,62 @@ class Blocks:
     influence: NDArray[np.float64]
 
 
-def read_network(network: ResidualNetwork, rows: NDArray[np.float32]) -> Readings:
-    """Read the head after every block.
+@torch.no_grad()
+def read_network(network: ResidualNetwork, rows: Floats) -> Reading:
+    """Read the head before the first block and after every one.
 
     Args:
         network: In evaluation mode.
         rows: [N, *inputs].
     """
-    return read_pooled(network, pooled_streams(network, torch.from_numpy(rows), BATCH))
+    blocks = np.arange(network.config.depth + 1)
+    streams = _streams(network, rows, blocks)
+    answers = network.head(torch.from_numpy(streams)).float().softmax(dim=-1)
+    return Reading(blocks, answers.numpy(), streams=streams)
+
+
+def with_streams(reading: Reading, network: ResidualNetwork, rows: Floats) -> Reading:
+    """A reading of the served files with the streams of their network, rows [N, *inputs]."""
+    return replace(reading, streams=_streams(network, rows, reading.blocks))
 
 
 @torch.no_grad()
-def read_pooled(network: ResidualNetwork, pooled: Tensor) -> Readings:
-    """The same from pooled streams [N, depth, width]."""
-    labels: NDArray[np.int64] = network.head(pooled).argmax(dim=-1).numpy()
-    return Readings(np.arange(1, network.config.depth + 1), labels)
+def _streams(network: ResidualNetwork, rows: Floats, blocks: NDArray[np.int64]) -> Floats:
+    parts = []
+    for batch in torch.split(torch.from_numpy(rows), BATCH):
+        streams = list(network.streams(batch))
+        parts.append(torch.stack([network.pool(streams[at]) for at in blocks], dim=1))
+    made: Floats = torch.cat(parts).numpy()
+    return made
 
 
-def read_engine(engine: Engine, rows: NDArray[np.float32], batch_size: int) -> Readings:
-    """Stop every row at each decision of an artifact's router, and at full depth.
+def read_engine(engine: Engine, rows: Rows, batch_size: int) -> Reading:
+    """Read every exit of an artifact, and full depth.
+
+    Under the policy ``skip``, which reads no answers on the way, every row is stopped at each
+    decision in turn.
 
     Args:
         engine: Of an artifact with a router.
-        rows: [N, *inputs].
+        rows: N of them.
         batch_size: Rows that run together.
     """
     spec = engine.manifest.router
     assert spec is not None
-    fixed = [fixed_setting(engine, at) for at in range(len(spec.decisions))]
-    columns = [
-        engine.run_batches(rows, setting, batch_size).labels for setting in (*fixed, engine.off)
-    ]
     blocks = np.array([*spec.decisions, engine.manifest.depth])
-    return Readings(blocks, np.stack(columns, axis=1))
-
-
-def fixed_setting(engine: Engine, decision: int) -> Setting:
-    """The setting at which every row stops at one decision."""
-    thresholds = engine.off.thresholds.copy()
-    # Under ``skip`` a stage that is left out does not end the row: the later ones must go too.
-    thresholds[decision:] = -np.inf
-    return Setting(thresholds, np.inf)
+    if spec.policy == "exit" and engine.backend == "onnxruntime":
+        read = engine.read(rows, batch_size)
+        return Reading(blocks, read.answers, {spec.signal: read.signals})
+    fixed = [engine.fixed(at) for at in range(len(spec.decisions))]
+    answers = [
+        engine.run_batches(rows, setting, batch_size).probabilities
+        for setting in (*fixed, engine.off)
+    ]
+    return Reading(blocks, np.stack(answers, axis=1))
 
 
 @torch.no_grad()
-def measure_blocks(network: ResidualNetwork, rows: NDArray[np.float32]) -> Blocks:
+def measure_blocks(network: ResidualNetwork, rows: Floats) -> Blocks:
     """Run rows [N, *inputs] and watch their streams.
 
     Args:
@@ -101,3 +146,19 @@ def measure_blocks(network: ResidualNetwork, rows: NDArray[np.float32]) -> Block
             before = after
     count = len(rows)
     return Blocks(norm / count, update / count, influence / count)
+
+
+@torch.no_grad()
+def block_time(network: ResidualNetwork, rows: int = 32, repeats: int = 70) -> float:
+    """Fewest seconds that a block takes for one row on one core, here and now."""
+    # Over a batch, as eager PyTorch's cost of a call would drown that of one row. Other work on
+    # the machine only ever makes a block look slower: the fastest counts.
+    stream = network.stem(network.scaling(torch.zeros(rows, *network.config.inputs)))
+    times = []
+    with torch_threads(1):
+        for _ in range(repeats):
+            start = perf_counter()
+            for block in network.blocks:
+                block(stream)
+            times.append((perf_counter() - start) / len(network.blocks) / rows)
+    return min(times)

@@ -6,20 +6,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
 from skipserve.artifacts.certificates import Refusal
+from skipserve.certification.certify import shortest_fixed
 from skipserve.errors import ConfigError
-from skipserve.networks import ResidualNetwork
 from skipserve.reporting.cost import Cost, measure_costs
 from skipserve.reporting.curves import Curve, baselines, signal_curves
 from skipserve.reporting.inputs import Depths
-from skipserve.reporting.inspect import Inspection, inspect_model, routed_engine
+from skipserve.reporting.inspect import Inspection, inspect_model, open_engine
 from skipserve.reporting.model import Model
 from skipserve.reporting.rate import percent
-from skipserve.reporting.readings import BATCH, read_engine, read_network, read_pooled
-from skipserve.reporting.sample import Sample
+from skipserve.reporting.readings import Reading, read_engine, read_network, with_streams
+from skipserve.reporting.sample import Sample, split_of
 from skipserve.reporting.served import (
     Point,
     Routed,
@@ -27,15 +25,11 @@ from skipserve.reporting.served import (
     refusals,
     routed_at,
 )
-from skipserve.routing.config import ExitHeads
-from skipserve.routing.fit import pooled_streams
-from skipserve.routing.judge import Readings, shortest_fixed
 from skipserve.runtime.engine import Engine
-from skipserve.training.recipes import open_recipe
+from skipserve.runtime.rows import Rows
 
 # Signals are fitted on half of these rows of the propose split, thresholds on the other half.
 PROPOSING_ROWS = 10_000
-FEWEST_PROPOSING = 200
 
 Say = Callable[[str], None]
 
@@ -50,13 +44,13 @@ class Findings:
         risk: ε that the first line speaks of.
         inspection: The network block by block.
         curves: Disagreement and accuracy against blocks run.
-        points: The certificates that hold for the file in use.
-        refused: The risks that were tested on it and not certified.
+        points: The certificates that hold for the files in use.
+        refused: The risks that were tested on them and not certified.
         routed: The router at ``risk``, or ``None`` if it is not certified.
         fixed: Fewest blocks that can be certified for each certified risk, for every row alike.
         depths: Which inputs go deep.
         costs: Milliseconds, by batch size.
-        engine: The open file, or ``None`` without an artifact.
+        engine: The open files, or ``None`` without an artifact.
         notes: What is left out and why, a sentence each.
     """
 
@@ -90,24 +84,16 @@ def measure(
     Raises:
         ConfigError: If there is nothing that can be stopped early, or the risk is not certified.
     """
-    network = None if model.checkpoint is None else model.checkpoint.network
     notes: list[str] = []
-    engine = _engine(model, network)
-    say(f"reading {len(sample):,} rows after every block")
-    pooled = None
-    if network is not None:
-        pooled = pooled_streams(network, torch.from_numpy(sample.inputs), BATCH)
-    if network is not None and pooled is not None and _one_head(model):
-        readings = read_pooled(network, pooled)
-    else:
-        assert engine is not None
-        readings = read_engine(engine, sample.inputs, batch_size)
-    curves = baselines(readings, sample.labels)
+    engine = open_engine(model)
+    say(f"reading {len(sample):,} rows at every depth")
+    reading = _read(model, engine, sample.rows, batch_size)
+    curves = baselines(reading.by_depth, sample.labels)
     points, routed, refused, fixed = _certified(model, engine, sample, batch_size, risk, say, notes)
     chosen = routed.risk if routed is not None else (risk or 0.01)
-    inspection = inspect_model(model, sample, chosen, readings)
-    if network is not None and pooled is not None:
-        curves += _signals(model, network, sample, pooled, say, notes)
+    inspection = inspect_model(model, sample, chosen, reading, engine)
+    say("trying every signal")
+    curves += _signals(model, engine, sample, reading, batch_size, notes)
     costs: list[Cost] = []
     if engine is not None:
         say("measuring milliseconds")
@@ -116,7 +102,8 @@ def measure(
         if inspection.prospect is not None and not fixed:
             cuts = {inspection.prospect.fixed}
         sizes = list(dict.fromkeys((1, batch_size)))
-        costs = measure_costs(engine, network, sample.inputs, sizes, sorted(cuts))
+        network = None if model.checkpoint is None else model.checkpoint.network
+        costs = measure_costs(engine, network, sample.rows, sizes, sorted(cuts))
     return Findings(
         model=model,
         sample=sample,
@@ -127,23 +114,24 @@ def measure(
         refused=tuple(refused),
         routed=routed,
         fixed=fixed,
-        depths=_depths(model, engine, readings, routed, batch_size, pooled),
+        depths=_depths(model, engine, sample, reading, routed, batch_size),
         costs=tuple(costs),
         engine=engine,
         notes=(*inspection.notes, *notes),
     )
 
 
-def _engine(model: Model, network: ResidualNetwork | None) -> Engine | None:
-    if network is None:
-        return routed_engine(model)
-    return None if model.artifact is None else Engine(model.artifact)
-
-
-def _one_head(model: Model) -> bool:
-    """Whether rows that leave are answered by the network's own head, and not by distilled ones."""
-    spec = None if model.artifact is None else model.artifact.manifest.router
-    return spec is None or spec.exit_heads == "shared"
+def _read(model: Model, engine: Engine | None, rows: Rows, batch_size: int) -> Reading:
+    """What is answered at each depth: by the files, or where they ask no other head by PyTorch."""
+    spec = None if engine is None else engine.manifest.router
+    shared = spec is None or all(one.hidden is None for one in spec.exits if one.leaves)
+    if model.checkpoint is None:
+        assert engine is not None
+        return read_engine(engine, rows, batch_size)
+    network, (inputs,) = model.checkpoint.network, rows.tensors.values()
+    if engine is None or shared:
+        return read_network(network, inputs)
+    return with_streams(read_engine(engine, rows, batch_size), network, inputs)
 
 
 def _certified(
@@ -173,25 +161,24 @@ def _certified(
     refused = refusals(engine, model.artifact.certificates.refusals)
     if not engine.certified():
         notes.append(
-            f"Nothing is certified for the {engine.precision} file on {engine.provider}, so the "
+            f"Nothing is certified for the {engine.precision} files on {engine.provider}, so the "
             f"router is off; run {build}, or `skipserve certify {model.artifact.directory}`"
         )
         return [], None, refused, {}
     chosen = _chosen(engine, risk)
     say("running the router at every certified risk")
-    full = engine.run_batches(sample.inputs, engine.off, batch_size).labels
+    full = engine.run_batches(sample.rows, engine.off, batch_size).labels
     points = certified_points(engine, sample, full, batch_size)
     routed = routed_at(engine, sample, full, chosen, batch_size)
     say("certifying fixed depths by the same test")
-    tested = _certify_rows(model, notes)
-    if tested is None:
+    try:
+        tested = split_of(model, "certify").rows
+    except ConfigError as error:
+        notes.append(f"Fixed depths are not certified: {error}")
         return points, routed, refused, {}
-    if model.checkpoint is not None and _one_head(model):
-        readings = read_network(model.checkpoint.network, tested)
-    else:
-        readings = read_engine(engine, tested, batch_size)
+    readings = _read(model, engine, tested, batch_size).by_depth
     fixed = {
-        one: shortest_fixed(readings, one, certificate.confidence)
+        one: shortest_fixed(readings.blocks, readings.agrees, one, certificate.confidence)
         for one, certificate in engine.certified().items()
     }
     return points, routed, refused, fixed
@@ -207,81 +194,50 @@ def _chosen(engine: Engine, risk: float | None) -> float:
     return risk
 
 
-def _certify_rows(model: Model, notes: list[str]) -> NDArray[np.float32] | None:
-    try:
-        rows: NDArray[np.float32] = open_recipe(model.recipe).draw("certify").inputs.numpy()
-    except ConfigError as error:
-        notes.append(f"Fixed depths are not certified: {error}")
-        return None
-    return rows
-
-
 def _signals(
     model: Model,
-    network: ResidualNetwork,
+    engine: Engine | None,
     sample: Sample,
-    pooled: torch.Tensor,
-    say: Say,
+    reading: Reading,
+    batch_size: int,
     notes: list[str],
 ) -> list[Curve]:
-    spec = None if model.artifact is None else model.artifact.manifest.router
-    decisions = spec.decisions if spec is not None else range(1, model.depth)
-    left_out = "Signals and policies are not compared"
+    left_out = "Signals are not compared"
     if not model.skippable:
         notes.append(f"{left_out}: a plain network has nothing to skip")
         return []
-    if not decisions:
-        notes.append(f"{left_out}: a network of one block has nothing to leave out")
-        return []
     try:
-        proposing = open_recipe(model.recipe).draw("propose").inputs[:PROPOSING_ROWS]
+        rows = split_of(model, "propose").rows[:PROPOSING_ROWS]
     except ConfigError as error:
         notes.append(f"{left_out}: {error}")
         return []
-    heads: ExitHeads = "shared" if spec is None else spec.exit_heads
-    return signal_curves(network, decisions, proposing, sample, pooled, heads, say)
+    return signal_curves(_read(model, engine, rows, batch_size), reading, sample.labels)
 
 
 def _depths(
     model: Model,
     engine: Engine | None,
-    readings: Readings,
+    sample: Sample,
+    reading: Reading,
     routed: Routed | None,
     batch_size: int,
-    pooled: torch.Tensor | None,
 ) -> Depths:
+    name = next(iter(sample.rows.tensors))
     if engine is not None and routed is not None:
         setting, ready = engine.setting(routed.risk), engine
         return Depths(
-            of=lambda rows: ready.run_batches(rows, setting, batch_size).depth_run,
+            of=lambda rows: ready.run_batches(Rows({name: rows}), setting, batch_size).depth_run,
             sample=routed.depth_run,
             settled=routed.confidence,
             held_back=routed.held_back,
             decided_by=f"the blocks the router runs at ε = {percent(routed.risk)}",
             depth=model.depth,
         )
-    nothing_held = np.zeros(len(readings.labels), dtype=bool)
-    said = "the fewest blocks after which the answer is that of full depth"
-    if model.checkpoint is None:
-        assert engine is not None
-        opened = engine
-        return Depths(
-            of=lambda rows: read_engine(opened, rows, batch_size).oracle,
-            sample=readings.oracle,
-            settled=np.zeros(len(readings.labels), dtype=np.float32),
-            held_back=nothing_held,
-            decided_by=said,
-            depth=model.depth,
-        )
-    network = model.checkpoint.network
-    assert pooled is not None
-    with torch.no_grad():
-        confidence = network.head(pooled[:, -1]).softmax(dim=-1).amax(dim=-1).numpy()
     return Depths(
-        of=lambda rows: read_network(network, rows).oracle,
-        sample=readings.oracle,
-        settled=confidence,
-        held_back=nothing_held,
-        decided_by=said,
+        of=lambda rows: _read(model, engine, Rows({name: rows}), batch_size).by_depth.oracle,
+        sample=reading.by_depth.oracle,
+        settled=reading.answers[:, -1].max(axis=1),
+        held_back=np.zeros(len(sample), dtype=bool),
+        decided_by="the fewest blocks after which the answer is that of full depth",
         depth=model.depth,
     )

@@ -1,17 +1,25 @@
-"""The rows a model is looked at with: its recipe's test split, or a person's own."""
+"""The rows a model is looked at with: its test split, or a person's own."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skipserve.errors import ConfigError, InputError
+from skipserve.building.buildfile import read_build_file
+from skipserve.building.steps import rows_of
+from skipserve.errors import ConfigError
 from skipserve.reporting.model import Model
-from skipserve.runtime.rows import check_labels, check_rows
+from skipserve.runtime.rows import Rows, check_labels
+from skipserve.samples import read_file
+from skipserve.sources.recipe import INPUT
+from skipserve.sources.splits import Labelled
 from skipserve.training.recipes import open_recipe
+
+SplitName = Literal["propose", "certify", "test"]
 
 
 @dataclass(frozen=True)
@@ -19,53 +27,75 @@ class Sample:
     """Rows, with labels where there are any.
 
     Attributes:
-        inputs: [N, *inputs], float32.
+        rows: N of them.
         labels: [N], int64, or ``None``.
         source: Where they come from, in words.
     """
 
-    inputs: NDArray[np.float32]
+    rows: Rows
     labels: NDArray[np.int64] | None
     source: str
 
     def __len__(self) -> int:
-        return len(self.inputs)
+        return len(self.rows)
+
+    @property
+    def inputs(self) -> NDArray[Any]:
+        """The first input [N, …]; the only one of a network trained here."""
+        return next(iter(self.rows.tensors.values()))
 
     def first(self, count: int) -> Sample:
         """The first ``count`` rows, or all if there are fewer."""
         labels = None if self.labels is None else self.labels[:count]
-        return Sample(self.inputs[:count], labels, self.source)
+        return Sample(self.rows[:count], labels, self.source)
 
 
-def take_sample(
-    model: Model,
-    data: NDArray[Any] | None = None,
-    labels: NDArray[Any] | None = None,
-    source: str = "the given rows",
-) -> Sample:
-    """Check a person's rows, or draw the test split of the model's recipe.
+def take_sample(model: Model, data: Path | None = None, labels: str | None = None) -> Sample:
+    """Read a person's rows, or take the test split that belongs to the model.
 
     Args:
         model: What they are for.
-        data: Rows [N, *inputs], or ``None`` for the recipe's.
-        labels: Classes [N] of ``data``.
-        source: What ``data`` is called in the report.
+        data: A file of rows (.npz, .npy, .parquet, .csv, .jsonl); ``None`` takes the test split of
+            the model's recipe, or of its build file where it was brought.
+        labels: The column of true classes in ``data``, or a .npy file of them.
 
     Raises:
-        ConfigError: If the rows or labels do not fit the model or each other, or the recipe is
-            unknown.
+        ConfigError: If the rows or labels do not fit the model or each other, or there are none.
     """
     if data is None:
         if labels is not None:
-            raise ConfigError("--labels belong to --data rows.npy; give both, or neither")
-        drawn = open_recipe(model.recipe).draw("test")
-        return Sample(
-            drawn.inputs.numpy(), drawn.labels.numpy(), f"the test split of {model.recipe}"
+            raise ConfigError("--labels belong to --data FILE; give both, or neither")
+        found = split_of(model, "test")
+        return Sample(found.rows, found.labels, f"the test split of {_origin(model)}")
+    read = read_file(data, labels, model.signature)
+    known = None
+    if read.labels is not None:
+        known = check_labels(read.labels, len(read), model.task.classes, model.name)
+    return Sample(read.rows, known, data.name)
+
+
+def split_of(model: Model, name: SplitName) -> Labelled:
+    """One split of the rows that a model was made with.
+
+    Raises:
+        ConfigError: If its recipe is unknown, or it was brought and its build file is gone.
+    """
+    if model.recipe is not None:
+        drawn = open_recipe(model.recipe).draw(name)
+        rows = Rows({INPUT: drawn.inputs.numpy()})
+        return Labelled(rows, drawn.labels.numpy().astype(np.int64))
+    if not model.build_file.is_file():
+        raise ConfigError(
+            f"{model.name} was brought, and there is no {model.build_file} to say with which rows; "
+            "name some with --data FILE"
         )
-    try:
-        rows = check_rows(data, model.row_shape, model.name)
-    except InputError as error:
-        raise ConfigError(f"--data: {error}") from None
-    if labels is not None:
-        labels = check_labels(labels, len(rows), model.classes, model.name)
-    return Sample(rows, labels, source)
+    splits = rows_of(read_build_file(model.build_file))
+    return {"propose": splits.propose, "certify": splits.certify, "test": splits.test}[name]
+
+
+def _origin(model: Model) -> str:
+    if model.recipe is not None:
+        return model.recipe
+    brought = read_build_file(model.build_file).brought
+    assert brought is not None
+    return brought.data.rows

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skipserve.artifacts.certificates import Certificate, Refusal
+from skipserve.certification.certify import upper_bound
 from skipserve.reporting.rate import Rate, rate
 from skipserve.reporting.sample import Sample
 from skipserve.runtime.engine import Engine
@@ -55,11 +56,22 @@ class Routed:
     skipped: Rate
     by_class: tuple[tuple[int, Rate], ...]
 
+    @property
+    def worst(self) -> tuple[int, Rate, float]:
+        """The class that suffers most, its rate, and the 95 % upper bound of that alone.
+
+        It has the largest rate; of equal ones that which least is known of.
+        """
+        bounded = [
+            (one, rate, upper_bound(rate.count, rate.total, 0.95)) for one, rate in self.by_class
+        ]
+        return max(bounded, key=lambda one: (one[1].value, one[2]))
+
 
 def certified_points(
     engine: Engine, sample: Sample, full: NDArray[np.int64], batch_size: int
 ) -> list[Point]:
-    """Every certificate that holds for the open file, run on the sample.
+    """Every certificate that holds for the open files, run on the sample.
 
     Args:
         engine: Of an artifact with a router.
@@ -69,7 +81,7 @@ def certified_points(
     """
     points = []
     for risk, certificate in sorted(engine.certified().items()):
-        answers = engine.run_batches(sample.inputs, engine.setting(risk), batch_size)
+        answers = engine.run_batches(sample.rows, engine.setting(risk), batch_size)
         right = None if sample.labels is None else float((answers.labels == sample.labels).mean())
         points.append(
             Point(
@@ -87,7 +99,7 @@ def routed_at(
     engine: Engine, sample: Sample, full: NDArray[np.int64], risk: float, batch_size: int
 ) -> Routed:
     """Run the sample at one certified risk, and count by class and among the skipped."""
-    answers = engine.run_batches(sample.inputs, engine.setting(risk), batch_size)
+    answers = engine.run_batches(sample.rows, engine.setting(risk), batch_size)
     differs = answers.labels != full
     left_out = answers.depth_run < engine.manifest.depth
     classes = [(int(one), full == one) for one in np.unique(full)]
@@ -104,6 +116,7 @@ def routed_at(
 
 
 def refusals(engine: Engine, all_refusals: Sequence[Refusal]) -> list[Refusal]:
-    """What was tested about the open file and not certified."""
-    key = (engine.file_sha256, engine.provider)
-    return [one for one in all_refusals if (one.file_sha256, one.provider) == key]
+    """What was tested about the open files and not certified."""
+    return [
+        one for one in all_refusals if one.files == engine.files and one.provider == engine.provider
+    ]

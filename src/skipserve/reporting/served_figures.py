@@ -63,9 +63,9 @@ def depth_figure(routed: Routed, depth: int) -> Figure:
         "rows to full depth."
     )
     with axes_for(made, "depth", "Where rows stop", caption) as axes:
-        counts = np.bincount(routed.depth_run, minlength=depth + 1)[1:] / len(routed.depth_run)
+        counts = np.bincount(routed.depth_run, minlength=depth + 1) / len(routed.depth_run)
         held_share = held / len(routed.depth_run)
-        steps = np.arange(1, depth + 1)
+        steps = np.arange(depth + 1)
         axes.bar(steps, counts, color=LIGHT["norm"], width=0.8)
         if held:
             axes.bar([depth], [held_share], color=LIGHT["confidence"], width=0.8, label="guard")
@@ -126,7 +126,7 @@ def cost_figure(cost: Cost, fixed: Curve, points: Sequence[Point]) -> Figure:
     return made[0]
 
 
-def risk_figure(routed: Routed) -> Figure | None:
+def risk_figure(routed: Routed, names: Sequence[str] = ()) -> Figure | None:
     """Disagreement among all rows, among the skipped, and by class; ``None`` for one class only."""
     classes = [(one, found) for one, found in routed.by_class if found.total >= CLASS_ROWS]
     if len(classes) < 2:
@@ -139,7 +139,7 @@ def risk_figure(routed: Routed) -> Figure | None:
     bars: list[tuple[str, Rate, str]] = [
         ("all rows", routed.all_rows, "ink"),
         ("skipped rows", routed.skipped, "confidence"),
-        *((f"answer {one}", found, "norm") for one, found in classes),
+        *((names[one] if names else f"answer {one}", found, "norm") for one, found in classes),
     ]
     height = 0.9 + 0.26 * len(bars)
     title = f"Who bears the risk, at ε = {percent(routed.risk)}"

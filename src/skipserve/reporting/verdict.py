@@ -8,14 +8,21 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from skipserve.certification.certify import samples_needed
 from skipserve.reporting.rate import percent
-from skipserve.routing.certify import samples_needed
-from skipserve.routing.judge import Readings
-from skipserve.routing.stages import DECISION_S
+from skipserve.routing.judge import ByDepth
 
 # Going on is worth it if even the oracle, its decisions paid, takes at least this share of the
 # time of full depth less than the best fixed depth.
 WORTH = 0.1
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds that a block, and a decision, take for a lone row."""
+
+    block_s: float
+    decision_s: float
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,7 @@ class Prospect:
         oracle: Mean blocks of an oracle that knows when each answer is that of full depth.
         staged: The same if it may stop only where a router would decide.
         asked: Mean decisions it takes there.
-        block_s: Seconds a block takes for one row.
+        times: Of a block and a decision.
     """
 
     depth: int
@@ -40,23 +47,23 @@ class Prospect:
     oracle: float
     staged: float
     asked: float
-    block_s: float
+    times: Times
 
     @property
     def gain(self) -> float:
         """Share of full depth's time that the oracle saves beyond the fixed depth."""
-        saved_s = (self.fixed - self.staged) * self.block_s - self.asked * DECISION_S
-        return saved_s / (self.depth * self.block_s)
+        saved_s = (self.fixed - self.staged) * self.times.block_s
+        return (saved_s - self.asked * self.times.decision_s) / (self.depth * self.times.block_s)
 
 
-def prospect(readings: Readings, decisions: Sequence[int], risk: float, block_s: float) -> Prospect:
+def prospect(readings: ByDepth, decisions: Sequence[int], risk: float, times: Times) -> Prospect:
     """Measure what there is to gain.
 
     Args:
         readings: Answers by depth.
-        decisions: Blocks run at each decision a router would take.
+        decisions: Blocks run at each decision a router would take, among those that were read.
         risk: ε.
-        block_s: Seconds a block takes for one row.
+        times: Of a block and a decision.
     """
     agrees = readings.agrees
     disagreement = (~agrees).mean(axis=0)
@@ -64,7 +71,7 @@ def prospect(readings: Readings, decisions: Sequence[int], risk: float, block_s:
     fails = np.flatnonzero(disagreement > risk)
     shortest = int(fails[-1]) + 1 if len(fails) else 0
     depth = int(readings.blocks[-1])
-    at = [int(np.flatnonzero(readings.blocks == blocks)[0]) for blocks in decisions]
+    at = [int(np.searchsorted(readings.blocks, blocks)) for blocks in decisions]
     stops = np.append(agrees[:, at], np.ones((len(agrees), 1), dtype=bool), axis=1).argmax(axis=1)
     return Prospect(
         depth=depth,
@@ -74,12 +81,12 @@ def prospect(readings: Readings, decisions: Sequence[int], risk: float, block_s:
         oracle=float(readings.oracle.mean()),
         staged=float(np.array([*decisions, depth])[stops].mean()),
         asked=float(np.minimum(stops + 1, len(decisions)).mean()),
-        block_s=block_s,
+        times=times,
     )
 
 
 def hindrance(
-    readings: Readings,
+    readings: ByDepth,
     labels: NDArray[np.int64] | None,
     risk: float,
     skippable: bool,
@@ -119,7 +126,7 @@ def sentence(found: Prospect) -> str:
     """What a router could save at most, what a fixed depth saves already, and whether to go on."""
     saves, fixed = 1 - found.oracle / found.depth, 1 - found.fixed / found.depth
     already = (
-        f"stopping every row after block {found.fixed} saves {fixed:.0%} already and changes "
+        f"stopping every row {after(found.fixed)} saves {fixed:.0%} already and changes "
         f"{found.fixed_disagreement:.2%} of the answers (allowed: {percent(found.risk)})"
         if found.fixed < found.depth
         else f"no fixed depth saves anything within a risk of {percent(found.risk)}"
@@ -130,8 +137,15 @@ def sentence(found: Prospect) -> str:
     )
 
 
+def after(blocks: int) -> str:
+    """A depth in words."""
+    return f"after block {blocks}" if blocks else "before the first block"
+
+
 def _advice(found: Prospect) -> str:
-    block, decision = f"{found.block_s * 1e6:.0f} µs", f"{DECISION_S * 1e6:.0f} µs"
+    block, decision = (
+        f"{seconds * 1e6:.0f} µs" for seconds in (found.times.block_s, found.times.decision_s)
+    )
     if found.gain >= WORTH:
         return (
             f"Going on is worth it: a block takes {block} for one row and a decision about "
@@ -152,7 +166,7 @@ def _advice(found: Prospect) -> str:
 
 def _instead(found: Prospect) -> str:
     if found.fixed < found.depth:
-        return f"cut the network after block {found.fixed} instead"
+        return f"cut the network off {after(found.fixed)} instead"
     return "train it to exit early first (exit_loss, layer_dropout in [training])"
 
 

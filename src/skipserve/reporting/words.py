@@ -5,7 +5,8 @@ from __future__ import annotations
 from skipserve.reporting.cost import Cost
 from skipserve.reporting.rate import percent
 from skipserve.reporting.report import Findings
-from skipserve.reporting.served import Point
+from skipserve.reporting.served import Point, Routed
+from skipserve.reporting.verdict import after
 
 # Medians nearer to each other than this are called equal.
 EQUAL = 0.03
@@ -17,7 +18,10 @@ def first_line(found: Findings) -> str:
         return f"{_no_router(found)} {found.inspection.verdict}"
     point = _point_at(found)
     if found.risk not in found.fixed:
-        return f"Whether a fixed depth beats the router is not known here; {_router(found, point)}."
+        return (
+            f"Whether a fixed depth beats the router is not known here; {_router(found, point)}. "
+            f"{_worst(found, found.routed)}"
+        )
     blocks = found.fixed[found.risk]
     share = blocks / found.model.depth
     fewer = point.certificate.run_rate < share
@@ -27,13 +31,12 @@ def first_line(found: Findings) -> str:
     if blocks < found.model.depth:
         rival, best = "a fixed depth", "every fixed depth"
         other = (
-            f"stopping every row after block {blocks} runs {share:.1%} and is certified by the "
-            "same test"
+            f"stopping every row {after(blocks)} runs {share:.1%} and is certified by the same test"
         )
     else:
         rival, best = "the network without a router", "the network without a router"
         other = "no fixed depth below the whole network can be certified by the same test"
-    facts = f"{_router(found, point)}; {other}. {_clock(found)}"
+    facts = f"{_router(found, point)}; {other}. {_clock(found)} {_worst(found, found.routed)}"
     if not fewer:
         return f"{rival.capitalize()} beats the router: {facts}"
     if all(slower):
@@ -92,9 +95,9 @@ def limits(found: Findings) -> list[str]:
     lines = [
         "It says how often an answer changes, not how often it is wrong: a changed answer may be "
         "the better one.",
-        f"It holds for this file (sha256 {engine.file_sha256[:12]}…), in "
-        f"{engine.precision.upper()} on {engine.provider.upper()}. Another file, precision or "
-        f"machine type is certified anew: `skipserve certify artifacts/{found.model.name}`.",
+        f"It holds for these {len(engine.files)} files (the certificate has the sha256 of each), "
+        f"in {engine.precision.upper()} on {engine.provider.upper()}. Other files, precisions or "
+        f"machine types are certified anew: `skipserve certify artifacts/{found.model.name}`.",
         "It holds for inputs drawn like those of the test, as a rate over all of them together, "
         "and not for each class or each kind of input by itself.",
     ]
@@ -108,13 +111,28 @@ def limits(found: Findings) -> list[str]:
     return lines
 
 
+def class_name(found: Findings, label: int) -> str:
+    """A class as the model calls it."""
+    names = found.model.task.names
+    return f"{names[label]} ({label})" if names else str(label)
+
+
+def _worst(found: Findings, routed: Routed) -> str:
+    label, suffers, most = routed.worst
+    return (
+        f"The class that suffers most is {class_name(found, label)}: {suffers.count:,} of "
+        f"{suffers.total:,} of its rows are answered otherwise, at most {most:.2%} of such rows "
+        "(95% bound)."
+    )
+
+
 def _no_router(found: Findings) -> str:
     name = found.model.name
     if found.engine is None:
         return f"{name} is a checkpoint without an artifact: nothing is certified or timed yet."
     if found.engine.manifest.router is None:
         return f"{name} has no router: every row runs all {found.model.depth} blocks."
-    return f"The router of {name} is off: nothing is certified for this file here."
+    return f"The router of {name} is off: nothing is certified for these files here."
 
 
 def _router(found: Findings, point: Point) -> str:

@@ -1,131 +1,165 @@
-"""Fitting a router to a trained network: its guard, and signals that have something to learn."""
+"""Fitting a router to a graph: guards and heads at every cut, of which some become exits.
+
+Nothing here needs labels, or the network in any framework: activations come from ONNX Runtime.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable
+from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
+import numpy as np
 
-from skipserve.errors import ConfigError
-from skipserve.networks import ResidualNetwork
-from skipserve.routing.config import RouterConfig
-from skipserve.routing.guard import fit_guard
-from skipserve.routing.heads import distil_head
-from skipserve.routing.routed import Router
-from skipserve.routing.signals import Confidence, Margin, Norm, ProjectedNorm
+from skipserve.errors import ConfigError, CutError
+from skipserve.graph.cut import Stages, cut
+from skipserve.routing import corruption
+from skipserve.routing.activations import read_activations
+from skipserve.routing.config import ExitsConfig, RouterConfig
+from skipserve.routing.exits import Exit, Head, Layout, layout_of
+from skipserve.routing.guards import fit_guard
+from skipserve.routing.heads import fit_heads
+from skipserve.routing.network import Network, tail_of
+from skipserve.routing.placing import FittedRouter, everywhere, place, weigh
+from skipserve.routing.projection import fisher
+from skipserve.runtime.rows import Rows
 
-# Share of the mean variance added to the within-class covariance before it is inverted.
-RIDGE = 1e-3
-# Streams of convolutions and tokens are large: so many rows determine a covariance.
-MOST_ROWS = 20_000
+# Heads are tried with so many hidden units, 0 being linear.
+HIDDEN = (0, 128)
+# A head with a hidden layer must save so much more time than one without.
+WORTH = 0.98
+# Exits are placed by the means of so many rows.
+MOST_PROPOSING = 6_000
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """Exits at every cut that can be read, and the stages between."""
+
+    cuts: tuple[int, ...]  # places in Network.blocks
+    layouts: tuple[Layout, ...]
+    stages: Stages
 
 
 def fit_router(
-    config: RouterConfig,
-    network: ResidualNetwork,
-    decisions: Sequence[int],
-    training: Tensor,
-    calibration: Tensor,
-) -> tuple[Router, float]:
-    """Fit the router of a network; no labels are needed.
+    network: Network,
+    exits: ExitsConfig,
+    router: RouterConfig,
+    fitting: Rows,
+    proposing: Rows,
+    say: Say = lambda line: None,
+) -> FittedRouter:
+    """Fit the router of a network.
 
     Args:
-        config: Which signal, policy and guard.
-        network: Trained, in evaluation mode.
-        decisions: Blocks run when each decision is taken.
-        training: Raw rows [N, *inputs] to fit signals and the guard on.
-        calibration: Raw rows [M, *inputs] that nothing is fitted to: the guard's limit is a
-            quantile of theirs, and holds back as many of any rows like them.
-
-    Returns:
-        The router, and the limit of its guard (+inf if it is off).
+        network: What is routed.
+        exits: Where rows may leave and what is read there.
+        router: What decides.
+        fitting: Rows for heads and guards; the network may have been trained on them.
+        proposing: Rows that nothing is fitted to; they set the guards' limits and place the exits.
+        say: Told about progress.
 
     Raises:
-        ConfigError: If a decision is not inside the network, or rows overflow in it.
+        ConfigError: If the signal or a place asked for does not exist.
+        CutError: If the graph cannot be cut, or its streams cannot be read.
     """
-    depth = network.config.depth
-    if not decisions or decisions[0] < 1 or decisions[-1] >= depth:
+    if router.signal not in network.task.signals:
         raise ConfigError(
-            f"router.stages must lie in 2 … {depth}, the blocks of the network; "
-            f"got {[blocks + 1 for blocks in decisions]}"
+            f"signal = {router.signal!r} cannot be computed for this task; choose one of "
+            f"{', '.join(network.task.signals)}"
         )
-    heads: list[nn.Module] = []
-    if config.exit_heads == "distilled":
-        heads = _distilled_heads(network, decisions, training)
-    if config.signal == "projected_norm":
-        signals = _projected_norms(network, decisions, training)
-    elif config.signal == "norm":
-        signals = [Norm() for _ in decisions]
-    else:
-        read = Margin if config.signal == "margin" else Confidence
-        signals = [read(head) for head in heads or [network.head for _ in decisions]]
-    known = torch.cat(list(_streams_at(network, training[:MOST_ROWS], decisions[0])))
-    guard = fit_guard(network, known)
-    limit = float("inf")
-    if config.guard < 1:
-        distance = torch.cat([guard(s) for s in _streams_at(network, calibration, decisions[0])])
-        # NaN is as far as can be; a limit of +inf would switch the guard off.
-        distance = distance.double().nan_to_num(nan=torch.inf, posinf=torch.inf)
-        limit = float(torch.quantile(distance, config.guard))
-        if not math.isfinite(limit):
-            rows = int((~distance.isfinite()).sum())
-            raise ConfigError(
-                f"{rows} of {len(distance)} calibration rows overflow in the network, too many "
-                f"for router.guard = {config.guard:g}; take them out of the data"
+    if router.policy == "skip":  # rows are answered at the end, by the network's own head
+        exits = exits.model_copy(update={"heads": "shared"})
+        _require_sums(network)
+    found = _candidates(network, exits, fitting)
+    tail = None
+    if exits.heads == "shared":
+        tail, shape = tail_of(network, fitting)
+        _require_shape(network, found, shape)
+    random = np.random.default_rng(0)
+    mask = network.signature.mask
+    if len(fitting) > exits.rows:
+        fitting = fitting[np.sort(random.permutation(len(fitting))[: exits.rows])]
+    parts = [fitting]
+    if exits.corrupted and exits.heads == "distilled":
+        parts += corruption.for_fitting(fitting, mask, random)
+    say(f"reading {sum(map(len, parts)):,} rows at {len(found.cuts)} cuts")
+    model, names = network.model, [network.cuts[i] for i in found.cuts]
+    seen = read_activations(model, names, found.layouts, parts)
+    targets = network.task.targets(seen.answers)
+    widths = _hidden(exits)
+    heads: dict[tuple[int, int], Head] = {}
+    if exits.heads == "distilled":
+        jobs = [(i, width) for i in range(len(found.cuts)) for width in widths]
+        heads = fit_heads(seen.features, targets, jobs, say)
+    made: dict[int, list[Exit]] = {width: [] for width in widths}
+    for i, (at, layout) in enumerate(zip(found.cuts, found.layouts, strict=True)):
+        clean = seen.features[i][: len(fitting)]
+        guard = fit_guard(clean)
+        projection = None
+        if router.signal == "projected_norm":
+            labels = network.task.labels(seen.answers[: len(fitting)])
+            projection = fisher(clean[:, : layout.width], labels)
+        for width in widths:
+            head = heads.get((i, width))
+            made[width].append(Exit(at, layout, guard, head, router.signal, projection))
+    if router.policy == "skip":
+        return everywhere(network, found.stages, made[0], tail, exits, proposing)
+    proposing = proposing[:MOST_PROPOSING]
+    best = weigh(network, found.stages, made[widths[0]], tail, exits, proposing)
+    for width in widths[1:]:
+        other = weigh(network, found.stages, made[width], tail, exits, proposing)
+        if other.row_s < WORTH * best.row_s:
+            best = other
+    return place(network, best, exits, proposing, say)
+
+
+def _require_sums(network: Network) -> None:
+    for block in network.found.blocks:
+        if not block.residual:
+            raise CutError(
+                f"policy = 'skip' needs blocks that add to their stream, but {block.end!r} is no "
+                f"sum of {block.start!r} and something else; use policy = 'exit'"
             )
-    return Router(tuple(decisions), signals, guard, config.policy, tuple(heads)), limit
 
 
-@torch.no_grad()
-def pooled_streams(network: ResidualNetwork, inputs: Tensor, batch_size: int = 1000) -> Tensor:
-    """The pooled stream of each row after each block [N, depth, width]."""
-    parts = []
-    for rows in torch.split(inputs, batch_size):
-        streams = list(network.streams(rows))[1:]
-        parts.append(torch.stack([network.pool(stream) for stream in streams], dim=1))
-    return torch.cat(parts)
+def _require_shape(network: Network, found: _Candidates, last: tuple[int, ...]) -> None:
+    for at, shape in zip(found.cuts, found.stages.shapes, strict=True):
+        if shape != last:
+            raise CutError(
+                f"the network's own head reads streams of shape {list(last)}, but it is "
+                f"{list(shape)} at {network.cuts[at]!r}; set exits.heads = 'distilled' and "
+                "router.policy = 'exit'"
+            )
 
 
-@torch.no_grad()
-def _streams_at(network: ResidualNetwork, inputs: Tensor, blocks: int) -> Iterator[Tensor]:
-    for rows in torch.split(inputs, 1000):
-        yield next(islice(network.streams(rows), blocks, None))
+def _hidden(exits: ExitsConfig) -> tuple[int, ...]:
+    if exits.heads == "shared":
+        return (0,)
+    return HIDDEN if exits.hidden == "auto" else (exits.hidden,)
 
 
-def _distilled_heads(
-    network: ResidualNetwork, decisions: Sequence[int], inputs: Tensor
-) -> list[nn.Module]:
-    pooled = pooled_streams(network, inputs)
-    with torch.no_grad():
-        answers = network.head(pooled[:, -1]).softmax(dim=1)
-    return [distil_head(network.head, pooled[:, blocks - 1], answers) for blocks in decisions]
-
-
-def _projected_norms(
-    network: ResidualNetwork, decisions: Sequence[int], inputs: Tensor
-) -> list[nn.Module]:
-    pooled = pooled_streams(network, inputs)
-    with torch.no_grad():
-        answers = network.head(pooled[:, -1]).argmax(dim=1)
-    return [_fisher_norm(pooled[:, blocks - 1].double(), answers) for blocks in decisions]
-
-
-def _fisher_norm(pooled: Tensor, answers: Tensor) -> ProjectedNorm:
-    """Project on the directions that tell the network's own answers apart.
-
-    Fisher's discriminant (1936), in closed form: whiten within the classes, keep the span of the
-    class means. A row far from the middle of that span is settled.
-    """
-    mean = pooled.mean(dim=0)
-    classes = torch.unique(answers)
-    means = torch.stack([pooled[answers == label].mean(dim=0) for label in classes])
-    within = pooled - means[torch.searchsorted(classes, answers)]
-    scatter = within.T @ within / len(within)
-    scatter += RIDGE * scatter.trace() / len(scatter) * torch.eye(len(scatter))
-    whiten = torch.linalg.inv(torch.linalg.cholesky(scatter))
-    _, _, directions = torch.linalg.svd((means - mean) @ whiten.T, full_matrices=False)
-    projection = (directions[: len(classes) - 1] @ whiten).T
-    return ProjectedNorm(projection.float(), -(mean @ projection).float())
+def _candidates(network: Network, exits: ExitsConfig, rows: Rows) -> _Candidates:
+    """Every cut whose stream can be read, or those that were asked for."""
+    depth = network.depth
+    asked = tuple(range(depth)) if exits.at == "auto" else exits.at
+    if asked[-1] >= depth:
+        raise ConfigError(f"exits.at must lie in 0 … {depth - 1}, the blocks of the network")
+    first = 0 if exits.first == "auto" else exits.first
+    # The cut at depth 0 is there for its guard, wherever exits begin.
+    wanted = sorted({0, *(at for at in asked if at >= first)})
+    names = [network.cuts[i] for i in wanted]
+    stages = cut(network.flow, network.found, names, rows.tensors, network.signature.symbols)
+    mask = network.signature.mask or ""
+    layouts = []
+    for i, shape in enumerate(stages.shapes):
+        ahead = frozenset(node.op_type for node in stages.stages[i + 1].model.graph.node)
+        layout = layout_of(shape, ahead, mask)
+        if layout is None:
+            raise CutError(
+                f"the stream {names[i]!r} has no fixed width (its shape is {list(shape)}): "
+                "nothing can be read there"
+            )
+        layouts.append(layout)
+    return _Candidates(tuple(wanted), tuple(layouts), stages)

@@ -1,39 +1,112 @@
-"""Exit heads distilled from the last, each fitted to the depth where it stands."""
+"""Exit heads: small networks distilled from the full-depth answer, without labels.
+
+Distillation (Hinton et al., arXiv:1503.02531) at temperature 1, on the user's rows and on corrupted
+copies of them.
+"""
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-STEPS = 100
-# Weight of the squared distance from the shared head, which the fit starts at.
-RIDGE = 1e-4
+from skipserve.cores import torch_threads, usable_cores
+from skipserve.routing.exits import Head
+
+BATCH, EPOCHS = 512, 8
+LEARNING_RATE, DECAY = 2e-3, 1e-2
+# Few rows are shown more often, so that a head takes at least so many steps.
+FEWEST_STEPS = 400
 
 
-def distil_head(shared: nn.Module, pooled: Tensor, answers: Tensor) -> nn.Module:
-    """Fit a copy of the shared head to one depth of the frozen stream; no labels are needed.
-
-    Distillation (Hinton et al., arXiv:1503.02531) at temperature 1, by L-BFGS.
+def fit_heads(
+    features: Sequence[NDArray[np.float32]],
+    targets: NDArray[np.float32],
+    jobs: Sequence[tuple[int, int]],
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[tuple[int, int], Head]:
+    """Fit several heads, one a core at a time.
 
     Args:
-        shared: The network's own head, pooled stream to logits.
-        pooled: Pooled streams there [N, width].
-        answers: Probabilities at full depth for the same rows [N, classes].
+        features: Of each cut [cuts][N, features]; may be memory maps.
+        targets: Probabilities at full depth [N, width].
+        jobs: Cut and width of the hidden layer of each head; 0 makes a linear one.
+        say: Told about progress.
     """
-    head = copy.deepcopy(shared)
-    parameters = [p.requires_grad_() for p in head.parameters()]
-    starts = [p.detach().clone() for p in parameters]
-    optimizer = torch.optim.LBFGS(parameters, max_iter=STEPS, line_search_fn="strong_wolfe")
+    made: dict[tuple[int, int], Head] = {}
 
-    def loss() -> Tensor:
-        optimizer.zero_grad()
-        pairs = zip(parameters, starts, strict=True)
-        away = torch.stack([((p - start) ** 2).sum() for p, start in pairs]).sum()
-        value = nn.functional.cross_entropy(head(pooled), answers) + RIDGE * away
-        value.backward()  # type: ignore[no-untyped-call]
-        return value
+    def fit(job: tuple[int, int]) -> None:
+        made[job] = fit_head(features[job[0]], targets, job[1])
+        say(f"fitted head {len(made)} of {len(jobs)}")
 
-    optimizer.step(loss)  # type: ignore[no-untyped-call]
-    return head.requires_grad_(False)
+    # Steps are short: a head is faster on one thread, and several heads on several.
+    with torch_threads(1), ThreadPoolExecutor(usable_cores()) as pool:
+        list(pool.map(fit, jobs))
+    return made
+
+
+def fit_head(
+    features: NDArray[np.float32], targets: NDArray[np.float32], hidden: int, seed: int = 0
+) -> Head:
+    """Fit one head to the features of one cut.
+
+    Args:
+        features: [N, features]; may be a memory map.
+        targets: Probabilities at full depth [N, width].
+        hidden: Width of the hidden layer; 0 makes a linear head.
+        seed: Of weights and order.
+    """
+    random = torch.Generator().manual_seed(seed)
+    # Features of rows that overflow are not finite: they teach nothing.
+    finite = np.isfinite(features).all(axis=1)
+    x = torch.from_numpy(np.ascontiguousarray(features[finite]))
+    y = torch.from_numpy(targets[finite])
+    mean, deviation = _moments(x)
+    x = ((x - mean) / deviation).float()
+    sizes = [x.shape[1], hidden, y.shape[1]] if hidden else [x.shape[1], y.shape[1]]
+    layers = [_layer(a, b, random) for a, b in pairwise(sizes)]
+    head = nn.Sequential(*(one for layer in layers for one in (layer, nn.ReLU())))[:-1]
+    epochs = max(EPOCHS, -(-FEWEST_STEPS * BATCH // len(x)))
+    steps = epochs * -(-len(x) // BATCH)
+    optimizer = torch.optim.AdamW(head.parameters(), LEARNING_RATE, weight_decay=DECAY)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE * 2, steps)
+    for _ in range(epochs):
+        for index in torch.split(torch.randperm(len(x), generator=random), BATCH):
+            loss = nn.functional.cross_entropy(head(x[index]), y[index])
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+    return _folded(layers, mean, deviation)
+
+
+def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    wide = x.double()  # squares may lie beyond FP32
+    deviation = wide.std(dim=0)
+    return wide.mean(dim=0), torch.where(deviation > 1e-6, deviation, 1.0)
+
+
+def _layer(inputs: int, outputs: int, random: torch.Generator) -> nn.Linear:
+    # Not drawn from the global generator: heads are fitted side by side.
+    layer: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs)  # type: ignore[no-untyped-call]
+    bound = inputs**-0.5
+    with torch.no_grad():
+        layer.weight.uniform_(-bound, bound, generator=random)
+        layer.bias.uniform_(-bound, bound, generator=random)
+    return layer
+
+
+@torch.no_grad()
+def _folded(layers: list[nn.Linear], mean: Tensor, deviation: Tensor) -> Head:
+    """The layers with the scaling of the features in the first."""
+    numbers: list[tuple[Any, Any]] = [(one.weight.T.double(), one.bias.double()) for one in layers]
+    weight, bias = numbers[0]
+    weight = weight / deviation[:, None]
+    numbers[0] = (weight, bias - mean @ weight)
+    return Head(tuple((w.float().numpy().copy(), b.float().numpy().copy()) for w, b in numbers))

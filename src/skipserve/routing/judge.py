@@ -7,11 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from skipserve.routing.certify import p_value
-
 
 @dataclass(frozen=True)
-class Readings:
+class ByDepth:
     """Answers of N rows at D depths, the last of them full depth.
 
     Attributes:
@@ -50,7 +48,7 @@ class Judged:
     accuracy: float
 
 
-def judge(readings: Readings, labels: NDArray[np.int64] | None, where: NDArray[np.int64]) -> Judged:
+def judge(readings: ByDepth, labels: NDArray[np.int64] | None, where: NDArray[np.int64]) -> Judged:
     """Rows that each stop at a depth of their own.
 
     Args:
@@ -66,7 +64,7 @@ def judge(readings: Readings, labels: NDArray[np.int64] | None, where: NDArray[n
     )
 
 
-def at_random(readings: Readings, labels: NDArray[np.int64] | None, chance: float) -> Judged:
+def at_random(readings: ByDepth, labels: NDArray[np.int64] | None, chance: float) -> Judged:
     """The expectation for rows that leave at each depth before the last with the same chance."""
     depths = len(readings.blocks)
     share = chance * (1 - chance) ** np.arange(depths)
@@ -78,7 +76,7 @@ def at_random(readings: Readings, labels: NDArray[np.int64] | None, chance: floa
     return Judged(float(share @ readings.blocks), float(disagreement), right)
 
 
-def oracle(readings: Readings, labels: NDArray[np.int64] | None, rate: float) -> Judged:
+def oracle(readings: ByDepth, labels: NDArray[np.int64] | None, rate: float) -> Judged:
     """The fewest blocks that any exit needs if at most a share ``rate`` may disagree.
 
     Each row leaves where it first agrees; those that agree latest leave at once instead, as long
@@ -88,22 +86,3 @@ def oracle(readings: Readings, labels: NDArray[np.int64] | None, rate: float) ->
     latest = np.argsort(-where, kind="stable")[: int(rate * len(where))]
     where[latest] = 0
     return judge(readings, labels, where)
-
-
-def shortest_fixed(readings: Readings, risk: float, confidence: float) -> int:
-    """Fewest blocks that can be certified if every row runs as many.
-
-    Depths are tested like a router's candidates: in a fixed order, from careful to bold, by the
-    same test. Full depth always holds.
-
-    Args:
-        readings: Answers by depth on rows that nothing else has touched.
-        risk: ε.
-        confidence: 1 − δ.
-    """
-    shortest = int(readings.blocks[-1])
-    for blocks, agrees in zip(readings.blocks[-2::-1], readings.agrees.T[-2::-1], strict=True):
-        if p_value(int((~agrees).sum()), len(agrees), risk) > 1 - confidence:
-            break
-        shortest = int(blocks)
-    return shortest

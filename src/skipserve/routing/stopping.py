@@ -1,6 +1,11 @@
-"""When a row stops: only on proof. What eager PyTorch and the exported graphs decide, in NumPy."""
+"""When a row stops: only on proof. One rule, for the engine and for whoever foresees it.
+
+The graphs (graph/one_file.py) and PyTorch (routing/eager.py) say the same in their own words.
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,3 +23,15 @@ def stops(signal: NDArray[np.float32], thresholds: NDArray[np.float32]) -> NDArr
     """
     proven: NDArray[np.bool_] = (signal >= thresholds) & np.isfinite(signal)
     return proven
+
+
+def within(distance: NDArray[np.floating[Any]], limit: NDArray[np.floating[Any]] | float) -> Any:
+    """Whether rows are inside a guard [...], bool.
+
+    A distance that is no number is not within a limit; a limit of +inf holds nothing back.
+
+    Args:
+        distance: Of rows from calibration [...].
+        limit: Of a shape that broadcasts with it.
+    """
+    return (distance <= limit) | (limit == np.inf)

@@ -1,18 +1,20 @@
-"""Backends: what runs a model file. Five lines of interface, so that one more is easy."""
+"""Backends: model files opened on a provider."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
+import numpy as np
 from numpy.typing import NDArray
 
 from skipserve.cores import usable_cores
 from skipserve.errors import ArtifactError, LaunchError
+from skipserve.runtime.pieces import OnnxPiece, Padded
+from skipserve.runtime.rows import Rows
+from skipserve.runtime.stepper import Limits, Piece, Stepped
 
 Provider = Literal["cpu", "cuda"]
-Arrays = dict[str, NDArray[Any]]
 # ONNX Runtime plans a convolution anew whenever the batch size changes, and by default lets cuDNN
 # try out its algorithms then. HEURISTIC plans in a tenth of the time and runs as fast; DEFAULT
 # plans faster still, but runs a quarter slower ever after (docs/gpu.md). TF32 keeps 11 bits: not
@@ -20,65 +22,59 @@ Arrays = dict[str, NDArray[Any]]
 CUDA_OPTIONS = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
 
 
-class Backend(Protocol):
-    """An open model file."""
-
-    provider: Provider
-
-    def run(self, feeds: Mapping[str, NDArray[Any]]) -> Arrays:
-        """Named inputs to named outputs; the batch is the first dimension of each."""
-        ...
-
-
-class OnnxRuntime:
-    """An ONNX file in an ONNX Runtime session.
+def open_onnx(file: Path, provider: Provider = "cpu", threads: int = 1) -> tuple[Piece, Provider]:
+    """Open an ONNX file in ONNX Runtime.
 
     Args:
         file: The model.
         provider: ``cuda`` fails if ONNX Runtime cannot use it; see :func:`pick_provider`.
         threads: Cores used inside one operation; 0 takes all.
 
+    Returns:
+        The open graph, and where it really runs.
+
     Raises:
         ArtifactError: If the file is not a model that ONNX Runtime can load.
     """
+    import onnxruntime as ort
 
-    def __init__(self, file: Path, provider: Provider = "cpu", threads: int = 1) -> None:
-        import onnxruntime as ort
-
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads or usable_cores()
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        providers: list[Any] = ["CPUExecutionProvider"]
-        if provider == "cuda":
-            # CUDA lies in pip's packages, where the system's loader does not look.
-            ort.preload_dlls()
-            providers.insert(0, ("CUDAExecutionProvider", CUDA_OPTIONS))
-        try:
-            self._session = ort.InferenceSession(str(file), options, providers=providers)
-        except Exception as error:  # ONNX Runtime raises classes of its own for each cause
-            raise ArtifactError(f"{file} cannot be loaded by ONNX Runtime: {error}") from None
-        self.provider: Provider = (
-            "cuda" if self._session.get_providers()[0] == "CUDAExecutionProvider" else "cpu"
-        )
-        self._outputs = [output.name for output in self._session.get_outputs()]
-
-    def run(self, feeds: Mapping[str, NDArray[Any]]) -> Arrays:
-        return dict(zip(self._outputs, self._session.run(self._outputs, feeds), strict=True))
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads or usable_cores()
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if provider == "cuda":
+        # CUDA lies in pip's packages, where the system's loader does not look.
+        ort.preload_dlls()
+        providers.insert(0, ("CUDAExecutionProvider", CUDA_OPTIONS))
+    try:
+        session = ort.InferenceSession(str(file), options, providers=providers)
+    except Exception as error:  # ONNX Runtime raises classes of its own for each cause
+        raise ArtifactError(f"{file} cannot be loaded by ONNX Runtime: {error}") from None
+    piece = OnnxPiece(session)
+    if session.get_providers()[0] == "CUDAExecutionProvider":
+        return Padded(piece), "cuda"
+    return piece, "cpu"
 
 
 class TorchScript:
-    """A TorchScript file; its inputs and outputs are named by position.
+    """A TorchScript file: a network with its router inside, or without one.
 
     Opening one on CUDA turns TF32 off for the whole process.
+
+    Args:
+        file: The model.
+        decisions: Thresholds a row has; 0 without a router.
+        depth: Blocks of the network.
+        provider: Where it runs.
+        threads: Cores used inside one operation; 0 takes all.
+
+    Raises:
+        ArtifactError: If the file cannot be loaded.
     """
 
     def __init__(
-        self,
-        file: Path,
-        outputs: tuple[str, ...],
-        provider: Provider = "cpu",
-        threads: int = 1,
+        self, file: Path, decisions: int, depth: int, provider: Provider = "cpu", threads: int = 1
     ) -> None:
         import torch
 
@@ -88,38 +84,38 @@ class TorchScript:
         self._device = torch.device(provider)
         try:
             self._module = torch.jit.load(file, map_location=self._device)  # type: ignore[no-untyped-call]
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:
             raise ArtifactError(f"{file} cannot be loaded as TorchScript: {error}") from None
-        self.provider = provider
-        self._outputs = outputs
+        self.provider: Provider = provider
+        self._decisions = decisions
+        self._depth = depth
 
-    def run(self, feeds: Mapping[str, NDArray[Any]]) -> Arrays:
+    def full(self, rows: Rows) -> NDArray[np.float32]:
+        """Answers at full depth [B, width]."""
+        infinite = np.full((len(rows), self._decisions), np.inf, np.float32)
+        return self.run(rows, Limits(infinite, np.full(len(rows), np.inf, np.float32))).answers
+
+    def run(self, rows: Rows, limits: Limits) -> Stepped:
+        """Run each row as deep as its limits ask."""
+        feeds = [*rows.tensors.values()]
+        if self._decisions:
+            feeds += [limits.thresholds, limits.guard]
         import torch
 
         with torch.inference_mode():
-            tensors = [
-                torch.from_numpy(_writable(feed)).to(self._device) for feed in feeds.values()
-            ]
-            results = self._module(*tensors)
-        if isinstance(results, torch.Tensor):
-            results = (results,)
-        return dict(zip(self._outputs, (r.cpu().numpy() for r in results), strict=True))
+            tensors = [torch.from_numpy(_writable(feed)).to(self._device) for feed in feeds]
+            made = self._module(*tensors)
+        made = (made,) if isinstance(made, torch.Tensor) else made
+        answers, *rest = (one.cpu().numpy() for one in made)
+        if not rest:
+            depth, held = np.full(len(rows), self._depth), np.zeros(len(rows), dtype=bool)
+            return Stepped(answers, depth, held, np.empty((len(rows), 0), np.float32))
+        return Stepped(answers, *rest)
 
 
 def _writable(array: NDArray[Any]) -> NDArray[Any]:
     # A view of a request's bytes is read-only; torch warns, for it could not keep it so.
     return array if array.flags.writeable else array.copy()
-
-
-def open_backend(
-    file: Path, outputs: tuple[str, ...], provider: Provider = "cpu", threads: int = 1
-) -> Backend:
-    """Open a model file with the backend its suffix asks for: ``.onnx`` or ``.pt``."""
-    if file.suffix == ".onnx":
-        return OnnxRuntime(file, provider, threads)
-    if file.suffix == ".pt":
-        return TorchScript(file, outputs, provider, threads)
-    raise ArtifactError(f"{file}: no backend runs {file.suffix!r} files, only .onnx and .pt")
 
 
 def pick_provider(backend: str, asked: Literal["auto", "cpu", "cuda"]) -> Provider:

@@ -1,8 +1,9 @@
-"""The engine: rows in, answers out. It knows artifacts and backends, and nothing of HTTP."""
+"""The engine: rows in, answers out. It knows artifacts and runners, and nothing of HTTP."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -11,19 +12,18 @@ from numpy.typing import NDArray
 
 from skipserve.artifacts.artifact import Artifact
 from skipserve.artifacts.certificates import Certificate, Certificates, Measure, from_json
-from skipserve.artifacts.manifest import Format, ModelFile, Precision
-from skipserve.artifacts.trail import Trail
-from skipserve.errors import ArtifactError, InputError, LaunchError
-from skipserve.runtime.backends import Provider, has_gpu, open_backend, pick_provider
+from skipserve.artifacts.manifest import Precision
+from skipserve.errors import InputError, LaunchError
+from skipserve.runtime.backends import Provider, TorchScript, has_gpu, pick_provider
 from skipserve.runtime.prediction import Prediction, Setting, joined, overflow
-from skipserve.runtime.rows import check_rows
-from skipserve.runtime.wider import Wider
+from skipserve.runtime.rows import Rows, check_rows
+from skipserve.runtime.runners import FORMATS, BackendName, open_runner
+from skipserve.runtime.stepper import Limits, Readings
+from skipserve.runtime.wider import Wider, wider_of
 
-BackendName = Literal["onnxruntime", "torchscript"]
-FORMATS: dict[BackendName, Format] = {"onnxruntime": "onnx", "torchscript": "torchscript"}
+AskedPrecision = Literal["auto", "fp32", "fp16", "int8"]
 # FP16 on a CPU is emulated by casts and slower than FP32; on a GPU it is the point of it.
 PRECISIONS: dict[Provider, Precision] = {"cpu": "fp32", "cuda": "fp16"}
-
 ByRisk = dict[tuple[Measure, float], Certificate]
 
 logger = logging.getLogger(__name__)
@@ -32,32 +32,36 @@ logger = logging.getLogger(__name__)
 def plan(
     artifact: Artifact,
     backend: BackendName,
-    precision: Literal["auto", "fp32", "fp16"],
+    precision: AskedPrecision,
     provider: Literal["auto", "cpu", "cuda"],
-) -> tuple[Provider, Precision, ModelFile]:
+) -> tuple[Provider, Precision]:
     """What an engine with these settings would run, without opening it.
 
     Raises:
-        ArtifactError: If the artifact has no such file.
+        ArtifactError: If the artifact has no such files.
         LaunchError: If ``cuda`` was asked for and is not there.
     """
     picked = pick_provider(backend, provider)
     chosen = PRECISIONS[picked] if precision == "auto" else precision
-    return picked, chosen, artifact.file(FORMATS[backend], chosen)
+    if precision == "auto" and not artifact.hashes(FORMATS[backend], chosen):
+        have = [one.precision for one in artifact.manifest.files if one.format == FORMATS[backend]]
+        chosen = have[0] if have else chosen
+    artifact.require(FORMATS[backend], chosen)
+    return picked, chosen
 
 
 class Engine:
-    """One model file of an artifact, open and ready.
+    """The files of an artifact, open and ready.
 
     Args:
         artifact: The artifact.
         backend: ``onnxruntime`` or ``torchscript``.
-        precision: ``auto`` takes FP16 on CUDA and FP32 on a CPU.
+        precision: ``auto`` takes FP16 on CUDA and FP32 on a CPU, where there are such files.
         provider: ``auto`` takes CUDA where there is one.
         threads: Cores used inside one operation; 0 takes all.
 
     Raises:
-        ArtifactError: If the artifact has no such file, or it cannot be loaded.
+        ArtifactError: If the artifact has no such files, or they cannot be loaded.
         LaunchError: If ``cuda`` was asked for and is not there.
     """
 
@@ -66,27 +70,26 @@ class Engine:
         artifact: Artifact,
         *,
         backend: BackendName = "onnxruntime",
-        precision: Literal["auto", "fp32", "fp16"] = "auto",
+        precision: AskedPrecision = "auto",
         provider: Literal["auto", "cpu", "cuda"] = "auto",
         threads: int = 1,
     ) -> None:
         self.manifest = artifact.manifest
-        outputs = tuple(output.name for output in self.manifest.outputs)
-        picked, self.precision, file = plan(artifact, backend, precision, provider)
-        self._backend = open_backend(artifact.directory / file.path, outputs, picked, threads)
+        picked, self.precision = plan(artifact, backend, precision, provider)
+        self._runner = open_runner(artifact, backend, self.precision, picked, threads)
         if picked != self.provider:  # ONNX Runtime falls back by itself when CUDA fails to start
             if provider == "cuda":
                 raise LaunchError(
-                    f"{backend} could not start CUDA for {file.path}; check that the driver and "
-                    "the package's CUDA version match, or set provider = 'auto'"
+                    f"{backend} could not start CUDA for {self.manifest.name}; check that the "
+                    "driver and the package's CUDA version match, or set provider = 'auto'"
                 )
-            picked, self.precision, file = plan(artifact, backend, precision, "cpu")
-            self._backend = open_backend(artifact.directory / file.path, outputs, picked, threads)
-        self.file_sha256 = file.sha256
+            picked, self.precision = plan(artifact, backend, precision, "cpu")
+            self._runner = open_runner(artifact, backend, self.precision, picked, threads)
+        self.files = artifact.hashes(FORMATS[backend], self.precision)
         self.backend = backend
         spec = self.manifest.router
         decisions = len(spec.decisions) if spec else 0
-        self._wider = self._beside(artifact, decisions, outputs, threads)
+        self._wider: Wider | None = wider_of(artifact, backend, self.precision, picked, threads)
         self.off = Setting(np.full(decisions, np.inf, dtype=np.float32), np.inf)
         self._certified, self._weak = self._usable(artifact.certificates)
         self.fell_back = provider != "cpu" and self.provider == "cpu" and has_gpu()
@@ -100,15 +103,15 @@ class Engine:
     @property
     def provider(self) -> Provider:
         """Where the model really runs."""
-        return self._backend.provider
+        return self._runner.provider
 
-    def check(self, rows: NDArray[Any]) -> NDArray[np.float32]:
-        """Validate a batch and return it as contiguous FP32.
+    def check(self, rows: object) -> Rows:
+        """Validate a batch: a mapping of input names to arrays, or one array for a single input.
 
         Raises:
-            InputError: Naming the first row that is wrong.
+            InputError: Naming the input and the first row that are wrong.
         """
-        return check_rows(rows, self.manifest.row_shape, self.manifest.name)
+        return check_rows(rows, self.manifest.signature, self.manifest.name)
 
     def certified(self, measure: Measure = "disagreement") -> dict[float, Certificate]:
         """The certificates that hold for the file, precision and provider in use, by risk."""
@@ -144,46 +147,47 @@ class Engine:
             measure=measure,
         )
 
-    def run(
-        self,
-        rows: NDArray[np.float32],
-        thresholds: NDArray[np.float32] | None = None,
-        guard_limit: NDArray[np.float32] | None = None,
-    ) -> Prediction:
-        """Answer rows [B, *inputs] that :meth:`check` has passed.
+    def fixed(self, decision: int) -> Setting:
+        """The setting at which every row stops at one decision, whatever it is like."""
+        thresholds = self.off.thresholds.copy()
+        # Under ``skip`` a stage that is left out does not end the row: the later ones must go too.
+        thresholds[decision:] = -np.inf
+        return Setting(thresholds, np.inf)
+
+    def run(self, rows: Rows, limits: Limits | None = None) -> Prediction:
+        """Answer rows that :meth:`check` has passed.
 
         Rows that overflow FP16 are run again in FP32, at full depth, if the artifact can.
 
         Args:
-            rows: [B, *inputs], float32.
-            thresholds: [B, decisions], float32; full depth if left out.
-            guard_limit: [B], float32; holds nothing back if left out.
+            rows: B rows.
+            limits: Of each; full depth if left out.
         """
         count = len(rows)
-        if self.manifest.router is None:
-            probabilities = self._backend.run({"inputs": rows})["probabilities"]
-            depth = np.full(count, self.manifest.depth, dtype=np.int64)
-            held = np.zeros(count, dtype=bool)
-            trail = None
-        else:
-            if thresholds is None:
-                thresholds = np.tile(self.off.thresholds, (count, 1))
-            if guard_limit is None:
-                guard_limit = np.full(count, np.inf, dtype=np.float32)
-            out = self._backend.run(
-                {"inputs": rows, "thresholds": thresholds, "guard_limit": guard_limit}
+        if limits is None or self.manifest.router is None:
+            answers = self._runner.full(rows)
+            prediction = Prediction(
+                self.manifest.task.labels(answers),
+                answers,
+                np.full(count, self.manifest.depth, dtype=np.int64),
+                np.zeros(count, dtype=bool),
             )
-            probabilities, depth = out["probabilities"], out["depth_run"]
-            held = out["held_back"]
-            spec = self.manifest.router
-            trail = Trail(out["signals"], depth, spec.decisions, spec.policy)
-        answers = Prediction(probabilities.argmax(axis=1), probabilities, depth, held, trail)
-        return answers if self._wider is None else self._wider.answer(rows, answers)
+        else:
+            made = self._runner.run(rows, limits)
+            prediction = Prediction(
+                self.manifest.task.labels(made.answers),
+                made.answers,
+                made.depth_run,
+                made.held_back,
+                made.signals,
+                made.left_out,
+            )
+        return prediction if self._wider is None else self._wider.answer(rows, prediction)
 
     def run_thresholds(
-        self, rows: NDArray[np.float32], thresholds: NDArray[np.float32], guard_limit: float
+        self, rows: Rows, thresholds: NDArray[np.float32], guard_limit: float
     ) -> Prediction:
-        """Answer rows [B, *inputs], all with the same thresholds [decisions].
+        """Answer rows, all with the same thresholds [decisions].
 
         Raises:
             InputError: If the thresholds are of the wrong length or NaN.
@@ -197,12 +201,10 @@ class Engine:
             )
         count = len(rows)
         limits = np.full(count, guard_limit, dtype=np.float32)
-        return self.run(rows, np.tile(thresholds, (count, 1)), limits)
+        return self.run(rows, Limits(np.tile(thresholds, (count, 1)), limits))
 
-    def run_batches(
-        self, rows: NDArray[np.float32], setting: Setting, batch_size: int
-    ) -> Prediction:
-        """Answer any number of rows [N, *inputs] with one setting, ``batch_size`` at a time."""
+    def run_batches(self, rows: Rows, setting: Setting, batch_size: int) -> Prediction:
+        """Answer any number of rows with one setting, ``batch_size`` at a time."""
         return joined(
             [
                 self.run_thresholds(
@@ -212,10 +214,32 @@ class Engine:
             ]
         )
 
+    def read(self, rows: Rows, batch_size: int = 256) -> Readings:
+        """What every exit reads off rows that run everything.
+
+        Raises:
+            LaunchError: If the files are TorchScript, or the policy is ``skip``.
+        """
+        spec = self.manifest.router
+        if isinstance(self._runner, TorchScript) or spec is None or spec.policy == "skip":
+            raise LaunchError(
+                f"{self.manifest.name} cannot be read exit by exit: that takes ONNX files and a "
+                "router with policy = 'exit'"
+            )
+        parts = [
+            self._runner.read(rows[start : start + batch_size])
+            for start in range(0, len(rows), batch_size)
+        ]
+        return Readings(
+            np.concatenate([part.answers for part in parts]),
+            np.concatenate([part.signals for part in parts]),
+            np.concatenate([part.distances for part in parts]),
+        )
+
     def predict(
         self, inputs: object, risk: float | None = None, measure: Measure = "disagreement"
     ) -> Prediction:
-        """Answer anything array-like of shape [B, *inputs].
+        """Answer anything array-like of shape [B, *inputs], or a mapping of input names to such.
 
         Args:
             inputs: The rows.
@@ -226,33 +250,20 @@ class Engine:
             InputError: If the inputs are not such rows, or the risk is not between 0 and 1.
         """
         try:
-            rows = np.asarray(inputs)
+            arrays: Any = (
+                {name: np.asarray(one) for name, one in inputs.items()}
+                if isinstance(inputs, Mapping)
+                else np.asarray(inputs)
+            )
         except ValueError:
             raise InputError("ragged", "inputs must be rows of one length") from None
         setting = self.setting(risk, measure)
         if setting.reason:
             logger.warning("%s runs at full depth: %s", self.manifest.name, setting.reason)
-        answers = self.run_thresholds(self.check(rows), setting.thresholds, setting.guard_limit)
+        answers = self.run_thresholds(self.check(arrays), setting.thresholds, setting.guard_limit)
         if not np.isfinite(answers.probabilities).all():
             raise overflow(answers)
         return answers
-
-    def _beside(
-        self, artifact: Artifact, decisions: int, outputs: tuple[str, ...], threads: int
-    ) -> Wider | None:
-        if self.precision != "fp16":
-            return None
-        try:
-            file = artifact.directory / artifact.file(FORMATS[self.backend], "fp32").path
-        except ArtifactError:
-            return None
-        manifest, provider = artifact.manifest, self.provider
-        return Wider(
-            manifest.name,
-            manifest.depth,
-            decisions,
-            lambda: open_backend(file, outputs, provider, threads),
-        )
 
     def _usable(self, made: Certificates) -> tuple[ByRisk, ByRisk]:
         """Certificates that hold here: with the confidence the model asks for, and with less."""
@@ -262,7 +273,7 @@ class Engine:
         weak: ByRisk = {}
         for one in made.certificates:
             if (
-                one.file_sha256 == self.file_sha256
+                one.files == self.files
                 and one.precision == self.precision
                 and one.provider == self.provider
                 and len(one.thresholds) == decisions
@@ -299,7 +310,7 @@ class Engine:
             return f"risk {risk:g} is not certified, only {have}"
         what = "" if measure == "disagreement" else f" of {measure}"
         return (
-            f"no certificate{what} for this file in {self.precision} on {self.provider}; "
+            f"no certificate{what} for these files in {self.precision} on {self.provider}; "
             "run `skipserve certify` where it serves"
         )
 
@@ -308,6 +319,17 @@ class Engine:
 
         Three times each: TorchScript compiles again in its second run.
         """
-        row = np.asarray([self.manifest.example.inputs], dtype=np.float32)
+        row = self.example()
         for count in (1, batch_size) * 3:
-            self.run(np.repeat(row, count, axis=0))
+            self.run(row.repeat(count))
+            if self.manifest.router is not None:
+                # Rows that never leave run every stage, those that leave at once the exits.
+                for threshold in (np.finfo(np.float32).max, -np.inf):
+                    thresholds = np.full((count, *self.off.thresholds.shape), threshold, np.float32)
+                    limits = Limits(thresholds, np.full(count, np.inf, np.float32))
+                    self.run(row.repeat(count), limits)
+
+    def example(self) -> Rows:
+        """The manifest's example, one row."""
+        values = self.manifest.example.inputs
+        return self.check({name: np.asarray([one]) for name, one in values.items()})

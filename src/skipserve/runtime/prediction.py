@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skipserve.artifacts.certificates import Measure
-from skipserve.artifacts.trail import Trail
 from skipserve.errors import InputError
 
 
@@ -37,48 +36,54 @@ class Prediction:
     """Answers for a batch of B rows.
 
     Attributes:
-        labels: Class of the largest probability [B], int64.
-        probabilities: [B, classes], float32.
+        labels: What is decided by the answers [B], int64; the class of the largest probability.
+        probabilities: The answers [B, width], float32.
         depth_run: Blocks run for each row [B], int64.
         held_back: Rows the guard sent to full depth [B], bool.
-        trail: Of the batch the rows ran in; ``None`` without a router, and for a part of a batch.
-        reran: Rows that overflowed FP16 and were answered by the FP32 file [B], bool; ``None`` if
-            there are none, for a part of a batch, and for several batches.
+        signals: By row and decision [B, decisions], float32; NaN where a row did not get there.
+            ``None`` without a router.
+        left_out: Under the policy ``skip``, whether a row left out the blocks behind each decision
+            [B, decisions], bool; ``None`` under ``exit``, where the depth says it.
+        reran: Rows that overflowed FP16 and were run again in FP32 [B], bool; ``None``: none.
     """
 
     labels: NDArray[np.int64]
     probabilities: NDArray[np.float32]
     depth_run: NDArray[np.int64]
     held_back: NDArray[np.bool_]
-    trail: Trail | None = None
+    signals: NDArray[np.float32] | None = None
+    left_out: NDArray[np.bool_] | None = None
     reran: NDArray[np.bool_] | None = None
 
     def rows(self, first: int, last: int) -> Prediction:
-        """The answers for rows ``first`` to ``last`` (exclusive)."""
+        """The answers for rows ``first`` to ``last`` (exclusive), without signals."""
         part = slice(first, last)
         return Prediction(
             self.labels[part],
             self.probabilities[part],
             self.depth_run[part],
             self.held_back[part],
+            reran=None if self.reran is None else self.reran[part],
         )
 
 
 def joined(parts: Sequence[Prediction]) -> Prediction:
     """The answers of several batches of one model, at least one, as if of a single one."""
-    depth_run = np.concatenate([part.depth_run for part in parts])
-    trails = [part.trail for part in parts if part.trail is not None]
-    trail = None
-    if len(trails) == len(parts):
-        trail = replace(trails[0], depth_run=depth_run)
-        signals = np.concatenate([one.signals() for one in trails])
-        trail = replace(trail, values=signals.T[trail.reached.T])
+    signals = [part.signals for part in parts if part.signals is not None]
+    left_out = [part.left_out for part in parts if part.left_out is not None]
+    reran = None
+    if any(part.reran is not None for part in parts):
+        none = [np.zeros(len(part.labels), dtype=bool) for part in parts]
+        pairs = zip(parts, none, strict=True)
+        reran = np.concatenate([no if one.reran is None else one.reran for one, no in pairs])
     return Prediction(
         np.concatenate([part.labels for part in parts]),
         np.concatenate([part.probabilities for part in parts]),
-        depth_run,
+        np.concatenate([part.depth_run for part in parts]),
         np.concatenate([part.held_back for part in parts]),
-        trail,
+        np.concatenate(signals) if len(signals) == len(parts) else None,
+        np.concatenate(left_out) if len(left_out) == len(parts) else None,
+        reran,
     )
 
 

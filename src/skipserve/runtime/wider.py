@@ -1,4 +1,4 @@
-"""The FP32 file beside an FP16 one: it answers the rows that FP16 is too narrow for."""
+"""The FP32 files beside FP16 ones: they answer the rows that FP16 is too narrow for."""
 
 from __future__ import annotations
 
@@ -9,8 +9,13 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from skipserve.runtime.backends import Backend
+from skipserve.artifacts.artifact import Artifact
+from skipserve.artifacts.manifest import Precision
+from skipserve.errors import ArtifactError
+from skipserve.runtime.backends import Provider
 from skipserve.runtime.prediction import Prediction
+from skipserve.runtime.rows import Rows
+from skipserve.runtime.runners import FORMATS, BackendName, Runner, open_runner
 
 logger = logging.getLogger(__name__)
 
@@ -21,37 +26,33 @@ class Wider:
     Args:
         name: Of the model.
         depth: Its blocks.
-        decisions: Thresholds a row has; 0 without a router.
-        open_file: Opens the FP32 file.
+        open_files: Opens the FP32 files.
     """
 
-    def __init__(
-        self, name: str, depth: int, decisions: int, open_file: Callable[[], Backend]
-    ) -> None:
+    def __init__(self, name: str, depth: int, open_files: Callable[[], Runner]) -> None:
         self._name = name
         self._depth = depth
-        self._decisions = decisions
-        self._open_file = open_file
-        self._backend: Backend | None = None
+        self._open_files = open_files
+        self._runner: Runner | None = None
         self._broken = False
 
-    def answer(self, rows: NDArray[np.float32], prediction: Prediction) -> Prediction:
+    def answer(self, rows: Rows, prediction: Prediction) -> Prediction:
         """Run again what has no finite answer, at full depth: nothing certifies it to do less.
 
         Never raises: a row that cannot be run again stays as it is, and its neighbours always do.
 
         Args:
-            rows: [B, *inputs], float32.
-            prediction: Of the FP16 file for them.
+            rows: B rows.
+            prediction: Of the FP16 files for them.
         """
         overflowed: NDArray[np.bool_] = ~_finite(prediction.probabilities)
         if not overflowed.any():
             return prediction
-        backend = self._open()
-        if backend is None:
+        runner = self._open()
+        if runner is None:
             return prediction
         try:
-            again = self._run(backend, rows[overflowed])
+            again = runner.full(rows[overflowed])
         except Exception:  # each backend raises classes of its own
             logger.exception("%s could not run rows again that overflow FP16", self._name)
             return prediction
@@ -67,22 +68,28 @@ class Wider:
             reran=overflowed,
         )
 
-    def _open(self) -> Backend | None:
-        if self._backend is None and not self._broken:
+    def _open(self) -> Runner | None:
+        if self._runner is None and not self._broken:
             try:
-                self._backend = self._open_file()
-            except Exception as error:  # each backend raises classes of its own
+                self._runner = self._open_files()
+            except ArtifactError as error:
                 self._broken = True
                 logger.error("%s refuses rows that overflow FP16: %s", self._name, error)
-        return self._backend
+        return self._runner
 
-    def _run(self, backend: Backend, rows: NDArray[np.float32]) -> NDArray[np.float32]:
-        feeds = {"inputs": rows}
-        if self._decisions:
-            feeds["thresholds"] = np.full((len(rows), self._decisions), np.inf, dtype=np.float32)
-            feeds["guard_limit"] = np.full(len(rows), np.inf, dtype=np.float32)
-        probabilities: NDArray[np.float32] = backend.run(feeds)["probabilities"]
-        return probabilities
+
+def wider_of(
+    artifact: Artifact, backend: BackendName, precision: Precision, provider: Provider, threads: int
+) -> Wider | None:
+    """The FP32 files beside those of FP16, if the artifact has them."""
+    manifest = artifact.manifest
+    if precision != "fp16" or not artifact.hashes(FORMATS[backend], "fp32"):
+        return None
+    return Wider(
+        manifest.name,
+        manifest.depth,
+        lambda: open_runner(artifact, backend, "fp32", provider, threads),
+    )
 
 
 def _finite(probabilities: NDArray[np.float32]) -> NDArray[np.bool_]:

@@ -31,15 +31,13 @@ class Batch:
     Attributes:
         requests: As they arrived.
         replies: One for each.
-        rows: How many of each ran; 0 for one that was refused.
-        prediction: For all rows that ran, in order.
+        answers: For the rows of each; ``None`` for one whose rows did not run.
         phases: When what happened.
     """
 
     requests: Sequence[RawRequest]
     replies: Sequence[Reply]
-    rows: Sequence[int]
-    prediction: Prediction | None
+    answers: Sequence[Prediction | None]
     phases: Phases
 
 
@@ -62,19 +60,17 @@ class Journal:
         """Tell of one batch; costs next to nothing if there is nothing to tell."""
         if not (self._share or self._tracing.on) and all(r.status == 200 for r in batch.replies):
             return
-        first = 0
-        for request, reply, rows in zip(batch.requests, batch.replies, batch.rows, strict=True):
-            depth_run = None
-            if batch.prediction is not None and rows:
-                depth_run = float(batch.prediction.depth_run[first : first + rows].mean())
-            first += rows
+        counts = [0 if one is None else len(one.labels) for one in batch.answers]
+        for i, (request, reply) in enumerate(zip(batch.requests, batch.replies, strict=True)):
+            rows, answer = counts[i], batch.answers[i]
+            depth_run = None if answer is None else float(answer.depth_run.mean())
             if self._tracing.on:
                 self._tracing.record(self._model, request, reply, rows, depth_run, batch.phases)
             # What failed inside has left its line where it failed.
             if 400 <= reply.status < 500:
                 self._refused(request, reply)
             elif self._share and random.random() < self._share:  # noqa: S311 - a sample
-                self._answered(request, reply, rows, depth_run, batch)
+                self._answered(request, reply, rows, depth_run, sum(counts), batch.phases)
 
     def _refused(self, request: RawRequest, reply: Reply) -> None:
         left_out = self._refusals.take(time.monotonic())
@@ -90,12 +86,12 @@ class Journal:
         reply: Reply,
         rows: int,
         depth_run: float | None,
-        batch: Batch,
+        batch_rows: int,
+        phases: Phases,
     ) -> None:
-        phases = batch.phases
         extra = self._of(request, reply) | {
             "rows": rows,
-            "batch_rows": sum(batch.rows),
+            "batch_rows": batch_rows,
             "depth_run": None if depth_run is None else round(depth_run, 2),
             "decode_s": round(phases.decoded - phases.start, 6),
             "inference_s": round(phases.inferred - phases.decoded, 6),

@@ -164,7 +164,7 @@ class Server:
         if manifest.depths is not None:
             rows = [manifest.depths.shallow, manifest.depths.deep]
             hint += "; the first of these rows is settled early, the second late"
-        inputs = msgspec.json.encode({"inputs": rows}).decode()
+        inputs = msgspec.json.encode(manifest.question(*rows)).decode()
         url = shlex.quote(self.url(manifest))  # a shell may take an address's brackets for its own
         return f"curl -H 'Content-Type: application/json' -d '{inputs}' {url}{hint}"
 
@@ -252,8 +252,8 @@ class Server:
 
     def _ask(self, manifest: Manifest, router: str, deadline: float) -> int:
         """The class that a model answers its example with, once it does."""
-        question = {"inputs": [manifest.example.inputs], "parameters": {"router": router}}
-        body = msgspec.json.encode(question)
+        question = manifest.question(manifest.example.inputs)
+        body = msgspec.json.encode({**question, "parameters": {"router": router}})
         request = Request(  # noqa: S310 - our own http address
             self.url(manifest), body, {"Content-Type": "application/json"}
         )

@@ -13,6 +13,10 @@ from numpy.typing import NDArray
 from skipserve.artifacts.certificates import Measure
 from skipserve.errors import InputError
 from skipserve.runtime.prediction import Prediction, Setting
+from skipserve.signature import Signature
+
+# Rows by input [B, …], of any number type.
+Tensors: TypeAlias = dict[str, NDArray[Any]]
 
 
 class Risk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -65,12 +69,12 @@ class Question:
     """A request that could be read.
 
     Attributes:
-        rows: [B, *inputs], of any number type; the engine checks them.
+        rows: By input; the engine checks them.
         asked: What it wants of the router.
         encode: Makes the reply from the answers to its rows and the setting they ran with.
     """
 
-    rows: NDArray[Any]
+    rows: Tensors
     asked: Asked
     encode: Callable[[Prediction, Setting], Reply]
 
@@ -91,18 +95,25 @@ class Speaks(Protocol):
         ...
 
 
-def most_bytes(max_rows: int, row_shape: tuple[int, ...]) -> int:
-    """Length that a body may have: 32 bytes a number and 64 KiB for all else."""
-    return max_rows * math.prod(row_shape) * 32 + (64 << 10)
+def most_bytes(max_rows: int, signature: Signature) -> int:
+    """Length that a body may have: 32 bytes a number and 64 KiB for all else.
+
+    Where a dimension is free, only the listener's own bound is known.
+    """
+    sizes = [size for spec in signature.inputs for size in spec.row_shape]
+    if any(isinstance(size, str) for size in sizes):
+        return MAX_BODY_BYTES
+    numbers = sum(math.prod(map(int, spec.row_shape)) for spec in signature.inputs)
+    return max_rows * numbers * 32 + (64 << 10)
 
 
-def check_size(request: RawRequest, max_rows: int, row_shape: tuple[int, ...]) -> None:
+def check_size(request: RawRequest, max_rows: int, signature: Signature) -> None:
     """Refuse a body by its length, before decoding it holds up the worker.
 
     Raises:
         InputError: If it is longer than the rows allowed can be.
     """
-    most = most_bytes(max_rows, row_shape)
+    most = most_bytes(max_rows, signature)
     if request.body is not None and len(request.body) > most:
         raise InputError(
             "too_many_rows",

@@ -94,7 +94,7 @@ class ModelMetrics:
             engine.backend,
             engine.provider,
             engine.precision,
-            manifest.checkpoint_sha256[:12],
+            manifest.source.sha256[:12],
         ).set(1)
         FALLBACK.labels(model).set(int(engine.fell_back))
         if default.risk is not None:
@@ -118,10 +118,20 @@ class ModelMetrics:
         _observe(self._latency["full"], duration_s, found[200] - skipped)
         _observe(self._latency["skipped"], duration_s, skipped)
 
-    def phases(self, rows: int, decode_s: float, inference_s: float, encode_s: float) -> None:
-        """Observe one batch; phases in seconds."""
+    def phases(
+        self, rows: Sequence[int], decode_s: float, inference_s: float, encode_s: float
+    ) -> None:
+        """Observe one batch of requests.
+
+        Args:
+            rows: How many ran together, for each run.
+            decode_s: Seconds, as the others.
+            inference_s: Of all runs.
+            encode_s: Of all replies.
+        """
+        for together in rows:
+            _observe(self._batch, together)
         if rows:
-            _observe(self._batch, rows)
             _observe(self._phases["inference"], inference_s)
         _observe(self._phases["decode"], decode_s)
         _observe(self._phases["encode"], encode_s)
@@ -154,25 +164,33 @@ class ModelMetrics:
         routed = int(np.count_nonzero(on))
         if routed < len(on):
             self._off.inc(len(on) - routed)
-        if not routed or prediction.trail is None:
+        if not routed:
             return
         self._on.inc(routed)
         held = int(np.count_nonzero(prediction.held_back & on))
         if held:
             self._held_back.inc(held)
-        depths = np.bincount(prediction.depth_run[on])
+        depths = np.bincount(prediction.depth_run[on], minlength=self._depth + 1)
         for depth in np.flatnonzero(depths).tolist():
             _observe(self._depth_run, depth, int(depths[depth]))
-        # Held back or run again in FP32: whatever its signals were, a row of full depth ran it all.
-        ran = prediction.trail.ran(np.array([one.thresholds for one in settings]))
-        ran = (ran | (prediction.depth_run == self._depth)[:, None])[on].sum(axis=0)
-        blocks = np.repeat([routed, *ran.tolist()], self._stage_lengths)
-        for block, count in enumerate(blocks.tolist()):
-            if count:
-                self._run[block].inc(count)
-            if count < routed:
-                self._skipped[block].inc(routed - count)
-        self._bin(prediction.trail.signals(), settings)
+        for block, left_out in enumerate(self._left_out(prediction, on, depths).tolist()):
+            if left_out < routed:
+                self._run[block].inc(routed - left_out)
+            if left_out:
+                self._skipped[block].inc(left_out)
+        if prediction.signals is not None:
+            self._bin(prediction.signals, settings)
+
+    def _left_out(
+        self, prediction: Prediction, on: NDArray[np.bool_], depths: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """How many rows left out each block [depth]."""
+        if prediction.left_out is None:
+            # A row that left after three blocks left out all behind them.
+            return np.asarray(np.cumsum(depths)[:-1])
+        # Held back or run again in FP32: whatever was decided, a row of full depth ran it all.
+        shallow = on & (prediction.depth_run < self._depth)
+        return np.repeat([0, *prediction.left_out[shallow].sum(axis=0)], self._stage_lengths)
 
     def _overflows(self, prediction: Prediction) -> None:
         refused = np.count_nonzero(~np.isfinite(prediction.probabilities).all(axis=1))
@@ -210,7 +228,9 @@ class NoMetrics(ModelMetrics):
     def requests(self, statuses: Sequence[int], skipped: int, duration_s: float) -> None:
         """Nothing."""
 
-    def phases(self, rows: int, decode_s: float, inference_s: float, encode_s: float) -> None:
+    def phases(
+        self, rows: Sequence[int], decode_s: float, inference_s: float, encode_s: float
+    ) -> None:
         """Nothing."""
 
     def rows(self, prediction: Prediction, settings: Sequence[Setting]) -> None:

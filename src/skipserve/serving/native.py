@@ -1,14 +1,18 @@
-"""The native protocol: ``POST /predictions/{model}`` with ``{"inputs": [[…], …]}``."""
+"""The native protocol: ``POST /predictions/{model}`` with ``{"inputs": …}``.
+
+The inputs of a model of one input are its rows, ``[[…], …]``; those of several are an object,
+``{"input_ids": [[…], …], "attention_mask": [[…], …]}``.
+"""
 
 from __future__ import annotations
 
 import msgspec
-import numpy as np
 
 from skipserve.artifacts.manifest import Manifest
 from skipserve.errors import InputError
 from skipserve.runtime.prediction import Prediction, Setting
-from skipserve.serving.json_rows import JsonRows, rows_told
+from skipserve.serving.json_replies import rows_told
+from skipserve.serving.json_rows import JsonRows
 from skipserve.serving.messages import Question, RawRequest, Reply, error_reply, status_of
 
 
@@ -26,18 +30,18 @@ class NativeProtocol:
         self._encoder = msgspec.json.Encoder()
 
     def decode(self, request: RawRequest) -> Question:
-        """Read the rows [B, *inputs] of a request, float64, and what it asks of the router.
+        """Read the rows of a request, and what it asks of the router.
 
         Raises:
             InputError: Saying what was wrong, what was expected, and in which row.
         """
-        message, asked = self._reader.decode(request)
-        return Question(np.array(message.inputs, dtype=np.float64), asked, self.encode)
+        tensors, asked = self._reader.decode(request)
+        return Question(tensors, asked, self.encode)
 
     def encode(self, prediction: Prediction, setting: Setting) -> Reply:
         """Answer one request."""
         body: dict[str, object] = {
-            "outputs": rows_told(prediction, setting),
+            "outputs": rows_told(prediction, setting, self._manifest.task.names),
             "model": self._manifest.name,
             "depth": self._manifest.depth,
             "router": "off" if setting.risk is None else "on",

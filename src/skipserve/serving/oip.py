@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 import msgspec
+from numpy.typing import NDArray
 
 from skipserve.artifacts.certificates import MEASURES
 from skipserve.artifacts.manifest import Manifest
@@ -23,16 +24,17 @@ from skipserve.serving.messages import (
     RawRequest,
     Reply,
     Risk,
+    Tensors,
     check_size,
     text_error,
     without_mark,
 )
 from skipserve.serving.oip_replies import OUTPUTS, Output, given, reply, tensors, told
 from skipserve.serving.oip_tensors import (
-    DTYPES,
     Parameters,
     Tensor,
     binary_rows,
+    check_tensor,
     json_rows,
     raw_rows,
 )
@@ -72,7 +74,7 @@ class OpenInference:
         self._decoder = msgspec.json.Decoder(Request)
 
     def decode(self, request: RawRequest) -> Question:
-        """Read a request: its rows [B, *inputs], and what it asks of the router.
+        """Read a request: the rows of every input, and what it asks of the router.
 
         The parameter ``router`` may be ``"on"``, ``"off"`` or a risk, whose ``router_measure`` is
         ``disagreement`` unless it says ``accuracy_lost``. A header length of 0 says that the body
@@ -81,7 +83,7 @@ class OpenInference:
         Raises:
             InputError: Saying what was wrong and what was expected.
         """
-        check_size(request, self._max_rows, self._manifest.row_shape)
+        check_size(request, self._max_rows, self._manifest.signature)
         header, binary = _split(request)
         if header is None:
             return self._raw(binary)
@@ -89,41 +91,58 @@ class OpenInference:
             message = self._decoder.decode(without_mark(header))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InputError("invalid_json", f"not an inference request: {error}") from None
-        tensor = self._only(message.inputs)
+        self._check_names(message.inputs)
         asked = self._asked(given(message.parameters))
         unknown = [o.name for o in message.outputs or () if o.name not in OUTPUTS]
         if unknown:
             raise InputError(
                 "wrong_output", f"no output is named {unknown[0]!r}, only {', '.join(OUTPUTS)}"
             )
+        return Question(self._rows(message.inputs, binary), asked, partial(self.encode, message))
+
+    def _rows(self, inputs: list[Tensor], binary: bytes) -> Tensors:
+        """Every tensor's rows; those in bytes follow each other as the tensors do."""
+        found: Tensors = {}
+        for tensor in inputs:
+            try:
+                found[tensor.name], binary = self._read(tensor, binary)
+            except InputError as error:
+                if len(inputs) == 1:
+                    raise
+                raise InputError(error.code, f"{tensor.name!r}: {error.message}") from None
+        if binary:
+            raise InputError(
+                "wrong_shape", f"{len(binary)} bytes follow the JSON that belong to no tensor"
+            )
+        return found
+
+    def _read(self, tensor: Tensor, binary: bytes) -> tuple[NDArray[Any], bytes]:
+        spec = self._manifest.signature.input(tensor.name)
+        assert spec is not None
+        check_tensor(tensor, spec)
+        self._check_count(tensor.shape[0])
         size = given(tensor.parameters).get("binary_data_size")
-        rows = json_rows(tensor) if size is None else binary_rows(tensor, size, binary)
-        return Question(rows, asked, partial(self.encode, message))
+        if size is None:
+            return json_rows(tensor), binary
+        alone = len(self._manifest.signature.inputs) == 1
+        # The bytes of the only tensor are all there are; else each says where it ends.
+        end = len(binary) if alone or not isinstance(size, int) else max(size, 0)
+        return binary_rows(tensor, size, binary[:end]), binary[end:]
 
     def _raw(self, content: bytes) -> Question:
-        rows = raw_rows(content, self._manifest.row_shape)
-        self._check_count(len(rows))
+        rows = raw_rows(content, self._manifest.signature)
+        ((_, array),) = rows.items()
+        self._check_count(len(array))
         message = Request([], parameters={"binary_data_output": True})
         return Question(rows, None, partial(self.encode, message))
 
-    def _only(self, inputs: list[Tensor]) -> Tensor:
-        name, row_shape = self._manifest.inputs[0].name, list(self._manifest.row_shape)
-        if [tensor.name for tensor in inputs] != [name]:
-            raise InputError(
-                "wrong_input", f"{self._manifest.name} takes one input tensor named {name!r}"
-            )
-        tensor = inputs[0]
-        if tensor.datatype not in DTYPES:
-            raise InputError(
-                "wrong_type", f"datatype {tensor.datatype!r}; expected one of {', '.join(DTYPES)}"
-            )
-        if len(tensor.shape) == 0 or tensor.shape[1:] != row_shape or tensor.shape[0] < 0:
-            raise InputError(
-                "wrong_shape",
-                f"shape is {tensor.shape}, expected {['rows', *row_shape]}".replace("'", ""),
-            )
-        self._check_count(tensor.shape[0])
-        return tensor
+    def _check_names(self, inputs: list[Tensor]) -> None:
+        names = [spec.name for spec in self._manifest.signature.inputs]
+        if sorted(tensor.name for tensor in inputs) != sorted(names):
+            listed = ", ".join(map(repr, names))
+            one = f"one input tensor named {listed}"
+            takes = one if len(names) == 1 else f"{len(names)} input tensors, each once: {listed}"
+            raise InputError("wrong_input", f"{self._manifest.name} takes {takes}")
 
     def _check_count(self, rows: int) -> None:
         if rows > self._max_rows:

@@ -2,7 +2,8 @@
 
     decode (one request at a time) → engine.run (all good rows at once) → encode
 
-A bad request gets its own error and leaves its neighbours alone.
+Rows of different shapes are padded to one where the signature has a mask, and run apart where it
+has none. A bad request gets its own error and leaves its neighbours alone.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from dataclasses import dataclass, replace
 from time import perf_counter
 
 import numpy as np
-from numpy.typing import NDArray
 
 from skipserve.errors import InputError
 from skipserve.runtime.engine import Engine
@@ -35,6 +35,7 @@ from skipserve.serving.metrics import NoMetrics, open_metrics
 from skipserve.serving.native import NativeProtocol
 from skipserve.serving.oip import OpenInference, speaks_oip
 from skipserve.serving.request_id import HEADER as REQUEST_ID
+from skipserve.serving.runs import Job, Ran, Runs, answers_of
 from skipserve.serving.shadow import Answered, Shadow
 from skipserve.serving.switch import REASONS, AlwaysOn, Switch, SwitchState
 from skipserve.serving.tracing import Phases
@@ -47,14 +48,11 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class _Decoded:
-    rows: NDArray[np.float32]
+class _Decoded(Job):
     wanted: Setting  # what was asked for and is certified
-    setting: Setting  # what is in force
     encode: Callable[[Prediction, Setting], Reply]
     refuse: Callable[[InputError], Reply]
     decode_s: float
-    id: str
 
 
 class Service:
@@ -92,8 +90,9 @@ class Service:
         self._engine = engine
         self._native = NativeProtocol(engine.manifest, serving.max_rows)
         self._v1 = V1Protocol(engine.manifest, serving.max_rows)
+        self._runs = Runs(engine)
         self._oip = OpenInference(engine.manifest, serving.max_rows)
-        self._most_bytes = most_bytes(serving.max_rows, engine.manifest.row_shape)
+        self._most_bytes = most_bytes(serving.max_rows, engine.manifest.signature)
         metrics = open_metrics(engine, self._default)  # says, too, that this worker is there
         self._metrics = metrics if serving.metrics else NoMetrics()
         budget_s = serving.shadow_budget_ms / 1e3
@@ -104,12 +103,12 @@ class Service:
         start = perf_counter()
         state = self._switch.state()
         decoded = [self._decode(request, state) for request in requests]
-        good = [item for item in decoded if isinstance(item, _Decoded)]
         before = perf_counter()
-        rows = _joined([item.rows for item in good])
-        prediction = self._run(good, rows)
+        good = [(i, item) for i, item in enumerate(decoded) if isinstance(item, _Decoded)]
+        runs = self._runs.run(good)
         after = perf_counter()
-        replies = self._encode(decoded, prediction, after - before)
+        parts = answers_of(len(requests), runs)
+        replies = self._encode(decoded, parts, runs, after - before)
         for request, reply in zip(requests, replies, strict=True):
             if request.id:
                 reply.headers[REQUEST_ID] = request.id
@@ -117,38 +116,28 @@ class Service:
 
         def observe() -> None:
             skipped = 0
-            if prediction is not None:
-                in_force = [item.setting for item in good for _ in item.rows]
-                wanted = [item.wanted for item in good for _ in item.rows]
-                self._metrics.rows(prediction, in_force)
-                skipped = self._count_skipped(decoded, replies, prediction)
-                self._shadow.draw(Answered(rows, prediction, wanted, state != "on"))
-            self._metrics.phases(len(rows), before - start, after - before, end - after)
+            for run in runs:
+                in_force = [job.setting for job in run.jobs for _ in range(len(job.rows))]
+                wanted = [job.wanted for job in run.jobs for _ in range(len(job.rows))]
+                self._metrics.rows(run.prediction, in_force)
+                skipped += self._count_skipped(run, replies)
+                self._shadow.draw(Answered(run.rows, run.prediction, wanted, state != "on"))
+            rows = [len(run.rows) for run in runs]
+            self._metrics.phases(rows, before - start, after - before, end - after)
             self._metrics.requests([reply.status for reply in replies], skipped, end - start)
-            counts = [len(item.rows) if isinstance(item, _Decoded) else 0 for item in decoded]
             phases = Phases(start, before, after, end)
-            self._journal.write(Batch(requests, replies, counts, prediction, phases))
+            self._journal.write(Batch(requests, replies, parts, phases))
             self._shadow.work()
 
         self._put_off(observe)
         return replies
 
-    def _count_skipped(
-        self,
-        decoded: Sequence[_Decoded | Reply],
-        replies: Sequence[Reply],
-        prediction: Prediction,
-    ) -> int:
-        shallow = prediction.depth_run < self._engine.manifest.depth
+    def _count_skipped(self, run: Ran[_Decoded], replies: Sequence[Reply]) -> int:
+        shallow = run.prediction.depth_run < self._engine.manifest.depth
         if not shallow.any():
             return 0
-        good = [
-            (len(item.rows), reply.status == 200)
-            for item, reply in zip(decoded, replies, strict=True)
-            if isinstance(item, _Decoded)
-        ]
-        lengths, answered = zip(*good, strict=True)
-        starts = np.cumsum([0, *lengths[:-1]])
+        answered = [replies[place].status == 200 for place in run.places]
+        starts = np.cumsum([0, *(len(item.rows) for item in run.jobs[:-1])])
         return int((np.logical_or.reduceat(shallow, starts) & answered).sum())
 
     def _decode(self, request: RawRequest, state: SwitchState) -> _Decoded | Reply:
@@ -168,7 +157,7 @@ class Service:
             rows = self._engine.check(question.rows)
             decode_s = perf_counter() - start
             return _Decoded(
-                rows, wanted, setting, question.encode, protocol.refuse, decode_s, request.id
+                rows, setting, request.id, wanted, question.encode, protocol.refuse, decode_s
             )
         except InputError as error:
             return protocol.refuse(error)
@@ -188,40 +177,22 @@ class Service:
             return self._on if asked == "on" else self._engine.off
         return self._engine.setting(asked.risk, asked.measure)
 
-    def _run(self, good: Sequence[_Decoded], rows: NDArray[np.float32]) -> Prediction | None:
-        if not good:
-            return None
-        counts = [len(item.rows) for item in good]
-        try:
-            if self._engine.manifest.router is None:
-                return self._engine.run(rows)
-            # Rows of one batch may have been asked for at different risks.
-            thresholds = np.repeat([item.setting.thresholds for item in good], counts, axis=0)
-            limits = np.array([item.setting.guard_limit for item in good], dtype=np.float32)
-            return self._engine.run(rows, thresholds, np.repeat(limits, counts))
-        except Exception:
-            ids = [item.id for item in good]
-            logger.exception("a batch of %d rows failed", len(rows), extra=fields(request_ids=ids))
-            return None
-
     def _encode(
         self,
         decoded: Sequence[_Decoded | Reply],
-        prediction: Prediction | None,
+        parts: Sequence[Prediction | None],
+        runs: Sequence[Ran[_Decoded]],
         inference_s: float,
     ) -> list[Reply]:
-        replies, first = [], 0
-        finite = prediction is not None and bool(np.isfinite(prediction.probabilities).all())
-        for item in decoded:
+        replies = []
+        finite = all(np.isfinite(run.prediction.probabilities).all() for run in runs)
+        for item, part in zip(decoded, parts, strict=True):
             if isinstance(item, Reply):
                 replies.append(item)
                 continue
-            if prediction is None:
+            if part is None:
                 replies.append(_internal_error())
                 continue
-            last = first + len(item.rows)
-            part = prediction.rows(first, last)
-            first = last
             if not finite and not np.isfinite(part.probabilities).all():
                 replies.append(item.refuse(overflow(part)))
                 continue
@@ -231,12 +202,6 @@ class Service:
             )
             replies.append(reply)
         return replies
-
-
-def _joined(parts: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-    if len(parts) == 1:
-        return parts[0]
-    return np.concatenate(parts) if parts else np.empty(0, dtype=np.float32)
 
 
 def _internal_error() -> Reply:

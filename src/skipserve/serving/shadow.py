@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from time import monotonic, perf_counter
 
 import numpy as np
-from numpy.typing import NDArray
 
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Prediction, Setting
+from skipserve.runtime.rows import Rows
+from skipserve.runtime.stepper import Limits
+from skipserve.serving.batches import Batches
 from skipserve.serving.metrics import ModelMetrics
 
 QUEUE_ROWS = 256
@@ -38,13 +40,13 @@ class Answered:
     """Rows of one batch with what they were answered.
 
     Attributes:
-        rows: [B, *inputs], float32.
+        rows: As they ran.
         prediction: For them.
         wanted: What each asked of the router, as certified [B].
         off: The router was on for none of them, as its switch is thrown.
     """
 
-    rows: NDArray[np.float32]
+    rows: Rows
     prediction: Prediction
     wanted: Sequence[Setting]
     off: bool
@@ -54,7 +56,7 @@ class Answered:
 class _Drawn:
     since_s: float
     risk: float
-    row: NDArray[np.float32]
+    row: Rows
     label: int
     against: Setting
     agrees: bool  # known without a run
@@ -84,6 +86,7 @@ class Shadow:
         message_waits: Callable[[], bool] = lambda: False,
     ) -> None:
         self._engine = engine
+        self._batches = Batches(engine.manifest.signature)
         self._metrics = metrics
         self._share = share if engine.certified() else 0.0
         self._budget_s = budget_s
@@ -132,7 +135,9 @@ class Shadow:
         full = not answered.off and prediction.depth_run[i] == self._engine.manifest.depth
         against = wanted if answered.off else self._engine.off
         label = int(prediction.labels[i])
-        drawn = _Drawn(monotonic(), wanted.risk, answered.rows[i], label, against, bool(full))
+        drawn = _Drawn(
+            monotonic(), wanted.risk, answered.rows[i : i + 1], label, against, bool(full)
+        )
         self._queue.append(drawn)
 
     def _drop_old(self) -> None:
@@ -166,24 +171,32 @@ class Shadow:
         if not runs:
             return [False] * len(some)
         start = perf_counter()
-        again = self._engine.run(
-            np.stack([drawn.row for drawn in runs]),
-            np.stack([drawn.against.thresholds for drawn in runs]),
-            np.array([drawn.against.guard_limit for drawn in runs], dtype=np.float32),
-        )
+        disagrees: dict[int, bool] = {}
+        for group in self._batches.joined([drawn.row for drawn in runs]):
+            members = [runs[i] for i in group.members]
+            again = self._engine.run(group.rows, _limits(members))
+            # No answer is not the same answer: the label of NaN is a number, too.
+            unknown = ~np.isfinite(again.probabilities).all(axis=1)
+            differs = unknown | (again.labels != [drawn.label for drawn in members])
+            disagrees.update(zip(group.members, differs.tolist(), strict=True))
         if runs[0].against is self._engine.off:  # the router's runs are shorter
             row_s = (perf_counter() - start) / len(runs)
             self._row_s += NEWEST * (row_s - self._row_s)
-        # No answer is not the same answer: the label of NaN is a number, too.
-        unknown = ~np.isfinite(again.probabilities).all(axis=1)
-        found = iter((unknown | (again.labels != [drawn.label for drawn in runs])).tolist())
+        found = (disagrees[i] for i in range(len(runs)))
         return [not drawn.agrees and next(found) for drawn in some]
 
     def _measure(self) -> float:
-        row = np.asarray([self._engine.manifest.example.inputs], dtype=np.float32)
+        row = self._engine.example()
         times = []
         for _ in range(3):
             start = perf_counter()
             self._engine.run(row)
             times.append(perf_counter() - start)
         return min(times)
+
+
+def _limits(drawn: Sequence[_Drawn]) -> Limits:
+    return Limits(
+        np.stack([one.against.thresholds for one in drawn]),
+        np.array([one.against.guard_limit for one in drawn], dtype=np.float32),
+    )

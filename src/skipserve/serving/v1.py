@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import Literal
 
 import msgspec
-import numpy as np
 
 from skipserve.artifacts.manifest import Manifest
 from skipserve.errors import InputError
 from skipserve.runtime.prediction import Prediction, Setting
-from skipserve.serving.json_rows import JsonRows, rows_told
+from skipserve.serving.json_replies import rows_told
+from skipserve.serving.json_rows import JsonRows
 from skipserve.serving.messages import Question, RawRequest, Reply, text_error
 
 
@@ -33,23 +33,24 @@ class V1Protocol:
 
     def __init__(self, manifest: Manifest, max_rows: int) -> None:
         signature = ("signature_name", Literal["serving_default", ""] | None, None)
-        self._reader = JsonRows(manifest, max_rows, "instances", (signature,), named=True)
+        self._names = manifest.task.names
+        self._reader = JsonRows(manifest, max_rows, "instances", "instances", (signature,))
 
     def decode(self, request: RawRequest) -> Question:
-        """Read the instances, float64, each a row or ``{"inputs": row}``.
+        """Read the instances, each a row of the one input or an object of all inputs.
 
         ``parameters`` may stand beside them as in the native protocol.
 
         Raises:
             InputError: Saying what was wrong, what was expected, and in which row.
         """
-        message, asked = self._reader.decode(request)
-        rows = [one if isinstance(one, list) else one.row for one in message.instances]
-        return Question(np.array(rows, dtype=np.float64), asked, self.encode)
+        tensors, asked = self._reader.decode(request)
+        return Question(tensors, asked, self.encode)
 
     def encode(self, prediction: Prediction, setting: Setting) -> Reply:
         """Answer one request, a prediction for each instance, and no other field."""
-        return Reply(msgspec.json.encode({"predictions": rows_told(prediction, setting)}))
+        told = rows_told(prediction, setting, self._names)
+        return Reply(msgspec.json.encode({"predictions": told}))
 
     def refuse(self, error: InputError) -> Reply:
         """The protocol's own error body: ``{"error": "message"}``."""

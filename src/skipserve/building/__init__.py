@@ -1,0 +1,1 @@
+"""Building: one TOML to one archive, redoing only what changed."""

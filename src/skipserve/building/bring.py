@@ -1,0 +1,204 @@
+"""Bringing a network: one build file is written and walked, and a verdict ends it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from skipserve.artifacts.artifact import Artifact, open_artifact
+from skipserve.building.buildfile import BuildFile, read_build_file
+from skipserve.building.steps import OnProgress, quiet, rows_of, run_steps
+from skipserve.building.worth import Worth, measure_worth
+from skipserve.errors import ConfigError
+from skipserve.files import replace_text
+
+Say = Callable[[str], None]
+LARGEST_NAME = 64
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a person asks of a network they bring.
+
+    Attributes:
+        source: An ``.onnx`` file, or ``module:function``.
+        data: A file of rows.
+        fit: A file of rows that the network was trained on, or ``None``.
+        labels: The column of true classes, or ``None``.
+        name: Of the model; by default that of the source.
+        risk: ε.
+        precision: ``fp32`` or ``int8``.
+    """
+
+    source: str
+    data: Path
+    fit: Path | None = None
+    labels: str | None = None
+    name: str | None = None
+    risk: float = 0.01
+    precision: str = "fp32"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of it.
+
+    Attributes:
+        build: The build file that was written.
+        worth: What routing is worth, or why it is worth nothing, in words.
+    """
+
+    build: BuildFile
+    worth: Worth | str
+
+    @property
+    def verdict(self) -> str:
+        """One sentence."""
+        return self.worth if isinstance(self.worth, str) else self.worth.sentence()
+
+
+def bring(
+    wanted: Wanted, project: Path, say: Say = lambda line: None, on_progress: OnProgress = quiet
+) -> Outcome:
+    """Write the build file of a network and walk the line.
+
+    Args:
+        wanted: What is asked.
+        project: Folder that gets export/, artifacts/ and model_store/.
+        say: Told about progress, line by line.
+        on_progress: Told what is being done.
+
+    Raises:
+        ConfigError: If the name, the data or the risk is wrong.
+        CutError: If the network cannot be cut.
+    """
+    if not 0 < wanted.risk < 1:
+        raise ConfigError(f"--risk must lie between 0 and 1, got {wanted.risk:g}; 1% is 0.01")
+    name = wanted.name or _name_of(wanted.source)
+    file = project / "export" / f"{name}.toml"
+    text = build_text(wanted, name, project)
+    if file.is_file() and file.read_text() != text and not wanted.name:
+        raise ConfigError(
+            f"{file} is there already and says something else; build it as it is with "
+            f"`skipserve build {file}`, or bring this network under another --name"
+        )
+    file.parent.mkdir(parents=True, exist_ok=True)
+    before = file.read_text() if file.is_file() else None
+    replace_text(file, text)
+    try:
+        build = read_build_file(file)
+        run_steps(build, lambda epoch: None, say, on_progress)
+    except BaseException:
+        # Nothing half-written: the file goes if it was not there.
+        if before is None:
+            file.unlink(missing_ok=True)
+        else:
+            replace_text(file, before)
+        raise
+    on_progress(f"{name}: measuring", None)
+    return Outcome(build, measure_worth(build.artifact, rows_of(build), wanted.risk))
+
+
+def _name_of(source: str) -> str:
+    stem = source.rpartition(":")[2] if ".onnx" not in source else Path(source).stem
+    name = re.sub(r"\W+", "_", stem).strip("_")[:LARGEST_NAME]
+    if not name:
+        raise ConfigError(f"{source!r} gives no name for the model; name it with --name")
+    return name
+
+
+def build_text(wanted: Wanted, name: str, project: Path) -> str:
+    """The build file of a brought network, commented."""
+    risks = sorted({0.005, 0.01, 0.02, 0.05, wanted.risk})
+    source = f"module = {_quoted(wanted.source)}"
+    if wanted.source.endswith(".onnx"):
+        source = f"onnx = {_quoted(_relative(Path(wanted.source), project))}"
+    lines = [
+        f"# A network that was brought. `skipserve build export/{name}.toml` redoes what changed.",
+        "",
+        f"name = {_quoted(name)}",
+        "",
+        "[source]",
+        source,
+        '# names = ["cat", "dog"]      # of the classes, in order',
+        "",
+        "[data]",
+        f"rows = {_quoted(_relative(wanted.data, project))}"
+        "   # split by content: fit, propose, certify, test",
+    ]
+    if wanted.fit is not None:
+        lines.append(
+            f"fit = {_quoted(_relative(wanted.fit, project))}"
+            "   # heads and guards are fitted on these; the network may know them"
+        )
+    if wanted.labels is not None:
+        lines.append(f"labels = {_quoted(wanted.labels)}")
+    lines += [
+        '# columns = { input_ids = "ids" }   # what an input is called in the files',
+        "",
+        "[export]",
+        'formats = ["onnx"]',
+        f"precisions = [{_quoted(wanted.precision)}]       # fp32 | fp16 (GPU) | int8 (CPU)",
+        "",
+        "[exits]",
+        'at = "auto"                  # where an exit saves more time than it costs',
+        'first = "auto"               # the least depth that is safe under stress',
+        'heads = "distilled"          # or "shared": the network\'s own head',
+        "guard = 0.995                # share of ordinary rows that are inside every guard",
+        "",
+        "[router]",
+        'signal = "confidence"        # confidence | margin | norm | projected_norm',
+        f"risks = {risks}",
+        "confidence = 0.95            # of each certificate",
+        "",
+        "[serving]",
+        f"risk = {wanted.risk:g}                  # certified ε used when a request names no risk",
+        "batch_size = 16",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _relative(file: Path, project: Path) -> str:
+    whole = file.resolve()
+    root = project.resolve()
+    return str(whole.relative_to(root)) if whole.is_relative_to(root) else str(whole)
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def bring_objects(
+    source: Any,
+    rows: Any,
+    name: str,
+    risk: float,
+    labels: str | None,
+    project: Path,
+) -> Artifact:
+    """The same for what is in memory: it is written beside the project's other files first."""
+    folder = project / "sources"
+    if isinstance(source, tuple):
+        from skipserve.sources.module import module_graph
+
+        module, example = source
+        model, _ = module_graph(module, example, name)
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / f"{name}.onnx"
+        onnx.save(model, file)
+        source = str(file)
+    if isinstance(rows, Mapping):
+        folder.mkdir(parents=True, exist_ok=True)
+        data = folder / f"{name}.npz"
+        arrays: dict[str, Any] = {str(key): np.asarray(value) for key, value in rows.items()}
+        np.savez(data, **arrays)
+        rows = data
+    wanted = Wanted(str(source), Path(rows), labels=labels, name=name, risk=risk)
+    return open_artifact(bring(wanted, project).build.artifact)

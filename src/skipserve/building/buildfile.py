@@ -1,0 +1,203 @@
+"""The build file: one TOML in export/ says what becomes of one model."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from skipserve.artifacts.manifest import Format, Name, Precision
+from skipserve.errors import ConfigError
+from skipserve.networks import NetworkConfig, parse_network
+from skipserve.routing.config import ExitsConfig, RouterConfig
+from skipserve.schema import Record, parse
+from skipserve.serving.config import ServingConfig
+from skipserve.sources.config import Brought, DataConfig, SourceConfig
+from skipserve.training.config import TrainingConfig
+from skipserve.training.recipes import Recipe, open_recipe
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+HANDLER = Path(__file__).parent.parent / "serving" / "handler.py"
+
+
+class ExportConfig(Record):
+    """Which files an artifact holds."""
+
+    formats: Annotated[tuple[Format, ...], Field(min_length=1)] = ("onnx", "torchscript")
+    precisions: Annotated[tuple[Precision, ...], Field(min_length=1)] = ("fp32", "fp16")
+
+
+class _Sections(Record):
+    name: Name
+    recipe: str | None = None
+    network: dict[str, Any] = Field(default_factory=dict)
+    training: dict[str, Any] = Field(default_factory=dict)
+    source: SourceConfig | None = None
+    data: DataConfig | None = None
+    export: dict[str, Any] = Field(default_factory=dict)
+    exits: ExitsConfig = ExitsConfig()
+    router: RouterConfig | None = None
+    serving: ServingConfig = ServingConfig()
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network that is trained here.
+
+    Attributes:
+        recipe: Data and training defaults.
+        network: What is trained.
+        training: How it is trained.
+    """
+
+    recipe: Recipe
+    network: NetworkConfig
+    training: TrainingConfig
+
+
+@dataclass(frozen=True)
+class BuildFile:
+    """A model from source to archive, with every default filled in.
+
+    Attributes:
+        path: The TOML it was read from.
+        name: Of the model, its checkpoint, its artifact and its archive.
+        origin: What it comes from.
+        export: What the artifact holds.
+        exits: Where rows may leave.
+        router: The router, or ``None``.
+        serving: How it is served.
+    """
+
+    path: Path
+    name: str
+    origin: Trained | Brought
+    export: ExportConfig
+    exits: ExitsConfig
+    router: RouterConfig | None
+    serving: ServingConfig
+
+    @property
+    def trained(self) -> Trained:
+        """What is trained here.
+
+        Raises:
+            ConfigError: If the network was brought.
+        """
+        if isinstance(self.origin, Trained):
+            return self.origin
+        raise ConfigError(f"{self.path} has a [source]: its network is not trained here")
+
+    @property
+    def brought(self) -> Brought | None:
+        """What was brought, or ``None`` if the network is trained here."""
+        return self.origin if isinstance(self.origin, Brought) else None
+
+    @property
+    def root(self) -> Path:
+        """The project the file belongs to: the folder that holds export/, else its own folder."""
+        folder = self.path.parent.resolve()
+        return folder.parent if folder.name == "export" else folder
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.root / "checkpoints" / self.name
+
+    @property
+    def shipped(self) -> Path:
+        """Weights that come with the file; there need be none."""
+        return self.path.resolve().parent / "weights" / f"{self.name}.safetensors"
+
+    @property
+    def artifact(self) -> Path:
+        return self.root / "artifacts" / self.name
+
+    @property
+    def archive(self) -> Path:
+        return self.root / "model_store" / f"{self.name}.mar"
+
+    @property
+    def handler(self) -> Path:
+        """The project's own, else the package's."""
+        own = self.root / "handlers" / "torchserve_handler.py"
+        return own if own.is_file() else HANDLER
+
+
+def read_build_file(path: Path, training: dict[str, Any] | None = None) -> BuildFile:
+    """Read a build file.
+
+    Args:
+        path: The TOML.
+        training: Overrides of its [training] section.
+
+    Raises:
+        ConfigError: If it is missing, is not TOML, or holds an unknown key or a wrong value.
+    """
+    try:
+        values = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from None
+    sections = parse(_Sections, values, str(path))
+    origin: Trained | Brought
+    if sections.source is not None:
+        origin = _brought(sections, path)
+    else:
+        origin = _trained(sections, path, training or {})
+    defaults = {} if isinstance(origin, Trained) else {"formats": ["onnx"], "precisions": ["fp32"]}
+    return BuildFile(
+        path=path,
+        name=sections.name,
+        origin=origin,
+        export=parse(ExportConfig, {**defaults, **sections.export}, f"{path}: export"),
+        exits=sections.exits,
+        router=sections.router,
+        serving=sections.serving,
+    )
+
+
+def _brought(sections: _Sections, path: Path) -> Brought:
+    assert sections.source is not None
+    extra = [key for key in ("recipe", "network", "training") if getattr(sections, key)]
+    if extra:
+        raise ConfigError(
+            f"{path}: {extra[0]} belongs to networks trained here; with [source] leave it out"
+        )
+    if sections.data is None:
+        raise ConfigError(f"{path}: [source] needs [data], with rows = 'FILE'")
+    return Brought(source=sections.source, data=sections.data)
+
+
+def _trained(sections: _Sections, path: Path, overrides: dict[str, Any]) -> Trained:
+    if sections.recipe is None:
+        raise ConfigError(
+            f"{path}: name a recipe to train a network here, or a [source] to bring one"
+        )
+    if sections.data is not None:
+        raise ConfigError(f"{path}: [data] comes with the recipe; leave it out")
+    recipe = open_recipe(sections.recipe)
+    for key in ("inputs", "classes"):
+        if key in sections.network:
+            raise ConfigError(f"{path}: network.{key} comes with the recipe; leave it out")
+    network = parse_network(
+        {**sections.network, "inputs": recipe.inputs, "classes": recipe.classes},
+        f"{path}: network",
+    )
+    if sections.router is not None and not network.skippable:
+        raise ConfigError(
+            f"{path}: a plain network has nothing to skip; leave [router] out, or set "
+            "network.connection to 'residual' or 'gated'"
+        )
+    defaults = recipe.training.model_dump()
+    training = parse(
+        TrainingConfig, {**defaults, **sections.training, **overrides}, f"{path}: training"
+    )
+    return Trained(recipe, network, training)

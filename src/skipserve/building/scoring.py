@@ -1,0 +1,88 @@
+"""Scoring: a file of rows, answered in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from skipserve.artifacts.artifact import Artifact, open_artifact
+from skipserve.artifacts.manifest import MANIFEST
+from skipserve.errors import ConfigError
+from skipserve.runtime.engine import Engine
+from skipserve.runtime.prediction import Prediction, joined
+from skipserve.sources.data import match, read_columns
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Answers of a file.
+
+    Attributes:
+        prediction: For its rows, in order.
+        names: Of the classes; empty where the model has none.
+        summary: What was run, in words.
+    """
+
+    prediction: Prediction
+    names: tuple[str, ...]
+    summary: str
+
+
+def find_artifact(name: str) -> Artifact:
+    """Open an artifact directory, or one in artifacts/.
+
+    Raises:
+        ConfigError: If there is none of that name.
+        ArtifactError: If it is damaged.
+    """
+    for directory in (Path(name), Path("artifacts") / name):
+        if (directory / MANIFEST).is_file():
+            return open_artifact(directory)
+    have = sorted(one.parent.name for one in Path("artifacts").glob(f"*/{MANIFEST}"))
+    hint = f"there are {', '.join(have)}" if have else "make one with `skipserve bring`"
+    raise ConfigError(f"{name!r} is no artifact, and none in artifacts/ has that name; {hint}")
+
+
+def score(
+    artifact: Artifact,
+    file: Path,
+    risk: float | None,
+    batch_size: int,
+    threads: int,
+    on_progress: Callable[[str, float | None], None],
+) -> Scored:
+    """Answer every row of a file.
+
+    Args:
+        artifact: The model.
+        file: Of rows; columns are matched to its inputs by name.
+        risk: ε of the router; full depth for ``None``.
+        batch_size: Rows that run together.
+        threads: Cores used inside one operation; 0 takes all.
+        on_progress: Told how far it is.
+
+    Raises:
+        ConfigError: If the rows do not fit the model, or the risk is not certified.
+    """
+    manifest = artifact.manifest
+    rows = match(read_columns(file), manifest.signature, {}, None, str(file)).rows
+    engine = Engine(artifact, provider="auto", threads=threads)
+    setting = engine.setting(risk)
+    if setting.reason:
+        raise ConfigError(f"{manifest.name} cannot be routed at {risk:g}: {setting.reason}")
+    parts = []
+    for start in range(0, len(rows), batch_size):
+        on_progress(f"{manifest.name}: answering", start / len(rows))
+        some = rows[start : start + batch_size]
+        parts.append(engine.run_thresholds(some, setting.thresholds, setting.guard_limit))
+    answers = joined(parts)
+    unknown = int((~np.isfinite(answers.probabilities).all(axis=1)).sum())
+    ran = f"{answers.depth_run.mean() / manifest.depth:.1%} of the blocks ran"
+    if setting.risk is not None:
+        ran += f" at a certified risk of {setting.risk:g}"
+    if unknown:
+        ran += f"; {unknown} rows overflow inside the network and have no answer (NaN)"
+    return Scored(answers, manifest.task.names, ran)

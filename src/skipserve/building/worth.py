@@ -1,0 +1,192 @@
+"""What routing a brought network is worth: blocks, milliseconds, and who pays, in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+import numpy as np
+
+from skipserve.artifacts.artifact import open_artifact
+from skipserve.artifacts.certificates import Certificate
+from skipserve.certification.certify import samples_needed, shortest_fixed, upper_bound
+from skipserve.runtime.engine import Engine
+from skipserve.runtime.prediction import Prediction, Setting
+from skipserve.runtime.rows import Rows
+from skipserve.sources.splits import Labelled, Splits
+
+BATCH = 256
+# Rows that are timed, and how often.
+TIMED, ROUNDS = 96, 7
+# A router that saves less time than this over the best fixed depth is not worth its upkeep.
+WORTH = 0.95
+
+
+@dataclass(frozen=True)
+class Worth:
+    """What a router does at one certified risk, on test rows.
+
+    Attributes:
+        risk: ε.
+        run_rate: Share of the blocks run.
+        disagreement: Answers that differ from full depth.
+        accuracy_full: Of full depth, or ``None`` without labels.
+        accuracy: Of the router, or ``None``.
+        fixed: Blocks of the shortest fixed depth certified at the same ε; all where none is.
+        depth: Blocks of the network.
+        full_ms: Milliseconds a row at full depth, alone.
+        router_ms: With the router.
+        fixed_ms: At the fixed depth.
+        worst_class: Class of the full-depth answer that suffers most.
+        worst_bound: Upper bound of its disagreement at 95 %.
+    """
+
+    risk: float
+    run_rate: float
+    disagreement: float
+    accuracy_full: float | None
+    accuracy: float | None
+    fixed: int
+    depth: int
+    full_ms: float
+    router_ms: float
+    fixed_ms: float
+    worst_class: str
+    worst_bound: float
+
+    @property
+    def pays(self) -> bool:
+        """Whether the router is faster than full depth and than the best fixed depth."""
+        return self.router_ms < WORTH * min(self.full_ms, self.fixed_ms)
+
+    def sentence(self) -> str:
+        """The verdict."""
+        blocks = f"{self.run_rate:.0%} of the blocks and {self.router_ms:.2f} ms a row"
+        full = f"{self.full_ms:.2f} ms at full depth"
+        fixed = f"the best certified fixed depth, {self.fixed} of {self.depth} blocks"
+        against = f"{fixed}, takes {self.fixed_ms:.2f} ms"
+        if self.fixed >= self.depth:
+            against = "no fixed depth is certified"
+        right = ""
+        if self.accuracy is not None and self.accuracy_full is not None:
+            right = f", {self.accuracy:.2%} right ({self.accuracy_full:.2%} at full depth)"
+        head = "worth it" if self.pays else "not worth it"
+        return (
+            f"{head}: at a certified {self.risk:.2g} risk it runs {blocks} against {full}; "
+            f"{against}. "
+            f"It disagrees on {self.disagreement:.2%} of the test rows{right}; "
+            f"{self.worst_class} suffers most, on at most {self.worst_bound:.1%} of its rows."
+        )
+
+
+def measure_worth(directory: Path, splits: Splits, risk: float) -> Worth | str:
+    """Look at an artifact on rows that nothing has touched.
+
+    Args:
+        directory: The artifact, certified.
+        splits: Its rows.
+        risk: ε that is wanted.
+
+    Returns:
+        What it is worth, or why there is nothing to be worth.
+    """
+    artifact = open_artifact(directory)
+    engine = Engine(artifact, provider="cpu", precision=artifact.manifest.files[0].precision)
+    setting = engine.setting(risk)
+    if setting.risk is None:
+        return _nothing(engine, splits, risk)
+    certificate = engine.certified()[setting.risk]
+    test = splits.test
+    full = engine.run_batches(test.rows, engine.off, BATCH)
+    routed = engine.run_batches(test.rows, setting, BATCH)
+    fixed = _shortest_fixed(engine, splits.certify.rows, certificate)
+    spec, depth = engine.manifest.router, engine.manifest.depth
+    assert spec is not None
+    stopped = engine.off if fixed == depth else engine.fixed(spec.decisions.index(fixed))
+    full_ms, router_ms, fixed_ms = _milliseconds(engine, test.rows[:TIMED], setting, stopped)
+    worst, bound = _worst(engine, splits, setting)
+    return Worth(
+        risk=setting.risk,
+        run_rate=float(routed.depth_run.mean()) / depth,
+        disagreement=float((routed.labels != full.labels).mean()),
+        accuracy_full=_accuracy(full, test),
+        accuracy=_accuracy(routed, test),
+        fixed=fixed,
+        depth=depth,
+        full_ms=full_ms,
+        router_ms=router_ms,
+        fixed_ms=fixed_ms,
+        worst_class=worst,
+        worst_bound=bound,
+    )
+
+
+def _nothing(engine: Engine, splits: Splits, risk: float) -> str:
+    spec = engine.manifest.router
+    assert spec is not None
+    needed, have = samples_needed(risk, spec.confidence), len(splits.certify)
+    if have < needed:
+        return (
+            f"not worth it yet: {have} rows cannot certify a risk of {risk:g}, it takes at least "
+            f"{needed} and in practice several times as many; bring more rows, or ask for a "
+            "larger --risk"
+        )
+    return (
+        f"not worth it: no candidate could be certified at {risk:g} on {have} rows, so it serves "
+        "at full depth; bring more rows, or ask for a larger --risk"
+    )
+
+
+def _accuracy(answers: Prediction, data: Labelled) -> float | None:
+    return None if data.labels is None else float((answers.labels == data.labels).mean())
+
+
+def _shortest_fixed(engine: Engine, rows: Rows, certificate: Certificate) -> int:
+    """Blocks of the shortest fixed depth that is certified by the same test."""
+    task, spec = engine.manifest.task, engine.manifest.router
+    assert spec is not None
+    answers = np.moveaxis(engine.read(rows).answers, 1, 0)
+    agrees = np.stack([task.agree(one, answers[-1]) for one in answers], axis=1)
+    blocks = np.array([*spec.decisions, engine.manifest.depth])
+    return shortest_fixed(blocks, agrees, certificate.risk, certificate.confidence)
+
+
+def _milliseconds(
+    engine: Engine, rows: Rows, setting: Setting, fixed: Setting
+) -> tuple[float, float, float]:
+    """A row alone, at full depth, routed and at a fixed depth: medians of interleaved rounds."""
+    singles = [rows[i : i + 1] for i in range(len(rows))]
+    calls: list[Callable[[Rows], Prediction]] = [
+        lambda row: engine.run(row),
+        lambda row: engine.run_thresholds(row, setting.thresholds, setting.guard_limit),
+        lambda row: engine.run_thresholds(row, fixed.thresholds, fixed.guard_limit),
+    ]
+    times: list[list[float]] = [[] for _ in calls]
+    for turn in range(ROUNDS + 1):
+        for spent, call in zip(times, calls, strict=True):
+            start = perf_counter()
+            for row in singles:
+                call(row)
+            if turn:  # the first one warms up
+                spent.append(1e3 * (perf_counter() - start) / len(singles))
+    full, routed, stopped = (median(spent) for spent in times)
+    return full, routed, stopped
+
+
+def _worst(engine: Engine, splits: Splits, setting: Setting) -> tuple[str, float]:
+    """The full-depth class with the highest rate of disagreement, and the bound on its rate."""
+    rows = splits.test.rows
+    full = engine.run_batches(rows, engine.off, BATCH).labels
+    differs = engine.run_batches(rows, setting, BATCH).labels != full
+
+    def rate(label: int) -> tuple[float, float]:
+        of_class = full == label
+        wrong, count = int(differs[of_class].sum()), int(of_class.sum())
+        return wrong / count, upper_bound(wrong, count, 0.95)
+
+    worst = max(np.unique(full).tolist(), key=rate)
+    names = engine.manifest.task.names
+    return (f"class {names[worst]}" if names else f"class {worst}"), rate(worst)[1]

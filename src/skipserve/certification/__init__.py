@@ -1,0 +1,1 @@
+"""Certifying: bounds on what skipping changes, made on the files that serve."""

@@ -1,0 +1,255 @@
+"""Certifying: a finite-sample bound on a risk, for anything that predicts.
+
+Candidates are tested in an order fixed beforehand, from careful to bold, until one fails; by
+fixed-sequence testing every one that passed holds at level δ together (Learn then Test,
+Angelopoulos et al., arXiv:2110.01052, section 3). Two risks can be bounded. *Disagreement* with
+full depth is a coin toss a row, so its p-value is the exact binomial one. *Accuracy lost* counts 1
+where full depth was right and the routed answer is wrong, −1 where it is the other way round: a
+bounded loss, tested by betting. The assumption is exchangeability: inputs to come are drawn like
+the samples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skipserve.certification.measures import Measure
+from skipserve.errors import ConfigError
+from skipserve.routing.propose import Thresholds
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a candidate did on the samples.
+
+    Attributes:
+        disagreements: Rows whose answer was not that of full depth.
+        run_rate: Share of the blocks that ran.
+        held_back: Share of the rows the guard held back.
+        lost: 1 where only full depth was right, −1 where only the routed answer was, else 0, in
+            the order of the samples [N], int8; ``None`` without labels.
+        by_class: Disagreements and samples of each class of the full-depth answer; empty where
+            classes are not certified one by one.
+    """
+
+    disagreements: int
+    run_rate: float
+    held_back: float
+    lost: NDArray[np.int8] | None = None
+    by_class: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What is to be certified: a measure of risk, and the ε it shall not exceed."""
+
+    risk: float
+    measure: Measure = "disagreement"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The boldest candidate that passed for one goal.
+
+    Attributes:
+        goal: What was asked.
+        candidate: Its place in the order, or ``None`` if the first failed.
+        p_value: Of that candidate, or of the first.
+    """
+
+    goal: Goal
+    candidate: int | None
+    p_value: float
+
+
+def p_value(disagreements: int, samples: int, risk: float) -> float:
+    """Chance of at most so many disagreements if their rate were ``risk``: exact binomial.
+
+    Summed here, term by term in logarithms, for what serves has no SciPy.
+
+    Args:
+        disagreements: Among the samples.
+        samples: How many there are.
+        risk: ε, in (0, 1).
+    """
+    if disagreements < 0:
+        return 0.0
+    if disagreements >= samples:
+        return 1.0
+    yes, no, ways = math.log(risk), math.log1p(-risk), math.lgamma(samples + 1)
+    terms = [
+        ways - math.lgamma(k + 1) - math.lgamma(samples - k + 1) + k * yes + (samples - k) * no
+        for k in range(disagreements + 1)
+    ]
+    return min(1.0, math.fsum(map(math.exp, terms)))
+
+
+def upper_bound(disagreements: int, samples: int, confidence: float) -> float:
+    """Largest rate that so many disagreements do not rule out (Clopper and Pearson, 1934).
+
+    Args:
+        disagreements: Among the samples.
+        samples: How many there are.
+        confidence: 1 − δ, one-sided.
+    """
+    if disagreements >= samples:
+        return 1.0
+    low, high = disagreements / samples, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        if p_value(disagreements, samples, middle) > 1 - confidence:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def betting_p_value(losses: NDArray[np.int8], risk: float, confidence: float) -> float:
+    """Bound on the chance of such losses if their mean were ``risk`` or more.
+
+    A gambler who bets against "mean ≥ ε" gains only by luck; by Ville's inequality one over the
+    most she ever held is a p-value. Bets follow the variance seen so far (Waudby-Smith and Ramdas,
+    arXiv:2010.09686, the predictable plug-in of section 3), so losses that are mostly 0 cost
+    little.
+
+    Args:
+        losses: In −1 … 1, in an order fixed beforehand [N].
+        risk: ε, in (0, 1).
+        confidence: 1 − δ, at which the bets are aimed.
+    """
+    x = losses.astype(np.float64)
+    seen = np.arange(1, len(x) + 1)
+    # A quarter of variance and one sample at ε before the first look: bets are never infinite.
+    mean = (risk + np.cumsum(x)) / (seen + 1)
+    variance = (0.25 + np.cumsum((x - mean) ** 2)) / (seen + 1)
+    before = np.append(0.25, variance[:-1])
+    bets = np.sqrt(2 * math.log(1 / (1 - confidence)) / (max(len(x), 1) * before[: len(x)]))
+    # Half of what would risk everything on one loss of 1.
+    bets = np.minimum(bets, 0.5 / (1 - risk))
+    wealth = np.cumsum(np.log1p(bets * (risk - x)))
+    return float(min(1.0, math.exp(-max(0.0, float(wealth.max(initial=0.0))))))
+
+
+def samples_needed(risk: float, confidence: float) -> int:
+    """Fewest samples that can certify ``risk``: those on which not one row may disagree."""
+    return math.ceil(math.log(1 - confidence) / math.log(1 - risk))
+
+
+def shortest_fixed(
+    blocks: NDArray[np.int64], agrees: NDArray[np.bool_], risk: float, confidence: float
+) -> int:
+    """Fewest blocks that can be certified if every row runs as many.
+
+    Depths are tested like a router's candidates: in a fixed order, from careful to bold, by the
+    same test. Full depth always holds.
+
+    Args:
+        blocks: Run at each depth [D], increasing, the last full depth.
+        agrees: Whether the answer there is that of full depth [N, D], on rows that nothing else
+            has touched.
+        risk: ε.
+        confidence: 1 − δ.
+    """
+    shortest = int(blocks[-1])
+    for depth, same in zip(blocks[-2::-1], agrees.T[-2::-1], strict=True):
+        if p_value(int((~same).sum()), len(same), risk) > 1 - confidence:
+            break
+        shortest = int(depth)
+    return shortest
+
+
+def certify(
+    run: Callable[[Thresholds], Outcome],
+    candidates: Sequence[Thresholds],
+    samples: int,
+    goals: Sequence[Goal],
+    confidence: float,
+) -> tuple[list[Verdict], list[Outcome]]:
+    """Test candidates in order, each at most once, until every goal has failed.
+
+    Args:
+        run: Runs one candidate on the samples; called for as few as needed.
+        candidates: From careful to bold, fixed before the samples were looked at.
+        samples: How many there are.
+        goals: What to certify, each risk in (0, 1) and each goal at its own level.
+        confidence: 1 − δ.
+
+    Returns:
+        One verdict a goal, and the outcomes of the candidates that were run.
+
+    Raises:
+        ConfigError: If a risk or the confidence is outside (0, 1).
+    """
+    for value in (*(goal.risk for goal in goals), confidence):
+        if not 0 < value < 1:
+            raise ConfigError(f"risk and confidence must lie between 0 and 1, got {value}")
+    outcomes: list[Outcome] = []
+    verdicts = {goal: Verdict(goal, None, 1.0) for goal in goals}
+    going = set(verdicts)
+    for place, candidate in enumerate(candidates):
+        outcome = run(candidate)
+        outcomes.append(outcome)
+        for goal in list(going):
+            p = _p_value_of(outcome, samples, goal, confidence)
+            if p <= 1 - confidence:
+                verdicts[goal] = Verdict(goal, place, p)
+            else:
+                going.discard(goal)
+                if place == 0:
+                    verdicts[goal] = Verdict(goal, None, p)
+        if not going:
+            break
+    return [verdicts[goal] for goal in goals], outcomes
+
+
+def _p_value_of(outcome: Outcome, samples: int, goal: Goal, confidence: float) -> float:
+    if goal.measure == "disagreement" and outcome.by_class:
+        # Every class at δ over their number: that all hold together is a union bound.
+        classes = len(outcome.by_class)
+        worst = max(p_value(wrong, count, goal.risk) for wrong, count in outcome.by_class)
+        return min(1.0, classes * worst)
+    if goal.measure == "disagreement":
+        return p_value(outcome.disagreements, samples, goal.risk)
+    assert outcome.lost is not None
+    return betting_p_value(outcome.lost, goal.risk, confidence)
+
+
+def outcome_of(
+    labels: NDArray[np.int64],
+    full: NDArray[np.int64],
+    depth_run: NDArray[np.int64],
+    held_back: NDArray[np.bool_],
+    depth: int,
+    truth: NDArray[np.int64] | None = None,
+    classes: int = 0,
+) -> Outcome:
+    """Count what a run did, given the labels of full depth on the same rows, and the true ones.
+
+    Args:
+        labels: Of the run [N].
+        full: Of full depth [N].
+        depth_run: Blocks run [N].
+        held_back: By the guard [N].
+        depth: Blocks of the network.
+        truth: True classes [N], if they are known.
+        classes: How many to count one by one; 0 counts them together.
+    """
+    differs = labels != full
+    lost = None
+    if truth is not None:
+        lost = (full == truth).astype(np.int8) - (labels == truth).astype(np.int8)
+    return Outcome(
+        disagreements=int(differs.sum()),
+        run_rate=float(depth_run.mean() / depth),
+        held_back=float(held_back.mean()),
+        lost=lost,
+        by_class=tuple(
+            (int(differs[full == label].sum()), int((full == label).sum()))
+            for label in range(classes)
+        ),
+    )

@@ -1,0 +1,47 @@
+"""Bringing a network: from an ONNX file or a torch module to a certified archive and a verdict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from skipserve.commands import console
+from skipserve.commands.progress import watching
+from skipserve.commands.risk import parse_risk
+
+
+def bring(
+    source: Annotated[
+        str, typer.Argument(help="An .onnx file, or module:function of a torch module.")
+    ],
+    data: Annotated[
+        Path, typer.Option(help="Rows: .npz, .npy, .parquet, .csv or .jsonl.", dir_okay=False)
+    ],
+    fit: Annotated[
+        Path | None, typer.Option(help="Rows the network was trained on; heads are fitted on them.")
+    ] = None,
+    labels: Annotated[str | None, typer.Option(help="Column of true classes in the data.")] = None,
+    name: Annotated[str | None, typer.Option(help="Of the model; default: the source's.")] = None,
+    risk: Annotated[
+        float, typer.Option(parser=parse_risk, metavar="RISK", help="ε, such as 1% or 0.01.")
+    ] = 0.01,
+    precision: Annotated[str, typer.Option(help="fp32, or int8 for CPUs.")] = "fp32",
+) -> None:
+    """Bring a trained network: cut it, fit exits, certify, package; ends with a verdict.
+
+    Writes export/NAME.toml in the working directory and walks it. Example:
+
+    skipserve bring fashion.onnx --data fashion.npz --labels label
+    """
+    with watching("reading") as watch:
+        from skipserve.building.bring import Wanted
+        from skipserve.building.bring import bring as bring_network
+
+        wanted = Wanted(source, data, fit, labels, name, risk, precision)
+        outcome = bring_network(wanted, Path.cwd(), watch.say, watch.progress)
+    build = outcome.build
+    console.print(f"\n{build.name}: {outcome.verdict}\n", markup=False, soft_wrap=True)
+    console.print("serve it:   ", f"skipserve serve {build.name}", markup=False)
+    console.print("look at it: ", f"skipserve report {build.name}", markup=False)

@@ -1,0 +1,38 @@
+"""A graph in memory as a session, also where it is larger than a protobuf may be."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import onnx
+import onnxruntime as ort
+
+from skipserve.cores import usable_cores
+
+# Of weights that are copied into the message; protobuf ends at 2 GiB.
+INLINE_BYTES = 1 << 30
+
+
+def open_model(
+    model: onnx.ModelProto,
+    level: ort.GraphOptimizationLevel = ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+    threads: int = 1,
+) -> ort.InferenceSession:
+    """Open a graph that stands in no file, on the CPU."""
+    options = ort.SessionOptions()
+    options.graph_optimization_level = level
+    options.intra_op_num_threads = threads or usable_cores()
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # Fitting and probing share the machine with others; only what serves may spin.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    providers = ["CPUExecutionProvider"]
+    if sum(len(tensor.raw_data) for tensor in model.graph.initializer) < INLINE_BYTES:
+        return ort.InferenceSession(model.SerializeToString(), options, providers=providers)
+    with tempfile.TemporaryDirectory(prefix="skipserve.") as folder:
+        file = Path(folder) / "model.onnx"
+        copy = onnx.ModelProto()
+        copy.CopyFrom(model)
+        onnx.save(copy, file, save_as_external_data=True, location="model.bin")
+        return ort.InferenceSession(str(file), options, providers=providers)

@@ -1,0 +1,92 @@
+"""Which cuts become exits: an exit is worth its time only if it lets enough rows leave."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skipserve.routing.propose import Seen, greedy, where_rows_leave
+
+# More exits than this are not weighed against each other: every other one goes first.
+MOST = 24
+# Rate of disagreement at which sets of exits are compared.
+RATE = 0.01
+# The engine's own time between two stages, for one row (benchmarks/depth.py).
+STEP_S = 2e-5
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Measured times of one row, in seconds.
+
+    Attributes:
+        stages: Of each stage between neighbouring cuts, exits not counted [cuts + 1].
+        exits: Of what is read at each cut [cuts].
+    """
+
+    stages: tuple[float, ...]
+    exits: tuple[float, ...]
+
+    def rounded(self) -> Costs:
+        """Rounded to quarters of a power of two, so that a noisy clock seldom changes the graph."""
+
+        def near(seconds: float) -> float:
+            return math.pow(2, round(4 * math.log2(max(seconds, 1e-7))) / 4)
+
+        return Costs(tuple(map(near, self.stages)), tuple(map(near, self.exits)))
+
+
+def choose_exits(seen: Seen, costs: Costs) -> tuple[list[int], str]:
+    """Drop exits, worst first, while that makes a lone row no slower.
+
+    The time of a row is that of the stages it runs, and of the exits it passes; which those are
+    follows from thresholds searched anew for each set of exits. The cut at depth 0 is always
+    there, for its guard.
+
+    Args:
+        seen: By cut, on rows that are not used to certify.
+        costs: By cut.
+
+    Returns:
+        The cuts that remain, and how they were chosen, in words.
+    """
+    costs = costs.rounded()
+    kept = list(range(seen.signal.shape[1]))
+    while len(kept) > MOST:
+        kept = kept[::2]
+
+    best = whole = row_seconds(kept, seen, costs)
+    while len(kept) > 1:
+        fewer = [[cut for cut in kept if cut != out] for out in kept]
+        times = [row_seconds(cuts, seen, costs) for cuts in fewer]
+        if min(times) > best * (1 + 1e-9):  # what makes no difference goes too
+            break
+        best, kept = min(times), fewer[int(np.argmin(times))]
+    return kept, (
+        f"{len(kept)} of {seen.signal.shape[1]} cuts: a lone row takes about {best * 1e6:.0f} µs "
+        f"at {RATE:.0%} disagreement, with an exit at all of them {whole * 1e6:.0f}, at full depth "
+        f"{sum(costs.stages) * 1e6:.0f}"
+    )
+
+
+def row_seconds(cuts: Sequence[int], seen: Seen, costs: Costs) -> float:
+    """Mean time of a lone row with exits at some of the cuts, at 1 % disagreement."""
+    part = seen.only(cuts)
+    where = where_rows_leave(greedy(part, RATE), part)
+    return float(_times(cuts, costs)[where].mean())
+
+
+def _times(cuts: Sequence[int], costs: Costs) -> NDArray[np.float64]:
+    """Time of a row by where it leaves, the last at full depth [cuts + 1]."""
+    passed = sorted({0, *cuts})
+    spent, times, at = 0.0, [], 0
+    for cut in passed:
+        spent += sum(costs.stages[at : cut + 1]) + costs.exits[cut] + STEP_S
+        at = cut + 1
+        if cut in cuts:
+            times.append(spent)
+    return np.array([*times, spent + sum(costs.stages[at:])])

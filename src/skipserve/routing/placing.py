@@ -1,0 +1,224 @@
+"""Placing exits: the guards' limits, which cuts are worth an exit, where the first may stand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from time import perf_counter
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from skipserve.errors import ConfigError
+from skipserve.graph.assemble import with_exits
+from skipserve.graph.cut import Stage, Stages
+from skipserve.graph.memory import open_model
+from skipserve.routing import corruption
+from skipserve.routing.choose import RATE, Costs, choose_exits, row_seconds
+from skipserve.routing.config import ExitsConfig
+from skipserve.routing.exits import Exit
+from skipserve.routing.guards import limits, scaled
+from skipserve.routing.network import Network
+from skipserve.routing.propose import Seen, greedy
+from skipserve.routing.reading import open_stepper, read_all, seen_of
+from skipserve.routing.stopping import within
+from skipserve.routing.stress import ROWS, Strained, first_exit, strain
+from skipserve.runtime.pieces import OnnxPiece
+from skipserve.runtime.rows import Rows
+from skipserve.runtime.stepper import Stepper
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class FittedRouter:
+    """A router, fitted.
+
+    Attributes:
+        exits: What is read at each cut, in order; the first may only guard.
+        chosen: How the cuts were chosen, in words.
+        first: Why exits begin where they do, in words.
+        stress: How it does on corrupted rows, at thresholds for 1 % disagreement.
+    """
+
+    exits: tuple[Exit, ...]
+    chosen: str
+    first: str
+    stress: tuple[Strained, ...] = ()
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Exits at every cut, read on rows that nothing was fitted to.
+
+    Attributes:
+        exits: At every cut.
+        stepper: Reads them.
+        distances: From calibration, at every cut [N, cuts].
+        ordinary: What a router would see.
+        kept: The cuts that are worth an exit.
+        chosen: How they were chosen, in words.
+        row_s: Mean seconds of a lone row with these exits.
+    """
+
+    exits: tuple[Exit, ...]
+    stepper: Stepper
+    distances: NDArray[np.float32]
+    ordinary: Seen
+    kept: tuple[int, ...]
+    chosen: str
+    row_s: float
+
+
+def weigh(
+    network: Network,
+    stages: Stages,
+    exits: Sequence[Exit],
+    tail: Stage | None,
+    config: ExitsConfig,
+    proposing: Rows,
+) -> Trial:
+    """Choose the cuts that are worth an exit, by measured cost.
+
+    Args:
+        network: What is routed.
+        stages: Cut at every exit.
+        exits: At every cut that can be read.
+        tail: The network's own head, where exits share it.
+        config: What was asked for.
+        proposing: Rows that nothing is fitted to.
+    """
+    models = with_exits(stages, exits, network.model.graph.input, tail)
+    stepper = open_stepper(models, exits, network.depth)
+    readings = read_all(stepper, proposing)
+    limit = _limits(readings.distances, config.guard)
+    ordinary = seen_of(network, exits, readings, limit)
+    costs = _costs(stages, models, proposing)
+    if config.at == "auto":
+        kept, chosen = choose_exits(ordinary, costs)
+    else:
+        kept = [i for i, one in enumerate(exits) if one.blocks in config.at]
+        chosen = "as configured"
+    seconds = row_seconds(kept, ordinary, costs)
+    return Trial(tuple(exits), stepper, readings.distances, ordinary, tuple(kept), chosen, seconds)
+
+
+def place(
+    network: Network, trial: Trial, config: ExitsConfig, proposing: Rows, say: Say
+) -> FittedRouter:
+    """Put the router under stress, and begin its exits where it stands it.
+
+    The guards are those of the cuts that were kept, and of depth 0.
+    """
+    guarded = sorted({0, *trial.kept})
+    exits = [trial.exits[i] for i in guarded]
+    limit = np.full(len(trial.exits), np.inf)
+    limit[guarded] = _limits(trial.distances[:, guarded], config.guard)
+    inside = np.logical_and.accumulate(within(trial.distances, limit), axis=1)
+    ordinary = replace(trial.ordinary, inside=inside).only(trial.kept)
+    strained = {
+        kind: seen.only(trial.kept)
+        for kind, seen in _strain_all(network, trial, limit, proposing, say).items()
+    }
+    first, why = 0, "as configured"
+    if config.first == "auto":
+        hard = {kind: seen for (kind, is_hard), seen in strained.items() if is_hard}
+        first, why = first_exit(ordinary, hard, RATE)
+    leaving = trial.kept[first:]
+    decisions = range(first, len(trial.kept))
+    thresholds = greedy(ordinary.only(decisions), RATE)
+    stress = tuple(
+        strain(kind, is_hard, seen.only(decisions), thresholds)
+        for (kind, is_hard), seen in strained.items()
+    )
+    final = tuple(
+        replace(
+            one,
+            guard=scaled(one.guard, float(limit[i])),
+            leaves=i in leaving,
+        )
+        for i, one in zip(guarded, exits, strict=True)
+        if i == 0 or i in leaving
+    )
+    return FittedRouter(final, trial.chosen, why, stress)
+
+
+def everywhere(
+    network: Network,
+    stages: Stages,
+    exits: Sequence[Exit],
+    tail: Stage | None,
+    config: ExitsConfig,
+    proposing: Rows,
+) -> FittedRouter:
+    """Decide before every block, for the policy ``skip``."""
+    models = with_exits(stages, exits, network.model.graph.input, tail)
+    readings = read_all(open_stepper(models, exits, network.depth), proposing)
+    # Behind a block that was left out no stream is like calibration: one guard decides.
+    (limit,) = _limits(readings.distances[:, :1], config.guard)
+    first = replace(exits[0], guard=scaled(exits[0].guard, float(limit)))
+    final = (first, *exits[1:])
+    return FittedRouter(final, "a decision before every block, or as configured", "")
+
+
+def _limits(distances: NDArray[np.float32], quantile: float) -> NDArray[np.float64]:
+    """Limits of the guards [cuts]; +inf where they are off.
+
+    Raises:
+        ConfigError: If so many rows overflow that no limit would hold anything back.
+    """
+    if quantile == 1:
+        return np.full(distances.shape[1], np.inf)
+    limit = limits(distances, quantile)
+    if not np.isfinite(limit).all():
+        broken = int((~np.isfinite(distances)).any(axis=1).sum())
+        raise ConfigError(
+            f"{broken} of {len(distances)} rows overflow inside the network, more than a guard "
+            f"holds back with exits.guard = {quantile:g}; leave them out, or set a lower one"
+        )
+    return limit
+
+
+def _strain_all(
+    network: Network, trial: Trial, limit: NDArray[np.float64], rows: Rows, say: Say
+) -> dict[tuple[str, bool], Seen]:
+    """What the router would see of corrupted copies, by kind and whether it is a hard one."""
+    mask = network.signature.mask
+    hard, mild = corruption.kinds(rows, mask)
+    known = corruption.about(rows, mask)
+    some, random = rows[:ROWS], np.random.default_rng(1)
+    found = {}
+    for is_hard, kinds in ((True, hard), (False, mild)):
+        for kind, corrupt in kinds.items():
+            say(f"stress: {kind}")
+            copy = corruption.corrupt(some, corrupt, known, mask, random)
+            readings = read_all(trial.stepper, copy)
+            found[kind, is_hard] = seen_of(network, trial.exits, readings, limit)
+    return found
+
+
+def _costs(stages: Stages, models: Sequence[onnx.ModelProto], rows: Rows) -> Costs:
+    """Time of each stage and each exit for one row: medians of interleaved runs on one thread."""
+    bare = [OnnxPiece(open_model(stage.model)) for stage in stages.stages]
+    read = [OnnxPiece(open_model(model)) for model in models]
+    tensors = dict(rows[:1].tensors)
+    without, with_exit = [], []
+    for plain, reading in zip(bare, read, strict=True):
+        feeds = {name: tensors[name] for name in plain.inputs}
+        more = {name: tensors[name] for name in reading.inputs}
+        tensors.update(zip(plain.outputs, plain.run(feeds), strict=True))
+        times = _interleaved([(plain, feeds), (reading, more)])
+        without.append(times[0])
+        with_exit.append(max(times[1] - times[0], 0.0))
+    return Costs(tuple(without), tuple(with_exit[:-1]))
+
+
+def _interleaved(runs: Sequence[tuple[OnnxPiece, dict[str, NDArray[np.float32]]]]) -> list[float]:
+    times: list[list[float]] = [[] for _ in runs]
+    for _ in range(15):
+        for spent, (piece, feeds) in zip(times, runs, strict=True):
+            start = perf_counter()
+            piece.run(feeds)
+            spent.append(perf_counter() - start)
+    return [float(np.median(spent)) for spent in times]

@@ -1,0 +1,57 @@
+"""Reading: what every exit reads off rows, by a stepping engine whose stages stand in no file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from skipserve.graph.memory import open_model
+from skipserve.routing.exits import Exit
+from skipserve.routing.network import Network
+from skipserve.routing.propose import Seen
+from skipserve.routing.stopping import within
+from skipserve.runtime.pieces import OnnxPiece
+from skipserve.runtime.rows import Rows
+from skipserve.runtime.stepper import Cut, Readings, Stepper
+
+BATCH = 256
+
+
+def open_stepper(models: Sequence[onnx.ModelProto], exits: Sequence[Exit], depth: int) -> Stepper:
+    """A stepping engine for stages that stand in no file."""
+    pieces = [OnnxPiece(open_model(model, threads=0)) for model in models]
+    return Stepper(pieces, cuts_of(exits), depth)
+
+
+def cuts_of(exits: Sequence[Exit]) -> list[Cut]:
+    """What may happen at each cut: those where rows leave are numbered."""
+    found, decision = [], 0
+    for one in exits:
+        found.append(Cut(one.blocks, decision if one.leaves else None))
+        decision += one.leaves
+    return found
+
+
+def read_all(stepper: Stepper, rows: Rows) -> Readings:
+    """What every exit reads off any number of rows."""
+    parts = [stepper.read(rows[start : start + BATCH]) for start in range(0, len(rows), BATCH)]
+    return Readings(
+        np.concatenate([part.answers for part in parts]),
+        np.concatenate([part.signals for part in parts]),
+        np.concatenate([part.distances for part in parts]),
+    )
+
+
+def seen_of(
+    network: Network, exits: Sequence[Exit], readings: Readings, limit: NDArray[np.float64]
+) -> Seen:
+    """What a router would see, from what its exits read; every exit lets rows leave."""
+    full = readings.answers[:, -1]
+    early = np.moveaxis(readings.answers[:, :-1], 1, 0)
+    agrees = np.stack([network.task.agree(answers, full) for answers in early], axis=1)
+    inside = np.logical_and.accumulate(within(readings.distances, limit), axis=1)
+    blocks = np.array([*(one.blocks for one in exits), network.depth])
+    return Seen(blocks, readings.signals, agrees, inside)

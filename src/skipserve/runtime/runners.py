@@ -1,0 +1,144 @@
+"""Runners: all files of one format and precision, open and ready to run rows."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skipserve.artifacts.artifact import Artifact
+from skipserve.artifacts.manifest import Format, Precision, RouterSpec
+from skipserve.runtime.backends import Provider, TorchScript, open_onnx
+from skipserve.runtime.rows import Rows
+from skipserve.runtime.stepper import Cut, Limits, Piece, Readings, Stepped, Stepper
+
+BackendName = Literal["onnxruntime", "torchscript"]
+FORMATS: dict[BackendName, Format] = {"onnxruntime": "onnx", "torchscript": "torchscript"}
+
+
+class Runner(Protocol):
+    """Runs rows at full depth, or as deep as their limits ask."""
+
+    provider: Provider
+
+    def full(self, rows: Rows) -> NDArray[np.float32]:
+        """Answers at full depth [B, width]."""
+        ...
+
+    def run(self, rows: Rows, limits: Limits) -> Stepped:
+        """Run each row as deep as its limits ask."""
+        ...
+
+
+class OnnxFiles:
+    """The plain graph, and the stages between which the stepping engine decides.
+
+    Rows at full depth run the plain graph: a router that is off costs nothing.
+
+    Args:
+        plain: The whole network.
+        stepper: Its stages, or ``None`` without a router.
+        provider: Where they run.
+        depth: Blocks of the network.
+    """
+
+    def __init__(
+        self, plain: Piece, stepper: Stepper | None, provider: Provider, depth: int
+    ) -> None:
+        self.provider = provider
+        self._plain = plain
+        self._stepper = stepper
+        self._depth = depth
+
+    def full(self, rows: Rows) -> NDArray[np.float32]:
+        answers: NDArray[np.float32] = self._plain.run(rows.tensors)[0]
+        return answers
+
+    def run(self, rows: Rows, limits: Limits) -> Stepped:
+        # A threshold that is +inf or NaN lets no row leave.
+        routed = np.asarray((limits.thresholds < np.inf).any(axis=1))
+        if self._stepper is None or not routed.any():
+            return self._at_full_depth(rows, limits)
+        if routed.all():
+            return self._stepper.run(rows, limits)
+        some = self._stepper.run(rows[routed], limits[routed])
+        return _merged(routed, some, self._at_full_depth(rows[~routed], limits[~routed]))
+
+    def read(self, rows: Rows) -> Readings:
+        """What every exit reads off rows that run everything; under ``exit`` with a router only."""
+        assert self._stepper is not None
+        return self._stepper.read(rows)
+
+    def _at_full_depth(self, rows: Rows, limits: Limits) -> Stepped:
+        count = len(rows)
+        return Stepped(
+            self.full(rows),
+            np.full(count, self._depth, dtype=np.int64),
+            np.zeros(count, dtype=bool),
+            np.full(limits.thresholds.shape, np.nan, dtype=np.float32),
+        )
+
+
+def _merged(routed: NDArray[np.bool_], some: Stepped, others: Stepped) -> Stepped:
+    """The outcome of a batch from that of the routed rows and that of the others."""
+
+    def put(ours: NDArray[Any], theirs: NDArray[Any]) -> NDArray[Any]:
+        whole = np.empty((len(routed), *ours.shape[1:]), ours.dtype)
+        whole[routed], whole[~routed] = ours, theirs
+        return whole
+
+    left_out = None
+    if some.left_out is not None:
+        left_out = put(some.left_out, np.zeros(1, dtype=bool))
+    return Stepped(
+        put(some.answers, others.answers),
+        put(some.depth_run, others.depth_run),
+        put(some.held_back, others.held_back),
+        put(some.signals, others.signals),
+        left_out,
+    )
+
+
+def open_runner(
+    artifact: Artifact,
+    backend: BackendName,
+    precision: Precision,
+    provider: Provider,
+    threads: int,
+) -> OnnxFiles | TorchScript:
+    """Open the files of an artifact.
+
+    Raises:
+        ArtifactError: If a file cannot be loaded.
+    """
+    manifest = artifact.manifest
+    spec, format = manifest.router, FORMATS[backend]
+    if backend == "torchscript":
+        role: Literal["routed", "plain"] = "routed" if spec else "plain"
+        (file,) = artifact.files(format, precision, role)
+        return TorchScript(
+            file, len(spec.decisions) if spec else 0, manifest.depth, provider, threads
+        )
+    (file,) = artifact.files(format, precision, "plain")
+    plain, runs_on = open_onnx(file, provider, threads)
+    stepper = None
+    if spec is not None:
+        stages, exits = (
+            [
+                open_onnx(one, provider, threads)[0]
+                for one in artifact.files(format, precision, role)
+            ]
+            for role in ("stage", "exit")
+        )
+        stepper = Stepper(stages, cuts_of(spec), manifest.depth, spec.policy, exits)
+    return OnnxFiles(plain, stepper, runs_on, manifest.depth)
+
+
+def cuts_of(spec: RouterSpec) -> list[Cut]:
+    """What may happen behind each stage: exits where rows may leave are numbered."""
+    found, decision = [], 0
+    for one in spec.exits:
+        found.append(Cut(one.blocks, decision if one.leaves else None))
+        decision += one.leaves
+    return found

@@ -1,0 +1,86 @@
+"""What rows of a signature are in JSON: types that decode and check them at once, and words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from skipserve.signature import TensorSpec
+
+
+def row_type(spec: TensorSpec) -> Any:
+    """One row of an input: nested lists of its numbers."""
+    row: Any = _number(np.dtype(spec.dtype))
+    for size in reversed(spec.row_shape):
+        least, most = (size, size) if isinstance(size, int) else (1, None)
+        row = Annotated[list[row], msgspec.Meta(min_length=least, max_length=most)]
+    return row
+
+
+def _number(dtype: np.dtype[Any]) -> Any:
+    if dtype.kind == "f":
+        return float
+    if dtype.kind == "b":
+        return Annotated[int, msgspec.Meta(ge=0, le=1)] | bool
+    limits = np.iinfo(dtype)
+    return Annotated[int, msgspec.Meta(ge=int(limits.min), le=int(limits.max))]
+
+
+def columns_type(inputs: Sequence[TensorSpec], max_rows: int) -> Any:
+    """Rows input by input: an object of lists of rows, or one such list for a single input."""
+    columns = [_list_of(row_type(spec), max_rows) for spec in inputs]
+    named = _named("Columns", inputs, columns)
+    return columns[0] | named if len(inputs) == 1 else named
+
+
+def _list_of(row: Any, most: int) -> Any:
+    return Annotated[list[row], msgspec.Meta(max_length=most)]
+
+
+def instance_type(inputs: Sequence[TensorSpec], max_rows: int) -> Any:
+    """Rows one by one: each an object with every input, or the bare row of a single input."""
+    rows = [row_type(spec) for spec in inputs]
+    named = _named("Instance", inputs, rows)
+    return _list_of(rows[0] | named if len(inputs) == 1 else named, max_rows)
+
+
+def _named(name: str, inputs: Sequence[TensorSpec], types: Sequence[Any]) -> Any:
+    # A graph's names need not be Python's.
+    fields = [f"input_{i}" for i in range(len(inputs))]
+    rename = dict(zip(fields, (spec.name for spec in inputs), strict=True))
+    return msgspec.defstruct(
+        name, list(zip(fields, types, strict=True)), rename=rename, forbid_unknown_fields=True
+    )
+
+
+def array_of(rows: Sequence[Any], spec: TensorSpec) -> NDArray[Any]:
+    """Decoded rows as an array [B, …]; floats in FP64, for the engine to check.
+
+    Raises:
+        ValueError: If they are of different shapes.
+    """
+    kind = np.dtype(spec.dtype).kind
+    return np.array(rows, dtype=np.float64 if kind == "f" else np.int64)
+
+
+def described(spec: TensorSpec) -> str:
+    """What the rows of an input are, such as ``rows of 2×3 numbers each``."""
+    kind = np.dtype(spec.dtype).kind
+    numbers = {"f": "numbers", "b": "booleans"}.get(kind, f"whole numbers ({spec.dtype})")
+    if not spec.row_shape:
+        return numbers
+    return f"rows of {'×'.join(map(str, spec.row_shape))} {numbers} each"
+
+
+def sizes_in_words(spec: TensorSpec, sizes: Sequence[int]) -> str:
+    """The free sizes of a row, such as ``length 7``."""
+    free = [
+        f"{name} {size}"
+        for name, size in zip(spec.row_shape, sizes, strict=True)
+        if isinstance(name, str)
+    ]
+    return ", ".join(free)

@@ -1,0 +1,256 @@
+"""Bringing a network: one command from an ONNX file to a certified artifact and a verdict."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from logits import Logits
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+from typer.testing import CliRunner
+
+import skipserve
+from skipserve.artifacts.artifact import open_artifact
+from skipserve.artifacts.torch_files import export_module
+from skipserve.building.bring import Wanted, bring
+from skipserve.building.buildfile import read_build_file
+from skipserve.building.worth import Worth
+from skipserve.cli import app
+from skipserve.errors import ConfigError, CutError
+from skipserve.training.checkpoint import load_checkpoint
+from skipserve.training.recipes import open_recipe
+
+REORDERED = 1e-5
+
+
+@pytest.fixture
+def points(brought: Path) -> NDArray[np.float32]:
+    with np.load(brought / "rows.npz") as arrays:
+        return arrays["point"][:200]
+
+
+def test_what_was_brought_answers_as_its_file_does(
+    brought: Path, points: NDArray[np.float32]
+) -> None:
+    import onnxruntime as ort
+
+    logits = ort.InferenceSession(str(brought / "moons.onnx")).run(None, {"point": points})[0]
+    expected = torch.from_numpy(logits).softmax(dim=1).numpy()
+    answers = skipserve.open(brought / "artifacts" / "moons").predict(points)
+    assert np.abs(answers.probabilities - expected).max() < REORDERED
+    assert (answers.depth_run == 4).all()
+
+
+def test_it_is_certified_and_skips(brought: Path, points: NDArray[np.float32]) -> None:
+    engine = skipserve.open(brought / "artifacts" / "moons")
+    assert engine.certified()[0.05].disagreements <= 0.05 * engine.certified()[0.05].samples
+    answers = engine.predict(points, risk=0.05)
+    assert (answers.depth_run < 4).any()
+    full = engine.predict(points)
+    assert (answers.labels != full.labels).mean() < 0.1
+
+
+def test_the_build_file_says_all_of_it_and_builds_nothing_anew(brought: Path) -> None:
+    build = read_build_file(brought / "export" / "moons.toml")
+    assert build.brought is not None
+    assert build.brought.source.onnx == "moons.onnx"
+    assert build.serving.risk == 0.05
+    before = (brought / "artifacts" / "moons" / "manifest.json").stat().st_mtime_ns
+    outcome = bring(
+        Wanted(str(brought / "moons.onnx"), brought / "rows.npz", labels="label", risk=0.05),
+        brought,
+    )
+    assert (brought / "artifacts" / "moons" / "manifest.json").stat().st_mtime_ns == before
+    assert isinstance(outcome.worth, Worth)
+    assert outcome.verdict.startswith(("worth it", "not worth it"))
+    assert "suffers most" in outcome.verdict
+
+
+def test_a_certificate_names_every_file(brought: Path) -> None:
+    artifact = open_artifact(brought / "artifacts" / "moons")
+    names = {file.path for file in artifact.manifest.files}
+    assert {"plain.fp32.onnx", "routed.fp32.onnx", "weights.fp32.bin"} <= names
+    for certificate in artifact.certificates.certificates:
+        assert set(certificate.files) == names
+
+
+def test_a_file_is_answered_in_batches(
+    brought: Path, points: NDArray[np.float32], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(brought)
+    rows, out = tmp_path / "rows.npz", tmp_path / "answers.jsonl"
+    np.savez(rows, point=points)
+    ran = CliRunner().invoke(
+        app, ["predict", "moons", str(rows), "--out", str(out), "--risk", "5%"]
+    )
+    assert ran.exit_code == 0, ran.output
+    answers = [json.loads(line) for line in out.read_text().splitlines()]
+    engine = skipserve.open("artifacts/moons")
+    expected = engine.predict(points, risk=0.05)
+    assert [row["label"] for row in answers] == expected.labels.tolist()
+    assert [row["depth_run"] for row in answers] == expected.depth_run.tolist()
+
+
+@pytest.mark.parametrize("kind", [".parquet", ".csv", ".npz"])
+def test_answers_are_written_as_asked(
+    kind: str,
+    brought: Path,
+    points: NDArray[np.float32],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from skipserve.sources.data import read_columns
+
+    monkeypatch.chdir(brought)
+    rows, out = tmp_path / "rows.npz", tmp_path / f"answers{kind}"
+    np.savez(rows, point=points)
+    ran = CliRunner().invoke(app, ["predict", "moons", str(rows), "--out", str(out)])
+    assert ran.exit_code == 0, ran.output
+    columns = read_columns(out)
+    assert (columns["depth_run"] == 4).all()
+    assert len(columns["label"]) == len(points)
+
+
+def test_a_torch_module_is_brought_from_python(checkpoint: Path, tmp_path: Path) -> None:
+    network = Logits(load_checkpoint(checkpoint).network.eval())
+    samples = open_recipe("two_moons").draw("certify")
+    rows = {"point": samples.inputs.numpy()[:4000], "y": samples.labels.numpy()[:4000]}
+    artifact = skipserve.bring(
+        (network, torch.zeros(2, 2)), rows, name="moons", risk=0.05, labels="y", project=tmp_path
+    )
+    assert artifact.manifest.depth == 4
+    assert artifact.manifest.signature.inputs[0].name == "point"
+    assert artifact.certificates.candidates
+
+
+def test_a_star_import_leaves_the_builtin_open() -> None:
+    assert "open" not in skipserve.__all__
+    assert callable(skipserve.open)
+
+
+def _save_rows(file: Path, count: int = 400, **other: NDArray[np.generic]) -> Path:
+    random = np.random.default_rng(0)
+    columns = {"point": random.standard_normal((count, 2)).astype(np.float32), **other}
+    np.savez(file, **columns)
+    return file
+
+
+def _chain(file: Path, batch: int | str = "batch", outputs: int = 3) -> Path:
+    """A graph of two layers, too short to route."""
+    random = np.random.default_rng(0)
+    weights = [
+        onnx.numpy_helper.from_array(random.standard_normal((2, 4)).astype(np.float32), "a"),
+        onnx.numpy_helper.from_array(random.standard_normal((4, outputs)).astype(np.float32), "b"),
+    ]
+    graph = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["point", "a"], ["hidden"]),
+            helper.make_node("MatMul", ["hidden", "b"], ["logits"]),
+        ],
+        "chain",
+        [helper.make_tensor_value_info("point", TensorProto.FLOAT, [batch, 2])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [batch, outputs])],
+        weights,
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]), file)
+    return file
+
+
+def test_bad_input_is_one_sentence_and_leaves_nothing(brought: Path, tmp_path: Path) -> None:
+    good, rows = brought / "moons.onnx", _save_rows(tmp_path / "rows.npz")
+    nan = np.full((400, 2), np.nan, np.float32)
+    cases: list[tuple[Path, Path, str | None, type[Exception], str]] = [
+        (tmp_path / "none.onnx", rows, None, CutError, "is not there"),
+        (_bytes(tmp_path / "text.onnx", b"hello"), rows, None, CutError, "not an ONNX file"),
+        (
+            _bytes(tmp_path / "short.onnx", good.read_bytes()[:200]),
+            *(rows, None, CutError, "ONNX file"),
+        ),
+        (good, tmp_path / "none.npz", None, ConfigError, "is not there"),
+        (good, _bytes(tmp_path / "bad.npz", b"PK"), None, ConfigError, "cannot be read"),
+        (good, _bytes(tmp_path / "rows.txt", b"1"), None, ConfigError, "rows are read from"),
+        (good, _save_rows(tmp_path / "few.npz", 50), None, ConfigError, "at least 200"),
+        (good, _save_rows(tmp_path / "nan.npz", point=nan), None, ConfigError, "NaN"),
+        (good, rows, "colour", ConfigError, "no column 'colour'"),
+        (
+            good,
+            _save_rows(tmp_path / "long.npz", label=np.zeros(7, np.int64)),
+            *("label", ConfigError, "one entry a row"),
+        ),
+        (_chain(tmp_path / "chain.onnx"), rows, None, CutError, "no block was found"),
+        (_chain(tmp_path / "fixed.onnx", batch=8), rows, None, CutError, "fixed at 8"),
+        (_chain(tmp_path / "one.onnx", outputs=1), rows, None, CutError, "at least two classes"),
+    ]
+    for source, data, labels, error, sentence in cases:
+        wanted = Wanted(str(source), data, labels=labels, name="bad")
+        with pytest.raises(error, match=sentence) as raised:
+            bring(wanted, tmp_path / "project")
+        assert "\n" not in str(raised.value), raised.value
+        assert not list((tmp_path / "project").rglob("*.toml")), sentence
+        assert not list((tmp_path / "project").rglob("manifest.json")), sentence
+
+
+def _bytes(file: Path, content: bytes) -> Path:
+    file.write_bytes(content)
+    return file
+
+
+def test_too_few_rows_for_a_risk_say_how_many_it_takes(checkpoint: Path, tmp_path: Path) -> None:
+    network = Logits(load_checkpoint(checkpoint).network.eval())
+    model = export_module(network.eval(), (torch.zeros(2, 2),), ("point",), "logits")
+    onnx.save(model, tmp_path / "moons.onnx")
+    samples = open_recipe("two_moons").draw("certify").inputs.numpy()[:300]
+    np.savez(tmp_path / "rows.npz", point=samples)
+    outcome = bring(Wanted(str(tmp_path / "moons.onnx"), tmp_path / "rows.npz"), tmp_path)
+    assert isinstance(outcome.worth, str)
+    assert "at least 299" in outcome.verdict
+
+
+def test_another_name_is_asked_for_before_a_build_file_is_replaced(
+    brought: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "export").mkdir()
+    mine = tmp_path / "export" / "moons.toml"
+    mine.write_text("# mine\n")
+    with pytest.raises(ConfigError, match="--name"):
+        bring(Wanted(str(brought / "moons.onnx"), brought / "rows.npz"), tmp_path)
+    assert mine.read_text() == "# mine\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["none.onnx", "--data", "rows.npz"], "none.onnx is not there"),
+        (["moons.onnx", "--data", "none.npz", "--name", "x"], "does not exist|is not there"),
+        (["moons.onnx", "--data", "rows.npz", "--name", "x", "--labels", "lable"], "mean 'label'"),
+        (["moons.onnx", "--data", "rows.npz", "--name", "a-b"], "name"),
+        (["moons.onnx", "--data", "rows.npz", "--name", "x", "--precision", "int4"], "precisions"),
+    ],
+)
+def test_a_wrong_command_is_one_line(brought: Path, words: list[str], says: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "skipserve.cli", "bring", *words],
+        cwd=brought,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert re.search(says, done.stderr), done.stderr
+    assert not (brought / "export" / "x.toml").exists()
+
+
+def test_a_wrong_risk_is_refused_by_the_command(brought: Path) -> None:
+    ran = CliRunner().invoke(
+        app, ["bring", "x.onnx", "--data", str(brought / "rows.npz"), "--risk", "lots"]
+    )
+    assert ran.exit_code == 2
+    assert "write a share such as 1%" in ran.output

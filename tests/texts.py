@@ -1,0 +1,91 @@
+"""A network of texts: tokens and a mask in, both of free length; and one without a mask."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from skipserve.building.buildfile import read_build_file
+from skipserve.building.steps import run_steps
+
+TOKENS, CLASSES, LENGTH = 50, ("no", "maybe", "yes"), 8
+SOURCE = """
+import torch
+from torch import nn
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.mix, self.out = nn.Linear(16, 16), nn.Linear(16, 16)
+
+    def forward(self, x, weight):
+        about = (x * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True)
+        return x + self.out(torch.relu(self.mix(x) + about))
+
+class Texts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed = nn.Embedding(50, 16)
+        self.blocks = nn.ModuleList([Block() for _ in range(3)])
+        self.head = nn.Linear(16, 3)
+
+    def answer(self, input_ids, weight):
+        x = self.embed(input_ids)
+        for block in self.blocks:
+            x = block(x, weight)
+        return 8 * self.head((x * weight).sum(1) / weight.sum(1))
+
+class Masked(Texts):
+    def forward(self, input_ids, attention_mask):
+        return self.answer(input_ids, attention_mask.unsqueeze(-1).to(torch.float32))
+
+class Bare(Texts):
+    def forward(self, input_ids):
+        return self.answer(input_ids, torch.ones_like(input_ids).unsqueeze(-1).to(torch.float32))
+
+def masked():
+    ids = torch.arange(16).reshape(2, 8)
+    return Masked(), (ids, torch.ones_like(ids))
+
+def bare():
+    return Bare(), (torch.arange(16).reshape(2, 8),)
+"""
+MODEL = """
+name = "{name}"
+[source]
+module = "texts_network:{name}"
+names = ["no", "maybe", "yes"]
+[data]
+rows = "{name}.npz"
+[exits]
+at = [0, 1, 2]
+first = 0
+hidden = 0
+corrupted = false
+[router]
+risks = [0.2]
+[serving]
+risk = 0.2
+"""
+
+
+def texts(count: int, length: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """Rows of one length, none padded."""
+    ids = np.random.default_rng(seed).integers(1, TOKENS, (count, length))
+    return {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+
+
+def build(root: Path, name: str) -> Path:
+    """Bring ``masked`` or ``bare`` into a project; its artifact."""
+    (root / "export").mkdir(exist_ok=True)
+    (root / "texts_network.py").write_text(SOURCE)
+    rows = texts(800, LENGTH)
+    if name == "bare":
+        del rows["attention_mask"]
+    np.savez(root / f"{name}.npz", **rows)
+    (root / "export" / f"{name}.toml").write_text(MODEL.format(name=name))
+    build_file = read_build_file(root / "export" / f"{name}.toml")
+    run_steps(build_file, lambda epoch: None, lambda line: None)
+    return build_file.artifact
