@@ -19,7 +19,7 @@ from unittest import mock
 
 from wrk import drive
 
-from skipserve.buildfile import read_build_file
+from skipserve.building.buildfile import read_build_file
 from skipserve.serving import torchserve
 from skipserve.serving.address import Address
 from skipserve.serving.launcher import Server
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--delays", type=float, nargs="+", default=[0.0, 0.05, 0.3, 1.0])
     options = parser.parse_args()
     build = read_build_file(ROOT / "export" / f"{options.model}.toml")
-    rows = build.recipe.draw("test").inputs[:256].numpy().round(4).tolist()
+    rows = build.trained.recipe.draw("test").inputs[:256].numpy().round(4).tolist()
     bodies = [json.dumps({"inputs": [row]}).encode() for row in rows]
     loads: dict[tuple[int, str], list[Any]] = {}
     with contextlib.ExitStack() as stack:

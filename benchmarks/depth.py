@@ -1,184 +1,333 @@
-"""Does skipped work become time? Routed graphs of random weights, driven to known depths.
+"""Does skipped work become time? Routed graphs driven to known depths, and what routing costs.
 
-`python benchmarks/depth.py [--rounds 15] [--only off,rate,line] [--provider cuda --precision fp16]`
+`python benchmarks/depth.py [--rounds 15] [--models mnist1d_resnet] [--only "conv net"]`
 
-off   what the router costs when it is off, over the plain export, and that per decision
-rate  time against run rate, each row sent to a depth of its own, over full depth
-line  time against depth run in a network of 200 blocks, and how straight the line is
+Networks of random weights are sent to an even mix of depths, by thresholds of ±infinity; models
+that are built to the mix their certificate at ε = 1 % gives on test rows. Each by three forms: the
+plain graph, the stages that the engine steps through, and the one file with the router inside.
 
-Thresholds of ±infinity send a row to any depth, so nothing has to be trained. Ratios within one
-interleaved run, medians of the rounds.
+full   stages and one file at full depth, over the plain graph
+mix    time at the mix over the plain graph, beside c, the share of the plain graph's time that lies
+       in what ran (stem and last head included)
+heads  what reading the exits adds to the stages, over the plain graph
+memory resident memory of the sessions, over that of the plain graph's
+
+Ratios within one interleaved run, medians of the rounds. Prints tables and one JSON line.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
+import multiprocessing
 import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
+from numpy.typing import NDArray
 from timing import interleaved, ratio
+from torch import Tensor, nn
 
-from skipserve.artifacts.formats import write_model
+from skipserve.artifacts.artifact import open_artifact
+from skipserve.artifacts.graphs import write_graphs
+from skipserve.artifacts.torch_files import plain_graph
+from skipserve.building.buildfile import read_build_file
+from skipserve.building.steps import origin_of
+from skipserve.graph.cut import cut
+from skipserve.graph.memory import open_model
+from skipserve.graph.one_file import GUARD_LIMIT, THRESHOLDS
+from skipserve.graph.prepare import prepare
 from skipserve.networks import build_network, parse_network
-from skipserve.routing.config import RouterConfig
-from skipserve.routing.fit import fit_router
-from skipserve.runtime.backends import Backend, open_backend
+from skipserve.routing.config import ExitsConfig, RouterConfig
+from skipserve.routing.exits import Exit
+from skipserve.routing.fit import Network, cuts_of, fit_router, network_of
+from skipserve.runtime.backends import open_onnx
+from skipserve.runtime.engine import Engine
+from skipserve.runtime.pieces import OnnxPiece
+from skipserve.runtime.rows import Rows
+from skipserve.runtime.runners import cuts_of as cuts_of_spec
+from skipserve.runtime.stepper import Cut, Limits, Piece, Stepper
+from skipserve.signature import BATCH, Signature, TensorSpec
+from skipserve.sources.module import module_graph
+from skipserve.sources.recipe import signature_of
+from skipserve.tasks import Classify
 
+ROOT = Path(__file__).parent.parent
+RISK, CLASSES, ROWS = 0.01, 10, 512
 ENCODER = {"family": "encoder", "width": 384, "heads": 6, "patch": 5, "inputs": [40]}
-NETWORKS = {
-    "encoder, 12 × 1.8 M": {**ENCODER, "depth": 12},
-    "MLP, 12 × 1.0 M": {"family": "mlp", "width": 1024, "depth": 12, "inputs": [40]},
+NETWORKS: dict[str, dict[str, Any]] = {
+    "transformer, 12 × 1.8 M": {**ENCODER, "depth": 12},
     "conv net, 12 × 41 k": {"family": "convnet", "depth": 12, "width": 64, "inputs": [40]},
     "MLP, 24 × 4 k": {"family": "mlp", "width": 64, "depth": 24, "inputs": [40]},
 }
-LONG = {"family": "mlp", "width": 256, "depth": 200, "inputs": [40]}
+RESNET = "2-D ResNet, 9 basic blocks"
 
 
-class Files:
-    """The plain and the routed export of a network with random weights."""
+class Basic(nn.Module):
+    """Two 3 × 3 convolutions beside what came in; at a stride of 2 that is projected."""
 
-    def __init__(
-        self, options: dict[str, Any], precision: str, signal: str, stage: int = 1
-    ) -> None:
-        torch.manual_seed(0)
-        network = build_network(parse_network({**options, "classes": 10})).eval()
-        rows = torch.randn(256, *network.config.inputs)
-        network.scaling.fit(rows)
-        self.depth = network.config.depth
-        self.decisions = list(range(stage, self.depth, stage))
-        router, _ = fit_router(RouterConfig(signal=signal), network, self.decisions, rows, rows)
-        self._scratch = tempfile.TemporaryDirectory()
-        folder = Path(self._scratch.name)
-        self.plain, self.routed = folder / "plain.onnx", folder / "routed.onnx"
-        write_model(network, "onnx", precision, self.plain)
-        write_model(network, "onnx", precision, self.routed, router)
-        self.rows = rows.numpy()
+    def __init__(self, width: int, wide: int) -> None:
+        super().__init__()
+        stride = wide // width
+        self.first = nn.Conv2d(width, wide, 3, stride, 1)
+        self.second = nn.Conv2d(wide, wide, 3, 1, 1)
+        self.beside = nn.Conv2d(width, wide, 1, stride) if stride > 1 else nn.Identity()
 
-    def open(self, provider: str, threads: int) -> tuple[Backend, Backend]:
-        plain = open_backend(self.plain, ("probabilities",), provider, threads)
-        routed = open_backend(self.routed, (), provider, threads)
-        if routed.provider != provider:
-            sys.exit(f"{provider} was asked for, ONNX Runtime runs on {routed.provider}")
-        return plain, routed
-
-    def feeds(self, depths: np.ndarray) -> dict[str, np.ndarray]:
-        """Inputs that send each row to a depth of its own [B]."""
-        thresholds = np.full((len(depths), len(self.decisions)), np.inf, dtype=np.float32)
-        for row, depth in enumerate(depths):
-            if depth < self.depth:
-                thresholds[row, self.decisions.index(depth)] = -np.inf
-        limit = np.full(len(depths), np.inf, dtype=np.float32)
-        return {"inputs": self.rows[: len(depths)], "thresholds": thresholds, "guard_limit": limit}
+    def forward(self, x: Tensor) -> Tensor:
+        made: Tensor = self.second(self.first(x).relu())
+        return (self.beside(x) + made).relu()
 
 
-def off(options: argparse.Namespace) -> list[dict[str, Any]]:
-    rows = []
-    print("| network | threads | batch | plain ms | router off / plain | µs a decision |")
-    print("|---|---|---|---|---|---|")
-    for name, config in NETWORKS.items():
-        files = Files(config, options.precision, options.signal)
-        for threads in options.threads:
-            plain, routed = files.open(options.provider, threads)
-            for batch in options.batches:
-                fed = files.feeds(np.full(batch, files.depth))
-                only = {"inputs": fed["inputs"]}
-                work = {
-                    "plain": lambda p=plain, o=only: p.run(o),
-                    "off": lambda r=routed, f=fed: r.run(f),
-                }
-                times = interleaved(work, options.rounds)
-                pairs = zip(times["off"], times["plain"], strict=True)
-                extra = median(a - b for a, b in pairs)
-                row = {
-                    "network": name,
-                    "threads": threads,
-                    "batch": batch,
-                    "plain_ms": 1e3 * median(times["plain"]),
-                    "ratio": ratio(times["off"], times["plain"]),
-                    "decision_us": 1e6 * extra / len(files.decisions),
-                }
-                rows.append(row)
-                print(
-                    "| {network} | {threads} | {batch} | {plain_ms:.3f} | {ratio:.3f} | "
-                    "{decision_us:.1f} |".format(**row),
-                    flush=True,
-                )
-    return rows
+@dataclass(frozen=True)
+class Case:
+    """What is timed.
+
+    Attributes:
+        name: For the table.
+        rows: Real or random ones.
+        mix: Depths that rows are sent to, each among the exits or full depth [M].
+        depth: Blocks of the network.
+        cuts: What may happen behind each stage.
+        bare: The stages without exits, in memory.
+        files: Files of each form: ``plain`` and ``routed`` one, ``stage`` many.
+    """
+
+    name: str
+    rows: Rows
+    mix: NDArray[np.int64]
+    depth: int
+    cuts: list[Cut]
+    bare: list[Any]
+    files: dict[str, list[Path]]
+
+    def depths(self, batch: int) -> NDArray[np.int64]:
+        """Depths of a batch, evenly from the mix [B]; of one row the middle."""
+        places = (np.arange(batch) + 0.5) / batch * len(self.mix)
+        found: NDArray[np.int64] = np.sort(self.mix)[places.astype(int)]
+        return found
+
+    def limits(self, depths: NDArray[np.int64]) -> Limits:
+        """Thresholds that send each row to a depth of its own."""
+        leaving = [one for one in self.cuts if one.decision is not None]
+        thresholds = np.full((len(depths), len(leaving)), np.inf, np.float32)
+        for one in leaving:
+            thresholds[depths == one.blocks, one.decision] = -np.inf
+        return Limits(thresholds, np.full(len(depths), np.inf, np.float32))
 
 
-def rate(options: argparse.Namespace) -> list[dict[str, Any]]:
-    rows = []
-    print("\n| network | threads | batch | run rate → time, over full depth | worst excess |")
-    print("|---|---|---|---|---|")
-    rng = np.random.default_rng(0)
-    for name, config in NETWORKS.items():
-        files = Files(config, options.precision, options.signal)
-        for threads in options.threads:
-            _, routed = files.open(options.provider, threads)
-            for batch in (1, 32):
-                work, rates = {}, {}
-                for share in (1.0, 0.75, 0.5, 0.25, 1 / files.depth):
-                    # Depths spread evenly around the share, so that a batch is mixed.
-                    half = min(share, 1 - share) if batch > 1 else 0.0
-                    drawn = rng.uniform(share - half, share + half, batch) * files.depth
-                    depths = np.clip(np.round(drawn), 1, files.depth).astype(int)
-                    fed = files.feeds(depths)
-                    assert routed.run(fed)["depth_run"].tolist() == depths.tolist()
-                    rates[share] = float(depths.mean() / files.depth)
-                    work[share] = lambda r=routed, f=fed: r.run(f)
-                times = interleaved(work, options.rounds)
-                points = [(rates[s], ratio(times[s], times[1.0])) for s in work]
-                row = {
-                    "network": name,
-                    "threads": threads,
-                    "batch": batch,
-                    "points": points,
-                    "excess": max(t - r for r, t in points),
-                }
-                rows.append(row)
-                curve = ", ".join(f"{r:.2f} → {t:.2f}" for r, t in points[1:])
-                print(
-                    f"| {name} | {threads} | {batch} | {curve} | {row['excess']:+.3f} |", flush=True
-                )
-    return rows
+def resnet() -> Network:
+    torch.manual_seed(0)
+    widths = [16, 16, 16, 16, 32, 32, 32, 64, 64, 64]
+    blocks = [Basic(a, b) for a, b in pairwise(widths)]
+    stem = nn.Sequential(nn.Conv2d(1, 16, 3, 1, 1), nn.ReLU())
+    head = nn.Sequential(
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, CLASSES), nn.Softmax(1)
+    )
+    module = nn.Sequential(stem, *blocks, head)
+    model, _ = module_graph(module, torch.zeros(2, 1, 28, 28), "resnet")
+    signature = Signature(
+        inputs=(
+            TensorSpec(name=model.graph.input[0].name, dtype="float32", shape=(BATCH, 1, 28, 28)),
+        ),
+        outputs=(
+            TensorSpec(name=model.graph.output[0].name, dtype="float32", shape=(BATCH, CLASSES)),
+        ),
+    )
+    return network_of(prepare(model), signature, Classify(classes=CLASSES))
 
 
-def line(options: argparse.Namespace) -> dict[str, Any]:
-    files = Files(LONG, options.precision, options.signal, stage=5)
-    _, routed = files.open(options.provider, 1)
-    depths = [5, 25, 50, 75, 100, 125, 150, 175, 200]
-    work = {
-        depth: lambda r=routed, f=files.feeds(np.full(1, depth)): r.run(f)  # noqa: B008
-        for depth in depths
+def random_network(options: dict[str, Any]) -> Network:
+    torch.manual_seed(0)
+    network = build_network(parse_network({**options, "classes": CLASSES})).eval()
+    config = network.config
+    network.scaling.fit(torch.randn(256, *config.inputs))
+    task = Classify(classes=CLASSES)
+    return network_of(plain_graph(network), signature_of(config), task, config.depth)
+
+
+def random_case(name: str, network: Network, folder: Path) -> Case:
+    """An exit before every block, in files of its own, and depths spread evenly."""
+    spec = network.signature.inputs[0]
+    shape = [size for size in spec.row_shape if isinstance(size, int)]
+    drawn = np.random.default_rng(0).standard_normal((ROWS, *shape)).astype(np.float32)
+    rows = Rows({spec.name: drawn})
+    at = tuple(range(network.depth))
+    config = ExitsConfig(at=at, first=0, hidden=128, corrupted=False)
+    half = ROWS // 2
+    fitted = fit_router(network, config, RouterConfig(), rows[:half], rows[half:])
+    files: dict[str, list[Path]] = {"plain": [], "stage": [], "routed": [], "weights": []}
+    for role, file in write_graphs(network, "fp32", rows, folder, fitted.exits):
+        files[role].append(folder / file)
+    mix = np.arange(network.depth + 1)
+    return Case(
+        name,
+        rows,
+        mix,
+        network.depth,
+        cuts_of(fitted.exits),
+        bare(network, fitted.exits, rows),
+        files,
+    )
+
+
+def built_case(name: str) -> Case:
+    """A built model, at the mix of depths of its certificate on test rows."""
+    build = read_build_file(ROOT / "export" / f"{name}.toml")
+    artifact = open_artifact(build.artifact)
+    engine, spec = Engine(artifact, provider="cpu"), artifact.manifest.router
+    assert spec is not None
+    origin, splits = origin_of(build)
+    rows, setting = splits.test.rows, engine.setting(RISK)
+    mix = engine.run_batches(rows, setting, 256).depth_run
+    files = {role: artifact.files("onnx", "fp32", role) for role in ("plain", "stage", "routed")}
+    depth, cuts = artifact.manifest.depth, cuts_of_spec(spec)
+    return Case(name, rows, mix, depth, cuts, bare(origin.network, spec.exits, rows), files)
+
+
+def bare(network: Network, exits: Sequence[Exit | Any], rows: Rows) -> list[Any]:
+    names = [network.cuts[one.blocks] for one in exits]
+    symbols = network.signature.symbols
+    made = cut(network.flow, network.found, names, rows[:64].tensors, symbols)
+    return [stage.model for stage in made.stages]
+
+
+def stage_calls(pieces: Sequence[Piece], rows: Rows) -> dict[Any, Callable[[], Any]]:
+    """Each stage by itself on what the ones before it give, all rows at full depth."""
+    tensors, work = dict(rows.tensors), {}
+    for place, piece in enumerate(pieces):
+        feeds = {name: tensors[name] for name in piece.inputs}
+        tensors.update(zip(piece.outputs, piece.run(feeds), strict=True))
+        work[place] = lambda p=piece, f=feeds: p.run(f)
+    return work
+
+
+def measure(case: Case, threads: int, batch: int, rounds: int) -> dict[str, Any]:
+    plain, _ = open_onnx(case.files["plain"][0], threads=threads)
+    routed, _ = open_onnx(case.files["routed"][0], threads=threads)
+    stages = [open_onnx(file, threads=threads)[0] for file in case.files["stage"]]
+    stepper = Stepper(stages, case.cuts, case.depth)
+    rows, depths = case.rows[:batch], case.depths(batch)
+    limits, everything = case.limits(depths), case.limits(np.full(batch, case.depth))
+
+    def one_file(asked: Limits) -> Any:
+        feeds = {**rows.tensors, THRESHOLDS: asked.thresholds, GUARD_LIMIT: asked.guard}
+        return routed.run(feeds)
+
+    assert stepper.run(rows, limits).depth_run.tolist() == depths.tolist()
+    assert np.asarray(one_file(limits)[1]).tolist() == depths.tolist()
+    times = interleaved(
+        {
+            "plain": lambda: plain.run(rows.tensors),
+            "stages": lambda: stepper.run(rows, everything),
+            "one file": lambda: one_file(everything),
+            "stages, mix": lambda: stepper.run(rows, limits),
+            "one file, mix": lambda: one_file(limits),
+        },
+        rounds,
+    )
+    base = times["plain"]
+    alone = stage_calls([OnnxPiece(open_model(one, threads=threads)) for one in case.bare], rows)
+    read = stage_calls(stages, rows)
+    spent = interleaved(
+        {
+            **{("bare", i): call for i, call in alone.items()},
+            **{("read", i): call for i, call in read.items()},
+        },
+        rounds,
+    )
+    parts = np.array([median(spent["bare", i]) for i in range(len(case.bare))])
+    exits = sum(median(spent["read", i]) for i in read) - parts.sum()
+    # A row that leaves behind a stage ran it and all before it.
+    shares = np.cumsum(parts) / parts.sum()
+    behind = {one.blocks: place for place, one in enumerate(case.cuts)}
+    ran = [shares[behind[depth]] if depth < case.depth else 1.0 for depth in depths.tolist()]
+    return {
+        "network": case.name,
+        "threads": threads,
+        "batch": batch,
+        "plain_ms": 1e3 * median(base),
+        "full": {name: ratio(times[name], base) for name in ("stages", "one file")},
+        "mix": {name: ratio(times[f"{name}, mix"], base) for name in ("stages", "one file")},
+        "run_rate": float(depths.mean() / case.depth),
+        "c": float(np.mean(ran)),
+        "heads": float(exits / parts.sum()),
     }
-    times = [1e3 * median(each) for each in interleaved(work, options.rounds).values()]
-    slope, start = np.polyfit(depths, times, 1)
-    away = float(np.abs(np.polyval([slope, start], depths) - times).max() / max(times))
-    print("\n| depth run, of 200 | ms, one row |\n|---|---|")
-    for depth, ms in zip(depths, times, strict=True):
-        print(f"| {depth} | {ms:.2f} |")
-    print(f"\n{start:.2f} ms + {slope * 1e3:.1f} µs a block; at most {away:.1%} of it away")
-    return {"depths": depths, "ms": times, "slope_us": slope * 1e3, "largest_deviation": away}
+
+
+def resident(files: list[Path], rows: Rows) -> float:
+    """Bytes that opening files and running the first on some rows adds to a process of its own."""
+    process = psutil.Process()
+    before = process.memory_info().rss
+    pieces = [open_onnx(file)[0] for file in files]
+    pieces[0].run(rows.tensors)
+    return float(process.memory_info().rss - before)
+
+
+def memory(case: Case) -> dict[str, float]:
+    """Of the plain graph alone, and of all that the engine opens, in megabytes."""
+    found = {}
+    for name, files in (
+        ("plain", case.files["plain"]),
+        ("engine", [*case.files["plain"], *case.files["stage"]]),
+    ):
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            found[name] = pool.apply(resident, (files, case.rows[:32])) / 1e6
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--only", default="off,rate,line")
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--threads", type=int, nargs="+", default=[1])
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32])
-    parser.add_argument("--signal", default="norm")
-    parser.add_argument("--provider", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--precision", default="fp32", choices=["fp32", "fp16"])
+    parser.add_argument("--models", nargs="*", default=[], help="built ones, as in export/")
+    parser.add_argument("--only", help="networks whose name holds this")
     options = parser.parse_args()
-    parts = {"off": off, "rate": rate, "line": line}
-    print(json.dumps({name: parts[name](options) for name in options.only.split(",")}))
+    print(
+        "| network | threads | batch | plain ms | full: stages, one file | c | mix: the same |",
+        end="",
+    )
+    print(" heads |\n|---|---|---|---|---|---|---|---|")
+    rows, memories = [], {}
+    with tempfile.TemporaryDirectory() as scratch:
+        for case in cases(options, Path(scratch)):
+            for threads in options.threads:
+                for batch in options.batches:
+                    row = measure(case, threads, batch, options.rounds)
+                    rows.append(row)
+                    full, mix = (
+                        ", ".join(f"{t:.2f}" for t in row[k].values()) for k in ("full", "mix")
+                    )
+                    print(
+                        f"| {case.name} | {threads} | {batch} | {row['plain_ms']:.3f} | {full} "
+                        f"| {row['c']:.2f} | {mix} | {row['heads']:+.2f} |",
+                        flush=True,
+                    )
+            memories[case.name] = memory(case)
+    print("\n| network | resident MB: plain | engine | ratio |\n|---|---|---|---|")
+    for name, one in memories.items():
+        more = one["engine"] / one["plain"]
+        print(f"| {name} | {one['plain']:.1f} | {one['engine']:.1f} | {more:.2f} |")
+    print(json.dumps({"benchmark": "depth", "rows": rows, "memory_mb": memories}))
+
+
+def cases(options: argparse.Namespace, scratch: Path) -> Any:
+    for name in options.models:
+        yield built_case(name)
+    for place, name in enumerate([*NETWORKS, RESNET]):
+        if options.only and options.only not in name:
+            continue
+        folder = scratch / str(place)
+        folder.mkdir()
+        network = resnet() if name == RESNET else random_network(NETWORKS[name])
+        yield random_case(name, network, folder)
 
 
 if __name__ == "__main__":

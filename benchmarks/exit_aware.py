@@ -11,11 +11,9 @@ import argparse
 import json
 from pathlib import Path
 
-import torch
-
-from skipserve.buildfile import read_build_file
+from skipserve.building.buildfile import read_build_file
 from skipserve.networks import ResidualNetwork
-from skipserve.routing.fit import pooled_streams
+from skipserve.reporting.readings import read_network
 from skipserve.training.loop import fit
 from skipserve.training.recipes import Samples
 
@@ -27,20 +25,21 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2)
     options = parser.parse_args()
     build = read_build_file(BUILD)
-    test = build.recipe.draw("test")
+    trained = build.trained
+    test = trained.recipe.draw("test")
     kinds = {
-        "exit-aware": build.training,
-        "plain": build.training.model_copy(update={"exit_loss": 0.0, "layer_dropout": 0.0}),
+        "exit-aware": trained.training,
+        "plain": trained.training.model_copy(update={"exit_loss": 0.0, "layer_dropout": 0.0}),
     }
     rows = []
     print("| training | seed | full depth | after 1, 2, 3, 4, 6 blocks |\n|---|---|---|---|")
     for seed in range(options.seeds):
         for kind, training in kinds.items():
             seeded = training.model_copy(update={"seed": seed})
-            network, _ = fit(build.network, build.recipe, seeded)
+            network, _ = fit(trained.network, trained.recipe, seeded)
             by_depth = accuracies(network, test)
             rows.append({"training": kind, "seed": seed, "accuracy_by_depth": by_depth})
-            early = ", ".join(f"{by_depth[d - 1]:.1%}" for d in (1, 2, 3, 4, 6))
+            early = ", ".join(f"{by_depth[d]:.1%}" for d in (1, 2, 3, 4, 6))
             print(f"| {kind} | {seed} | {by_depth[-1]:.2%} | {early} |", flush=True)
     full = {
         kind: [row["accuracy_by_depth"][-1] for row in rows if row["training"] == kind]
@@ -52,10 +51,9 @@ def main() -> None:
     print(json.dumps({"rows": rows, "difference_points": differences}))
 
 
-@torch.no_grad()
 def accuracies(network: ResidualNetwork, test: Samples) -> list[float]:
-    answers = network.head(pooled_streams(network, test.inputs)).argmax(dim=2)
-    right: list[float] = (answers == test.labels[:, None]).float().mean(dim=0).tolist()
+    answers = read_network(network, test.inputs.numpy()).by_depth.labels
+    right: list[float] = (answers == test.labels.numpy()[:, None]).mean(axis=0).tolist()
     return right
 
 

@@ -1,10 +1,10 @@
-"""Does the guarantee hold? Each signal certified again and again on samples of a known population.
+"""Does the guarantee hold? The candidates of a model certified again and again on known rows.
 
 Needs `skipserve build export/mnist1d_resnet.toml` (or that of --model). The population is all rows
-that neither training nor proposing has touched, so the true risk of every candidate is known. A
-thousand times, --samples of them are drawn with replacement and certified as `skipserve calibrate`
-does it, guard on; counted is how often the true risk of what passed exceeds ε. At most δ = 5 % of
-the times it may. Prints a table and one JSON line.
+that neither training nor proposing has touched, so the true risk of every candidate of the files
+that serve is known. A thousand times, --samples of them are drawn with replacement and certified as
+`skipserve calibrate` does it, guard on; counted is how often the true risk of what passed exceeds
+ε. At most δ = 5 % of the times it may. Prints a table and one JSON line.
 """
 
 from __future__ import annotations
@@ -12,27 +12,24 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 from scipy.stats import binomtest
 
-from skipserve.buildfile import BuildFile, read_build_file
-from skipserve.networks import ResidualNetwork
-from skipserve.routing import study
-from skipserve.routing.certify import Goal, Outcome, certify
-from skipserve.routing.config import ExitHeads, RouterConfig, SignalName
-from skipserve.routing.fit import fit_router
-from skipserve.routing.propose import Thresholds, propose
-from skipserve.training.checkpoint import load_checkpoint
-from skipserve.training.recipes import Samples
+from skipserve.artifacts.artifact import open_artifact
+from skipserve.artifacts.certificates import from_json
+from skipserve.building.buildfile import BuildFile, read_build_file
+from skipserve.certification.certify import Goal, Outcome, certify, outcome_of
+from skipserve.routing.propose import Thresholds
+from skipserve.runtime.engine import Engine
+from skipserve.runtime.prediction import Setting
 
 ROOT = Path(__file__).parent.parent
-CONFIDENCE = 0.95
+CONFIDENCE, BATCH = 0.95, 256
 GOALS = [Goal(0.01), Goal(0.02), Goal(0.01, "accuracy_lost")]
 
 
@@ -46,27 +43,29 @@ class Population:
         lost: As in an outcome [candidates, N], int8.
     """
 
-    def __init__(
-        self, build: BuildFile, network: ResidualNetwork, signal: SignalName, exit_heads: ExitHeads
-    ) -> None:
-        config = RouterConfig(signal=signal, exit_heads=exit_heads, guard=build.router.guard)
-        proposing = build.recipe.draw("propose").inputs
-        self.depth = network.config.depth
-        router, limit = fit_router(
-            config, network, range(1, self.depth), build.recipe.draw("train").inputs, proposing
+    def __init__(self, build: BuildFile) -> None:
+        artifact = open_artifact(build.artifact)
+        engine, spec = Engine(artifact, provider="cpu", threads=0), artifact.manifest.router
+        assert spec is not None
+        self.depth = artifact.manifest.depth
+        self.candidates: list[Thresholds] = [
+            np.array([from_json(one) for one in candidate], np.float32)
+            for candidate in artifact.certificates.candidates
+        ]
+        draws = [build.trained.recipe.draw(split) for split in ("certify", "test")]
+        rows = engine.check(np.concatenate([one.inputs.numpy() for one in draws]))
+        truth = np.concatenate([one.labels.numpy() for one in draws])
+        full = engine.run_batches(rows, engine.off, BATCH).labels
+        limit = from_json(spec.guard_limit)
+        ran = [engine.run_batches(rows, Setting(one, limit), BATCH) for one in self.candidates]
+        self.blocks = np.stack([answers.depth_run for answers in ran])
+        self.disagrees = np.stack([answers.labels != full for answers in ran])
+        self.lost = np.stack(
+            [
+                outcome_of(a.labels, full, a.depth_run, a.held_back, self.depth, truth).lost
+                for a in ran
+            ]
         )
-        self.candidates = propose(network, router, proposing, limit)
-        rows = untouched(build)
-        reading = study.read(network, router.guard, rows.inputs, rows.labels)
-        if router.heads:
-            reading = reading.by_heads(router.heads)
-        values, held = reading.signal(router.signals), ~(reading.distance <= limit)
-        depths = [study.depth_run(one, values, held) for one in self.candidates]
-        self.blocks = np.stack(depths)
-        answers = np.stack([reading.answers[np.arange(len(rows)), d - 1] for d in depths])
-        full, truth = reading.answers[:, -1], reading.labels
-        self.disagrees = answers != full
-        self.lost = (full == truth).astype(np.int8) - (answers == truth).astype(np.int8)
 
     def risk(self, goal: Goal, candidate: int) -> float:
         """The true one."""
@@ -90,49 +89,37 @@ class Population:
         return [verdict.candidate for verdict in verdicts]
 
 
-def untouched(build: BuildFile) -> Samples:
-    draws = [build.recipe.draw(split) for split in ("certify", "test")]
-    return Samples(
-        torch.cat([samples.inputs for samples in draws]),
-        torch.cat([samples.labels for samples in draws]),
-    )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--splits", type=int, default=1_000)
     parser.add_argument("--samples", type=int, default=5_000, help="to certify on, each time")
-    parser.add_argument("--exit-heads", choices=get_args(ExitHeads), help="the model's own")
     parser.add_argument("--model", default="mnist1d_resnet", help="a build file of export/")
     options = parser.parse_args()
     build = read_build_file(ROOT / "export" / f"{options.model}.toml")
-    exit_heads = options.exit_heads or build.router.exit_heads
-    network = load_checkpoint(build.checkpoint).network
+    population = Population(build)
+    rng = np.random.default_rng(0)
+    drawn = (
+        rng.integers(population.blocks.shape[1], size=options.samples)
+        for _ in range(options.splits)
+    )
+    error = Console(stderr=True)
+    passed = [
+        population.certify(places)
+        for places in track(drawn, "certifying", options.splits, console=error)
+    ]
     rows: list[dict[str, Any]] = []
-    print("| signal | risk | ε | exceeded, of all splits | 95 % interval | bounds | blocks run |")
-    print("|---|---|---|---|---|---|---|")
-    for signal in get_args(SignalName):
-        population = Population(build, network, signal, exit_heads)
-        rng = np.random.default_rng(0)
-        drawn = (
-            rng.integers(population.blocks.shape[1], size=options.samples)
-            for _ in range(options.splits)
+    print("| risk | ε | exceeded, of all splits | 95 % interval | bounds | blocks run |")
+    print("|---|---|---|---|---|---|")
+    for place, goal in enumerate(GOALS):
+        row = {"risk": goal.risk, "measure": goal.measure}
+        row |= summary(population, goal, [each[place] for each in passed])
+        rows.append(row)
+        print(
+            "| {measure} | {risk:.0%} | {exceeded} of {splits} | "
+            "{low:.1%} – {high:.1%} | {bounds} | {blocks:.1%} |".format(**row),
+            flush=True,
         )
-        error = Console(stderr=True)
-        passed = [
-            population.certify(places)
-            for places in track(drawn, signal, options.splits, console=error)
-        ]
-        for place, goal in enumerate(GOALS):
-            row = {"signal": signal, "risk": goal.risk, "measure": goal.measure}
-            row |= summary(population, goal, [each[place] for each in passed])
-            rows.append(row)
-            print(
-                "| {signal} | {measure} | {risk:.0%} | {exceeded} of {splits} | "
-                "{low:.1%} – {high:.1%} | {bounds} | {blocks:.1%} |".format(**row),
-                flush=True,
-            )
-    asked = {"exit_heads": exit_heads, "samples": options.samples}
+    asked = {"model": options.model, "samples": options.samples}
     print(json.dumps({"benchmark": "guarantee", **asked, "rows": rows}))
 
 

@@ -17,7 +17,7 @@ import torch
 from study_cells import FAMILIAR, strange_signals
 
 from skipserve.artifacts.artifact import open_artifact
-from skipserve.buildfile import read_build_file
+from skipserve.building.buildfile import read_build_file
 from skipserve.runtime.engine import Engine
 from skipserve.training.recipes import Samples
 
@@ -31,14 +31,14 @@ def main() -> None:
     options = parser.parse_args()
     build = read_build_file(ROOT / "export" / f"{options.model}.toml")
     engine = Engine(open_artifact(build.artifact), provider="cpu")
-    drawn = build.recipe.draw("test")
+    drawn = build.trained.recipe.draw("test")
     on = engine.setting(RISK)
     settings = {"off": replace(on, guard_limit=np.inf), "on": on}
     rows = []
     print("| inputs | no guard: disagrees, blocks run | guard: the same | held back |")
     print("|---|---|---|---|")
     for name, samples in conditions(Samples(drawn.inputs[:ROWS], drawn.labels[:ROWS])):
-        inputs = samples.inputs.numpy()
+        inputs = engine.check(samples.inputs.numpy())
         full = engine.run_batches(inputs, engine.off, BATCH).labels
         row = {"inputs": name}
         for guard, setting in settings.items():

@@ -2,7 +2,8 @@
 
 `python benchmarks/on_gpu.py [--models mnist1d_resnet moons_residual] [--only parity,sizes,router]`
 
-parity  each file of an artifact against the FP64 network and the eager router, on CPU and on CUDA
+parity  each format and precision of an artifact against what it was made from, and its decisions
+        against those of the FP32 stages on the CPU, on CPU and on CUDA
 sizes   milliseconds of the first and of later runs at every batch size, by how cuDNN is asked to
         choose its convolutions: rows leave a routed batch, so every size comes up
 router  milliseconds of a batch at full depth and with the router, by batch size; thresholds of
@@ -27,14 +28,13 @@ from timing import interleaved, ratio
 
 from skipserve.artifacts.artifact import open_artifact
 from skipserve.artifacts.certificates import from_json
-from skipserve.artifacts.parity import Reference, RoutedReference, check_parity
-from skipserve.build import PARITY_ROWS
-from skipserve.buildfile import BuildFile, read_build_file
-from skipserve.routing.fit import fit_router
+from skipserve.artifacts.parity import Decisions, check_parity
+from skipserve.building.buildfile import BuildFile, read_build_file
+from skipserve.building.steps import origin_of
 from skipserve.runtime import backends
-from skipserve.runtime.backends import open_backend
 from skipserve.runtime.engine import Engine
-from skipserve.training.checkpoint import load_checkpoint
+from skipserve.runtime.rows import Rows
+from skipserve.runtime.runners import FORMATS, OnnxFiles, open_runner
 
 ROOT = Path(__file__).parent.parent
 SIZES = range(1, 17)
@@ -43,32 +43,38 @@ BATCHES, BATCHES_EACH, RISK = (1, 8, 32, 128), 16, 0.01
 
 def parity(build: BuildFile, providers: list[str]) -> list[dict[str, Any]]:
     artifact = open_artifact(build.artifact)
-    network = load_checkpoint(build.checkpoint).network
-    real = build.recipe.draw("test").inputs[:PARITY_ROWS]
-    reference, spec, routed = Reference(network, real), artifact.manifest.router, None
-    if spec is not None and build.router is not None:
-        rows = [build.recipe.draw(split).inputs for split in ("train", "propose")]
-        router, _ = fit_router(build.router, network, spec.decisions, *rows)
-        routed = RoutedReference(network, router, real, from_json(spec.guard_limit))
-    outputs = tuple(output.name for output in artifact.manifest.outputs)
+    expected, spec = origin_of(build)[0].expected, artifact.manifest.router
+    decisions = None
+    if spec is not None:
+        stages = open_runner(artifact, "onnxruntime", "fp32", "cpu", 1)
+        assert isinstance(stages, OnnxFiles)
+        decisions = Decisions(
+            expected.rows,
+            stages.read(expected.rows),
+            np.array([*spec.decisions, artifact.manifest.depth]),
+            np.array([one.leaves for one in spec.exits]),
+            spec.guard_limit is not None,
+        )
     found = []
-    print("\n| file | runs on | largest difference | allowed | decisions equal |")
+    print("\n| files | runs on | largest difference | allowed | decisions equal |")
     print("|---|---|---|---|---|")
-    for file, provider in itertools.product(artifact.manifest.files, providers):
-        decisions = len(spec.decisions) if spec else 0
-        row: dict[str, Any] = {"model": build.name, "file": file.path, "provider": provider}
-        line = f"| {build.name}/{file.path} | {provider} | "
+    pairs = dict.fromkeys((one.format, one.precision) for one in artifact.manifest.files)
+    backend_of = {format: name for name, format in FORMATS.items()}
+    for (format, precision), provider in itertools.product(pairs, providers):
+        name = f"{build.name} {format} {precision}"
+        row: dict[str, Any] = {"model": build.name, "files": name, "provider": provider}
+        line = f"| {name} | {provider} | "
         try:
-            backend = open_backend(artifact.directory / file.path, outputs, provider)
-            if backend.provider != provider:
-                raise RuntimeError(f"runs on {backend.provider}")
-            got = check_parity(backend.run, reference, file.precision, file.path, decisions)
+            runner = open_runner(artifact, backend_of[format], precision, provider, 1)
+            if runner.provider != provider:
+                raise RuntimeError(f"runs on {runner.provider}")
+            got = check_parity(runner.full, expected, format, precision, name)
             row |= {"largest": got.largest_difference, "allowed": got.tolerance}
             line += f"{got.largest_difference:.1e} | {got.tolerance:g} | "
-            if routed is None:
-                line += "no router |"
+            if decisions is None or precision == "int8":  # fitted to INT8 anew
+                line += "– |"
             else:
-                same = routed.check(backend.run, file.precision, file.path)
+                same = decisions.check(runner.run, precision, name)
                 row |= {"equal": same.equal, "rows": same.rows}
                 line += f"{same.equal:.1%} of {same.rows} |"
         except Exception as error:  # whatever a provider cannot run belongs in the table
@@ -80,7 +86,7 @@ def parity(build: BuildFile, providers: list[str]) -> list[dict[str, Any]]:
 
 
 def sizes(build: BuildFile, provider: str) -> list[dict[str, Any]]:
-    test = build.recipe.draw("test").inputs.numpy()
+    test = Rows({"inputs": build.trained.recipe.draw("test").inputs.numpy()})
     rows = []
     print(f"\n{build.name} on {provider}, batch sizes 1 to {SIZES[-1]}, full depth")
     print("| convolutions chosen | open s | first run at a size ms, median / most | again ms |")
@@ -117,7 +123,7 @@ def router(build: BuildFile, provider: str, rounds: int) -> list[dict[str, Any]]
     held = artifact.certificates.certificates
     one = next(c for c in held if (c.risk, c.measure) == (RISK, "disagreement"))
     thresholds = np.array([from_json(t) for t in one.thresholds], dtype=np.float32)
-    test = build.recipe.draw("test").inputs.numpy()
+    test = Rows({"inputs": build.trained.recipe.draw("test").inputs.numpy()})
     rows = []
     print(f"\n{build.name} on {provider}, {engine.precision}, thresholds of {one.provider}")
     print("| batch | full depth ms | router on ms | over full depth |\n|---|---|---|---|")

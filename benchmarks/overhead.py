@@ -17,7 +17,7 @@ from typing import Any
 from wrk import Load, drive
 
 from skipserve.artifacts.artifact import open_artifact
-from skipserve.buildfile import read_build_file
+from skipserve.building.buildfile import read_build_file
 from skipserve.serving.address import Address
 from skipserve.serving.archive import package
 from skipserve.serving.launcher import Server
@@ -36,8 +36,8 @@ def main() -> None:
     parser.add_argument("--connections", type=int, nargs="+", default=[1, 16, 64])
     options = parser.parse_args()
     build = read_build_file(HERE.parent / "export" / "moons_residual.toml")
-    example = open_artifact(build.artifact).manifest.example
-    body = json.dumps({"inputs": [list(example.inputs)]}).encode()
+    manifest = open_artifact(build.artifact).manifest
+    body = json.dumps(manifest.question(manifest.example.inputs)).encode()
     loads: dict[tuple[str, str, int], list[Load]] = {}
     with contextlib.ExitStack() as stack:
         stores = {

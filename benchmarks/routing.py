@@ -19,19 +19,18 @@ from timing import interleaved, ratio
 from wrk import drive
 
 from skipserve.artifacts.artifact import open_artifact
-from skipserve.artifacts.certificates import read_certificates, to_json, write_certificates
-from skipserve.artifacts.formats import write_model
+from skipserve.artifacts.certificates import to_json, write_certificates
 from skipserve.artifacts.manifest import write_manifest
-from skipserve.build import BuildFile, calibrate, export, make_archive
-from skipserve.buildfile import read_build_file
-from skipserve.reporting.readings import fixed_setting, read_engine
-from skipserve.routing.judge import shortest_fixed
-from skipserve.runtime.backends import Provider, open_backend
-from skipserve.runtime.engine import PRECISIONS, Engine
+from skipserve.building.buildfile import BuildFile, read_build_file
+from skipserve.certification.certify import shortest_fixed
+from skipserve.reporting.readings import read_engine
+from skipserve.runtime.backends import Provider, open_onnx
+from skipserve.runtime.engine import Engine
+from skipserve.runtime.prediction import Prediction, Setting
+from skipserve.runtime.rows import Rows
 from skipserve.serving.address import Address
 from skipserve.serving.archive import package
 from skipserve.serving.launcher import Server
-from skipserve.training.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).parent.parent
 RISK, DELTA = 0.01, 0.05
@@ -56,10 +55,9 @@ def main() -> None:
 
 
 def in_process(build: BuildFile, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """ONNX Runtime: the plain export, the routed one off, at a fixed depth, and on."""
+    """The plain graph in ONNX Runtime; the engine with its router off, at a fixed depth, and on."""
     provider: Provider = options.provider
-    network = load_checkpoint(build.checkpoint).network
-    test = build.recipe.draw("test").inputs.numpy()
+    test = build.trained.recipe.draw("test").inputs.numpy()
     artifact = open_artifact(build.artifact)
     rows = []
     spec = artifact.manifest.router
@@ -68,59 +66,52 @@ def in_process(build: BuildFile, options: argparse.Namespace) -> list[dict[str, 
     blocks = f"{spec.decisions[stop]} blocks"
     print(f"| threads | batch | plain ms | off | {blocks} | on | run rate on |")
     print("|---|---|---|---|---|---|---|")
-    with tempfile.TemporaryDirectory() as scratch:
-        plain_file = Path(scratch) / "plain.onnx"
-        write_model(network, "onnx", PRECISIONS[provider], plain_file)
-        for threads in (1, 2) if provider == "cpu" else (1,):
-            plain = open_backend(plain_file, ("probabilities",), provider, threads)
-            engine = Engine(artifact, provider=provider, threads=threads)
-            on = engine.setting(RISK)
-            fixed = engine.off.thresholds.copy()
-            fixed[stop] = -np.inf
-            for batch in options.batches:
-                starts = range(0, 1024, batch)
-                batches = [np.ascontiguousarray(test[start : start + batch]) for start in starts]
-                ran = [
-                    engine.run_thresholds(b, on.thresholds, on.guard_limit).depth_run.mean()
-                    for b in batches
-                ]
-                times = interleaved(
-                    {
-                        "plain": lambda b=batches: [plain.run({"inputs": x}) for x in b],
-                        "off": lambda b=batches: [engine.run(x) for x in b],
-                        "fixed": lambda b=batches: [
-                            engine.run_thresholds(x, fixed, np.inf) for x in b
-                        ],
-                        "on": lambda b=batches: [
-                            engine.run_thresholds(x, on.thresholds, on.guard_limit) for x in b
-                        ],
-                    },
-                    options.rounds,
-                )
-                base = times["plain"]
-                row = {
-                    "threads": threads,
-                    "batch": batch,
-                    "plain_ms": 1e3 * median(base) / len(batches),
-                    "run_rate": float(np.mean(ran)) / artifact.manifest.depth,
-                    **{name: ratio(times[name], base) for name in ("off", "fixed", "on")},
-                }
-                rows.append(row)
-                print(
-                    "| {threads} | {batch} | {plain_ms:.2f} | {off:.2f} | {fixed:.2f} | {on:.2f} "
-                    "| {run_rate:.2f} |".format(**row)
-                )
+    for threads in (1, 2) if provider == "cpu" else (1,):
+        engine = Engine(artifact, provider=provider, threads=threads)
+        (file,) = artifact.files("onnx", engine.precision, "plain")
+        plain, _ = open_onnx(file, provider, threads)
+        on, fixed = engine.setting(RISK), engine.fixed(stop)
+        for batch in options.batches:
+            batches = [engine.check(test[start : start + batch]) for start in range(0, 1024, batch)]
+
+            def run(setting: Setting, b: list[Rows], engine: Engine = engine) -> list[Prediction]:
+                limits = setting.thresholds, setting.guard_limit
+                return [engine.run_thresholds(x, *limits) for x in b]
+
+            ran = [answers.depth_run.mean() for answers in run(on, batches)]
+            times = interleaved(
+                {
+                    "plain": lambda b=batches: [plain.run(x.tensors) for x in b],
+                    "off": lambda b=batches: [engine.run(x) for x in b],
+                    "fixed": lambda b=batches: run(fixed, b),
+                    "on": lambda b=batches: run(on, b),
+                },
+                options.rounds,
+            )
+            base = times["plain"]
+            row = {
+                "threads": threads,
+                "batch": batch,
+                "plain_ms": 1e3 * median(base) / len(batches),
+                "run_rate": float(np.mean(ran)) / artifact.manifest.depth,
+                **{name: ratio(times[name], base) for name in ("off", "fixed", "on")},
+            }
+            rows.append(row)
+            print(
+                "| {threads} | {batch} | {plain_ms:.2f} | {off:.2f} | {fixed:.2f} | {on:.2f} "
+                "| {run_rate:.2f} |".format(**row),
+                flush=True,
+            )
     return rows
 
 
 def over_http(build: BuildFile, options: argparse.Namespace) -> list[dict[str, Any]]:
     """TorchServe with the model's own settings, one row a request, real inputs.
 
-    Beside the model: the same network routed by the norm, and stopped at the shortest fixed depth
-    that meets the same risk. On CUDA without the norm, whose export takes minutes.
+    Beside the model: the same network stopped at the shortest fixed depth that meets the same risk.
     """
     provider: Provider = options.provider
-    test = build.recipe.draw("test").inputs[:256].numpy().round(4).tolist()
+    test = build.trained.recipe.draw("test").inputs[:256].numpy().round(4).tolist()
     on = [json.dumps({"inputs": [row]}).encode() for row in test]
     off = [json.dumps({"inputs": [row], "parameters": {"router": "off"}}).encode() for row in test]
     rows = []
@@ -128,11 +119,9 @@ def over_http(build: BuildFile, options: argparse.Namespace) -> list[dict[str, A
     print("|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as scratch:
         archives = {
-            build.router.signal: build.archive,
+            "router": build.archive,
             "fixed depth": fixed_depth(build, Path(scratch), provider),
         }
-        if provider == "cpu":
-            archives["norm"] = by_norm(build, Path(scratch))
         address = Address("127.0.0.1", 18080, 18081)
         with Server([*archives.values()], address, {"provider": provider}) as server:
             urls = [server.url(manifest) for manifest in server.manifests]
@@ -168,38 +157,20 @@ def over(loads: list[Any], bases: list[Any]) -> float:
     return median(load.requests_per_s / base.requests_per_s for load, base in pairs)
 
 
-def by_norm(build: BuildFile, root: Path) -> Path:
-    """An archive of the same checkpoint routed by the norm."""
-    shutil.copytree(build.handler.parent, root / "handlers")
-    (root / "export").mkdir()
-    shutil.copytree(build.checkpoint, root / "checkpoints" / "by_norm")
-    text = build.path.read_text().replace(f'"{build.name}"', '"by_norm"')
-    text = text.replace(f'signal = "{build.router.signal}"', 'signal = "norm"')
-    (root / "export" / "by_norm.toml").write_text(
-        text + '\n[export]\nformats = ["onnx"]\nprecisions = ["fp32"]\n'
-        if "[export]" not in text
-        else text
-    )
-    norm = read_build_file(root / "export" / "by_norm.toml")
-    export(norm)
-    calibrate(norm, lambda line: None)
-    made = read_certificates(norm.artifact)
-    one = next(c for c in made.certificates if (c.risk, c.measure) == (RISK, "disagreement"))
-    print(f"norm: {one.run_rate:.1%} of the blocks run when certified", flush=True)
-    return make_archive(norm)
-
-
 def fixed_depth(build: BuildFile, root: Path, provider: Provider) -> Path:
     """The model's own file, every row stopped at the shortest depth that meets the risk."""
     directory = Path(shutil.copytree(build.artifact, root / "artifacts" / "fixed"))
     artifact = open_artifact(directory)
     engine = Engine(artifact, provider=provider)
-    rows = build.recipe.draw("certify").inputs.numpy()
-    blocks = shortest_fixed(read_engine(engine, rows, 64), RISK, 1 - DELTA)
-    print(f"fixed depth: {blocks} of {artifact.manifest.depth} blocks", flush=True)
-    at = artifact.manifest.router.decisions.index(blocks)
+    rows = engine.check(build.trained.recipe.draw("certify").inputs.numpy())
+    answers = read_engine(engine, rows, 64).by_depth
+    blocks = shortest_fixed(answers.blocks, answers.agrees, RISK, 1 - DELTA)
+    depth = artifact.manifest.depth
+    print(f"fixed depth: {blocks} of {depth} blocks", flush=True)
+    decisions = artifact.manifest.router.decisions
+    setting = engine.off if blocks == depth else engine.fixed(decisions.index(blocks))
     # A certificate knows +inf, as None, and finite numbers.
-    limits = np.nan_to_num(fixed_setting(engine, at).thresholds, neginf=-1e30, posinf=np.inf)
+    limits = np.nan_to_num(setting.thresholds, neginf=-1e30, posinf=np.inf)
     thresholds = tuple(map(to_json, limits.tolist()))
     made = artifact.certificates
     stopped = [

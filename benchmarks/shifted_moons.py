@@ -25,7 +25,7 @@ from scipy.stats import t as student_t
 from sklearn.datasets import make_moons
 from torch import Tensor, nn
 
-from skipserve.buildfile import read_build_file
+from skipserve.building.buildfile import read_build_file
 from skipserve.cores import usable_cores
 from skipserve.networks import ResidualNetwork
 from skipserve.training.gradients import GradientNorms
@@ -80,7 +80,8 @@ def fresh_moons() -> Samples:
 def train(variant: str, seed: int) -> ResidualNetwork:
     name, changes = VARIANTS[variant]
     build = read_build_file(ROOT / "export" / f"{name}.toml", {"seed": seed})
-    network, _ = fit(build.network.model_copy(update=changes), build.recipe, build.training)
+    trained = build.trained
+    network, _ = fit(trained.network.model_copy(update=changes), trained.recipe, trained.training)
     return network
 
 

@@ -14,26 +14,26 @@ from typing import Any, get_args
 
 import numpy as np
 import torch
+from laboratory.judging import seen as seen_of
+from laboratory.routers import Router, fit_router, pooled_streams
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skipserve.buildfile import BuildFile, read_build_file
+from skipserve.building.buildfile import BuildFile, read_build_file
+from skipserve.certification.certify import Goal, Outcome, certify, shortest_fixed
 from skipserve.networks import ResidualNetwork
-from skipserve.routing.certify import Goal, Outcome, certify
-from skipserve.routing.config import RouterConfig, SignalName
-from skipserve.routing.fit import fit_router, pooled_streams
-from skipserve.routing.judge import Readings, oracle, shortest_fixed
-from skipserve.routing.propose import BOLD, CAREFUL, Thresholds, greedy, simulate
-from skipserve.routing.routed import Router
+from skipserve.routing.config import HeadKind
+from skipserve.routing.judge import ByDepth, oracle
+from skipserve.routing.propose import BOLD, CAREFUL, Seen, Thresholds, greedy, simulate
+from skipserve.tasks import SignalName
 from skipserve.training.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).parent.parent
 RISK, CONFIDENCE, CANDIDATES = 0.01, 0.95, 60
-CONTENDERS = [{"signal": name} for name in get_args(SignalName)] + [
-    {"signal": "confidence", "exit_heads": "distilled"}
+CONTENDERS: list[tuple[SignalName, HeadKind]] = [
+    *((name, "shared") for name in get_args(SignalName)),
+    ("confidence", "distilled"),
 ]
-
-Seen = tuple[NDArray[np.float32], NDArray[np.bool_]]
 
 
 class Rows:
@@ -43,7 +43,7 @@ class Rows:
         self.pooled = pooled_streams(network, inputs)
         with torch.no_grad():
             answers = network.head(self.pooled).argmax(dim=2).numpy()
-        self.readings = Readings(np.arange(1, network.config.depth + 1), answers)
+        self.readings = ByDepth(np.arange(1, network.config.depth + 1), answers)
 
     @torch.no_grad()
     def seen(self, router: Router) -> Seen:
@@ -54,7 +54,7 @@ class Rows:
         if router.heads:
             own = [head(one).argmax(dim=1) for head, one in zip(router.heads, at, strict=True)]
             agrees = torch.stack(own, dim=1).numpy() == self.readings.labels[:, -1:]
-        return torch.stack(signals, dim=1).numpy(), agrees
+        return seen_of(torch.stack(signals, dim=1).numpy(), agrees)
 
 
 def main() -> None:
@@ -72,19 +72,18 @@ def main() -> None:
 def table(build: BuildFile) -> list[dict[str, Any]]:
     network = load_checkpoint(build.checkpoint).network
     depth = network.config.depth
-    train, proposing = (build.recipe.draw(split).inputs for split in ("train", "propose"))
+    recipe = build.trained.recipe
+    train, proposing = (recipe.draw(split).inputs for split in ("train", "propose"))
     splits = {
-        split: Rows(network, build.recipe.draw(split).inputs)
-        for split in ("propose", "certify", "test")
+        split: Rows(network, recipe.draw(split).inputs) for split in ("propose", "certify", "test")
     }
     rows, seen_by = [], []
-    for options in CONTENDERS:
-        config = RouterConfig.model_validate(options)
-        router, _ = fit_router(config, network, range(1, depth), train, proposing)
+    for signal, heads in CONTENDERS:
+        router, _ = fit_router(network, signal, train, proposing, heads)
         seen = {split: each.seen(router) for split, each in splits.items()}
-        seen_by.append({split: agrees for split, (_, agrees) in seen.items()})
+        seen_by.append({split: one.agrees for split, one in seen.items()})
         own = ", heads of its own" if router.heads else ""
-        rows.append({"what": config.signal + own} | judged(seen, depth))
+        rows.append({"what": signal + own} | judged(seen, depth))
     best = min(range(len(rows)), key=lambda place: rows[place]["run_rate"])
     shared_head, own_heads = seen_by[0], seen_by[-1]
     return [
@@ -100,26 +99,26 @@ def table(build: BuildFile) -> list[dict[str, Any]]:
 
 def judged(seen: dict[str, Seen], depth: int) -> dict[str, float]:
     """Of the boldest candidate that is certified; full depth if there is none."""
-    depths = np.arange(1, depth + 1)
-    count = len(seen["certify"][0])
+    count = len(seen["certify"].agrees)
 
     def run(thresholds: Thresholds) -> Outcome:
-        wrong, ran = simulate(thresholds, *seen["certify"], depths)
+        wrong, ran = simulate(thresholds, seen["certify"])
         return Outcome(round(wrong * count), ran / depth, 0.0)
 
     rates = np.geomspace(CAREFUL, BOLD, CANDIDATES)
-    candidates = [greedy(*seen["propose"], rate) for rate in rates]
+    candidates = [greedy(seen["propose"], rate) for rate in rates]
     (verdict,), _ = certify(run, candidates, count, [Goal(RISK)], CONFIDENCE)
     if verdict.candidate is None:
         return {"run_rate": 1.0, "disagrees": 0.0}
-    wrong, ran = simulate(candidates[verdict.candidate], *seen["test"], depths)
+    wrong, ran = simulate(candidates[verdict.candidate], seen["test"])
     return {"run_rate": ran / depth, "disagrees": wrong}
 
 
 def fixed(agrees: dict[str, NDArray[np.bool_]]) -> dict[str, float]:
     """Every row stopped at the fewest blocks that can be certified."""
     depth = agrees["test"].shape[1] + 1
-    blocks = shortest_fixed(answers(agrees["certify"]), RISK, CONFIDENCE)
+    certifying = answers(agrees["certify"])
+    blocks = shortest_fixed(certifying.blocks, certifying.agrees, RISK, CONFIDENCE)
     wrong = 1 - answers(agrees["test"]).agrees[:, blocks - 1].mean()
     return {"run_rate": blocks / depth, "disagrees": float(wrong)}
 
@@ -140,10 +139,10 @@ def earliest(agrees: NDArray[np.bool_]) -> dict[str, float]:
     return {"run_rate": best.blocks / (agrees.shape[1] + 1), "disagrees": best.disagreement}
 
 
-def answers(agrees: NDArray[np.bool_]) -> Readings:
+def answers(agrees: NDArray[np.bool_]) -> ByDepth:
     """Only whether an answer is that of full depth counts: 0 if it is, 1 if not [N, depth]."""
     differs = np.append(~agrees, np.zeros((len(agrees), 1), dtype=bool), axis=1)
-    return Readings(np.arange(1, differs.shape[1] + 1), differs.astype(np.int64))
+    return ByDepth(np.arange(1, differs.shape[1] + 1), differs.astype(np.int64))
 
 
 if __name__ == "__main__":

@@ -30,20 +30,21 @@ from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 from study_cells import Cell, cells
 from study_page import summary, write_page
 
+from skipserve import routing
 from skipserve.cores import usable_cores
 from skipserve.errors import CheckpointError, TrainingDiverged
 from skipserve.files import replace_text
 from skipserve.networks import ResidualNetwork
-from skipserve.routing import study as judging
 from skipserve.training.checkpoint import load_checkpoint, save_checkpoint
 from skipserve.training.loop import fit
 from skipserve.training.recipes import Recipe
 
 ROOT = Path(__file__).parent.parent
-ROUTING = Path(judging.__file__ or "").parent
+ROUTING = Path(routing.__file__ or "").parent
 SOURCES = [
     *(Path(module.__file__ or "") for module in (study_cells, study_contenders, study_measure)),
-    *sorted(ROUTING.glob("*.py")),
+    *sorted((ROOT / "benchmarks" / "laboratory").glob("*.py")),
+    *(ROUTING / name for name in ("judge.py", "propose.py", "stopping.py")),
 ]
 
 

@@ -9,18 +9,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from laboratory import judging
+from laboratory.judging import Point, Reading, agrees_without, by_stage, greedy
+from laboratory.readers import Carry, Chance, Confidence, Margin, SmallNorm, fit_probes
+from laboratory.routers import RoutedNetwork, Router, fit_router, pooled_streams
 from numpy.typing import NDArray
 from study_cells import Conditions
 from torch import nn
 
 from skipserve.networks import ResidualNetwork
-from skipserve.routing import study
-from skipserve.routing.config import RouterConfig
-from skipserve.routing.fit import fit_router, pooled_streams
-from skipserve.routing.propose import CANDIDATES, CAREFUL, by_stage, greedy, read_signals
-from skipserve.routing.routed import RoutedNetwork, Router
-from skipserve.routing.signals import Confidence, Margin
-from skipserve.routing.study import Point, Reading
+from skipserve.routing.config import HeadKind
+from skipserve.routing.propose import CANDIDATES, CAREFUL
+from skipserve.tasks import SignalName
 from skipserve.training.recipes import Recipe, Samples
 
 # Wider than what is proposed for serving: the curves show where it breaks.
@@ -68,7 +68,7 @@ class Bench:
         decisions = range(1, self.depth)
         self.router, self.limit = self.fit("norm", train)
         self.readings = {
-            name: study.read(network, self.router.guard, samples.inputs, samples.labels)
+            name: judging.read(network, self.router.guard, samples.inputs, samples.labels)
             for name, samples in {
                 "propose": self.propose,
                 "certify": self.certify,
@@ -80,18 +80,18 @@ class Bench:
             answers = network.head(pooled).argmax(dim=2).numpy()
         self.signals: dict[str, Sequence[nn.Module]] = {
             "norm": self.router.signals,
-            "small norm": [study.SmallNorm() for _ in decisions],
+            "small norm": [SmallNorm() for _ in decisions],
             "projected_norm": self.fit("projected_norm", train)[0].signals,
             "margin": [Margin(network.head) for _ in decisions],
             "confidence": [Confidence(network.head) for _ in decisions],
-            "probe": study.fit_probes(pooled, answers == answers[:, -1:]),
+            "probe": fit_probes(pooled, answers == answers[:, -1:]),
         }
-        own, _ = self.fit("confidence", train, exit_heads="distilled")
+        own, _ = self.fit("confidence", train, heads="distilled")
         self.signals["confidence" + OWN_HEADS] = own.signals
         self.heads = own.heads
         self.own = {name: reading.by_heads(own.heads) for name, reading in self.readings.items()}
         if network.config.connection == "gated":
-            self.signals["gate"] = [study.Carry(network.blocks[blocks]) for blocks in decisions]
+            self.signals["gate"] = [Carry(network.blocks[blocks]) for blocks in decisions]
         self.values = {
             what: {name: reading.signal(signals) for name, reading in self.readings.items()}
             for what, signals in self.signals.items()
@@ -105,9 +105,10 @@ class Bench:
     def reads(self, what: str) -> dict[str, Reading]:
         return self.own if what.endswith(OWN_HEADS) else self.readings
 
-    def fit(self, signal: str, train: torch.Tensor, **options: str) -> tuple[Router, float]:
-        config = RouterConfig.model_validate({"signal": signal, **options})
-        return fit_router(config, self.network, range(1, self.depth), train, self.propose.inputs)
+    def fit(
+        self, signal: SignalName, train: torch.Tensor, heads: HeadKind = "shared"
+    ) -> tuple[Router, float]:
+        return fit_router(self.network, signal, train, self.propose.inputs, heads)
 
 
 def first(samples: Samples) -> Samples:
@@ -140,8 +141,8 @@ def exits(bench: Bench) -> Iterator[Contender]:
             ) -> Point:
                 reading = readings[name]
                 held = ~(reading.distance <= limit)
-                depth = study.depth_run(thresholds, values[name], held)
-                return study.judge(reading, depth, held)
+                depth = judging.depth_run(thresholds, values[name], held)
+                return judging.judge(reading, depth, held)
 
             familiar = proposing.distance <= limit
             signal, right = values["propose"][familiar], agrees[familiar]
@@ -159,11 +160,11 @@ def baselines(bench: Bench) -> Iterator[Contender]:
 
         def fixed(depth: int, name: str, what: str = what) -> Point:
             reading = bench.reads(what)[name]
-            return study.judge(reading, np.full(len(reading.labels), depth))
+            return judging.judge(reading, np.full(len(reading.labels), depth))
 
         yield Contender(what, list(range(bench.depth, 0, -1)), fixed)
     chances = np.geomspace(1e-3, 0.95, CANDIDATES)
-    yield Contender("random", chances, lambda p, name: study.at_random(bench.readings[name], p))
+    yield Contender("random", chances, lambda p, name: judging.at_random(bench.readings[name], p))
 
 
 def skips(bench: Bench) -> Iterator[Contender]:
@@ -177,9 +178,8 @@ def skips(bench: Bench) -> Iterator[Contender]:
         for what in ("norm", "confidence", "gate")
         if what in bench.signals
     }
-    signals["random"] = [study.Chance() for _ in range(1, bench.depth)]
-    alone = replace(bench.router, policy="skip")
-    _, agrees = read_signals(bench.network, alone, bench.propose.inputs, math.inf)
+    signals["random"] = [Chance() for _ in range(1, bench.depth)]
+    agrees = agrees_without(bench.network, bench.propose.inputs)
     rows = {"certify": bench.certify, **bench.conditions}
     for what, each in signals.items():
         routed = RoutedNetwork(bench.network, replace(bench.router, signals=each, policy="skip"))
@@ -193,6 +193,6 @@ def skips(bench: Bench) -> Iterator[Contender]:
             thresholds: NDArray[np.float32], name: str, routed: RoutedNetwork = routed
         ) -> Point:
             inputs = rows[name].inputs
-            return study.judge_routed(routed, inputs, bench.readings[name], thresholds)
+            return judging.judge_routed(routed, inputs, bench.readings[name], thresholds)
 
         yield Contender(what, found, run, policy="skip", familiar_only=True)

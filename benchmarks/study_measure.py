@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from laboratory import judging
+from laboratory.judging import Point, Reading
+from laboratory.routers import RoutedNetwork
 from study_cells import FAMILIAR, Cell
 from study_contenders import OWN_HEADS, Bench, Contender, contenders
 
+from skipserve.certification.certify import Goal, Outcome, certify
 from skipserve.networks import ResidualNetwork
-from skipserve.routing import study
-from skipserve.routing.certify import Goal, Outcome, certify
-from skipserve.routing.routed import RoutedNetwork
-from skipserve.routing.study import Point, Reading
 from skipserve.training.recipes import Recipe
 
 RISKS, CONFIDENCE = (0.01, 0.02, 0.05), 0.95
@@ -48,7 +48,7 @@ def measure(cell: Cell, network: ResidualNetwork, recipe: Recipe) -> dict[str, A
         "certified": certified + list(oracles(bench)),
         "sweep": sweep,
         "oracle": [
-            asdict(study.oracle(test, rate)) for rate in (0.0, *np.geomspace(0.001, 0.5, 20))
+            asdict(judging.oracle(test, rate)) for rate in (0.0, *np.geomspace(0.001, 0.5, 20))
         ],
         "ranking": list(rankings(bench)),
         "opening": openings(bench),
@@ -83,7 +83,7 @@ def certified_rows(bench: Bench, contender: Contender) -> list[dict[str, Any]]:
 
 
 def judged_full(reading: Reading) -> Point:
-    return study.judge(reading, np.full(len(reading.labels), reading.answers.shape[1]))
+    return judging.judge(reading, np.full(len(reading.labels), reading.answers.shape[1]))
 
 
 def named(contender: Contender, point: Point) -> dict[str, Any]:
@@ -95,14 +95,14 @@ def oracles(bench: Bench) -> Iterator[dict[str, Any]]:
     for what, risk in product(("oracle", "oracle" + OWN_HEADS), RISKS):
         who = {"what": what, "policy": "exit", "guard": False, "certified": False, "risk": risk}
         for name in bench.conditions:
-            point = asdict(study.oracle(bench.reads(what)[name], risk))
+            point = asdict(judging.oracle(bench.reads(what)[name], risk))
             yield who | point | {"condition": name}
 
 
 def rankings(bench: Bench) -> Iterator[dict[str, Any]]:
     for what, values in bench.values.items():
         for name in bench.conditions:
-            area = study.ranking(bench.reads(what)[name], values[name])
+            area = judging.ranking(bench.reads(what)[name], values[name])
             yield {"what": what, "condition": name, "auroc": None if math.isnan(area) else area}
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from skipserve.build import train
-from skipserve.buildfile import BuildFile, read_build_file
+from skipserve.building.buildfile import BuildFile, read_build_file
+from skipserve.building.steps import train
 from skipserve.training.checkpoint import load_checkpoint, read_history
 from skipserve.training.loop import accuracy
 from skipserve.training.shipped import read_shipped, ship, take
@@ -48,20 +48,21 @@ def main() -> None:
 
 
 def trained_again(build: BuildFile, write: bool) -> dict[str, Any]:
+    trained = build.trained
     with tempfile.TemporaryDirectory() as directory:
         checkpoint = Path(directory) / build.name
         start = perf_counter()
         train(build, checkpoint, lambda epoch: None)
         row: dict[str, Any] = {"model": build.name, "seconds": perf_counter() - start}
-        test = build.recipe.draw("test")
+        test = trained.recipe.draw("test")
         row["accuracy"] = accuracy(load_checkpoint(checkpoint).network, test)
         row["loss"] = read_history(checkpoint)[-1].loss
         if write:
-            ship(build.shipped, checkpoint, build.recipe)
+            ship(build.shipped, checkpoint, trained.recipe)
     if read_shipped(build.shipped) is None:
         return {**row, "shipped_accuracy": None, "shipped_loss": None, "holds": False}
     # What was read is what serves: hash, making and answers are checked here.
-    taken = take(build.shipped, build.recipe, build.network, build.training)
+    taken = take(build.shipped, trained.recipe, trained.network, trained.training)
     assert taken is not None
     network, history = taken
     row["shipped_accuracy"], row["shipped_loss"] = accuracy(network, test), history[-1].loss

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
 
 import skipserve
-from skipserve.artifacts.formats import write_model
-from skipserve.buildfile import read_build_file
-from skipserve.runtime.backends import open_backend
-from skipserve.training.checkpoint import load_checkpoint
+from skipserve.artifacts.artifact import open_artifact
+from skipserve.building.buildfile import read_build_file
+from skipserve.runtime.backends import open_onnx
 
 ROOT = Path(__file__).parent.parent.parent
 WORK = ROOT / ".build" / "peers"
@@ -27,7 +27,7 @@ class RacedModel:
         name: Of the model, as in export/NAME.toml.
         archive: What skipserve serves.
         plain: The ONNX file without a router that every peer serves.
-        routed: Whether skipserve's file holds a router.
+        routed: Whether skipserve has a router for it.
         rows: Test rows, one a request.
         labels: At full depth, of each row.
     """
@@ -41,7 +41,7 @@ class RacedModel:
 
 
 def prepare(name: str) -> RacedModel:
-    """Export the plain graph and check that it answers as the artifact does at full depth.
+    """Put the plain graph and its weights into one file, and check that it answers alike.
 
     Raises:
         SystemExit: If the model is not built.
@@ -52,10 +52,11 @@ def prepare(name: str) -> RacedModel:
         raise SystemExit(f"{build.archive} is missing; run: skipserve build {build.path}")
     WORK.mkdir(parents=True, exist_ok=True)
     plain = WORK / f"{name}.onnx"
-    write_model(load_checkpoint(build.checkpoint).network, "onnx", "fp32", plain)
-    rows = build.recipe.draw("test").inputs[:ROWS].numpy().round(4)
-    feeds = {"inputs": rows.astype(np.float32)}
-    labels = open_backend(plain, ("probabilities",)).run(feeds)["probabilities"].argmax(axis=1)
+    (file,) = open_artifact(build.artifact).files("onnx", "fp32", "plain")
+    onnx.save(onnx.load(file), plain)
+    rows = build.trained.recipe.draw("test").inputs[:ROWS].numpy().round(4)
+    (probabilities,) = open_onnx(plain)[0].run({"inputs": rows.astype(np.float32)})
+    labels = probabilities.argmax(axis=1)
     engine = skipserve.open(build.artifact)
     differ = int((engine.predict(rows).labels != labels).sum())
     if differ:
