@@ -208,7 +208,9 @@ def test_a_wrong_command_is_one_line_and_exit_status_2(project, arguments, says)
     )
     assert done.returncode == 2
     assert says in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    # A slow machine says what it is at, too.
+    lines = [line for line in done.stderr.splitlines() if not line.endswith("so far")]
+    assert len(lines) == 1
 
 
 def test_a_diverged_run_is_an_error_and_saves_nothing(project):
