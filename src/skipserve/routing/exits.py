@@ -125,16 +125,13 @@ class Exit:
     leaves: bool = True
 
 
-def layout_of(
-    shape: tuple[int, ...], ops_ahead: frozenset[str], mask: str = "", mask_length: int = 0
-) -> Layout | None:
+def layout_of(shape: tuple[int, ...], ops_ahead: frozenset[str], mask: str = "") -> Layout | None:
     """How a stream is laid out, told from its shape and the operators that read it.
 
     Args:
         shape: Of the stream [batch, …]; −1 where it varies.
         ops_ahead: Kinds of the nodes of the next block.
         mask: Input that says which tokens are real, or ``""``.
-        mask_length: Its length in the probes; 0 without one.
 
     Returns:
         The layout, or ``None`` for a stream that cannot be read (no width is fixed).
