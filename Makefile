@@ -9,7 +9,7 @@ SLO ?= p50=15ms,p99=50ms,errors=0
 
 serve: .venv/serve  ## build what is missing, then serve on 127.0.0.1:8080
 	$(BIN)/skipserve build $(MODELS:%=export/%.toml)
-	exec $(BIN)/skipserve serve $(MODELS)
+	exec $(BIN)/skipserve serve --server torchserve $(MODELS)
 
 test: .venv/dev  ## style, types and tests, with coverage
 	tests/install-tools.sh
@@ -25,7 +25,6 @@ load: .venv/load  ## load test of moons_residual: PASS, FAIL or INVALID; MODEL=,
 bench: .venv/dev  ## the measured figures of the README and docs/
 	$(BIN)/skipserve build export/moons_residual.toml export/mnist1d_resnet.toml export/mnist1d_encoder.toml
 	$(BIN)/python benchmarks/overhead.py
-	$(BIN)/python benchmarks/batch_delay.py
 	$(BIN)/python benchmarks/depth.py
 	$(BIN)/python benchmarks/signals.py
 	$(BIN)/python benchmarks/guarantee.py

@@ -1,4 +1,4 @@
-"""How often the alarm is false, and how many shadow rows it takes: simulation of serving/alarm.py.
+"""How often the alarm is false, and how many shadow rows it takes: simulation of safety/alarm.py.
 
 Compared with the bettor who knows the rate and the first bad row (one bet on it, no restarts), and
 with the same alarm on traffic that was good for a long time. Prints two tables, one JSON line.
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from skipserve.serving.alarm import AGAINST, FOR, Bets, Evidence
+from skipserve.safety.alarm import AGAINST, FOR, Bets, Evidence
 
 RISK, ALPHA = 0.01, 0.05
 LOOK = 20  # rows between two looks

@@ -17,9 +17,10 @@ from urllib.request import Request
 import numpy as np
 from numpy.typing import NDArray
 
+from skipserve.address import Address
 from skipserve.direct import open_directly
-from skipserve.serving.address import Address
-from skipserve.serving.launcher import Server
+from skipserve.hosts.config import HostConfig
+from skipserve.hosts.launcher import Server
 from skipserve.training.recipes import open_recipe
 
 ROOT = Path(__file__).parent.parent
@@ -63,7 +64,9 @@ def drifted(inputs: Rows) -> dict[str, Rows]:
 
 def measure(archive: Path, inputs: Rows, share: float) -> dict[str, Any]:
     overrides = {"shadow": share}
-    with Server([archive], Address("127.0.0.1", PORT, PORT + 1), overrides) as server:
+    with Server(
+        [archive], HostConfig(Address("127.0.0.1", PORT, PORT + 1)), overrides=overrides
+    ) as server:
         url = server.url(server.manifests[0])
         sent, off = 0, False
         while sent < len(inputs) and not off:

@@ -18,8 +18,9 @@ from typing import Any
 from drift import metrics
 from wrk import Load, drive
 
-from skipserve.serving.address import Address
-from skipserve.serving.launcher import Server
+from skipserve.address import Address
+from skipserve.hosts.config import HostConfig
+from skipserve.hosts.launcher import Server
 from skipserve.training.recipes import open_recipe
 
 ROOT = Path(__file__).parent.parent
@@ -65,7 +66,9 @@ def measure(case: str, rounds: int, seconds: int, connections: list[int]) -> lis
         for counting in (False, True):
             port = PORT + 10 * counting
             overrides = {"batch_size": batch_size, **differ[counting]}
-            server = Server([archive], Address("127.0.0.1", port, port + 1), overrides)
+            server = Server(
+                [archive], HostConfig(Address("127.0.0.1", port, port + 1)), overrides=overrides
+            )
             servers[counting] = stack.enter_context(server)
         for number in range(rounds):
             for clients in connections:

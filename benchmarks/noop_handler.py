@@ -9,13 +9,13 @@ from typing import Any
 import msgspec
 
 from skipserve.artifacts.artifact import open_artifact
-from skipserve.serving import torchserve_patches
+from skipserve.hosts.torchserve import worker
 
 
 class NoopHandler:
     def initialize(self, context: Any) -> None:
         logging.getLogger().setLevel(logging.WARNING)
-        idle = torchserve_patches.apply()
+        idle = worker.apply()
         manifest = open_artifact(Path(context.system_properties["model_dir"])).manifest
         self._body = msgspec.json.encode({"outputs": [{"label": manifest.example.label}]})
         idle.open_pulse(manifest.name)

@@ -16,11 +16,12 @@ from typing import Any
 
 from wrk import Load, drive
 
+from skipserve.address import Address
+from skipserve.artifacts.archive import package
 from skipserve.artifacts.artifact import open_artifact
 from skipserve.building.buildfile import read_build_file
-from skipserve.serving.address import Address
-from skipserve.serving.archive import package
-from skipserve.serving.launcher import Server
+from skipserve.hosts.config import HostConfig
+from skipserve.hosts.launcher import Server
 
 HERE = Path(__file__).parent
 BATCHING: dict[str, dict[str, Any]] = {
@@ -48,7 +49,9 @@ def main() -> None:
         for batching, overrides in BATCHING.items():
             for handler, archive in stores.items():
                 port = 18080 + 10 * len(servers)
-                server = Server([archive], Address("127.0.0.1", port, port + 1), overrides)
+                server = Server(
+                    [archive], HostConfig(Address("127.0.0.1", port, port + 1)), overrides=overrides
+                )
                 servers[batching, handler] = stack.enter_context(server)
         for _ in range(options.rounds):
             for connections in options.connections:

@@ -18,19 +18,20 @@ import numpy as np
 from timing import interleaved, ratio
 from wrk import drive
 
+from skipserve.address import Address
+from skipserve.artifacts.archive import package
 from skipserve.artifacts.artifact import open_artifact
 from skipserve.artifacts.certificates import to_json, write_certificates
 from skipserve.artifacts.manifest import write_manifest
 from skipserve.building.buildfile import BuildFile, read_build_file
 from skipserve.certification.certify import shortest_fixed
+from skipserve.hosts.config import HostConfig
+from skipserve.hosts.launcher import Server
 from skipserve.reporting.readings import read_engine
 from skipserve.runtime.backends import Provider, open_onnx
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Prediction, Setting
 from skipserve.runtime.rows import Rows
-from skipserve.serving.address import Address
-from skipserve.serving.archive import package
-from skipserve.serving.launcher import Server
 
 ROOT = Path(__file__).parent.parent
 RISK, DELTA = 0.01, 0.05
@@ -123,7 +124,9 @@ def over_http(build: BuildFile, options: argparse.Namespace) -> list[dict[str, A
             "fixed depth": fixed_depth(build, Path(scratch), provider),
         }
         address = Address("127.0.0.1", 18080, 18081)
-        with Server([*archives.values()], address, {"provider": provider}) as server:
+        with Server(
+            [*archives.values()], HostConfig(address), overrides={"provider": provider}
+        ) as server:
             urls = [server.url(manifest) for manifest in server.manifests]
             contenders = {"full depth": (urls[0], off)}
             contenders |= {name: (url, on) for name, url in zip(archives, urls, strict=True)}

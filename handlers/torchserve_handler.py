@@ -6,7 +6,7 @@ project wants to do besides goes in here.
 
 from __future__ import annotations
 
-from skipserve.serving.handler import SkipserveHandler
+from skipserve.hosts.torchserve.handler import SkipserveHandler
 
 
 class Handler(SkipserveHandler):

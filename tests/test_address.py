@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from skipserve.address import Address, in_url, require_free, url_of
 from skipserve.direct import open_directly, proxy_note
 from skipserve.errors import LaunchError
-from skipserve.serving.address import Address, in_url, require_free, url_of
 from skipserve.watching.scrape import WatchError, fetch
 
 NOBODY = "http://127.0.0.1:9"

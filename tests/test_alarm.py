@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skipserve.serving.alarm import AGAINST, FOR, MOST, Bets, Evidence
+from skipserve.safety.alarm import AGAINST, FOR, MOST, Bets, Evidence
 
 RISK, ALPHA = 0.05, 0.05
 TICK = 40  # rows between two looks

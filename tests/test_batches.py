@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
 import skipserve
+from skipserve.artifacts.serving import ServingConfig
+from skipserve.protocols.messages import RawRequest, Reply
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.rows import Rows
-from skipserve.serving.config import ServingConfig
-from skipserve.serving.messages import RawRequest, Reply
-from skipserve.serving.service import Service
+from skipserve.service.service import Service
 
 RISK = 0.2
 SERVING = ServingConfig(risk=RISK, shadow=1.0)

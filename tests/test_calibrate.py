@@ -15,16 +15,16 @@ from conftest import build
 import skipserve
 from skipserve.artifacts.artifact import open_artifact
 from skipserve.artifacts.certificates import CERTIFICATES, Certificates, write_certificates
+from skipserve.artifacts.serving import ServingConfig
 from skipserve.building.buildfile import read_build_file
 from skipserve.building.steps import run_steps
 from skipserve.certification.calibrate import certify_artifact
 from skipserve.certification.certify import p_value
 from skipserve.errors import ArtifactError, ConfigError, InputError
 from skipserve.files import sha256_of
+from skipserve.protocols.messages import RawRequest
 from skipserve.runtime.engine import Engine
-from skipserve.serving.config import ServingConfig
-from skipserve.serving.messages import RawRequest
-from skipserve.serving.service import Service
+from skipserve.service.service import Service
 from skipserve.training.recipes import open_recipe
 
 DEPTH, RISKS = 4, (0.02, 0.05)

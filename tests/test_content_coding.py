@@ -14,13 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from signatures import spec
 
+from skipserve.artifacts.serving import ServingConfig
 from skipserve.errors import InputError
+from skipserve.protocols.content_coding import unpacked
+from skipserve.protocols.messages import RawRequest, most_bytes
+from skipserve.protocols.oip import HEADER_LENGTH
 from skipserve.runtime.engine import Engine
-from skipserve.serving.config import ServingConfig
-from skipserve.serving.content_coding import unpacked
-from skipserve.serving.messages import RawRequest, most_bytes
-from skipserve.serving.oip import HEADER_LENGTH
-from skipserve.serving.service import Service
+from skipserve.service.service import Service
 from skipserve.signature import Signature
 
 MAX_ROWS = 8

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from skipserve.errors import LaunchError
-from skipserve.serving import directory as places
-from skipserve.serving.control import announce, find_router
-from skipserve.serving.directory import LONGEST, Directory, find, is_held, remove_leftovers
+from skipserve.hosts import directory as places
+from skipserve.hosts.control import announce, find_router
+from skipserve.hosts.directory import LONGEST, Directory, find, is_held, remove_leftovers
 
 LAUNCHER = """
 import sys
-from skipserve.serving.directory import Directory
+from skipserve.hosts.directory import Directory
 print(Directory(int(sys.argv[1])).path, flush=True)
 sys.stdin.read()
 """

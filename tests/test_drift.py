@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from skipserve.serving.drift import BINS, WINDOW_S, Window, bins_of, stability_index
+from skipserve.safety.drift import BINS, WINDOW_S, Window, bins_of, stability_index
 
 
 def deciles_of(column):

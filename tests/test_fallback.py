@@ -20,8 +20,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from test_serve import free_ports
 
-from skipserve.serving.address import Address
-from skipserve.serving.launcher import Server
+from skipserve.address import Address
+from skipserve.hosts.config import HostConfig
+from skipserve.hosts.launcher import Server
 from skipserve.training.recipes import open_recipe
 
 pytestmark = pytest.mark.server
@@ -79,7 +80,9 @@ def served(routed_project, tmp_path_factory):
     port, metrics_port = free_ports()
     store = tmp_path_factory.mktemp("store")  # where its router is switched off by hand
     archive = Path(shutil.copy(routed_project[0] / "model_store" / "small.mar", store))
-    with Server([archive], Address("127.0.0.1", port, metrics_port), OVERRIDES) as server:
+    with Server(
+        [archive], HostConfig(Address("127.0.0.1", port, metrics_port)), overrides=OVERRIDES
+    ) as server:
         yield Served(server)
 
 

@@ -7,12 +7,12 @@ import logging
 
 import pytest
 
+from skipserve.artifacts.serving import ServingConfig
+from skipserve.protocols.messages import RawRequest
+from skipserve.protocols.request_id import request_id
 from skipserve.runtime.engine import Engine
-from skipserve.serving.config import ServingConfig
-from skipserve.serving.journal import REFUSALS_PER_S, Journal
-from skipserve.serving.messages import RawRequest
-from skipserve.serving.request_id import request_id
-from skipserve.serving.service import Service
+from skipserve.service.service import Service
+from skipserve.telemetry.journal import REFUSALS_PER_S, Journal
 
 SERVING = ServingConfig(max_rows=8)
 JSON = {"content-type": "application/json"}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "src" / "skipserve"
-# What serves points down: serving, runtime, artifacts. What makes a router stands beside them, and
+# What serves points down: hosts, service, protocols, runtime, artifacts. What makes a router stands beside them, and
 # may know what runs files; what makes an artifact stands above all of these, commands on top.
 # A layer may import from itself, from those named here, and from the top-level helpers.
 BESIDE = {"graph", "routing", "certification"}
@@ -20,34 +20,55 @@ BELOW = {
     # What an artifact says needs the field's words; making one (export.py, graphs.py) needs all.
     "artifacts": {"certification", "graph", "networks", "routing", "runtime"},
     "runtime": {"artifacts", "routing"},
-    "serving": {"artifacts", "runtime"},
+    "protocols": {"artifacts", "runtime"},
+    "telemetry": {"artifacts", "protocols", "runtime", "safety"},
+    # The alarm reads what the workers counted; what they count, it knows nothing of.
+    "safety": {"artifacts", "telemetry"},
+    "service": {"artifacts", "protocols", "runtime", "safety", "telemetry"},
+    "hosts": {"artifacts", "protocols", "runtime", "safety", "service", "telemetry"},
     "graph": {"routing", "runtime"},
     "routing": {"graph", "networks", "runtime"},
     "certification": {"artifacts", "routing", "runtime"},
     "sources": {*BESIDE, "artifacts", "networks", "runtime", "training"},
     "watching": set(),  # knows a service by what it answers alone
-    "loadtest": {"artifacts", "runtime", "serving", "sources", "training", "watching"},
+    "loadtest": {"artifacts", "runtime", "hosts", "sources", "training", "watching"},
 }
-BELOW["building"] = {*BESIDE, "artifacts", "networks", "runtime", "serving", "sources", "training"}
+BELOW["building"] = {*BESIDE, "artifacts", "networks", "runtime", "hosts", "sources", "training"}
 BELOW["building"] |= {"plots"}
-BELOW["reporting"] = {*BELOW["building"], "building", "samples"} - {"serving", "plots"}
+BELOW["reporting"] = {*BELOW["building"], "building", "samples"} - {"hosts", "plots"}
 BELOW["commands"] = {*BELOW, "plots", "samples"}
 HELPERS = {
-    *("cores", "direct", "errors", "files", "schema", "signature", "style", "tasks", "versions"),
+    *(
+        "address",
+        "cores",
+        "direct",
+        "errors",
+        "files",
+        "schema",
+        "signature",
+        "style",
+        "tasks",
+        "versions",
+    ),
 }
 ONLY_IN = {
     "prometheus_client": {
-        "serving/series.py",
-        "serving/metrics.py",
-        "serving/exposition.py",
+        "telemetry/series.py",
+        "telemetry/metrics.py",
+        "telemetry/exposition.py",
         "watching/scrape.py",
     },
     "onnxruntime": {
         "runtime/backends.py",
         *(f"graph/{name}.py" for name in ("memory", "precision", "prepare", "probe")),
     },
-    "opentelemetry": {"serving/tracing.py"},
-    "ts": {"serving/torchserve_patches.py", "serving/pipeline.py"},
+    "opentelemetry": {"telemetry/tracing.py"},
+    "ts": {"hosts/torchserve/worker.py"},
+    "granian": {"hosts/granian/__main__.py"},
+    "asyncio": {
+        *("hosts/models.py", "hosts/rsgi.py", "hosts/granian/worker.py"),
+        *("service/batcher.py", "service/turns.py"),
+    },
     "sklearn": {"training/recipes.py"},
     "locust": {"loadtest/driver.py", "loadtest/users.py"},
     "gevent": {f"loadtest/{name}.py" for name in ("dispatcher", "driver", "pacer", "users")},
@@ -83,7 +104,7 @@ def test_imports_point_down(file):
 
 
 # Importing these opens what serves; a service has neither torch nor onnx.
-SERVING = ("skipserve.serving.service", "skipserve.runtime.engine")
+SERVING = ("skipserve.service.service", "skipserve.runtime.engine")
 HEAVY = {"torch", "onnx", "scipy", "sklearn", "matplotlib", "skipserve.graph", "skipserve.sources"}
 
 

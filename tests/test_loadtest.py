@@ -20,11 +20,12 @@ import pytest
 from conftest import ROUTED
 from test_serve import free_ports
 
+from skipserve.address import Address
 from skipserve.building.buildfile import read_build_file
 from skipserve.building.steps import run_steps
+from skipserve.hosts.config import HostConfig
+from skipserve.hosts.launcher import Server
 from skipserve.loadtest.results import read_report
-from skipserve.serving.address import Address
-from skipserve.serving.launcher import Server
 
 ROOT = Path(__file__).parent.parent
 GENEROUS = "p50=2s,p99=5s,errors=0"
@@ -48,7 +49,7 @@ def project(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def server(project):
     archives = [project / "model_store" / f"{name}.mar" for name in ("small", "bare")]
-    with Server(archives, Address("127.0.0.1", *free_ports())) as server:
+    with Server(archives, HostConfig(Address("127.0.0.1", *free_ports()))) as server:
         yield server.address
 
 

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from skipserve.errors import ConfigError
-from skipserve.serving.logs import Log
+from skipserve.telemetry.logs import Log
 
 EVENT = {"time": "2026-01-01T00:00:00.000Z", "level": "error", "logger": "a", "message": "b"}
 JAVA = (
@@ -87,7 +87,7 @@ def test_text_keeps_what_a_client_sent_on_its_line():
 def test_a_process_whose_log_this_is_writes_events_only():
     code = (
         "import logging, warnings\n"
-        "from skipserve.serving.logs import Log, fields\n"
+        "from skipserve.telemetry.logs import Log, fields\n"
         "Log().attach()\n"
         "log = logging.getLogger('skipserve.x')\n"
         "log.info('one', extra=fields(status=200, code=''))\n"

@@ -24,15 +24,15 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import skipserve
 from skipserve.artifacts.artifact import open_artifact
+from skipserve.artifacts.serving import ServingConfig
+from skipserve.protocols.messages import RawRequest
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Prediction, Setting
-from skipserve.serving.config import ServingConfig
-from skipserve.serving.exposition import Exposition, LostCounts
-from skipserve.serving.messages import RawRequest
-from skipserve.serving.metrics import ModelMetrics, _observe
-from skipserve.serving.probes import Probes
-from skipserve.serving.series import BUCKETS
-from skipserve.serving.service import Service
+from skipserve.service.service import Service
+from skipserve.telemetry.exposition import Exposition, LostCounts
+from skipserve.telemetry.metrics import ModelMetrics, _observe
+from skipserve.telemetry.probes import Probes
+from skipserve.telemetry.series import BUCKETS
 from skipserve.training.recipes import open_recipe
 
 RISK = 0.05
@@ -41,9 +41,9 @@ DEPTH = 4
 WORKER = """
 import json, sys
 import skipserve
-from skipserve.serving.config import ServingConfig
-from skipserve.serving.messages import RawRequest
-from skipserve.serving.service import Service
+from skipserve.artifacts.serving import ServingConfig
+from skipserve.protocols.messages import RawRequest
+from skipserve.service.service import Service
 engine = skipserve.open(sys.argv[1], provider="cpu")
 service = Service(engine, ServingConfig(risk=0.05, shadow=1.0))
 body = json.dumps(engine.manifest.question(engine.manifest.example.inputs)).encode()

@@ -12,10 +12,10 @@ from prometheus_client.mmap_dict import MmapedDict, mmap_key
 from prometheus_client.parser import text_string_to_metric_families
 
 import skipserve
-from skipserve.serving.config import ServingConfig
-from skipserve.serving.exposition import Exposition
-from skipserve.serving.monitor import Monitor
-from skipserve.serving.switch import Switch
+from skipserve.artifacts.serving import ServingConfig
+from skipserve.safety.monitor import Monitor
+from skipserve.safety.switch import Switch
+from skipserve.telemetry.exposition import Exposition
 
 RISK = 0.05
 

@@ -15,10 +15,10 @@ from signatures import spec, taking
 
 from skipserve.artifacts.artifact import Artifact
 from skipserve.errors import InputError
+from skipserve.protocols.messages import RawRequest
+from skipserve.protocols.native import NativeProtocol
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.rows import check_rows
-from skipserve.serving.messages import RawRequest
-from skipserve.serving.native import NativeProtocol
 from skipserve.tasks import Classify
 
 MAX_ROWS = 8

@@ -16,13 +16,13 @@ from tritonclient.http import InferenceServerClient, InferInput, InferRequestedO
 
 from skipserve.artifacts.artifact import Artifact
 from skipserve.errors import InputError
+from skipserve.protocols.messages import RawRequest, Reply
+from skipserve.protocols.oip import HEADER_LENGTH, OpenInference, speaks_oip
+from skipserve.protocols.oip_replies import OUTPUTS
+from skipserve.protocols.oip_tensors import DTYPES
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Prediction, Setting
 from skipserve.runtime.rows import check_rows
-from skipserve.serving.messages import RawRequest, Reply
-from skipserve.serving.oip import HEADER_LENGTH, OpenInference, speaks_oip
-from skipserve.serving.oip_replies import OUTPUTS
-from skipserve.serving.oip_tensors import DTYPES
 
 MAX_ROWS = 8
 

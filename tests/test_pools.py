@@ -15,15 +15,15 @@ import texts
 from prometheus_client import REGISTRY, generate_latest
 
 import skipserve
+from skipserve.artifacts.serving import ServingConfig
 from skipserve.errors import ConfigError
 from skipserve.loadtest.answers import check
 from skipserve.loadtest.payloads import Choice, body
 from skipserve.loadtest.pools import make_subject
 from skipserve.loadtest.target import Target
+from skipserve.protocols.messages import RawRequest
 from skipserve.runtime.engine import Engine
-from skipserve.serving.config import ServingConfig
-from skipserve.serving.messages import RawRequest
-from skipserve.serving.service import Service
+from skipserve.service.service import Service
 
 CHOICES = [Choice("masked"), Choice("masked", "off", rows=4)]
 

@@ -17,8 +17,8 @@ from prometheus_client.openmetrics.parser import (
 from prometheus_client.parser import text_string_to_metric_families as text_families
 from test_serve import until
 
-from skipserve.serving.exposition import Exposition
-from skipserve.serving.probes import Probes
+from skipserve.telemetry.exposition import Exposition
+from skipserve.telemetry.probes import Probes
 
 PLAIN_004 = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from skipserve.serving.pulse import BEAT_S, Pulse, living
+from skipserve.hosts.pulse import BEAT_S, Pulse, living
 
 # Waits for requests that never come; what it is sent on stdin ends nothing.
 WORKER = """
 import socket, sys
 from pathlib import Path
-from skipserve.serving.pulse import Pulse
+from skipserve.hosts.pulse import Pulse
 frontend, worker = socket.socketpair()
 pulse = Pulse(Path(sys.argv[1]), "small", sys.argv[2] == "beats")
 print("ready", flush=True)

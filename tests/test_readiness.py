@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from test_pulse import until, worker
 
-from skipserve.serving.exposition import Exposition
-from skipserve.serving.pulse import BEAT_S, living
-from skipserve.serving.readiness import SILENT_S, Readiness, Wanted
+from skipserve.hosts.pulse import BEAT_S, living
+from skipserve.hosts.readiness import SILENT_S, Readiness, Wanted
+from skipserve.telemetry.exposition import Exposition
 
 PATIENCE_S = 60.0
 Make = Callable[..., Readiness]

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 import skipserve
+from skipserve.artifacts.archive import unpack
 from skipserve.artifacts.artifact import open_artifact
 from skipserve.artifacts.certificates import CERTIFICATES
+from skipserve.artifacts.recertified import unpacked
 from skipserve.errors import ArtifactError, ConfigError
-from skipserve.serving.archive import unpack
-from skipserve.serving.recertified import unpacked
 from skipserve.training.recipes import open_recipe
 
 # Of the extra `train`: none of it is in the image.

@@ -29,9 +29,9 @@ import pytest
 import tritonclient.http as triton
 
 import skipserve
+from skipserve.artifacts.archive import unpack
 from skipserve.errors import ArtifactError, LaunchError
-from skipserve.serving.archive import unpack
-from skipserve.serving.java import find_java
+from skipserve.hosts.torchserve.java import find_java
 
 ROOT = Path(__file__).parent.parent
 MODELS = ("moons_plain", "moons_residual", "moons_gated")
@@ -472,7 +472,7 @@ def test_a_worker_that_dies_while_it_loads_is_started_again(either_way):
 
 
 HANGING = """
-from skipserve.serving.handler import SkipserveHandler
+from skipserve.hosts.torchserve.handler import SkipserveHandler
 
 class Handler(SkipserveHandler):
     def handle(self, data, context):

@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
 from skipserve.artifacts.artifact import Artifact
+from skipserve.artifacts.serving import ServingConfig
+from skipserve.protocols.messages import RawRequest, Reply
+from skipserve.protocols.oip import HEADER_LENGTH
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Prediction
 from skipserve.runtime.rows import Rows
 from skipserve.runtime.stepper import Limits
-from skipserve.serving.config import ServingConfig
-from skipserve.serving.messages import RawRequest, Reply
-from skipserve.serving.oip import HEADER_LENGTH
-from skipserve.serving.service import Service
+from skipserve.service.service import Service
 
 JSON = {"content-type": "application/json"}
 MAX_ROWS = 8

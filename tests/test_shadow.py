@@ -10,14 +10,14 @@ import pytest
 from prometheus_client import REGISTRY
 
 import skipserve
+from skipserve.artifacts.serving import ServingConfig
+from skipserve.protocols.messages import RawRequest
 from skipserve.runtime.prediction import Setting
 from skipserve.runtime.stepper import Limits
-from skipserve.serving.config import ServingConfig
-from skipserve.serving.messages import RawRequest
-from skipserve.serving.metrics import NoMetrics
-from skipserve.serving.service import Service
-from skipserve.serving.shadow import PATIENCE_S, QUEUE_ROWS, WAIT_S, Answered, Shadow
-from skipserve.serving.switch import Switch
+from skipserve.safety.switch import Switch
+from skipserve.service.service import Service
+from skipserve.service.shadow import PATIENCE_S, QUEUE_ROWS, WAIT_S, Answered, Shadow
+from skipserve.telemetry.metrics import NoMetrics
 from skipserve.training.recipes import open_recipe
 
 RISK = 0.05
@@ -145,7 +145,7 @@ def test_a_row_that_has_waited_is_run_though_requests_never_stop(
     engine, moons, counts, monkeypatch
 ):
     now = [100.0]
-    monkeypatch.setattr("skipserve.serving.shadow.monotonic", lambda: now[0])
+    monkeypatch.setattr("skipserve.service.shadow.monotonic", lambda: now[0])
     shadow = shadow_of(engine, counts, message_waits=lambda: True)
     shadow.draw(answered(engine, moons[:20]))
     shadow.work()
@@ -166,7 +166,7 @@ def test_what_finds_no_room_is_counted_as_dropped(engine, moons, counts):
 
 def test_what_waited_too_long_is_counted_as_dropped(engine, moons, counts, monkeypatch):
     now = [100.0]
-    monkeypatch.setattr("skipserve.serving.shadow.monotonic", lambda: now[0])
+    monkeypatch.setattr("skipserve.service.shadow.monotonic", lambda: now[0])
     shadow = shadow_of(engine, counts)
     shadow.draw(answered(engine, moons[:30]))
     now[0] += WAIT_S + 1

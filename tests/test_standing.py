@@ -12,15 +12,16 @@ import pytest
 from test_serve import free_ports
 
 import skipserve
+from skipserve.address import Address
+from skipserve.artifacts.archive import package
 from skipserve.artifacts.artifact import open_artifact
 from skipserve.artifacts.certificates import CERTIFICATES
 from skipserve.artifacts.manifest import MANIFEST
+from skipserve.artifacts.serving import ServingConfig
 from skipserve.commands.router import status
-from skipserve.serving.address import Address
-from skipserve.serving.archive import package
-from skipserve.serving.config import ServingConfig
-from skipserve.serving.control import find_router
-from skipserve.serving.launcher import Server
+from skipserve.hosts.config import HostConfig
+from skipserve.hosts.control import find_router
+from skipserve.hosts.launcher import Server
 from skipserve.training.recipes import open_recipe
 
 pytestmark = pytest.mark.server
@@ -66,14 +67,14 @@ def ask(server: Server) -> dict:
 def test_it_starts_and_what_was_switched_off_stays_off(archive, caplog, capsys):
     port, metrics_port = free_ports()
     address = Address("127.0.0.1", port, metrics_port)
-    with Server([archive], address) as server:
+    with Server([archive], HostConfig(address)) as server:
         answer = ask(server)
         assert (answer["router"], answer["outputs"][0]["depth_run"]) == ("on", 1)
         assert answer["outputs"][0]["label"] != server.manifests[0].example.label
         find_router(metrics_port, "small").throw("disabled")
         assert ask(server)["router"] == "off"
     caplog.clear()
-    with caplog.at_level(logging.WARNING), Server([archive], address) as server:
+    with caplog.at_level(logging.WARNING), Server([archive], HostConfig(address)) as server:
         assert "small skips nothing: it was switched off by hand" in caplog.text
         answer = ask(server)
         assert answer["outputs"][0]["label"] == server.manifests[0].example.label

@@ -18,8 +18,8 @@ import pytest
 from test_serve import cli, free_ports, serving, until
 from test_wheel import MODEL
 
+from skipserve.artifacts.archive import unpack
 from skipserve.errors import ArtifactError
-from skipserve.serving.archive import unpack
 
 PROXY = {"http_proxy": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9", "no_proxy": ""}
 BODY = b'{"inputs": [[0.5, -0.25]]}'
@@ -190,7 +190,7 @@ def test_no_folder_to_write_to_is_one_line_at_once(project):
 UNPACK = """
 import resource, sys
 from pathlib import Path
-from skipserve.serving.archive import unpack
+from skipserve.artifacts.archive import unpack
 limit = getattr(resource, sys.argv[3])
 resource.setrlimit(limit, (int(sys.argv[4]), resource.getrlimit(limit)[1]))
 try:

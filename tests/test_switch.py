@@ -11,10 +11,10 @@ import pytest
 
 from skipserve.commands.router import status
 from skipserve.errors import ConfigError, LaunchError
-from skipserve.serving.control import ROUTERS, announce, find_router, find_routers
-from skipserve.serving.directory import Directory
-from skipserve.serving.standing import STATE_VARIABLE, standing_order
-from skipserve.serving.switch import DIRECTORY_VARIABLE, Switch, switch_of
+from skipserve.hosts.control import ROUTERS, announce, find_router, find_routers
+from skipserve.hosts.directory import Directory
+from skipserve.safety.standing import STATE_VARIABLE, standing_order
+from skipserve.safety.switch import DIRECTORY_VARIABLE, Switch, switch_of
 
 PORT = 9464
 
@@ -40,7 +40,7 @@ def test_it_can_be_thrown_when_nothing_more_can_be_written(tmp_path):
     script = """
 import resource, signal, sys
 from pathlib import Path
-from skipserve.serving.switch import Switch
+from skipserve.safety.switch import Switch
 switch = Switch(Path(sys.argv[1]) / "model")
 full = Path(sys.argv[2]) / "rest"
 try:

@@ -19,9 +19,9 @@ import psutil
 import pytest
 from conftest import Collector
 
+from skipserve.artifacts.archive import package
 from skipserve.artifacts.artifact import Artifact
-from skipserve.serving.archive import package
-from skipserve.serving.config import ServingConfig
+from skipserve.artifacts.serving import ServingConfig
 
 HANDLER = Path(__file__).parent.parent / "handlers" / "torchserve_handler.py"
 JSON = {"Content-Type": "application/json"}

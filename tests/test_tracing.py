@@ -9,13 +9,13 @@ import time
 import pytest
 from conftest import Collector
 
+from skipserve.artifacts.serving import ServingConfig
 from skipserve.errors import LaunchError
+from skipserve.protocols.messages import RawRequest
 from skipserve.runtime.engine import Engine
-from skipserve.serving.config import ServingConfig
-from skipserve.serving.journal import Journal
-from skipserve.serving.messages import RawRequest
-from skipserve.serving.service import Service
-from skipserve.serving.tracing import ENDPOINTS, asked_for, open_tracing
+from skipserve.service.service import Service
+from skipserve.telemetry.journal import Journal
+from skipserve.telemetry.tracing import ENDPOINTS, asked_for, open_tracing
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 SERVING = ServingConfig(max_rows=8)
@@ -80,7 +80,7 @@ def test_a_caller_that_does_not_sample_gets_no_spans(traced, collector):
 def test_off_is_free():
     # In a fresh interpreter without the variables: not even imported.
     code = (
-        "import sys; from skipserve.serving.tracing import open_tracing; "
+        "import sys; from skipserve.telemetry.tracing import open_tracing; "
         "sys.exit(open_tracing().on or any(m.startswith('opentelemetry') for m in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], env={"PATH": ""}).returncode == 0

@@ -14,9 +14,9 @@ from signatures import spec, taking
 import skipserve
 from skipserve.artifacts.artifact import Artifact
 from skipserve.errors import InputError
+from skipserve.protocols.messages import RawRequest
+from skipserve.protocols.v1 import V1Protocol, speaks_v1
 from skipserve.runtime.engine import Engine
-from skipserve.serving.messages import RawRequest
-from skipserve.serving.v1 import V1Protocol, speaks_v1
 
 MAX_ROWS = 8
 

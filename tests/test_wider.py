@@ -12,14 +12,14 @@ from prometheus_client import REGISTRY
 
 from skipserve.artifacts.artifact import open_artifact
 from skipserve.artifacts.export import Routing, export_artifact
+from skipserve.artifacts.serving import ServingConfig
 from skipserve.errors import InputError
+from skipserve.protocols.messages import RawRequest
 from skipserve.routing.config import ExitsConfig, RouterConfig
 from skipserve.routing.fit import fit_router
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Setting
-from skipserve.serving.config import ServingConfig
-from skipserve.serving.messages import RawRequest
-from skipserve.serving.service import Service
+from skipserve.service.service import Service
 from skipserve.sources.recipe import recipe_origin, recipe_splits
 from skipserve.training.checkpoint import load_checkpoint
 

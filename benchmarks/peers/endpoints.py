@@ -23,9 +23,10 @@ import psutil
 from contenders import HERE, Peer, Settings, label_of, native
 from models import WORK, RacedModel
 
+from skipserve.address import Address
 from skipserve.direct import open_directly
-from skipserve.serving.address import Address
-from skipserve.serving.launcher import Server
+from skipserve.hosts.config import HostConfig
+from skipserve.hosts.launcher import Server
 
 START_S, STOP_S = 90.0, 10.0
 # Ports of one server: its own, and those it opens whether we like it or not.
@@ -59,7 +60,9 @@ class OurServer:
     def __init__(self, model: RacedModel, settings: Settings, port: int) -> None:
         self._model = model
         overrides = asdict(settings)  # and else what the model ships with
-        self._server = Server([model.archive], Address("127.0.0.1", port, port + 1), overrides)
+        self._server = Server(
+            [model.archive], HostConfig(Address("127.0.0.1", port, port + 1)), overrides=overrides
+        )
 
     def endpoint(self) -> Endpoint:
         rows = self._model.rows

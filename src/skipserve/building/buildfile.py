@@ -10,11 +10,11 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from skipserve.artifacts.manifest import Format, Name, Precision
+from skipserve.artifacts.serving import ServingConfig
 from skipserve.errors import ConfigError
 from skipserve.networks import NetworkConfig, parse_network
 from skipserve.routing.config import ExitsConfig, RouterConfig
 from skipserve.schema import Record, parse
-from skipserve.serving.config import ServingConfig
 from skipserve.sources.config import Brought, DataConfig, SourceConfig
 from skipserve.training.config import TrainingConfig
 from skipserve.training.recipes import Recipe, open_recipe
@@ -24,7 +24,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-HANDLER = Path(__file__).parent.parent / "serving" / "handler.py"
+HANDLER = Path(__file__).parent.parent / "hosts" / "torchserve" / "handler.py"
 
 
 class ExportConfig(Record):

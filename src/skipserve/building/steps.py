@@ -20,11 +20,11 @@ from skipserve.building.buildfile import BuildFile
 from skipserve.certification.calibrate import certify_artifact, propose_candidates
 from skipserve.errors import ArtifactError, CheckpointError, ConfigError
 from skipserve.files import sha256_of
+from skipserve.hosts.torchserve.packaging import package
 from skipserve.networks import ResidualNetwork
 from skipserve.plots import plot_runs
 from skipserve.routing.fit import fit_router
 from skipserve.runtime.runners import FORMATS, BackendName
-from skipserve.serving.archive import package
 from skipserve.sources.splits import Splits
 from skipserve.training.checkpoint import WEIGHTS, load_checkpoint, save_checkpoint
 from skipserve.training.loop import Epoch, fit

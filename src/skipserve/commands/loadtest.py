@@ -80,6 +80,10 @@ def loadtest(
     due. INVALID means that the run cannot tell: the client was the limit, or samples are too few.
     """
     require_packages()
+    from skipserve.address import Address
+    from skipserve.hosts.config import HostConfig
+    from skipserve.hosts.launcher import Server
+    from skipserve.hosts.processes import stop_on_signals
     from skipserve.loadtest.compare import compare_reports
     from skipserve.loadtest.gate import EXIT
     from skipserve.loadtest.payloads import parse_mix
@@ -89,9 +93,6 @@ def loadtest(
     from skipserve.loadtest.session import run
     from skipserve.loadtest.slo import parse_slo
     from skipserve.loadtest.target import Target
-    from skipserve.serving.address import Address
-    from skipserve.serving.launcher import Server
-    from skipserve.serving.processes import stop_on_signals
 
     objective = parse_slo(slo)
     choices = parse_mix(model, router, rows)
@@ -120,7 +121,7 @@ def loadtest(
         stop = stack.enter_context(stop_on_signals())
         if archives:
             console.print(f"starting {', '.join(archive.stem for archive in archives)}")
-            stack.enter_context(Server(archives, address, stop=stop))
+            stack.enter_context(Server(archives, HostConfig(address), stop=stop))
         subjects = _subjects(target, artifacts, choices, data)
         if capacity:
             _search(plan, objective, target, subjects, stop, name)

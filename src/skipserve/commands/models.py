@@ -116,11 +116,11 @@ def certify(
     The file of an archive is the one that it serves with, unless options say otherwise.
     """
     from skipserve.artifacts.artifact import open_artifact
+    from skipserve.artifacts.recertified import unpacked
+    from skipserve.artifacts.serving import ServingConfig
     from skipserve.certification.calibrate import certify_artifact
     from skipserve.samples import read_samples
     from skipserve.schema import parse
-    from skipserve.serving.config import ServingConfig
-    from skipserve.serving.recertified import unpacked
 
     given = {"backend": backend, "precision": precision, "provider": provider, "threads": threads}
     asked = {key: value for key, value in given.items() if value is not None}

@@ -15,7 +15,7 @@ Port = Annotated[int, typer.Option(envvar="SKIPSERVE_METRICS_PORT", help="Of the
 @app.command()
 def on(model: Model, metrics_port: Port = 9464) -> None:
     """Let a model skip again, with evidence starting afresh."""
-    from skipserve.serving.control import find_router
+    from skipserve.hosts.control import find_router
 
     before = find_router(metrics_port, model).throw("on")
     typer.echo(f"{model}: on (was {before})")
@@ -27,7 +27,7 @@ def off(model: Model, metrics_port: Port = 9464) -> None:
 
     That outlives restarts: it is kept beside the archives, or in the folder SKIPSERVE_STATE.
     """
-    from skipserve.serving.control import find_router
+    from skipserve.hosts.control import find_router
 
     before = find_router(metrics_port, model).throw("disabled")
     typer.echo(f"{model}: disabled (was {before}), also after a restart")
@@ -39,7 +39,7 @@ def status(
     metrics_port: Port = 9464,
 ) -> None:
     """Say how the switches stand; the metrics say what the shadow runs found."""
-    from skipserve.serving.control import RouterControl, find_router, find_routers
+    from skipserve.hosts.control import RouterControl, find_router, find_routers
 
     def told(router: RouterControl) -> str:
         if router.order is None:

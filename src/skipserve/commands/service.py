@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 from rich.console import Console
@@ -15,10 +15,11 @@ from skipserve.commands import console
 from skipserve.commands.failures import line_for
 from skipserve.commands.progress import watching
 from skipserve.errors import ConfigError, LaunchError
+from skipserve.hosts.config import ServerName, Tls
 
 if TYPE_CHECKING:
-    from skipserve.serving.launcher import Server
-    from skipserve.serving.logs import Log
+    from skipserve.hosts.launcher import Server
+    from skipserve.telemetry.logs import Log
 
 logger = logging.getLogger("skipserve.cli")
 
@@ -39,7 +40,6 @@ def serve(
     precision: Annotated[str | None, typer.Option(help="auto, fp32 or fp16.")] = None,
     provider: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
     threads: Annotated[int | None, typer.Option(help="Cores per operation; 0 is all.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes per model.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Most requests in a batch.")] = None,
     max_batch_delay_ms: Annotated[
         float | None, typer.Option(help="A batch's wait for more requests, such as 0.3.")
@@ -51,12 +51,28 @@ def serve(
         str, typer.Option(envvar="SKIPSERVE_LOG_FORMAT", help="text or json.")
     ] = "text",
     ready_timeout: Annotated[float, typer.Option(min=1, help="Seconds until ready.")] = 120.0,
+    server: Annotated[str, typer.Option(help="granian or torchserve.")] = "granian",
+    workers: Annotated[
+        int, typer.Option(min=1, max=256, help="Processes that hold the models.")
+    ] = 1,
+    tls_certificate: Annotated[
+        Path | None, typer.Option(help="Chain in PEM, for https; with --tls-key.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its private key in PEM.")] = None,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(help="Web page that may ask from a browser; * for all. Repeat for more."),
+    ] = None,
+    drain_timeout: Annotated[
+        float, typer.Option(min=1, help="Seconds for requests on their way when it ends.")
+    ] = 10.0,
 ) -> None:
     """Serve archives over HTTP until SIGTERM or Ctrl-C; options override each model's TOML."""
-    from skipserve.serving.address import Address
-    from skipserve.serving.launcher import Server
-    from skipserve.serving.logs import Log
-    from skipserve.serving.processes import stop_on_signals
+    from skipserve.address import Address
+    from skipserve.hosts.config import HostConfig
+    from skipserve.hosts.launcher import Server
+    from skipserve.hosts.processes import stop_on_signals
+    from skipserve.telemetry.logs import Log
 
     log = Log(log_format)
     log.attach()
@@ -65,25 +81,31 @@ def serve(
         "precision": precision,
         "provider": provider,
         "threads": threads,
-        "workers": workers,
         "batch_size": batch_size,
         "max_batch_delay_ms": max_batch_delay_ms,
         "access_log": access_log,
     }
     overrides = {key: value for key, value in asked.items() if value is not None}
-    address = Address(host, port, metrics_port)
+    config = HostConfig(
+        Address(host, port, metrics_port),
+        workers,
+        _tls(tls_certificate, tls_key),
+        tuple(allow_origin or ()),
+        ready_timeout,
+        drain_timeout,
+    )
     with _errors_to(log), stop_on_signals() as stop:
         archives = _archives(model_store, models or [])
         try:
             with _waiting(log):
-                server = Server(archives, address, overrides, ready_timeout, stop, log)
+                running = Server(archives, config, _known(server), overrides, stop, log)
         except LaunchError:
             if stop.is_set():
                 return
             raise
-        with server:
-            _announce(server, log)
-            server.wait(stop)
+        with running:
+            _announce(running, log)
+            running.wait(stop)
 
 
 def top(
@@ -102,12 +124,26 @@ def top(
     ] = False,
 ) -> None:
     """Watch a running service: latency, skip rate, agreement; Ctrl-C ends."""
-    from skipserve.serving.address import url_of
+    from skipserve.address import url_of
     from skipserve.watching.screen import once, watch
 
     with suppress(KeyboardInterrupt):
         draw = once if only_once else watch
         draw(url or url_of(host, metrics_port), interval, Console(highlight=False))
+
+
+def _known(server: str) -> ServerName:
+    if server not in get_args(ServerName):
+        raise ConfigError(f"--server {server!r}; expected {' or '.join(get_args(ServerName))}")
+    return cast(ServerName, server)
+
+
+def _tls(certificate: Path | None, key: Path | None) -> Tls | None:
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        raise ConfigError("https takes both --tls-certificate and --tls-key")
+    return Tls(certificate, key)
 
 
 @contextmanager

@@ -1,0 +1,56 @@
+"""What a model wants of whoever serves it: [serving] in its TOML, and in its archive.
+
+What a host wants (sockets, processes) is in hosts/config.py.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from skipserve.schema import Record
+
+
+class ServingConfig(Record):
+    """Serving defaults of one model; the options of `skipserve serve` override them.
+
+    Attributes:
+        backend: ``onnxruntime`` or ``torchscript``.
+        precision: ``auto`` is FP16 on a GPU and FP32 on a CPU.
+        provider: ``auto`` takes a GPU where there is one.
+        threads: Cores used inside one operation; 0 takes all.
+        batch_size: Most requests in one batch; 1 turns batching off.
+        max_batch_delay_ms: Longest wait of a batch that is not full for more requests. None by
+            default: a batch is what came in while the last one ran. TorchServe waits for whole
+            milliseconds, one at least.
+        queue_size: Requests that may wait; one more is answered 503.
+        response_timeout_s: A request that waits longer is answered 503, and a worker that takes
+            longer for a batch is ended and started again.
+        max_rows: Most rows in one request; more are answered 413.
+        access_log: Share of the requests that leave a line in the log; errors always do.
+        risk: ε of the router for a request that asks for nothing; full depth if left out.
+        shadow: Share of the routed rows that is run a second time, at full depth, to see whether
+            the answers still agree; 0 turns the alarm off.
+        shadow_budget_ms: Longest that one shadow run may hold up the next request.
+        alarm_alpha: Chance that the alarm is ever raised although the certificate holds.
+        clean_window_s: Seconds that skipping stays off at least once the alarm was raised.
+        metrics: Counting can be turned off to measure what it costs.
+    """
+
+    backend: Literal["onnxruntime", "torchscript"] = "onnxruntime"
+    precision: Literal["auto", "fp32", "fp16"] = "auto"
+    provider: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: Annotated[int, Field(ge=0)] = 1
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = 1
+    max_batch_delay_ms: Annotated[float, Field(ge=0, le=10_000)] = 0.0
+    queue_size: Annotated[int, Field(ge=1)] = 1000
+    response_timeout_s: Annotated[int, Field(ge=1, le=86_400)] = 60
+    max_rows: Annotated[int, Field(ge=1)] = 1024
+    access_log: Annotated[float, Field(ge=0, le=1)] = 0.0
+    risk: Annotated[float, Field(gt=0, lt=1)] | None = None
+    shadow: Annotated[float, Field(ge=0, le=1)] = 0.01
+    shadow_budget_ms: Annotated[float, Field(gt=0, le=10_000)] = 10.0
+    alarm_alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    clean_window_s: Annotated[float, Field(ge=0)] = 600.0
+    metrics: bool = True

@@ -1,0 +1,68 @@
+"""What a host wants to know, whatever the models: sockets, processes, times."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from skipserve.address import Address
+from skipserve.errors import ConfigError
+
+ServerName = Literal["granian", "torchserve"]
+
+
+@dataclass(frozen=True)
+class Tls:
+    """What a host proves its name with.
+
+    Attributes:
+        certificate: A chain in PEM.
+        key: Its private key in PEM.
+    """
+
+    certificate: Path
+    key: Path
+
+    def require(self) -> None:
+        """Look whether both can be read.
+
+        Raises:
+            ConfigError: Naming the option to mend.
+        """
+        for option, file in (("--tls-certificate", self.certificate), ("--tls-key", self.key)):
+            try:
+                begins = file.read_text(errors="replace").lstrip().startswith("-----BEGIN ")
+            except OSError as error:
+                raise ConfigError(
+                    f"{option} {file} cannot be read ({error.strerror}); expected a PEM file"
+                ) from None
+            if not begins:
+                raise ConfigError(f"{option} {file} is no PEM file; it must begin with -----BEGIN")
+
+
+@dataclass(frozen=True)
+class HostConfig:
+    """How to listen.
+
+    Attributes:
+        address: Where.
+        workers: Processes that hold the models; behind TorchServe, for each model.
+        tls: For https; plain http without it.
+        origins: Web pages (``https://example.org``, or ``*`` for all) that may ask from a browser.
+        ready_s: Seconds until all models must have answered.
+        drain_s: Seconds that requests on their way have to be answered once the host shall stop.
+    """
+
+    address: Address
+    workers: int = 1
+    tls: Tls | None = None
+    origins: tuple[str, ...] = ()
+    ready_s: float = 120.0
+    drain_s: float = 10.0
+
+    @property
+    def url(self) -> str:
+        """Root of the inference port for a client on this machine."""
+        url = self.address.inference_url
+        return url if self.tls is None else url.replace("http://", "https://", 1)

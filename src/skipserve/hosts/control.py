@@ -1,0 +1,161 @@
+"""Finding the instance that runs on this machine, and throwing the switches of its models.
+
+An instance's directory can be entered by its own user alone, so that user alone may command it, and
+nothing on the network can.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from skipserve.artifacts.manifest import Manifest
+from skipserve.errors import ConfigError, LaunchError
+from skipserve.files import replace_text
+from skipserve.hosts.directory import find, is_held
+from skipserve.safety.standing import STATE_VARIABLE, give_order, lift_order, standing_order
+from skipserve.safety.switch import Switch, SwitchState
+
+ROUTERS = "routers.json"
+# Of each model with a router, the file that keeps it off; of one without, none.
+Orders = dict[str, str | None]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RouterControl:
+    """The router of a model that is being served.
+
+    Attributes:
+        model: Its name.
+        switch: The file that workers and launcher look at.
+        order: The file that keeps it off over restarts; ``None`` for a model without a router.
+    """
+
+    model: str
+    switch: Path
+    order: Path | None
+
+    def state(self) -> SwitchState:
+        """How the switch stands."""
+        switch = Switch(self.switch)
+        try:
+            return switch.state()
+        finally:
+            switch.close()
+
+    def stays_off(self) -> bool:
+        """Whether it is off after a restart."""
+        return self.order is not None and self.order.exists()
+
+    def throw(self, state: SwitchState) -> SwitchState:
+        """Throw the switch by hand, and return what it was; ``disabled`` outlives restarts.
+
+        Raises:
+            ConfigError: If the model has no router.
+            LaunchError: If it was thrown, but a restart will undo that; or the service has ended.
+        """
+        if self.order is None:
+            raise ConfigError(f"{self.model} has no router: it always runs at full depth")
+        switch = Switch(self.switch)
+        try:
+            with switch.held():
+                before = switch.state()
+                switch.throw(state)
+                if not is_held(self.switch.parent.parent):
+                    raise LaunchError(
+                        f"the service that served {self.model} has ended; nothing was switched"
+                    )
+                self._keep(self.order, state)
+        finally:
+            switch.close()
+        return before
+
+    def _keep(self, order: Path, state: SwitchState) -> None:
+        try:
+            (give_order if state == "disabled" else lift_order)(order)
+        except OSError as error:
+            raise LaunchError(
+                f"{self.model} is {state} now, but a restart of the service will forget it: "
+                f"{order} cannot be {'written' if state == 'disabled' else 'removed'} "
+                f"({error.strerror}); serve with {STATE_VARIABLE} naming a folder that stays and "
+                "can be written to"
+            ) from None
+
+
+def announce(directory: Path, orders: Mapping[str, Path | None]) -> None:
+    """Say in an instance's directory which routers it has.
+
+    Args:
+        directory: Of the instance.
+        orders: Of each model with a router, the file that keeps it off; of one without, ``None``.
+    """
+    files: Orders = {
+        model: None if order is None else str(order) for model, order in orders.items()
+    }
+    replace_text(directory / ROUTERS, msgspec.json.encode(files).decode())
+
+
+def open_switches(
+    directory: Path, archives: Sequence[Path], manifests: Sequence[Manifest]
+) -> list[Switch]:
+    """The switch of each model of an instance, off where it was switched off by hand before."""
+    orders: dict[str, Path | None] = {}
+    switches = []
+    for archive, manifest in zip(archives, manifests, strict=True):
+        model, order = manifest.name, standing_order(archive)
+        switch = Switch(directory / "switches" / model)
+        switches.append(switch)
+        orders[model] = order if manifest.router is not None else None
+        if manifest.router is not None and order.exists():
+            switch.throw("disabled")
+            logger.warning(
+                "%s skips nothing: it was switched off by hand, and stays off until "
+                "`skipserve router on %s`",
+                *(model, model),
+            )
+    announce(directory, orders)
+    return switches
+
+
+def find_routers(metrics_port: int) -> dict[str, RouterControl]:
+    """The routers of the instance on a port, by model; models without one are named, too.
+
+    Raises:
+        LaunchError: If this user runs no such instance here.
+    """
+    directory = find(metrics_port)
+    try:
+        content = (directory / ROUTERS).read_bytes() if directory else b""
+        orders = msgspec.json.decode(content, type=Orders)
+    except (FileNotFoundError, msgspec.MsgspecError):  # of none, or one that is just starting
+        directory = None
+    if directory is None:
+        raise LaunchError(
+            f"no service of this user has its metrics on port {metrics_port} here; run this as the "
+            "user who runs it, with the same TMPDIR, and --metrics-port if it has another port"
+        )
+    return {
+        model: RouterControl(
+            model, directory / "switches" / model, None if order is None else Path(order)
+        )
+        for model, order in sorted(orders.items())
+    }
+
+
+def find_router(metrics_port: int, model: str) -> RouterControl:
+    """The router of one model of the instance on a port.
+
+    Raises:
+        LaunchError: If this user runs no such instance here.
+        ConfigError: If it has no such model.
+    """
+    routers = find_routers(metrics_port)
+    if model not in routers:
+        raise ConfigError(f"this service has no model {model!r}, only {', '.join(routers)}")
+    return routers[model]

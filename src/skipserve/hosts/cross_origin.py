@@ -1,0 +1,49 @@
+"""Which web pages may ask from a browser: the CORS protocol of the Fetch standard, section 3.2."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from skipserve.protocols.messages import Headers, Reply
+
+# What a page's scripts may read of a reply beside its body.
+EXPOSED = "server-timing, x-request-id, inference-header-content-length"
+PREFLIGHT_S = 600
+
+
+class CrossOrigin:
+    """Adds what browsers look for; nothing for pages that are not named.
+
+    Args:
+        origins: Such as ``https://example.org``; ``*`` names all.
+    """
+
+    def __init__(self, origins: Sequence[str]) -> None:
+        self._origins = frozenset(origins)
+
+    def allow(self, reply: Reply, headers: Headers) -> None:
+        """Let the page that asked read a reply, if it may."""
+        if not self._origins:
+            return
+        reply.headers["vary"] = ", ".join(filter(None, (reply.headers.get("vary"), "origin")))
+        origin = headers.get("origin")
+        if origin is not None and (origin in self._origins or "*" in self._origins):
+            reply.headers["access-control-allow-origin"] = origin
+            reply.headers["access-control-expose-headers"] = EXPOSED
+
+    def preflight(self, headers: Headers, methods: str) -> Reply:
+        """Answer ``OPTIONS``, which browsers send before a request that a form could not make.
+
+        Args:
+            headers: Of the request.
+            methods: That the path takes.
+        """
+        reply = Reply(b"", 204, {"allow": methods})
+        self.allow(reply, headers)
+        if "access-control-allow-origin" in reply.headers:
+            reply.headers["access-control-allow-methods"] = methods
+            asked = headers.get("access-control-request-headers")
+            if asked is not None:
+                reply.headers["access-control-allow-headers"] = asked
+            reply.headers["access-control-max-age"] = str(PREFLIGHT_S)
+        return reply

@@ -1,0 +1,42 @@
+"""What listens. A host knows sockets and processes, and nothing of what a model answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from skipserve.artifacts.archive import Unpacked
+
+
+class Host(Protocol):
+    """One way to answer HTTP requests with models that lie unpacked in an instance's store.
+
+    Attributes:
+        name: As its users know it.
+    """
+
+    name: str
+
+    def start(self, models: Sequence[Unpacked]) -> None:
+        """Begin to listen; the models are opened meanwhile.
+
+        Raises:
+            LaunchError: If something it needs is missing.
+        """
+        ...
+
+    def ready(self) -> bool:
+        """Whether it answers on its port; takes two seconds at most."""
+        ...
+
+    def workers(self) -> set[int]:
+        """Processes that hold models now."""
+        ...
+
+    def ended(self) -> str:
+        """Why it does not run any more; empty while it does."""
+        ...
+
+    def close(self) -> None:
+        """Take no new requests, answer those on their way, and end every process."""
+        ...

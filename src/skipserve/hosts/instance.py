@@ -1,0 +1,85 @@
+"""The folders of one running service, and the environment of the processes in it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from skipserve.hosts.pulse import DIRECTORY_VARIABLE as PULSES_VARIABLE
+from skipserve.safety.switch import DIRECTORY_VARIABLE as SWITCHES_VARIABLE
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One run of a host, in a directory of its own.
+
+    Attributes:
+        directory: Holds everything this run writes; removed with it.
+    """
+
+    directory: Path
+
+    @property
+    def store(self) -> Path:
+        """Unpacked archives, one folder a model."""
+        return self.directory / "store"
+
+    @property
+    def metrics(self) -> Path:
+        """Where the workers write their metrics."""
+        return self.directory / "metrics"
+
+    @property
+    def switches(self) -> Path:
+        """Where each model's switch is."""
+        return self.directory / "switches"
+
+    @property
+    def pulses(self) -> Path:
+        """Where each worker says that it is there."""
+        return self.directory / "pulses"
+
+    @property
+    def log(self) -> Path:
+        """What the host and the workers said, where they keep it in a file."""
+        return self.directory / "logs" / "host.log"
+
+    @property
+    def scratch(self) -> Path:
+        """The instance's own temporary directory."""
+        return self.directory / "tmp"
+
+    @property
+    def is_ready(self) -> Path:
+        """A file that is there while the service is ready, for whoever answers for it."""
+        return self.directory / "ready"
+
+    def make_folders(self) -> None:
+        """Make them all.
+
+        Raises:
+            OSError: If the disk is full.
+        """
+        made = (self.store, self.metrics, self.switches, self.pulses, self.log.parent, self.scratch)
+        for folder in made:
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def environment(self) -> dict[str, str]:
+        """The environment of the host's processes."""
+        direct = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
+        direct = ",".join(filter(None, (direct, "localhost,127.0.0.1,::1")))
+        return {
+            **os.environ,
+            # A proxy cannot reach this machine's own ports, such as a collector's of spans.
+            **dict.fromkeys(("no_proxy", "NO_PROXY"), direct),
+            "TMPDIR": str(self.scratch),
+            "TEMP": str(self.scratch),
+            "PROMETHEUS_MULTIPROC_DIR": str(self.metrics),
+            SWITCHES_VARIABLE: str(self.switches),
+            PULSES_VARIABLE: str(self.pulses),
+            # From 1.32 on ONNX Runtime reports to its maker unless told not to.
+            "ORT_DISABLE_TELEMETRY": os.environ.get("ORT_DISABLE_TELEMETRY", "1"),
+            # Thread pools of libraries we do not use; the backends get theirs explicitly.
+            "OMP_NUM_THREADS": "1",
+        }

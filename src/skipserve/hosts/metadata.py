@@ -1,0 +1,42 @@
+"""What the Open Inference Protocol tells of a server and of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from skipserve.artifacts.manifest import Manifest
+from skipserve.protocols.oip_tensors import datatype_of
+from skipserve.versions import version_of
+
+EXTENSIONS = ("binary_tensor_data",)
+
+
+def server_metadata() -> dict[str, Any]:
+    """Of the server."""
+    version = version_of("skipserve")
+    return {"name": "skipserve", "version": version, "extensions": list(EXTENSIONS)}
+
+
+def model_metadata(manifest: Manifest, versions: Sequence[str]) -> dict[str, Any]:
+    """Of a model: every input and output, -1 where a dimension is free."""
+    classes = manifest.task.classes
+    return {
+        "name": manifest.name,
+        "versions": list(versions),
+        "platform": "skipserve_onnx",
+        "inputs": [
+            {
+                "name": spec.name,
+                "datatype": datatype_of(spec),
+                "shape": [-1 if isinstance(size, str) else size for size in spec.shape],
+            }
+            for spec in manifest.signature.inputs
+        ],
+        "outputs": [
+            {"name": "label", "datatype": "INT64", "shape": [-1]},
+            {"name": "probabilities", "datatype": "FP32", "shape": [-1, classes]},
+            {"name": "depth_run", "datatype": "INT64", "shape": [-1]},
+            {"name": "held_back", "datatype": "BOOL", "shape": [-1]},
+        ],
+    }

@@ -1,0 +1,79 @@
+"""The models that one process serves, each with its queue."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from skipserve.artifacts.archive import Unpacked
+from skipserve.artifacts.manifest import Manifest
+from skipserve.service.batcher import Batcher, Later, Limits, Watch
+from skipserve.service.opening import open_service
+from skipserve.service.turns import Turns
+
+
+class Unwatched:
+    """Where nobody looks."""
+
+    def begin(self) -> None:
+        """Nothing."""
+
+    def end(self) -> None:
+        """Nothing."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """One open model.
+
+    Attributes:
+        manifest: Of its artifact.
+        batcher: Answers requests.
+        version: As clients name it.
+    """
+
+    manifest: Manifest
+    batcher: Batcher
+    version: str = "1"
+
+
+class Models(Mapping[str, Model]):
+    """Open models by name; made where their event loop runs.
+
+    Args:
+        unpacked: To open; each is warmed up.
+        watch: Is told of every batch.
+
+    Raises:
+        ArtifactError: If the files of one cannot be loaded.
+        LaunchError: If CUDA was asked for and is not there.
+    """
+
+    def __init__(self, unpacked: Sequence[Unpacked], watch: Watch | None = None) -> None:
+        self._turns = Turns(asyncio.get_running_loop())
+        self._models = {one.name: self._open(one, watch or Unwatched()) for one in unpacked}
+
+    def __getitem__(self, name: str) -> Model:
+        return self._models[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._models)
+
+    def __len__(self) -> int:
+        return len(self._models)
+
+    def close(self) -> None:
+        """End the threads that batches run in."""
+        self._turns.close()
+
+    def _open(self, one: Unpacked, watch: Watch) -> Model:
+        serving, later = one.serving, Later()
+        service = open_service(one.artifact, serving, later)
+        limits = Limits(
+            serving.batch_size,
+            serving.queue_size,
+            serving.response_timeout_s,
+            serving.max_batch_delay_ms / 1e3,
+        )
+        return Model(one.artifact.manifest, Batcher(service, limits, self._turns, later, watch))

@@ -1,0 +1,148 @@
+"""Whether the service can answer: its host does, and each model's workers come round."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from skipserve.hosts.host import Host
+from skipserve.hosts.pulse import Worker, living
+from skipserve.telemetry.exposition import Exposition
+from skipserve.telemetry.probes import Flag
+
+# What is silent for longer is stopped or hangs. Batches may take longer where the model's time
+# limit for them says so.
+SILENT_S = 10.0
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a model must have to be ready.
+
+    Attributes:
+        workers: How many.
+        silent_s: How long one may take for a batch before it counts as hanging, in seconds.
+    """
+
+    workers: int
+    silent_s: float
+
+    @classmethod
+    def of(cls, workers: int, response_timeout_s: float) -> Wanted:
+        """By a model's settings: a sixth of the time limit, at least ten seconds."""
+        return cls(workers, max(SILENT_S, response_timeout_s / 6))
+
+
+class Readiness:
+    """Looks after the processes of a service; :meth:`look` is called once a second.
+
+    Args:
+        host: Which listens.
+        pulses: Where the workers leave theirs.
+        wanted: By model.
+        metrics: Is told of workers that are gone.
+        ready: Set while the service can answer.
+        patience_s: How long a model may lack a worker before the service is given up, in seconds.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        pulses: Path,
+        wanted: Mapping[str, Wanted],
+        metrics: Exposition,
+        ready: Flag,
+        patience_s: float,
+    ) -> None:
+        self._host = host
+        self._pulses = pulses
+        self._wanted = wanted
+        self._metrics = metrics
+        self._ready = ready
+        self._patience_s = patience_s
+        self._workers: set[int] = set()
+        self._retired: set[int] = set()
+        self._answered_s: float | None = None
+        self._complete_s = dict.fromkeys(wanted, float("-inf"))
+        self._said = ""
+
+    def missing(self) -> str:
+        """Which model lacks workers that have it open; empty if none does.
+
+        Raises:
+            OSError: If the workers' files cannot be read.
+        """
+        return self._missing(living(self._pulses))
+
+    def look(self, now_s: float, stopping: Callable[[], bool]) -> str:
+        """Take stock.
+
+        Args:
+            now_s: Seconds on a clock that never jumps.
+            stopping: Whether the service is being stopped, and is not ready for that.
+
+        Returns:
+            Why the service will not be ready again by itself; empty while it may.
+
+        Raises:
+            OSError: If the files of the workers cannot be read.
+        """
+        self._count_the_dead()
+        workers = living(self._pulses)
+        problem = self._missing(workers) or self._silent(now_s, workers)
+        if problem:
+            self._ready.clear()
+        elif not stopping():
+            self._ready.set()
+        if problem != self._said:
+            # How many seconds it was does not make it another problem.
+            logger.warning("%s", f"not ready: {problem}" if problem else "ready again")
+            self._said = problem
+        have = Counter(worker.model for worker in workers)
+        for model, wanted in self._wanted.items():
+            if have[model] >= wanted.workers or self._complete_s[model] < 0:
+                self._complete_s[model] = now_s
+            elif now_s - self._complete_s[model] > self._patience_s:
+                return f"{model} lost a worker and none came back in {self._patience_s:g} s"
+        return ""
+
+    def _count_the_dead(self) -> None:
+        # Files first: whoever has one and is not found afterwards is gone, seen before or not.
+        known = self._workers | self._metrics.writers()
+        alive = self._host.workers()
+        gone = known - alive - self._retired
+        if gone:
+            self._ready.clear()  # before it shows in the metrics
+        for pid in sorted(gone):
+            logger.warning("worker %d ended by itself", pid)
+            self._metrics.restarts.inc()
+            self._metrics.retire(pid)
+        # On a full disk the counts of a worker stay in its own files.
+        self._retired = (self._retired | gone) - alive
+        self._workers = alive
+
+    def _missing(self, workers: list[Worker]) -> str:
+        have = Counter(worker.model for worker in workers)
+        for model, wanted in self._wanted.items():
+            if have[model] < wanted.workers:
+                return f"{have[model]} of {wanted.workers} workers of {model} are there"
+        return ""
+
+    def _silent(self, now_s: float, workers: list[Worker]) -> str:
+        for worker in workers:
+            limit_s = self._wanted[worker.model].silent_s
+            if worker.silent_s > limit_s:
+                return (
+                    f"worker {worker.pid} of {worker.model} is stopped or hangs: nothing heard "
+                    f"of it for {limit_s:g} s"
+                )
+        if self._host.ready() or self._answered_s is None:
+            self._answered_s = now_s
+        elif now_s - self._answered_s > SILENT_S:
+            return f"{self._host.name} answers nothing for {SILENT_S:g} s"
+        return ""

@@ -1,0 +1,155 @@
+"""TorchServe as a host: its configuration, its command line, its environment.
+
+docs/decisions/0003-torchserve-configuration.md says why each value is what it is.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from skipserve.address import free_ports, in_url
+from skipserve.artifacts.archive import MODEL_CONFIG, Unpacked
+from skipserve.direct import answers
+from skipserve.errors import LaunchError
+from skipserve.hosts.child import Child
+from skipserve.hosts.config import HostConfig
+from skipserve.hosts.instance import Instance
+from skipserve.hosts.processes import children, command_line
+from skipserve.hosts.torchserve.frontend import patch_frontend
+from skipserve.hosts.torchserve.java import find_java
+from skipserve.hosts.torchserve.log4j import LOG4J
+from skipserve.hosts.torchserve.packaging import model_config
+from skipserve.protocols.messages import MAX_BODY_BYTES
+from skipserve.telemetry.logs import Log
+
+
+class TorchServe:
+    """The host that the archives are made for: a Java frontend with Python workers.
+
+    Args:
+        instance: Folders of this run.
+        config: Where to listen; TorchServe's own metrics are two ports above, on loopback.
+        log: Where everything that it says goes.
+
+    Raises:
+        LaunchError: If it was asked for what it cannot do.
+    """
+
+    name = "TorchServe"
+
+    def __init__(self, instance: Instance, config: HostConfig, log: Log) -> None:
+        if config.tls is not None or config.origins:
+            raise LaunchError(
+                "TorchServe is served without TLS and CORS here; put a proxy before it, or use "
+                "--server granian"
+            )
+        self._instance = instance
+        self._config = config
+        self._log = log
+        self._ip = config.address.ip()
+        self._grpc_ports = free_ports()
+        self._child: Child | None = None
+
+    def start(self, models: Sequence[Unpacked]) -> None:
+        """Write what it reads, and start it.
+
+        Raises:
+            LaunchError: If Java is missing or too old.
+        """
+        instance, package = self._instance, _package()
+        patch_frontend(package / "frontend" / "model-server.jar", self._classes)
+        for model in models:
+            written = model_config(model.serving, self._config.workers)
+            (model.directory / MODEL_CONFIG).write_text(written)
+        (instance.directory / "config.properties").write_text(self._properties())
+        log4j = LOG4J.replace("LOGS", str(instance.log.parent)).replace("FILE", instance.log.name)
+        (instance.directory / "log4j2.xml").write_text(log4j)
+        environment = instance.environment() | {
+            "LOG_LOCATION": str(instance.log.parent),
+            "METRICS_LOCATION": str(instance.log.parent),
+            "TS_DECODE_INPUT_REQUEST": "false",
+        }
+        self._child = Child(self._command(package), environment, instance.directory, self._log)
+
+    def ready(self) -> bool:
+        """Whether its frontend answers, be it that workers are missing."""
+        return answers(f"{self._config.url}/ping")
+
+    def workers(self) -> set[int]:
+        """Its worker processes."""
+        if self._child is None:
+            return set()
+        found = children(self._child.pid)
+        return {pid for pid in found if "model_service_worker" in command_line(pid)}
+
+    def ended(self) -> str:
+        """Why it does not run any more."""
+        if self._child is None or not self._child.ended():
+            return ""
+        return f"TorchServe ended by itself (status {self._child.process.returncode})"
+
+    def close(self) -> None:
+        """End it; its frontend answers what is on its way first."""
+        if self._child is not None:
+            self._child.close(self._config.drain_s)
+
+    @property
+    def _classes(self) -> Path:
+        """Classes of the frontend that replace its own."""
+        return self._instance.directory / "classes"
+
+    def _command(self, package: Path) -> list[str]:
+        """The frontend's command line, as ``torchserve --start --foreground`` would run it.
+
+        Without the Python process in between, which does not forward signals.
+        """
+        directory = self._instance.directory
+        return [
+            str(find_java()),
+            *("-Xmx512m", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError"),
+            "-Dlog4j2.disable.jmx=true",
+            f"-Dmodel_server_home={package.parent}",
+            f"-Djava.io.tmpdir={self._instance.scratch}",
+            # An image keeps netty's native library here, as its /tmp may not hold code.
+            f"-Djava.library.path={package / 'frontend'}",
+            f"-Dlog4j.configurationFile=file://{directory / 'log4j2.xml'}",
+            *("-cp", f"{self._classes}:{package / 'frontend' / '*'}"),
+            "org.pytorch.serve.ModelServer",
+            *("--python", sys.executable),
+            *("-f", str(directory / "config.properties")),
+            *("-s", str(self._instance.store), "-ncs", "--disable-token-auth"),
+        ]
+
+    def _properties(self) -> str:
+        port = self._config.address.port
+        values: dict[str, object] = {
+            "inference_address": f"http://{in_url(self._ip)}:{port}",
+            # A socket in our own directory: nothing on the network can register or delete models.
+            "management_address": f"unix:{self._instance.scratch}/management.sock",
+            "metrics_address": f"http://127.0.0.1:{port + 2}",
+            "grpc_inference_address": "127.0.0.1",
+            "grpc_management_address": "127.0.0.1",
+            "grpc_inference_port": self._grpc_ports[0],
+            "grpc_management_port": self._grpc_ports[1],
+            "load_models": "all",
+            "disable_token_authorization": "true",
+            "allowed_urls": "file:///nowhere",
+            "decode_input_request": "false",
+            "disable_system_metrics": "true",
+            "metrics_mode": "prometheus",
+            "number_of_netty_threads": 1,
+            "netty_client_threads": 1,
+            "prefer_direct_buffer": "true",
+            "max_request_size": MAX_BODY_BYTES,
+            "max_response_size": MAX_BODY_BYTES,
+        }
+        return "".join(f"{key}={value}\n" for key, value in values.items())
+
+
+def _package() -> Path:
+    spec = importlib.util.find_spec("ts")
+    assert spec is not None and spec.origin is not None
+    return Path(spec.origin).parent

@@ -1,0 +1,172 @@
+"""What comes in and what goes out, whatever the protocol and whatever the server."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeAlias, overload
+
+import msgspec
+from numpy.typing import NDArray
+
+from skipserve.artifacts.certificates import Measure
+from skipserve.errors import InputError
+from skipserve.runtime.prediction import Prediction, Setting
+from skipserve.signature import Signature
+
+# Rows by input [B, …], of any number type.
+Tensors: TypeAlias = dict[str, NDArray[Any]]
+
+
+class Risk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A risk that the thresholds shall be certified for.
+
+    Attributes:
+        risk: ε.
+        measure: What it bounds: ``disagreement`` with full depth, or ``accuracy_lost``.
+    """
+
+    risk: float
+    measure: Measure = "disagreement"
+
+
+# What a request asks of the router: a risk, on at the model's own, off, or nothing.
+Asked: TypeAlias = Risk | Literal["on", "off"] | None
+
+JSON = "application/json"
+# A longer body is refused by whatever listens, before it gets here.
+MAX_BODY_BYTES = 32 << 20
+# Everything else a client gets wrong is a plain 400.
+STATUSES = {
+    "no_explanations": 404,
+    "too_many_rows": 413,
+    "unsupported_media_type": 415,
+    "unsupported_encoding": 415,
+    "overloaded": 503,
+    "waited_too_long": 503,
+}
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+class Headers(Protocol):
+    """What is read of a request's headers; names in lower case."""
+
+    def __contains__(self, name: str, /) -> bool: ...
+
+    @overload
+    def get(self, name: str, /) -> str | None: ...
+
+    @overload
+    def get(self, name: str, default: str, /) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class RawRequest:
+    """A request as it arrived.
+
+    Attributes:
+        body: The bytes after the headers; ``None`` if the server took them for a form.
+        headers: Names in lower case.
+        id: Its name in the reply's headers, in the log and in traces, if it has one.
+        protocol: What it is meant for, by its path; empty where its content says it.
+        explain: Whether it came to a path of explanations, which no model here has.
+    """
+
+    body: bytes | bytearray | None
+    headers: Headers
+    id: str = ""
+    protocol: Literal["", "native", "oip", "v1"] = ""
+    explain: bool = False
+
+
+@dataclass(frozen=True)
+class Question:
+    """A request that could be read.
+
+    Attributes:
+        rows: By input; the engine checks them.
+        asked: What it wants of the router.
+        encode: Makes the reply from the answers to its rows and the setting they ran with.
+    """
+
+    rows: Tensors
+    asked: Asked
+    encode: Callable[[Prediction, Setting], Reply]
+
+
+class Speaks(Protocol):
+    """A protocol, for one model."""
+
+    def decode(self, request: RawRequest) -> Question:
+        """Read a request.
+
+        Raises:
+            InputError: Saying what was wrong and what was expected.
+        """
+        ...
+
+    def refuse(self, error: InputError) -> Reply:
+        """The protocol's own error body."""
+        ...
+
+
+def most_bytes(max_rows: int, signature: Signature) -> int:
+    """Length that a body may have: 32 bytes a number and 64 KiB for all else.
+
+    Where a dimension is free, only the listener's own bound is known.
+    """
+    sizes = [size for spec in signature.inputs for size in spec.row_shape]
+    if any(isinstance(size, str) for size in sizes):
+        return MAX_BODY_BYTES
+    numbers = sum(math.prod(map(int, spec.row_shape)) for spec in signature.inputs)
+    return max_rows * numbers * 32 + (64 << 10)
+
+
+def check_size(request: RawRequest, max_rows: int, signature: Signature) -> None:
+    """Refuse a body by its length, before decoding it holds up the worker.
+
+    Raises:
+        InputError: If it is longer than the rows allowed can be.
+    """
+    most = most_bytes(max_rows, signature)
+    if request.body is not None and len(request.body) > most:
+        raise InputError(
+            "too_many_rows",
+            f"the body has {len(request.body)} bytes, more than the {most} allowed; "
+            f"at most {max_rows} rows are answered at once; split the request",
+        )
+
+
+def without_mark(text: bytes | bytearray) -> bytes | bytearray:
+    """JSON without the UTF-8 byte order mark that some clients put before it."""
+    return text[len(_BYTE_ORDER_MARK) :] if text.startswith(_BYTE_ORDER_MARK) else text
+
+
+@dataclass
+class Reply:
+    """An answer or an error, ready to be sent."""
+
+    body: bytes | str
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=lambda: {"content-type": JSON})
+    reason: str = ""
+
+
+def status_of(error: InputError) -> int:
+    """HTTP status of an input error."""
+    return STATUSES.get(error.code, 400)
+
+
+def error_reply(status: int, code: str, message: str, row: int | None = None) -> Reply:
+    """The error body of the HTTP interface: ``{"error": {"code", "message"[, "row"]}}``."""
+    error: dict[str, object] = {"code": code, "message": message}
+    if row is not None:
+        error["row"] = row
+    return Reply(msgspec.json.encode({"error": error}), status, reason=code)
+
+
+def text_error(error: InputError) -> Reply:
+    """The error body of protocols that know only text: ``{"error": "[code] message"}``."""
+    body = msgspec.json.encode({"error": f"[{error.code}] {error.message}"})
+    return Reply(body, status_of(error), reason=error.code)

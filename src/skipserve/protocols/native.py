@@ -1,0 +1,59 @@
+"""The native protocol: ``POST /predictions/{model}`` with ``{"inputs": …}``.
+
+The inputs of a model of one input are its rows, ``[[…], …]``; those of several are an object,
+``{"input_ids": [[…], …], "attention_mask": [[…], …]}``.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from skipserve.artifacts.manifest import Manifest
+from skipserve.errors import InputError
+from skipserve.protocols.json_replies import rows_told
+from skipserve.protocols.json_rows import JsonRows
+from skipserve.protocols.messages import Question, RawRequest, Reply, error_reply, status_of
+from skipserve.runtime.prediction import Prediction, Setting
+
+
+class NativeProtocol:
+    """Decodes and encodes the native JSON of one model.
+
+    Args:
+        manifest: Of the model.
+        max_rows: Most rows a request may hold.
+    """
+
+    def __init__(self, manifest: Manifest, max_rows: int) -> None:
+        self._manifest = manifest
+        self._reader = JsonRows(manifest, max_rows, "inputs")
+        self._encoder = msgspec.json.Encoder()
+
+    def decode(self, request: RawRequest) -> Question:
+        """Read the rows of a request, and what it asks of the router.
+
+        Raises:
+            InputError: Saying what was wrong, what was expected, and in which row.
+        """
+        tensors, asked = self._reader.decode(request)
+        return Question(tensors, asked, self.encode)
+
+    def encode(self, prediction: Prediction, setting: Setting) -> Reply:
+        """Answer one request."""
+        body: dict[str, object] = {
+            "outputs": rows_told(prediction, setting, self._manifest.task.names),
+            "model": self._manifest.name,
+            "depth": self._manifest.depth,
+            "router": "off" if setting.risk is None else "on",
+        }
+        if setting.risk is not None:
+            body["risk"] = setting.risk
+            if setting.measure != "disagreement":
+                body["measure"] = setting.measure
+        elif setting.reason:
+            body["router_reason"] = setting.reason
+        return Reply(self._encoder.encode(body))
+
+    def refuse(self, error: InputError) -> Reply:
+        """Tell a client what was wrong."""
+        return error_reply(status_of(error), error.code, error.message, error.row)

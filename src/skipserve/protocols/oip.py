@@ -1,0 +1,214 @@
+"""The Open Inference Protocol over HTTP: JSON tensors and the binary tensor extension.
+
+Source: the KServe V2 protocol and Triton's binary data extension. A request is told from a native
+one by its content: its ``inputs`` hold objects, or it has the header of the extension. A field that
+is null is as good as left out: KServe's own client writes all of them.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from typing import Any
+
+import msgspec
+from numpy.typing import NDArray
+
+from skipserve.artifacts.certificates import MEASURES
+from skipserve.artifacts.manifest import Manifest
+from skipserve.errors import InputError
+from skipserve.protocols.messages import (
+    Asked,
+    Question,
+    RawRequest,
+    Reply,
+    Risk,
+    Tensors,
+    check_size,
+    text_error,
+    without_mark,
+)
+from skipserve.protocols.oip_replies import OUTPUTS, Output, given, reply, tensors, told
+from skipserve.protocols.oip_tensors import (
+    Parameters,
+    Tensor,
+    binary_rows,
+    check_tensor,
+    json_rows,
+    raw_rows,
+)
+from skipserve.runtime.prediction import Prediction, Setting
+
+HEADER_LENGTH = "inference-header-content-length"
+# Native inputs hold numbers and lists; objects in them are tensors.
+_TENSORS = re.compile(rb'"inputs"\s*:\s*\[\s*\{')
+
+
+class Request(msgspec.Struct):
+    """An inference request."""
+
+    inputs: list[Tensor]
+    id: str | None = None
+    parameters: Parameters = None
+    outputs: list[Output] | None = None
+
+
+def speaks_oip(request: RawRequest) -> bool:
+    """Whether a request is meant for this protocol."""
+    if HEADER_LENGTH in request.headers:
+        return True
+    return request.body is not None and _TENSORS.search(request.body) is not None
+
+
+class OpenInference:
+    """Decodes and encodes Open Inference requests for one model.
+
+    Args:
+        manifest: Of the model.
+        max_rows: Most rows a request may hold.
+    """
+
+    def __init__(self, manifest: Manifest, max_rows: int) -> None:
+        self._manifest = manifest
+        self._max_rows = max_rows
+        self._decoder = msgspec.json.Decoder(Request)
+
+    def decode(self, request: RawRequest) -> Question:
+        """Read a request: the rows of every input, and what it asks of the router.
+
+        The parameter ``router`` may be ``"on"``, ``"off"`` or a risk, whose ``router_measure`` is
+        ``disagreement`` unless it says ``accuracy_lost``. A header length of 0 says that the body
+        is one tensor's bytes and nothing else; the reply is binary then.
+
+        Raises:
+            InputError: Saying what was wrong and what was expected.
+        """
+        check_size(request, self._max_rows, self._manifest.signature)
+        header, binary = _split(request)
+        if header is None:
+            return self._raw(binary)
+        try:
+            message = self._decoder.decode(without_mark(header))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise InputError("invalid_json", f"not an inference request: {error}") from None
+        self._check_names(message.inputs)
+        asked = self._asked(given(message.parameters))
+        unknown = [o.name for o in message.outputs or () if o.name not in OUTPUTS]
+        if unknown:
+            raise InputError(
+                "wrong_output", f"no output is named {unknown[0]!r}, only {', '.join(OUTPUTS)}"
+            )
+        return Question(self._rows(message.inputs, binary), asked, partial(self.encode, message))
+
+    def _rows(self, inputs: list[Tensor], binary: bytes) -> Tensors:
+        """Every tensor's rows; those in bytes follow each other as the tensors do."""
+        found: Tensors = {}
+        for tensor in inputs:
+            try:
+                found[tensor.name], binary = self._read(tensor, binary)
+            except InputError as error:
+                if len(inputs) == 1:
+                    raise
+                raise InputError(error.code, f"{tensor.name!r}: {error.message}") from None
+        if binary:
+            raise InputError(
+                "wrong_shape", f"{len(binary)} bytes follow the JSON that belong to no tensor"
+            )
+        return found
+
+    def _read(self, tensor: Tensor, binary: bytes) -> tuple[NDArray[Any], bytes]:
+        spec = self._manifest.signature.input(tensor.name)
+        assert spec is not None
+        check_tensor(tensor, spec)
+        self._check_count(tensor.shape[0])
+        size = given(tensor.parameters).get("binary_data_size")
+        if size is None:
+            return json_rows(tensor), binary
+        alone = len(self._manifest.signature.inputs) == 1
+        # The bytes of the only tensor are all there are; else each says where it ends.
+        end = len(binary) if alone or not isinstance(size, int) else max(size, 0)
+        return binary_rows(tensor, size, binary[:end]), binary[end:]
+
+    def _raw(self, content: bytes) -> Question:
+        rows = raw_rows(content, self._manifest.signature)
+        ((_, array),) = rows.items()
+        self._check_count(len(array))
+        message = Request([], parameters={"binary_data_output": True})
+        return Question(rows, None, partial(self.encode, message))
+
+    def _check_names(self, inputs: list[Tensor]) -> None:
+        names = [spec.name for spec in self._manifest.signature.inputs]
+        if sorted(tensor.name for tensor in inputs) != sorted(names):
+            listed = ", ".join(map(repr, names))
+            one = f"one input tensor named {listed}"
+            takes = one if len(names) == 1 else f"{len(names)} input tensors, each once: {listed}"
+            raise InputError("wrong_input", f"{self._manifest.name} takes {takes}")
+
+    def _check_count(self, rows: int) -> None:
+        if rows > self._max_rows:
+            raise InputError(
+                "too_many_rows", f"{rows} rows, at most {self._max_rows} are answered at once"
+            )
+
+    def _asked(self, parameters: dict[str, Any]) -> Asked:
+        asked = _router(parameters)
+        if self._manifest.router is None and asked not in ("off", None):
+            raise InputError("no_router", f"{self._manifest.name} has no router")
+        return asked
+
+    def encode(self, request: Request, prediction: Prediction, setting: Setting) -> Reply:
+        """Answer one request, each output in JSON or binary as was asked.
+
+        What the router did to the request stands in ``parameters``, if the model has one.
+        """
+        all_binary = bool(given(request.parameters).get("binary_data_output", False))
+        outputs, chunks = tensors(prediction, request.outputs, all_binary)
+        body: dict[str, Any] = {"model_name": self._manifest.name, "outputs": outputs}
+        if request.id is not None:
+            body["id"] = request.id
+        if self._manifest.router is not None:
+            body["parameters"] = told(setting)
+        return reply(body, chunks)
+
+    def refuse(self, error: InputError) -> Reply:
+        """The protocol's own error body: ``{"error": "message"}``."""
+        return text_error(error)
+
+
+def _router(parameters: dict[str, Any]) -> Asked:
+    asked, measure = parameters.get("router"), parameters.get("router_measure", "disagreement")
+    if asked in ("on", "off", None):
+        return asked
+    if not isinstance(asked, int | float) or isinstance(asked, bool):
+        raise InputError(
+            "invalid_parameter", f'router is {asked!r}, expected "on", "off" or a risk'
+        )
+    if measure not in MEASURES:
+        raise InputError(
+            "invalid_parameter",
+            f"router_measure is {measure!r}, expected {' or '.join(MEASURES)}",
+        )
+    return Risk(asked, measure)
+
+
+def _split(request: RawRequest) -> tuple[bytes | None, bytes]:
+    # The JSON, None where the request says that there is none, and the bytes behind it.
+    if request.body is None:
+        raise InputError(
+            "unsupported_media_type",
+            "the body was sent as a form; expected application/json or application/octet-stream",
+        )
+    body = bytes(request.body)
+    declared = request.headers.get(HEADER_LENGTH)
+    if declared is None:
+        return body, b""
+    # Python refuses to read an integer of thousands of digits; no body is that long.
+    digits = declared.isascii() and declared.isdigit() and len(declared) <= 18
+    if not digits or int(declared) > len(body):
+        raise InputError(
+            "wrong_header",
+            f"Inference-Header-Content-Length is {declared!r}, expected the length of the JSON "
+            f"part of a body of {len(body)} bytes",
+        )
+    length = int(declared)
+    return (body[:length] if length else None), body[length:]

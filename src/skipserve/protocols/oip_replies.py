@@ -1,0 +1,82 @@
+"""Replies of the Open Inference Protocol: each output in JSON or binary, as was asked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from skipserve.protocols.messages import Reply
+from skipserve.protocols.oip_tensors import Parameters
+from skipserve.runtime.prediction import Prediction, Setting
+
+# Output tensor to attribute of the prediction.
+OUTPUTS = {
+    "label": "labels",
+    "probabilities": "probabilities",
+    "depth_run": "depth_run",
+    "held_back": "held_back",
+}
+DATATYPES = {"f": "FP32", "i": "INT64", "b": "BOOL"}
+
+
+class Output(msgspec.Struct):
+    """An output that was asked for."""
+
+    name: str
+    parameters: Parameters = None
+
+
+def given(parameters: Parameters) -> dict[str, Any]:
+    """Parameters without those that are null, which are as good as left out."""
+    return {key: value for key, value in (parameters or {}).items() if value is not None}
+
+
+def tensors(
+    prediction: Prediction, asked: list[Output] | None, all_binary: bool
+) -> tuple[list[dict[str, Any]], list[bytes]]:
+    """The outputs of a reply, and the bytes that follow its JSON.
+
+    Args:
+        prediction: The answers.
+        asked: The outputs, in order; all of them if there are none.
+        all_binary: Whether those that do not say how they want to come come as bytes.
+    """
+    entries, chunks = [], []
+    for output in asked or [Output(name) for name in OUTPUTS]:
+        values = getattr(prediction, OUTPUTS[output.name])
+        entry: dict[str, Any] = {
+            "name": output.name,
+            "datatype": DATATYPES[values.dtype.kind],
+            "shape": list(values.shape),
+        }
+        if given(output.parameters).get("binary_data", all_binary):
+            raw = values.tobytes()
+            entry["parameters"] = {"binary_data_size": len(raw)}
+            chunks.append(raw)
+        else:
+            entry["data"] = values.ravel().tolist()
+        entries.append(entry)
+    return entries, chunks
+
+
+def told(setting: Setting) -> dict[str, object]:
+    """What a reply says of the router."""
+    if setting.risk is not None:
+        return {"router": "on", "risk": setting.risk, "router_measure": setting.measure}
+    off: dict[str, object] = {"router": "off"}
+    return off | ({"router_reason": setting.reason} if setting.reason else {})
+
+
+def reply(body: dict[str, Any], chunks: list[bytes]) -> Reply:
+    """The JSON, and bytes behind it if there are any."""
+    header = msgspec.json.encode(body)
+    if not chunks:
+        return Reply(header)
+    return Reply(
+        b"".join([header, *chunks]),
+        headers={
+            "content-type": "application/octet-stream",
+            "Inference-Header-Content-Length": str(len(header)),
+        },
+    )

@@ -1,0 +1,57 @@
+"""The V1 protocol of TensorFlow Serving and KServe: ``{"instances": […]}`` to ``{"predictions"}``.
+
+Source: TensorFlow Serving's RESTful API, row format; KServe's V1 protocol, which took it over.
+A request is told from a native one by its content, whatever its path.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from skipserve.artifacts.manifest import Manifest
+from skipserve.errors import InputError
+from skipserve.protocols.json_replies import rows_told
+from skipserve.protocols.json_rows import JsonRows
+from skipserve.protocols.messages import Question, RawRequest, Reply, text_error
+from skipserve.runtime.prediction import Prediction, Setting
+
+
+def speaks_v1(request: RawRequest) -> bool:
+    """Whether a request is meant for this protocol; no other knows this word."""
+    return request.body is not None and b'"instances"' in request.body
+
+
+class V1Protocol:
+    """Decodes and encodes V1 requests for one model.
+
+    Args:
+        manifest: Of the model.
+        max_rows: Most rows a request may hold.
+    """
+
+    def __init__(self, manifest: Manifest, max_rows: int) -> None:
+        signature = ("signature_name", Literal["serving_default", ""] | None, None)
+        self._names = manifest.task.names
+        self._reader = JsonRows(manifest, max_rows, "instances", "instances", (signature,))
+
+    def decode(self, request: RawRequest) -> Question:
+        """Read the instances, each a row of the one input or an object of all inputs.
+
+        ``parameters`` may stand beside them as in the native protocol.
+
+        Raises:
+            InputError: Saying what was wrong, what was expected, and in which row.
+        """
+        tensors, asked = self._reader.decode(request)
+        return Question(tensors, asked, self.encode)
+
+    def encode(self, prediction: Prediction, setting: Setting) -> Reply:
+        """Answer one request, a prediction for each instance, and no other field."""
+        told = rows_told(prediction, setting, self._names)
+        return Reply(msgspec.json.encode({"predictions": told}))
+
+    def refuse(self, error: InputError) -> Reply:
+        """The protocol's own error body: ``{"error": "message"}``."""
+        return text_error(error)

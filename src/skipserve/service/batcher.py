@@ -1,0 +1,171 @@
+"""Batches of one model: what came in while the last one ran.
+
+    answer → queue → (a turn comes) → take → Service.answer → replies → work put off
+
+A lone request waits for nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Protocol
+
+from skipserve.errors import InputError
+from skipserve.protocols.messages import RawRequest, Reply
+from skipserve.service.service import Service
+from skipserve.service.turns import Turns
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a queue allows.
+
+    Attributes:
+        batch: Most requests in a batch.
+        queue: Most requests that wait.
+        wait_s: Longest that one may wait, in seconds.
+        gather_s: Longest that a batch which is not full waits for more, in seconds.
+    """
+
+    batch: int
+    queue: int
+    wait_s: float
+    gather_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    request: RawRequest
+    reply: asyncio.Future[Reply]
+    since_s: float
+
+
+class Watch(Protocol):
+    """Looks whether batches end."""
+
+    def begin(self) -> None:
+        """A batch begins."""
+
+    def end(self) -> None:
+        """It ended."""
+
+
+class Batcher:
+    """The queue of one model; all of it happens in one event loop.
+
+    Args:
+        service: Answers the batches.
+        limits: Of the queue.
+        turns: When a batch may run.
+        idle: Work that the service put off until its replies were sent.
+        watch: Is told when a batch begins and ends.
+    """
+
+    def __init__(
+        self, service: Service, limits: Limits, turns: Turns, idle: Later, watch: Watch
+    ) -> None:
+        self._service = service
+        self._limits = limits
+        self._turns = turns
+        self._idle = idle
+        self._watch = watch
+        self._queue: deque[_Waiting] = deque()
+        self._loop = asyncio.get_running_loop()
+        idle.waits = self.waits
+
+    async def answer(self, request: RawRequest) -> Reply:
+        """Answer one request; a full queue answers it at once."""
+        if len(self._queue) >= self._limits.queue:
+            return self._service.refuse(
+                request,
+                InputError(
+                    "overloaded",
+                    f"{len(self._queue)} requests wait already; ask again later, or less often",
+                ),
+            )
+        reply: asyncio.Future[Reply] = self._loop.create_future()
+        self._queue.append(_Waiting(request, reply, perf_counter()))
+        self._ask_for_a_turn()
+        return await reply
+
+    def _ask_for_a_turn(self) -> None:
+        gather_s = self._limits.gather_s
+        if not gather_s or len(self._queue) >= self._limits.batch:
+            self._turns.want(self)
+        elif len(self._queue) == 1:
+            self._loop.call_later(gather_s, self._turns.want, self)
+
+    def waits(self) -> bool:
+        """Whether requests wait."""
+        return bool(self._queue)
+
+    def take(self) -> Callable[[], Callable[[], None]]:
+        """The next batch."""
+        self._watch.begin()
+        queue = self._queue
+        taken = [queue.popleft() for _ in range(min(len(queue), self._limits.batch))]
+        now_s = perf_counter()
+        self._service.waited([now_s - one.since_s for one in taken])
+        late = [one for one in taken if now_s - one.since_s > self._limits.wait_s]
+        if late:
+            self._refuse(late)
+            taken = [one for one in taken if now_s - one.since_s <= self._limits.wait_s]
+
+        def run() -> Callable[[], None]:
+            replies = self._service.answer([one.request for one in taken]) if taken else []
+            return lambda: self._finish(taken, replies)
+
+        return run
+
+    def refuse(self, request: RawRequest, error: InputError) -> Reply:
+        """Refuse a request without reading its rows."""
+        return self._service.refuse(request, error)
+
+    def _finish(self, taken: Sequence[_Waiting], replies: Sequence[Reply]) -> None:
+        self._watch.end()
+        self._send(taken, replies)
+
+    def _refuse(self, late: Sequence[_Waiting]) -> None:
+        error = InputError(
+            "waited_too_long",
+            f"the request waited longer than {self._limits.wait_s:g} s; ask again later",
+        )
+        self._send(late, [self._service.refuse(one.request, error) for one in late])
+
+    def _send(self, taken: Sequence[_Waiting], replies: Sequence[Reply]) -> None:
+        for one, reply in zip(taken, replies, strict=True):
+            if not one.reply.done():  # its client may be gone
+                one.reply.set_result(reply)
+        # Behind the tasks that send the replies, which wake up first.
+        self._loop.call_soon(self._idle.work)
+
+
+class Later:
+    """Keeps the work that a service puts off until its replies were sent."""
+
+    def __init__(self) -> None:
+        self._work: list[Callable[[], None]] = []
+        self.waits: Callable[[], bool] = lambda: False
+
+    def when_idle(self, work: Callable[[], None]) -> None:
+        """Put work off."""
+        self._work.append(work)
+
+    def message_waits(self) -> bool:
+        """Whether a request waits, so that what may wait should."""
+        return self.waits()
+
+    def work(self) -> None:
+        """Do what was put off; an error in it is logged and ends nothing."""
+        while self._work:
+            try:
+                self._work.pop(0)()
+            except Exception:
+                logger.exception("work that was put off failed")

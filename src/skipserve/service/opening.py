@@ -1,0 +1,32 @@
+"""Opening a model for service, whatever the host."""
+
+from __future__ import annotations
+
+from skipserve.artifacts.artifact import Artifact
+from skipserve.artifacts.serving import ServingConfig
+from skipserve.runtime.engine import Engine
+from skipserve.safety.switch import switch_of
+from skipserve.service.idle import Idle
+from skipserve.service.service import Service
+from skipserve.telemetry.journal import Journal
+from skipserve.telemetry.tracing import open_tracing
+
+
+def open_service(artifact: Artifact, serving: ServingConfig, idle: Idle) -> Service:
+    """Open and warm up a model; its switch and where its spans go are in the environment.
+
+    Raises:
+        ArtifactError: If its files cannot be loaded.
+        LaunchError: If CUDA was asked for and is not there.
+    """
+    engine = Engine(
+        artifact,
+        backend=serving.backend,
+        precision=serving.precision,
+        provider=serving.provider,
+        threads=serving.threads,
+    )
+    engine.warm_up(serving.batch_size)
+    name = engine.manifest.name
+    journal = Journal(name, serving.access_log, open_tracing())
+    return Service(engine, serving, idle, switch_of(name), journal)

@@ -1,0 +1,281 @@
+"""Prometheus metrics of the workers: what they count, and how a batch is counted.
+
+A worker writes to the directory that ``PROMETHEUS_MULTIPROC_DIR`` names; the launcher reads what
+all of them wrote (exposition.py). Counts outlive the worker that made them. docs/metrics.md lists
+every metric.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from bisect import bisect_left
+from collections import Counter as Tally
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client import Histogram
+
+from skipserve.artifacts.certificates import MEASURES, Measure
+from skipserve.runtime.engine import Engine
+from skipserve.runtime.prediction import Prediction, Setting
+from skipserve.safety.drift import BINS, bins_of
+from skipserve.telemetry.exposition import SPACE_BYTES
+from skipserve.telemetry.series import (
+    ANSWERS,
+    BATCH,
+    BLOCK_ROWS,
+    CERTIFIED_RISK,
+    DEPTH_RUN,
+    DISAGREEMENTS,
+    DROPPED,
+    FALLBACK,
+    HELD_BACK,
+    INFO,
+    LATENCY,
+    OVERFLOWS,
+    PHASE,
+    PHASES,
+    QUEUE_WAIT,
+    REQUESTS,
+    ROWS,
+    SHADOW_ROWS,
+    SIGNAL_ROWS,
+    STATUSES,
+    THRESHOLD,
+)
+
+logger = logging.getLogger(__name__)
+
+
+class ModelMetrics:
+    """The metrics of one model in one worker, their labels bound once.
+
+    Every series is made when the model opens, so that no page of the files is first written to, and
+    found missing, in the middle of serving.
+
+    Args:
+        engine: The open model.
+        default: What a request gets that asks for nothing.
+    """
+
+    def __init__(self, engine: Engine, default: Setting) -> None:
+        manifest = engine.manifest
+        model = self._model = manifest.name
+        self._depth = manifest.depth
+        self._requests = {code: REQUESTS.labels(model, str(code)) for code in STATUSES}
+        self._latency = {depth: LATENCY.labels(model, depth) for depth in ("full", "skipped")}
+        self._phases = {phase: PHASE.labels(model, phase) for phase in PHASES}
+        self._batch = BATCH.labels(model)
+        self._wait = QUEUE_WAIT.labels(model)
+        self._off = ROWS.labels(model, "off")
+        self._overflow = {answer: OVERFLOWS.labels(model, answer) for answer in ANSWERS}
+        spec = manifest.router
+        if spec is not None:
+            ends = np.array([0, *spec.decisions, self._depth])
+            self._stage_lengths = np.diff(ends)
+            self._on = ROWS.labels(model, "on")
+            blocks = range(1, self._depth + 1)
+            self._run = [BLOCK_ROWS.labels(model, str(block), "run") for block in blocks]
+            self._skipped = [BLOCK_ROWS.labels(model, str(block), "skipped") for block in blocks]
+            self._depth_run = DEPTH_RUN.labels(model)
+            self._held_back = HELD_BACK.labels(model)
+            risks = {risk: str(risk) for risk in engine.certified()}
+            self._shadow = {risk: SHADOW_ROWS.labels(model, name) for risk, name in risks.items()}
+            self._disagreed = {risk: DISAGREEMENTS.labels(model, n) for risk, n in risks.items()}
+            self._dropped = DROPPED.labels(model)
+            certified = [(of, risk) for of in MEASURES for risk in engine.certified(of)]
+            self._places: dict[tuple[Measure, float | None], int] = {
+                one: place for place, one in enumerate(certified)
+            }
+            self._open_signals(engine, certified)
+        INFO.labels(
+            model,
+            engine.backend,
+            engine.provider,
+            engine.precision,
+            manifest.source.sha256[:12],
+        ).set(1)
+        FALLBACK.labels(model).set(int(engine.fell_back))
+        if default.risk is not None:
+            CERTIFIED_RISK.labels(model).set(default.risk)
+            for stage, threshold in enumerate(default.thresholds.tolist(), 1):
+                THRESHOLD.labels(model, str(stage)).set(threshold)
+
+    def requests(self, statuses: Sequence[int], skipped: int, duration_s: float) -> None:
+        """Count the answered requests of one batch, all of which took as long as it did.
+
+        Args:
+            statuses: HTTP status of each.
+            skipped: How many of those with 200 have a row that left out a block.
+            duration_s: Seconds.
+        """
+        found = Tally(statuses)
+        for status, count in found.items():
+            if status not in self._requests:
+                self._requests[status] = REQUESTS.labels(self._model, str(status))
+            self._requests[status].inc(count)
+        _observe(self._latency["full"], duration_s, found[200] - skipped)
+        _observe(self._latency["skipped"], duration_s, skipped)
+
+    def waited(self, seconds: Sequence[float]) -> None:
+        """Observe how long each request of a batch waited."""
+        for one in seconds:
+            _observe(self._wait, one)
+
+    def phases(
+        self, rows: Sequence[int], decode_s: float, inference_s: float, encode_s: float
+    ) -> None:
+        """Observe one batch of requests.
+
+        Args:
+            rows: How many ran together, for each run.
+            decode_s: Seconds, as the others.
+            inference_s: Of all runs.
+            encode_s: Of all replies.
+        """
+        for together in rows:
+            _observe(self._batch, together)
+        if rows:
+            _observe(self._phases["inference"], inference_s)
+        _observe(self._phases["decode"], decode_s)
+        _observe(self._phases["encode"], encode_s)
+
+    def _open_signals(self, engine: Engine, certified: Sequence[tuple[Measure, float]]) -> None:
+        decisions = len(engine.off.thresholds)
+        self._random = np.random.default_rng()
+        # NaN where calibration saw too few rows; the last is for rows whose router was off.
+        self._deciles = np.full((len(certified) + 1, decisions, BINS - 1), np.nan, np.float32)
+        for place, (measure, risk) in enumerate(certified):
+            for stage, deciles in enumerate(engine.certified(measure)[risk].deciles):
+                self._deciles[place, stage] = deciles or np.nan
+        known = [not np.isnan(self._deciles[:, stage, 0]).all() for stage in range(decisions)]
+        self._signal_rows = [
+            [SIGNAL_ROWS.labels(self._model, str(stage), str(bin_)) for bin_ in range(BINS)]
+            if seen
+            else []
+            for stage, seen in enumerate(known, 1)
+        ]
+
+    def rows(self, prediction: Prediction, settings: Sequence[Setting]) -> None:
+        """Count the rows of one batch.
+
+        Args:
+            prediction: For B rows.
+            settings: In force for each of them [B].
+        """
+        self._overflows(prediction)
+        on = np.array([one.risk is not None for one in settings])
+        routed = int(np.count_nonzero(on))
+        if routed < len(on):
+            self._off.inc(len(on) - routed)
+        if not routed:
+            return
+        self._on.inc(routed)
+        held = int(np.count_nonzero(prediction.held_back & on))
+        if held:
+            self._held_back.inc(held)
+        depths = np.bincount(prediction.depth_run[on], minlength=self._depth + 1)
+        for depth in np.flatnonzero(depths).tolist():
+            _observe(self._depth_run, depth, int(depths[depth]))
+        for block, left_out in enumerate(self._left_out(prediction, on, depths).tolist()):
+            if left_out < routed:
+                self._run[block].inc(routed - left_out)
+            if left_out:
+                self._skipped[block].inc(left_out)
+        if prediction.signals is not None:
+            self._bin(prediction.signals, settings)
+
+    def _left_out(
+        self, prediction: Prediction, on: NDArray[np.bool_], depths: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """How many rows left out each block [depth]."""
+        if prediction.left_out is None:
+            # A row that left after three blocks left out all behind them.
+            return np.asarray(np.cumsum(depths)[:-1])
+        # Held back or run again in FP32: whatever was decided, a row of full depth ran it all.
+        shallow = on & (prediction.depth_run < self._depth)
+        return np.repeat([0, *prediction.left_out[shallow].sum(axis=0)], self._stage_lengths)
+
+    def _overflows(self, prediction: Prediction) -> None:
+        refused = np.count_nonzero(~np.isfinite(prediction.probabilities).all(axis=1))
+        if refused:
+            self._overflow["refused"].inc(int(refused))
+        if prediction.reran is not None:
+            self._overflow["fp32"].inc(int(np.count_nonzero(prediction.reran)))
+
+    def _bin(self, signals: NDArray[np.float32], settings: Sequence[Setting]) -> None:
+        places = [self._places.get((one.measure, one.risk), -1) for one in settings]
+        deciles = self._deciles[places]
+        row, stage = np.nonzero(~np.isnan(signals) & ~np.isnan(deciles[:, :, 0]))
+        bins = bins_of(signals[row, stage], deciles[row, stage], self._random)
+        counts = np.bincount(stage * BINS + bins)
+        for place in np.flatnonzero(counts).tolist():
+            self._signal_rows[place // BINS][place % BINS].inc(int(counts[place]))
+
+    def shadow(self, risk: float, rows: int, disagreements: int) -> None:
+        """Count shadow rows that were served at one ε, and those that disagreed."""
+        self._shadow[risk].inc(rows)
+        if disagreements:
+            self._disagreed[risk].inc(disagreements)
+
+    def shadow_dropped(self, rows: int) -> None:
+        """Count rows that were drawn and not run."""
+        self._dropped.inc(rows)
+
+
+class NoMetrics(ModelMetrics):
+    """Counts nothing: where nothing can be written, and to measure what counting costs."""
+
+    def __init__(self) -> None:
+        pass
+
+    def requests(self, statuses: Sequence[int], skipped: int, duration_s: float) -> None:
+        """Nothing."""
+
+    def waited(self, seconds: Sequence[float]) -> None:
+        """Nothing."""
+
+    def phases(
+        self, rows: Sequence[int], decode_s: float, inference_s: float, encode_s: float
+    ) -> None:
+        """Nothing."""
+
+    def rows(self, prediction: Prediction, settings: Sequence[Setting]) -> None:
+        """Nothing."""
+
+    def shadow(self, risk: float, rows: int, disagreements: int) -> None:
+        """Nothing."""
+
+    def shadow_dropped(self, rows: int) -> None:
+        """Nothing."""
+
+
+def open_metrics(engine: Engine, default: Setting) -> ModelMetrics:
+    """The metrics of a model, or :class:`NoMetrics` where they cannot be written.
+
+    A full directory would kill the worker with SIGBUS at the first write to a fresh page, so space
+    is asked for first. Serving goes on without metrics, and the log says so.
+    """
+    directory = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    try:
+        if directory is not None and shutil.disk_usage(directory).free < SPACE_BYTES:
+            raise OSError(f"fewer than {SPACE_BYTES >> 20} MiB are free")
+        return ModelMetrics(engine, default)
+    except OSError as error:
+        logger.error(
+            "%s serves without metrics: %s cannot be written (%s); make room and restart",
+            engine.manifest.name,
+            directory,
+            error,
+        )
+        return NoMetrics()
+
+
+def _observe(histogram: Histogram, value: float, times: int = 1) -> None:
+    # prometheus_client observes one at a time, which for a batch of 64 rows takes 0.1 ms.
+    if times:
+        histogram._sum.inc(value * times)
+        histogram._buckets[bisect_left(histogram._upper_bounds, value)].inc(times)

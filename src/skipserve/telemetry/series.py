@@ -1,0 +1,113 @@
+"""The series of the workers: names, labels and buckets. docs/metrics.md says what each means."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+# Seconds; 100 µs to 10 s with an edge at exactly 15 ms, the target of the service.
+BUCKETS = (
+    *(0.0001, 0.0002, 0.0003, 0.0005, 0.00075, 0.001, 0.0015, 0.002, 0.003, 0.005, 0.0075),
+    *(0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
+)
+DEPTHS = (*range(25), 28, 32, 40, 48, 64, 96, 128)
+PHASES = ("decode", "inference", "encode")
+ANSWERS = ("fp32", "refused")
+STATUSES = (200, 400, 413, 415, 500, 503)
+
+REQUESTS = Counter(
+    "skipserve_requests",
+    "Requests the workers answered, warm-up included, by HTTP status.",
+    ("model", "code"),
+)
+LATENCY = Histogram(
+    "skipserve_request_duration_seconds",
+    "Time in the worker of requests answered with 200, from the first byte decoded to the reply "
+    "encoded, their batch included; depth is skipped if any row left out a block, else full.",
+    ("model", "depth"),
+    buckets=BUCKETS,
+)
+QUEUE_WAIT = Histogram(
+    "skipserve_queue_wait_seconds",
+    "Time that a request waited in the service for its batch; not counted behind TorchServe, "
+    "whose queue is in its frontend.",
+    ("model",),
+    buckets=BUCKETS,
+)
+PHASE = Histogram(
+    "skipserve_phase_duration_seconds",
+    "Time of one batch in one phase.",
+    ("model", "phase"),
+    buckets=BUCKETS,
+)
+BATCH = Histogram(
+    "skipserve_batch_rows",
+    "Rows that ran together.",
+    ("model",),
+    buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024),
+)
+ROWS = Counter(
+    "skipserve_rows", "Rows that ran, by whether the router was on.", ("model", "router")
+)
+BLOCK_ROWS = Counter(
+    "skipserve_block_rows",
+    "Rows with the router on that ran or skipped a block; blocks count from 1.",
+    ("model", "block", "action"),
+)
+DEPTH_RUN = Histogram(
+    "skipserve_depth_run_blocks",
+    "Blocks run for a row with the router on.",
+    ("model",),
+    buckets=DEPTHS,
+)
+HELD_BACK = Counter(
+    "skipserve_guard_held_back_rows", "Rows the guard sent to full depth.", ("model",)
+)
+OVERFLOWS = Counter(
+    "skipserve_overflow_rows",
+    "Finite rows that overflowed inside the network, by whether the FP32 file answered them after "
+    "all (fp32) or nothing could (refused).",
+    ("model", "answer"),
+)
+SIGNAL_ROWS = Counter(
+    "skipserve_signal_rows",
+    "Rows by the tenth of the calibration's distribution in which their signal at a decision lay; "
+    "a tenth of them each if nothing drifted.",
+    ("model", "stage", "bin"),
+)
+SHADOW_ROWS = Counter(
+    "skipserve_shadow_rows", "Rows run a second time to compare the answers.", ("model", "risk")
+)
+DISAGREEMENTS = Counter(
+    "skipserve_shadow_disagreements",
+    "Shadow rows whose routed answer differed from full depth.",
+    ("model", "risk"),
+)
+DROPPED = Counter(
+    "skipserve_shadow_dropped_rows",
+    "Rows drawn for a shadow run that found no time for it.",
+    ("model",),
+)
+INFO = Gauge(
+    "skipserve_model_info",
+    "1 for each worker's model, with what it really runs on.",
+    ("model", "backend", "provider", "precision", "checkpoint"),
+    multiprocess_mode="livemax",
+)
+FALLBACK = Gauge(
+    "skipserve_provider_fallback",
+    "1 if the model runs on the CPU although the machine has a GPU.",
+    ("model",),
+    multiprocess_mode="livemax",
+)
+CERTIFIED_RISK = Gauge(
+    "skipserve_certified_risk_ratio",
+    "Certified rate of disagreement that a request gets which asks for nothing; absent if none.",
+    ("model",),
+    multiprocess_mode="livemax",
+)
+THRESHOLD = Gauge(
+    "skipserve_threshold",
+    "Signal from which a row skips, by stage, for a request that asks for nothing.",
+    ("model", "stage"),
+    multiprocess_mode="livemax",
+)
