@@ -49,9 +49,8 @@ def main() -> None:
         for batching, overrides in BATCHING.items():
             for handler, archive in stores.items():
                 port = 18080 + 10 * len(servers)
-                server = Server(
-                    [archive], HostConfig(Address("127.0.0.1", port, port + 1)), overrides=overrides
-                )
+                config = HostConfig(Address("127.0.0.1", port, port + 1))
+                server = Server([archive], config, "torchserve", overrides)
                 servers[batching, handler] = stack.enter_context(server)
         for _ in range(options.rounds):
             for connections in options.connections:
