@@ -153,10 +153,6 @@ def test_work_that_was_put_off_can_see_whether_a_message_waits() -> None:
         reader.when_idle(lambda: seen.append(reader.message_waits()))
         reader.read(worker, 3)
         assert seen == [False, True]
-        frontend.sendall(b"fourfive")
-        reader.read(worker, 4)
-        assert reader.message_waits()
-        reader.read(worker, 4)
         assert not reader.message_waits()
 
 
@@ -375,5 +371,5 @@ def test_the_handler_ends_the_worker_over_what_it_cannot_serve(
 ) -> None:
     with pytest.raises(ArtifactError, match="is not an artifact"):
         handler.initialize(worker_context(tmp_path))
-    with pytest.raises(ConfigError, match="did you mean 'workers'"):
+    with pytest.raises(ConfigError, match="unknown key 'worker'"):
         handler.initialize(worker_context(artifact.directory, {"worker": 2}))

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from skipserve.address import free_ports, in_url
+from skipserve.address import free_ports
 from skipserve.artifacts.archive import MODEL_CONFIG, Unpacked
 from skipserve.direct import answers
 from skipserve.errors import LaunchError
@@ -24,6 +24,11 @@ from skipserve.hosts.torchserve.log4j import LOG4J
 from skipserve.hosts.torchserve.packaging import model_config
 from skipserve.protocols.messages import MAX_BODY_BYTES
 from skipserve.telemetry.logs import Log
+
+# Of the frontend; each body of a request and of a reply stands in it.
+HEAP = "512m"
+# What -XX:+ExitOnOutOfMemoryError ends with, its reason on a stdout that nobody reads.
+OUT_OF_MEMORY = 3
 
 
 class TorchServe:
@@ -46,10 +51,15 @@ class TorchServe:
                 "TorchServe is served without TLS and CORS here; put a proxy before it, or use "
                 "--server granian"
             )
+        self._ip = config.address.ip()
+        if ":" in self._ip:
+            raise LaunchError(
+                f"TorchServe cannot listen on the IPv6 address {self._ip}; use --server granian, "
+                "or an IPv4 address"
+            )
         self._instance = instance
         self._config = config
         self._log = log
-        self._ip = config.address.ip()
         self._grpc_ports = free_ports()
         self._child: Child | None = None
 
@@ -89,10 +99,12 @@ class TorchServe:
         """Why it does not run any more."""
         if self._child is None or not self._child.ended():
             return ""
-        return f"TorchServe ended by itself (status {self._child.process.returncode})"
+        status = self._child.process.returncode
+        why = f"its {HEAP} heap is full" if status == OUT_OF_MEMORY else f"status {status}"
+        return f"TorchServe ended by itself ({why})"
 
     def close(self) -> None:
-        """End it; its frontend answers what is on its way first."""
+        """End it; requests on their way are lost with it."""
         if self._child is not None:
             self._child.close(self._config.drain_s)
 
@@ -109,7 +121,7 @@ class TorchServe:
         directory = self._instance.directory
         return [
             str(find_java()),
-            *("-Xmx512m", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError"),
+            *(f"-Xmx{HEAP}", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError"),
             "-Dlog4j2.disable.jmx=true",
             f"-Dmodel_server_home={package.parent}",
             f"-Djava.io.tmpdir={self._instance.scratch}",
@@ -126,7 +138,7 @@ class TorchServe:
     def _properties(self) -> str:
         port = self._config.address.port
         values: dict[str, object] = {
-            "inference_address": f"http://{in_url(self._ip)}:{port}",
+            "inference_address": f"http://{self._ip}:{port}",
             # A socket in our own directory: nothing on the network can register or delete models.
             "management_address": f"unix:{self._instance.scratch}/management.sock",
             "metrics_address": f"http://127.0.0.1:{port + 2}",

@@ -19,7 +19,7 @@ from skipserve.schema import parse
 from skipserve.service.idle import AtOnce, Idle
 
 PATCHED_VERSION = "0.12.0"
-# Some eighty small requests: what waits here counts for no queue.
+# Some eighty small requests.
 BUFFER_BYTES = 1 << 15
 _LENGTH = struct.Struct("!i")
 
@@ -93,7 +93,7 @@ class BufferedReader:
             del self._buffer[: self._start]
             self._start, end = 0, length
             while len(self._buffer) < length:
-                self.work()
+                self._work()
                 self._pulse.wait(connection)
                 packet = connection.recv(max(BUFFER_BYTES, length - len(self._buffer)))
                 if not packet:
@@ -110,7 +110,6 @@ class BufferedReader:
         has its length before it, and -1 ends a list.
         """
         field = self._field
-        self._pulse.beat()  # what is in the buffer already needs no wait
         requests = []
         while (request_id := field(connection)) is not None:
             headers = []
@@ -159,11 +158,9 @@ class BufferedReader:
         """Whether there is something to read; ask it in work that was put off."""
         if self._connection is None:
             return False
-        if self._start < len(self._buffer):
-            return True
         return bool(select.select([self._connection], [], [], 0)[0])
 
-    def work(self) -> None:
+    def _work(self) -> None:
         """Do what was put off."""
         while self._idle_work:
             try:
