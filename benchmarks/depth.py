@@ -53,7 +53,8 @@ from skipserve.runtime.engine import Engine
 from skipserve.runtime.pieces import OnnxPiece
 from skipserve.runtime.rows import Rows
 from skipserve.runtime.runners import cuts_of as cuts_of_spec
-from skipserve.runtime.stepper import Cut, Limits, Piece, Stepper
+from skipserve.runtime.stepper import Cut, Piece, Stepper
+from skipserve.runtime.wave import Limits
 from skipserve.signature import BATCH, Signature, TensorSpec
 from skipserve.sources.module import module_graph
 from skipserve.sources.recipe import signature_of

@@ -18,7 +18,8 @@ from skipserve.routing.exits import Exit, Guard, Layout
 from skipserve.routing.reading import cuts_of
 from skipserve.runtime.pieces import OnnxPiece, Padded
 from skipserve.runtime.rows import Rows
-from skipserve.runtime.stepper import Cut, Limits, Stepper
+from skipserve.runtime.stepper import Cut, Stepper
+from skipserve.runtime.wave import Limits
 
 ROWS, CUTS, DEPTH = 6, 3, 5
 BLOCKS, LEAVES = (0, 2, 3), (False, True, True)  # the first cut only guards

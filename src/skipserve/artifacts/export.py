@@ -39,7 +39,7 @@ from skipserve.routing.placing import FittedRouter
 from skipserve.runtime.backends import open_onnx
 from skipserve.runtime.rows import Rows
 from skipserve.runtime.runners import OnnxFiles, Runner, open_runner
-from skipserve.runtime.stepper import Limits, Stepped
+from skipserve.runtime.wave import Limits, Stepped
 from skipserve.tasks import Classify
 from skipserve.versions import version_of
 

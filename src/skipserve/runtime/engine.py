@@ -15,16 +15,20 @@ from skipserve.artifacts.certificates import Certificate, Certificates, Measure,
 from skipserve.artifacts.manifest import Precision
 from skipserve.errors import InputError, LaunchError
 from skipserve.runtime.backends import Provider, TorchScript, has_gpu, pick_provider
+from skipserve.runtime.flights import Flights
 from skipserve.runtime.prediction import Prediction, Setting, joined, overflow
 from skipserve.runtime.rows import Rows, check_rows
 from skipserve.runtime.runners import FORMATS, BackendName, open_runner
-from skipserve.runtime.stepper import Limits, Readings
+from skipserve.runtime.stepper import Readings
+from skipserve.runtime.wave import Limits, Stepped
 from skipserve.runtime.wider import Wider, wider_of
 
 AskedPrecision = Literal["auto", "fp32", "fp16", "int8"]
 # FP16 on a CPU is emulated by casts and slower than FP32; on a GPU it is the point of it.
 PRECISIONS: dict[Provider, Precision] = {"cpu": "fp32", "cuda": "fp16"}
 ByRisk = dict[tuple[Measure, float], Certificate]
+
+_NO_SIGNALS = np.empty((0, 0), dtype=np.float32)
 
 logger = logging.getLogger(__name__)
 
@@ -163,26 +167,38 @@ class Engine:
             rows: B rows.
             limits: Of each; full depth if left out.
         """
-        count = len(rows)
         if limits is None or self.manifest.router is None:
+            count = len(rows)
             answers = self._runner.full(rows)
-            prediction = Prediction(
-                self.manifest.task.labels(answers),
-                answers,
-                np.full(count, self.manifest.depth, dtype=np.int64),
-                np.zeros(count, dtype=bool),
-            )
+            depth_run = np.full(count, self.manifest.depth, dtype=np.int64)
+            stepped = Stepped(answers, depth_run, np.zeros(count, dtype=bool), _NO_SIGNALS)
         else:
-            made = self._runner.run(rows, limits)
-            prediction = Prediction(
-                self.manifest.task.labels(made.answers),
-                made.answers,
-                made.depth_run,
-                made.held_back,
-                made.signals,
-                made.left_out,
-            )
+            stepped = self._runner.run(rows, limits)
+        return self.widened(rows, self.prediction(stepped))
+
+    def prediction(self, stepped: Stepped) -> Prediction:
+        """What is decided by what came of rows."""
+        return Prediction(
+            self.manifest.task.labels(stepped.answers),
+            stepped.answers,
+            stepped.depth_run,
+            stepped.held_back,
+            None if self.manifest.router is None else stepped.signals,
+            stepped.left_out,
+        )
+
+    def widened(self, rows: Rows, prediction: Prediction) -> Prediction:
+        """The same, with rows that overflowed FP16 run again in FP32, if the artifact can."""
         return prediction if self._wider is None else self._wider.answer(rows, prediction)
+
+    def flights(self, most: int, patience_s: float) -> Flights:
+        """A way for rows of many requests through this model, stage by stage.
+
+        Args:
+            most: Rows that a stage runs at once, at most.
+            patience_s: See :class:`~skipserve.runtime.flights.Flights`.
+        """
+        return Flights(self._runner, self._runner.steps, most, patience_s)
 
     def run_thresholds(
         self, rows: Rows, thresholds: NDArray[np.float32], guard_limit: float
