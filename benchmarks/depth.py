@@ -39,10 +39,10 @@ from skipserve.artifacts.artifact import open_artifact
 from skipserve.artifacts.graphs import write_graphs
 from skipserve.artifacts.torch_files import plain_graph
 from skipserve.building.buildfile import read_build_file
-from skipserve.building.steps import origin_of
+from skipserve.building.products import origin_of
 from skipserve.graph.cut import cut
 from skipserve.graph.memory import open_model
-from skipserve.graph.one_file import GUARD_LIMIT, THRESHOLDS
+from skipserve.graph.policy import GUARD_LIMIT, THRESHOLDS
 from skipserve.graph.prepare import prepare
 from skipserve.networks import build_network, parse_network
 from skipserve.routing.config import ExitsConfig, RouterConfig

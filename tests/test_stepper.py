@@ -13,7 +13,8 @@ from onnx import TensorProto, helper
 
 from skipserve.graph.assemble import ANSWER, DISTANCE, SIGNAL
 from skipserve.graph.memory import open_model
-from skipserve.graph.one_file import Parts, one_file
+from skipserve.graph.one_file import one_file
+from skipserve.graph.policy import Parts
 from skipserve.routing.exits import Exit, Guard, Layout
 from skipserve.routing.reading import cuts_of
 from skipserve.runtime.pieces import OnnxPiece, Padded
