@@ -39,10 +39,10 @@ from skipserve.artifacts.artifact import open_artifact
 from skipserve.artifacts.graphs import write_graphs
 from skipserve.artifacts.torch_files import plain_graph
 from skipserve.building.buildfile import read_build_file
-from skipserve.building.steps import origin_of
+from skipserve.building.products import origin_of
 from skipserve.graph.cut import cut
 from skipserve.graph.memory import open_model
-from skipserve.graph.one_file import GUARD_LIMIT, THRESHOLDS
+from skipserve.graph.policy import GUARD_LIMIT, THRESHOLDS
 from skipserve.graph.prepare import prepare
 from skipserve.networks import build_network, parse_network
 from skipserve.routing.config import ExitsConfig, RouterConfig
@@ -53,7 +53,8 @@ from skipserve.runtime.engine import Engine
 from skipserve.runtime.pieces import OnnxPiece
 from skipserve.runtime.rows import Rows
 from skipserve.runtime.runners import cuts_of as cuts_of_spec
-from skipserve.runtime.stepper import Cut, Limits, Piece, Stepper
+from skipserve.runtime.stepper import Cut, Piece, Stepper
+from skipserve.runtime.wave import Limits
 from skipserve.signature import BATCH, Signature, TensorSpec
 from skipserve.sources.module import module_graph
 from skipserve.sources.recipe import signature_of

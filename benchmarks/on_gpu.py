@@ -30,7 +30,7 @@ from skipserve.artifacts.artifact import open_artifact
 from skipserve.artifacts.certificates import from_json
 from skipserve.artifacts.parity import Decisions, check_parity
 from skipserve.building.buildfile import BuildFile, read_build_file
-from skipserve.building.steps import origin_of
+from skipserve.building.products import origin_of
 from skipserve.runtime import backends
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.rows import Rows

@@ -17,11 +17,11 @@ from typing import Any
 from wrk import Load, drive
 
 from skipserve.address import Address
-from skipserve.artifacts.archive import package
 from skipserve.artifacts.artifact import open_artifact
 from skipserve.building.buildfile import read_build_file
 from skipserve.hosts.config import HostConfig
 from skipserve.hosts.launcher import Server
+from skipserve.hosts.torchserve.packaging import package
 
 HERE = Path(__file__).parent
 BATCHING: dict[str, dict[str, Any]] = {

@@ -19,7 +19,6 @@ from timing import interleaved, ratio
 from wrk import drive
 
 from skipserve.address import Address
-from skipserve.artifacts.archive import package
 from skipserve.artifacts.artifact import open_artifact
 from skipserve.artifacts.certificates import to_json, write_certificates
 from skipserve.artifacts.manifest import write_manifest
@@ -27,6 +26,7 @@ from skipserve.building.buildfile import BuildFile, read_build_file
 from skipserve.certification.certify import shortest_fixed
 from skipserve.hosts.config import HostConfig
 from skipserve.hosts.launcher import Server
+from skipserve.hosts.torchserve.packaging import package
 from skipserve.reporting.readings import read_engine
 from skipserve.runtime.backends import Provider, open_onnx
 from skipserve.runtime.engine import Engine

@@ -16,7 +16,7 @@ from time import perf_counter
 from typing import Any
 
 from skipserve.building.buildfile import BuildFile, read_build_file
-from skipserve.building.steps import train
+from skipserve.building.products import train
 from skipserve.training.checkpoint import load_checkpoint, read_history
 from skipserve.training.loop import accuracy
 from skipserve.training.shipped import read_shipped, ship, take

@@ -16,7 +16,8 @@ from skipserve.routing.network import Network, network_of
 from skipserve.routing.reading import cuts_of
 from skipserve.runtime.backends import open_onnx
 from skipserve.runtime.rows import Rows
-from skipserve.runtime.stepper import Limits, Stepper
+from skipserve.runtime.stepper import Stepper
+from skipserve.runtime.wave import Limits
 from skipserve.sources.brought import signature_of
 from skipserve.tasks import Classify
 

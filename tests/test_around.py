@@ -12,7 +12,7 @@ from torch import nn
 
 from skipserve.graph.memory import open_model
 from skipserve.runtime.rows import Rows
-from skipserve.runtime.stepper import Limits
+from skipserve.runtime.wave import Limits
 
 
 def mixed(tmp_path, layers=6):

@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from skipserve.artifacts import export as exporting
 from skipserve.artifacts.artifact import open_artifact
 from skipserve.building.buildfile import read_build_file
-from skipserve.building.steps import run_steps, take_or_train, train
+from skipserve.building.products import take_or_train, train
+from skipserve.building.steps import run_steps
 from skipserve.errors import ConfigError, ParityError
 from skipserve.files import sha256_of
 from skipserve.training.checkpoint import WEIGHTS, read_history

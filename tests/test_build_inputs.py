@@ -68,6 +68,7 @@ def test_certificates_follow_the_samples_that_they_were_made_on(project):
 @pytest.mark.parametrize(
     "file",
     [
+        "building/products.py",
         "building/steps.py",
         "certification/calibrate.py",
         "runtime/engine.py",

@@ -20,7 +20,7 @@ from cutting import (
 from skipserve.graph.memory import open_model
 from skipserve.graph.prepare import read_graph
 from skipserve.runtime.rows import Rows
-from skipserve.runtime.stepper import Limits
+from skipserve.runtime.wave import Limits
 
 BATCHES, LENGTHS = (1, 2, 3, 8), (2, 5, 9, 32, 48)
 LARGEST = 1e-4

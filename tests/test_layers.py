@@ -11,7 +11,8 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "src" / "skipserve"
 # What serves points down: hosts, service, protocols, runtime, artifacts. What makes a router stands
-# beside them, and may know what runs files; what makes an artifact stands above all of these, commands on top.
+# beside them, and may know what runs files; what makes an artifact stands above all of these,
+# commands on top.
 # A layer may import from itself, from those named here, and from the top-level helpers.
 BESIDE = {"graph", "routing", "certification"}
 BELOW = {

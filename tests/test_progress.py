@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from skipserve.building.buildfile import read_build_file
-from skipserve.building.steps import train
+from skipserve.building.products import train
 from skipserve.commands.progress import EVERY_S, Watch, watching
 from skipserve.training.loop import Epoch
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from skipserve.artifacts.certificates import CERTIFICATES, Refusal
 from skipserve.building.buildfile import read_build_file
-from skipserve.building.steps import export
+from skipserve.building.products import export
 from skipserve.certification.certify import p_value, shortest_fixed, upper_bound
 from skipserve.cli import app
 from skipserve.errors import ConfigError

@@ -21,7 +21,7 @@ from skipserve.protocols.oip import HEADER_LENGTH
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Prediction
 from skipserve.runtime.rows import Rows
-from skipserve.runtime.stepper import Limits
+from skipserve.runtime.wave import Limits
 from skipserve.service.service import Service
 
 JSON = {"content-type": "application/json"}

@@ -13,7 +13,7 @@ import skipserve
 from skipserve.artifacts.serving import ServingConfig
 from skipserve.protocols.messages import RawRequest
 from skipserve.runtime.prediction import Setting
-from skipserve.runtime.stepper import Limits
+from skipserve.runtime.wave import Limits
 from skipserve.safety.switch import Switch
 from skipserve.service.service import Service
 from skipserve.service.shadow import PATIENCE_S, QUEUE_ROWS, WAIT_S, Answered, Shadow

@@ -13,7 +13,6 @@ from test_serve import free_ports
 
 import skipserve
 from skipserve.address import Address
-from skipserve.artifacts.archive import package
 from skipserve.artifacts.artifact import open_artifact
 from skipserve.artifacts.certificates import CERTIFICATES
 from skipserve.artifacts.manifest import MANIFEST
@@ -22,6 +21,7 @@ from skipserve.commands.router import status
 from skipserve.hosts.config import HostConfig
 from skipserve.hosts.control import find_router
 from skipserve.hosts.launcher import Server
+from skipserve.hosts.torchserve.packaging import package
 from skipserve.training.recipes import open_recipe
 
 pytestmark = pytest.mark.server

@@ -13,12 +13,14 @@ from onnx import TensorProto, helper
 
 from skipserve.graph.assemble import ANSWER, DISTANCE, SIGNAL
 from skipserve.graph.memory import open_model
-from skipserve.graph.one_file import Parts, one_file
+from skipserve.graph.one_file import one_file
+from skipserve.graph.policy import Parts
 from skipserve.routing.exits import Exit, Guard, Layout
 from skipserve.routing.reading import cuts_of
 from skipserve.runtime.pieces import OnnxPiece, Padded
 from skipserve.runtime.rows import Rows
-from skipserve.runtime.stepper import Cut, Limits, Stepper
+from skipserve.runtime.stepper import Cut, Stepper
+from skipserve.runtime.wave import Limits
 
 ROWS, CUTS, DEPTH = 6, 3, 5
 BLOCKS, LEAVES = (0, 2, 3), (False, True, True)  # the first cut only guards

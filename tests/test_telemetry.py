@@ -19,9 +19,9 @@ import psutil
 import pytest
 from conftest import Collector
 
-from skipserve.artifacts.archive import package
 from skipserve.artifacts.artifact import Artifact
 from skipserve.artifacts.serving import ServingConfig
+from skipserve.hosts.torchserve.packaging import package
 
 HANDLER = Path(__file__).parent.parent / "handlers" / "torchserve_handler.py"
 JSON = {"Content-Type": "application/json"}

@@ -11,7 +11,8 @@ import pytest
 from prometheus_client import REGISTRY
 
 from skipserve.artifacts.artifact import open_artifact
-from skipserve.artifacts.export import Routing, export_artifact
+from skipserve.artifacts.export import export_artifact
+from skipserve.artifacts.origin import Routing
 from skipserve.artifacts.serving import ServingConfig
 from skipserve.errors import InputError
 from skipserve.protocols.messages import RawRequest

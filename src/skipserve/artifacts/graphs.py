@@ -11,7 +11,8 @@ from skipserve.artifacts.manifest import Precision, Role
 from skipserve.errors import CutError
 from skipserve.graph.assemble import exit_model, with_exits
 from skipserve.graph.cut import Stages, cut
-from skipserve.graph.one_file import Parts, one_file
+from skipserve.graph.one_file import one_file
+from skipserve.graph.policy import Parts
 from skipserve.graph.precision import to_fp16, to_int8
 from skipserve.graph.weights import write_models
 from skipserve.routing.config import Policy

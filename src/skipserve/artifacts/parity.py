@@ -12,7 +12,8 @@ from skipserve.artifacts.manifest import DecisionParity, Format, Parity, Precisi
 from skipserve.errors import ParityError
 from skipserve.routing.stopping import stops, within
 from skipserve.runtime.rows import Rows
-from skipserve.runtime.stepper import Limits, Readings, Stepped
+from skipserve.runtime.stepper import Readings
+from skipserve.runtime.wave import Limits, Stepped
 from skipserve.tasks import Task
 
 # Largest absolute difference of a probability. FP32 leaves room for reordered sums; FP16 has

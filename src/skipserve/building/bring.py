@@ -13,7 +13,8 @@ import onnx
 
 from skipserve.artifacts.artifact import Artifact, open_artifact
 from skipserve.building.buildfile import BuildFile, read_build_file
-from skipserve.building.steps import OnProgress, quiet, rows_of, run_steps
+from skipserve.building.products import OnProgress, quiet, rows_of
+from skipserve.building.steps import run_steps
 from skipserve.building.worth import Worth, measure_worth
 from skipserve.errors import ConfigError
 from skipserve.files import replace_text

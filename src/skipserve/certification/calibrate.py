@@ -1,8 +1,8 @@
-"""Calibrating an artifact: propose thresholds and certify them, on the files that serve."""
+"""Calibrating an artifact: certifying its candidates, on the files that serve."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,112 +19,12 @@ from skipserve.artifacts.certificates import (
     to_json,
     write_certificates,
 )
-from skipserve.certification.certify import (
-    Goal,
-    Outcome,
-    certify,
-    outcome_of,
-    samples_needed,
-)
-from skipserve.errors import ArtifactError, ConfigError
-from skipserve.routing.propose import Seen, Thresholds, propose, propose_skips
-from skipserve.routing.stopping import within
+from skipserve.certification.certify import Goal, Outcome, certify, samples_needed
+from skipserve.certification.trial import Say, Trial
+from skipserve.errors import ArtifactError
 from skipserve.runtime.engine import AskedPrecision, Engine
-from skipserve.runtime.prediction import Prediction, Setting
-from skipserve.runtime.rows import Rows, check_labels
+from skipserve.runtime.rows import check_labels
 from skipserve.runtime.runners import BackendName
-
-Say = Callable[[str], None]
-# It holds back half a percent of what is like calibration; so many are another task.
-MOST_HELD_BACK = 0.5
-BATCH = 256
-# More rows would hardly move a threshold.
-MOST_ROWS = 10_000
-# Under ``skip`` every row is run again for every stage.
-MOST_ROWS_SKIPPING = 5_000
-# Tenths of fewer rows are too rough: of m rows they alone make a stability index of about 9 / m.
-ROWS_FOR_DECILES = 200
-
-
-def propose_candidates(directory: Path, proposing: Rows, threads: int = 0) -> None:
-    """Write the candidates of an artifact, forgetting certificates of earlier ones.
-
-    They are proposed on what the files that serve read off the rows.
-
-    Args:
-        directory: The artifact.
-        proposing: Rows that are used by nothing that certifies.
-        threads: Cores used inside one operation; 0 takes all.
-    """
-    artifact = open_artifact(directory)
-    engine = Engine(artifact, provider="cpu", backend=_backend(artifact), threads=threads)
-    spec = artifact.manifest.router
-    assert spec is not None
-    if spec.policy == "skip":
-        proposed = propose_skips(*_read_skips(engine, proposing[:MOST_ROWS_SKIPPING]))
-    else:
-        proposed = propose(_seen(engine, proposing[:MOST_ROWS]))
-    candidates = tuple(tuple(map(to_json, one.tolist())) for one in proposed)
-    write_certificates(directory, Certificates(candidates=candidates))
-
-
-def _backend(artifact: Artifact) -> BackendName:
-    return "onnxruntime" if artifact.manifest.files[0].format == "onnx" else "torchscript"
-
-
-def _seen(engine: Engine, rows: Rows) -> Seen:
-    """What the router would see of rows, if all got to the end."""
-    spec, task = engine.manifest.router, engine.manifest.task
-    assert spec is not None
-    if engine.backend == "torchscript":
-        return _seen_by_running(engine, rows)
-    readings = engine.read(rows)
-    full = readings.answers[:, -1]
-    early = np.moveaxis(readings.answers[:, :-1], 1, 0)
-    agrees = np.stack([task.agree(answers, full) for answers in early], axis=1)
-    limit = from_json(spec.guard_limit)
-    inside = np.logical_and.accumulate(within(readings.distances, limit), axis=1)
-    inside = inside[:, [one.leaves for one in spec.exits]]
-    return Seen(
-        np.array([*spec.decisions, engine.manifest.depth]), readings.signals, agrees, inside
-    )
-
-
-def _seen_by_running(engine: Engine, rows: Rows) -> Seen:
-    """The same of files whose exits cannot be read: all rows are sent out at each in turn."""
-    spec, task = engine.manifest.router, engine.manifest.task
-    assert spec is not None
-    full, signals = _full_and_signals(engine, rows)
-    blocks = np.array([*spec.decisions, engine.manifest.depth])
-    agrees, inside = [], []
-    for decision, at in enumerate(spec.decisions):
-        here = engine.off.thresholds.copy()
-        here[decision] = -np.inf
-        answers = engine.run_batches(rows, Setting(here, from_json(spec.guard_limit)), BATCH)
-        inside.append(answers.depth_run == at)
-        agrees.append(task.agree(answers.probabilities, full.probabilities))
-    return Seen(blocks, signals, np.stack(agrees, axis=1), np.stack(inside, axis=1))
-
-
-def _full_and_signals(engine: Engine, rows: Rows) -> tuple[Prediction, NDArray[np.float32]]:
-    """Answers at full depth, and the signal at each decision of rows that run everything."""
-    full = engine.run_batches(rows, engine.off, BATCH)
-    careful = np.full_like(engine.off.thresholds, np.finfo(np.float32).max)
-    signals = engine.run_batches(rows, Setting(careful, np.inf), BATCH).signals
-    assert signals is not None
-    return full, signals
-
-
-def _read_skips(engine: Engine, rows: Rows) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """The signal before each stage, and whether the answer stays if it alone is left out."""
-    full, signals = _full_and_signals(engine, rows)
-    agrees = []
-    for stage in range(signals.shape[1]):
-        without = np.full_like(engine.off.thresholds, np.finfo(np.float32).max)
-        without[stage] = -np.inf
-        answers = engine.run_batches(rows, Setting(without, np.inf), BATCH)
-        agrees.append(engine.manifest.task.agree(answers.probabilities, full.probabilities))
-    return signals, np.stack(agrees, axis=1)
 
 
 def certify_artifact(
@@ -195,7 +95,7 @@ def certify_artifact(
         manifest = artifact.manifest
         truth = check_labels(labels, len(rows), manifest.classes, manifest.name)
     limit = _guard_limit(artifact)
-    trial = _Trial(engine, rows, truth, limit, batch_size, say)
+    trial = Trial(engine, rows, truth, limit, batch_size, say)
     measures: tuple[Measure, ...] = ("disagreement",)
     if labels is not None:
         measures = ("disagreement", "accuracy_lost")
@@ -234,67 +134,6 @@ def certify_artifact(
     made = made.replacing(certificates, refusals, to_json(limit), spec.confidence)
     write_certificates(directory, made)
     return made
-
-
-class _Trial:
-    """One file on one set of samples: what each candidate does there."""
-
-    def __init__(
-        self,
-        engine: Engine,
-        rows: Rows,
-        truth: NDArray[np.int64] | None,
-        limit: float,
-        batch_size: int,
-        say: Say,
-    ) -> None:
-        self._engine = engine
-        self._rows = rows
-        self._truth = truth
-        self._limit = limit
-        self._batch_size = batch_size
-        self._say = say
-        spec = engine.manifest.router
-        self._per_class = spec is not None and spec.per_class
-        self.deciles: list[tuple[tuple[float, ...] | None, ...]] = []
-        self._full = engine.run_batches(rows, engine.off, batch_size).labels
-
-    def run(self, thresholds: Thresholds) -> Outcome:
-        setting = Setting(thresholds, self._limit)
-        answers = self._engine.run_batches(self._rows, setting, self._batch_size)
-        outcome = outcome_of(
-            answers.labels,
-            self._full,
-            answers.depth_run,
-            answers.held_back,
-            self._engine.manifest.depth,
-            self._truth,
-            self._engine.manifest.classes if self._per_class else 0,
-        )
-        if outcome.held_back > MOST_HELD_BACK:
-            raise ConfigError(
-                f"the guard holds back {outcome.held_back:.0%} of the samples: they are not like "
-                "the rows its router was fitted on; certify on "
-                "rows of the task, or build a model on these"
-            )
-        assert answers.signals is not None
-        self.deciles.append(_deciles(answers.signals))
-        self._say(
-            f"{outcome.disagreements} of {len(self._rows)} disagree at "
-            f"{outcome.run_rate:.1%} run rate"
-        )
-        return outcome
-
-
-def _deciles(signals: NDArray[np.float32]) -> tuple[tuple[float, ...] | None, ...]:
-    """Of each column of signals [N, decisions], NaN where a row did not get there."""
-    columns = [column[~np.isnan(column)] for column in signals.T]
-    return tuple(
-        tuple(np.quantile(column, np.arange(1, 10) / 10).tolist())
-        if len(column) >= ROWS_FOR_DECILES
-        else None
-        for column in columns
-    )
 
 
 def _why_refused(goal: Goal, samples: int, first: Outcome, confidence: float) -> str:

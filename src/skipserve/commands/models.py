@@ -45,7 +45,7 @@ def train(
     training, unless its own last one was the same.
     """
     from skipserve.building.buildfile import read_build_file
-    from skipserve.building.steps import train as train_checkpoint
+    from skipserve.building.products import train as train_checkpoint
 
     asked = {
         "epochs": epochs,
@@ -65,7 +65,7 @@ def train(
 def export(path: BuildPath) -> None:
     """Export a trained checkpoint to a checked artifact."""
     from skipserve.building.buildfile import read_build_file
-    from skipserve.building.steps import export as export_checkpoint
+    from skipserve.building.products import export as export_checkpoint
 
     build_file = read_build_file(path)
     with watching(f"{build_file.name}: export"):
@@ -77,7 +77,7 @@ def calibrate(path: BuildPath) -> None:
     """Propose thresholds for an artifact's router and certify them on its files."""
     from skipserve.artifacts.certificates import read_certificates
     from skipserve.building.buildfile import read_build_file
-    from skipserve.building.steps import calibrate as calibrate_artifact
+    from skipserve.building.products import calibrate as calibrate_artifact
 
     build_file = read_build_file(path)
     with watching(f"{build_file.name}: calibrate") as watch:
@@ -162,7 +162,7 @@ def certify(
 def package(path: BuildPath) -> None:
     """Package an artifact into model_store/NAME.mar."""
     from skipserve.building.buildfile import read_build_file
-    from skipserve.building.steps import make_archive
+    from skipserve.building.products import make_archive
 
     typer.echo(make_archive(read_build_file(path)))
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skipserve.building.buildfile import read_build_file
-from skipserve.building.steps import rows_of
+from skipserve.building.products import rows_of
 from skipserve.errors import ConfigError
 from skipserve.reporting.model import Model
 from skipserve.runtime.rows import Rows, check_labels

@@ -1,6 +1,6 @@
 """When a row stops: only on proof. One rule, for the engine and for whoever foresees it.
 
-The graphs (graph/one_file.py) and PyTorch (routing/eager.py) say the same in their own words.
+The graphs (graph/policy.py) and PyTorch (routing/eager.py) say the same in their own words.
 """
 
 from __future__ import annotations

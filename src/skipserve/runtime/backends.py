@@ -12,7 +12,8 @@ from skipserve.cores import usable_cores
 from skipserve.errors import ArtifactError, LaunchError
 from skipserve.runtime.pieces import OnnxPiece, Padded
 from skipserve.runtime.rows import Rows
-from skipserve.runtime.stepper import Limits, Piece, Stepped
+from skipserve.runtime.stepper import Piece
+from skipserve.runtime.wave import Limits, Stepped
 
 Provider = Literal["cpu", "cuda"]
 # ONNX Runtime plans a convolution anew whenever the batch size changes, and by default lets cuDNN
@@ -87,6 +88,7 @@ class TorchScript:
         except (RuntimeError, ValueError) as error:
             raise ArtifactError(f"{file} cannot be loaded as TorchScript: {error}") from None
         self.provider: Provider = provider
+        self.steps = None  # it decides inside
         self._decisions = decisions
         self._depth = depth
 

@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skipserve.artifacts.artifact import Artifact
-from skipserve.artifacts.certificates import Certificate, Certificates, Measure, from_json
+from skipserve.artifacts.certificates import Certificate, Measure
 from skipserve.artifacts.manifest import Precision
 from skipserve.errors import InputError, LaunchError
 from skipserve.runtime.backends import Provider, TorchScript, has_gpu, pick_provider
+from skipserve.runtime.flights import Flights
 from skipserve.runtime.prediction import Prediction, Setting, joined, overflow
 from skipserve.runtime.rows import Rows, check_rows
 from skipserve.runtime.runners import FORMATS, BackendName, open_runner
-from skipserve.runtime.stepper import Limits, Readings
+from skipserve.runtime.settings import Settings
+from skipserve.runtime.stepper import Readings
+from skipserve.runtime.wave import Limits, Stepped
 from skipserve.runtime.wider import Wider, wider_of
 
 AskedPrecision = Literal["auto", "fp32", "fp16", "int8"]
 # FP16 on a CPU is emulated by casts and slower than FP32; on a GPU it is the point of it.
 PRECISIONS: dict[Provider, Precision] = {"cpu": "fp32", "cuda": "fp16"}
-ByRisk = dict[tuple[Measure, float], Certificate]
+
+_NO_SIGNALS = np.empty((0, 0), dtype=np.float32)
 
 logger = logging.getLogger(__name__)
 
@@ -87,11 +90,8 @@ class Engine:
             self._runner = open_runner(artifact, backend, self.precision, picked, threads)
         self.files = artifact.hashes(FORMATS[backend], self.precision)
         self.backend = backend
-        spec = self.manifest.router
-        decisions = len(spec.decisions) if spec else 0
         self._wider: Wider | None = wider_of(artifact, backend, self.precision, picked, threads)
-        self.off = Setting(np.full(decisions, np.inf, dtype=np.float32), np.inf)
-        self._certified, self._weak = self._usable(artifact.certificates)
+        self._settings = Settings(artifact, self.files, self.precision, self.provider)
         self.fell_back = provider != "cpu" and self.provider == "cpu" and has_gpu()
         if self.fell_back:
             logger.warning(
@@ -113,13 +113,14 @@ class Engine:
         """
         return check_rows(rows, self.manifest.signature, self.manifest.name)
 
+    @property
+    def off(self) -> Setting:
+        """Full depth."""
+        return self._settings.off
+
     def certified(self, measure: Measure = "disagreement") -> dict[float, Certificate]:
         """The certificates that hold for the file, precision and provider in use, by risk."""
-        return {
-            risk: certificate
-            for (of, risk), certificate in self._certified.items()
-            if of == measure
-        }
+        return self._settings.certified(measure)
 
     def setting(self, risk: float | None, measure: Measure = "disagreement") -> Setting:
         """Thresholds for a risk; full depth for ``None``, or if nothing so careful is certified.
@@ -131,28 +132,11 @@ class Engine:
         Raises:
             InputError: If it is not between 0 and 1.
         """
-        if risk is None:
-            return self.off
-        if not 0 < risk < 1:
-            raise InputError("invalid_risk", f"risk must lie between 0 and 1, got {risk:g}")
-        held = self.certified(measure)
-        allowed = [certified for certified in held if certified <= risk]
-        if not allowed:
-            return replace(self.off, reason=self._why_off(risk, measure), measure=measure)
-        certificate = held[max(allowed)]
-        return Setting(
-            np.array([from_json(one) for one in certificate.thresholds], dtype=np.float32),
-            from_json(certificate.guard_limit),
-            certificate.risk,
-            measure=measure,
-        )
+        return self._settings.at(risk, measure)
 
     def fixed(self, decision: int) -> Setting:
         """The setting at which every row stops at one decision, whatever it is like."""
-        thresholds = self.off.thresholds.copy()
-        # Under ``skip`` a stage that is left out does not end the row: the later ones must go too.
-        thresholds[decision:] = -np.inf
-        return Setting(thresholds, np.inf)
+        return self._settings.fixed(decision)
 
     def run(self, rows: Rows, limits: Limits | None = None) -> Prediction:
         """Answer rows that :meth:`check` has passed.
@@ -163,26 +147,38 @@ class Engine:
             rows: B rows.
             limits: Of each; full depth if left out.
         """
-        count = len(rows)
         if limits is None or self.manifest.router is None:
+            count = len(rows)
             answers = self._runner.full(rows)
-            prediction = Prediction(
-                self.manifest.task.labels(answers),
-                answers,
-                np.full(count, self.manifest.depth, dtype=np.int64),
-                np.zeros(count, dtype=bool),
-            )
+            depth_run = np.full(count, self.manifest.depth, dtype=np.int64)
+            stepped = Stepped(answers, depth_run, np.zeros(count, dtype=bool), _NO_SIGNALS)
         else:
-            made = self._runner.run(rows, limits)
-            prediction = Prediction(
-                self.manifest.task.labels(made.answers),
-                made.answers,
-                made.depth_run,
-                made.held_back,
-                made.signals,
-                made.left_out,
-            )
+            stepped = self._runner.run(rows, limits)
+        return self.widened(rows, self.prediction(stepped))
+
+    def prediction(self, stepped: Stepped) -> Prediction:
+        """What is decided by what came of rows."""
+        return Prediction(
+            self.manifest.task.labels(stepped.answers),
+            stepped.answers,
+            stepped.depth_run,
+            stepped.held_back,
+            None if self.manifest.router is None else stepped.signals,
+            stepped.left_out,
+        )
+
+    def widened(self, rows: Rows, prediction: Prediction) -> Prediction:
+        """The same, with rows that overflowed FP16 run again in FP32, if the artifact can."""
         return prediction if self._wider is None else self._wider.answer(rows, prediction)
+
+    def flights(self, most: int, patience_s: float) -> Flights:
+        """A way for rows of many requests through this model, stage by stage.
+
+        Args:
+            most: Rows that a stage runs at once, at most.
+            patience_s: See :class:`~skipserve.runtime.flights.Flights`.
+        """
+        return Flights(self._runner, self._runner.steps, most, patience_s)
 
     def run_thresholds(
         self, rows: Rows, thresholds: NDArray[np.float32], guard_limit: float
@@ -264,55 +260,6 @@ class Engine:
         if not np.isfinite(answers.probabilities).all():
             raise overflow(answers)
         return answers
-
-    def _usable(self, made: Certificates) -> tuple[ByRisk, ByRisk]:
-        """Certificates that hold here: with the confidence the model asks for, and with less."""
-        decisions = len(self.off.thresholds)
-        asked = self._asked_confidence()
-        held: ByRisk = {}
-        weak: ByRisk = {}
-        for one in made.certificates:
-            if (
-                one.files == self.files
-                and one.precision == self.precision
-                and one.provider == self.provider
-                and len(one.thresholds) == decisions
-            ):
-                where = held if one.confidence >= asked else weak
-                where[one.measure, one.risk] = one
-        for (measure, risk), one in weak.items():
-            if (measure, risk) not in held:
-                logger.warning(
-                    "%s: the certificate of %s %g is not used: its confidence is %g, the model "
-                    "asks for %g",
-                    *(self.manifest.name, measure, risk, one.confidence, asked),
-                )
-        return held, weak
-
-    def _asked_confidence(self) -> float:
-        spec = self.manifest.router
-        return spec.confidence if spec is not None else 1.0
-
-    def _why_off(self, risk: float, measure: Measure) -> str:
-        if self.manifest.router is None:
-            return "the model has no router"
-        weak = [one for (of, at), one in self._weak.items() if of == measure and at <= risk]
-        if weak:
-            best = max(weak, key=lambda one: (one.confidence, one.risk))
-            return (
-                f"risk {best.risk:g} is certified with a confidence of {best.confidence:g}, the "
-                f"model asks for {self._asked_confidence():g}; run `skipserve certify` where it "
-                "serves"
-            )
-        held = self.certified(measure)
-        if held:
-            have = ", ".join(f"{one:g}" for one in sorted(held))
-            return f"risk {risk:g} is not certified, only {have}"
-        what = "" if measure == "disagreement" else f" of {measure}"
-        return (
-            f"no certificate{what} for these files in {self.precision} on {self.provider}; "
-            "run `skipserve certify` where it serves"
-        )
 
     def warm_up(self, batch_size: int) -> None:
         """Run the example alone and in a full batch, so that no request pays for a first run.

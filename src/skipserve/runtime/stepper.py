@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from skipserve.routing.stopping import stops, within
 from skipserve.runtime.rows import Rows
+from skipserve.runtime.wave import Floats, Left, Limits, Stepped, Tensors, Wave, gathered
 
-Floats = NDArray[np.float32]
-Tensors = dict[str, NDArray[Any]]
 # Outputs of a stage beside its stream (graph/assemble.py).
 ANSWER, SIGNAL, DISTANCE = "exit/answer", "exit/signal", "exit/distance"
 
@@ -44,65 +43,6 @@ class Cut:
 
     blocks: int
     decision: int | None
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What rows are compared with.
-
-    Attributes:
-        thresholds: [B, decisions], float32; +inf never lets a row leave.
-        guard: [B], float32; a row farther than this from calibration runs everything, +inf holds
-            nothing back.
-    """
-
-    thresholds: Floats
-    guard: Floats
-
-    def __getitem__(self, index: NDArray[Any]) -> Limits:
-        return Limits(self.thresholds[index], self.guard[index])
-
-
-@dataclass
-class Wave:
-    """Rows on their way, all about to run the same stage.
-
-    Attributes:
-        rows: Which row of the batch each is [n], int64.
-        tensors: Inputs of the network, side rows and the stream, one entry a row.
-        inside: Whether each was inside the guard at every cut so far [n], bool.
-        limits: Of each.
-    """
-
-    rows: NDArray[np.int64]
-    tensors: Tensors
-    inside: NDArray[np.bool_]
-    limits: Limits
-
-    def __getitem__(self, index: NDArray[np.bool_]) -> Wave:
-        """Some of the rows."""
-        tensors = {name: tensor[index] for name, tensor in self.tensors.items()}
-        return Wave(self.rows[index], tensors, self.inside[index], self.limits[index])
-
-
-@dataclass(frozen=True)
-class Stepped:
-    """What came of a batch.
-
-    Attributes:
-        answers: [B, width], float32.
-        depth_run: Blocks run for each row [B], int64.
-        held_back: Rows that the guard sent to full depth [B], bool.
-        signals: By row and decision [B, decisions], float32; NaN where a row did not get there.
-        left_out: Under ``skip``, whether a row left out the blocks behind each decision
-            [B, decisions], bool.
-    """
-
-    answers: Floats
-    depth_run: NDArray[np.int64]
-    held_back: NDArray[np.bool_]
-    signals: Floats
-    left_out: NDArray[np.bool_] | None = None
 
 
 class Stepper:
@@ -141,49 +81,68 @@ class Stepper:
             needed = [one | read for one in needed]
         self._needed = needed
 
-    def run(self, rows: Rows, limits: Limits) -> Stepped:
-        """Run each row as deep as its limits ask.
+    def begin(self, rows: Rows, limits: Limits, names: NDArray[np.int64]) -> Wave:
+        """Rows before the first stage.
+
+        Args:
+            rows: B rows.
+            limits: Of each.
+            names: What to call each [B].
+        """
+        signals = np.full((len(rows), self.decisions), np.nan, dtype=np.float32)
+        return Wave(names, rows.tensors, np.ones(len(rows), dtype=bool), limits, signals)
+
+    def step(self, wave: Wave, i: int) -> tuple[Left | None, Wave | None]:
+        """Run stage ``i`` on a wave: who leaves behind it, and who goes on to the next.
 
         A row leaves only if it provably may: its distance was within the limit at every cut so
         far, and its signal reaches the threshold. Whatever is not a number, or infinite, is not.
+        Behind the last stage all leave; under ``skip`` there is one step, the whole network.
         """
-        count = len(rows)
-        out = _Outcome(count, self.decisions, self._depth)
-        everyone = np.arange(count)
-        wave = Wave(everyone, rows.tensors, np.ones(count, dtype=bool), limits)
-        run = self._exit if self._policy == "exit" else self._skip
-        run(wave, out)
-        return out.done()
+        if self._policy == "skip":
+            return self._skip(wave), None
+        if i == len(self._cuts):
+            return self._finish(wave, np.full(len(wave), self._depth, dtype=np.int64)), None
+        cut = self._cuts[i]
+        read = self._advance(wave, i)
+        stopped = self._decide(wave, cut, read)
+        if stopped is None or not stopped.any():
+            return None, wave
+        everyone = bool(stopped.all())
+        gone = wave if everyone else wave[stopped]
+        answers = read[ANSWER] if everyone else read[ANSWER][stopped]
+        depth_run = np.full(len(gone), cut.blocks, dtype=np.int64)
+        held_back = np.zeros(len(gone), dtype=bool)
+        left = Left(gone.rows, Stepped(answers, depth_run, held_back, gone.signals))
+        return left, None if everyone else wave[~stopped]
 
-    def _exit(self, wave: Wave, out: _Outcome) -> None:
-        for i, cut in enumerate(self._cuts):
-            read = self._advance(wave, i)
-            stopped = self._decide(wave, cut, read, out)
-            if stopped is None or not stopped.any():
-                continue
-            gone = wave.rows[stopped]
-            out.answer(gone, read[ANSWER][stopped])
-            out.depth_run[gone] = cut.blocks
-            if stopped.all():
-                return
-            wave = wave[~stopped]
-        self._finish(wave, out)
+    def run(self, rows: Rows, limits: Limits) -> Stepped:
+        """Run each row as deep as its limits ask."""
+        wave: Wave | None = self.begin(rows, limits, np.arange(len(rows)))
+        left, i = [], 0
+        while wave is not None:
+            gone, wave = self.step(wave, i)
+            if gone is not None:
+                left.append(gone)
+            i += 1
+        return gathered(left)
 
-    def _skip(self, wave: Wave, out: _Outcome) -> None:
+    def _skip(self, wave: Wave) -> Left:
         self._advance(wave, 0)
-        out.left_out = np.zeros((len(wave.rows), self.decisions), dtype=bool)
+        left_out = np.zeros((len(wave), self.decisions), dtype=bool)
+        depth_run = np.full(len(wave), self._depth, dtype=np.int64)
         ends = [*(cut.blocks for cut in self._cuts[1:]), self._depth]
         for i, (cut, end) in enumerate(zip(self._cuts, ends, strict=True)):
             piece = self._exits[i]
             feeds = {name: wave.tensors[name] for name in piece.inputs}
             read = dict(zip(piece.outputs, piece.run(feeds), strict=True))
             # Behind a block that was left out no stream is like calibration: one guard decides.
-            stopped = self._decide(wave, cut, read, out, guards=i == 0)
+            stopped = self._decide(wave, cut, read, guards=i == 0)
             if stopped is None or not stopped.any():
                 self._advance(wave, i + 1)
                 continue
-            out.left_out[:, i] = stopped
-            out.depth_run[stopped] -= end - cut.blocks
+            left_out[:, i] = stopped
+            depth_run[stopped] -= end - cut.blocks
             stream = wave.tensors[self._streams[i]]
             if not stopped.all():
                 going = wave[~stopped]
@@ -191,7 +150,7 @@ class Stepper:
                 stream = stream.copy()
                 stream[~stopped] = going.tensors[self._streams[i + 1]]
             wave.tensors[self._streams[i + 1]] = stream
-        self._finish(wave, out)
+        return self._finish(wave, depth_run, left_out)
 
     def _advance(self, wave: Wave, i: int) -> Tensors:
         """Run stage ``i`` on a wave; what its exit reads there."""
@@ -205,32 +164,34 @@ class Stepper:
         return made
 
     def _decide(
-        self, wave: Wave, cut: Cut, read: Tensors, out: _Outcome, guards: bool = True
+        self, wave: Wave, cut: Cut, read: Tensors, guards: bool = True
     ) -> NDArray[np.bool_] | None:
         """Which rows of a wave stop at a cut, or ``None`` where none may."""
         if guards:
             wave.inside &= within(read[DISTANCE], wave.limits.guard)
-            out.held_back[wave.rows] = ~wave.inside
         if cut.decision is None:
             return None
         signal = read[SIGNAL]
-        out.signals[wave.rows, cut.decision] = signal
+        wave.signals[:, cut.decision] = signal
         threshold = wave.limits.thresholds[:, cut.decision]
         return stops(signal, threshold) & wave.inside
 
-    def _finish(self, wave: Wave, out: _Outcome) -> None:
+    def _finish(
+        self,
+        wave: Wave,
+        depth_run: NDArray[np.int64],
+        left_out: NDArray[np.bool_] | None = None,
+    ) -> Left:
         piece = self._stages[-1]
         (answer,) = piece.run({name: wave.tensors[name] for name in piece.inputs})
-        out.answer(wave.rows, answer)
+        stepped = Stepped(answer, depth_run, ~wave.inside, wave.signals, left_out)
+        return Left(wave.rows, stepped)
 
     def read(self, rows: Rows) -> Readings:
         """Run rows through every stage, reading every exit on the way."""
-        wave = Wave(
-            np.arange(len(rows)),
-            rows.tensors,
-            np.ones(len(rows), dtype=bool),
-            Limits(np.empty((len(rows), 0), np.float32), np.empty(len(rows), np.float32)),
-        )
+        count = len(rows)
+        nothing = Limits(np.empty((count, self.decisions), np.float32), np.empty(count, np.float32))
+        wave = self.begin(rows, nothing, np.arange(count))
         answers, signals, distances = [], [], []
         for i, cut in enumerate(self._cuts):
             read = self._advance(wave, i)
@@ -238,9 +199,8 @@ class Stepper:
             if cut.decision is not None:
                 answers.append(read[ANSWER])
                 signals.append(read[SIGNAL])
-        out = _Outcome(len(rows), self.decisions, self._depth)
-        self._finish(wave, out)
-        final = out.done().answers
+        depth_run = np.full(count, self._depth, dtype=np.int64)
+        final = self._finish(wave, depth_run).stepped.answers
         return Readings(
             np.stack([*answers, final], axis=1),
             np.stack(signals, axis=1) if signals else np.empty((len(rows), 0), np.float32),
@@ -261,27 +221,3 @@ class Readings:
     answers: Floats
     signals: Floats
     distances: Floats
-
-
-class _Outcome:
-    """What is known of a batch so far."""
-
-    def __init__(self, count: int, decisions: int, depth: int) -> None:
-        self._answers: Floats | None = None
-        self._count = count
-        self.depth_run = np.full(count, depth, dtype=np.int64)
-        self.held_back = np.zeros(count, dtype=bool)
-        self.signals = np.full((count, decisions), np.nan, dtype=np.float32)
-        self.left_out: NDArray[np.bool_] | None = None
-
-    def answer(self, rows: NDArray[np.int64], answers: NDArray[Any]) -> None:
-        if self._answers is None:
-            if len(rows) == self._count:
-                self._answers = answers
-                return
-            self._answers = np.empty((self._count, *answers.shape[1:]), np.float32)
-        self._answers[rows] = answers
-
-    def done(self) -> Stepped:
-        assert self._answers is not None
-        return Stepped(self._answers, self.depth_run, self.held_back, self.signals, self.left_out)

@@ -19,7 +19,7 @@ import numpy as np
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Prediction, Setting
 from skipserve.runtime.rows import Rows
-from skipserve.runtime.stepper import Limits
+from skipserve.runtime.wave import Limits
 from skipserve.service.batches import Batches
 from skipserve.telemetry.metrics import ModelMetrics
 

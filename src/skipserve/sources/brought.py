@@ -10,8 +10,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from skipserve.artifacts.export import Origin
 from skipserve.artifacts.manifest import Source
+from skipserve.artifacts.origin import Origin
 from skipserve.artifacts.parity import Expected
 from skipserve.errors import ConfigError, CutError
 from skipserve.files import sha256_of

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skipserve.artifacts.export import Origin
 from skipserve.artifacts.manifest import Source
+from skipserve.artifacts.origin import Origin
 from skipserve.artifacts.parity import Expected
 from skipserve.artifacts.torch_files import plain_graph
 from skipserve.graph.precision import largest_activation

@@ -1,0 +1,126 @@
+"""What a manifest says of an artifact: its network, its router, and two rows to try it on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skipserve.artifacts.artifact import Artifact
+from skipserve.artifacts.manifest import (
+    Depths,
+    Example,
+    ExitSpec,
+    Manifest,
+    ModelFile,
+    RouterSpec,
+    StressSpec,
+)
+from skipserve.artifacts.origin import Origin, Routing
+from skipserve.routing.network import Network
+from skipserve.runtime.rows import Rows
+from skipserve.runtime.runners import OnnxFiles, open_runner
+from skipserve.tasks import Classify
+from skipserve.versions import version_of
+
+# The real rows among those that files are compared on come first.
+DEPTHS_FROM = 256
+MADE_BY = ("skipserve", "torch", "onnx", "onnxscript", "onnxruntime", "numpy")
+
+
+def describe(
+    name: str, origin: Origin, files: Sequence[ModelFile], routing: Routing | None
+) -> Manifest:
+    """The manifest of files that nobody has compared yet."""
+    network, expected = origin.network, origin.expected
+    assert isinstance(network.task, Classify)
+    opset = next(one.version for one in network.model.opset_import if one.domain in ("", "ai.onnx"))
+    answer = expected.answers[0]
+    return Manifest(
+        name=name,
+        source=origin.source,
+        signature=network.signature,
+        task=network.task,
+        depth=network.depth,
+        residual=network.found.residual,
+        opset=opset,
+        files=tuple(files),
+        parity=(),
+        largest_activation=expected.largest_activation,
+        example=Example(
+            inputs={name: rows[0].tolist() for name, rows in expected.rows.tensors.items()},
+            label=int(network.task.labels(answer)),
+            probabilities=tuple(answer.tolist()),
+        ),
+        versions={package: version_of(package) for package in MADE_BY},
+        router=_router_spec(network, routing) if routing else None,
+    )
+
+
+def _router_spec(network: Network, routing: Routing) -> RouterSpec:
+    fitted = next(iter(routing.fitted.values()))
+    config = routing.router
+    return RouterSpec(
+        signal=config.signal,
+        policy=config.policy,
+        exits=tuple(
+            ExitSpec(
+                blocks=one.blocks,
+                stream=network.cuts[one.blocks],
+                features=one.layout.features,
+                hidden=one.head.hidden if one.head else None,
+                leaves=one.leaves,
+            )
+            for one in fitted.exits
+        ),
+        guard_quantile=routing.exits.guard,
+        guard_limit=1.0 if routing.exits.guard < 1 else None,
+        chosen=fitted.chosen,
+        first=fitted.first,
+        stress=tuple(
+            StressSpec(
+                kind=one.kind,
+                hard=one.hard,
+                disagreement=one.disagreement,
+                run_rate=one.run_rate,
+                held_back=one.held_back,
+            )
+            for one in fitted.stress
+        ),
+        risks=config.risks,
+        confidence=config.confidence,
+        per_class=config.per_class,
+    )
+
+
+def depths_of(artifact: Artifact, origin: Origin) -> Depths | None:
+    """The row that leaves first and the one that leaves last, almost whatever the thresholds."""
+    spec = artifact.manifest.router
+    rows = origin.expected.rows[slice(DEPTHS_FROM)]
+    if spec is None or spec.policy == "skip" or not artifact.hashes("onnx", "fp32"):
+        return None
+    # Rounded before they are tried: they are read and typed.
+    rounded = {
+        name: rows.round(2) if rows.dtype.kind == "f" else rows
+        for name, rows in rows.tensors.items()
+    }
+    runner = open_runner(artifact, "onnxruntime", "fp32", "cpu", 1)
+    assert isinstance(runner, OnnxFiles)
+    readings = runner.read(Rows(rounded))
+    limit = np.inf if spec.guard_limit is None else spec.guard_limit
+    familiar = np.flatnonzero((readings.distances <= limit).all(axis=1))
+    if len(familiar) < 2:
+        return None
+    signals = readings.signals[familiar]
+    shallow, deep = (
+        {name: _typed(rows[familiar[row]]) for name, rows in rounded.items()}
+        for row in (signals[:, 0].argmax(), signals.max(axis=1).argmin())
+    )
+    return Depths(shallow=shallow, deep=deep)
+
+
+def _typed(row: NDArray[Any]) -> Any:
+    """A rounded row as a person types it: 0.1, and not what FP32 makes of it."""
+    return (row.astype(np.float64).round(2) if row.dtype.kind == "f" else row).tolist()

@@ -1,0 +1,51 @@
+"""What an artifact is made from: a network, its source, and the router it gets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from skipserve.artifacts.manifest import Precision, Source
+from skipserve.artifacts.parity import Expected
+from skipserve.routing.config import ExitsConfig, RouterConfig
+from skipserve.routing.network import Network
+from skipserve.routing.placing import FittedRouter
+
+if TYPE_CHECKING:
+    from skipserve.networks import ResidualNetwork
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What an artifact is made from.
+
+    Attributes:
+        source: Where it comes from.
+        network: Its plain graph in FP32, its blocks found.
+        expected: Answers of the source, to compare files with.
+        torch: The network in PyTorch, where it was trained here: TorchScript takes it.
+    """
+
+    source: Source
+    network: Network
+    expected: Expected
+    torch: ResidualNetwork | None = None
+
+
+@dataclass(frozen=True)
+class Routing:
+    """A router, fitted to each precision that needs numbers of its own.
+
+    Attributes:
+        exits: What was asked for.
+        router: What was asked for.
+        fitted: By precision; FP16 takes those of FP32.
+    """
+
+    exits: ExitsConfig
+    router: RouterConfig
+    fitted: dict[Precision, FittedRouter] = field(default_factory=dict)
+
+    def of(self, precision: Precision) -> FittedRouter:
+        """The router of files in a precision."""
+        return self.fitted["int8" if precision == "int8" else "fp32"]

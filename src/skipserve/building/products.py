@@ -1,0 +1,206 @@
+"""What a build makes: checkpoint, artifact, certificates, archive; each from a build file."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+from skipserve.artifacts.artifact import open_artifact
+from skipserve.artifacts.export import export_artifact
+from skipserve.artifacts.graphs import in_precision
+from skipserve.artifacts.manifest import Precision
+from skipserve.artifacts.origin import Origin, Routing
+from skipserve.building.buildfile import BuildFile
+from skipserve.certification.calibrate import certify_artifact
+from skipserve.certification.candidates import propose_candidates
+from skipserve.errors import ArtifactError, CheckpointError, ConfigError
+from skipserve.hosts.torchserve.packaging import package
+from skipserve.networks import ResidualNetwork
+from skipserve.plots import plot_runs
+from skipserve.routing.fit import fit_router
+from skipserve.runtime.runners import FORMATS, BackendName
+from skipserve.sources.splits import Splits
+from skipserve.training.checkpoint import load_checkpoint, save_checkpoint
+from skipserve.training.loop import Epoch, fit
+from skipserve.training.shipped import take
+
+OnEpoch = Callable[[Epoch], None]
+Say = Callable[[str], None]
+# What is being done, and the share of it that is done, if that is known.
+OnProgress = Callable[[str, float | None], None]
+
+
+def quiet(doing: str, share: float | None) -> None:
+    """Tell nobody how far things are."""
+
+
+def train(
+    build: BuildFile, directory: Path, on_epoch: OnEpoch, on_progress: OnProgress = quiet
+) -> None:
+    """Train the network of a build file into a checkpoint directory.
+
+    Raises:
+        TrainingDiverged: When the loss is no longer finite; the directory is left as it was.
+    """
+    trained = build.trained
+    epochs = trained.training.epochs
+
+    def on_step(done: int, steps: int) -> None:
+        epoch = min(done * epochs // steps + 1, epochs)
+        on_progress(f"{build.name}: train, epoch {epoch} of {epochs}", done / steps)
+
+    on_progress(f"{build.name}: train, epoch 1 of {epochs}", None)
+    network, history = fit(trained.network, trained.recipe, trained.training, on_epoch, on_step)
+    _save(build, directory, network, history)
+
+
+def take_or_train(build: BuildFile, on_epoch: OnEpoch, say: Say, on_progress: OnProgress) -> None:
+    """Make the checkpoint of a build file of the weights that ship with it, or train.
+
+    Raises:
+        TrainingDiverged: When the loss is no longer finite; the checkpoint is left as it was.
+    """
+    weights, trained = build.shipped, build.trained
+    try:
+        taken = take(weights, trained.recipe, trained.network, trained.training)
+    except CheckpointError as error:
+        say(f"{build.name}: {error}; training instead")
+        taken = None
+    if taken is None:
+        train(build, build.checkpoint, on_epoch, on_progress)
+        return
+    say(f"{build.name}: weights from {'/'.join(weights.parts[-3:])}")
+    _save(build, build.checkpoint, *taken)
+
+
+def _save(
+    build: BuildFile, directory: Path, network: ResidualNetwork, history: list[Epoch]
+) -> None:
+    save_checkpoint(directory, network, build.trained.recipe.name, build.trained.training, history)
+    plot_runs([directory], directory / "training.png")
+
+
+def origin_of(build: BuildFile) -> tuple[Origin, Splits]:
+    """What a build file makes an artifact from, and its rows.
+
+    Raises:
+        CheckpointError: If there is no checkpoint, or it is of another recipe.
+        CutError: If the graph cannot be read.
+        ConfigError: If the rows do not fit it.
+    """
+    if build.brought is not None:
+        from skipserve.sources.brought import brought_origin
+
+        return brought_origin(build.brought, build.root)
+    from skipserve.sources.recipe import recipe_origin, recipe_splits
+
+    checkpoint, recipe = load_checkpoint(build.checkpoint), build.trained.recipe
+    if checkpoint.run.recipe != recipe.name:
+        raise ConfigError(
+            f"{build.checkpoint} was trained with recipe {checkpoint.run.recipe!r}, "
+            f"{build.path} says {recipe.name!r}; run `skipserve build {build.path}`"
+        )
+    return recipe_origin(checkpoint, recipe), recipe_splits(recipe)
+
+
+def export(build: BuildFile, say: Say = lambda line: None) -> None:
+    """Export what a build file names to its artifact directory, with its router fitted.
+
+    Raises:
+        CheckpointError: If there is no checkpoint, or it is of another recipe.
+        CutError: If the graph cannot be cut.
+        ParityError: If a file disagrees with the source.
+    """
+    origin, splits = origin_of(build)
+    routing = None
+    if build.router is not None:
+        routing = _routing(build, origin, splits, say)
+    export = build.export
+    export_artifact(build.name, origin, export.formats, export.precisions, build.artifact, routing)
+
+
+def _routing(build: BuildFile, origin: Origin, splits: Splits, say: Say) -> Routing:
+    """Fit the router of a build file: once for FP32 and FP16, and once for INT8."""
+    assert build.router is not None
+    routing = Routing(build.exits, build.router)
+    kinds: dict[Precision, Precision] = {}
+    for precision in build.export.precisions:
+        kinds.setdefault("int8" if precision == "int8" else "fp32", precision)
+    exits = build.exits
+    for kind in kinds:
+        network = in_precision(origin.network, kind, splits.fit.rows)
+        rows = splits.fit.rows, splits.propose.rows
+        fitted = fit_router(network, exits, build.router, *rows, say)
+        routing.fitted[kind] = fitted
+        # One manifest, one set of exits: what comes next has its own numbers at the same places.
+        leaving = [one.blocks for one in fitted.exits if one.leaves]
+        exits = exits.model_copy(update={"at": tuple(leaving), "first": leaving[0]})
+    return routing
+
+
+def calibrate(build: BuildFile, say: Say) -> None:
+    """Propose thresholds for the artifact of a build file and certify its files.
+
+    Raises:
+        ConfigError: If the build file has no [router].
+    """
+    config = build.router
+    if config is None:
+        raise ConfigError(f"{build.path} has no [router] section: there is nothing to calibrate")
+    artifact = open_artifact(build.artifact)
+    if artifact.manifest.router is None:
+        raise ArtifactError(
+            f"{build.artifact} was exported without a router; run `skipserve build {build.path}`"
+        )
+    splits = rows_of(build)
+    propose_candidates(build.artifact, splits.propose.rows)
+    precisions = [one for one in build.export.precisions if one != "fp16"]
+    if not precisions:
+        say(
+            f"{build.name}: nothing is certified: FP16 is emulated on a CPU; run "
+            f"`skipserve certify {build.artifact}` on the GPU that will serve"
+        )
+        return
+    for backend, precision in itertools.product(certified_backends(build), precisions):
+        if not artifact.hashes(FORMATS[backend], precision):
+            continue
+        certify_artifact(
+            build.artifact,
+            splits.certify.rows.tensors,
+            config.risks,
+            config.confidence,
+            labels=splits.certify.labels,
+            backend=backend,
+            precision=precision,
+            provider="cpu",
+            threads=0,
+            batch_size=certified_batch(build),
+            say=say,
+        )
+
+
+def rows_of(build: BuildFile) -> Splits:
+    """The rows of a build file, split."""
+    if build.brought is not None:
+        from skipserve.sources.brought import brought_rows
+
+        return brought_rows(build.brought, build.root)
+    from skipserve.sources.recipe import recipe_splits
+
+    return recipe_splits(build.trained.recipe)
+
+
+def certified_backends(build: BuildFile) -> list[BackendName]:
+    """The backend a model serves with; all it has files for, if it has none for that one."""
+    have = [name for name, format in FORMATS.items() if format in build.export.formats]
+    return [build.serving.backend] if build.serving.backend in have else have
+
+
+def certified_batch(build: BuildFile) -> int:
+    return max(build.serving.batch_size, 128)
+
+
+def make_archive(build: BuildFile) -> Path:
+    """Package the artifact of a build file into the model store."""
+    return package(build.artifact, build.handler, build.serving, build.archive.parent)

@@ -1,0 +1,104 @@
+"""Candidates: thresholds proposed on what the files that serve read off rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skipserve.artifacts.artifact import Artifact, open_artifact
+from skipserve.artifacts.certificates import Certificates, from_json, to_json, write_certificates
+from skipserve.routing.propose import Seen, propose, propose_skips
+from skipserve.routing.stopping import within
+from skipserve.runtime.engine import Engine
+from skipserve.runtime.prediction import Prediction, Setting
+from skipserve.runtime.rows import Rows
+from skipserve.runtime.runners import BackendName
+
+BATCH = 256
+# More rows would hardly move a threshold.
+MOST_ROWS = 10_000
+# Under ``skip`` every row is run again for every stage.
+MOST_ROWS_SKIPPING = 5_000
+
+
+def propose_candidates(directory: Path, proposing: Rows, threads: int = 0) -> None:
+    """Write the candidates of an artifact, forgetting certificates of earlier ones.
+
+    They are proposed on what the files that serve read off the rows.
+
+    Args:
+        directory: The artifact.
+        proposing: Rows that are used by nothing that certifies.
+        threads: Cores used inside one operation; 0 takes all.
+    """
+    artifact = open_artifact(directory)
+    engine = Engine(artifact, provider="cpu", backend=_backend(artifact), threads=threads)
+    spec = artifact.manifest.router
+    assert spec is not None
+    if spec.policy == "skip":
+        proposed = propose_skips(*_read_skips(engine, proposing[:MOST_ROWS_SKIPPING]))
+    else:
+        proposed = propose(_seen(engine, proposing[:MOST_ROWS]))
+    candidates = tuple(tuple(map(to_json, one.tolist())) for one in proposed)
+    write_certificates(directory, Certificates(candidates=candidates))
+
+
+def _backend(artifact: Artifact) -> BackendName:
+    return "onnxruntime" if artifact.manifest.files[0].format == "onnx" else "torchscript"
+
+
+def _seen(engine: Engine, rows: Rows) -> Seen:
+    """What the router would see of rows, if all got to the end."""
+    spec, task = engine.manifest.router, engine.manifest.task
+    assert spec is not None
+    if engine.backend == "torchscript":
+        return _seen_by_running(engine, rows)
+    readings = engine.read(rows)
+    full = readings.answers[:, -1]
+    early = np.moveaxis(readings.answers[:, :-1], 1, 0)
+    agrees = np.stack([task.agree(answers, full) for answers in early], axis=1)
+    limit = from_json(spec.guard_limit)
+    inside = np.logical_and.accumulate(within(readings.distances, limit), axis=1)
+    inside = inside[:, [one.leaves for one in spec.exits]]
+    return Seen(
+        np.array([*spec.decisions, engine.manifest.depth]), readings.signals, agrees, inside
+    )
+
+
+def _seen_by_running(engine: Engine, rows: Rows) -> Seen:
+    """The same of files whose exits cannot be read: all rows are sent out at each in turn."""
+    spec, task = engine.manifest.router, engine.manifest.task
+    assert spec is not None
+    full, signals = _full_and_signals(engine, rows)
+    blocks = np.array([*spec.decisions, engine.manifest.depth])
+    agrees, inside = [], []
+    for decision, at in enumerate(spec.decisions):
+        here = engine.off.thresholds.copy()
+        here[decision] = -np.inf
+        answers = engine.run_batches(rows, Setting(here, from_json(spec.guard_limit)), BATCH)
+        inside.append(answers.depth_run == at)
+        agrees.append(task.agree(answers.probabilities, full.probabilities))
+    return Seen(blocks, signals, np.stack(agrees, axis=1), np.stack(inside, axis=1))
+
+
+def _full_and_signals(engine: Engine, rows: Rows) -> tuple[Prediction, NDArray[np.float32]]:
+    """Answers at full depth, and the signal at each decision of rows that run everything."""
+    full = engine.run_batches(rows, engine.off, BATCH)
+    careful = np.full_like(engine.off.thresholds, np.finfo(np.float32).max)
+    signals = engine.run_batches(rows, Setting(careful, np.inf), BATCH).signals
+    assert signals is not None
+    return full, signals
+
+
+def _read_skips(engine: Engine, rows: Rows) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """The signal before each stage, and whether the answer stays if it alone is left out."""
+    full, signals = _full_and_signals(engine, rows)
+    agrees = []
+    for stage in range(signals.shape[1]):
+        without = np.full_like(engine.off.thresholds, np.finfo(np.float32).max)
+        without[stage] = -np.inf
+        answers = engine.run_batches(rows, Setting(without, np.inf), BATCH)
+        agrees.append(engine.manifest.task.agree(answers.probabilities, full.probabilities))
+    return signals, np.stack(agrees, axis=1)

@@ -1,0 +1,82 @@
+"""A trial: one file of an artifact on one set of samples, and what each candidate does there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skipserve.certification.certify import Outcome, outcome_of
+from skipserve.errors import ConfigError
+from skipserve.routing.propose import Thresholds
+from skipserve.runtime.engine import Engine
+from skipserve.runtime.prediction import Setting
+from skipserve.runtime.rows import Rows
+
+Say = Callable[[str], None]
+# It holds back half a percent of what is like calibration; so many are another task.
+MOST_HELD_BACK = 0.5
+# Tenths of fewer rows are too rough: of m rows they alone make a stability index of about 9 / m.
+ROWS_FOR_DECILES = 200
+
+
+class Trial:
+    """One file on one set of samples: what each candidate does there."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        rows: Rows,
+        truth: NDArray[np.int64] | None,
+        limit: float,
+        batch_size: int,
+        say: Say,
+    ) -> None:
+        self._engine = engine
+        self._rows = rows
+        self._truth = truth
+        self._limit = limit
+        self._batch_size = batch_size
+        self._say = say
+        spec = engine.manifest.router
+        self._per_class = spec is not None and spec.per_class
+        self.deciles: list[tuple[tuple[float, ...] | None, ...]] = []
+        self._full = engine.run_batches(rows, engine.off, batch_size).labels
+
+    def run(self, thresholds: Thresholds) -> Outcome:
+        setting = Setting(thresholds, self._limit)
+        answers = self._engine.run_batches(self._rows, setting, self._batch_size)
+        outcome = outcome_of(
+            answers.labels,
+            self._full,
+            answers.depth_run,
+            answers.held_back,
+            self._engine.manifest.depth,
+            self._truth,
+            self._engine.manifest.classes if self._per_class else 0,
+        )
+        if outcome.held_back > MOST_HELD_BACK:
+            raise ConfigError(
+                f"the guard holds back {outcome.held_back:.0%} of the samples: they are not like "
+                "the rows its router was fitted on; certify on "
+                "rows of the task, or build a model on these"
+            )
+        assert answers.signals is not None
+        self.deciles.append(_deciles(answers.signals))
+        self._say(
+            f"{outcome.disagreements} of {len(self._rows)} disagree at "
+            f"{outcome.run_rate:.1%} run rate"
+        )
+        return outcome
+
+
+def _deciles(signals: NDArray[np.float32]) -> tuple[tuple[float, ...] | None, ...]:
+    """Of each column of signals [N, decisions], NaN where a row did not get there."""
+    columns = [column[~np.isnan(column)] for column in signals.T]
+    return tuple(
+        tuple(np.quantile(column, np.arange(1, 10) / 10).tolist())
+        if len(column) >= ROWS_FOR_DECILES
+        else None
+        for column in columns
+    )

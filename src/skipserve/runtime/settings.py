@@ -1,0 +1,121 @@
+"""Which certificates are in force for the files that run, and the thresholds they allow."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from skipserve.artifacts.artifact import Artifact
+from skipserve.artifacts.certificates import Certificate, Measure, from_json
+from skipserve.artifacts.manifest import Precision
+from skipserve.errors import InputError
+from skipserve.runtime.backends import Provider
+from skipserve.runtime.prediction import Setting
+
+ByRisk = dict[tuple[Measure, float], Certificate]
+
+logger = logging.getLogger(__name__)
+
+
+class Settings:
+    """What the router may be set to where these files run.
+
+    Args:
+        artifact: The artifact, with its certificates.
+        files: Hashes of the files that run, by role.
+        precision: Theirs.
+        provider: Where they run.
+    """
+
+    def __init__(
+        self, artifact: Artifact, files: Mapping[str, str], precision: Precision, provider: Provider
+    ) -> None:
+        self._manifest = artifact.manifest
+        self._files, self._precision, self._provider = files, precision, provider
+        spec = artifact.manifest.router
+        decisions = len(spec.decisions) if spec else 0
+        self._confidence = spec.confidence if spec else 1.0
+        self.off = Setting(np.full(decisions, np.inf, dtype=np.float32), np.inf)
+        self._certified, self._weak = self._usable(artifact.certificates.certificates)
+
+    def certified(self, measure: Measure) -> dict[float, Certificate]:
+        """The certificates in force, by risk."""
+        return {
+            risk: certificate
+            for (of, risk), certificate in self._certified.items()
+            if of == measure
+        }
+
+    def at(self, risk: float | None, measure: Measure) -> Setting:
+        """Thresholds for a risk; see :meth:`skipserve.runtime.engine.Engine.setting`.
+
+        Raises:
+            InputError: If it is not between 0 and 1.
+        """
+        if risk is None:
+            return self.off
+        if not 0 < risk < 1:
+            raise InputError("invalid_risk", f"risk must lie between 0 and 1, got {risk:g}")
+        held = self.certified(measure)
+        allowed = [certified for certified in held if certified <= risk]
+        if not allowed:
+            return replace(self.off, reason=self._why_off(risk, measure), measure=measure)
+        certificate = held[max(allowed)]
+        return Setting(
+            np.array([from_json(one) for one in certificate.thresholds], dtype=np.float32),
+            from_json(certificate.guard_limit),
+            certificate.risk,
+            measure=measure,
+        )
+
+    def fixed(self, decision: int) -> Setting:
+        """The setting at which every row stops at one decision, whatever it is like."""
+        thresholds = self.off.thresholds.copy()
+        # Under ``skip`` a stage that is left out does not end the row: the later ones must go too.
+        thresholds[decision:] = -np.inf
+        return Setting(thresholds, np.inf)
+
+    def _usable(self, made: Sequence[Certificate]) -> tuple[ByRisk, ByRisk]:
+        """Certificates that hold here: with the confidence the model asks for, and with less."""
+        held: ByRisk = {}
+        weak: ByRisk = {}
+        for one in made:
+            if (
+                one.files == self._files
+                and one.precision == self._precision
+                and one.provider == self._provider
+                and len(one.thresholds) == len(self.off.thresholds)
+            ):
+                where = held if one.confidence >= self._confidence else weak
+                where[one.measure, one.risk] = one
+        for (measure, risk), one in weak.items():
+            if (measure, risk) not in held:
+                logger.warning(
+                    "%s: the certificate of %s %g is not used: its confidence is %g, the model "
+                    "asks for %g",
+                    *(self._manifest.name, measure, risk, one.confidence, self._confidence),
+                )
+        return held, weak
+
+    def _why_off(self, risk: float, measure: Measure) -> str:
+        if self._manifest.router is None:
+            return "the model has no router"
+        weak = [one for (of, at), one in self._weak.items() if of == measure and at <= risk]
+        if weak:
+            best = max(weak, key=lambda one: (one.confidence, one.risk))
+            return (
+                f"risk {best.risk:g} is certified with a confidence of {best.confidence:g}, the "
+                f"model asks for {self._confidence:g}; run `skipserve certify` where it serves"
+            )
+        held = self.certified(measure)
+        if held:
+            have = ", ".join(f"{one:g}" for one in sorted(held))
+            return f"risk {risk:g} is not certified, only {have}"
+        what = "" if measure == "disagreement" else f" of {measure}"
+        return (
+            f"no certificate{what} for these files in {self._precision} on {self._provider}; "
+            "run `skipserve certify` where it serves"
+        )

@@ -1,0 +1,132 @@
+"""Rows on their way through a network, and what came of those that left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Tensors = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What rows are compared with.
+
+    Attributes:
+        thresholds: [B, decisions], float32; +inf never lets a row leave.
+        guard: [B], float32; a row farther than this from calibration runs everything, +inf holds
+            nothing back.
+    """
+
+    thresholds: Floats
+    guard: Floats
+
+    def __getitem__(self, index: NDArray[Any] | slice) -> Limits:
+        return Limits(self.thresholds[index], self.guard[index])
+
+
+@dataclass
+class Wave:
+    """Rows on their way, all about to run the same stage.
+
+    Attributes:
+        rows: What whoever sent them calls each [n], int64.
+        tensors: Inputs of the network, side rows and the stream, one entry a row.
+        inside: Whether each was inside the guard at every cut so far [n], bool.
+        limits: Of each.
+        signals: What was read so far [n, decisions], float32; NaN behind.
+    """
+
+    rows: NDArray[np.int64]
+    tensors: Tensors
+    inside: NDArray[np.bool_]
+    limits: Limits
+    signals: Floats
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: NDArray[np.bool_] | slice) -> Wave:
+        """Some of the rows."""
+        tensors = {name: tensor[index] for name, tensor in self.tensors.items()}
+        return Wave(
+            self.rows[index],
+            tensors,
+            self.inside[index],
+            self.limits[index],
+            self.signals[index],
+        )
+
+    @property
+    def shapes(self) -> frozenset[tuple[str, tuple[int, ...]]]:
+        """Shape of one row of each tensor: waves of equal shapes can run together."""
+        return frozenset((name, tensor.shape[1:]) for name, tensor in self.tensors.items())
+
+
+def together(waves: Sequence[Wave]) -> Wave:
+    """Waves of equal shapes before the same stage as one; at least one wave."""
+    if len(waves) == 1:
+        return waves[0]
+    limits = [wave.limits for wave in waves]
+    return Wave(
+        np.concatenate([wave.rows for wave in waves]),
+        {name: np.concatenate([w.tensors[name] for w in waves]) for name in waves[0].tensors},
+        np.concatenate([wave.inside for wave in waves]),
+        Limits(
+            np.concatenate([one.thresholds for one in limits]),
+            np.concatenate([one.guard for one in limits]),
+        ),
+        np.concatenate([wave.signals for wave in waves]),
+    )
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """What came of rows that left, or of a whole batch.
+
+    Attributes:
+        answers: [B, width], float32.
+        depth_run: Blocks run for each row [B], int64.
+        held_back: Rows that the guard sent to full depth [B], bool.
+        signals: By row and decision [B, decisions], float32; NaN where a row did not get there.
+        left_out: Under ``skip``, whether a row left out the blocks behind each decision
+            [B, decisions], bool.
+    """
+
+    answers: Floats
+    depth_run: NDArray[np.int64]
+    held_back: NDArray[np.bool_]
+    signals: Floats
+    left_out: NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True)
+class Left:
+    """Rows that are settled.
+
+    Attributes:
+        rows: Which [n].
+        stepped: What came of them.
+    """
+
+    rows: NDArray[np.int64]
+    stepped: Stepped
+
+
+def gathered(parts: Sequence[Left]) -> Stepped:
+    """What came of rows 0 to B - 1, all of which left in some part."""
+    if len(parts) == 1:
+        return parts[0].stepped
+    order = np.argsort(np.concatenate([part.rows for part in parts]))
+    made = [part.stepped for part in parts]
+    return Stepped(
+        np.concatenate([one.answers for one in made])[order],
+        np.concatenate([one.depth_run for one in made])[order],
+        np.concatenate([one.held_back for one in made])[order],
+        np.concatenate([one.signals for one in made])[order],
+    )
