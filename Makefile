@@ -44,13 +44,13 @@ clean:  ## forget everything that was built
 	touch $@
 
 .venv/serve: .venv/python pyproject.toml
-	$(BIN)/pip install --quiet --editable '.[cpu,train]'
+	$(BIN)/pip install --quiet --editable '.[cpu,train,torchserve]'
 	touch $@
 
 .venv/load: .venv/serve
-	$(BIN)/pip install --quiet --editable '.[cpu,train,loadtest]'
+	$(BIN)/pip install --quiet --editable '.[cpu,train,torchserve,loadtest]'
 	touch $@
 
 .venv/dev: .venv/serve
-	$(BIN)/pip install --quiet --editable '.[cpu,train,loadtest,dev]'
+	$(BIN)/pip install --quiet --editable '.[cpu,train,torchserve,loadtest,dev]'
 	touch $@

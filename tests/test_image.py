@@ -41,7 +41,7 @@ def locked(target: str) -> dict[str, str]:
 def test_the_lock_files_hold_what_the_package_asks_for(target):
     versions = locked(target)
     extras = PROJECT["optional-dependencies"]
-    asked = PROJECT["dependencies"] + extras["otel"] + extras[target]
+    asked = PROJECT["dependencies"] + extras["otel"] + extras["torchserve"] + extras[target]
     for line in asked:
         requirement = Requirement(line)
         if requirement.marker and not requirement.marker.evaluate(IMAGE):

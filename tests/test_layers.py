@@ -44,6 +44,7 @@ HELPERS = {
         "cores",
         "direct",
         "errors",
+        "extras",
         "files",
         "schema",
         "signature",

@@ -20,13 +20,11 @@ from skipserve.artifacts.artifact import open_artifact
 from skipserve.artifacts.certificates import CERTIFICATES
 from skipserve.artifacts.recertified import unpacked
 from skipserve.errors import ArtifactError, ConfigError
+from skipserve.extras import EXTRAS
 from skipserve.training.recipes import open_recipe
 
-# Of the extra `train`: none of it is in the image.
-NOT_IN_THE_IMAGE = (
-    *("matplotlib", "mnist1d", "model_archiver", "onnx", "onnxscript"),
-    *("safetensors", "scipy", "sklearn"),
-)
+# None of it is in the slim image.
+NOT_IN_THE_IMAGE = (*EXTRAS["train"], *EXTRAS["torchserve"])
 
 
 @pytest.fixture

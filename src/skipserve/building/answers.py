@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from skipserve.building.scoring import Scored
 from skipserve.errors import ConfigError
+from skipserve.extras import require
 
 KINDS = (".parquet", ".csv", ".jsonl", ".npz")
 
@@ -18,11 +20,15 @@ def check_writable(file: Path) -> None:
 
     Raises:
         ConfigError: If its kind is unknown, or its folder is not there.
+        LaunchError: If what writes its kind is not installed.
     """
     if file.suffix.lower() not in KINDS:
         raise ConfigError(f"{file}: answers are written to {', '.join(KINDS)} files")
     if not file.absolute().parent.is_dir():
         raise ConfigError(f"{file}: the folder {file.parent} is not there; make it first")
+    if file.suffix.lower() in (".parquet", ".csv"):
+        hint = f", which writes {file.suffix} files, or have the answers as .jsonl or .npz"
+        require("pyarrow", hint=hint)
 
 
 def write_answers(file: Path, scored: Scored) -> None:
@@ -37,20 +43,20 @@ def write_answers(file: Path, scored: Scored) -> None:
     if kind == ".npz":
         np.savez(file, probabilities=answers.probabilities, **columns)
         return
-    import pyarrow
-    import pyarrow.csv
-    import pyarrow.parquet
-
     if kind == ".csv":
+        import pyarrow
+        import pyarrow.csv
+
         pyarrow.csv.write_csv(pyarrow.table(columns), str(file))
         return
     columns["probabilities"] = answers.probabilities.tolist()
-    table = pyarrow.table(columns)
     if kind == ".parquet":
-        pyarrow.parquet.write_table(table, str(file))
-        return
-    import msgspec
+        import pyarrow
+        import pyarrow.parquet
 
+        pyarrow.parquet.write_table(pyarrow.table(columns), str(file))
+        return
     with file.open("wb") as lines:
-        for row in table.to_pylist():
-            lines.write(msgspec.json.encode(row) + b"\n")
+        rows = zip(*(np.asarray(one).tolist() for one in columns.values()), strict=True)
+        for values in rows:
+            lines.write(msgspec.json.encode(dict(zip(columns, values, strict=True))) + b"\n")

@@ -7,7 +7,6 @@ import itertools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ from skipserve.files import sha256_of
 from skipserve.runtime.runners import FORMATS
 from skipserve.training.checkpoint import WEIGHTS
 from skipserve.training.shipped import difference, read_shipped
-from skipserve.versions import version_of
+from skipserve.versions import version_if_installed
 
 SOURCES = Path(__file__).parent.parent
 # What makes what a build makes.
@@ -115,7 +114,7 @@ def steps(build: BuildFile, on_epoch: OnEpoch, say: Say, on_progress: OnProgress
                 _hashes((certificates,)),
                 sha256_of(build.handler) if build.handler.is_file() else None,
                 build.serving.model_dump(mode="json"),
-                _sources("serving"),
+                _sources("hosts/torchserve/packaging.py", "artifacts/serving.py"),
                 _versions("torch-model-archiver"),
             ),
             (build.archive,),
@@ -235,14 +234,9 @@ def _sources(*places: str) -> list[str]:
     """The hashes of modules, and of all modules in packages."""
     paths = [SOURCES / place for place in places]
     files = [[path] if path.suffix else sorted(path.rglob("*.py")) for path in paths]
+    assert all(files), f"no module in {places}: what changed there would go unseen"
     return [sha256_of(file) for file in itertools.chain(*files)]
 
 
 def _versions(*packages: str) -> list[str | None]:
-    found: list[str | None] = []
-    for name in packages:
-        try:
-            found.append(version_of(name))
-        except PackageNotFoundError:  # of another recipe
-            found.append(None)
-    return found
+    return [version_if_installed(name) for name in packages]  # some are of other recipes

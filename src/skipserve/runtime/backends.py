@@ -10,12 +10,15 @@ from numpy.typing import NDArray
 
 from skipserve.cores import usable_cores
 from skipserve.errors import ArtifactError, LaunchError
+from skipserve.extras import require
 from skipserve.runtime.pieces import OnnxPiece, Padded
 from skipserve.runtime.rows import Rows
 from skipserve.runtime.stepper import Piece
 from skipserve.runtime.wave import Limits, Stepped
 
 Provider = Literal["cpu", "cuda"]
+# What opens the files of each, as it is imported.
+LIBRARIES = {"onnxruntime": "onnxruntime", "torchscript": "torch"}
 # ONNX Runtime plans a convolution anew whenever the batch size changes, and by default lets cuDNN
 # try out its algorithms then. HEURISTIC plans in a tenth of the time and runs as fast; DEFAULT
 # plans faster still, but runs a quarter slower ever after (docs/gpu.md). TF32 keeps 11 bits: not
@@ -124,8 +127,9 @@ def pick_provider(backend: str, asked: Literal["auto", "cpu", "cuda"]) -> Provid
     """The provider that will really be used; ``auto`` takes CUDA where there is one.
 
     Raises:
-        LaunchError: If ``cuda`` was asked for and is not there.
+        LaunchError: If the backend is not installed, or ``cuda`` was asked for and is not there.
     """
+    require(LIBRARIES[backend])
     if asked == "cpu":
         return "cpu"
     available = _onnxruntime_has_cuda() if backend == "onnxruntime" else _torch_has_cuda()

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skipserve.errors import ConfigError, InputError
+from skipserve.extras import require
 from skipserve.runtime.rows import check_rows
 from skipserve.signature import Signature
 from skipserve.sources.splits import Labelled
@@ -33,6 +34,7 @@ def read_columns(file: Path) -> Columns:
     Raises:
         ConfigError: If the file is missing, damaged or of another kind, or its columns are not
             equally long.
+        LaunchError: If what reads its kind is not installed.
     """
     if not file.is_file():
         raise ConfigError(
@@ -64,15 +66,11 @@ def _read(file: Path) -> Columns:
             f"{file}: rows are read from .npz, .npy, {', '.join(TABLES)} files, "
             f"not {kind or 'this'}"
         )
-    try:
-        import pyarrow.csv
-        import pyarrow.json
-        import pyarrow.parquet
-    except ImportError:
-        raise ConfigError(
-            f"{file}: {kind} files are read with pyarrow, which is not installed; "
-            "run `pip install pyarrow`, or bring the rows as .npz"
-        ) from None
+    require("pyarrow", hint=f", which reads {kind} files, or bring the rows as .npz")
+    import pyarrow.csv
+    import pyarrow.json
+    import pyarrow.parquet
+
     readers = {
         ".parquet": pyarrow.parquet.read_table,
         ".csv": pyarrow.csv.read_csv,

@@ -19,7 +19,7 @@ from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
 
-from skipserve.versions import version_of
+from skipserve.versions import version_if_installed, version_of
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a gauge more for each counter
 
@@ -101,11 +101,12 @@ class Exposition:
         )
         info = Gauge(
             "skipserve_build_info",
-            "1, with the versions that serve.",
+            "1, with the versions that serve; of what is not installed, none.",
             ("version", "python", "torchserve", "torch", "onnxruntime"),
             registry=registry,
         )
-        serving = (version_of(package) for package in ("torchserve", "torch", "onnxruntime"))
+        may_serve = ("torchserve", "torch", "onnxruntime")
+        serving = (version_if_installed(package) or "" for package in may_serve)
         info.labels(version_of("skipserve"), platform.python_version(), *serving).set(1)
 
     def set_state(self, model: str, state: str) -> None:

