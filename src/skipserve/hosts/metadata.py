@@ -1,4 +1,4 @@
-"""What the Open Inference Protocol tells of a server and of a model."""
+"""What the Open Inference Protocol and V1 tell of a server and of a model."""
 
 from __future__ import annotations
 
@@ -40,3 +40,13 @@ def model_metadata(manifest: Manifest, versions: Sequence[str]) -> dict[str, Any
             {"name": "held_back", "datatype": "BOOL", "shape": [-1]},
         ],
     }
+
+
+def v1_status(name: str, version: str, ready: bool) -> dict[str, Any]:
+    """Of a model, for KServe's clients (``ready``) and for TensorFlow Serving's (the rest)."""
+    state = {
+        "version": version,
+        "state": "AVAILABLE" if ready else "LOADING",
+        "status": {"error_code": "OK", "error_message": ""},
+    }
+    return {"name": name, "ready": ready, "model_version_status": [state]}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from skipserve.artifacts.archive import Unpacked
 from skipserve.artifacts.manifest import Manifest
+from skipserve.artifacts.serving import ServingConfig
 from skipserve.service.batcher import Batcher, Later, Limits, Watch
 from skipserve.service.opening import open_service
 from skipserve.service.turns import Turns
@@ -31,11 +32,13 @@ class Model:
         manifest: Of its artifact.
         batcher: Answers requests.
         version: As clients name it.
+        max_rows: Most rows in one request.
     """
 
     manifest: Manifest
     batcher: Batcher
     version: str = "1"
+    max_rows: int = ServingConfig().max_rows
 
 
 class Models(Mapping[str, Model]):
@@ -76,4 +79,5 @@ class Models(Mapping[str, Model]):
             serving.response_timeout_s,
             serving.max_batch_delay_ms / 1e3,
         )
-        return Model(one.artifact.manifest, Batcher(service, limits, self._turns, later, watch))
+        batcher = Batcher(service, limits, self._turns, later, watch)
+        return Model(one.artifact.manifest, batcher, max_rows=serving.max_rows)

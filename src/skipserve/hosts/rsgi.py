@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from skipserve.hosts.application import Application, Infer
+from skipserve.hosts.application import Application
+from skipserve.hosts.routes import Infer
 from skipserve.protocols.messages import MAX_BODY_BYTES, Headers, Reply
 
 

@@ -39,7 +39,9 @@ JSON = "application/json"
 MAX_BODY_BYTES = 32 << 20
 # Everything else a client gets wrong is a plain 400.
 STATUSES = {
+    "not_found": 404,
     "no_explanations": 404,
+    "wrong_method": 405,
     "too_many_rows": 413,
     "unsupported_media_type": 415,
     "unsupported_encoding": 415,

@@ -10,6 +10,7 @@ from skipserve.protocols.messages import Reply
 from skipserve.protocols.oip_tensors import Parameters
 from skipserve.runtime.prediction import Prediction, Setting
 
+HEADER_LENGTH = "Inference-Header-Content-Length"
 # Output tensor to attribute of the prediction.
 OUTPUTS = {
     "label": "labels",
@@ -77,6 +78,6 @@ def reply(body: dict[str, Any], chunks: list[bytes]) -> Reply:
         b"".join([header, *chunks]),
         headers={
             "content-type": "application/octet-stream",
-            "Inference-Header-Content-Length": str(len(header)),
+            HEADER_LENGTH: str(len(header)),
         },
     )

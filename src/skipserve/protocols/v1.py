@@ -15,6 +15,7 @@ from skipserve.errors import InputError
 from skipserve.protocols.json_replies import rows_told
 from skipserve.protocols.json_rows import JsonRows
 from skipserve.protocols.messages import Question, RawRequest, Reply, text_error
+from skipserve.protocols.native import NativeProtocol
 from skipserve.runtime.prediction import Prediction, Setting
 
 
@@ -34,16 +35,20 @@ class V1Protocol:
     def __init__(self, manifest: Manifest, max_rows: int) -> None:
         signature = ("signature_name", Literal["serving_default", ""] | None, None)
         self._names = manifest.task.names
+        self._columns = NativeProtocol(manifest, max_rows)
         self._reader = JsonRows(manifest, max_rows, "instances", "instances", (signature,))
 
     def decode(self, request: RawRequest) -> Question:
         """Read the instances, each a row of the one input or an object of all inputs.
 
-        ``parameters`` may stand beside them as in the native protocol.
+        ``parameters`` may stand beside them as in the native protocol. A request in TensorFlow
+        Serving's column format, with ``inputs``, is answered with ``outputs``, as a native one.
 
         Raises:
             InputError: Saying what was wrong, what was expected, and in which row.
         """
+        if not speaks_v1(request) and request.body is not None and b'"inputs"' in request.body:
+            return self._columns.decode(request)
         tensors, asked = self._reader.decode(request)
         return Question(tensors, asked, self.encode)
 

@@ -1,0 +1,88 @@
+"""What the native and the V1 protocol take and give, as JSON Schema."""
+
+from __future__ import annotations
+
+from skipserve.artifacts.certificates import MEASURES
+from skipserve.artifacts.manifest import Manifest
+from skipserve.protocols.schemas import (
+    FLAG,
+    RISK,
+    TEXT,
+    Schema,
+    Spoken,
+    answer,
+    in_json,
+    list_of,
+    object_of,
+    parameters,
+    row,
+    short,
+)
+
+_SHAPES = "The rows of one request have one shape, and every input holds as many of them."
+
+_VERSION = object_of(
+    {
+        "version": TEXT,
+        "state": {"enum": ["AVAILABLE", "LOADING"]},
+        "status": object_of({"error_code": TEXT, "error_message": TEXT}),
+    }
+)
+# KServe's answer about a model, and TensorFlow Serving's beside it.
+V1_STATUS = object_of({"name": TEXT, "ready": FLAG, "model_version_status": list_of(_VERSION, 1)})
+
+
+def native(manifest: Manifest, max_rows: int) -> Spoken:
+    """``POST /predictions/{model}``."""
+    inputs = manifest.signature.inputs
+    named = object_of({spec.name: list_of(row(spec), 1, max_rows) for spec in inputs})
+    rows = _bare_or(named, [list_of(row(spec), 1, max_rows) for spec in inputs])
+    request = object_of({"inputs": rows, "parameters": parameters(manifest)}, ["parameters"])
+    fields: dict[str, Schema] = {
+        "outputs": list_of(answer(manifest), 1, max_rows),
+        "model": {"const": manifest.name},
+        "depth": {"const": manifest.depth},
+        "router": {"enum": ["off"] if manifest.router is None else ["on", "off"]},
+    }
+    optional = ["risk", "measure", "router_reason"]
+    if manifest.router is not None:
+        fields |= {"risk": RISK, "measure": {"enum": list(MEASURES)}, "router_reason": TEXT}
+    example = {"inputs": short(manifest.question(manifest.example.inputs)["inputs"])}
+    return Spoken(
+        in_json(request),
+        in_json(object_of(fields, optional)),
+        example,
+        f"{_SHAPES} A request of the V1 or the Open Inference Protocol is answered here too, "
+        "in its own protocol.",
+    )
+
+
+def v1(manifest: Manifest, max_rows: int) -> Spoken:
+    """``POST /v1/models/{model}:predict``."""
+    inputs = manifest.signature.inputs
+    named = object_of({spec.name: row(spec) for spec in inputs})
+    instances = list_of(_bare_or(named, [row(spec) for spec in inputs]), 1, max_rows)
+    fields: dict[str, Schema] = {
+        "instances": instances,
+        "parameters": parameters(manifest),
+        "signature_name": {"enum": ["serving_default", "", None]},
+    }
+    by_column = native(manifest, max_rows)
+    ((_, columns),) = by_column.requests.items()
+    ((_, outputs),) = by_column.replies.items()
+    example = {name: short(value) for name, value in manifest.example.inputs.items()}
+    bare = next(iter(example.values())) if len(inputs) == 1 else example
+    request = object_of(fields, ["parameters", "signature_name"])
+    reply = object_of({"predictions": list_of(answer(manifest), 1, max_rows)})
+    return Spoken(
+        in_json({"anyOf": [request, columns]}),
+        in_json({"anyOf": [reply, outputs]}),
+        {"instances": [bare]},
+        f"{_SHAPES} Instances (the row format) are answered with predictions, inputs (the column "
+        "format) with outputs.",
+    )
+
+
+def _bare_or(named: Schema, bare: list[Schema]) -> Schema:
+    # The only input of a model need not be named.
+    return {"anyOf": [bare[0], named]} if len(bare) == 1 else named

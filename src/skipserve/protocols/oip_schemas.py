@@ -1,0 +1,149 @@
+"""What the Open Inference Protocol takes and gives, as JSON Schema."""
+
+from __future__ import annotations
+
+from skipserve.artifacts.certificates import MEASURES
+from skipserve.artifacts.manifest import Manifest
+from skipserve.protocols.messages import JSON
+from skipserve.protocols.oip_replies import DATATYPES, HEADER_LENGTH, OUTPUTS
+from skipserve.protocols.oip_tensors import BOOL, DTYPES, datatype_of
+from skipserve.protocols.schemas import (
+    BINARY,
+    FLAG,
+    NUMBER,
+    RISK,
+    TEXT,
+    Schema,
+    Spoken,
+    list_of,
+    object_of,
+    or_null,
+    short,
+)
+from skipserve.signature import TensorSpec
+
+_COUNT: Schema = {"type": "integer", "minimum": 0}
+_SIZES: Schema = list_of({"type": "integer", "minimum": -1})
+# A list of numbers, or of lists of them.
+_DATA: Schema = list_of({"anyOf": [NUMBER, FLAG, {"type": "array"}]})
+_BINARY = (
+    "`data` holds as many numbers as `shape` says, flat or nested, and each is of the `datatype`. "
+    "With the binary tensor extension a tensor says `binary_data_size` in its `parameters` instead,"
+    f" its bytes follow the JSON, and `{HEADER_LENGTH}` says how long the JSON is; 0 says that the "
+    "body is the bytes of the only input. A field that is null is as good as left out."
+)
+
+SERVER_METADATA = object_of({"name": TEXT, "version": TEXT, "extensions": list_of(TEXT)})
+_DESCRIBED = list_of(object_of({"name": TEXT, "datatype": TEXT, "shape": _SIZES}))
+MODEL_METADATA = object_of(
+    {
+        "name": TEXT,
+        "versions": list_of(TEXT, 1),
+        "platform": TEXT,
+        "inputs": _DESCRIBED,
+        "outputs": _DESCRIBED,
+    }
+)
+MODEL_READY = object_of({"name": TEXT, "ready": FLAG})
+
+
+def oip(manifest: Manifest, max_rows: int) -> Spoken:
+    """``POST /v2/models/{model}/infer``."""
+    inputs = manifest.signature.inputs
+    tensors = [_tensor(spec, max_rows) for spec in inputs]
+    asked = list_of(
+        object_of(
+            {"name": {"enum": list(OUTPUTS)}, "parameters": _parameters(binary_data=FLAG)},
+            ["parameters"],
+            open_=True,
+        )
+    )
+    asking = {"binary_data_output": FLAG}
+    if manifest.router is None:
+        asking["router"] = {"enum": ["off"]}
+    else:
+        asking["router"] = {"anyOf": [{"enum": ["on", "off"]}, RISK]}
+        asking["router_measure"] = {"enum": list(MEASURES)}
+    request = object_of(
+        {
+            "inputs": list_of(
+                tensors[0] if len(tensors) == 1 else {"anyOf": tensors}, len(inputs), len(inputs)
+            ),
+            "id": or_null(TEXT),
+            "parameters": _parameters(**asking),
+            "outputs": or_null(asked),
+        },
+        ["id", "parameters", "outputs"],
+        open_=True,
+    )
+    return Spoken(
+        {JSON: request, BINARY: {}},
+        {JSON: _reply(manifest), BINARY: {}},
+        {"inputs": [_example(spec, manifest.example.inputs[spec.name]) for spec in inputs]},
+        _BINARY,
+        {HEADER_LENGTH: (_COUNT, "Bytes of the JSON, if a tensor's bytes follow it.")},
+    )
+
+
+def _tensor(spec: TensorSpec, max_rows: int) -> Schema:
+    sizes: list[Schema] = [{"type": "integer", "minimum": 1, "maximum": max_rows}]
+    for size in spec.row_shape:
+        sizes.append(
+            {"type": "integer", "minimum": 1} if isinstance(size, str) else {"const": size}
+        )
+    shape = {"type": "array", "prefixItems": sizes, "minItems": len(sizes), "maxItems": len(sizes)}
+    return object_of(
+        {
+            "name": {"const": spec.name},
+            "datatype": {"enum": [*DTYPES, BOOL] if spec.dtype == "bool" else list(DTYPES)},
+            "shape": shape,
+            "data": or_null(_DATA),
+            "parameters": _parameters(binary_data_size=_COUNT),
+        },
+        ["data", "parameters"],
+        open_=True,
+    )
+
+
+def _reply(manifest: Manifest) -> Schema:
+    tensor = object_of(
+        {
+            "name": {"enum": list(OUTPUTS)},
+            "datatype": {"enum": list(DATATYPES.values())},
+            "shape": list_of(_COUNT, 1, 2),
+            "data": list_of({"anyOf": [NUMBER, FLAG]}),
+            "parameters": object_of({"binary_data_size": _COUNT}),
+        },
+        ["data", "parameters"],
+    )
+    told = object_of(
+        {
+            "router": {"enum": ["on", "off"]},
+            "risk": RISK,
+            "router_measure": {"enum": list(MEASURES)},
+            "router_reason": TEXT,
+        },
+        ["risk", "router_measure", "router_reason"],
+    )
+    fields: dict[str, Schema] = {
+        "model_name": {"const": manifest.name},
+        "id": TEXT,
+        "outputs": list_of(tensor, 1),
+    }
+    if manifest.router is not None:
+        fields["parameters"] = told
+    return object_of(fields, ["id"])
+
+
+def _parameters(**known: Schema) -> Schema:
+    # Those that are not known are ignored, as the protocol asks.
+    nullable = {name: or_null(schema) for name, schema in known.items()}
+    return or_null(object_of(nullable, list(known), open_=True))
+
+
+def _example(spec: TensorSpec, row: object) -> dict[str, object]:
+    sizes, inner = [1], row
+    while isinstance(inner, list | tuple):
+        sizes.append(len(inner))
+        inner = inner[0]
+    return {"name": spec.name, "datatype": datatype_of(spec), "shape": sizes, "data": short([row])}
