@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import shutil
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -15,11 +16,13 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from hosts import HOSTS
 from hypothesis import settings
 from logits import Logits
 from numpy.typing import NDArray
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from running import ROOT, Running, cli, serving
 
 from skipserve.artifacts.artifact import Artifact, open_artifact
 from skipserve.artifacts.export import export_artifact
@@ -137,6 +140,41 @@ def routed_project(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list
     return root, build(root)
 
 
+MODELS = ("moons_plain", "moons_residual", "moons_gated")
+
+
+@pytest.fixture(scope="session")
+def project(
+    routed_project: tuple[Path, list[str]], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A project with models of export/, briefly trained, and the one with a router."""
+    root = tmp_path_factory.mktemp("project") / "project"
+    shutil.copytree(routed_project[0], root)
+    for name in MODELS:
+        text = (ROOT / "export" / f"{name}.toml").read_text()
+        text = text.replace("seed = 0", "seed = 0\nepochs = 4")
+        # Small heads: what they are worth is tested elsewhere.
+        text += "\n[exits]\nhidden = 0\ncorrupted = false\n"
+        (root / "export" / f"{name}.toml").write_text(text)
+    paths = [f"export/{name}.toml" for name in MODELS]
+    subprocess.run(cli("build", *paths), cwd=root, check=True, capture_output=True)
+    return root
+
+
+@pytest.fixture(scope="session", params=HOSTS)
+def host(request: pytest.FixtureRequest) -> str:
+    """Each host in turn, all tests of one together."""
+    chosen: str = request.param
+    return chosen
+
+
+@pytest.fixture(scope="session")
+def server(project: Path, host: str) -> Iterator[Running]:
+    """Every model of the project; nobody ends its workers."""
+    with serving(project, "--batch-size", "16", host=host) as running:
+        yield running
+
+
 @pytest.fixture(scope="session")
 def texts_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project that networks of texts are brought to (texts.py); never changed otherwise."""
@@ -149,7 +187,6 @@ def observed(
 ) -> Iterator[Observed]:
     """That model behind the real server, all of its rows run again at full depth."""
     from observed import Observed
-    from test_serve import serving
 
     root = tmp_path_factory.mktemp("observed")
     shutil.copytree(routed_project[0], root, dirs_exist_ok=True)

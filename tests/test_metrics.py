@@ -152,7 +152,7 @@ def probed(exposition: Exposition):
     with urllib.request.socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    probes = Probes(("127.0.0.1", port), exposition, lambda: True)
+    probes = Probes(("127.0.0.1", port), exposition, threading.Event(), lambda: True)
     try:
         yield f"http://127.0.0.1:{port}/metrics"
     finally:

@@ -31,7 +31,9 @@ class Port:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self.exposition = Exposition(directory)
-        self.probes = Probes(("127.0.0.1", self.port), self.exposition, lambda: True)
+        self.probes = Probes(
+            ("127.0.0.1", self.port), self.exposition, threading.Event(), lambda: True
+        )
         self.probes.ready.set()
 
     def ask(self, method: str, path: str, **headers: str) -> tuple[HTTPResponse, bytes]:

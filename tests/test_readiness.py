@@ -1,4 +1,4 @@
-"""Readiness: the frontend answers, and every model has workers that live and come round."""
+"""Readiness: the host answers, and every model has workers that live and come round."""
 
 from __future__ import annotations
 
@@ -6,19 +6,46 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 from test_pulse import until, worker
 
+from skipserve.artifacts.archive import Unpacked
+from skipserve.direct import answers
+from skipserve.hosts.processes import children
 from skipserve.hosts.pulse import BEAT_S, living
 from skipserve.hosts.readiness import SILENT_S, Readiness, Wanted
 from skipserve.telemetry.exposition import Exposition
 
 PATIENCE_S = 60.0
 Make = Callable[..., Readiness]
+
+
+class ThisProcess:
+    """A host whose workers this process started, with a frontend beside them."""
+
+    name = "TorchServe"
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def start(self, models: Sequence[Unpacked]) -> None:
+        """It runs already."""
+
+    def ready(self) -> bool:
+        return answers(f"{self._url}/ping")
+
+    def workers(self) -> set[int]:
+        return children(os.getpid())
+
+    def ended(self) -> str:
+        return ""
+
+    def close(self) -> None:
+        """Its fixture ends it."""
 
 
 @pytest.fixture
@@ -63,8 +90,7 @@ def metrics(pulses: Path) -> Exposition:
 def make(frontend: HTTPServer, pulses: Path, ready: threading.Event, metrics: Exposition) -> Make:
     def made(silent_s: float = SILENT_S) -> Readiness:
         return Readiness(
-            os.getpid(),
-            f"http://127.0.0.1:{frontend.server_port}",
+            ThisProcess(f"http://127.0.0.1:{frontend.server_port}"),
             pulses,
             {"small": Wanted(1, silent_s)},
             metrics,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from skipserve.artifacts.archive import Unpacked
@@ -46,16 +46,20 @@ class Models(Mapping[str, Model]):
 
     Args:
         unpacked: To open; each is warmed up.
-        watch: Is told of every batch.
+        watch: For each model, who is told of its batches, of which one runs at a time.
 
     Raises:
         ArtifactError: If the files of one cannot be loaded.
         LaunchError: If CUDA was asked for and is not there.
     """
 
-    def __init__(self, unpacked: Sequence[Unpacked], watch: Watch | None = None) -> None:
+    def __init__(
+        self,
+        unpacked: Sequence[Unpacked],
+        watch: Callable[[Unpacked], Watch] = lambda _: Unwatched(),
+    ) -> None:
         self._turns = Turns(asyncio.get_running_loop())
-        self._models = {one.name: self._open(one, watch or Unwatched()) for one in unpacked}
+        self._models = {one.name: self._open(one, watch(one)) for one in unpacked}
 
     def __getitem__(self, name: str) -> Model:
         return self._models[name]

@@ -8,28 +8,45 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 
 import psutil
 
 STOP_S = 10.0
+POLL_S = 0.02
 
 
 def stop_group(process: subprocess.Popen[bytes], stop_s: float = STOP_S) -> None:
-    """End a process and its children: SIGTERM first, and what stays so many seconds is killed."""
-    # Workers are children of the frontend and in its group; both get the signal.
-    group = children(process.pid) | {process.pid}
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
-    _gone, alive = psutil.wait_procs(_processes(group - {process.pid}), timeout=stop_s)
-    try:
-        process.wait(stop_s)
-    except subprocess.TimeoutExpired:
-        alive.append(psutil.Process(process.pid))
-    for rest in alive:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            rest.kill()
+    """End a process and its group: SIGTERM first, and what stays so many seconds is killed."""
+    deadline = time.monotonic() + stop_s
+    # Workers are children of the host and in its group; all get the signal.
+    below = _processes(children(process.pid))
+    _signal_group(process, signal.SIGTERM)
+    psutil.wait_procs(below, timeout=stop_s)
+    while not _is_over(process) and time.monotonic() < deadline:
+        time.sleep(POLL_S)
+    # Also a worker that was being started meanwhile, which nobody has seen.
+    _signal_group(process, signal.SIGKILL)
     process.wait()
+
+
+def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    # Nobody else can have its number while it is not waited for.
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+
+
+def _is_over(process: subprocess.Popen[bytes]) -> bool:
+    """Whether it has ended; its number stays its own."""
+    if process.returncode is not None:
+        return True
+    try:
+        ended = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return True
+    return ended is not None
 
 
 def children(pid: int) -> set[int]:
@@ -57,7 +74,7 @@ def _processes(pids: set[int]) -> list[psutil.Process]:
 
 
 def die_with_parent() -> None:
-    """For a child before it becomes a program: get SIGTERM when the parent is killed outright."""
+    """For a child: get SIGTERM when the parent is killed outright."""
     # Linux alone knows this; the frontend's workers follow it.
     pr_set_pdeathsig = 1
     with contextlib.suppress(OSError, AttributeError):

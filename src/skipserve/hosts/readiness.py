@@ -93,8 +93,10 @@ class Readiness:
             OSError: If the files of the workers cannot be read.
         """
         self._count_the_dead()
+        # Asked first and always: a host that has ended is started again by this.
+        answering = self._host.ready()
         workers = living(self._pulses)
-        problem = self._missing(workers) or self._silent(now_s, workers)
+        problem = self._missing(workers) or self._silent(now_s, workers, answering)
         if problem:
             self._ready.clear()
         elif not stopping():
@@ -133,7 +135,7 @@ class Readiness:
                 return f"{have[model]} of {wanted.workers} workers of {model} are there"
         return ""
 
-    def _silent(self, now_s: float, workers: list[Worker]) -> str:
+    def _silent(self, now_s: float, workers: list[Worker], answering: bool) -> str:
         for worker in workers:
             limit_s = self._wanted[worker.model].silent_s
             if worker.silent_s > limit_s:
@@ -141,7 +143,7 @@ class Readiness:
                     f"worker {worker.pid} of {worker.model} is stopped or hangs: nothing heard "
                     f"of it for {limit_s:g} s"
                 )
-        if self._host.ready() or self._answered_s is None:
+        if answering or self._answered_s is None:
             self._answered_s = now_s
         elif now_s - self._answered_s > SILENT_S:
             return f"{self._host.name} answers nothing for {SILENT_S:g} s"

@@ -1,0 +1,167 @@
+"""Starts that are refused in one line, and ends that leave nothing behind; of each host."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pytest
+from hosts import require
+from running import CLOSED, Running, cli, free_ports, serving
+
+from skipserve.artifacts.archive import unpack
+from skipserve.errors import ArtifactError
+
+BODY = {"inputs": [[0.5, 0.5]]}
+pytestmark = pytest.mark.server
+
+
+def refused(project: Path, *options: str) -> str:
+    """The one line that a start ends with."""
+    port, metrics_port = free_ports()
+    ports = ["--port", str(port), "--metrics-port", str(metrics_port)]
+    done = subprocess.run(
+        cli("serve", *ports, *options), cwd=project, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize(
+    ("host", "number"),
+    [
+        ("granian", signal.SIGTERM),
+        ("granian", signal.SIGINT),
+        ("torchserve", signal.SIGTERM),
+    ],
+    indirect=["host"],
+)
+def test_a_signal_stops_everything_and_leaves_nothing_behind(project, host, tmp_path, number):
+    environment = {"TMPDIR": str(tmp_path)}
+    with serving(project, "moons_plain", host=host, environment=environment) as running:
+        family = running.descendants()
+        assert len(family) >= 2
+        running.process.send_signal(number)
+        assert running.process.wait(60) == 0
+    assert psutil.wait_procs(family, timeout=5)[1] == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_launcher_killed_outright_takes_its_host_with_it(project, host, tmp_path):
+    environment = {"TMPDIR": str(tmp_path)}
+    with serving(project, "moons_plain", host=host, environment=environment) as running:
+        family = running.descendants()
+        running.process.kill()
+        assert psutil.wait_procs(family, timeout=30)[1] == []
+
+
+def asked(running: Running, said: str) -> list[int]:
+    """What requests get that wait for their batch to fill when the service is told to end."""
+    with ThreadPoolExecutor(2) as clients:
+        waiting = [clients.submit(running.outcome, "moons_residual", BODY) for _ in range(2)]
+        while not all(one.running() for one in waiting) or not connected(running):
+            pass
+        running.process.send_signal(signal.SIGTERM)
+        outcomes = [one.result() for one in waiting]
+    assert running.process.wait(60) == 0, said
+    return outcomes
+
+
+def connected(running: Running) -> bool:
+    """Whether both clients' requests have reached whoever holds the port."""
+    found = [
+        connection
+        for process in running.descendants()
+        for connection in process.net_connections("tcp")
+        if connection.status == psutil.CONN_ESTABLISHED
+        and connection.laddr.port == running.port
+    ]
+    return len(found) >= 2
+
+
+def test_requests_on_their_way_are_answered_when_it_is_told_to_end(project, host):
+    require(host, "requests on their way are answered when it is told to end")
+    with serving(project, "moons_residual", "--max-batch-delay-ms", "2000", host=host) as running:
+        assert asked(running, "drained") == [200, 200]
+
+
+def test_what_takes_longer_than_it_may_is_not_waited_for(project, host):
+    options = ("--max-batch-delay-ms", "10000", "--drain-timeout", "1")
+    with serving(project, "moons_residual", *options, host=host) as running:
+        family = running.descendants()
+        assert set(asked(running, "ended")) <= {CLOSED, 500, 503, 507}
+        assert psutil.wait_procs(family, timeout=5)[1] == []
+
+
+def test_two_on_one_port_are_one_line_with_the_remedy(server, project, host):
+    for setting, port in (("SKIPSERVE_PORT", server.port),):
+        said = refused(project, "--server", host, "--port", str(port))
+        assert f"cannot listen on 127.0.0.1:{port}" in said
+        assert setting in said
+    said = refused(project, "--server", host, "--metrics-port", str(server.metrics_port))
+    assert f"cannot listen on 127.0.0.1:{server.metrics_port}" in said
+    assert "SKIPSERVE_METRICS_PORT" in said
+    assert server.ask("moons_plain", BODY)[0] == 200
+
+
+@pytest.mark.parametrize("damage", ["cut", *range(20), "foreign"])
+def test_a_damaged_archive_is_refused_before_anything_starts(project, tmp_path, damage):
+    archive = tmp_path / "moons_plain.mar"
+    content = bytearray((project / "model_store" / archive.name).read_bytes())
+    if damage == "cut":
+        content = content[: len(content) // 2]
+    elif damage != "foreign":
+        content[random.Random(damage).randrange(len(content))] ^= 0xFF
+    else:
+        content = bytearray(b"PK\x05\x06" + bytes(18))  # an empty zip file
+    archive.write_bytes(content)
+    try:
+        unpack(archive, tmp_path / "store", {})
+    except ArtifactError as error:
+        assert any(word in str(error) for word in ("damaged", "is not the file", "build"))
+    else:
+        assert damage not in ("cut", "foreign")  # a flipped time stamp or attribute is harmless
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--provider", "cuda"], "finds no usable CUDA device"),
+        (["--backend", "tensorrt"], "'onnxruntime' or 'torchscript'"),
+        (["--max-batch-delay-ms", "-1"], "max_batch_delay_ms = -1"),
+        (["--metrics-port", "8080", "--port", "8080"], "collide"),
+        (["nowhere"], "holds no nowhere.mar"),
+        (["--server", "tomcat"], "expected granian or torchserve"),
+        (["--tls-certificate", "here.pem"], "both --tls-certificate and --tls-key"),
+        (["--tls-key", "here.pem"], "both --tls-certificate and --tls-key"),
+        (
+            ["--tls-certificate", "nowhere.pem", "--tls-key", "nowhere.pem"],
+            "--tls-certificate nowhere.pem cannot be read (No such file or directory)",
+        ),
+        (
+            ["--tls-certificate", "export/small.toml", "--tls-key", "export/small.toml"],
+            "--tls-certificate export/small.toml is no PEM file",
+        ),
+    ],
+)
+def test_a_wrong_option_is_one_line_at_once(project, options, says):
+    assert says in refused(project, *options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--allow-origin", "https://example.org"],
+        ["--tls-certificate", "here.pem", "--tls-key", "here.pem"],
+    ],
+)
+def test_torchserve_is_told_at_once_what_it_cannot_do(project, tmp_path, options):
+    (project / "here.pem").write_text("-----BEGIN CERTIFICATE-----\n")
+    said = refused(project, "--server", "torchserve", *options)
+    assert "TorchServe is served without TLS and CORS here" in said
+    assert "--server granian" in said
