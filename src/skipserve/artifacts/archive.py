@@ -8,13 +8,12 @@ from __future__ import annotations
 import shutil
 import zipfile
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from skipserve.artifacts.archive_names import ABOUT, key_of, name_of, version_of_content
 from skipserve.artifacts.artifact import Artifact, open_artifact
 from skipserve.artifacts.serving import ServingConfig
 from skipserve.errors import ArtifactError, LaunchError
@@ -36,12 +35,10 @@ class Unpacked:
     Attributes:
         artifact: Its hashes were checked.
         serving: The settings in force.
-        version: As clients name it.
     """
 
     artifact: Artifact
     serving: ServingConfig
-    version: str = "1"
 
     @property
     def directory(self) -> Path:
@@ -50,7 +47,7 @@ class Unpacked:
 
     @property
     def name(self) -> str:
-        """What it is called here: the model's name, or ``NAME@N`` beside the current version."""
+        """Of the model."""
         return self.artifact.manifest.name
 
 
@@ -71,13 +68,11 @@ def unpack(archive: Path, store: Path, overrides: dict[str, Any]) -> Unpacked:
         ConfigError: If an override is out of range.
         LaunchError: If CUDA was asked for and is not there, or the machine is full or forbids it.
     """
-    key = key_of(archive)
-    directory = store / key
+    directory = store / archive.stem
     try:
         with zipfile.ZipFile(archive) as content:
             content.extractall(directory)
         values = {**_settings(directory), **overrides}
-        version_of_content((directory / ABOUT).read_bytes())
     except (*DAMAGE, OSError, LookupError, TypeError, ValueError) as error:
         shutil.rmtree(directory, ignore_errors=True)
         if isinstance(error, OSError) and machines_fault(error):
@@ -93,11 +88,10 @@ def unpack(archive: Path, store: Path, overrides: dict[str, Any]) -> Unpacked:
             "make it again with `skipserve build` or `skipserve package`"
         ) from None
     serving = parse(ServingConfig, values, f"{archive.name}: serving")
-    unpacked = _opened(directory, serving)
-    if unpacked.name != key:
-        name = name_of(unpacked.name)
+    unpacked = Unpacked(open_artifact(directory), serving)
+    if unpacked.name != archive.stem:
         raise ArtifactError(
-            f"{archive} holds the model {name}; its file must be named {name}.mar"
+            f"{archive} holds the model {unpacked.name}; its file must be named {unpacked.name}.mar"
         )
     plan(unpacked.artifact, serving.backend, serving.precision, serving.provider)
     return unpacked
@@ -110,16 +104,7 @@ def opened(directory: Path) -> Unpacked:
         ArtifactError: If it was changed meanwhile.
     """
     serving = parse(ServingConfig, _settings(directory), f"{directory.name}: serving")
-    return _opened(directory, serving)
-
-
-def _opened(directory: Path, serving: ServingConfig) -> Unpacked:
-    artifact = open_artifact(directory)
-    name, version = artifact.manifest.name, version_of_content((directory / ABOUT).read_bytes())
-    if directory.name == f"{name}@{version}":
-        manifest = artifact.manifest.model_copy(update={"name": directory.name})
-        artifact = replace(artifact, manifest=manifest)
-    return Unpacked(artifact, serving, str(version))
+    return Unpacked(open_artifact(directory), serving)
 
 
 def _settings(directory: Path) -> dict[str, Any]:

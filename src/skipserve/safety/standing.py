@@ -11,8 +11,6 @@ import os
 from datetime import datetime, timezone
 from pathlib import Path
 
-from skipserve.artifacts.archive_names import key_of, store_of
-
 STATE_VARIABLE = "SKIPSERVE_STATE"
 FOLDER = ".router-off"
 
@@ -20,8 +18,8 @@ FOLDER = ".router-off"
 def standing_order(archive: Path) -> Path:
     """The file that is there while the router of an archive's model is off by hand."""
     state = os.environ.get(STATE_VARIABLE)
-    folder = Path(state) if state else store_of(archive) / FOLDER
-    return folder.resolve() / key_of(archive)
+    folder = Path(state) if state else archive.parent / FOLDER
+    return folder.resolve() / archive.stem
 
 
 def give_order(file: Path) -> None:
