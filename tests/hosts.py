@@ -14,9 +14,7 @@ DOCUMENT = Path(__file__).parent.parent / "docs" / "hosts.md"
 def read_table(text: str) -> dict[str, dict[str, str]]:
     """The cells of the table by row and, in lower case, by column."""
     lines = [line for line in text.splitlines() if line.startswith("|")]
-    rows = [
-        [cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip("| "))] for line in lines
-    ]
+    rows = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip("| "))] for line in lines]
     header, _, *body = rows
     return {row[0]: dict(zip(map(str.lower, header[1:]), row[1:], strict=True)) for row in body}
 

@@ -30,5 +30,3 @@ def test_a_java_that_is_too_old_or_missing_is_refused(tmp_path, monkeypatch, scr
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
     with pytest.raises(LaunchError, match=says):
         find_java()
-
-

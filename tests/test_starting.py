@@ -78,8 +78,7 @@ def connected(running: Running) -> bool:
         connection
         for process in running.descendants()
         for connection in process.net_connections("tcp")
-        if connection.status == psutil.CONN_ESTABLISHED
-        and connection.laddr.port == running.port
+        if connection.status == psutil.CONN_ESTABLISHED and connection.laddr.port == running.port
     ]
     return len(found) >= 2
 
