@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from test_serve import Running, cli
+from running import Running, cli
 
 import skipserve
 

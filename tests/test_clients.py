@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.http as triton
-from test_serve import Running, serving
+from running import Running, serving
 
 ROWS = [[0.5, -0.25], [-0.5, 0.75], [1.5, 0.5]]
 JSON = {"Content-Type": "application/json"}

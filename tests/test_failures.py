@@ -7,7 +7,7 @@ import os
 import subprocess
 
 import pytest
-from test_serve import cli
+from running import cli
 
 from skipserve.commands.failures import line_for
 from skipserve.errors import ConfigError

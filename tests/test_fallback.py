@@ -18,7 +18,7 @@ import numpy as np
 import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from test_serve import free_ports
+from running import free_ports
 
 from skipserve.address import Address
 from skipserve.hosts.config import HostConfig

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROUTED
-from test_serve import free_ports
+from running import free_ports
 
 from skipserve.address import Address
 from skipserve.building.buildfile import read_build_file

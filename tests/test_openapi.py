@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.http as triton
-from test_serve import Running, serving
+from running import Running, serving
 
 pytestmark = pytest.mark.server
 

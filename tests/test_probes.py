@@ -15,7 +15,7 @@ from prometheus_client.openmetrics.parser import (
     text_string_to_metric_families as openmetrics_families,
 )
 from prometheus_client.parser import text_string_to_metric_families as text_families
-from test_serve import until
+from running import until
 
 from skipserve.telemetry.exposition import Exposition
 from skipserve.telemetry.probes import Probes

@@ -19,7 +19,7 @@ import promql_parser
 import pytest
 import yaml
 from observed import MODEL
-from test_serve import until
+from running import until
 
 ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_serve import cli, serving
+from running import cli, serving
 from typer.testing import CliRunner
 
 from skipserve.cli import app

@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.request import Request, urlopen
 
 import pytest
-from test_serve import free_ports
+from running import free_ports
 
 import skipserve
 from skipserve.address import Address

@@ -15,7 +15,7 @@ from urllib.error import HTTPError
 
 import psutil
 import pytest
-from test_serve import cli, free_ports, serving, until
+from running import cli, free_ports, serving, until
 from test_wheel import MODEL
 
 from skipserve.artifacts.archive import unpack

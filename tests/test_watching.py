@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from observed import MODEL
 from rich.console import Console
+from running import cli, free_ports
 from scipy.stats import binomtest
-from test_serve import cli, free_ports
 
 from skipserve.errors import WatchError
 from skipserve.watching.numbers import interval, numbers, quantile

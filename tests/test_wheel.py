@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
-from test_serve import cli, serving
+from running import cli, serving
 
 ROOT = Path(__file__).parent.parent
 MODEL = """
