@@ -51,7 +51,8 @@ def test_every_model_answers_its_example(server, project, model):
 def test_the_curl_line_it_prints_works(server):
     command = next(line for line in server.printed.splitlines() if line.startswith("curl"))
     done = subprocess.run(["bash", "-c", f"{command} -s"], capture_output=True, check=True)
-    assert len(json.loads(done.stdout)["outputs"]) == 1
+    # One row, or two of different depth where the archive knows such.
+    assert len(json.loads(done.stdout)["outputs"]) in (1, 2)
 
 
 @pytest.mark.parametrize("datatype", ["FP32", "FP16", "FP64", "JSON"])

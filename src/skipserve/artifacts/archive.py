@@ -88,6 +88,7 @@ def unpack(archive: Path, store: Path, overrides: dict[str, Any]) -> Unpacked:
             "make it again with `skipserve build` or `skipserve package`"
         ) from None
     serving = parse(ServingConfig, values, f"{archive.name}: serving")
+    _keep(directory, serving)
     unpacked = Unpacked(open_artifact(directory), serving)
     if unpacked.name != archive.stem:
         raise ArtifactError(
@@ -105,6 +106,13 @@ def opened(directory: Path) -> Unpacked:
     """
     serving = parse(ServingConfig, _settings(directory), f"{directory.name}: serving")
     return Unpacked(open_artifact(directory), serving)
+
+
+def _keep(directory: Path, serving: ServingConfig) -> None:
+    """Write the settings in force where :func:`opened` finds them."""
+    file = directory / MODEL_CONFIG
+    values = {**msgspec.json.decode(file.read_bytes()), OURS: serving.model_dump(mode="json")}
+    file.write_bytes(msgspec.json.encode(values))
 
 
 def _settings(directory: Path) -> dict[str, Any]:
