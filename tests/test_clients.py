@@ -24,8 +24,8 @@ pytestmark = pytest.mark.server
 
 
 @pytest.fixture(scope="module")
-def server(routed_project: tuple[Path, list[str]]) -> Iterator[Running]:
-    with serving(routed_project[0], "--batch-size", "16") as running:
+def server(routed_project: tuple[Path, list[str]], host: str) -> Iterator[Running]:
+    with serving(routed_project[0], "--batch-size", "16", host=host) as running:
         yield running
 
 
@@ -111,7 +111,8 @@ def test_raw_bytes_are_answered_in_bytes(server: Running, labels: list[int]) -> 
 def test_there_are_no_explanations(server: Running, path: str, body: object) -> None:
     status, _, reply = ask(server, path, body)
     assert status == 404
-    assert b"no_explanations" in reply
+    # TorchServe knows such paths, and the handler is asked; granian has none.
+    assert {"granian": b"not_found", "torchserve": b"no_explanations"}[server.host] in reply
 
 
 def test_a_header_of_the_clients_own_asks_for_no_explanation(server: Running) -> None:
@@ -181,12 +182,12 @@ def test_a_wrong_instance_is_told_so_in_the_protocols_shape(server: Running) -> 
         ("GET", "/v1/models/{model}"),
     ],
 )
-def test_the_routes_that_are_missing_stand_in_the_documentation(
+def test_what_torchserve_has_no_route_for_stands_in_the_documentation(
     server: Running, method: str, path: str
 ) -> None:
     # TorchServe's own handlers for health would answer a hard-coded true.
     status, _, _ = ask(server, path.format(model="small", version="1"), method=method)
-    assert status == 404
+    assert (status == 404) == (server.host == "torchserve")
     assert f"`{method} {path}`" in DOCS
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from running import free_ports
+from running import free_ports, workers_of
 
 from skipserve.address import Address
 from skipserve.hosts.config import HostConfig
@@ -27,12 +27,13 @@ from skipserve.training.recipes import open_recipe
 
 pytestmark = pytest.mark.server
 REQUEST = 25  # rows
-OVERRIDES = {"shadow": 1.0, "clean_window_s": 1.0, "workers": 2}
+OVERRIDES = {"shadow": 1.0, "clean_window_s": 1.0}
+WORKERS = 2
 DISAGREE = "shadow runs disagree with full depth more often than certified"
 
 
 class Served:
-    """The small model with a router behind the real TorchServe."""
+    """The small model with a router behind a real host."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -71,18 +72,16 @@ class Served:
         return seen == self.total("rows_total") - 1
 
     def workers(self) -> list[psutil.Process]:
-        family = psutil.Process(self._server.process.pid).children(recursive=True)
-        return [p for p in family if "model_service_worker" in " ".join(p.cmdline())]
+        return workers_of(os.getpid())
 
 
 @pytest.fixture(scope="module")
-def served(routed_project, tmp_path_factory):
+def served(routed_project, tmp_path_factory, host):
     port, metrics_port = free_ports()
     store = tmp_path_factory.mktemp("store")  # where its router is switched off by hand
     archive = Path(shutil.copy(routed_project[0] / "model_store" / "small.mar", store))
-    with Server(
-        [archive], HostConfig(Address("127.0.0.1", port, metrics_port)), overrides=OVERRIDES
-    ) as server:
+    config = HostConfig(Address("127.0.0.1", port, metrics_port), workers=WORKERS)
+    with Server([archive], config, host, OVERRIDES) as server:
         yield Served(server)
 
 

@@ -56,6 +56,26 @@ def test_failures_of_text_protocols_are_text(server: Running, root: str) -> None
         assert isinstance(reply["error"], str)
 
 
+def test_a_form_is_refused_in_the_shape_of_the_path(server: Running) -> None:
+    for path in ("/v1/models/small:predict", "/v2/models/small/infer"):
+        status, _, content = server.send("POST", path, b"a=b", Content_Encoding="br")
+        assert status == 415
+        assert isinstance(json.loads(content)["error"], str), path
+
+
+def test_equal_answers_are_equal_bytes_when_packed(server: Running) -> None:
+    packed = [server.send("GET", "/openapi.json", Accept_Encoding="gzip")[2] for _ in range(2)]
+    assert packed[0][:2] == b"\x1f\x8b"
+    assert packed[0][4:8] == bytes(4)  # the time in gzip's header
+    assert packed[0] == packed[1]
+
+
+def test_the_document_has_every_route(server: Running) -> None:
+    _, document = ask(server, "GET", "/openapi.json")
+    for path in ("/ping", "/v2", "/v2/models/small/infer", "/openapi.json", "/predictions/small"):
+        assert path in document["paths"]
+
+
 def test_the_column_format_is_answered_with_outputs(server: Running) -> None:
     status, reply = ask(server, "POST", "/v1/models/small:predict", {"inputs": [[0.5, 0.5]]})
     assert status == 200, reply

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import skipserve
-from skipserve.artifacts.archive import unpack
+from skipserve.artifacts.archive import opened, unpack
 from skipserve.artifacts.artifact import open_artifact
 from skipserve.artifacts.certificates import CERTIFICATES
 from skipserve.artifacts.recertified import unpacked
@@ -85,8 +85,8 @@ def test_an_archive_is_certified_where_nothing_trains(store, data, tmp_path):
         ("disagreement", 3_000),
         ("accuracy_lost", 3_000),
     ]
-    artifact, _ = unpack(archive, tmp_path / "served", {})
-    engine = skipserve.open(artifact.directory, provider="cpu")
+    served = unpack(archive, tmp_path / "served", {})
+    engine = skipserve.open(served.directory, provider="cpu")
     assert {0.02, 0.04, 0.05} == set(engine.certified())
 
 
@@ -95,11 +95,18 @@ def test_the_file_that_the_archive_serves_with_is_certified(store, data):
     with unpacked(archive, {"backend": "torchscript"}) as (artifact, settings):
         assert settings.backend == "torchscript"
         torchscript = artifact.hashes("torchscript", "fp32")
-    done = certify(archive, *data, "--risk", "0.04", "--backend", "torchscript")
+    but_torch = tuple(one for one in NOT_IN_THE_IMAGE if one != "torch")
+    asked = ("--risk", "0.04", "--backend", "torchscript")
+    done = certify(archive, *data, *asked, missing=but_torch)
     assert done.returncode == 0, done.stderr
     made = [one for one in certificates(archive) if one["risk"] == 0.04]
     assert [one["files"] for one in made] == [torchscript] * len(made)
     assert made
+
+
+def test_overrides_reach_whoever_opens_the_folder(store, tmp_path):
+    served = unpack(store / "small.mar", tmp_path / "served", {"batch_size": 7})
+    assert served.serving.batch_size == opened(served.directory).serving.batch_size == 7
 
 
 def test_an_artifact_is_certified_where_nothing_trains(routed_project, tmp_path, data):

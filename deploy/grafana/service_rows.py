@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from panels import ANY, MS_15, Panel, Steps, facts, heat, lines, now, number, query
 from queries import (
     DURATION,
-    everywhere,
     gauge,
     increase,
     mean,
@@ -57,16 +56,12 @@ def latency() -> Sequence[Panel]:
         ).span(8),
         lines(
             "Queue wait",
-            "Mean time of a request in TorchServe outside the worker: the wait for it, and the way "
-            "there and back; all instances. From a metric of TorchServe's that has only a mean.",
+            "Time that requests wait in the service for their batch; all instances. Empty behind "
+            "TorchServe, whose queue is in its frontend.",
             "s",
             [
-                query(
-                    f"({everywhere('ts_inference_latency_microseconds', 'model_name')} / 1e6 - "
-                    f"{everywhere(f'{DURATION}_sum')}) / "
-                    f"({everywhere('skipserve_requests_total')} > 0)",
-                    "mean",
-                )
+                query(quantile(q, "skipserve_queue_wait_seconds"), f"p{q * 100:g}")
+                for q in (0.5, 0.95)
             ],
             MS_15,
         ).span(8),

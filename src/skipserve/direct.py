@@ -14,7 +14,7 @@ from urllib.error import HTTPError
 from urllib.request import HTTPSHandler, ProxyHandler, Request, build_opener
 
 # A service on this machine is asked by an address that its certificate need not name.
-_UNCHECKED = ssl.create_default_context()
+_UNCHECKED = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 _UNCHECKED.check_hostname = False
 _UNCHECKED.verify_mode = ssl.CERT_NONE
 _OPENER = build_opener(ProxyHandler({}), HTTPSHandler(context=_UNCHECKED))

@@ -60,9 +60,8 @@ class Application:
 
     async def ask(self, infer: Infer, headers: Headers, body: bytes) -> Reply:
         """Answer a request to a model."""
-        name = request_id(headers, "") or f"{self._made}{next(self._count):x}"
-        reply = await infer.model.batcher.answer(RawRequest(body, headers, name, infer.protocol))
-        return self._dressed(reply, headers)
+        request = RawRequest(body, headers, self._name(headers), infer.protocol)
+        return self._dressed(await infer.model.batcher.answer(request), headers)
 
     def answer(self, method: str, path: str, headers: Headers) -> Reply:
         """Answer a request whose body, if it has one, does not matter."""
@@ -86,8 +85,11 @@ class Application:
             "too_many_rows",
             f"the body has more than the {MAX_BODY_BYTES} bytes allowed; split the request",
         )
-        refused = infer.model.batcher.refuse(RawRequest(b"", headers, "", infer.protocol), error)
-        return self._dressed(refused, headers)
+        request = RawRequest(b"", headers, self._name(headers), infer.protocol)
+        return self._dressed(infer.model.batcher.refuse(request, error), headers)
+
+    def _name(self, headers: Headers) -> str:
+        return request_id(headers, "") or f"{self._made}{next(self._count):x}"
 
     def _at(self, path: str) -> Mapping[str, Endpoint] | None:
         # A slash at the end changes nothing.
@@ -96,7 +98,7 @@ class Application:
     def _dressed(self, reply: Reply, headers: Headers) -> Reply:
         body = reply.body.encode() if isinstance(reply.body, str) else reply.body
         if len(body) >= PACKED_BYTES and "gzip" in headers.get("accept-encoding", ""):
-            body = gzip.compress(body, 1)
+            body = gzip.compress(body, 1, mtime=0)  # equal answers are equal bytes
             reply.headers["content-encoding"] = "gzip"
             reply.headers["vary"] = "accept-encoding"
         reply.body = body

@@ -45,6 +45,7 @@ STATUSES = {
     "too_many_rows": 413,
     "unsupported_media_type": 415,
     "unsupported_encoding": 415,
+    "internal": 500,
     "overloaded": 503,
     "waited_too_long": 503,
 }

@@ -14,7 +14,6 @@ from skipserve.artifacts.certificates import Certificate, Measure
 from skipserve.artifacts.manifest import Precision
 from skipserve.errors import InputError, LaunchError
 from skipserve.runtime.backends import Provider, TorchScript, has_gpu, pick_provider
-from skipserve.runtime.flights import Flights
 from skipserve.runtime.prediction import Prediction, Setting, joined, overflow
 from skipserve.runtime.rows import Rows, check_rows
 from skipserve.runtime.runners import FORMATS, BackendName, open_runner
@@ -154,11 +153,7 @@ class Engine:
             stepped = Stepped(answers, depth_run, np.zeros(count, dtype=bool), _NO_SIGNALS)
         else:
             stepped = self._runner.run(rows, limits)
-        return self.widened(rows, self.prediction(stepped))
-
-    def prediction(self, stepped: Stepped) -> Prediction:
-        """What is decided by what came of rows."""
-        return Prediction(
+        prediction = Prediction(
             self.manifest.task.labels(stepped.answers),
             stepped.answers,
             stepped.depth_run,
@@ -166,19 +161,7 @@ class Engine:
             None if self.manifest.router is None else stepped.signals,
             stepped.left_out,
         )
-
-    def widened(self, rows: Rows, prediction: Prediction) -> Prediction:
-        """The same, with rows that overflowed FP16 run again in FP32, if the artifact can."""
         return prediction if self._wider is None else self._wider.answer(rows, prediction)
-
-    def flights(self, most: int, patience_s: float) -> Flights:
-        """A way for rows of many requests through this model, stage by stage.
-
-        Args:
-            most: Rows that a stage runs at once, at most.
-            patience_s: See :class:`~skipserve.runtime.flights.Flights`.
-        """
-        return Flights(self._runner, self._runner.steps, most, patience_s)
 
     def run_thresholds(
         self, rows: Rows, thresholds: NDArray[np.float32], guard_limit: float

@@ -62,28 +62,6 @@ class Wave:
             self.signals[index],
         )
 
-    @property
-    def shapes(self) -> frozenset[tuple[str, tuple[int, ...]]]:
-        """Shape of one row of each tensor: waves of equal shapes can run together."""
-        return frozenset((name, tensor.shape[1:]) for name, tensor in self.tensors.items())
-
-
-def together(waves: Sequence[Wave]) -> Wave:
-    """Waves of equal shapes before the same stage as one; at least one wave."""
-    if len(waves) == 1:
-        return waves[0]
-    limits = [wave.limits for wave in waves]
-    return Wave(
-        np.concatenate([wave.rows for wave in waves]),
-        {name: np.concatenate([w.tensors[name] for w in waves]) for name in waves[0].tensors},
-        np.concatenate([wave.inside for wave in waves]),
-        Limits(
-            np.concatenate([one.thresholds for one in limits]),
-            np.concatenate([one.guard for one in limits]),
-        ),
-        np.concatenate([wave.signals for wave in waves]),
-    )
-
 
 @dataclass(frozen=True)
 class Stepped:

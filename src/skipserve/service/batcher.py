@@ -77,6 +77,7 @@ class Batcher:
         self._idle = idle
         self._watch = watch
         self._queue: deque[_Waiting] = deque()
+        self._gathering: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         idle.waits = self.waits
 
@@ -100,7 +101,7 @@ class Batcher:
         if not gather_s or len(self._queue) >= self._limits.batch:
             self._turns.want(self)
         elif len(self._queue) == 1:
-            self._loop.call_later(gather_s, self._turns.want, self)
+            self._gathering = self._loop.call_later(gather_s, self._turns.want, self)
 
     def waits(self) -> bool:
         """Whether requests wait."""
@@ -108,6 +109,8 @@ class Batcher:
 
     def take(self) -> Callable[[], Callable[[], None]]:
         """The next batch."""
+        if self._gathering is not None:
+            self._gathering.cancel()
         self._watch.begin()
         queue = self._queue
         taken = [queue.popleft() for _ in range(min(len(queue), self._limits.batch))]
@@ -119,7 +122,7 @@ class Batcher:
             taken = [one for one in taken if now_s - one.since_s <= self._limits.wait_s]
 
         def run() -> Callable[[], None]:
-            replies = self._service.answer([one.request for one in taken]) if taken else []
+            replies = self._answered([one.request for one in taken]) if taken else []
             return lambda: self._finish(taken, replies)
 
         return run
@@ -127,6 +130,13 @@ class Batcher:
     def refuse(self, request: RawRequest, error: InputError) -> Reply:
         """Refuse a request without reading its rows."""
         return self._service.refuse(request, error)
+
+    def _answered(self, requests: Sequence[RawRequest]) -> Sequence[Reply]:
+        try:
+            return self._service.answer(requests)
+        except Exception:  # a fault of ours must not keep this model's turn for ever
+            logger.exception("a batch of %d requests failed", len(requests))
+            return [self._service.fail(request) for request in requests]
 
     def _finish(self, taken: Sequence[_Waiting], replies: Sequence[Reply]) -> None:
         self._watch.end()

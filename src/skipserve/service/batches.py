@@ -42,17 +42,13 @@ class Batches:
         """Every part in one group, as few groups as can be; at least one part."""
         if self._fixed or all(part.shapes == parts[0].shapes for part in parts):
             return [Group(range(len(parts)), join(parts))]
-        return self._grouped(parts, self._padded)
+        return self._grouped(parts)
 
-    def apart(self, parts: Sequence[Rows]) -> list[Group]:
-        """The same without padding: parts of equal shapes together."""
-        return self._grouped(parts, frozenset())
-
-    def _grouped(self, parts: Sequence[Rows], padded: frozenset[str]) -> list[Group]:
+    def _grouped(self, parts: Sequence[Rows]) -> list[Group]:
         sizes = [self._sizes(part) for part in parts]
         members: dict[frozenset[tuple[str, int]], list[int]] = {}
         for i, one in enumerate(sizes):
-            key = frozenset((name, size) for name, size in one.items() if name not in padded)
+            key = frozenset((name, size) for name, size in one.items() if name not in self._padded)
             members.setdefault(key, []).append(i)
         return [
             Group(places, self._together([parts[i] for i in places], [sizes[i] for i in places]))

@@ -77,12 +77,10 @@ class Runs:
         done = []
         for group in self._batches.joined(parts):
             ran = self._run(numbered, group)
-            if ran is None and _is_mixed(group, parts):
-                # Rows that the network cannot run at their size must not harm their neighbours.
-                members = group.members
-                alone = self._batches.apart([parts[i] for i in members])
-                again = [Group([members[i] for i in one.members], one.rows) for one in alone]
-                done += [self._run(numbered, one) for one in again]
+            if ran is None and len(group.members) > 1:
+                # Rows that the network cannot run must not harm their neighbours.
+                alone = (Group([i], parts[i]) for i in group.members)
+                done += [self._run(numbered, one) for one in alone]
             else:
                 done.append(ran)
         return [ran for ran in done if ran is not None]
@@ -111,11 +109,6 @@ def answers_of(count: int, runs: Sequence[Ran[J]]) -> list[Prediction | None]:
             answers[place] = run.prediction.rows(first, last)
             first = last
     return answers
-
-
-def _is_mixed(group: Group, parts: Sequence[Rows]) -> bool:
-    shapes = parts[group.members[0]].shapes
-    return any(parts[i].shapes != shapes for i in group.members)
 
 
 def _limits(jobs: Sequence[Job]) -> Limits | None:

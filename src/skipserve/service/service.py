@@ -23,7 +23,6 @@ from skipserve.protocols.messages import (
     RawRequest,
     Reply,
     Speaks,
-    error_reply,
     most_bytes,
 )
 from skipserve.protocols.native import NativeProtocol
@@ -41,6 +40,9 @@ from skipserve.telemetry.logs import fields
 from skipserve.telemetry.metrics import NoMetrics, open_metrics
 from skipserve.telemetry.tracing import Phases
 
+INTERNAL = InputError(
+    "internal", "the request failed inside the server; its log says why, by X-Request-ID"
+)
 # What "router": "on" means for a model whose TOML names no risk.
 RISK_IF_ON = 0.01
 
@@ -147,7 +149,7 @@ class Service:
 
     def _decode(self, request: RawRequest, state: SwitchState) -> _Decoded | Reply:
         start = perf_counter()
-        protocol: Speaks = self._native
+        protocol = self._by_name.get(request.protocol, self._native)
         try:
             plain = unpacked(request, self._most_bytes)
             protocol = self._spoken(plain)
@@ -168,7 +170,7 @@ class Service:
             return protocol.refuse(error)
         except Exception:
             logger.exception("a request could not be decoded", extra=fields(request_id=request.id))
-            return _internal_error()
+            return protocol.refuse(INTERNAL)
 
     def refuse(self, request: RawRequest, error: InputError) -> Reply:
         """Refuse a request without reading its rows."""
@@ -176,6 +178,10 @@ class Service:
         if request.id:
             reply.headers[REQUEST_ID] = request.id
         return reply
+
+    def fail(self, request: RawRequest) -> Reply:
+        """Say that a request failed for no fault of its own."""
+        return self.refuse(request, INTERNAL)
 
     def waited(self, seconds: Sequence[float]) -> None:
         """Take in how long the requests of a batch waited for it."""
@@ -209,7 +215,7 @@ class Service:
                 replies.append(item)
                 continue
             if part is None:
-                replies.append(_internal_error())
+                replies.append(item.refuse(INTERNAL))
                 continue
             if not finite and not np.isfinite(part.probabilities).all():
                 replies.append(item.refuse(overflow(part)))
@@ -220,9 +226,3 @@ class Service:
             )
             replies.append(reply)
         return replies
-
-
-def _internal_error() -> Reply:
-    return error_reply(
-        500, "internal", "the request failed inside the server; its log says why, by X-Request-ID"
-    )

@@ -9,8 +9,7 @@ from pathlib import Path
 from granian.constants import HTTPModes, Interfaces, Loops
 from granian.server import Server
 
-from skipserve.hosts.granian.plan import read_plan
-from skipserve.hosts.granian.worker import PLAN_VARIABLE
+from skipserve.hosts.granian.plan import PLAN_VARIABLE, read_plan
 from skipserve.telemetry.logs import Log
 
 

@@ -11,6 +11,9 @@ import msgspec
 from skipserve.hosts.config import HostConfig
 from skipserve.hosts.instance import Instance
 
+# Tells the workers where the plan is.
+PLAN_VARIABLE = "SKIPSERVE_GRANIAN"
+
 
 class Plan(msgspec.Struct, frozen=True):
     """One run of granian.

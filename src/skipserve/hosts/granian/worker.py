@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from pathlib import Path
 
 from skipserve.artifacts.archive import Unpacked, opened
 from skipserve.hosts.application import Application
 from skipserve.hosts.granian.deadlines import Deadline, Deadlines
-from skipserve.hosts.granian.plan import Plan, read_plan
+from skipserve.hosts.granian.plan import PLAN_VARIABLE, Plan, read_plan
 from skipserve.hosts.models import Models
 from skipserve.hosts.processes import die_with_parent
 from skipserve.hosts.pulse import BEAT_S, Pulse, pulse_of
 from skipserve.hosts.ready import Ready
 from skipserve.hosts.rsgi import Rsgi
 from skipserve.telemetry.logs import Log
-
-PLAN_VARIABLE = "SKIPSERVE_GRANIAN"
 
 
 class Worker:
@@ -62,6 +61,8 @@ class Worker:
 
 def make() -> Rsgi:
     """What granian calls in each of its workers."""
+    # granian's main process hands down its own handler, which only it obeys.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     die_with_parent()
     Log().attach()
     worker = Worker(read_plan(Path(os.environ[PLAN_VARIABLE])))
