@@ -1,4 +1,5 @@
-# skipserve as an image: `docker build -t skipserve .` (CPU), `--target gpu` (CUDA 13).
+# skipserve as an image: `docker build -t skipserve .` (CPU), `--target gpu` (CUDA 13), `--target slim`
+# (granian alone, without torch and Java).
 # docs/image.md says what the versions are and why; deploy/image/ makes the lock files and tries the
 # result without a daemon.
 ARG BASE=docker.io/library/debian:bookworm-20250520-slim
@@ -19,6 +20,15 @@ RUN apt-get update \
 WORKDIR /src
 # A site's own index or certificate: `--secret id=pip.conf,src=FILE`; it stays out of every layer.
 ENV PIP="python3 -m pip --python /opt/skipserve/bin/python --no-cache-dir"
+
+FROM build AS build-slim
+COPY deploy/image/requirements-slim.txt .
+RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
+    $PIP install --require-hashes --no-deps -r requirements-slim.txt
+COPY pyproject.toml README.md LICENSE ./
+COPY src src
+COPY deploy/image/install.sh .
+RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf ./install.sh
 
 FROM build AS build-cpu
 # The CPU build of torch is not on PyPI.
@@ -62,12 +72,19 @@ HEALTHCHECK --interval=10s --timeout=3s --start-period=120s --retries=3 \
 ENTRYPOINT ["skipserve"]
 CMD ["serve", "--host", "0.0.0.0", "--model-store", "/models"]
 
-FROM serve AS gpu
+FROM serve AS slim
+COPY --from=build-slim /opt/skipserve /opt/skipserve
+
+# The two with torch serve behind TorchServe; `serve` without --server is granian in all three.
+FROM serve AS torchserve
+CMD ["serve", "--server", "torchserve", "--host", "0.0.0.0", "--model-store", "/models"]
+
+FROM torchserve AS gpu
 # CUDA itself comes with torch's wheels; ONNX Runtime finds it there. The driver is the host's.
 ENV NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     LD_LIBRARY_PATH=/opt/skipserve/lib/python3.11/site-packages/nvidia/cu13/lib:/opt/skipserve/lib/python3.11/site-packages/nvidia/cudnn/lib
 COPY --from=build-gpu /opt/skipserve /opt/skipserve
 
-FROM serve AS cpu
+FROM torchserve AS cpu
 COPY --from=build-cpu /opt/skipserve /opt/skipserve

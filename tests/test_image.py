@@ -37,11 +37,13 @@ def locked(target: str) -> dict[str, str]:
     return {canonicalize_name(name): version for name, version, _ in entries}
 
 
-@pytest.mark.parametrize("target", ["cpu", "gpu"])
+@pytest.mark.parametrize("target", ["slim", "cpu", "gpu"])
 def test_the_lock_files_hold_what_the_package_asks_for(target):
     versions = locked(target)
     extras = PROJECT["optional-dependencies"]
-    asked = PROJECT["dependencies"] + extras["otel"] + extras["torchserve"] + extras[target]
+    heavy = [] if target == "slim" else extras["torchserve"]
+    runs = extras["cpu" if target == "slim" else target]
+    asked = PROJECT["dependencies"] + extras["otel"] + heavy + runs
     for line in asked:
         requirement = Requirement(line)
         if requirement.marker and not requirement.marker.evaluate(IMAGE):
@@ -49,6 +51,7 @@ def test_the_lock_files_hold_what_the_package_asks_for(target):
         version = versions.get(canonicalize_name(requirement.name))
         remedy = f"requirements-{target}.txt has {version}; run deploy/image/lock.sh"
         assert version and requirement.specifier.contains(version), f"{line}: {remedy}"
+    assert ("torch" in versions) == ("torchserve" in versions) == bool(heavy)
     # The same files: whichever is installed last overwrites the other's.
     assert len({"onnxruntime", "onnxruntime-gpu"} & versions.keys()) == 1
 

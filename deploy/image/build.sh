@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds an image without a daemon: `deploy/image/build.sh [cpu|gpu] [further options of buildah]`.
+# Builds an image without a daemon: `deploy/image/build.sh [slim|cpu|gpu] [further options of buildah]`.
 # Needs root, buildah and, where no registry can be reached, debootstrap (Debian has both).
 #   STORAGE     where images go (default .image/, git-ignored; 3 GB while building)
 #   MIRROR      Debian mirror for the base image

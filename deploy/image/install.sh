@@ -1,14 +1,15 @@
 #!/bin/sh
 # In the build stage, when the locked packages are there: the package itself, and away with what
-# only compiles. setuptools is the locked one, as torch asks for it.
+# only compiles. setuptools is the locked one.
 set -eu
 cd "$(dirname "$0")"
 $PIP install --no-deps --no-build-isolation .
 $PIP uninstall --yes setuptools wheel
 cd /opt/skipserve/lib/python3.11/site-packages
+find . -name '*.a' -delete
+[ -d torch ] || exit 0  # the slim one has neither torch nor TorchServe
 rm -rf torch/include torch/test
 find torch/bin -type f ! -name torch_shm_manager -delete
-find . -name '*.a' -delete
 # Java would unpack this into /tmp, and /tmp may be mounted noexec.
 native=META-INF/native/libnetty_transport_native_epoll_x86_64.so
 python3 -m zipfile --extract ts/frontend/model-server.jar /tmp/jar

@@ -5,15 +5,17 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 TORCH_CPU=${TORCH_CPU:-https://download.pytorch.org/whl/cpu/torch/}
-common=(--quiet --extra otel --extra torchserve --generate-hashes --no-annotate --python-version 3.11
+common=(--quiet --extra otel --generate-hashes --no-annotate --python-version 3.11
     --python-platform x86_64-manylinux_2_28 --custom-compile-command deploy/image/lock.sh)
 
-compile() { # name of the extra, constraints, further options
-    uv pip compile pyproject.toml "${common[@]}" --extra "$1" "${@:3}" \
+compile() { # target, constraints, further options
+    uv pip compile pyproject.toml <(echo setuptools) "${common[@]}" "${@:3}" \
         --constraint <(echo "$2") -o "deploy/image/requirements-$1.txt"
 }
 
-torch=$(sed -n 's/^ *"torch==\([0-9.]*\)",$/\1/p' pyproject.toml)
-compile cpu "torch==$torch+cpu" --find-links "$TORCH_CPU"
+torch=$(sed -n 's/^ *"torch==\([0-9.]*\)",$/\1/p' pyproject.toml | sort -u)
+# No torch and no JVM: granian alone.
+compile slim "" --extra cpu
+compile cpu "torch==$torch+cpu" --extra cpu --extra torchserve --find-links "$TORCH_CPU"
 # From 1.27 on onnxruntime-gpu is built for CUDA 13, as this torch is.
-compile gpu "onnxruntime-gpu>=1.28"
+compile gpu "onnxruntime-gpu>=1.28" --extra gpu --extra torchserve
