@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 from skipserve.artifacts.archive import Unpacked
@@ -23,6 +24,10 @@ class Host(Protocol):
         Raises:
             LaunchError: If something it needs is missing.
         """
+        ...
+
+    def keeps(self) -> Sequence[Path]:
+        """Folders of its own whose content must stay while it runs."""
         ...
 
     def ready(self) -> bool:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import shlex
 import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import msgspec
 
 from skipserve.address import Address
 from skipserve.artifacts.archive import Unpacked, unpack
@@ -21,6 +18,7 @@ from skipserve.files import machines_fault
 from skipserve.hosts.config import HostConfig, ServerName
 from skipserve.hosts.control import open_switches
 from skipserve.hosts.directory import Directory
+from skipserve.hosts.example import curl_of
 from skipserve.hosts.host import Host
 from skipserve.hosts.instance import Instance
 from skipserve.hosts.readiness import Readiness, Wanted
@@ -126,7 +124,7 @@ class Server:
                 for model, switch in zip(models, switches, strict=True)
             ],
         )
-        self._directory.remember(instance.store, instance.switches)
+        self._directory.remember(instance.store, instance.switches, *self._host.keeps())
         self._look()
         watch = threading.Thread(target=self._watch, daemon=True)
         watch.start()
@@ -143,27 +141,8 @@ class Server:
         return f"{self._config.url}/predictions/{manifest.name}"
 
     def curl(self) -> str:
-        """A command that works, and what to look at in its reply.
-
-        It asks a model that has a router, if there is one, with two rows of different depth, if
-        its archive knows them.
-        """
-        routed = [manifest for manifest in self.manifests if manifest.router is not None]
-        manifest = (routed or self.manifests)[0]
-        rows, hint = [manifest.example.inputs], ""
-        if manifest.router is not None:
-            hint = (
-                f"\n\nin the reply: depth_run says how many of the {manifest.depth} blocks a row "
-                "ran, held_back that the guard sent it to full depth"
-            )
-        if manifest.depths is not None:
-            rows = [manifest.depths.shallow, manifest.depths.deep]
-            hint += "; the first of these rows is settled early, the second late"
-        inputs = msgspec.json.encode(manifest.question(*rows)).decode()
-        url = shlex.quote(self.url(manifest))  # a shell may take an address's brackets for its own
-        unchecked = "" if self._config.tls is None else "-k "
-        options = f"{unchecked}-H 'Content-Type: application/json'"
-        return f"curl {options} -d '{inputs}' {url}{hint}"
+        """A command that works, and what to look at in its reply."""
+        return curl_of(self.manifests, self.url, self._config, self._instance.directory)
 
     def wait(self, stop: threading.Event) -> None:
         """Watch the server until ``stop`` is set.

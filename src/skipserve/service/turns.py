@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
 from typing import Protocol
 
-# The hand-over to a thread takes some 0.2 ms: shorter batches run in the loop itself, longer ones
-# would hold up health checks and other models there (docs/decisions/0036-hosts.md).
+# Shorter batches run in the loop itself, without the hand-over to a thread; longer ones would hold
+# up health checks and other models there (docs/decisions/0036-hosts.md).
 LONG_S = 1e-3
 # Weight of the newest batch in the estimate of how long one takes.
 NEWEST = 0.2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import msgspec
 
@@ -46,6 +47,10 @@ class Granian:
         plan = plan_of(self._instance, self._config, ip, [model.name for model in models])
         (self._instance.directory / Plan.FILE).write_bytes(msgspec.json.encode(plan))
         self._launch()
+
+    def keeps(self) -> Sequence[Path]:
+        """None beside the models."""
+        return ()
 
     def ready(self) -> bool:
         """Whether it answers."""

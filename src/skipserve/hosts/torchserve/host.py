@@ -86,6 +86,10 @@ class TorchServe:
         }
         self._child = Child(self._command(package), environment, instance.directory, self._log)
 
+    def keeps(self) -> Sequence[Path]:
+        """Its classes, and its links to the models: a worker that comes back reads them again."""
+        return (self._classes, self._instance.scratch / "models")
+
     def ready(self) -> bool:
         """Whether its frontend answers, be it that workers are missing."""
         return answers(f"{self._config.url}/ping")
