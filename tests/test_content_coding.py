@@ -18,7 +18,7 @@ from skipserve.artifacts.serving import ServingConfig
 from skipserve.errors import InputError
 from skipserve.protocols.content_coding import unpacked
 from skipserve.protocols.messages import RawRequest, most_bytes
-from skipserve.protocols.oip import HEADER_LENGTH
+from skipserve.protocols.oip_replies import HEADER_LENGTH
 from skipserve.runtime.engine import Engine
 from skipserve.service.service import Service
 from skipserve.signature import Signature
@@ -46,8 +46,8 @@ BODIES: dict[str, tuple[bytes, dict[str, str]]] = {
     "native, wrong": (b'{"inputs": [[0.5]]}', {"content-type": "application/json"}),
     "v1": (b'{"instances": [[0.5, -0.25]]}', {}),
     "JSON tensor": (json.dumps({"inputs": [TENSOR | {"data": [0.5, -0.25]}]}).encode(), {}),
-    "binary tensor": (HEADER + CHUNK, {HEADER_LENGTH: str(len(HEADER))}),
-    "raw tensor": (CHUNK, {HEADER_LENGTH: "0"}),
+    "binary tensor": (HEADER + CHUNK, {HEADER_LENGTH.lower(): str(len(HEADER))}),
+    "raw tensor": (CHUNK, {HEADER_LENGTH.lower(): "0"}),
 }
 
 

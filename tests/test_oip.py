@@ -17,8 +17,8 @@ from tritonclient.http import InferenceServerClient, InferInput, InferRequestedO
 from skipserve.artifacts.artifact import Artifact
 from skipserve.errors import InputError
 from skipserve.protocols.messages import RawRequest, Reply
-from skipserve.protocols.oip import HEADER_LENGTH, OpenInference, speaks_oip
-from skipserve.protocols.oip_replies import OUTPUTS
+from skipserve.protocols.oip import OpenInference, speaks_oip
+from skipserve.protocols.oip_replies import HEADER_LENGTH, OUTPUTS
 from skipserve.protocols.oip_tensors import DTYPES
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Prediction, Setting
@@ -58,12 +58,12 @@ def binary_request(chunk: bytes, length: str = "", **changes: object) -> RawRequ
     fields = tensor(parameters={"binary_data_size": len(chunk)}) | changes
     del fields["data"]
     header = json.dumps({"inputs": [fields]}).encode()
-    return RawRequest(header + chunk, {HEADER_LENGTH: length or str(len(header))})
+    return RawRequest(header + chunk, {HEADER_LENGTH.lower(): length or str(len(header))})
 
 
 def raw_request(content: bytes) -> RawRequest:
     """No JSON at all: the bytes of one tensor."""
-    return RawRequest(content, {HEADER_LENGTH: "0"})
+    return RawRequest(content, {HEADER_LENGTH.lower(): "0"})
 
 
 FLOATS = np.float32([1, 2]).tobytes()
@@ -77,8 +77,8 @@ FLOATS = np.float32([1, 2]).tobytes()
     [
         (b'{"inputs": [{"name": "inputs"}]}', {}, True),
         (b'{"id": "1",\n"inputs"\t:\n[ {', {}, True),
-        (b"", {HEADER_LENGTH: "0"}, True),
-        (None, {HEADER_LENGTH: "0"}, True),
+        (b"", {HEADER_LENGTH.lower(): "0"}, True),
+        (None, {HEADER_LENGTH.lower(): "0"}, True),
         (b'{"inputs": [[1, 2]]}', {}, False),
         (b'{"inputs": []}', {}, False),
         (b"", {}, False),
@@ -151,9 +151,9 @@ def test_an_output_that_does_not_say_how_it_wants_to_come_comes_as_all_do(
 def test_a_byte_order_mark_is_no_part_of_the_json(decode: Decode) -> None:
     mark = b"\xef\xbb\xbf"
     text, chunk = json_request(tensor()), binary_request(FLOATS)
-    header = int(chunk.headers[HEADER_LENGTH])
+    header = int(chunk.headers[HEADER_LENGTH.lower()])
     assert decode(RawRequest(mark + text.body, {})).tolist() == [[1, 2]]
-    marked = RawRequest(mark + chunk.body, {HEADER_LENGTH: str(header + len(mark))})
+    marked = RawRequest(mark + chunk.body, {HEADER_LENGTH.lower(): str(header + len(mark))})
     assert decode(marked).tolist() == [[1, 2]]
 
 
@@ -214,7 +214,7 @@ def test_several_tensors_in_any_order_each_in_its_own_form(
         else:
             tensors.append(make())
     header = json_request(*tensors).body
-    headers = {HEADER_LENGTH: str(len(header))} if chunks else {}
+    headers = {HEADER_LENGTH.lower(): str(len(header))} if chunks else {}
     question = several.decode(RawRequest(header + b"".join(chunks), headers))
     rows = check_rows(question.rows, taking(artifact, IDS, MASK).signature, "small").tensors
     assert (rows["input_ids"].dtype, rows["attention_mask"].dtype) == (np.int32, bool)
@@ -266,7 +266,7 @@ def test_a_bad_tensor_is_told_which_it_is(
 
 def test_bytes_left_over_are_refused(several: OpenInference) -> None:
     header = json_request(ids(), mask()).body
-    request = RawRequest(header + b"xx", {HEADER_LENGTH: str(len(header))})
+    request = RawRequest(header + b"xx", {HEADER_LENGTH.lower(): str(len(header))})
     with pytest.raises(InputError, match="2 bytes follow the JSON that belong to no tensor"):
         several.decode(request)
 
@@ -373,7 +373,7 @@ def test_tritons_client_is_understood(
     body, length = InferenceServerClient.generate_request_body(
         [tensor], outputs=outputs, request_id="7"
     )
-    headers = {} if length is None else {HEADER_LENGTH: str(length)}
+    headers = {} if length is None else {HEADER_LENGTH.lower(): str(length)}
     question = protocol.decode(RawRequest(body, headers))
     result = read(question.encode(engine.run(engine.check(question.rows)), engine.off))
     assert result.get_response()["id"] == "7"
@@ -406,7 +406,7 @@ BAD_REQUESTS: dict[tuple[str, int, str], dict[str, RawRequest]] = {
     ("invalid_json", 400, REQUEST): {
         "header cuts the JSON": binary_request(FLOATS, length="5"),
         "header reaches into the bytes": binary_request(FLOATS, length="110"),
-        "no JSON": RawRequest(b"hello", {HEADER_LENGTH: "5"}),
+        "no JSON": RawRequest(b"hello", {HEADER_LENGTH.lower(): "5"}),
         "not UTF-8": RawRequest(b'{"inputs": [{"name": "\xff"}]}', {}),
         "NaN": json_request(tensor(data=[1, float("nan")])),
         "beyond float64": RawRequest(b'{"inputs": [{"name": "inputs", "data": [1e999]}]}', {}),
@@ -417,7 +417,7 @@ BAD_REQUESTS: dict[tuple[str, int, str], dict[str, RawRequest]] = {
         "id a number": json_request(tensor(), id=7),
     },
     ("unsupported_media_type", 415, "expected application/json"): {
-        "a form": RawRequest(None, {HEADER_LENGTH: "0"}),
+        "a form": RawRequest(None, {HEADER_LENGTH.lower(): "0"}),
     },
     ("wrong_input", 400, INPUT): {
         "wrong input name": json_request(tensor(name="input")),
@@ -569,7 +569,7 @@ def test_no_request_raises_anything_but_an_input_error(
 ) -> None:
     if length == "JSON":  # the length that such a body would have
         length = str((body or b"").rfind(b"}") + 1)
-    request = RawRequest(body, {} if length is None else {HEADER_LENGTH: length})
+    request = RawRequest(body, {} if length is None else {HEADER_LENGTH.lower(): length})
     try:
         question = protocol.decode(request)
         prediction = engine.run(engine.check(question.rows))
@@ -627,3 +627,20 @@ def test_json_and_bytes_of_floats_are_answered_alike(
         chunk = np.float64(numbers).astype(DTYPES[datatype]).tobytes()
     text = json_request(tensor(datatype=datatype, data=numbers))
     assert outcome(decode, text) == outcome(decode, binary_request(chunk, datatype=datatype))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"parameters": {"binary_data_output": "no"}},
+        {"outputs": [{"name": "label", "parameters": {"binary_data": 1}}]},
+        {"parameters": {"router_measure": "speed"}},
+    ],
+)
+def test_a_parameter_of_another_type_is_refused_before_anything_runs(
+    protocol: OpenInference, wrong: dict[str, object]
+) -> None:
+    body = json.dumps({"inputs": [tensor()], **wrong}).encode()
+    with pytest.raises(InputError) as refused:
+        protocol.decode(RawRequest(body, {}))
+    assert refused.value.code == "invalid_parameter"

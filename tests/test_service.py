@@ -17,7 +17,7 @@ from prometheus_client import REGISTRY
 from skipserve.artifacts.artifact import Artifact
 from skipserve.artifacts.serving import ServingConfig
 from skipserve.protocols.messages import RawRequest, Reply
-from skipserve.protocols.oip import HEADER_LENGTH
+from skipserve.protocols.oip_replies import HEADER_LENGTH
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Prediction
 from skipserve.runtime.rows import Rows
@@ -47,7 +47,7 @@ def oip(rows: list[list[float]], **fields: object) -> RawRequest:
 def binary(rows: list[list[float]]) -> RawRequest:
     chunk = np.float32(rows).tobytes()
     header = oip(rows, data=None, parameters={"binary_data_size": len(chunk)}).body
-    return RawRequest(header + chunk, {HEADER_LENGTH: str(len(header))})
+    return RawRequest(header + chunk, {HEADER_LENGTH.lower(): str(len(header))})
 
 
 # name: request, status

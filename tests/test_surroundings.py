@@ -164,6 +164,17 @@ def test_what_a_killed_launcher_left_is_not_commanded_and_goes_at_the_next_start
         shutil.rmtree(folder)
 
 
+def test_many_signals_at_once_end_it_as_one_does(project):
+    with serving(project) as running:
+        family = running.descendants()
+        (main,) = psutil.Process(running.process.pid).children()
+        running.process.kill()
+        for _ in range(200):  # each may come while the last one is dealt with
+            with contextlib.suppress(psutil.NoSuchProcess):
+                main.terminate()
+        assert psutil.wait_procs(family, timeout=30)[1] == []
+
+
 def test_no_folder_to_write_to_is_one_line_at_once(project):
     namespace = ["unshare", "--user", "--map-root-user", "--mount"]
     if subprocess.run([*namespace, "true"], capture_output=True).returncode:
@@ -235,7 +246,7 @@ def test_an_archive_on_a_full_disk_is_one_line(project, tmp_path):
     folder.mkdir()
     port, metrics_port = free_ports()
     command = cli("serve", "--port", str(port), "--metrics-port", str(metrics_port))
-    mount = 'mount -t tmpfs -o size=64k none /dev/shm && exec "$@"'
+    mount = 'mount -t tmpfs -o size=16k none /dev/shm && exec "$@"'
     done = subprocess.run(
         [*namespace, "sh", "-c", mount, "sh", *command],
         cwd=project,

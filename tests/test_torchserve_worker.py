@@ -31,7 +31,7 @@ from skipserve.artifacts.artifact import Artifact
 from skipserve.errors import ArtifactError, ConfigError
 from skipserve.hosts.torchserve import worker as torchserve_worker
 from skipserve.hosts.torchserve.worker import BUFFER_BYTES, BufferedReader
-from skipserve.protocols.oip import HEADER_LENGTH
+from skipserve.protocols.oip_replies import HEADER_LENGTH
 from skipserve.runtime.engine import Engine
 
 # --- the reader ---

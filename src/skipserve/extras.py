@@ -15,7 +15,6 @@ EXTRAS = {
     ),
     "loadtest": ("gevent", "hdrh", "locust"),
     "otel": ("opentelemetry",),
-    "ray": ("ray",),
 }
 RUNTIME = (
     "ONNX Runtime is not installed; run `pip install 'skipserve[cpu]'`, or `pip install "

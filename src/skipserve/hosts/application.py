@@ -1,4 +1,4 @@
-"""Answers requests by the table of routes; rsgi.py and asgi.py put it behind what listens."""
+"""Answers requests by the table of routes; rsgi.py puts it behind granian."""
 
 from __future__ import annotations
 

@@ -130,6 +130,7 @@ class Server:
         watch.start()
         self._stack.callback(watch.join)
         self._stack.callback(self._ended.set)
+        self._stack.callback(ready.clear)  # first of all, and once: then its file is closed
 
     @property
     def address(self) -> Address:
@@ -159,8 +160,6 @@ class Server:
     def close(self) -> None:
         """Say not ready, stop every process, remove every file."""
         self._ended.set()
-        if hasattr(self, "probes"):
-            self.probes.ready.clear()
         self._stack.close()
 
     def __enter__(self) -> Server:

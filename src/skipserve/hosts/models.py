@@ -8,20 +8,9 @@ from dataclasses import dataclass
 
 from skipserve.artifacts.archive import Unpacked
 from skipserve.artifacts.manifest import Manifest
-from skipserve.artifacts.serving import ServingConfig
 from skipserve.service.batcher import Batcher, Later, Limits, Watch
 from skipserve.service.opening import open_service
 from skipserve.service.turns import Turns
-
-
-class Unwatched:
-    """Where nobody looks."""
-
-    def begin(self) -> None:
-        """Nothing."""
-
-    def end(self) -> None:
-        """Nothing."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +20,14 @@ class Model:
     Attributes:
         manifest: Of its artifact.
         batcher: Answers requests.
-        version: As clients name it.
         max_rows: Most rows in one request.
+        version: As clients name it.
     """
 
     manifest: Manifest
     batcher: Batcher
+    max_rows: int
     version: str = "1"
-    max_rows: int = ServingConfig().max_rows
 
 
 class Models(Mapping[str, Model]):
@@ -56,7 +45,7 @@ class Models(Mapping[str, Model]):
     def __init__(
         self,
         unpacked: Sequence[Unpacked],
-        watch: Callable[[Unpacked], Watch] = lambda _: Unwatched(),
+        watch: Callable[[Unpacked], Watch],
     ) -> None:
         self._turns = Turns(asyncio.get_running_loop())
         self._models = {one.name: self._open(one, watch(one)) for one in unpacked}
@@ -84,4 +73,4 @@ class Models(Mapping[str, Model]):
             serving.max_batch_delay_ms / 1e3,
         )
         batcher = Batcher(service, limits, self._turns, later, watch)
-        return Model(one.artifact.manifest, batcher, max_rows=serving.max_rows)
+        return Model(one.artifact.manifest, batcher, serving.max_rows)

@@ -28,7 +28,16 @@ from skipserve.protocols.messages import (
     text_error,
     without_mark,
 )
-from skipserve.protocols.oip_replies import OUTPUTS, Output, given, reply, tensors, told
+from skipserve.protocols.oip_replies import (
+    HEADER_LENGTH,
+    OUTPUTS,
+    Output,
+    flag,
+    given,
+    reply,
+    tensors,
+    told,
+)
 from skipserve.protocols.oip_tensors import (
     Parameters,
     Tensor,
@@ -39,7 +48,6 @@ from skipserve.protocols.oip_tensors import (
 )
 from skipserve.runtime.prediction import Prediction, Setting
 
-HEADER_LENGTH = "inference-header-content-length"
 # Native inputs hold numbers and lists; objects in them are tensors.
 _TENSORS = re.compile(rb'"inputs"\s*:\s*\[\s*\{')
 
@@ -55,7 +63,7 @@ class Request(msgspec.Struct):
 
 def speaks_oip(request: RawRequest) -> bool:
     """Whether a request is meant for this protocol."""
-    if HEADER_LENGTH in request.headers:
+    if HEADER_LENGTH.lower() in request.headers:
         return True
     return request.body is not None and _TENSORS.search(request.body) is not None
 
@@ -93,6 +101,10 @@ class OpenInference:
             raise InputError("invalid_json", f"not an inference request: {error}") from None
         self._check_names(message.inputs)
         asked = self._asked(given(message.parameters))
+        # Looked at before anything runs for it.
+        flag(message.parameters, "binary_data_output", False)
+        for output in message.outputs or ():
+            flag(output.parameters, "binary_data", False)
         unknown = [o.name for o in message.outputs or () if o.name not in OUTPUTS]
         if unknown:
             raise InputError(
@@ -161,7 +173,7 @@ class OpenInference:
 
         What the router did to the request stands in ``parameters``, if the model has one.
         """
-        all_binary = bool(given(request.parameters).get("binary_data_output", False))
+        all_binary = flag(request.parameters, "binary_data_output", False)
         outputs, chunks = tensors(prediction, request.outputs, all_binary)
         body: dict[str, Any] = {"model_name": self._manifest.name, "outputs": outputs}
         if request.id is not None:
@@ -177,16 +189,16 @@ class OpenInference:
 
 def _router(parameters: dict[str, Any]) -> Asked:
     asked, measure = parameters.get("router"), parameters.get("router_measure", "disagreement")
+    if measure not in MEASURES:
+        raise InputError(
+            "invalid_parameter",
+            f"router_measure is {measure!r}, expected {' or '.join(MEASURES)}",
+        )
     if asked in ("on", "off", None):
         return asked
     if not isinstance(asked, int | float) or isinstance(asked, bool):
         raise InputError(
             "invalid_parameter", f'router is {asked!r}, expected "on", "off" or a risk'
-        )
-    if measure not in MEASURES:
-        raise InputError(
-            "invalid_parameter",
-            f"router_measure is {measure!r}, expected {' or '.join(MEASURES)}",
         )
     return Risk(asked, measure)
 
@@ -199,7 +211,7 @@ def _split(request: RawRequest) -> tuple[bytes | None, bytes]:
             "the body was sent as a form; expected application/json or application/octet-stream",
         )
     body = bytes(request.body)
-    declared = request.headers.get(HEADER_LENGTH)
+    declared = request.headers.get(HEADER_LENGTH.lower())
     if declared is None:
         return body, b""
     # Python refuses to read an integer of thousands of digits; no body is that long.

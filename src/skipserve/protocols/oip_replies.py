@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from skipserve.errors import InputError
 from skipserve.protocols.messages import Reply
 from skipserve.protocols.oip_tensors import Parameters
 from skipserve.runtime.prediction import Prediction, Setting
@@ -33,6 +34,18 @@ def given(parameters: Parameters) -> dict[str, Any]:
     return {key: value for key, value in (parameters or {}).items() if value is not None}
 
 
+def flag(parameters: Parameters, name: str, default: bool) -> bool:
+    """A parameter that is true or false.
+
+    Raises:
+        InputError: If it is something else: ``"no"`` must not mean yes.
+    """
+    value = given(parameters).get(name, default)
+    if not isinstance(value, bool):
+        raise InputError("invalid_parameter", f"{name} is {value!r}, expected true or false")
+    return value
+
+
 def tensors(
     prediction: Prediction, asked: list[Output] | None, all_binary: bool
 ) -> tuple[list[dict[str, Any]], list[bytes]]:
@@ -51,7 +64,7 @@ def tensors(
             "datatype": DATATYPES[values.dtype.kind],
             "shape": list(values.shape),
         }
-        if given(output.parameters).get("binary_data", all_binary):
+        if flag(output.parameters, "binary_data", all_binary):
             raw = values.tobytes()
             entry["parameters"] = {"binary_data_size": len(raw)}
             chunks.append(raw)

@@ -7,10 +7,23 @@ import sys
 from pathlib import Path
 
 from granian.constants import HTTPModes, Interfaces, Loops
-from granian.server import Server
+from granian.server.mp import MPServer
 
 from skipserve.hosts.granian.plan import PLAN_VARIABLE, read_plan
 from skipserve.telemetry.logs import Log
+
+
+class Once(MPServer):
+    """granian's server, which a second signal does not stop from stopping.
+
+    The handler sets an event, whose lock is not reentrant: a signal that comes while it is held
+    would wait for itself.
+    """
+
+    def signal_handler_interrupt(self, *args: object, **kwargs: object) -> None:
+        """End, at the first signal that says so."""
+        if not self.interrupt_signal:
+            super().signal_handler_interrupt()  # type: ignore[no-untyped-call]
 
 
 def main() -> None:
@@ -19,7 +32,7 @@ def main() -> None:
     file = Path(sys.argv[1])
     os.environ[PLAN_VARIABLE] = str(file)
     plan = read_plan(file)
-    Server(
+    Once(
         "skipserve.hosts.granian.worker:make",
         factory=True,
         address=plan.ip,
