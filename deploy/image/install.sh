@@ -7,6 +7,9 @@ $PIP install --no-deps --no-build-isolation .
 $PIP uninstall --yes setuptools wheel
 cd /opt/skipserve/lib/python3.11/site-packages
 find . -name '*.a' -delete
+find numpy -type d -name tests -prune -exec rm -rf {} +
+rm -rf onnxruntime/tools onnxruntime/transformers  # they make models
+find . -name '*.pyi' -delete
 [ -d torch ] || exit 0  # the slim one has neither torch nor TorchServe
 rm -rf torch/include torch/test
 find torch/bin -type f ! -name torch_shm_manager -delete
