@@ -8,7 +8,7 @@ FROM ${BASE} AS python
 RUN apt-get update \
     && DEBIAN_FRONTEND=noninteractive apt-get upgrade -y \
     && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends python3 \
-    && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/*
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/* /usr/share/locale/* /usr/share/man/*
 
 # --- what builds, and stays behind ---
 

@@ -8,7 +8,8 @@ $PIP uninstall --yes setuptools wheel
 cd /opt/skipserve/lib/python3.11/site-packages
 find . -name '*.a' -delete
 find numpy -type d -name tests -prune -exec rm -rf {} +
-rm -rf onnxruntime/tools onnxruntime/transformers  # they make models
+# What makes models and modules; nothing here does.
+rm -rf onnxruntime/quantization onnxruntime/tools onnxruntime/transformers numpy/f2py
 find . -name '*.pyi' -delete
 [ -d torch ] || exit 0  # the slim one has neither torch nor TorchServe
 rm -rf torch/include torch/test

@@ -3,7 +3,7 @@
 
 The OCI runtime is crun: read-only root file system, /tmp a small tmpfs without exec, user and
 command as the image says, no capabilities, no new privileges, own PID and mount namespaces. The
-network is the host's. Needs root; `deploy/image/try.py [cpu|gpu] [MODEL …]` after
+network is the host's. Needs root; `deploy/image/try.py [slim|cpu|gpu] [MODEL …]` after
 `deploy/image/build.sh`, with every model the image holds by default.
 """
 
