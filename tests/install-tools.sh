@@ -1,11 +1,14 @@
 #!/bin/sh
-# What the tests run beside Python packages, from Debian: a browser, Prometheus with promtool.
+# What the tests run beside Python packages, from Debian: a browser, Prometheus with promtool,
+# curl for HTTP/2, openssl for a certificate.
 # Does nothing where they are; needs root or sudo where they are not.
 set -eu
 
 missing=""
 command -v chromium >/dev/null || missing="$missing chromium"
 command -v promtool >/dev/null || missing="$missing prometheus"
+command -v curl >/dev/null || missing="$missing curl"
+command -v openssl >/dev/null || missing="$missing openssl"
 [ -n "$missing" ] || exit 0
 
 if ! command -v apt-get >/dev/null; then
