@@ -142,6 +142,29 @@ def test_a_text_that_the_network_cannot_run_harms_no_neighbour(
         assert_alike(reply, service.answer([request])[0])
 
 
+class Poisoned(Engine):
+    """A network that breaks at one token, as at an id beyond its vocabulary."""
+
+    def run(self, rows: Rows, *limits: Any) -> Any:
+        if (rows.tensors["input_ids"] == texts.texts(1, 4, 9)["input_ids"][0, 0]).any():
+            raise RuntimeError("no such token")
+        return super().run(rows, *limits)
+
+
+def test_a_row_that_cannot_run_harms_no_neighbour_of_its_shape(
+    engine: Engine, texts_root: Path
+) -> None:
+    from skipserve.artifacts.artifact import open_artifact
+
+    artifact = open_artifact(texts_root / "artifacts" / engine.manifest.name)
+    service = Service(Poisoned(artifact, provider="cpu"), SERVING)
+    batch = [asked(engine, 1, 4, seed) for seed in range(10)]
+    statuses = [reply.status for reply in service.answer(batch)]
+    alone = [service.answer([one])[0].status for one in batch]
+    assert statuses == alone
+    assert {200, 500} == set(statuses)
+
+
 def test_padding_is_what_the_mask_says(texts_root: Path) -> None:
     """A row padded by the client is answered as the same row without padding."""
     engine = skipserve.open(texts.build(texts_root, "masked"), provider="cpu")

@@ -74,29 +74,38 @@ class Runs:
         if not numbered:
             return []
         parts = [job.rows for _, job in numbered]
-        done = []
+        done: list[Ran[J]] = []
         for group in self._batches.joined(parts):
-            ran = self._run(numbered, group)
-            if ran is None and len(group.members) > 1:
-                # Rows that the network cannot run must not harm their neighbours.
-                alone = (Group([i], parts[i]) for i in group.members)
-                done += [self._run(numbered, one) for one in alone]
-            else:
-                done.append(ran)
-        return [ran for ran in done if ran is not None]
+            try:
+                done.append(self._run(numbered, group))
+            except Exception as error:  # each backend raises classes of its own
+                done += self._alone(numbered, group, parts, error)
+        return done
 
-    def _run(self, numbered: Sequence[tuple[int, J]], group: Group) -> Ran[J] | None:
+    def _alone(
+        self, numbered: Sequence[tuple[int, J]], group: Group, parts: Sequence[Rows], why: Exception
+    ) -> list[Ran[J]]:
+        """Each request of a failed run by itself: rows that cannot run must harm no neighbour."""
+        done, failed = list[Ran[J]](), list(group.members)
+        if len(failed) > 1:
+            failed = []
+            for i in group.members:
+                try:
+                    done.append(self._run(numbered, Group([i], parts[i])))
+                except Exception as error:
+                    failed.append(i)
+                    why = error
+        logger.error(
+            "a batch of %d rows failed; %d of its %d requests cannot run",
+            *(len(group.rows), len(failed), len(group.members)),
+            exc_info=why,
+            extra=fields(request_ids=[numbered[i][1].id for i in failed]),
+        )
+        return done
+
+    def _run(self, numbered: Sequence[tuple[int, J]], group: Group) -> Ran[J]:
         places, jobs = zip(*(numbered[i] for i in group.members), strict=True)
-        try:
-            prediction = self._engine.run(group.rows, _limits(jobs))
-        except Exception:
-            logger.exception(
-                "a batch of %d rows failed",
-                len(group.rows),
-                extra=fields(request_ids=[job.id for job in jobs]),
-            )
-            return None
-        return Ran(places, jobs, group.rows, prediction)
+        return Ran(places, jobs, group.rows, self._engine.run(group.rows, _limits(jobs)))
 
 
 def answers_of(count: int, runs: Sequence[Ran[J]]) -> list[Prediction | None]:
