@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from conftest import REORDERED
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from prometheus_client import REGISTRY
 
 from skipserve.artifacts.artifact import Artifact

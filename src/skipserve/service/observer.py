@@ -9,6 +9,7 @@ from time import perf_counter
 import numpy as np
 
 from skipserve.protocols.messages import RawRequest, Reply
+from skipserve.runtime.prediction import Prediction
 from skipserve.service.reader import Read
 from skipserve.service.runs import Ran
 from skipserve.service.shadow import Answered, Shadow
@@ -90,9 +91,8 @@ class Observer:
             skipped = 0 if seen.ran is None else self._rows(seen, turn.off)
             took_s = seen.phases.end - seen.phases.start
             self._metrics.requests([reply.status for reply in seen.replies], skipped, took_s)
-            answers = [None] * len(seen.requests) if seen.ran is None else seen.ran.parts
-            batch = Batch(seen.requests, seen.replies, answers, seen.phases, batch_rows)
-            self._journal.write(batch)
+            if self._journal.tells(seen.replies):
+                self._journal.write(_told(seen, batch_rows))
         self._metrics.phases(turn.sizes, turn.read_s, turn.inference_s, turn.encode_s)
         self._shadow.work()
 
@@ -100,13 +100,25 @@ class Observer:
         """Count the rows and draw from them; how many requests left out a block."""
         ran = seen.ran
         assert ran is not None
-        in_force = [job.setting for job in ran.jobs for _ in range(len(job.rows))]
-        wanted = [job.wanted for job in ran.jobs for _ in range(len(job.rows))]
+        jobs = [
+            job
+            for job, (first, last) in zip(ran.jobs, ran.ends, strict=True)
+            for _ in range(first, last)
+        ]
+        in_force, wanted = [job.setting for job in jobs], [job.wanted for job in jobs]
         self._metrics.rows(ran.prediction, in_force)
         self._shadow.draw(Answered(ran.rows, ran.prediction, wanted, off))
         shallow = ran.prediction.depth_run < self._depth
         if not shallow.any():
             return 0
         answered = [reply.status == 200 for reply in seen.replies]
-        starts = np.cumsum([0, *(len(job.rows) for job in ran.jobs[:-1])])
+        starts = [first for first, _ in ran.ends]
         return int((np.logical_or.reduceat(shallow, starts) & answered).sum())
+
+
+def _told(seen: Seen, batch_rows: int) -> Batch:
+    ran = seen.ran
+    answers: list[Prediction | None] = [None] * len(seen.requests)
+    if ran is not None:
+        answers = [ran.prediction.rows(*places) for places in ran.ends]
+    return Batch(seen.requests, seen.replies, answers, seen.phases, batch_rows)

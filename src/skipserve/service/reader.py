@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from time import perf_counter
+from itertools import accumulate, pairwise
+
+import msgspec
 
 from skipserve.artifacts.serving import ServingConfig
 from skipserve.errors import InputError
+from skipserve.protocols.answers import Answer
 from skipserve.protocols.content_coding import unpacked
-from skipserve.protocols.messages import Asked, RawRequest, Reply, Speaks, most_bytes
+from skipserve.protocols.json_types import Columns
+from skipserve.protocols.messages import (
+    Asked,
+    Question,
+    RawRequest,
+    Reply,
+    Speaks,
+    Tensors,
+    most_bytes,
+)
 from skipserve.protocols.native import NativeProtocol
 from skipserve.protocols.oip import OpenInference, speaks_oip
 from skipserve.protocols.request_id import HEADER as REQUEST_ID
 from skipserve.protocols.v1 import V1Protocol, speaks_v1
 from skipserve.runtime.engine import Engine
-from skipserve.runtime.prediction import Prediction, Setting
+from skipserve.runtime.prediction import Setting
+from skipserve.runtime.rows import Rows
 from skipserve.safety.switch import REASONS, SwitchState
 from skipserve.service.runs import Job
 from skipserve.telemetry.logs import fields
@@ -38,27 +51,31 @@ class Admission:
     read: float = 0.0
 
 
-@dataclass(frozen=True)
-class Read(Job):
+class _Asked(msgspec.Struct, frozen=True):
+    request: RawRequest
+    place: int
+    question: Question
+    wanted: Setting
+    setting: Setting
+    refuse: Callable[[InputError], Reply]
+
+
+class Read(Job, frozen=True):
     """A request that can be answered.
 
     Attributes:
         place: Among those that were asked.
-        request: As it arrived.
         admission: When it was taken in.
         wanted: The setting that it asked for and that is certified.
         encode: Makes its reply.
         refuse: Makes one that says what is wrong.
-        read_s: Seconds that reading took.
     """
 
     place: int
-    request: RawRequest
     admission: Admission
     wanted: Setting
-    encode: Callable[[Prediction, Setting], Reply]
+    encode: Callable[[Answer], Reply]
     refuse: Callable[[InputError], Reply]
-    read_s: float
 
 
 class Reader:
@@ -88,17 +105,38 @@ class Reader:
         self._most_bytes = most_bytes(serving.max_rows, manifest.signature)
 
     def read(
-        self, request: RawRequest, place: int, admission: Admission, state: SwitchState
-    ) -> Read | Reply:
-        """Read a request, or say what is wrong with it.
+        self, requests: Sequence[RawRequest], first: int, admission: Admission, state: SwitchState
+    ) -> tuple[list[Read], list[tuple[int, Reply]]]:
+        """Read requests: those that can be answered, and replies to the others with their places.
 
         Args:
-            request: As it arrived.
-            place: Among those that were asked.
-            admission: When it was taken in.
+            requests: As they arrived.
+            first: Place of the first among those that were asked.
+            admission: When they were taken in.
             state: Of the router's switch.
         """
-        start = perf_counter()
+        asked: list[_Asked] = []
+        refused: list[tuple[int, Reply]] = []
+        for place, request in enumerate(requests, first):
+            one = self._decode(request, place, state)
+            if isinstance(one, _Asked):
+                asked.append(one)
+            else:
+                refused.append((place, one))
+        good = []
+        for one, rows in zip(asked, self._checked(asked), strict=True):
+            if isinstance(rows, Rows):
+                good.append(
+                    Read(
+                        *(rows, one.setting, one.request, one.place, admission, one.wanted),
+                        *(one.question.encode, one.refuse),
+                    )
+                )
+            else:
+                refused.append((one.place, named(one.refuse(rows), one.request)))
+        return good, refused
+
+    def _decode(self, request: RawRequest, place: int, state: SwitchState) -> _Asked | Reply:
         protocol = self._by_name.get(request.protocol, self._native)
         try:
             plain = unpacked(request, self._most_bytes)
@@ -109,19 +147,31 @@ class Reader:
                 )
             question = protocol.decode(plain)
             wanted = self._resolve(question.asked)
-            off = state != "on" and wanted.risk is not None
-            setting = self._switched_off[state] if off else wanted
-            rows = self._engine.check(question.rows)
-            return Read(
-                *(rows, setting, request.id, place, request, admission, wanted),
-                *(question.encode, protocol.refuse),
-                perf_counter() - start,
-            )
         except InputError as error:
             return named(protocol.refuse(error), request)
         except Exception:
             logger.exception("a request could not be decoded", extra=fields(request_id=request.id))
             return named(protocol.refuse(INTERNAL), request)
+        off = state != "on" and wanted.risk is not None
+        setting = self._switched_off[state] if off else wanted
+        return _Asked(request, place, question, wanted, setting, protocol.refuse)
+
+    def _checked(self, asked: Sequence[_Asked]) -> list[Rows | InputError]:
+        """The rows of each, or what is wrong with them: JSON's all at once, if nothing is."""
+        columns = [one.question.rows for one in asked if isinstance(one.question.rows, Columns)]
+        if len(columns) < len(asked) or len(asked) < 2 or not all(one.even for one in columns):
+            return [self._check(one.question.rows) for one in asked]
+        whole = self._check(Columns.together(columns))
+        if not isinstance(whole, Rows):
+            return [self._check(one) for one in columns]
+        ends = accumulate((one.rows for one in columns), initial=0)
+        return [whole[slice(*places)] for places in pairwise(ends)]
+
+    def _check(self, rows: Tensors) -> Rows | InputError:
+        try:
+            return self._engine.check(rows)
+        except InputError as error:
+            return error
 
     def refuse(self, request: RawRequest, error: InputError) -> Reply:
         """Refuse a request without reading its rows."""

@@ -9,8 +9,10 @@ from functools import cached_property
 from itertools import accumulate, pairwise
 from typing import Generic, TypeVar
 
+import msgspec
 import numpy as np
 
+from skipserve.protocols.messages import RawRequest
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.flights import Failed
 from skipserve.runtime.prediction import Prediction, Setting
@@ -23,19 +25,18 @@ from skipserve.telemetry.logs import fields
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(msgspec.Struct, frozen=True):
     """The rows of one request.
 
     Attributes:
         rows: Checked.
         setting: They run with.
-        id: Of the request.
+        request: As it arrived.
     """
 
     rows: Rows
     setting: Setting
-    id: str
+    request: RawRequest
 
 
 J = TypeVar("J", bound=Job)
@@ -56,10 +57,9 @@ class Ran(Generic[J]):
     prediction: Prediction
 
     @cached_property
-    def parts(self) -> Sequence[Prediction]:
-        """What each request is answered."""
-        ends = list(accumulate(len(job.rows) for job in self.jobs))
-        return [self.prediction.rows(*ends) for ends in pairwise([0, *ends])]
+    def ends(self) -> Sequence[tuple[int, int]]:
+        """The first row of each request, and the one behind its last."""
+        return list(pairwise(accumulate((len(job.rows) for job in self.jobs), initial=0)))
 
 
 class Runs(Generic[J]):
@@ -147,7 +147,7 @@ class Runs(Generic[J]):
             "a batch of %d rows failed; %d of its %d requests cannot run",
             *(len(failed.rows), len(lost), len(jobs)),
             exc_info=why,
-            extra=fields(request_ids=[job.id for job in lost]),
+            extra=fields(request_ids=[job.request.id for job in lost]),
         )
         return ran, lost
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from skipserve.artifacts.serving import ServingConfig
 from skipserve.errors import InputError
+from skipserve.protocols.answers import Answer, Predicted
 from skipserve.protocols.messages import RawRequest, Reply
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import overflow
@@ -127,13 +128,7 @@ class Service:
         state: SwitchState,
     ) -> Answers:
         admission = Admission(perf_counter())
-        good, refused = [], []
-        for place, request in enumerate(requests, asked):
-            read = self._reader.read(request, place, admission, state)
-            if isinstance(read, Read):
-                good.append(read)
-            else:
-                refused.append((place, read))
+        good, refused = self._reader.read(requests, asked, admission, state)
         admission.read = perf_counter()
         turn.read_s += admission.read - admission.start
         if good:
@@ -161,18 +156,21 @@ class Service:
         turn.encode_s += perf_counter() - inferred
         return answers
 
-    @staticmethod
-    def _encode(ran: Ran[Read], inferred: float) -> list[Reply]:
+    def _encode(self, ran: Ran[Read], inferred: float) -> list[Reply]:
+        predicted = Predicted(ran.prediction, self._engine.manifest.task.names)
         finite = np.isfinite(ran.prediction.probabilities).all()
+        since = ran.jobs[0].admission
+        timing = (
+            f"decode;dur={(since.read - since.start) * 1e3:.3f}, "
+            f"inference;dur={(inferred - since.read) * 1e3:.3f}"
+        )
         replies = []
-        for job, part in zip(ran.jobs, ran.parts, strict=True):
-            if finite or np.isfinite(part.probabilities).all():
-                reply = job.encode(part, job.setting)
-                inference_s = inferred - job.admission.read
-                reply.headers["server-timing"] = (
-                    f"decode;dur={job.read_s * 1e3:.3f}, inference;dur={inference_s * 1e3:.3f}"
-                )
+        for job, (first, last) in zip(ran.jobs, ran.ends, strict=True):
+            answer = Answer(predicted, first, last, job.setting)
+            if finite or np.isfinite(ran.prediction.probabilities[first:last]).all():
+                reply = job.encode(answer)
+                reply.headers["server-timing"] = timing
             else:
-                reply = job.refuse(overflow(part))
+                reply = job.refuse(overflow(answer.prediction))
             replies.append(named(reply, job.request))
         return replies

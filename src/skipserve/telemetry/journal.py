@@ -58,10 +58,12 @@ class Journal:
         self._tracing = tracing
         self._refusals = _Allowance(REFUSALS_PER_S)
 
+    def tells(self, replies: Sequence[Reply]) -> bool:
+        """Whether there is anything to tell of requests that were answered so."""
+        return self._share > 0 or self._tracing.on or any(one.status != 200 for one in replies)
+
     def write(self, batch: Batch) -> None:
-        """Tell of one batch; costs next to nothing if there is nothing to tell."""
-        if not (self._share or self._tracing.on) and all(r.status == 200 for r in batch.replies):
-            return
+        """Tell of one batch."""
         for i, (request, reply) in enumerate(zip(batch.requests, batch.replies, strict=True)):
             answer = batch.answers[i]
             rows = 0 if answer is None else len(answer.labels)
