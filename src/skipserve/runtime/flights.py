@@ -4,7 +4,7 @@
     admit → the plain graph              rows at full depth, and files that decide inside
 
 The rows before the earliest stage go first: most of them leave soon, and the others gather before
-the deeper stages (docs/decisions/0037-early-replies.md).
+the deeper stages (docs/decisions/0039-early-replies.md).
 """
 
 from __future__ import annotations
