@@ -182,6 +182,23 @@ def texts_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def two_models(
+    routed_project: tuple[Path, list[str]],
+    texts_root: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """Archives of ``small``, of one input of floats, and ``masked``, of two of integers."""
+    import texts
+
+    root = tmp_path_factory.mktemp("two")
+    (root / "model_store").mkdir()
+    texts.build(texts_root, "masked")
+    for project, name in ((routed_project[0], "small"), (texts_root, "masked")):
+        shutil.copy(project / "model_store" / f"{name}.mar", root / "model_store")
+    return root
+
+
+@pytest.fixture(scope="session")
 def observed(
     routed_project: tuple[Path, list[str]], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Observed]:
