@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import shutil
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -213,6 +214,22 @@ def observed(
     rows = open_recipe("two_moons").draw("test").inputs.numpy()
     with serving(root) as running:
         yield Observed(root, running, rows)
+
+
+@pytest.fixture(scope="session")
+def kserve_packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with KServe's own objects and requests, for a Python of its own to import.
+
+    KServe cannot be installed beside us: it wants psutil < 6. What is asked of it needs none of
+    that, only these.
+    """
+    packages = tmp_path_factory.mktemp("kserve")
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile"]
+    asked = ["kserve==0.21.0", "six", "urllib3", "orjson", "pandas<3", "pytz", "tzdata"]
+    into = ["--ignore-requires-python", "--target", packages]
+    done = subprocess.run([*pip, *into, *asked], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return packages
 
 
 class Collector(ThreadingHTTPServer):
