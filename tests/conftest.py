@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from environments import build_wheel
 from hosts import HOSTS
 from hypothesis import settings
 from logits import Logits
@@ -214,6 +215,12 @@ def observed(
     rows = open_recipe("two_moons").draw("test").inputs.numpy()
     with serving(root) as running:
         yield Observed(root, running, rows)
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package as its users get it."""
+    return build_wheel(tmp_path_factory.mktemp("source"))
 
 
 @pytest.fixture(scope="session")
