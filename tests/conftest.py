@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import shutil
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from environments import build_wheel
 from hosts import HOSTS
 from hypothesis import settings
 from logits import Logits
@@ -182,6 +184,23 @@ def texts_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def two_models(
+    routed_project: tuple[Path, list[str]],
+    texts_root: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """Archives of ``small``, of one input of floats, and ``masked``, of two of integers."""
+    import texts
+
+    root = tmp_path_factory.mktemp("two")
+    (root / "model_store").mkdir()
+    texts.build(texts_root, "masked")
+    for project, name in ((routed_project[0], "small"), (texts_root, "masked")):
+        shutil.copy(project / "model_store" / f"{name}.mar", root / "model_store")
+    return root
+
+
+@pytest.fixture(scope="session")
 def observed(
     routed_project: tuple[Path, list[str]], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Observed]:
@@ -196,6 +215,28 @@ def observed(
     rows = open_recipe("two_moons").draw("test").inputs.numpy()
     with serving(root) as running:
         yield Observed(root, running, rows)
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package as its users get it."""
+    return build_wheel(tmp_path_factory.mktemp("source"))
+
+
+@pytest.fixture(scope="session")
+def kserve_packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with KServe's own objects and requests, for a Python of its own to import.
+
+    KServe cannot be installed beside us: it wants psutil < 6. What is asked of it needs none of
+    that, only these.
+    """
+    packages = tmp_path_factory.mktemp("kserve")
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile"]
+    asked = ["kserve==0.21.0", "six", "urllib3", "orjson", "pandas<3", "pytz", "tzdata"]
+    into = ["--ignore-requires-python", "--target", packages]
+    done = subprocess.run([*pip, *into, *asked], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return packages
 
 
 class Collector(ThreadingHTTPServer):

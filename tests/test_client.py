@@ -270,5 +270,5 @@ def test_a_missing_package_is_named_with_its_remedy(monkeypatch, tmp_path):
     with pytest.raises(ConfigError, match=r"no-such-package; .*: make .venv/load$"):
         command.require_packages()
     monkeypatch.setattr(command, "CLONE", tmp_path)  # an installation: no Makefile there
-    with pytest.raises(ConfigError, match=r"no-such-package; .*pip install 'skipserve\[train,load"):
+    with pytest.raises(ConfigError, match=r"no-such-package; .*pip install 'skipserve\[load"):
         command.require_packages()

@@ -23,7 +23,6 @@ ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy/kubernetes"
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 CHECK = DEPLOY / "check.py"
-KSERVE = "kserve==0.21.0"
 
 sys.path.insert(0, str(DEPLOY))
 check = importlib.import_module("check")
@@ -177,22 +176,14 @@ def test_a_folder_that_is_none_is_named(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def kserve(tmp_path_factory):
-    """What KServe's own models find wrong with objects, by `kserve_objects.py`.
-
-    KServe cannot be installed beside us: it wants psutil < 6. Its models need none of that.
-    """
-    packages = tmp_path_factory.mktemp("kserve")
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", packages]
-    asked = ["--ignore-requires-python", KSERVE, "six", "urllib3"]
-    done = subprocess.run([*pip, *asked], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+def kserve(kserve_packages):
+    """What KServe's own models find wrong with objects, by `kserve_objects.py`."""
 
     def ask(*manifests: dict[str, Any]) -> list[list[str]]:
         done = subprocess.run(
             [sys.executable, ROOT / "tests/kserve_objects.py"],
             input=json.dumps(manifests),
-            env={**os.environ, "PYTHONPATH": str(packages)},
+            env={**os.environ, "PYTHONPATH": str(kserve_packages)},
             capture_output=True,
             text=True,
         )

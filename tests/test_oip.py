@@ -320,6 +320,7 @@ def test_every_output_comes_back_unless_some_are_asked_for(
 ) -> None:
     result = answer(protocol, prediction, parameters={"binary_data_output": binary})
     assert result.get_response()["model_name"] == "small"
+    assert result.get_response()["model_version"] == "1"
     assert named(result) == list(OUTPUTS)
     for name, attribute in OUTPUTS.items():
         expected = getattr(prediction, attribute)

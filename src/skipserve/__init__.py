@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,7 +14,8 @@ if TYPE_CHECKING:
 
 # Without ``open``: a star import must not shadow the builtin.
 __all__ = ["__version__", "bring"]
-__version__ = version("skipserve")
+# Stands here alone: a folder on the path has no metadata that could say it.
+__version__ = "0.1.0"
 
 
 def open(  # noqa: A001 - reads as skipserve.open

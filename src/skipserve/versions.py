@@ -1,20 +1,24 @@
-"""Versions of installed packages, whichever distribution brought them."""
+"""Versions of this package and of installed ones, whichever distribution brought them."""
 
 from __future__ import annotations
 
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 
+from skipserve import __version__
+
 # The same package by another name; an environment for GPUs has that one alone.
 ALSO_CALLED = {"onnxruntime": "onnxruntime-gpu"}
 
 
 def version_of(package: str) -> str:
-    """The version of an installed package.
+    """The version of an installed package; of this one, installed or not.
 
     Raises:
         PackageNotFoundError: If no distribution of it is installed.
     """
+    if package == "skipserve":
+        return __version__
     try:
         return version(package)
     except PackageNotFoundError:

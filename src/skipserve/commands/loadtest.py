@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 OUT = Path(".build/loadtest")
 # Where this package lies in a clone; in an installation no Makefile is there.
 CLONE = Path(__file__).resolve().parents[3]
-NEEDED = {"locust": "locust", "hdrh": "hdrhistogram", "scipy": "scipy", "jinja2": "jinja2"}
+NEEDED = {
+    **{"locust": "locust", "hdrh": "hdrhistogram", "scipy": "scipy", "jinja2": "jinja2"},
+    "matplotlib": "matplotlib",
+}
 
 
 def loadtest(
@@ -145,7 +148,7 @@ def require_packages() -> None:
     """
     missing = [name for module, name in NEEDED.items() if not importlib.util.find_spec(module)]
     if missing:
-        install = "pip install 'skipserve[train,loadtest]'"
+        install = "pip install 'skipserve[loadtest]'"
         if (CLONE / "Makefile").is_file():  # pip would put it into another environment
             install = "make .venv/load"
         raise ConfigError(

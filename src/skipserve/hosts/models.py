@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from skipserve.artifacts.archive import Unpacked
 from skipserve.artifacts.manifest import Manifest
+from skipserve.protocols.oip_replies import VERSION
 from skipserve.service.batcher import Batcher, Later, Limits, Watch
 from skipserve.service.opening import open_service
 from skipserve.service.turns import Turns
@@ -27,7 +28,7 @@ class Model:
     manifest: Manifest
     batcher: Batcher
     max_rows: int
-    version: str = "1"
+    version: str = VERSION
 
 
 class Models(Mapping[str, Model]):

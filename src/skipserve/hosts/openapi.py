@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
+
+import msgspec
 
 from skipserve.hosts.models import Model
 from skipserve.hosts.routes import Infer, Route, speaks_text
@@ -55,6 +57,11 @@ _REQUEST_ID = {
 }
 
 
+# Bytes of an example: longer ones stand once for all protocols, the longest nowhere.
+_LONG, _LONGEST = 1000, 20_000
+_Parts: TypeAlias = dict[str, dict[str, Any]]
+
+
 def document_route(endpoint: Callable[[], Reply]) -> Route:
     """Where the document is."""
     says = object_of({"openapi": TEXT, "paths": {"type": "object"}}, open_=True)
@@ -68,28 +75,35 @@ def document(routes: Sequence[Route], models: Mapping[str, Model]) -> dict[str, 
         routes: All of a service.
         models: Those that answer some of them, by name.
     """
-    schemas: dict[str, Schema] = {"error.native": NATIVE_ERROR, "error.text": TEXT_ERROR}
+    parts: dict[str, dict[str, Any]] = {
+        "schemas": {"error.native": NATIVE_ERROR, "error.text": TEXT_ERROR},
+        "responses": {
+            f"{shape}.{status}": _refusal(shape, words)
+            for shape in ("native", "text")
+            for status, words in _ERRORS.items()
+        },
+        "examples": {},
+        "headers": _HEADERS,
+        "parameters": {"X-Request-ID": _REQUEST_ID},
+    }
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         told = _predicts if isinstance(route.endpoint, Infer) else _tells
         operation = {"operationId": _name(route), "tags": [route.model or "service"]}
-        paths.setdefault(route.path, {})[route.method.lower()] = operation | told(route, schemas)
+        paths.setdefault(route.path, {})[route.method.lower()] = operation | told(route, parts)
     return {
         "openapi": "3.1.1",
         "info": {
             "title": "skipserve",
             "version": version_of("skipserve"),
             "description": "Models that run only as deep as each input needs. Bodies may be "
-            "compressed with gzip or deflate; GET is answered to HEAD too.",
+            "compressed with gzip or deflate; GET is answered to HEAD too. An integer is written "
+            "without a point: 1, not 1.0.",
         },
         "servers": [{"url": "/"}],
         "tags": [{"name": "service"}, *map(_tag, models.values())],
         "paths": paths,
-        "components": {
-            "schemas": schemas,
-            "headers": _HEADERS,
-            "parameters": {"X-Request-ID": _REQUEST_ID},
-        },
+        "components": parts,
     }
 
 
@@ -104,7 +118,7 @@ def _name(route: Route) -> str:
     return f"{route.method.lower()}_{re.sub(r'[^A-Za-z0-9]+', '_', route.path).strip('_')}"
 
 
-def _tells(route: Route, schemas: dict[str, Schema]) -> dict[str, Any]:
+def _tells(route: Route, parts: _Parts) -> dict[str, Any]:
     words = {200: "Yes, or what was asked for.", 503: "Not now."}
     said = {
         str(status): {"description": words[status], "content": _content(in_json(route.reply))}
@@ -113,14 +127,14 @@ def _tells(route: Route, schemas: dict[str, Schema]) -> dict[str, Any]:
     return {"summary": route.summary, "responses": said}
 
 
-def _predicts(route: Route, schemas: dict[str, Schema]) -> dict[str, Any]:
+def _predicts(route: Route, parts: _Parts) -> dict[str, Any]:
     infer = route.endpoint
     assert isinstance(infer, Infer)
     manifest, word = infer.model.manifest, infer.protocol or "native"
     spoken = SPOKEN[infer.protocol](manifest, infer.model.max_rows)
     request, reply = (
         {
-            kind: _named(schemas, f"{manifest.name}.{word}.{which}", schema)
+            kind: _named(parts, f"{manifest.name}.{word}.{which}", schema)
             for kind, schema in bodies.items()
         }
         for which, bodies in (("request", spoken.requests), ("reply", spoken.replies))
@@ -128,47 +142,62 @@ def _predicts(route: Route, schemas: dict[str, Schema]) -> dict[str, Any]:
     headers = ["X-Request-ID", "Server-Timing", *spoken.headers]
     answered = {
         "description": "An answer for each row.",
-        "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in headers},
+        "headers": {name: _to("headers", name) for name in headers},
         "content": _content(reply),
     }
     body = _content(request)
-    next(iter(body.values()))["example"] = spoken.example
+    if example := _example(parts, f"{manifest.name}.{word}", spoken.example):
+        next(iter(body.values()))["examples"] = {"row": example}
     return {
         "summary": f"{route.summary} ({_TITLES[infer.protocol]})",
         "description": spoken.words,
         "parameters": [
-            {"$ref": "#/components/parameters/X-Request-ID"},
+            _to("parameters", "X-Request-ID"),
             *(
                 {"name": name, "in": "header", "description": words, "schema": schema}
                 for name, (schema, words) in spoken.headers.items()
             ),
         ],
         "requestBody": {"required": True, "content": body},
-        "responses": {
-            "200": answered,
-            **_refusals("text" if speaks_text(route.path) else "native"),
-        },
+        "responses": {"200": answered, **_refusals(route.path)},
     }
 
 
-def _refusals(shape: str) -> dict[str, Any]:
-    schema = {"$ref": f"#/components/schemas/error.{shape}"}
+def _refusals(path: str) -> dict[str, Any]:
+    shape = "text" if speaks_text(path) else "native"
+    return {str(status): _to("responses", f"{shape}.{status}") for status in _ERRORS}
+
+
+def _refusal(shape: str, words: str) -> dict[str, Any]:
     return {
-        str(status): {
-            "description": words,
-            "headers": {"X-Request-ID": {"$ref": "#/components/headers/X-Request-ID"}},
-            "content": _content(in_json(schema)),
-        }
-        for status, words in _ERRORS.items()
+        "description": words,
+        "headers": {"X-Request-ID": _to("headers", "X-Request-ID")},
+        "content": _content(in_json(_to("schemas", f"error.{shape}"))),
     }
 
 
-def _named(schemas: dict[str, Schema], name: str, schema: Schema) -> Schema:
-    # Bytes have no schema, and a path with a version takes what the one without does.
-    if not schema:
+# A path with a version takes what the one without does: both lead to the same parts.
+
+
+def _named(parts: _Parts, name: str, schema: Schema) -> Schema:
+    if not schema:  # bytes have none
         return schema
-    schemas[name] = schema
-    return {"$ref": f"#/components/schemas/{name}"}
+    parts["schemas"][name] = schema
+    return _to("schemas", name)
+
+
+def _example(parts: _Parts, name: str, example: object) -> dict[str, str]:
+    """Where an example stands; those of long rows only in one protocol, the native one."""
+    size = len(msgspec.json.encode(example))
+    native = name.endswith(".native")
+    if size > (_LONGEST if native else _LONG):
+        return {}
+    parts["examples"][name] = {"value": example}
+    return _to("examples", name)
+
+
+def _to(kind: str, name: str) -> dict[str, str]:
+    return {"$ref": f"#/components/{kind}/{name}"}
 
 
 def _content(bodies: Mapping[str, Schema]) -> dict[str, Any]:

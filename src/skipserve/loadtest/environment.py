@@ -6,12 +6,12 @@ import os
 import platform
 import shutil
 import subprocess
-from importlib.metadata import version
 from pathlib import Path
 
 import psutil
 
 from skipserve.cores import usable_cores
+from skipserve.versions import version_of
 
 
 def describe() -> dict[str, str]:
@@ -22,7 +22,7 @@ def describe() -> dict[str, str]:
         "memory": f"{gib:.0f} GiB",
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
-        "skipserve": version("skipserve"),
+        "skipserve": version_of("skipserve"),
         "commit": _commit(),
         "load average before": f"{os.getloadavg()[0]:.2f}",
     }

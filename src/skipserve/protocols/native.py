@@ -6,6 +6,8 @@ The inputs of a model of one input are its rows, ``[[…], …]``; those of seve
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from skipserve.artifacts.manifest import Manifest
@@ -21,11 +23,14 @@ class NativeProtocol:
     Args:
         manifest: Of the model.
         max_rows: Most rows a request may hold.
+        others: Further fields that it may hold, as :class:`JsonRows` takes them.
     """
 
-    def __init__(self, manifest: Manifest, max_rows: int) -> None:
+    def __init__(
+        self, manifest: Manifest, max_rows: int, others: tuple[tuple[str, Any, Any], ...] = ()
+    ) -> None:
         self._manifest = manifest
-        self._reader = JsonRows(manifest, max_rows, "inputs")
+        self._reader = JsonRows(manifest, max_rows, "inputs", others=others)
         self._encoder = msgspec.json.Encoder()
 
     def decode(self, request: RawRequest) -> Question:

@@ -62,17 +62,15 @@ def v1(manifest: Manifest, max_rows: int) -> Spoken:
     inputs = manifest.signature.inputs
     named = object_of({spec.name: row(spec) for spec in inputs})
     instances = list_of(_bare_or(named, [row(spec) for spec in inputs]), 1, max_rows)
-    fields: dict[str, Schema] = {
-        "instances": instances,
-        "parameters": parameters(manifest),
-        "signature_name": {"enum": ["serving_default", "", None]},
-    }
+    signature = {"signature_name": {"enum": ["serving_default", "", None]}}
+    others = {"parameters": parameters(manifest), **signature}
     by_column = native(manifest, max_rows)
     ((_, columns),) = by_column.requests.items()
     ((_, outputs),) = by_column.replies.items()
+    columns = columns | {"properties": columns["properties"] | signature}
     example = {name: short(value) for name, value in manifest.example.inputs.items()}
     bare = next(iter(example.values())) if len(inputs) == 1 else example
-    request = object_of(fields, ["parameters", "signature_name"])
+    request = object_of({"instances": instances, **others}, list(others))
     reply = object_of({"predictions": list_of(answer(manifest), 1, max_rows)})
     return Spoken(
         in_json({"anyOf": [request, columns]}),

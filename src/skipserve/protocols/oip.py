@@ -33,6 +33,7 @@ from skipserve.protocols.messages import (
 from skipserve.protocols.oip_replies import (
     HEADER_LENGTH,
     OUTPUTS,
+    VERSION,
     Output,
     flag,
     given,
@@ -75,10 +76,12 @@ class OpenInference:
     Args:
         manifest: Of the model.
         max_rows: Most rows a request may hold.
+        version: Of the model, as its metadata has it.
     """
 
-    def __init__(self, manifest: Manifest, max_rows: int) -> None:
+    def __init__(self, manifest: Manifest, max_rows: int, version: str = VERSION) -> None:
         self._manifest = manifest
+        self._named = {"model_name": manifest.name, "model_version": version}
         self._max_rows = max_rows
         self._most_bytes = most_bytes(max_rows, manifest.signature)
         self._decoder = msgspec.json.Decoder(Request)
@@ -177,7 +180,7 @@ class OpenInference:
         """
         all_binary = flag(request.parameters, "binary_data_output", False)
         outputs, chunks = tensors(answer.prediction, request.outputs, all_binary)
-        body: dict[str, Any] = {"model_name": self._manifest.name, "outputs": outputs}
+        body: dict[str, Any] = {**self._named, "outputs": outputs}
         if request.id is not None:
             body["id"] = request.id
         if self._manifest.router is not None:

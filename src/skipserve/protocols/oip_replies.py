@@ -19,6 +19,8 @@ OUTPUTS = {
     "depth_run": "depth_run",
     "held_back": "held_back",
 }
+# As a model's only version is called, in paths, metadata and replies.
+VERSION = "1"
 DATATYPES = {"f": "FP32", "i": "INT64", "b": "BOOL"}
 
 

@@ -28,7 +28,8 @@ _SIZES: Schema = list_of({"type": "integer", "minimum": -1})
 _DATA: Schema = list_of({"anyOf": [NUMBER, FLAG, {"type": "array"}]})
 _BINARY = (
     "`data` holds as many numbers as `shape` says, flat or nested, and each is of the `datatype`. "
-    "With the binary tensor extension a tensor says `binary_data_size` in its `parameters` instead,"
+    "With the binary tensor extension (`application/octet-stream`) a tensor says "
+    "`binary_data_size` in its `parameters` instead,"
     f" its bytes follow the JSON, and `{HEADER_LENGTH}` says how long the JSON is; 0 says that the "
     "body is the bytes of the only input. A field that is null is as good as left out."
 )
@@ -66,9 +67,7 @@ def oip(manifest: Manifest, max_rows: int) -> Spoken:
         asking["router_measure"] = {"enum": list(MEASURES)}
     request = object_of(
         {
-            "inputs": list_of(
-                tensors[0] if len(tensors) == 1 else {"anyOf": tensors}, len(inputs), len(inputs)
-            ),
+            "inputs": _each_once(tensors),
             "id": or_null(TEXT),
             "parameters": _parameters(**asking),
             "outputs": or_null(asked),
@@ -85,6 +84,14 @@ def oip(manifest: Manifest, max_rows: int) -> Spoken:
     )
 
 
+def _each_once(tensors: list[Schema]) -> Schema:
+    """A list of every tensor, in any order."""
+    if len(tensors) == 1:
+        return list_of(tensors[0], 1, 1)
+    listed = list_of({"anyOf": tensors}, len(tensors), len(tensors))
+    return listed | {"allOf": [{"contains": tensor} for tensor in tensors]}
+
+
 def _tensor(spec: TensorSpec, max_rows: int) -> Schema:
     sizes: list[Schema] = [{"type": "integer", "minimum": 1, "maximum": max_rows}]
     for size in spec.row_shape:
@@ -97,10 +104,10 @@ def _tensor(spec: TensorSpec, max_rows: int) -> Schema:
             "name": {"const": spec.name},
             "datatype": {"enum": [*DTYPES, BOOL] if spec.dtype == "bool" else list(DTYPES)},
             "shape": shape,
-            "data": or_null(_DATA),
-            "parameters": _parameters(binary_data_size=_COUNT),
+            "data": _DATA,
+            "parameters": or_null({"type": "object"}),
         },
-        ["data", "parameters"],
+        ["parameters"],
         open_=True,
     )
 
@@ -127,6 +134,7 @@ def _reply(manifest: Manifest) -> Schema:
     )
     fields: dict[str, Schema] = {
         "model_name": {"const": manifest.name},
+        "model_version": TEXT,
         "id": TEXT,
         "outputs": list_of(tensor, 1),
     }

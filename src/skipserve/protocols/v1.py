@@ -33,7 +33,7 @@ class V1Protocol:
 
     def __init__(self, manifest: Manifest, max_rows: int) -> None:
         signature = ("signature_name", Literal["serving_default", ""] | None, None)
-        self._columns = NativeProtocol(manifest, max_rows)
+        self._columns = NativeProtocol(manifest, max_rows, (signature,))
         self._reader = JsonRows(manifest, max_rows, "instances", "instances", (signature,))
 
     def decode(self, request: RawRequest) -> Question:
