@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from skipserve.artifacts.archive_names import split_key
 from skipserve.artifacts.manifest import Manifest
 from skipserve.protocols.oip_tensors import datatype_of
 from skipserve.versions import version_of
@@ -19,10 +20,15 @@ def server_metadata() -> dict[str, Any]:
 
 
 def model_metadata(manifest: Manifest, versions: Sequence[str]) -> dict[str, Any]:
-    """Of a model: every input and output, -1 where a dimension is free."""
+    """Of a model: every input and output, -1 where a dimension is free.
+
+    Args:
+        manifest: Of the version that answers.
+        versions: All that are served.
+    """
     classes = manifest.task.classes
     return {
-        "name": manifest.name,
+        "name": split_key(manifest.name)[0],
         "versions": list(versions),
         "platform": "skipserve_onnx",
         "inputs": [
@@ -42,11 +48,14 @@ def model_metadata(manifest: Manifest, versions: Sequence[str]) -> dict[str, Any
     }
 
 
-def v1_status(name: str, version: str, ready: bool) -> dict[str, Any]:
+def v1_status(name: str, versions: Sequence[str], ready: bool) -> dict[str, Any]:
     """Of a model, for KServe's clients (``ready``) and for TensorFlow Serving's (the rest)."""
-    state = {
-        "version": version,
-        "state": "AVAILABLE" if ready else "LOADING",
-        "status": {"error_code": "OK", "error_message": ""},
-    }
-    return {"name": name, "ready": ready, "model_version_status": [state]}
+    states = [
+        {
+            "version": version,
+            "state": "AVAILABLE" if ready else "LOADING",
+            "status": {"error_code": "OK", "error_message": ""},
+        }
+        for version in versions
+    ]
+    return {"name": name, "ready": ready, "model_version_status": states}

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from skipserve.artifacts.archive import Unpacked
+from skipserve.artifacts.archive_names import split_key
 from skipserve.artifacts.manifest import Manifest
 from skipserve.service.batcher import Batcher, Later, Limits, Watch
 from skipserve.service.opening import open_service
@@ -29,9 +30,19 @@ class Model:
     max_rows: int
     version: str = "1"
 
+    @property
+    def name(self) -> str:
+        """Of the model, as clients name it; its manifest's is that of its metrics and logs."""
+        return split_key(self.manifest.name)[0]
+
+    @property
+    def is_default(self) -> bool:
+        """Whether it answers where no version is asked for."""
+        return self.name == self.manifest.name
+
 
 class Models(Mapping[str, Model]):
-    """Open models by name; made where their event loop runs.
+    """Open models by name, or ``NAME@VERSION`` beside another; made where their event loop runs.
 
     Args:
         unpacked: To open; each is warmed up.
@@ -73,4 +84,4 @@ class Models(Mapping[str, Model]):
             serving.max_batch_delay_ms / 1e3,
         )
         batcher = Batcher(service, limits, self._turns, later, watch)
-        return Model(one.artifact.manifest, batcher, serving.max_rows)
+        return Model(one.artifact.manifest, batcher, serving.max_rows, one.version)

@@ -120,7 +120,7 @@ def _predicts(route: Route, schemas: dict[str, Schema]) -> dict[str, Any]:
     spoken = SPOKEN[infer.protocol](manifest, infer.model.max_rows)
     request, reply = (
         {
-            kind: _named(schemas, f"{manifest.name}.{word}.{which}", schema)
+            kind: _named(schemas, f"{_plain(manifest.name)}.{word}.{which}", schema)
             for kind, schema in bodies.items()
         }
         for which, bodies in (("request", spoken.requests), ("reply", spoken.replies))
@@ -149,6 +149,11 @@ def _predicts(route: Route, schemas: dict[str, Schema]) -> dict[str, Any]:
             **_refusals("text" if speaks_text(route.path) else "native"),
         },
     }
+
+
+def _plain(name: str) -> str:
+    # Components may not be called NAME@VERSION.
+    return name.replace("@", ".v")
 
 
 def _refusals(shape: str) -> dict[str, Any]:
