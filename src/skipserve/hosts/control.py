@@ -16,7 +16,7 @@ import msgspec
 from skipserve.artifacts.manifest import Manifest
 from skipserve.errors import ConfigError, LaunchError
 from skipserve.files import replace_text
-from skipserve.hosts.directory import is_held, require
+from skipserve.hosts.directory import is_held, no_service, require
 from skipserve.safety.standing import STATE_VARIABLE, give_order, lift_order, standing_order
 from skipserve.safety.switch import Switch, SwitchState
 
@@ -136,9 +136,7 @@ def find_routers(metrics_port: int) -> dict[str, RouterControl]:
     try:
         orders = msgspec.json.decode((directory / ROUTERS).read_bytes(), type=Orders)
     except (FileNotFoundError, msgspec.MsgspecError):
-        raise LaunchError(
-            f"the service on metrics port {metrics_port} is just starting; try again"
-        ) from None
+        raise no_service(metrics_port) from None
     return {
         model: RouterControl(
             model, directory / "switches" / model, None if order is None else Path(order)

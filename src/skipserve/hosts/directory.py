@@ -100,7 +100,12 @@ def require(metrics_port: int) -> Path:
     """
     if directory := find(metrics_port):
         return directory
-    raise LaunchError(
+    raise no_service(metrics_port)
+
+
+def no_service(metrics_port: int) -> LaunchError:
+    """What to say where there is none, or one that is just starting."""
+    return LaunchError(
         f"no service of this user has its metrics on port {metrics_port} here; run this as the "
         "user who runs it, with the same TMPDIR, and --metrics-port if it has another port"
     )

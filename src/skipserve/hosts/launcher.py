@@ -1,14 +1,9 @@
-"""The launcher: unpack archives, start a host, warm up, say ready, stop without leftovers.
-
-A reload starts a second host beside the first, on the same sockets and with the archives that are
-there then. Once each of its workers has its models open, the first host leaves the sockets to it.
-"""
+"""The launcher: unpack archives, start a host, warm up, say ready, stop without leftovers."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import shutil
 import threading
 import time
 from collections.abc import Sequence
@@ -26,10 +21,10 @@ from skipserve.hosts.example import curl_of
 from skipserve.hosts.generation import Find, Generation, open_generation
 from skipserve.hosts.host import Host
 from skipserve.hosts.instance import Instance
-from skipserve.hosts.pulse import living
-from skipserve.hosts.readiness import Readiness, missing_of
+from skipserve.hosts.readiness import Readiness
 from skipserve.hosts.ready import Ready
 from skipserve.hosts.requests import Requests, reload_soon
+from skipserve.hosts.succession import Care, Succession
 from skipserve.hosts.warm_up import WarmUp
 from skipserve.safety.monitor import Monitor
 from skipserve.telemetry import tracing
@@ -82,21 +77,20 @@ class Server:
         instance = self._instance = Instance(self._directory.path)
         self._stop = stop or threading.Event()
         self._ended = threading.Event()
-        self._turn = threading.Lock()  # of whoever looks after the host, or exchanges it
         self._lost = ""
         self._stack = contextlib.ExitStack()
         self._stack.callback(self._directory.remove)
         try:
             host = _host(server, instance, config, self._log)
-            self._start(open_generation(instance, host, self._find(), self._overrides))
+            self._start(self._next(instance, host))
         except BaseException:
             self._stack.close()
             raise
 
     def _start(self, first: Generation) -> None:
         instance, config = self._instance, self._config
-        self._now = first
-        self._stack.callback(lambda: self._now.close())
+        self._line = Succession(first, self._directory, config, self._next, self._ended)
+        self._stack.callback(self._line.close)
         tracing.asked_for()  # an error here is one line, in a worker it is a restart for ever
         announce(instance.directory, first.orders)
         # Before the host, to be closed after it: while it stops, /ready says no.
@@ -107,12 +101,12 @@ class Server:
         self.probes = Probes((self._ip, port), self.metrics, ready, self._live)
         self._stack.callback(self.probes.close)
         first.host.start(first.models)
-        self._stack.callback(lambda: self._now.host.close())
+        self._stack.callback(lambda: self._line.now.host.close())
         deadline = time.monotonic() + config.ready_s
         warm_up = WarmUp(first.host, deadline, self._stop, self._tail)
         for manifest in self.manifests:
             warm_up.ask(manifest, self.url(manifest))
-        self._readiness = Readiness(
+        readiness = Readiness(
             first.host,
             instance.pulses,
             first.wanted(config),
@@ -120,18 +114,18 @@ class Server:
             self.probes.ready,
             config.ready_s,
         )
-        while missing := self._readiness.missing():
+        while missing := readiness.missing():
             if time.monotonic() > deadline or self._stop.wait(0.05):
                 raise LaunchError(f"not every worker became ready ({missing}): {self._tail()}")
-        self._monitor = Monitor(self.metrics, first.watched())
-        self._show_versions()
+        self._care = Care(readiness, Monitor(self.metrics, first.watched()), self.metrics)
+        self._care.show_versions(first)
         self._directory.remember(instance.store, instance.switches, *first.host.keeps())
         self._look()
         watch = threading.Thread(target=self._watch, daemon=True)
         watch.start()
         self._stack.callback(watch.join)
         self._stack.callback(self._ended.set)
-        requests = Requests(instance.directory, self._reload)
+        requests = Requests(instance.directory, lambda: self._line.reload(self._care))
         self._stack.callback(requests.close)
         self._stack.callback(self._ended.set)
         self._stack.callback(ready.clear)  # first of all, and once: then its file is closed
@@ -144,7 +138,7 @@ class Server:
     @property
     def manifests(self) -> list[Manifest]:
         """Of the models that answer now."""
-        return self._now.manifests
+        return self._line.now.manifests
 
     def url(self, manifest: Manifest) -> str:
         """Where a model answers."""
@@ -171,7 +165,7 @@ class Server:
                 reload_soon(self._instance.directory)
             if self._lost:
                 raise LaunchError(self._lost)
-            if ended := self._now.host.ended():
+            if ended := self._line.now.host.ended():
                 raise LaunchError(f"{ended}: {self._tail()}")
 
     def close(self) -> None:
@@ -186,69 +180,15 @@ class Server:
         self.close()
 
     def _live(self) -> bool:
-        return not self._now.host.ended()
+        return not self._line.now.host.ended()
 
-    def _reload(self) -> str:
-        """Open the archives that are there now, in processes of their own, and go on with those."""
-        before, number = self._now, self._now.instance.generation + 1
-        instance = Instance(self._directory.path, number)
-        host = before.host.successor(instance)
-        try:
-            fresh = open_generation(instance, host, self._find(), self._overrides)
-        except BaseException:
-            _remove(instance)
-            raise
-        changed = fresh.differs_from(before)
-        with self._turn:
-            self._readiness.expect(host)
-            self._monitor.hold(changed)
-        try:
-            self._open(fresh)
-        except BaseException:
-            host.retire(self._ended)
-            fresh.close()
-            with self._turn:
-                self._readiness.expect(None)
-                self._monitor.hold(())
-            _remove(instance)
-            raise
-        with self._turn:
-            self._readiness.follow(host, instance.pulses, fresh.wanted(self._config))
-            announce(instance.directory, fresh.orders)
-            self._now = fresh
-            self._directory.remember(instance.store, instance.switches, *host.keeps())
-            self._directory.forget(before.instance.store, before.instance.pulses)
-            self._show_versions()
-        before.host.retire(self._ended)
-        with self._turn:
-            self._readiness.expect(None)
-            self._monitor.follow(time.monotonic(), fresh.watched(), changed)
-        before.close()
-        _remove(before.instance)
-        return f"reloaded: serving {fresh.say()}"
-
-    def _open(self, fresh: Generation) -> None:
-        """Start the host of a generation, and wait until all its models are open."""
-        host, instance = fresh.host, fresh.instance
-        host.start(fresh.models)
-        deadline = time.monotonic() + self._config.ready_s
-        wanted = fresh.wanted(self._config)
-        while missing := missing_of(living(instance.pulses), wanted):
-            failure = instance.failure.read_text() if instance.failure.exists() else ""
-            if failure or host.ended():
-                raise LaunchError(failure or f"{host.ended()}; see the log of the service")
-            if time.monotonic() > deadline:
-                raise LaunchError(f"not every worker became ready ({missing})")
-            if self._ended.wait(0.05):
-                raise LaunchError("the service is ending")
-
-    def _show_versions(self) -> None:
-        self.metrics.show_versions({model.name: model.version for model in self._now.models})
+    def _next(self, instance: Instance, host: Host) -> Generation:
+        return open_generation(instance, host, self._find(), self._overrides)
 
     def _watch(self) -> None:
         while not self._ended.wait(1.0):
             try:
-                with self._turn:
+                with self._line.turn:
                     self._look()
             except Exception:
                 # A disk that is full now may not be in a second; serving goes on meanwhile.
@@ -258,9 +198,9 @@ class Server:
         now_s = time.monotonic()
         try:
             lost = "" if self._directory.is_whole() else "files of the running service are gone"
-            lost = lost or self._readiness.look(now_s, self._ended.is_set)
+            lost = lost or self._care.readiness.look(now_s, self._ended.is_set)
             if not lost:
-                self._monitor.tick(now_s)
+                self._care.monitor.tick(now_s)
         except LostCounts as error:
             lost = str(error)
         if lost and not self._ended.is_set():
@@ -277,14 +217,6 @@ class Server:
         except OSError:
             return "it left no log"
         return "its log ends with\n" + "\n".join(text.splitlines()[-lines:])
-
-
-def _remove(instance: Instance) -> None:
-    """Remove what is of one generation alone."""
-    for folder in (instance.store, instance.pulses):
-        shutil.rmtree(folder, ignore_errors=True)
-    for file in (instance.plan, instance.is_retired, instance.failure):
-        file.unlink(missing_ok=True)
 
 
 def _host(server: ServerName, instance: Instance, config: HostConfig, log: Log) -> Host:

@@ -70,8 +70,13 @@ class Monitor:
                 self._models[name] = before[name]
                 before[name].take(switch)
                 continue
+            if name in before:
+                before.pop(name).forget()
             self._models[name] = _Model(self._metrics, manifest, serving, switch)
             self._models[name].begin(now_s, counts)
+        for name, model in before.items():
+            if name not in self._models:
+                model.forget()
         self._held = ()
 
     def tick(self, now_s: float) -> None:
@@ -110,6 +115,10 @@ class _Model:
         metrics.fallbacks.labels(self._name)
         if manifest.router is not None:
             metrics.alarm_level.labels(self._name).set(self._level)
+
+    def forget(self) -> None:
+        """Show nothing of it any more."""
+        self._metrics.forget(self._name, self._decisions)
 
     def take(self, switch: Switch) -> None:
         """Go on with another handle of the same switch."""

@@ -132,6 +132,20 @@ class Exposition:
         for one in STATES:
             self.router_state.labels(model, one).set(int(one == state))
 
+    def forget(self, model: str, stages: int) -> None:
+        """Take away what is shown of a router that is served no more; what was counted stays.
+
+        Args:
+            model: Name of the model.
+            stages: How many it had.
+        """
+        for state in STATES:
+            self.show(self.router_state, None, model, state)
+        for gauge in (self.evidence, self.clean_evidence, self.alarm_level):
+            self.show(gauge, None, model)
+        for stage in range(1, stages + 1):
+            self.show(self.drift, None, model, str(stage))
+
     def show(self, gauge: Gauge, value: float | None, *labels: str) -> None:
         """Set a gauge; ``None`` takes the series away: no number is better than an old one."""
         if value is not None:
