@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import socket
 import sys
@@ -42,19 +43,30 @@ class Main(MPServer):
     def _init_shared_socket(self) -> None:
         self._sso = None  # each worker gets its own
 
+    def _drop_shared_socket(self) -> None:
+        # Before the workers end: whoever keeps a socket open keeps clients waiting at it.
+        for one in self._sockets:
+            one.close()
+
     def _spawn_worker(  # type: ignore[override]
         self, idx: int, target: Callable[..., None], callback_loader: Callable[[], Any]
     ) -> WorkerProcess:
         own = self._sockets[idx]
         holder: Any = SocketHolder(own.fileno(), False, BACKLOG)  # type: ignore[call-arg]
         self._shd, self._sso = holder, own
-        load = partial(_numbered, callback_loader, own.fileno())
+        # A worker that is forked has all of them.
+        inherited = self._sockets if multiprocessing.get_start_method() == "fork" else ()
+        load = partial(_numbered, callback_loader, own.fileno(), inherited)
         return super()._spawn_worker(idx, target, load)
 
 
-def _numbered(load: Callable[[], Any], descriptor: int) -> Any:
+def _numbered(load: Callable[[], Any], own: int, inherited: Sequence[socket.socket]) -> Any:
     """What a worker serves, in the worker."""
-    os.environ[DESCRIPTOR_VARIABLE] = str(descriptor)
+    for one in inherited:
+        descriptor = one.detach()
+        if descriptor != own:
+            os.close(descriptor)
+    os.environ[DESCRIPTOR_VARIABLE] = str(own)
     return load()
 
 

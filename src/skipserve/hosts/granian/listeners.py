@@ -47,10 +47,8 @@ class Listeners:
         return [one.fileno() for one in self._sockets]
 
     def close(self) -> None:
-        """Refuse connections from now on, whoever else holds these sockets."""
+        """Give them back; clients are refused once the workers have, too."""
         for one in self._sockets:
-            with contextlib.suppress(OSError):  # it never listened
-                one.shutdown(socket.SHUT_RDWR)
             one.close()
 
 
