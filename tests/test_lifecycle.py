@@ -47,7 +47,7 @@ def remade(
 ) -> Path:
     """The archive as another version of the model, with good checksums whatever is changed."""
     with zipfile.ZipFile(archive) as old, zipfile.ZipFile(fresh, "w", zipfile.ZIP_DEFLATED) as new:
-        for name in old.namelist():
+        for name in set(old.namelist()) - {"note"}:
             content = old.read(name)
             if name == ABOUT:
                 about = json.loads(content)

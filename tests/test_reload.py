@@ -15,7 +15,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
-from running import JSON, Running, cli, serving, until
+from running import JSON, Running, cli, free_ports, serving, until
 from test_lifecycle import flip, remade
 
 from skipserve.address import Address
@@ -167,6 +167,7 @@ def test_no_request_is_lost_and_never_is_it_not_ready(server: Running) -> None:
             probes.append(server.is_ready())
 
     before, ended = pids(server), server.restarts()
+    counted = server.requests_total("small", 200)
     with ThreadPoolExecutor(2 * CLIENTS + 1) as pool:
         clients = [pool.submit(load.run, stop) for load in (kept, fresh) for _ in range(CLIENTS)]
         clients.append(pool.submit(probe))
@@ -184,14 +185,9 @@ def test_no_request_is_lost_and_never_is_it_not_ready(server: Running) -> None:
     assert len(pids(server)) == len(before) == 2
     assert not pids(server) & before
     assert server.restarts() == ended
-
-
-def test_counts_go_on_over_a_reload(server: Running) -> None:
-    before = server.requests_total("small", 200)
-    ask_to_reload(server.metrics_port)
-    after = server.requests_total("small", 200)
-    # Each of two workers asks the example with the router off and on.
-    assert after == before + 4
+    # Nor is a count: each of the new workers asked the example, with the router off and on.
+    counted += kept.answered + fresh.answered + 4
+    until(lambda: server.requests_total("small", 200) == counted)
 
 
 def test_going_back_while_it_serves(server: Running, store: Path) -> None:
@@ -234,15 +230,15 @@ def test_what_cannot_be_opened_changes_nothing(
     def exchanged(name: str, content: bytes) -> bytes:
         return content + b" " if name == "plain.fp32.onnx" else content
 
-    if damage == "flipped":
-        flip(archive, "plain.fp32.onnx")
-    elif damage == "exchanged":
-        remade(whole, archive, 3, exchanged)
-    elif damage == "example":
-        remade(whole, archive, 3, wrong_example)
-    else:
-        archive.unlink()
     try:
+        if damage == "flipped":
+            flip(archive, "plain.fp32.onnx")
+        elif damage == "exchanged":
+            remade(whole, archive, 3, exchanged)
+        elif damage == "example":
+            remade(whole, archive, 3, wrong_example)
+        else:
+            archive.unlink()
         done = subprocess.run(
             cli("reload", "--metrics-port", str(server.metrics_port)),
             capture_output=True,
@@ -268,7 +264,8 @@ def test_torchserve_says_in_one_line_that_it_cannot(tmp_path: Path) -> None:
 
 
 def test_torchserve_serves_one_version(store: Path) -> None:
-    ports = ("--port", "19290", "--metrics-port", "19291")
+    port, metrics_port = free_ports()
+    ports = ("--port", str(port), "--metrics-port", str(metrics_port))
     done = subprocess.run(
         cli("serve", "small", "small@1", "--server", "torchserve", *ports),
         cwd=store.parent,
@@ -285,7 +282,6 @@ def test_torchserve_serves_one_version(store: Path) -> None:
     [
         ("small@7", "has no version 7 of small, only 3, 2, 1"),
         ("small@one", "small@one: expected NAME or NAME@VERSION, such as small@1"),
-        ("none@1", "holds no none.mar"),
     ],
 )
 def test_a_version_that_is_not_there_is_one_line(store: Path, asked: str, says: str) -> None:
