@@ -15,6 +15,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
+from hosts import can
 from running import JSON, Running, cli, free_ports, serving, until
 from test_lifecycle import flip, remade
 
@@ -32,6 +33,8 @@ from skipserve.telemetry.logs import Log
 pytestmark = pytest.mark.server
 BODY = json.dumps({"inputs": [[0.5, 0.5]]}).encode()
 CLIENTS = 4
+SIDE_BY_SIDE = "several versions of a model side by side"
+WITHOUT_LOSS = "other archives without a lost request (`skipserve reload`, SIGHUP)"
 REQUESTS = 2_000
 
 
@@ -63,6 +66,7 @@ def pids(server: Running) -> set[int]:
 
 
 def test_versions_are_served_side_by_side(server: Running) -> None:
+    assert can("granian", SIDE_BY_SIDE)
     assert versions_told(server) == ["1", "3"]
     for root in ("/v2/models/small", "/v2/models/small/versions/1"):
         about = json.loads(server.send("GET", root)[2])
@@ -158,6 +162,7 @@ class Load:
 
 
 def test_no_request_is_lost_and_never_is_it_not_ready(server: Running) -> None:
+    assert can("granian", WITHOUT_LOSS)
     stop = threading.Event()
     kept, fresh = Load(server, keep=True), Load(server, keep=False)
     probes: list[bool] = []
@@ -258,12 +263,14 @@ def test_what_cannot_be_opened_changes_nothing(
 
 
 def test_torchserve_says_in_one_line_that_it_cannot(tmp_path: Path) -> None:
+    assert not can("torchserve", WITHOUT_LOSS)
     host = TorchServe(Instance(tmp_path), HostConfig(Address()), Log("text"))
     with pytest.raises(LaunchError, match="TorchServe cannot open other archives while it serves"):
         host.successor(Instance(tmp_path, 2))
 
 
 def test_torchserve_serves_one_version(store: Path) -> None:
+    assert not can("torchserve", SIDE_BY_SIDE)
     port, metrics_port = free_ports()
     ports = ("--port", str(port), "--metrics-port", str(metrics_port))
     done = subprocess.run(
