@@ -155,6 +155,7 @@ class Load:
                     self.last += reply.getheader("connection") == "close"
                 if not self._keep:
                     connection.close()
+                stop.wait(0.005)  # each new connection takes a port for a minute
 
     @property
     def answered(self) -> int:
