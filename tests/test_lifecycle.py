@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import Result
+from conftest import build
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from running import ROOT
@@ -110,6 +111,22 @@ def test_going_back_twice_goes_back_further_and_forward_by_number(store: Path) -
     with pytest.raises(ConfigError, match="version 3 of small is in force already"):
         roll_back(store, "small", 3)
     assert numbers(store) == [(3, True), (2, False), (1, False)]
+
+
+def test_a_build_stays_where_somebody_went_back_to(
+    routed_project: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    root = Path(shutil.copytree(routed_project[0], tmp_path / "project"))
+    file, store = root / "export" / "small.toml", root / "model_store"
+    file.write_text(f"{file.read_text()}max_rows = 99\n")
+    assert build(root) == ["package"]
+    assert numbers(store) == [(2, True), (1, False)]
+    roll_back(store, "small")
+    assert build(root) == []
+    assert numbers(store) == [(2, False), (1, True)]
+    (store / "small.mar").unlink()
+    assert build(root) == ["package"]
+    assert numbers(store) == [(3, True), (2, False)]
 
 
 def test_what_is_in_force_and_damaged_can_be_left(store: Path) -> None:
