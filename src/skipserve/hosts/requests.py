@@ -107,7 +107,10 @@ def ask_to_reload(metrics_port: int) -> str:
 
 def reload_soon(directory: Path) -> None:
     """Have the service in a directory reload; what becomes of it is in its log."""
-    _asked(directory).close()
+    try:
+        _asked(directory).close()
+    except OSError as error:  # somebody cleaned the folder
+        logger.error("not reloaded: %s: %s", directory / SOCKET, error.strerror)
 
 
 def _asked(directory: Path) -> socket.socket:
