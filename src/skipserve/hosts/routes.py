@@ -81,11 +81,11 @@ def routes_of(models: Mapping[str, Model], ready: Callable[[], bool]) -> Iterato
     is_ready = object_of({"ready": FLAG})
     ping_says = object_of({"status": {"enum": ["Healthy", "Unhealthy"]}})
     names = object_of({"models": list_of(TEXT)})
+    called = list(served(models))
     yield Route("GET", "/ping", ping, "Readiness, as TorchServe says it", ping_says, _WHETHER)
     yield Route("GET", "/live", _live, "Liveness", alive)
     yield Route("GET", "/ready", whether("ready"), "Readiness", is_ready, _WHETHER)
     yield Route("GET", "/v1/models", lambda: _json({"models": called}), "All models", names)
-    called = list(served(models))
     about = _json(server_metadata()).body
     yield Route("GET", "/v2", lambda: Reply(about), "About the server", SERVER_METADATA)
     yield Route("GET", "/v2/health/live", _live, "Liveness", alive)
