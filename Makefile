@@ -37,7 +37,7 @@ figures: .venv/serve  ## the figure of the experiment
 	$(BIN)/skipserve plot checkpoints/moons_plain checkpoints/moons_residual --out docs/gradients.png
 
 clean:  ## forget everything that was built
-	rm -rf .venv .build checkpoints artifacts model_store/*.mar
+	rm -rf .venv .build checkpoints artifacts model_store/*.mar model_store/*.versions
 
 .venv/python:
 	$(PYTHON) -m venv .venv

@@ -59,12 +59,13 @@ class Watched:
         self.switch = Switch(directory / "small")
         self.exposition = Exposition(self.directory)
         serving = ServingConfig(**{"risk": RISK, "clean_window_s": 60.0, **settings})
-        self._monitor = Monitor(self.exposition, [(manifest, serving, self.switch)])
+        self.model = (manifest, serving, self.switch)
+        self.monitor = Monitor(self.exposition, [self.model])
         self.now_s = 0.0
 
     def tick(self, seconds: float = 1.0) -> None:
         self.now_s += seconds
-        self._monitor.tick(self.now_s)
+        self.monitor.tick(self.now_s)
 
     def value(self, name: str, **labels: str) -> float | None:
         text = self.exposition.text()[0].decode()
@@ -238,3 +239,56 @@ def test_drift_is_seen_and_only_where_there_are_rows_enough(watched):
     watched.tick(1e6)  # all that is older than the window
     watched.tick(1e6)
     assert watched.value("signal_drift_ratio", stage="1") is None
+
+
+def test_another_artifact_starts_without_the_evidence_of_the_one_before(watched):
+    worker = Worker(watched.directory, 1).opens()
+    worker.shadow(100, 20)
+    worker.signals(1, [0] * 9 + [1000])
+    watched.tick()
+    assert watched.state() == "fell_back"
+    watched.monitor.hold({"small"})  # both are open
+    worker.shadow(1000, 0)
+    watched.tick()
+    watched.monitor.follow(watched.now_s, [watched.model], {"small"})
+    watched.tick()
+    assert watched.state() == "on"
+    assert watched.switch.state() == "on"
+    assert watched.value("shadow_evidence") == 1
+    assert watched.value("signal_drift_ratio", stage="1") is None
+    worker.shadow(100, 20)
+    watched.tick()
+    assert watched.state() == "fell_back"
+    assert watched.value("router_fallbacks_total") == 2
+
+
+def test_the_same_artifact_keeps_its_evidence(watched):
+    worker = Worker(watched.directory, 1).opens()
+    worker.shadow(20, 3)
+    watched.tick()
+    before = watched.value("shadow_evidence")
+    assert before > 1
+    watched.monitor.hold(())
+    watched.monitor.follow(watched.now_s, [watched.model], ())
+    watched.tick()
+    assert watched.value("shadow_evidence") == before
+
+
+def test_what_an_operator_switched_off_stays_off_for_another_artifact(watched):
+    watched.switch.throw("disabled")
+    watched.tick()
+    watched.monitor.follow(watched.now_s, [watched.model], {"small"})
+    watched.tick()
+    assert watched.switch.state() == "disabled"
+
+
+def test_a_model_that_is_served_no_more_is_not_shown_and_its_counts_are(watched):
+    worker = Worker(watched.directory, 1).opens()
+    worker.shadow(100, 4)
+    worker.signals(1, [100] * 10)
+    watched.tick()
+    watched.monitor.follow(watched.now_s, [], ())
+    watched.tick()
+    for name in ("router_state", "shadow_evidence", "shadow_alarm_level", "signal_drift_ratio"):
+        assert f"skipserve_{name}{{" not in watched.exposition.text()[0].decode(), name
+    assert watched.value("shadow_rows_total", risk=str(RISK)) == 100

@@ -15,6 +15,8 @@ from test_pulse import until, worker
 
 from skipserve.artifacts.archive import Unpacked
 from skipserve.direct import answers
+from skipserve.hosts.host import Host
+from skipserve.hosts.instance import Instance
 from skipserve.hosts.processes import children
 from skipserve.hosts.pulse import BEAT_S, living
 from skipserve.hosts.readiness import SILENT_S, Readiness, Wanted
@@ -44,8 +46,25 @@ class ThisProcess:
     def ended(self) -> str:
         return ""
 
+    def successor(self, instance: Instance) -> Host:
+        raise NotImplementedError
+
+    def retire(self, stop: threading.Event) -> None:
+        """Its fixture ends it."""
+
     def close(self) -> None:
         """Its fixture ends it."""
+
+
+class Beside(ThisProcess):
+    """Another host, with workers of its own."""
+
+    def __init__(self, url: str, workers: set[int]) -> None:
+        super().__init__(url)
+        self.pids = workers
+
+    def workers(self) -> set[int]:
+        return self.pids
 
 
 @pytest.fixture
@@ -191,3 +210,39 @@ def test_a_worker_that_died_before_anybody_looked_is_counted_once(make, pulses, 
 @pytest.mark.parametrize(("limit_s", "silent_s"), [(2, 10), (60, 10), (300, 50)])
 def test_a_model_that_takes_its_time_is_given_it(limit_s, silent_s):
     assert Wanted.of(1, limit_s) == Wanted(1, silent_s)
+
+
+def test_workers_of_a_host_that_comes_and_of_one_that_goes_are_not_missed(
+    frontend, pulses, ready, metrics, caplog
+):
+    def files(pid: int) -> Path:
+        file = pulses.parent / "metrics" / f"counter_{pid}.db"
+        file.touch()
+        return file
+
+    url = f"http://127.0.0.1:{frontend.server_port}"
+    old, new = Beside(url, {11, 12}), Beside(url, {21})
+    wanted = {"small": Wanted(0, SILENT_S)}
+    readiness = Readiness(old, pulses, wanted, metrics, ready, PATIENCE_S)
+    before, after = [files(11), files(12)], [files(21)]
+    readiness.expect(new)
+    look(readiness, 0.0)
+    new.pids = {21, 22}
+    after.append(files(22))
+    look(readiness, 1.0)
+    readiness.follow(new, pulses, wanted)
+    look(readiness, 2.0)
+    assert all(file.exists() for file in (*before, *after))
+    old.pids = {12}
+    look(readiness, 3.0)
+    old.pids = set()
+    readiness.expect(None)
+    look(readiness, 4.0)
+    assert ready.is_set()
+    assert not any(file.exists() for file in before)
+    assert all(file.exists() for file in after)
+    assert "ended by itself" not in caplog.text
+    new.pids = {22}
+    look(readiness, 5.0)
+    assert "worker 21 ended by itself" in caplog.text
+    assert b"skipserve_worker_restarts_total 1.0" in metrics.text()[0]

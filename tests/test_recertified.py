@@ -70,7 +70,7 @@ def test_an_archive_is_certified_where_nothing_trains(store, data, tmp_path):
     assert "Traceback" not in done.stderr
     assert "disagreement 0.04: certified at 0.95 for fp32 on cpu" in done.stdout
     assert "is not installed here, so" in done.stderr
-    assert f"written into {archive}; a running service knows nothing of it: restart it" in (
+    assert f"written into {archive}; a running service opens it at `skipserve reload`" in (
         done.stderr
     )
     assert [path.name for path in store.iterdir()] == ["small.mar"]

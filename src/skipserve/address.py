@@ -111,17 +111,29 @@ def require_free(host: str, port: int, setting: str) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
     except OSError as error:
-        if error.errno not in (errno.EADDRINUSE, errno.EACCES):
-            raise _not_here(host, error) from None
-        remedy = (
-            "end what listens there, or set"
-            if error.errno == errno.EADDRINUSE
-            else "this user may not; set"
-        )
-        raise LaunchError(
-            f"cannot listen on {in_url(host)}:{port} ({error.strerror}); "
-            f"{remedy} {setting} to another port"
-        ) from None
+        raise cannot_listen(host, port, setting, error) from None
+
+
+def cannot_listen(host: str, port: int, setting: str, error: OSError) -> LaunchError:
+    """What to say of a port that cannot be bound.
+
+    Args:
+        host: An IP address without brackets.
+        port: The port.
+        setting: The variable that moves it.
+        error: Of the attempt.
+    """
+    if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+        return _not_here(host, error)
+    remedy = (
+        "end what listens there, or set"
+        if error.errno == errno.EADDRINUSE
+        else "this user may not; set"
+    )
+    return LaunchError(
+        f"cannot listen on {in_url(host)}:{port} ({error.strerror}); "
+        f"{remedy} {setting} to another port"
+    )
 
 
 def free_ports() -> tuple[int, int]:

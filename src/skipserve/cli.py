@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from skipserve.commands import console, models, reports, router, service
+from skipserve.commands import console, lifecycle, models, reports, router, service
 from skipserve.commands.bring import bring
 from skipserve.commands.failures import line_for
 from skipserve.commands.loadtest import loadtest
@@ -18,6 +18,7 @@ COMMANDS = (
     *(models.build, models.train, models.export, models.calibrate, models.certify),
     *(models.package, models.plot, reports.inspect, reports.report),
     *(service.serve, service.top, loadtest),
+    *(lifecycle.versions, lifecycle.rollback, lifecycle.reload),
 )
 
 app = typer.Typer(

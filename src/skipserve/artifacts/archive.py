@@ -8,12 +8,19 @@ from __future__ import annotations
 import shutil
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from skipserve.artifacts.archive_names import (
+    ABOUT,
+    key_of,
+    model_of,
+    split_key,
+    version_of_content,
+)
 from skipserve.artifacts.artifact import Artifact, open_artifact
 from skipserve.artifacts.serving import ServingConfig
 from skipserve.errors import ArtifactError, LaunchError
@@ -35,10 +42,12 @@ class Unpacked:
     Attributes:
         artifact: Its hashes were checked.
         serving: The settings in force.
+        version: As clients name it.
     """
 
     artifact: Artifact
     serving: ServingConfig
+    version: str = "1"
 
     @property
     def directory(self) -> Path:
@@ -47,20 +56,26 @@ class Unpacked:
 
     @property
     def name(self) -> str:
-        """Of the model."""
+        """What it is served as: the model's name, or ``NAME@N`` beside another version of it."""
         return self.artifact.manifest.name
 
+    @property
+    def model(self) -> str:
+        """The model's own name."""
+        return split_key(self.name)[0]
 
-def unpack(archive: Path, store: Path, overrides: dict[str, Any]) -> Unpacked:
+
+def unpack(archive: Path, store: Path, overrides: dict[str, Any], beside: bool = False) -> Unpacked:
     """Unpack an archive into ``store`` for one server run, with settings overridden.
 
-    The artifact in it is checked against its hashes; the handler is code that TorchServe will run,
-    so serve only archives you trust.
+    The artifact in it is checked against its hashes, and every file against the archive's checksum;
+    the handler is code that TorchServe will run, so serve only archives you trust.
 
     Args:
         archive: A ``.mar`` file.
         store: Gets a folder with its content.
         overrides: Settings that replace those in it.
+        beside: Whether another version of the model answers for its name.
 
     Raises:
         ArtifactError: If it is no archive of ours, or its artifact is damaged, or holds no file
@@ -68,13 +83,53 @@ def unpack(archive: Path, store: Path, overrides: dict[str, Any]) -> Unpacked:
         ConfigError: If an override is out of range.
         LaunchError: If CUDA was asked for and is not there, or the machine is full or forbids it.
     """
-    directory = store / archive.stem
+    directory, version, values = _extracted(archive, store, beside)
+    serving = parse(ServingConfig, {**values, **overrides}, f"{archive.name}: serving")
+    _keep(directory, serving)
+    unpacked = _opened(directory, serving, version)
+    _require_name(archive, unpacked)
+    plan(unpacked.artifact, serving.backend, serving.precision, serving.provider)
+    return unpacked
+
+
+def verify(archive: Path, scratch: Path) -> None:
+    """Check every file of an archive, and that it is what its name says.
+
+    Args:
+        archive: A ``.mar`` file.
+        scratch: Gets a folder with its content.
+
+    Raises:
+        ArtifactError: Saying what is wrong with it.
+        LaunchError: If the machine is full or forbids it.
+    """
+    directory, version, values = _extracted(archive, scratch, False)
+    serving = parse(ServingConfig, values, f"{archive.name}: serving")
+    _require_name(archive, _opened(directory, serving, version))
+
+
+def opened(directory: Path) -> Unpacked:
+    """What :func:`unpack` has put into a folder, for a process that serves it.
+
+    Raises:
+        ArtifactError: If it was changed meanwhile.
+    """
+    serving = parse(ServingConfig, _settings(directory), f"{directory.name}: serving")
+    return _opened(directory, serving, version_of_content((directory / ABOUT).read_bytes()))
+
+
+def _extracted(archive: Path, store: Path, beside: bool) -> tuple[Path, int, dict[str, Any]]:
+    """The folder that an archive was unpacked into, its version, and our settings in it."""
+    directory = None
     try:
         with zipfile.ZipFile(archive) as content:
+            name, version = model_of(archive), version_of_content(content.read(ABOUT))
+            directory = store / (key_of(name, version) if beside else name)
             content.extractall(directory)
-        values = {**_settings(directory), **overrides}
+        return directory, version, {**_settings(directory)}
     except (*DAMAGE, OSError, LookupError, TypeError, ValueError) as error:
-        shutil.rmtree(directory, ignore_errors=True)
+        if directory is not None:
+            shutil.rmtree(directory, ignore_errors=True)
         if isinstance(error, OSError) and machines_fault(error):
             raise LaunchError(
                 f"{archive} cannot be unpacked into {store}: {error.strerror} "
@@ -87,25 +142,28 @@ def unpack(archive: Path, store: Path, overrides: dict[str, Any]) -> Unpacked:
             f"{archive} is not an archive of this skipserve or is damaged ({error!r}); "
             "make it again with `skipserve build` or `skipserve package`"
         ) from None
-    serving = parse(ServingConfig, values, f"{archive.name}: serving")
-    _keep(directory, serving)
-    unpacked = Unpacked(open_artifact(directory), serving)
-    if unpacked.name != archive.stem:
+
+
+def _opened(directory: Path, serving: ServingConfig, version: int) -> Unpacked:
+    artifact = open_artifact(directory)
+    manifest = artifact.manifest
+    if directory.name == key_of(manifest.name, version):
+        renamed = manifest.model_copy(update={"name": directory.name})
+        artifact = replace(artifact, manifest=renamed)
+    return Unpacked(artifact, serving, str(version))
+
+
+def _require_name(archive: Path, unpacked: Unpacked) -> None:
+    if unpacked.model != model_of(archive):
         raise ArtifactError(
-            f"{archive} holds the model {unpacked.name}; its file must be named {unpacked.name}.mar"
+            f"{archive} holds the model {unpacked.model}; its file must be named "
+            f"{unpacked.model}.mar"
         )
-    plan(unpacked.artifact, serving.backend, serving.precision, serving.provider)
-    return unpacked
-
-
-def opened(directory: Path) -> Unpacked:
-    """What :func:`unpack` has put into a folder, for a process that serves it.
-
-    Raises:
-        ArtifactError: If it was changed meanwhile.
-    """
-    serving = parse(ServingConfig, _settings(directory), f"{directory.name}: serving")
-    return Unpacked(open_artifact(directory), serving)
+    if model_of(archive) != archive.stem and archive.stem != unpacked.version:
+        raise ArtifactError(
+            f"{archive} holds version {unpacked.version} of {unpacked.model}, not {archive.stem}; "
+            f"its file must be named {unpacked.version}.mar"
+        )
 
 
 def _keep(directory: Path, serving: ServingConfig) -> None:

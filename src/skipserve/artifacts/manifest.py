@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from skipserve.artifacts.archive_names import split_key
 from skipserve.certification.measures import CONFIDENCE, RISKS
 from skipserve.files import replace_text
 from skipserve.schema import Record
@@ -223,6 +224,11 @@ class Manifest(Record):
     versions: dict[str, str]
     router: RouterSpec | None = None
     depths: Depths | None = None
+
+    @property
+    def model(self) -> str:
+        """The model's own name; ``name`` ends with a version where it is served beside another."""
+        return split_key(self.name)[0]
 
     @property
     def recipe(self) -> str | None:

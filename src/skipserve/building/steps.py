@@ -13,6 +13,7 @@ from typing import Any
 from skipserve.artifacts.artifact import open_artifact
 from skipserve.artifacts.certificates import CERTIFICATES, Certificate, Refusal
 from skipserve.artifacts.manifest import MANIFEST
+from skipserve.artifacts.versions import versions_of
 from skipserve.building.buildfile import BuildFile
 from skipserve.building.products import (
     OnEpoch,
@@ -26,7 +27,7 @@ from skipserve.building.products import (
     quiet,
     take_or_train,
 )
-from skipserve.errors import ArtifactError, CheckpointError
+from skipserve.errors import ArtifactError, CheckpointError, ConfigError
 from skipserve.files import sha256_of
 from skipserve.runtime.runners import FORMATS
 from skipserve.training.checkpoint import WEIGHTS
@@ -119,6 +120,7 @@ def steps(build: BuildFile, on_epoch: OnEpoch, say: Say, on_progress: OnProgress
             ),
             (build.archive,),
             lambda: make_archive(build),
+            lambda: _packaged(build),
         )
     )
     return found
@@ -168,6 +170,16 @@ def _exported(build: BuildFile) -> str | None:
     except ArtifactError:  # missing or damaged
         return None
     return sha256_of(build.artifact / MANIFEST)
+
+
+def _packaged(build: BuildFile) -> list[bool | str] | None:
+    """The newest version, which need not be in force: who has gone back wants to stay there."""
+    try:
+        have = versions_of(build.archive.parent, build.archive.stem)
+    except ConfigError:  # there is none
+        return None
+    in_force = any(one.in_force and one.number for one in have)
+    return [in_force, sha256_of(have[0].archive)]
 
 
 def run_steps(

@@ -86,7 +86,7 @@ def loadtest(
     from skipserve.address import Address
     from skipserve.hosts.config import HostConfig
     from skipserve.hosts.launcher import Server
-    from skipserve.hosts.processes import stop_on_signals
+    from skipserve.hosts.processes import listen_to_signals
     from skipserve.loadtest.compare import compare_reports
     from skipserve.loadtest.gate import EXIT
     from skipserve.loadtest.payloads import parse_mix
@@ -121,7 +121,7 @@ def loadtest(
     target = Target(address.inference_url, f"{address.metrics_url}/metrics")
     archives = _archives(model_store, choices) if start else []
     with contextlib.ExitStack() as stack:
-        stop = stack.enter_context(stop_on_signals())
+        stop = stack.enter_context(listen_to_signals()).stop
         if archives:
             console.print(f"starting {', '.join(archive.stem for archive in archives)}")
             stack.enter_context(Server(archives, HostConfig(address), stop=stop))

@@ -149,13 +149,13 @@ def certify(
     name = artifact.manifest.name
     if model.suffix == ".mar":
         _say(
-            f"written into {model}; a running service knows nothing of it: restart it. A build "
+            f"written into {model}; a running service opens it at `skipserve reload`. A build "
             f"makes the archive again from artifacts/{name}, where these are not"
         )
     else:
         _say(
             f"written into {model}, not served yet: `skipserve build export/{name}.toml` puts "
-            "them into the archive; then restart the service"
+            "them into the archive; then `skipserve reload`"
         )
 
 

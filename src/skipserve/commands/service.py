@@ -26,7 +26,11 @@ logger = logging.getLogger("skipserve.cli")
 
 def serve(
     models: Annotated[
-        list[str] | None, typer.Argument(help="Names in the model store; all by default.")
+        list[str] | None,
+        typer.Argument(
+            help="Names in the model store, all by default; NAME@VERSION for one of its versions. "
+            "Of several versions of a model the first answers for its name."
+        ),
     ] = None,
     model_store: Annotated[Path, typer.Option(help="Folder of .mar files.")] = Path("model_store"),
     host: Annotated[
@@ -71,11 +75,14 @@ def serve(
         float, typer.Option(min=1, help="Seconds for requests on their way when it ends.")
     ] = 10.0,
 ) -> None:
-    """Serve archives over HTTP until SIGTERM or Ctrl-C; options override each model's TOML."""
+    """Serve archives over HTTP until SIGTERM or Ctrl-C; options override each model's TOML.
+
+    SIGHUP, or `skipserve reload`, has it open the archives that are there then.
+    """
     from skipserve.address import Address
     from skipserve.hosts.config import HostConfig
     from skipserve.hosts.launcher import Server
-    from skipserve.hosts.processes import stop_on_signals
+    from skipserve.hosts.processes import listen_to_signals
     from skipserve.telemetry.logs import Log
 
     log = Log(log_format)
@@ -99,18 +106,24 @@ def serve(
         ready_timeout,
         drain_timeout,
     )
-    with _errors_to(log), stop_on_signals() as stop:
-        archives = _archives(model_store, models or [])
+    with _errors_to(log), listen_to_signals() as signals:
         try:
             with _waiting(log):
-                running = Server(archives, config, _known(server), overrides, stop, log)
+                running = Server(
+                    lambda: _archives(model_store, models or []),
+                    config,
+                    _known(server),
+                    overrides,
+                    signals.stop,
+                    log,
+                )
         except LaunchError:
-            if stop.is_set():
+            if signals.stop.is_set():
                 return
             raise
         with running:
             _announce(running, log)
-            running.wait(stop)
+            running.wait(signals.stop, signals.reload)
 
 
 def top(
@@ -185,13 +198,26 @@ def _announce(server: Server, log: Log) -> None:
 
 
 def _archives(model_store: Path, names: list[str]) -> list[Path]:
+    from skipserve.artifacts.archive_names import split_key
+    from skipserve.artifacts.versions import find_version
+
     found = {file.stem: file for file in sorted(model_store.glob("*.mar"))}
     if not found:
         raise ConfigError(f"{model_store} holds no .mar; make one with `skipserve build`")
-    missing = [name for name in names if name not in found]
-    if missing:
-        raise ConfigError(
-            f"{model_store} holds no {missing[0]}.mar, only {', '.join(found)}; "
-            f"make it with `skipserve build export/{missing[0]}.toml`"
-        )
-    return [found[name] for name in names] if names else list(found.values())
+    if not names:
+        return list(found.values())
+    archives = []
+    for one in names:
+        name, version = split_key(one)
+        if version:
+            if not version.isdecimal():
+                raise ConfigError(f"{one}: expected NAME or NAME@VERSION, such as {name}@1")
+            archives.append(find_version(model_store, name, int(version)).archive)
+        elif name in found:
+            archives.append(found[name])
+        else:
+            raise ConfigError(
+                f"{model_store} holds no {name}.mar, only {', '.join(found)}; "
+                f"make it with `skipserve build export/{name}.toml`"
+            )
+    return archives

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
@@ -13,12 +14,16 @@ from skipserve.errors import InputError
 from skipserve.hosts.cross_origin import CrossOrigin
 from skipserve.hosts.models import Model
 from skipserve.hosts.openapi import document, document_route
-from skipserve.hosts.routes import Endpoint, Infer, Route, refused, routes_of
+from skipserve.hosts.routes import Endpoint, Infer, Route, refused, routes_of, served
 from skipserve.protocols.messages import MAX_BODY_BYTES, Headers, RawRequest, Reply
 from skipserve.protocols.request_id import request_id
 
 # Shorter replies are not worth packing.
 PACKED_BYTES = 1024
+# A path that names a version.
+_VERSION = re.compile(
+    r"/(?:predictions/(?P<model>[^/]+)|v[12]/models/(?P<of>[^/]+)/versions)/(?P<version>[^/:]+)"
+)
 
 
 class Application:
@@ -106,8 +111,19 @@ class Application:
         return reply
 
     def _unknown(self, path: str) -> Reply:
-        known = ", ".join(self._models)
-        message = f"nothing is at {path}; this service has the models {known}, see /openapi.json"
+        known = served(self._models)
+        asked = _VERSION.match(path)
+        model = asked and (asked["model"] or asked["of"])
+        if asked and model in known and asked["version"] not in known[model]:
+            message = (
+                f"version {asked['version']} of {model} is not served, only "
+                f"{', '.join(known[model])}"
+            )
+        else:
+            message = (
+                f"nothing is at {path}; this service has the models {', '.join(known)}, see "
+                "/openapi.json"
+            )
         return refused(path, "not_found", message)
 
     def _document(self) -> Reply:

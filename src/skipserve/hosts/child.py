@@ -21,10 +21,16 @@ class Child:
         environment: Its own.
         directory: Where it runs.
         log: Where each line that it writes to stderr goes.
+        inherits: File descriptors that it gets.
     """
 
     def __init__(
-        self, command: Sequence[str], environment: Mapping[str, str], directory: Path, log: Log
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        directory: Path,
+        log: Log,
+        inherits: Sequence[int] = (),
     ) -> None:
         self.process = subprocess.Popen(  # noqa: S603 - our own command
             command,
@@ -34,6 +40,7 @@ class Child:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             start_new_session=True,
+            pass_fds=inherits,
             preexec_fn=die_with_parent,
         )
         self._relay = threading.Thread(target=log.relay, args=(self.process.stderr,), daemon=True)

@@ -16,7 +16,7 @@ import msgspec
 from skipserve.artifacts.manifest import Manifest
 from skipserve.errors import ConfigError, LaunchError
 from skipserve.files import replace_text
-from skipserve.hosts.directory import find, is_held
+from skipserve.hosts.directory import is_held, no_service, require
 from skipserve.safety.standing import STATE_VARIABLE, give_order, lift_order, standing_order
 from skipserve.safety.switch import Switch, SwitchState
 
@@ -103,24 +103,27 @@ def announce(directory: Path, orders: Mapping[str, Path | None]) -> None:
 
 def open_switches(
     directory: Path, archives: Sequence[Path], manifests: Sequence[Manifest]
-) -> list[Switch]:
-    """The switch of each model of an instance, off where it was switched off by hand before."""
+) -> tuple[list[Switch], dict[str, Path | None]]:
+    """The switch of each model of an instance, off where it was switched off by hand before.
+
+    Returns:
+        The switches, and what :func:`announce` shall say.
+    """
     orders: dict[str, Path | None] = {}
     switches = []
     for archive, manifest in zip(archives, manifests, strict=True):
-        model, order = manifest.name, standing_order(archive)
+        model, order = manifest.name, standing_order(archive, manifest.name)
         switch = Switch(directory / "switches" / model)
         switches.append(switch)
         orders[model] = order if manifest.router is not None else None
-        if manifest.router is not None and order.exists():
+        if manifest.router is not None and order.exists() and switch.state() != "disabled":
             switch.throw("disabled")
             logger.warning(
                 "%s skips nothing: it was switched off by hand, and stays off until "
                 "`skipserve router on %s`",
                 *(model, model),
             )
-    announce(directory, orders)
-    return switches
+    return switches, orders
 
 
 def find_routers(metrics_port: int) -> dict[str, RouterControl]:
@@ -129,17 +132,11 @@ def find_routers(metrics_port: int) -> dict[str, RouterControl]:
     Raises:
         LaunchError: If this user runs no such instance here.
     """
-    directory = find(metrics_port)
+    directory = require(metrics_port)
     try:
-        content = (directory / ROUTERS).read_bytes() if directory else b""
-        orders = msgspec.json.decode(content, type=Orders)
-    except (FileNotFoundError, msgspec.MsgspecError):  # of none, or one that is just starting
-        directory = None
-    if directory is None:
-        raise LaunchError(
-            f"no service of this user has its metrics on port {metrics_port} here; run this as the "
-            "user who runs it, with the same TMPDIR, and --metrics-port if it has another port"
-        )
+        orders = msgspec.json.decode((directory / ROUTERS).read_bytes(), type=Orders)
+    except (FileNotFoundError, msgspec.MsgspecError):
+        raise no_service(metrics_port) from None
     return {
         model: RouterControl(
             model, directory / "switches" / model, None if order is None else Path(order)

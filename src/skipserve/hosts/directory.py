@@ -66,6 +66,11 @@ class Directory:
         for folder in within:
             self._files += folder.rglob("*")
 
+    def forget(self, *folders: Path) -> None:
+        """Let folders go that had to stay."""
+        gone = [one for one in self._files if any(map(one.is_relative_to, folders))]
+        self._files = [one for one in self._files if one not in gone]
+
     def is_whole(self) -> bool:
         """Whether everything that was remembered is there."""
         return all(os.path.lexists(file) for file in self._files)
@@ -85,6 +90,25 @@ def find(metrics_port: int) -> Path | None:
                 if about.metrics_port == metrics_port and is_held(directory):
                     return directory
     return None
+
+
+def require(metrics_port: int) -> Path:
+    """The directory of the service on a port that this user runs here.
+
+    Raises:
+        LaunchError: If there is none.
+    """
+    if directory := find(metrics_port):
+        return directory
+    raise no_service(metrics_port)
+
+
+def no_service(metrics_port: int) -> LaunchError:
+    """What to say where there is none, or one that is just starting."""
+    return LaunchError(
+        f"no service of this user has its metrics on port {metrics_port} here; run this as the "
+        "user who runs it, with the same TMPDIR, and --metrics-port if it has another port"
+    )
 
 
 def is_held(directory: Path) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 from skipserve.artifacts.archive import Unpacked
+from skipserve.hosts.instance import Instance
 
 
 class Host(Protocol):
@@ -40,6 +42,27 @@ class Host(Protocol):
 
     def ended(self) -> str:
         """Why it does not run any more; empty while it does."""
+        ...
+
+    def successor(self, instance: Instance) -> Host:
+        """Another one, not yet started, that will answer on the same port.
+
+        Args:
+            instance: The folders of its generation.
+
+        Raises:
+            LaunchError: If this host cannot be replaced while it serves.
+        """
+        ...
+
+    def retire(self, stop: threading.Event) -> None:
+        """Leave the port to the successor, answer what is on its way, and end every process.
+
+        Clients that keep their connections are told with their next reply that it was the last.
+
+        Args:
+            stop: No more time is left to them once it is set.
+        """
         ...
 
     def close(self) -> None:

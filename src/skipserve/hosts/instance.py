@@ -16,14 +16,16 @@ class Instance:
 
     Attributes:
         directory: Holds everything this run writes; removed with it.
+        generation: Of its workers, from 1; a reload makes the next, with models of its own.
     """
 
     directory: Path
+    generation: int = 1
 
     @property
     def store(self) -> Path:
         """Unpacked archives, one folder a model."""
-        return self.directory / "store"
+        return self.directory / self._own("store")
 
     @property
     def metrics(self) -> Path:
@@ -38,7 +40,22 @@ class Instance:
     @property
     def pulses(self) -> Path:
         """Where each worker says that it is there."""
-        return self.directory / "pulses"
+        return self.directory / self._own("pulses")
+
+    @property
+    def plan(self) -> Path:
+        """What the host's processes are told, where they read it in a file."""
+        return self.directory / self._own("plan.json")
+
+    @property
+    def is_retired(self) -> Path:
+        """A file that is there once another generation answers in place of this."""
+        return self.directory / self._own("retired")
+
+    @property
+    def failure(self) -> Path:
+        """Where a worker writes why it cannot open its models."""
+        return self.directory / self._own("failure")
 
     @property
     def log(self) -> Path:
@@ -64,6 +81,9 @@ class Instance:
         made = (self.store, self.metrics, self.switches, self.pulses, self.log.parent, self.scratch)
         for folder in made:
             folder.mkdir(parents=True, exist_ok=True)
+
+    def _own(self, name: str) -> str:
+        return name if self.generation == 1 else f"{name}.{self.generation}"
 
     def environment(self) -> dict[str, str]:
         """The environment of the host's processes."""

@@ -11,18 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from skipserve.address import Address
-from skipserve.artifacts.archive import Unpacked, unpack
+from skipserve.artifacts.archive_names import split_key
 from skipserve.artifacts.manifest import Manifest
 from skipserve.errors import LaunchError
-from skipserve.files import machines_fault
 from skipserve.hosts.config import HostConfig, ServerName
-from skipserve.hosts.control import open_switches
+from skipserve.hosts.control import announce
 from skipserve.hosts.directory import Directory
 from skipserve.hosts.example import curl_of
+from skipserve.hosts.generation import Find, Generation, open_generation
 from skipserve.hosts.host import Host
 from skipserve.hosts.instance import Instance
-from skipserve.hosts.readiness import Readiness, Wanted
+from skipserve.hosts.readiness import Readiness
 from skipserve.hosts.ready import Ready
+from skipserve.hosts.requests import Requests, reload_soon
+from skipserve.hosts.succession import Care, Succession
 from skipserve.hosts.warm_up import WarmUp
 from skipserve.safety.monitor import Monitor
 from skipserve.telemetry import tracing
@@ -39,7 +41,8 @@ class Server:
     The host gets SIGTERM when the thread that made this ends, so make it in one that stays.
 
     Args:
-        archives: The ``.mar`` files to serve.
+        archives: The ``.mar`` files to serve, or what finds them, which a reload asks again. Of
+            several versions of a model the first answers for its name.
         config: How to listen.
         server: What listens.
         overrides: Serving settings that replace those in the archives.
@@ -55,44 +58,41 @@ class Server:
 
     def __init__(
         self,
-        archives: Sequence[Path],
+        archives: Sequence[Path] | Find,
         config: HostConfig,
         server: ServerName = "granian",
         overrides: dict[str, Any] | None = None,
         stop: threading.Event | None = None,
         log: Log | None = None,
     ) -> None:
-        if not archives:
-            raise LaunchError("there is no archive to serve; make one with `skipserve build`")
         if config.tls is not None:
             config.tls.require()
+        self._find = archives if callable(archives) else lambda: archives
+        self._overrides = overrides or {}
         self._config = config
         self._log = log or Log("text")
         extra = {"TorchServe's metrics": config.address.port + 2} if server == "torchserve" else {}
         self._ip = config.address.require_free(extra)
         self._directory = Directory(config.address.metrics_port)
-        self._instance = Instance(self._directory.path)
+        instance = self._instance = Instance(self._directory.path)
         self._stop = stop or threading.Event()
         self._ended = threading.Event()
         self._lost = ""
         self._stack = contextlib.ExitStack()
         self._stack.callback(self._directory.remove)
         try:
-            self._host = _host(server, self._instance, config, self._log)
-            self._start(archives, overrides or {})
+            host = _host(server, instance, config, self._log)
+            self._start(self._next(instance, host))
         except BaseException:
             self._stack.close()
             raise
 
-    def _start(self, archives: Sequence[Path], overrides: dict[str, Any]) -> None:
+    def _start(self, first: Generation) -> None:
         instance, config = self._instance, self._config
+        self._line = Succession(first, self._directory, config, self._next, self._ended)
+        self._stack.callback(self._line.close)
         tracing.asked_for()  # an error here is one line, in a worker it is a restart for ever
-        models = self._unpack(archives, overrides)
-        self.manifests = [model.artifact.manifest for model in models]
-        # Before the host, so that no worker skips a row that an operator forbade.
-        switches = open_switches(instance.directory, archives, self.manifests)
-        for switch in switches:
-            self._stack.callback(switch.close)
+        announce(instance.directory, first.orders)
         # Before the host, to be closed after it: while it stops, /ready says no.
         self.metrics = Exposition(instance.metrics)
         port = config.address.metrics_port
@@ -100,35 +100,33 @@ class Server:
         self._stack.callback(ready.close)
         self.probes = Probes((self._ip, port), self.metrics, ready, self._live)
         self._stack.callback(self.probes.close)
-        self._host.start(models)
-        self._stack.callback(self._host.close)
+        first.host.start(first.models)
+        self._stack.callback(lambda: self._line.now.host.close())
         deadline = time.monotonic() + config.ready_s
-        warm_up = WarmUp(self._host, deadline, self._stop, self._tail)
+        warm_up = WarmUp(first.host, deadline, self._stop, self._tail)
         for manifest in self.manifests:
             warm_up.ask(manifest, self.url(manifest))
-        self._readiness = Readiness(
-            self._host,
+        readiness = Readiness(
+            first.host,
             instance.pulses,
-            {model.name: self._wanted(model) for model in models},
+            first.wanted(config),
             self.metrics,
             self.probes.ready,
             config.ready_s,
         )
-        while missing := self._readiness.missing():
+        while missing := readiness.missing():
             if time.monotonic() > deadline or self._stop.wait(0.05):
                 raise LaunchError(f"not every worker became ready ({missing}): {self._tail()}")
-        self._monitor = Monitor(
-            self.metrics,
-            [
-                (model.artifact.manifest, model.serving, switch)
-                for model, switch in zip(models, switches, strict=True)
-            ],
-        )
-        self._directory.remember(instance.store, instance.switches, *self._host.keeps())
+        self._care = Care(readiness, Monitor(self.metrics, first.watched()), self.metrics)
+        self._care.show_versions(first)
+        self._directory.remember(instance.store, instance.switches, *first.host.keeps())
         self._look()
         watch = threading.Thread(target=self._watch, daemon=True)
         watch.start()
         self._stack.callback(watch.join)
+        self._stack.callback(self._ended.set)
+        requests = Requests(instance.directory, lambda: self._line.reload(self._care))
+        self._stack.callback(requests.close)
         self._stack.callback(self._ended.set)
         self._stack.callback(ready.clear)  # first of all, and once: then its file is closed
 
@@ -137,24 +135,37 @@ class Server:
         """Where it listens."""
         return self._config.address
 
+    @property
+    def manifests(self) -> list[Manifest]:
+        """Of the models that answer now."""
+        return self._line.now.manifests
+
     def url(self, manifest: Manifest) -> str:
         """Where a model answers."""
-        return f"{self._config.url}/predictions/{manifest.name}"
+        name, version = split_key(manifest.name)
+        return f"{self._config.url}/predictions/{name}" + (version and f"/{version}")
 
     def curl(self) -> str:
         """A command that works, and what to look at in its reply."""
         return curl_of(self.manifests, self.url, self._config, self._instance.directory)
 
-    def wait(self, stop: threading.Event) -> None:
+    def wait(self, stop: threading.Event, reload: threading.Event | None = None) -> None:
         """Watch the server until ``stop`` is set.
+
+        Args:
+            stop: Ends this.
+            reload: Has it reload, and is cleared.
 
         Raises:
             LaunchError: If the host ends by itself, or what is lost does not come back.
         """
-        while not stop.wait(1.0):
+        while not stop.wait(0.5):
+            if reload is not None and reload.is_set():
+                reload.clear()
+                reload_soon(self._instance.directory)
             if self._lost:
                 raise LaunchError(self._lost)
-            if ended := self._host.ended():
+            if ended := self._line.now.host.ended():
                 raise LaunchError(f"{ended}: {self._tail()}")
 
     def close(self) -> None:
@@ -169,27 +180,16 @@ class Server:
         self.close()
 
     def _live(self) -> bool:
-        return not self._host.ended()
+        return not self._line.now.host.ended()
 
-    def _wanted(self, model: Unpacked) -> Wanted:
-        return Wanted.of(self._config.workers, model.serving.response_timeout_s)
-
-    def _unpack(self, archives: Sequence[Path], overrides: dict[str, Any]) -> list[Unpacked]:
-        try:
-            self._instance.make_folders()
-            return [unpack(archive, self._instance.store, overrides) for archive in archives]
-        except OSError as error:
-            if not machines_fault(error):
-                raise
-            raise LaunchError(
-                f"{error.filename or self._instance.directory}: {error.strerror}; the service's "
-                "files go there: make room, or set TMPDIR to another folder"
-            ) from None
+    def _next(self, instance: Instance, host: Host) -> Generation:
+        return open_generation(instance, host, self._find(), self._overrides)
 
     def _watch(self) -> None:
         while not self._ended.wait(1.0):
             try:
-                self._look()
+                with self._line.turn:
+                    self._look()
             except Exception:
                 # A disk that is full now may not be in a second; serving goes on meanwhile.
                 logger.exception("the service could not be watched")
@@ -198,9 +198,9 @@ class Server:
         now_s = time.monotonic()
         try:
             lost = "" if self._directory.is_whole() else "files of the running service are gone"
-            lost = lost or self._readiness.look(now_s, self._ended.is_set)
+            lost = lost or self._care.readiness.look(now_s, self._ended.is_set)
             if not lost:
-                self._monitor.tick(now_s)
+                self._care.monitor.tick(now_s)
         except LostCounts as error:
             lost = str(error)
         if lost and not self._ended.is_set():

@@ -19,10 +19,15 @@ def server_metadata() -> dict[str, Any]:
 
 
 def model_metadata(manifest: Manifest, versions: Sequence[str]) -> dict[str, Any]:
-    """Of a model: every input and output, -1 where a dimension is free."""
+    """Of a model: every input and output, -1 where a dimension is free.
+
+    Args:
+        manifest: Of the version that answers.
+        versions: All that are served.
+    """
     classes = manifest.task.classes
     return {
-        "name": manifest.name,
+        "name": manifest.model,
         "versions": list(versions),
         "platform": "skipserve_onnx",
         "inputs": [
@@ -42,11 +47,14 @@ def model_metadata(manifest: Manifest, versions: Sequence[str]) -> dict[str, Any
     }
 
 
-def v1_status(name: str, version: str, ready: bool) -> dict[str, Any]:
+def v1_status(name: str, versions: Sequence[str], ready: bool) -> dict[str, Any]:
     """Of a model, for KServe's clients (``ready``) and for TensorFlow Serving's (the rest)."""
-    state = {
-        "version": version,
-        "state": "AVAILABLE" if ready else "LOADING",
-        "status": {"error_code": "OK", "error_message": ""},
-    }
-    return {"name": name, "ready": ready, "model_version_status": [state]}
+    states = [
+        {
+            "version": version,
+            "state": "AVAILABLE" if ready else "LOADING",
+            "status": {"error_code": "OK", "error_message": ""},
+        }
+        for version in versions
+    ]
+    return {"name": name, "ready": ready, "model_version_status": states}

@@ -30,9 +30,19 @@ class Model:
     max_rows: int
     version: str = VERSION
 
+    @property
+    def name(self) -> str:
+        """Of the model, as clients name it; its manifest's is that of its metrics and logs."""
+        return self.manifest.model
+
+    @property
+    def is_default(self) -> bool:
+        """Whether it answers where no version is asked for."""
+        return self.name == self.manifest.name
+
 
 class Models(Mapping[str, Model]):
-    """Open models by name; made where their event loop runs.
+    """Open models by name, or ``NAME@VERSION`` beside another; made where their event loop runs.
 
     Args:
         unpacked: To open; each is warmed up.
@@ -66,7 +76,7 @@ class Models(Mapping[str, Model]):
 
     def _open(self, one: Unpacked, watch: Watch) -> Model:
         serving, later = one.serving, Later()
-        service = open_service(one.artifact, serving, later)
+        service = open_service(one.artifact, serving, later, one.version)
         limits = Limits(
             serving.batch_size,
             serving.queue_size,
@@ -75,4 +85,4 @@ class Models(Mapping[str, Model]):
             serving.join_ms / 1e3,
         )
         batcher = Batcher(service, limits, self._turns, later, watch)
-        return Model(one.artifact.manifest, batcher, serving.max_rows)
+        return Model(one.artifact.manifest, batcher, serving.max_rows, one.version)

@@ -132,11 +132,9 @@ def _predicts(route: Route, parts: _Parts) -> dict[str, Any]:
     assert isinstance(infer, Infer)
     manifest, word = infer.model.manifest, infer.protocol or "native"
     spoken = SPOKEN[infer.protocol](manifest, infer.model.max_rows)
+    called = f"{_plain(manifest.name)}.{word}"
     request, reply = (
-        {
-            kind: _named(parts, f"{manifest.name}.{word}.{which}", schema)
-            for kind, schema in bodies.items()
-        }
+        {kind: _named(parts, f"{called}.{which}", schema) for kind, schema in bodies.items()}
         for which, bodies in (("request", spoken.requests), ("reply", spoken.replies))
     )
     headers = ["X-Request-ID", "Server-Timing", *spoken.headers]
@@ -146,7 +144,7 @@ def _predicts(route: Route, parts: _Parts) -> dict[str, Any]:
         "content": _content(reply),
     }
     body = _content(request)
-    if example := _example(parts, f"{manifest.name}.{word}", spoken.example):
+    if example := _example(parts, called, spoken.example):
         next(iter(body.values()))["examples"] = {"row": example}
     return {
         "summary": f"{route.summary} ({_TITLES[infer.protocol]})",
@@ -161,6 +159,11 @@ def _predicts(route: Route, parts: _Parts) -> dict[str, Any]:
         "requestBody": {"required": True, "content": body},
         "responses": {"200": answered, **_refusals(route.path)},
     }
+
+
+def _plain(name: str) -> str:
+    # Components may not be called NAME@VERSION.
+    return name.replace("@", ".v")
 
 
 def _refusals(path: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import psutil
 
@@ -65,6 +66,18 @@ def command_line(pid: int) -> str:
         return ""
 
 
+def connections(pid: int, port: int) -> int:
+    """How many clients are connected to a port of a process that are not closed by either side."""
+    try:
+        found = psutil.Process(pid).net_connections("tcp")
+    except psutil.Error:
+        return 0
+    return sum(
+        one.status == psutil.CONN_ESTABLISHED and bool(one.laddr) and one.laddr.port == port
+        for one in found
+    )
+
+
 def _processes(pids: set[int]) -> list[psutil.Process]:
     found = []
     for pid in pids:
@@ -81,14 +94,50 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
 
 
+@dataclass(frozen=True)
+class Signals:
+    """What signals ask of us.
+
+    Attributes:
+        stop: Set by SIGTERM, SIGINT and a terminal that is closed.
+        reload: Set by SIGHUP otherwise.
+    """
+
+    stop: threading.Event
+    reload: threading.Event
+
+
 @contextlib.contextmanager
-def stop_on_signals() -> Iterator[threading.Event]:
-    """An event that SIGTERM, SIGINT and a closed terminal set."""
-    stop = threading.Event()
-    signals = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-    before = [signal.signal(number, lambda *_: stop.set()) for number in signals]
+def listen_to_signals() -> Iterator[Signals]:
+    """What signals ask of us, while the block runs."""
+    signals = Signals(threading.Event(), threading.Event())
+    had_terminal = _has_terminal()
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # nohup
+
+    def hang_up(*_: object) -> None:
+        # The kernel takes a terminal away before it says so.
+        if had_terminal and not _has_terminal():
+            if not ignored:
+                signals.stop.set()
+        else:
+            signals.reload.set()
+
+    handlers = {
+        signal.SIGTERM: lambda *_: signals.stop.set(),
+        signal.SIGINT: lambda *_: signals.stop.set(),
+        signal.SIGHUP: hang_up,
+    }
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
-        yield stop
+        yield signals
     finally:
-        for number, handler in zip(signals, before, strict=True):
+        for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True

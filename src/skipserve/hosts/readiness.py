@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,6 +65,8 @@ class Readiness:
         self._metrics = metrics
         self._ready = ready
         self._patience_s = patience_s
+        self._beside: Host | None = None
+        self._guests: set[int] = set()
         self._workers: set[int] = set()
         self._retired: set[int] = set()
         self._answered_s: float | None = None
@@ -77,7 +79,7 @@ class Readiness:
         Raises:
             OSError: If the workers' files cannot be read.
         """
-        return self._missing(living(self._pulses))
+        return missing_of(living(self._pulses), self._wanted)
 
     def look(self, now_s: float, stopping: Callable[[], bool]) -> str:
         """Take stock.
@@ -96,7 +98,7 @@ class Readiness:
         # Asked first and always: a host that has ended is started again by this.
         answering = self._host.ready()
         workers = living(self._pulses)
-        problem = self._missing(workers) or self._silent(now_s, workers, answering)
+        problem = missing_of(workers, self._wanted) or self._silent(now_s, workers, answering)
         if problem:
             self._ready.clear()
         elif not stopping():
@@ -113,27 +115,37 @@ class Readiness:
                 return f"{model} lost a worker and none came back in {self._patience_s:g} s"
         return ""
 
+    def expect(self, host: Host | None) -> None:
+        """Another host starts or ends beside this one: its workers may come and go."""
+        self._beside = host
+
+    def follow(self, host: Host, pulses: Path, wanted: Mapping[str, Wanted]) -> None:
+        """Look after another host, which was expected, and expect the one before to end."""
+        self._host, self._beside = host, self._host
+        self._pulses, self._wanted = pulses, wanted
+        workers = host.workers()
+        self._guests = (self._guests | self._workers) - workers
+        self._workers = workers
+        self._complete_s = dict.fromkeys(wanted, float("-inf"))
+
     def _count_the_dead(self) -> None:
         # Files first: whoever has one and is not found afterwards is gone, seen before or not.
-        known = self._workers | self._metrics.writers()
-        alive = self._host.workers()
+        known = self._workers | self._guests | self._metrics.writers()
+        beside = set() if self._beside is None else self._beside.workers()
+        alive = self._host.workers() | beside
+        self._guests |= beside
         gone = known - alive - self._retired
-        if gone:
+        if gone - self._guests:
             self._ready.clear()  # before it shows in the metrics
         for pid in sorted(gone):
-            logger.warning("worker %d ended by itself", pid)
-            self._metrics.restarts.inc()
+            if pid not in self._guests:
+                logger.warning("worker %d ended by itself", pid)
+                self._metrics.restarts.inc()
             self._metrics.retire(pid)
         # On a full disk the counts of a worker stay in its own files.
         self._retired = (self._retired | gone) - alive
-        self._workers = alive
-
-    def _missing(self, workers: list[Worker]) -> str:
-        have = Counter(worker.model for worker in workers)
-        for model, wanted in self._wanted.items():
-            if have[model] < wanted.workers:
-                return f"{have[model]} of {wanted.workers} workers of {model} are there"
-        return ""
+        self._guests -= self._retired
+        self._workers = alive - beside
 
     def _silent(self, now_s: float, workers: list[Worker], answering: bool) -> str:
         for worker in workers:
@@ -148,3 +160,12 @@ class Readiness:
         elif now_s - self._answered_s > SILENT_S:
             return f"{self._host.name} answers nothing for {SILENT_S:g} s"
         return ""
+
+
+def missing_of(workers: Sequence[Worker], wanted: Mapping[str, Wanted]) -> str:
+    """Which model lacks workers; empty if none does."""
+    have = Counter(worker.model for worker in workers)
+    for model, one in wanted.items():
+        if have[model] < one.workers:
+            return f"{have[model]} of {one.workers} workers of {model} are there"
+    return ""

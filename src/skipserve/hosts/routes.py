@@ -5,7 +5,7 @@ Models are known when the table is made, so each path in it is a whole one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -81,44 +81,61 @@ def routes_of(models: Mapping[str, Model], ready: Callable[[], bool]) -> Iterato
     is_ready = object_of({"ready": FLAG})
     ping_says = object_of({"status": {"enum": ["Healthy", "Unhealthy"]}})
     names = object_of({"models": list_of(TEXT)})
+    called = list(served(models))
     yield Route("GET", "/ping", ping, "Readiness, as TorchServe says it", ping_says, _WHETHER)
     yield Route("GET", "/live", _live, "Liveness", alive)
     yield Route("GET", "/ready", whether("ready"), "Readiness", is_ready, _WHETHER)
-    yield Route("GET", "/v1/models", lambda: _json({"models": list(models)}), "All models", names)
+    yield Route("GET", "/v1/models", lambda: _json({"models": called}), "All models", names)
     about = _json(server_metadata()).body
     yield Route("GET", "/v2", lambda: Reply(about), "About the server", SERVER_METADATA)
     yield Route("GET", "/v2/health/live", _live, "Liveness", alive)
     yield Route("GET", "/v2/health/ready", whether("ready"), "Readiness", is_ready, _WHETHER)
     for model in models.values():
-        yield from _of_model(model, ready)
+        yield from _of_model(model, served(models)[model.name], ready)
 
 
-def _of_model(model: Model, ready: Callable[[], bool]) -> Iterator[Route]:
-    name, version = model.manifest.name, model.version
-    metadata = _json(model_metadata(model.manifest, [version])).body
+def served(models: Mapping[str, Model]) -> dict[str, list[str]]:
+    """The versions of each model, by its name as clients know it; the oldest first."""
+    found: dict[str, list[str]] = {}
+    for model in models.values():
+        found.setdefault(model.name, []).append(model.version)
+    return {name: sorted(versions, key=int) for name, versions in found.items()}
+
+
+def _of_model(model: Model, versions: Sequence[str], ready: Callable[[], bool]) -> Iterator[Route]:
+    name, version = model.name, model.version
+    metadata = _json(model_metadata(model.manifest, versions)).body
 
     def is_ready() -> Reply:
         here = ready()
         return _json({"name": name, "ready": here}, 200 if here else 503)
 
-    def status() -> Reply:
-        here = ready()
-        return _json(v1_status(name, version, here), 200 if here else 503)
+    def status(of: Sequence[str]) -> Callable[[], Reply]:
+        def told() -> Reply:
+            here = ready()
+            return _json(v1_status(name, of, here), 200 if here else 503)
+
+        return told
 
     def get(path: str, endpoint: Endpoint, summary: str, reply: Schema, may_wait: bool) -> Route:
-        return Route("GET", path, endpoint, summary, reply, _WHETHER if may_wait else (200,), name)
+        statuses = _WHETHER if may_wait else (200,)
+        return Route("GET", path, endpoint, summary, reply, statuses, model.manifest.name)
 
-    def post(path: str, infer: Infer, summary: str) -> Route:
-        return Route("POST", path, infer, summary, model=name)
+    def post(path: str, protocol: Literal["", "oip", "v1"]) -> Route:
+        infer = Infer(model, protocol)
+        return Route("POST", path, infer, "Predict", model=model.manifest.name)
 
-    yield post(f"/predictions/{name}", Infer(model, ""), "Predict")
-    for root in (f"/v1/models/{name}", f"/v1/models/{name}/versions/{version}"):
-        yield get(root, status, "Readiness of a model", V1_STATUS, True)
-        yield post(f"{root}:predict", Infer(model, "v1"), "Predict")
-    for root in (f"/v2/models/{name}", f"/v2/models/{name}/versions/{version}"):
+    # The default has the paths without a version, too; that of TorchServe is /predictions/NAME/N.
+    ways = [("", "", versions)] if model.is_default else []
+    for native, rest, told in [*ways, (f"/{version}", f"/versions/{version}", [version])]:
+        yield post(f"/predictions/{name}{native}", "")
+        root = f"/v1/models/{name}{rest}"
+        yield get(root, status(told), "Readiness of a model", V1_STATUS, True)
+        yield post(f"{root}:predict", "v1")
+        root = f"/v2/models/{name}{rest}"
         yield get(root, lambda: Reply(metadata), "About a model", MODEL_METADATA, False)
         yield get(f"{root}/ready", is_ready, "Readiness of a model", MODEL_READY, True)
-        yield post(f"{root}/infer", Infer(model, "oip"), "Predict")
+        yield post(f"{root}/infer", "oip")
 
 
 def speaks_text(path: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from skipserve.hosts.application import Application
@@ -17,15 +17,22 @@ class Rsgi:
     Args:
         make: Opens the models; called in the event loop before anything is accepted.
         close: Called when the process shall end, its requests answered.
+        retired: Whether each reply shall be the last of its connection. HTTP/2 says so itself.
     """
 
-    def __init__(self, make: Callable[[], Application], close: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        make: Callable[[], Awaitable[Application]],
+        close: Callable[[], None],
+        retired: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._make = make
         self._close = close
+        self._retired = retired
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         async def make() -> None:
-            self._application = self._make()
+            self._application = await self._make()
 
         loop.run_until_complete(make())
 
@@ -42,6 +49,8 @@ class Rsgi:
             reply = application.answer(method, scope.path, headers)
         else:
             reply = await _inferred(application, infer, headers, protocol)
+        if self._retired() and scope.http_version.startswith("1"):
+            reply.headers["connection"] = "close"
         if method == "HEAD" or not reply.body:
             reply.headers["content-length"] = str(len(reply.body))
             protocol.response_empty(reply.status, list(reply.headers.items()))

@@ -13,7 +13,12 @@ import msgspec
 from skipserve.artifacts.manifest import Manifest
 from skipserve.direct import open_directly, proxy_note
 from skipserve.errors import LaunchError
+from skipserve.hosts.application import Application
 from skipserve.hosts.host import Host
+from skipserve.hosts.models import Model
+from skipserve.hosts.routes import Infer
+
+_SENT = {"content-type": "application/json"}
 
 
 class WarmUp:
@@ -41,29 +46,20 @@ class WarmUp:
             LaunchError: If it does not answer in time, or answers otherwise than its manifest says.
         """
         # The example's answer is that of full depth; with the router on it may lawfully differ.
-        label = self._label(manifest, url, "off")
-        if label != manifest.example.label:
-            raise LaunchError(
-                f"{manifest.name} answers its own example with class {label}, its "
-                f"manifest says {manifest.example.label}; build the artifact again"
-            )
+        _require_example(manifest, self._label(manifest, url, "off"))
         if manifest.router is not None:
             self._label(manifest, url, "on")
 
     def _label(self, manifest: Manifest, url: str, router: str) -> int:
         """The class that a model answers its example with, once it does."""
-        question = manifest.question(manifest.example.inputs)
-        body = msgspec.json.encode({**question, "parameters": {"router": router}})
-        request = Request(  # noqa: S310 - our own http address
-            url, body, {"Content-Type": "application/json"}
-        )
+        request = Request(url, _question(manifest, router), _SENT)  # noqa: S310 - our own address
         problem = "no answer"
         while time.monotonic() < self._deadline_s:
             if ended := self._host.ended():
                 raise LaunchError(f"{self._host.name} did not start ({ended}): {self._tail()}")
             try:
                 with open_directly(request, 10) as answer:
-                    label: int = msgspec.json.decode(answer.read())["outputs"][0]["label"]
+                    label = _label_in(answer.read())
             except HTTPError as error:
                 problem = f"{error.code} {error.read()[:500].decode(errors='replace')}"
             except (URLError, OSError) as error:
@@ -74,4 +70,41 @@ class WarmUp:
                 raise LaunchError("stopped before every model was ready")
         raise LaunchError(
             f"{manifest.name} did not become ready ({problem}){proxy_note()}: {self._tail()}"
+        )
+
+
+async def rehearse(application: Application, model: Model) -> None:
+    """Ask a model its example within the process that has it open.
+
+    Raises:
+        LaunchError: If it does not answer, or answers otherwise than its manifest says.
+    """
+    manifest = model.manifest
+    for router in ("off", "on") if manifest.router is not None else ("off",):
+        reply = await application.ask(Infer(model, ""), _SENT, _question(manifest, router))
+        body = reply.body.encode() if isinstance(reply.body, str) else reply.body
+        if reply.status != 200:
+            raise LaunchError(
+                f"{manifest.name} does not answer its own example: {reply.status} "
+                f"{body[:500].decode(errors='replace')}"
+            )
+        if router == "off":
+            _require_example(manifest, _label_in(body))
+
+
+def _question(manifest: Manifest, router: str) -> bytes:
+    question = manifest.question(manifest.example.inputs)
+    return msgspec.json.encode({**question, "parameters": {"router": router}})
+
+
+def _label_in(body: bytes) -> int:
+    label: int = msgspec.json.decode(body)["outputs"][0]["label"]
+    return label
+
+
+def _require_example(manifest: Manifest, label: int) -> None:
+    if label != manifest.example.label:
+        raise LaunchError(
+            f"{manifest.name} answers its own example with class {label}, its "
+            f"manifest says {manifest.example.label}; build the artifact again"
         )

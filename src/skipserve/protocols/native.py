@@ -47,7 +47,7 @@ class NativeProtocol:
         setting = answer.setting
         body: dict[str, object] = {
             "outputs": answer.told(),
-            "model": self._manifest.name,
+            "model": self._manifest.model,
             "depth": self._manifest.depth,
             "router": "off" if setting.risk is None else "on",
         }

@@ -40,7 +40,7 @@ def native(manifest: Manifest, max_rows: int) -> Spoken:
     request = object_of({"inputs": rows, "parameters": parameters(manifest)}, ["parameters"])
     fields: dict[str, Schema] = {
         "outputs": list_of(answer(manifest), 1, max_rows),
-        "model": {"const": manifest.name},
+        "model": {"const": manifest.model},
         "depth": {"const": manifest.depth},
         "router": {"enum": ["off"] if manifest.router is None else ["on", "off"]},
     }

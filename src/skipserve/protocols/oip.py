@@ -81,7 +81,7 @@ class OpenInference:
 
     def __init__(self, manifest: Manifest, max_rows: int, version: str = VERSION) -> None:
         self._manifest = manifest
-        self._named = {"model_name": manifest.name, "model_version": version}
+        self._named = {"model_name": manifest.model, "model_version": version}
         self._max_rows = max_rows
         self._most_bytes = most_bytes(max_rows, manifest.signature)
         self._decoder = msgspec.json.Decoder(Request)

@@ -133,7 +133,7 @@ def _reply(manifest: Manifest) -> Schema:
         ["risk", "router_measure", "router_reason"],
     )
     fields: dict[str, Schema] = {
-        "model_name": {"const": manifest.name},
+        "model_name": {"const": manifest.model},
         "model_version": TEXT,
         "id": TEXT,
         "outputs": list_of(tensor, 1),

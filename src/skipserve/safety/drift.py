@@ -52,6 +52,11 @@ class Window:
     def __init__(self) -> None:
         self._seen: deque[tuple[float, NDArray[np.float64]]] = deque()
 
+    def begin(self, now_s: float, counts: NDArray[np.float64]) -> None:
+        """Forget what there was, and count from here."""
+        self._seen.clear()
+        self._seen.append((now_s, counts))
+
     def growth(self, now_s: float, counts: NDArray[np.float64]) -> NDArray[np.float64]:
         """Take in counts at a time (monotonic, seconds), and return what came in the window."""
         if self._seen and self._seen[-1][1].shape != counts.shape:

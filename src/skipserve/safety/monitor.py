@@ -9,9 +9,10 @@ once as much evidence has come in that the rate is below ε again.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from skipserve.artifacts.manifest import Manifest
 from skipserve.artifacts.serving import ServingConfig
@@ -37,7 +38,46 @@ class Monitor:
         self, metrics: Exposition, models: Sequence[tuple[Manifest, ServingConfig, Switch]]
     ) -> None:
         self._metrics = metrics
-        self._models = [_Model(metrics, *model) for model in models]
+        self._models = {model[0].name: _Model(metrics, *model) for model in models}
+        self._held: Collection[str] = ()
+
+    def hold(self, names: Collection[str]) -> None:
+        """Draw no conclusions on these models: two artifacts of one name count together."""
+        self._held = names
+
+    def follow(
+        self,
+        now_s: float,
+        models: Sequence[tuple[Manifest, ServingConfig, Switch]],
+        fresh: Collection[str],
+    ) -> None:
+        """Watch these models from now on, and none else.
+
+        Args:
+            now_s: Seconds on the clock of :meth:`tick`.
+            models: As at the start.
+            fresh: Those whose artifact or settings are others than before. What was counted until
+                now says nothing of them; one that fell back skips again.
+
+        Raises:
+            OSError: As :meth:`tick`.
+        """
+        counts = self._metrics.samples("counter_*.db")
+        before, self._models = self._models, {}
+        for manifest, serving, switch in models:
+            name = manifest.name
+            if name in before and name not in fresh:
+                self._models[name] = before[name]
+                before[name].take(switch)
+                continue
+            if name in before:
+                before.pop(name).forget()
+            self._models[name] = _Model(self._metrics, manifest, serving, switch)
+            self._models[name].begin(now_s, counts)
+        for name, model in before.items():
+            if name not in self._models:
+                model.forget()
+        self._held = ()
 
     def tick(self, now_s: float) -> None:
         """Look at what was counted until now.
@@ -50,8 +90,9 @@ class Monitor:
         """
         counts = self._metrics.samples("counter_*.db")
         gauges = self._metrics.samples("gauge_livemax_*.db")
-        for model in self._models:
-            model.tick(now_s, counts, gauges)
+        for name, model in self._models.items():
+            if name not in self._held:
+                model.tick(now_s, counts, gauges)
 
 
 class _Model:
@@ -74,6 +115,25 @@ class _Model:
         metrics.fallbacks.labels(self._name)
         if manifest.router is not None:
             metrics.alarm_level.labels(self._name).set(self._level)
+
+    def forget(self) -> None:
+        """Show nothing of it any more."""
+        self._metrics.forget(self._name, self._decisions)
+
+    def take(self, switch: Switch) -> None:
+        """Go on with another handle of the same switch."""
+        self._switch = switch
+
+    def begin(self, now_s: float, counts: Samples) -> None:
+        """Leave out what was counted until now, of another artifact of this name."""
+        self._counted = self._shadow_counts(counts)
+        self._against = Evidence(sorted(self._counted), AGAINST)
+        self._for = Evidence(sorted(self._counted), FOR)
+        self._window.begin(now_s, self._seen(counts))
+        with self._switch.held():
+            if self._switch.state() == "fell_back":
+                self._switch.throw("on")
+            self._state = self._switch.state()
 
     def tick(self, now_s: float, counts: Samples, gauges: Samples) -> None:
         news = self._news(counts)
@@ -171,11 +231,16 @@ class _Model:
             self._metrics.show(self._metrics.clean_evidence, clean, self._name)
 
     def _show_drift(self, now_s: float, counts: Samples) -> None:
-        seen = np.zeros((self._decisions, BINS))
-        for labels, value in counts.get("skipserve_signal_rows_total", ()):
-            if labels["model"] == self._name:
-                seen[int(labels["stage"]) - 1, int(labels["bin"])] = value
-        recent = self._window.growth(now_s, seen)
+        recent = self._window.growth(now_s, self._seen(counts))
         for stage, row in enumerate(recent, 1):
             drift = float(stability_index(row)) if row.sum() >= ROWS_AT_LEAST else None
             self._metrics.show(self._metrics.drift, drift, self._name, str(stage))
+
+    def _seen(self, counts: Samples) -> NDArray[np.float64]:
+        seen = np.zeros((self._decisions, BINS))
+        for labels, value in counts.get("skipserve_signal_rows_total", ()):
+            stage = int(labels["stage"])
+            # Another artifact of this name may have had more.
+            if labels["model"] == self._name and stage <= self._decisions:
+                seen[stage - 1, int(labels["bin"])] = value
+        return seen

@@ -11,15 +11,22 @@ import os
 from datetime import datetime, timezone
 from pathlib import Path
 
+from skipserve.artifacts.archive_names import store_of
+
 STATE_VARIABLE = "SKIPSERVE_STATE"
 FOLDER = ".router-off"
 
 
-def standing_order(archive: Path) -> Path:
-    """The file that is there while the router of an archive's model is off by hand."""
+def standing_order(archive: Path, name: str = "") -> Path:
+    """The file that is there while the router of an archive's model is off by hand.
+
+    Args:
+        archive: Its file.
+        name: What it is served as; the archive's own name by default.
+    """
     state = os.environ.get(STATE_VARIABLE)
-    folder = Path(state) if state else archive.parent / FOLDER
-    return folder.resolve() / archive.stem
+    folder = Path(state) if state else store_of(archive) / FOLDER
+    return folder.resolve() / (name or archive.stem)
 
 
 def give_order(file: Path) -> None:

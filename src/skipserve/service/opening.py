@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from skipserve.artifacts.artifact import Artifact
 from skipserve.artifacts.serving import ServingConfig
+from skipserve.protocols.oip_replies import VERSION
 from skipserve.runtime.engine import Engine
 from skipserve.safety.switch import switch_of
 from skipserve.service.idle import Idle
@@ -12,8 +13,16 @@ from skipserve.telemetry.journal import Journal
 from skipserve.telemetry.tracing import open_tracing
 
 
-def open_service(artifact: Artifact, serving: ServingConfig, idle: Idle) -> Service:
+def open_service(
+    artifact: Artifact, serving: ServingConfig, idle: Idle, version: str = VERSION
+) -> Service:
     """Open and warm up a model; its switch and where its spans go are in the environment.
+
+    Args:
+        artifact: Of the model.
+        serving: Its settings.
+        idle: Does work once the replies are on their way.
+        version: As clients name it.
 
     Raises:
         ArtifactError: If its files cannot be loaded.
@@ -29,4 +38,4 @@ def open_service(artifact: Artifact, serving: ServingConfig, idle: Idle) -> Serv
     engine.warm_up(serving.batch_size)
     name = engine.manifest.name
     journal = Journal(name, serving.access_log, open_tracing())
-    return Service(engine, serving, idle, switch_of(name), journal)
+    return Service(engine, serving, idle, switch_of(name), journal, version)

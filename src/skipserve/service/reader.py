@@ -84,9 +84,10 @@ class Reader:
     Args:
         engine: The open model.
         serving: Its serving settings.
+        version: As clients name it.
     """
 
-    def __init__(self, engine: Engine, serving: ServingConfig) -> None:
+    def __init__(self, engine: Engine, serving: ServingConfig, version: str) -> None:
         manifest = engine.manifest
         self._engine = engine
         self.default = engine.setting(serving.risk)
@@ -96,7 +97,7 @@ class Reader:
         }
         self._native = NativeProtocol(manifest, serving.max_rows)
         self._v1 = V1Protocol(manifest, serving.max_rows)
-        self._oip = OpenInference(manifest, serving.max_rows)
+        self._oip = OpenInference(manifest, serving.max_rows, version)
         self._by_name: dict[str, Speaks] = {
             "native": self._native,
             "oip": self._oip,

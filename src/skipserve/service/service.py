@@ -18,6 +18,7 @@ from skipserve.artifacts.serving import ServingConfig
 from skipserve.errors import InputError
 from skipserve.protocols.answers import Answer, Predicted
 from skipserve.protocols.messages import RawRequest, Reply
+from skipserve.protocols.oip_replies import VERSION
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import overflow
 from skipserve.safety.switch import AlwaysOn, Switch, SwitchState
@@ -48,6 +49,7 @@ class Service:
         idle: Does work once the replies are on their way; at once by default.
         switch: Turns the router off for a while; always on by default.
         journal: Tells of the requests; by default only of those that were refused.
+        version: Of the model, as clients name it.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Service:
         idle: Idle | None = None,
         switch: Switch | None = None,
         journal: Journal | None = None,
+        version: str = VERSION,
     ) -> None:
         idle = idle or AtOnce()
         self._put_off = idle.when_idle
@@ -64,7 +67,7 @@ class Service:
         self._engine = engine
         self._batches = Batches(engine.manifest.signature)
         self._most = serving.batch_size
-        self._reader = Reader(engine, serving)
+        self._reader = Reader(engine, serving, version)
         default = self._reader.default
         if default.reason:
             logger.warning("%s serves at full depth: %s", engine.manifest.name, default.reason)

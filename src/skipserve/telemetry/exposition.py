@@ -9,7 +9,7 @@ import struct
 import threading
 import time
 from collections import Counter as Tally
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics
@@ -94,6 +94,13 @@ class Exposition:
             ("model", "stage"),
             registry=registry,
         )
+        self._versions = Gauge(
+            "skipserve_model_version",
+            "Version of the model that answers now; a model's other versions that are served "
+            "beside it are models of their own here, NAME@VERSION.",
+            ("model",),
+            registry=registry,
+        )
         self.restarts = Counter(
             "skipserve_worker_restarts",
             "Workers that ended while the service ran and were started again.",
@@ -109,6 +116,12 @@ class Exposition:
         serving = (version_if_installed(package) or "" for package in may_serve)
         info.labels(version_of("skipserve"), platform.python_version(), *serving).set(1)
 
+    def show_versions(self, versions: Mapping[str, str]) -> None:
+        """Show the version of each model that is served, and of none else."""
+        self._versions.clear()
+        for model, version in versions.items():
+            self._versions.labels(model).set(int(version))
+
     def set_state(self, model: str, state: str) -> None:
         """Show the state a model's router is in.
 
@@ -118,6 +131,20 @@ class Exposition:
         """
         for one in STATES:
             self.router_state.labels(model, one).set(int(one == state))
+
+    def forget(self, model: str, stages: int) -> None:
+        """Take away what is shown of a router that is served no more; what was counted stays.
+
+        Args:
+            model: Name of the model.
+            stages: How many it had.
+        """
+        for state in STATES:
+            self.show(self.router_state, None, model, state)
+        for gauge in (self.evidence, self.clean_evidence, self.alarm_level):
+            self.show(gauge, None, model)
+        for stage in range(1, stages + 1):
+            self.show(self.drift, None, model, str(stage))
 
     def show(self, gauge: Gauge, value: float | None, *labels: str) -> None:
         """Set a gauge; ``None`` takes the series away: no number is better than an old one."""

@@ -2,28 +2,72 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import socket
 import sys
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+from granian._granian import SocketHolder
 from granian.constants import HTTPModes, Interfaces, Loops
-from granian.server.mp import MPServer
+from granian.server.mp import MPServer, WorkerProcess
 
+from skipserve.hosts.granian.listeners import BACKLOG, DESCRIPTOR_VARIABLE
 from skipserve.hosts.granian.plan import PLAN_VARIABLE, read_plan
 from skipserve.telemetry.logs import Log
 
 
-class Once(MPServer):
-    """granian's server, which a second signal does not stop from stopping.
+class Main(MPServer):
+    """granian's server, with the launcher's sockets, and one way to end.
 
-    The handler sets an event, whose lock is not reentrant: a signal that comes while it is held
-    would wait for itself.
+    Its handler of signals sets an event, whose lock is not reentrant: a second signal that comes
+    while it is held would wait for itself.
+
+    Args:
+        descriptors: Of the inherited sockets, one a worker.
+        options: granian's own.
     """
+
+    def __init__(self, descriptors: Sequence[int], **options: Any) -> None:
+        super().__init__("skipserve.hosts.granian.worker:make", workers=len(descriptors), **options)
+        self._sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
 
     def signal_handler_interrupt(self, *args: object, **kwargs: object) -> None:
         """End, at the first signal that says so."""
         if not self.interrupt_signal:
             super().signal_handler_interrupt()  # type: ignore[no-untyped-call]
+
+    def _init_shared_socket(self) -> None:
+        self._sso = None  # each worker gets its own
+
+    def _drop_shared_socket(self) -> None:
+        # Before the workers end: whoever keeps a socket open keeps clients waiting at it.
+        for one in self._sockets:
+            one.close()
+
+    def _spawn_worker(  # type: ignore[override]
+        self, idx: int, target: Callable[..., None], callback_loader: Callable[[], Any]
+    ) -> WorkerProcess:
+        own = self._sockets[idx]
+        holder: Any = SocketHolder(own.fileno(), False, BACKLOG)  # type: ignore[call-arg]
+        self._shd, self._sso = holder, own
+        # A worker that is forked has all of them.
+        inherited = self._sockets if multiprocessing.get_start_method() == "fork" else ()
+        load = partial(_numbered, callback_loader, own.fileno(), inherited)
+        return super()._spawn_worker(idx, target, load)
+
+
+def _numbered(load: Callable[[], Any], own: int, inherited: Sequence[socket.socket]) -> Any:
+    """What a worker serves, in the worker."""
+    for one in inherited:
+        descriptor = one.detach()
+        if descriptor != own:
+            os.close(descriptor)
+    os.environ[DESCRIPTOR_VARIABLE] = str(own)
+    return load()
 
 
 def main() -> None:
@@ -32,13 +76,12 @@ def main() -> None:
     file = Path(sys.argv[1])
     os.environ[PLAN_VARIABLE] = str(file)
     plan = read_plan(file)
-    Once(
-        "skipserve.hosts.granian.worker:make",
+    Main(
+        plan.descriptors,
         factory=True,
         address=plan.ip,
         port=plan.port,
         interface=Interfaces.RSGI,
-        workers=plan.workers,
         loop=Loops.uvloop,
         http=HTTPModes.auto,
         websockets=False,

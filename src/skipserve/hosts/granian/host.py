@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,13 +14,16 @@ from skipserve.artifacts.archive import Unpacked
 from skipserve.direct import answers
 from skipserve.hosts.child import Child
 from skipserve.hosts.config import HostConfig
-from skipserve.hosts.granian.plan import Plan, plan_of
+from skipserve.hosts.granian.listeners import Listeners
+from skipserve.hosts.granian.plan import plan_of
 from skipserve.hosts.instance import Instance
-from skipserve.hosts.processes import children, command_line
+from skipserve.hosts.processes import children, command_line, connections
+from skipserve.hosts.pulse import BEAT_S
 from skipserve.telemetry.logs import Log
 
 # granian ends when a worker dies twice in six seconds; it is started again, but not in a rush.
 RESTART_S = 0.5
+LOOK_S = 0.1
 
 
 class Granian:
@@ -29,23 +33,38 @@ class Granian:
         instance: Folders of this run.
         config: How to listen.
         log: Where everything that it says goes.
+        listeners: Of the one that this will replace.
     """
 
     name = "granian"
 
-    def __init__(self, instance: Instance, config: HostConfig, log: Log) -> None:
+    def __init__(
+        self,
+        instance: Instance,
+        config: HostConfig,
+        log: Log,
+        listeners: Listeners | None = None,
+    ) -> None:
         self._instance = instance
         self._config = config
         self._log = log
+        self._listeners = listeners
         self._child: Child | None = None
         self._started_s = 0.0
         self._served = False
 
     def start(self, models: Sequence[Unpacked]) -> None:
-        """Write what its processes read, and start it."""
-        ip = self._config.address.ip()
-        plan = plan_of(self._instance, self._config, ip, [model.name for model in models])
-        (self._instance.directory / Plan.FILE).write_bytes(msgspec.json.encode(plan))
+        """Write what its processes read, and start it.
+
+        Raises:
+            LaunchError: If the port is taken.
+        """
+        if self._listeners is None:
+            address = self._config.address
+            self._listeners = Listeners(address.ip(), address.port, self._config.workers)
+        names = [model.name for model in models]
+        plan = plan_of(self._instance, self._config, self._listeners.descriptors, names)
+        self._instance.plan.write_bytes(msgspec.json.encode(plan))
         self._launch()
 
     def keeps(self) -> Sequence[Path]:
@@ -76,14 +95,40 @@ class Granian:
             return ""
         return f"granian ended by itself (status {self._child.process.returncode})"
 
+    def successor(self, instance: Instance) -> Granian:
+        """Another one with the same sockets: whoever waits at them waits for either."""
+        return Granian(instance, self._config, self._log, self._listeners)
+
+    def retire(self, stop: threading.Event) -> None:
+        """Leave the sockets to the successor, and end once the clients have gone there."""
+        self._instance.is_retired.touch()
+        deadline_s = time.monotonic() + self._config.drain_s
+        # Until every worker has looked, and then until the last client has left.
+        left_s = 2 * BEAT_S
+        while not stop.wait(left_s) and time.monotonic() < deadline_s:
+            if not any(connections(pid, self._config.address.port) for pid in self.workers()):
+                break
+            left_s = LOOK_S
+        self._end()
+
     def close(self) -> None:
         """Have it answer what is on its way, and end it."""
+        if self._listeners is not None:
+            self._listeners.close()
+        self._end()
+
+    def _end(self) -> None:
         if self._child is not None:
             self._child.close(self._config.drain_s)
 
     def _launch(self) -> None:
+        assert self._listeners is not None
         self._started_s = time.monotonic()
-        directory = self._instance.directory
-        command = [sys.executable, "-m", "skipserve.hosts.granian", str(directory / Plan.FILE)]
-        environment = self._instance.environment()
-        self._child = Child(command, environment, directory, self._log)
+        command = [sys.executable, "-m", "skipserve.hosts.granian", str(self._instance.plan)]
+        self._child = Child(
+            command,
+            self._instance.environment(),
+            self._instance.directory,
+            self._log,
+            self._listeners.descriptors,
+        )

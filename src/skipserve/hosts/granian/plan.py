@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
 
 import msgspec
 
@@ -20,9 +19,10 @@ class Plan(msgspec.Struct, frozen=True):
 
     Attributes:
         directory: Of the instance.
-        ip: To listen on, without brackets.
-        port: To listen on.
-        workers: Processes.
+        generation: Of its workers.
+        ip: It listens on, without brackets.
+        port: It listens on.
+        descriptors: Of the sockets that do, one a worker.
         models: Folders in the instance's store.
         certificate: For https, with ``key``; empty for http.
         key: Its private key.
@@ -30,12 +30,11 @@ class Plan(msgspec.Struct, frozen=True):
         drain_s: Seconds that requests on their way have when it ends.
     """
 
-    FILE: ClassVar[str] = "granian.json"
-
     directory: str
+    generation: int
     ip: str
     port: int
-    workers: int
+    descriptors: tuple[int, ...]
     models: tuple[str, ...]
     certificate: str
     key: str
@@ -45,17 +44,24 @@ class Plan(msgspec.Struct, frozen=True):
     @property
     def instance(self) -> Instance:
         """The instance's folders."""
-        return Instance(Path(self.directory))
+        return Instance(Path(self.directory), self.generation)
 
 
-def plan_of(instance: Instance, config: HostConfig, ip: str, models: Sequence[str]) -> Plan:
-    """The plan for a host's configuration."""
+def plan_of(
+    instance: Instance, config: HostConfig, descriptors: Sequence[int], models: Sequence[str]
+) -> Plan:
+    """The plan for a host's configuration.
+
+    Raises:
+        LaunchError: If its address is none of this machine.
+    """
     tls = config.tls
     return Plan(
         str(instance.directory),
-        ip,
+        instance.generation,
+        config.address.ip(),
         config.address.port,
-        config.workers,
+        tuple(descriptors),
         tuple(models),
         "" if tls is None else str(tls.certificate.resolve()),
         "" if tls is None else str(tls.key.resolve()),

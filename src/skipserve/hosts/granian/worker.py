@@ -10,12 +10,14 @@ from pathlib import Path
 from skipserve.artifacts.archive import Unpacked, opened
 from skipserve.hosts.application import Application
 from skipserve.hosts.granian.deadlines import Deadline, Deadlines
+from skipserve.hosts.granian.listeners import DESCRIPTOR_VARIABLE, accept_no_more, listen
 from skipserve.hosts.granian.plan import PLAN_VARIABLE, Plan, read_plan
 from skipserve.hosts.models import Models
 from skipserve.hosts.processes import die_with_parent
 from skipserve.hosts.pulse import BEAT_S, Pulse, pulse_of
 from skipserve.hosts.ready import Ready
 from skipserve.hosts.rsgi import Rsgi
+from skipserve.hosts.warm_up import rehearse
 from skipserve.telemetry.logs import Log
 
 
@@ -24,19 +26,30 @@ class Worker:
 
     Args:
         plan: From the launcher.
+        listener: File descriptor of the socket that it accepts from.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, listener: int) -> None:
         self._plan = plan
+        self._instance = plan.instance
+        self._listener = listener
         self._pulses: list[Pulse] = []
+        self._retired = False
 
-    def open(self) -> Application:
+    async def open(self) -> Application:
         """Open the models; the launcher learns of it by their pulses.
 
         Raises:
             ArtifactError: If the files of one cannot be loaded.
         """
-        store = self._plan.instance.store
+        try:
+            return await self._open()
+        except Exception as error:
+            self._instance.failure.write_text(str(error))
+            raise
+
+    async def _open(self) -> Application:
+        store = self._instance.store
         unpacked = [opened(store / name) for name in self._plan.models]
         deadlines = Deadlines()
 
@@ -44,10 +57,20 @@ class Worker:
             return deadlines.of(one.serving.response_timeout_s)
 
         self._models = Models(unpacked, deadline)
-        ready = Ready(self._plan.instance.is_ready)
+        ready = Ready(self._instance.is_ready)
+        application = Application(self._models, ready.is_set, self._plan.origins)
+        if self._instance.generation > 1:
+            # The first one's are asked by the launcher, over the port that nobody else answers on.
+            for model in self._models.values():
+                await rehearse(application, model)
+        listen(self._listener)
         self._pulses = [pulse_of(name) for name in self._plan.models]
         self._beat(asyncio.get_running_loop())
-        return Application(self._models, ready.is_set, self._plan.origins)
+        return application
+
+    def is_retired(self) -> bool:
+        """Whether the processes of another generation answer in place of this."""
+        return self._retired
 
     def close(self) -> None:
         """End the threads."""
@@ -56,6 +79,9 @@ class Worker:
     def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
         for pulse in self._pulses:
             pulse.beat()
+        if not self._retired and self._instance.is_retired.exists():
+            self._retired = True
+            accept_no_more(self._listener)
         loop.call_later(BEAT_S, self._beat, loop)
 
 
@@ -65,5 +91,6 @@ def make() -> Rsgi:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     die_with_parent()
     Log().attach()
-    worker = Worker(read_plan(Path(os.environ[PLAN_VARIABLE])))
-    return Rsgi(worker.open, worker.close)
+    plan = read_plan(Path(os.environ[PLAN_VARIABLE]))
+    worker = Worker(plan, int(os.environ[DESCRIPTOR_VARIABLE]))
+    return Rsgi(worker.open, worker.close, worker.is_retired)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from skipserve.errors import LaunchError
 from skipserve.extras import require
 from skipserve.hosts.child import Child
 from skipserve.hosts.config import HostConfig
+from skipserve.hosts.host import Host
 from skipserve.hosts.instance import Instance
 from skipserve.hosts.processes import children, command_line
 from skipserve.hosts.torchserve.frontend import patch_frontend
@@ -69,8 +71,13 @@ class TorchServe:
         """Write what it reads, and start it.
 
         Raises:
-            LaunchError: If Java is missing or too old.
+            LaunchError: If Java is missing or too old, or a model has several versions.
         """
+        if beside := [model.name for model in models if model.name != model.model]:
+            raise LaunchError(
+                f"TorchServe serves one version of each model here, so {beside[0]} cannot be "
+                "served beside another; use --server granian"
+            )
         instance, package = self._instance, _package()
         patch_frontend(package / "frontend" / "model-server.jar", self._classes)
         for model in models:
@@ -108,6 +115,16 @@ class TorchServe:
         status = self._child.process.returncode
         why = f"its {HEAP} heap is full" if status == OUT_OF_MEMORY else f"status {status}"
         return f"TorchServe ended by itself ({why})"
+
+    def successor(self, instance: Instance) -> Host:
+        """None: no two of its frontends can share a port."""
+        raise LaunchError(
+            "TorchServe cannot open other archives while it serves; restart `skipserve serve`, or "
+            "use --server granian"
+        )
+
+    def retire(self, stop: threading.Event) -> None:
+        """Nothing: it has no successor."""
 
     def close(self) -> None:
         """End it; requests on their way are lost with it."""

@@ -15,12 +15,15 @@ import msgspec
 from skipserve.artifacts.archive import MODEL_CONFIG, OURS
 from skipserve.artifacts.artifact import open_artifact
 from skipserve.artifacts.serving import ServingConfig
+from skipserve.artifacts.versions import next_number, put
 from skipserve.errors import ConfigError
 from skipserve.extras import require
 
 
 def package(artifact: Path, handler: Path, serving: ServingConfig, model_store: Path) -> Path:
-    """Make ``model_store/NAME.mar`` with torch-model-archiver, replacing an older one as a whole.
+    """Make ``model_store/NAME.mar`` with torch-model-archiver, as the next version of the model.
+
+    The one before is kept (artifacts/versions.py).
 
     Raises:
         ArtifactError: If the artifact is damaged.
@@ -32,6 +35,7 @@ def package(artifact: Path, handler: Path, serving: ServingConfig, model_store: 
     if not handler.is_file():
         raise ConfigError(f"handler {handler} does not exist; expected handlers/*.py")
     model_store.mkdir(parents=True, exist_ok=True)
+    number = next_number(model_store, manifest.name)
     # The archiver works in $TMPDIR/NAME, so two at once need two of them; the archive is renamed
     # into place, so the scratch directory stands beside it.
     with tempfile.TemporaryDirectory(prefix=".package.", dir=model_store) as scratch:
@@ -41,7 +45,7 @@ def package(artifact: Path, handler: Path, serving: ServingConfig, model_store: 
         out.mkdir()
         command = [
             *(sys.executable, "-m", "model_archiver.model_packaging"),
-            *("--model-name", manifest.name, "--version", "1.0"),
+            *("--model-name", manifest.name, "--version", str(number)),
             *("--handler", str(handler.resolve()), "--config-file", str(config)),
             *("--extra-files", str(artifact.resolve()), "--export-path", str(out)),
         ]
@@ -52,7 +56,7 @@ def package(artifact: Path, handler: Path, serving: ServingConfig, model_store: 
         if done.returncode or not archive.is_file():
             said = f"{done.stdout}{done.stderr}".strip().splitlines() or ["it said nothing"]
             raise ConfigError(f"torch-model-archiver failed: {said[-1]}")
-        return archive.rename(model_store / archive.name)
+        return put(archive, model_store, manifest.name)
 
 
 def model_config(serving: ServingConfig, workers: int = 1) -> str:

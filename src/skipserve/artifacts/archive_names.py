@@ -1,0 +1,58 @@
+"""How archives are called: by model, and those of other versions by model and version.
+
+    STORE/NAME.mar               the version in force
+    STORE/NAME.versions/N.mar    others
+
+A model that is served is known by its *key*: its name, or ``NAME@N`` for a version that is served
+beside the one that answers for the name. Metrics, logs and switches say the key.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+FOLDER = ".versions"
+# TorchServe's description of an archive, inside of it.
+ABOUT = "MAR-INF/MANIFEST.json"
+
+
+def model_of(archive: Path) -> str:
+    """The model that an archive is of, by where it lies."""
+    folder = archive.parent.name
+    return folder.removesuffix(FOLDER) if folder.endswith(FOLDER) else archive.stem
+
+
+def store_of(archive: Path) -> Path:
+    """The folder of the archives in force, wherever in it an archive lies."""
+    folder = archive.parent
+    return folder.parent if folder.name.endswith(FOLDER) else folder
+
+
+def others_of(store: Path, name: str) -> Path:
+    """The folder of a model's versions that are not in force."""
+    return store / f"{name}{FOLDER}"
+
+
+def key_of(name: str, version: int) -> str:
+    """What a version is called that is served beside the one that answers for the name."""
+    return f"{name}@{version}"
+
+
+def split_key(key: str) -> tuple[str, str]:
+    """The model's own name and, if the key has one, its version."""
+    name, _, version = key.partition("@")
+    return name, version
+
+
+def version_of_content(about: bytes) -> int:
+    """The version in an archive's description; 1 where it is none of ours (they said ``1.0``).
+
+    Raises:
+        ValueError: If it is no description.
+    """
+    try:
+        said = str(json.loads(about)["model"].get("modelVersion", ""))
+    except (LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"{ABOUT} has no model: {error}") from None
+    return int(said) if said.isdecimal() and int(said) else 1

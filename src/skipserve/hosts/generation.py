@@ -1,0 +1,133 @@
+"""What a service has open at one time: archives, their switches, and the host that answers."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from skipserve.artifacts.archive import Unpacked, unpack
+from skipserve.artifacts.archive_names import model_of
+from skipserve.artifacts.manifest import Manifest
+from skipserve.errors import LaunchError
+from skipserve.files import machines_fault
+from skipserve.hosts.config import HostConfig
+from skipserve.hosts.control import open_switches
+from skipserve.hosts.host import Host
+from skipserve.hosts.instance import Instance
+from skipserve.hosts.readiness import Wanted
+from skipserve.safety.switch import Switch
+
+# Found again at each reload: other archives may be in force then.
+Find = Callable[[], Sequence[Path]]
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One set of models and the host that has them open.
+
+    Attributes:
+        instance: Its folders.
+        host: That answers with them.
+        models: Of its archives, in order.
+        switches: One a model.
+        orders: Of each model with a router, the file that keeps it off; of one without, ``None``.
+    """
+
+    instance: Instance
+    host: Host
+    models: Sequence[Unpacked]
+    switches: Sequence[Switch]
+    orders: dict[str, Path | None]
+
+    @property
+    def manifests(self) -> list[Manifest]:
+        """Of its models."""
+        return [model.artifact.manifest for model in self.models]
+
+    def wanted(self, config: HostConfig) -> dict[str, Wanted]:
+        """What each model must have to be ready."""
+        return {
+            model.name: Wanted.of(config.workers, model.serving.response_timeout_s)
+            for model in self.models
+        }
+
+    def watched(self) -> list[tuple[Manifest, Any, Switch]]:
+        """What the alarm watches."""
+        return [
+            (model.artifact.manifest, model.serving, switch)
+            for model, switch in zip(self.models, self.switches, strict=True)
+        ]
+
+    def differs_from(self, other: Generation) -> set[str]:
+        """Models that are in both, but not the same in both."""
+        before = {model.name: model for model in other.models}
+        return {
+            one.name for one in self.models if one.name in before and _differ(one, before[one.name])
+        }
+
+    def say(self) -> str:
+        """Its models with their versions."""
+        return ", ".join(f"{model.model} version {model.version}" for model in self.models)
+
+    def close(self) -> None:
+        """Give the switches back."""
+        for switch in self.switches:
+            switch.close()
+
+
+def open_generation(
+    instance: Instance, host: Host, archives: Sequence[Path], overrides: dict[str, Any]
+) -> Generation:
+    """Unpack and check archives for a host that was not started yet.
+
+    The first archive of a model answers for its name; others are versions beside it.
+
+    Raises:
+        ArtifactError: If an archive is damaged.
+        ConfigError: If an override is out of range.
+        LaunchError: If there is no archive, or the machine is full or forbids it.
+    """
+    if not archives:
+        raise LaunchError("there is no archive to serve; make one with `skipserve build`")
+    try:
+        instance.make_folders()
+        pairs = list(_unpacked(archives, instance.store, overrides))
+    except OSError as error:
+        if not machines_fault(error):
+            raise
+        raise LaunchError(
+            f"{error.filename or instance.directory}: {error.strerror}; the service's "
+            "files go there: make room, or set TMPDIR to another folder"
+        ) from None
+    models = [model for _, model in pairs]
+    manifests = [model.artifact.manifest for model in models]
+    switches, orders = open_switches(
+        instance.directory, [archive for archive, _ in pairs], manifests
+    )
+    return Generation(instance, host, models, switches, orders)
+
+
+def _unpacked(
+    archives: Sequence[Path], store: Path, overrides: dict[str, Any]
+) -> Iterable[tuple[Path, Unpacked]]:
+    found: dict[str, list[str]] = {}
+    for archive in archives:
+        versions = found.setdefault(model_of(archive), [])
+        model = unpack(archive, store, overrides, beside=bool(versions))
+        if model.version in versions:  # asked for by number, and in force as well
+            shutil.rmtree(model.directory)
+            continue
+        versions.append(model.version)
+        yield archive, model
+
+
+def _differ(one: Unpacked, other: Unpacked) -> bool:
+    first, second = one.artifact, other.artifact
+    return (first.manifest, first.certificates, one.serving) != (
+        second.manifest,
+        second.certificates,
+        other.serving,
+    )
