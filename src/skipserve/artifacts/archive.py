@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import msgspec
 
 from skipserve.artifacts.artifact import Artifact, open_artifact
 from skipserve.artifacts.serving import ServingConfig
-from skipserve.errors import ArtifactError, LaunchError
+from skipserve.errors import ArtifactError, ConfigError, LaunchError
 from skipserve.files import machines_fault
 from skipserve.runtime.engine import plan
 from skipserve.schema import parse
@@ -49,6 +50,24 @@ class Unpacked:
     def name(self) -> str:
         """Of the model."""
         return self.artifact.manifest.name
+
+
+def archives_in(store: Path, names: Sequence[str] = ()) -> list[Path]:
+    """The archives of a folder: those named, or all.
+
+    Raises:
+        ConfigError: If there is none, or one is missing.
+    """
+    found = {file.stem: file for file in sorted(store.glob("*.mar"))}
+    if not found:
+        raise ConfigError(f"{store} holds no .mar; make one with `skipserve build`")
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise ConfigError(
+            f"{store} holds no {missing[0]}.mar, only {', '.join(found)}; "
+            f"make it with `skipserve build export/{missing[0]}.toml`"
+        )
+    return [found[name] for name in names] if names else list(found.values())
 
 
 def unpack(archive: Path, store: Path, overrides: dict[str, Any]) -> Unpacked:

@@ -69,6 +69,7 @@ def serve(
 ) -> None:
     """Serve archives over HTTP until SIGTERM or Ctrl-C; options override each model's TOML."""
     from skipserve.address import Address
+    from skipserve.artifacts.archive import archives_in
     from skipserve.hosts.config import HostConfig
     from skipserve.hosts.launcher import Server
     from skipserve.hosts.processes import stop_on_signals
@@ -95,7 +96,7 @@ def serve(
         drain_timeout,
     )
     with _errors_to(log), stop_on_signals() as stop:
-        archives = _archives(model_store, models or [])
+        archives = archives_in(model_store, models or [])
         try:
             with _waiting(log):
                 running = Server(archives, config, _known(server), overrides, stop, log)
@@ -177,16 +178,3 @@ def _announce(server: Server, log: Log) -> None:
     console.print(f"metrics at {server.address.metrics_url}/metrics; try:\n", markup=False)
     console.print(server.curl(), markup=False, soft_wrap=True)
     console.print("\nready; Ctrl-C stops")
-
-
-def _archives(model_store: Path, names: list[str]) -> list[Path]:
-    found = {file.stem: file for file in sorted(model_store.glob("*.mar"))}
-    if not found:
-        raise ConfigError(f"{model_store} holds no .mar; make one with `skipserve build`")
-    missing = [name for name in names if name not in found]
-    if missing:
-        raise ConfigError(
-            f"{model_store} holds no {missing[0]}.mar, only {', '.join(found)}; "
-            f"make it with `skipserve build export/{missing[0]}.toml`"
-        )
-    return [found[name] for name in names] if names else list(found.values())
