@@ -58,6 +58,8 @@ async def asked_here(app: Asgi, asks: Iterable[Ask]) -> list[Told]:
             return answers
 
 
-def in_process(archives: Sequence[Path], asks: Iterable[Ask]) -> list[Told]:
+def in_process(
+    archives: Sequence[Path], asks: Iterable[Ask], origins: Sequence[str] = ()
+) -> list[Told]:
     """What the application answers."""
-    return asyncio.run(asked_here(application(archives), asks))
+    return asyncio.run(asked_here(application(archives, origins), asks))

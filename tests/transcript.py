@@ -26,6 +26,7 @@ class Ask:
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
     needs: str = ""
+    in_chunks: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ def over(port: int, asks: list[Ask]) -> list[Told]:
     connection = HTTPConnection("127.0.0.1", port, timeout=60)
     answers = []
     for ask in asks:
-        connection.request(ask.method, ask.path, ask.body or None, ask.headers)
+        parts = iter((ask.body[:9], ask.body[9:])) if ask.in_chunks else None
+        connection.request(ask.method, ask.path, parts or ask.body or None, ask.headers)
         reply = connection.getresponse()
         answers.append(told(reply.status, reply.getheaders(), reply.read()))
     connection.close()
@@ -89,12 +91,16 @@ _BINARY = {
 _OFF = {"parameters": {"router": "off"}}
 _ABOUT = "liveness, readiness and metadata on the inference port"
 _VERSIONS = "versions in a path"
+_CHUNKS = "bodies in chunks, and `Expect: 100-continue`"
 _METHODS = "`HEAD` and `OPTIONS`"
 _SHAPE = "404 and 405 in our shape of an error"
 _NATIVE, _OIP, _V1 = "/predictions/small", "/v2/models/small/infer", "/v1/models/small:predict"
 
 TRANSCRIPT: dict[str, Ask] = {
     "native": _post(_NATIVE, {"inputs": ROWS}),
+    "native, in chunks": Ask(
+        "POST", _NATIVE, json.dumps({"inputs": ROWS}).encode(), JSON, _CHUNKS, in_chunks=True
+    ),
     "native, router off": _post(_NATIVE, {"inputs": ROWS, **_OFF}),
     "native, packed": _post(
         _NATIVE,

@@ -2,7 +2,7 @@
 
     serve run skipserve.hosts.ray:app model_store=/shared/model_store max_replicas=4
 
-docs/hosts.md tells how to run it, docs/decisions/0037-ray.md why it is built so.
+docs/ray.md tells how to run it, docs/decisions/0037-ray.md why it is built so.
 """
 
 from __future__ import annotations

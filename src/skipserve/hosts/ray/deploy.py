@@ -64,9 +64,11 @@ def _model(config: RayConfig, name: str) -> serve.Application:
 
 
 def _options(config: RayConfig) -> dict[str, Any]:
+    most = config.max_replicas_per_node
     return {
+        # `serve build` cannot write down what is not said.
+        **({"max_replicas_per_node": most} if most else {}),
         "max_ongoing_requests": config.max_ongoing_requests,
-        "max_replicas_per_node": config.max_replicas_per_node or None,
         "health_check_period_s": config.health_check_period_s,
         # A line for each request; the archives say which requests are logged.
         "logging_config": LoggingConfig(enable_access_log=False),

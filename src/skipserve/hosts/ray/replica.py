@@ -38,10 +38,7 @@ class Replica:
 
     async def answer(self, request: RawRequest) -> Reply:
         """Answer one request; errors are replies, too."""
-        reply = await self._model.batcher.answer(request)
-        # What is sent is a copy; bytes alone are sure to be one.
-        reply.body = reply.body.encode() if isinstance(reply.body, str) else reply.body
-        return reply
+        return await self._model.batcher.answer(request)
 
     async def check_health(self) -> None:
         """What Ray asks; in the loop of the model, so that no answer is an answer too.
