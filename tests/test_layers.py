@@ -67,8 +67,11 @@ ONLY_IN = {
     "opentelemetry": {"telemetry/tracing.py"},
     "ts": {"hosts/torchserve/worker.py"},
     "granian": {"hosts/granian/__main__.py"},
+    "ray": {f"hosts/ray/{name}.py" for name in ("deploy", "front", "metrics", "outlook", "remote")}
+    | {"hosts/ray/__init__.py"},
     "asyncio": {
         *("hosts/models.py", "hosts/rsgi.py", "hosts/granian/worker.py"),
+        *("hosts/ray/front.py", "hosts/ray/outlook.py"),
         *("service/batcher.py", "service/turns.py"),
     },
     "sklearn": {"training/recipes.py"},

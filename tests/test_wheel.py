@@ -146,6 +146,19 @@ def test_the_core_alone_says_what_it_lacks_and_with_cpu_it_serves_and_certifies(
         assert reply["outputs"][0]["label"] == row["label"]
 
 
+def test_without_ray_one_line_says_which_extra_brings_it(install):
+    python = install("ray|starlette")
+    done = subprocess.run(
+        [python, "-c", "import skipserve.hosts.ray"],
+        env={**os.environ, **AWAY},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.endswith("ray is not installed; run `pip install 'skipserve[ray]'`")
+
+
 @pytest.mark.parametrize(
     ("extra", "runtimes"),
     [("", set()), ("cpu", {"onnxruntime"}), ("gpu", {"onnxruntime-gpu"})]

@@ -14,6 +14,7 @@ EXTRAS = {
         *("pyarrow", "safetensors", "scipy", "sklearn", "torch"),
     ),
     "loadtest": ("gevent", "hdrh", "locust"),
+    "ray": ("ray", "starlette"),
     "otel": ("opentelemetry",),
 }
 RUNTIME = (

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 import zipfile
 import zlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,24 @@ def unpack(archive: Path, store: Path, overrides: dict[str, Any], beside: bool =
     _require_name(archive, unpacked)
     plan(unpacked.artifact, serving.backend, serving.precision, serving.provider)
     return unpacked
+
+
+def unpack_all(
+    archives: Sequence[Path], store: Path, overrides: dict[str, Any]
+) -> Iterable[tuple[Path, Unpacked]]:
+    """Unpack archives one after another, as :func:`unpack` does each.
+
+    The first of a model answers for its name; others are versions beside it, each of them once.
+    """
+    found: dict[str, list[str]] = {}
+    for archive in archives:
+        versions = found.setdefault(model_of(archive), [])
+        model = unpack(archive, store, overrides, beside=bool(versions))
+        if model.version in versions:  # asked for by number, and in force as well
+            shutil.rmtree(model.directory)
+            continue
+        versions.append(model.version)
+        yield archive, model
 
 
 def verify(archive: Path, scratch: Path) -> None:

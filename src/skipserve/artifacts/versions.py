@@ -13,11 +13,12 @@ import os
 import shutil
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from skipserve.artifacts.archive import DAMAGE, verify
-from skipserve.artifacts.archive_names import ABOUT, others_of, version_of_content
+from skipserve.artifacts.archive_names import ABOUT, others_of, split_key, version_of_content
 from skipserve.errors import ArtifactError, ConfigError, SkipserveError
 
 # Kept beside the one in force.
@@ -96,6 +97,38 @@ def find_version(store: Path, name: str, number: int) -> Version:
         f"{store} has no version {number} of {name}, only "
         f"{', '.join(str(one.number) for one in have if one.number)}"
     )
+
+
+def archives_in(store: Path, names: Sequence[str] = ()) -> list[Path]:
+    """The archives of a store: those that are named, each in force or by its version, or all.
+
+    Args:
+        store: Folder of ``.mar`` files.
+        names: ``NAME`` or ``NAME@VERSION``.
+
+    Raises:
+        ConfigError: If there is none, or one is missing.
+    """
+    found = {file.stem: file for file in sorted(store.glob("*.mar"))}
+    if not found:
+        raise ConfigError(f"{store} holds no .mar; make one with `skipserve build`")
+    if not names:
+        return list(found.values())
+    archives = []
+    for one in names:
+        name, version = split_key(one)
+        if version:
+            if not version.isdecimal():
+                raise ConfigError(f"{one}: expected NAME or NAME@VERSION, such as {name}@1")
+            archives.append(find_version(store, name, int(version)).archive)
+        elif name in found:
+            archives.append(found[name])
+        else:
+            raise ConfigError(
+                f"{store} holds no {name}.mar, only {', '.join(found)}; "
+                f"make it with `skipserve build export/{name}.toml`"
+            )
+    return archives
 
 
 def next_number(store: Path, name: str) -> int:

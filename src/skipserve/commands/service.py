@@ -80,6 +80,7 @@ def serve(
     SIGHUP, or `skipserve reload`, has it open the archives that are there then.
     """
     from skipserve.address import Address
+    from skipserve.artifacts.versions import archives_in
     from skipserve.hosts.config import HostConfig
     from skipserve.hosts.launcher import Server
     from skipserve.hosts.processes import listen_to_signals
@@ -110,7 +111,7 @@ def serve(
         try:
             with _waiting(log):
                 running = Server(
-                    lambda: _archives(model_store, models or []),
+                    lambda: archives_in(model_store, models or []),
                     config,
                     _known(server),
                     overrides,
@@ -195,29 +196,3 @@ def _announce(server: Server, log: Log) -> None:
     console.print(f"metrics at {server.address.metrics_url}/metrics; try:\n", markup=False)
     console.print(server.curl(), markup=False, soft_wrap=True)
     console.print("\nready; Ctrl-C stops")
-
-
-def _archives(model_store: Path, names: list[str]) -> list[Path]:
-    from skipserve.artifacts.archive_names import split_key
-    from skipserve.artifacts.versions import find_version
-
-    found = {file.stem: file for file in sorted(model_store.glob("*.mar"))}
-    if not found:
-        raise ConfigError(f"{model_store} holds no .mar; make one with `skipserve build`")
-    if not names:
-        return list(found.values())
-    archives = []
-    for one in names:
-        name, version = split_key(one)
-        if version:
-            if not version.isdecimal():
-                raise ConfigError(f"{one}: expected NAME or NAME@VERSION, such as {name}@1")
-            archives.append(find_version(model_store, name, int(version)).archive)
-        elif name in found:
-            archives.append(found[name])
-        else:
-            raise ConfigError(
-                f"{model_store} holds no {name}.mar, only {', '.join(found)}; "
-                f"make it with `skipserve build export/{name}.toml`"
-            )
-    return archives

@@ -1,4 +1,4 @@
-"""Answers requests by the table of routes; rsgi.py puts it behind granian."""
+"""Answers requests by the table of routes; rsgi.py and asgi.py put it behind servers."""
 
 from __future__ import annotations
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from skipserve.artifacts.archive import Unpacked, unpack
-from skipserve.artifacts.archive_names import model_of
+from skipserve.artifacts.archive import Unpacked, unpack_all
 from skipserve.artifacts.manifest import Manifest
 from skipserve.errors import LaunchError
 from skipserve.files import machines_fault
@@ -94,7 +92,7 @@ def open_generation(
         raise LaunchError("there is no archive to serve; make one with `skipserve build`")
     try:
         instance.make_folders()
-        pairs = list(_unpacked(archives, instance.store, overrides))
+        pairs = list(unpack_all(archives, instance.store, overrides))
     except OSError as error:
         if not machines_fault(error):
             raise
@@ -108,20 +106,6 @@ def open_generation(
         instance.directory, [archive for archive, _ in pairs], manifests
     )
     return Generation(instance, host, models, switches, orders)
-
-
-def _unpacked(
-    archives: Sequence[Path], store: Path, overrides: dict[str, Any]
-) -> Iterable[tuple[Path, Unpacked]]:
-    found: dict[str, list[str]] = {}
-    for archive in archives:
-        versions = found.setdefault(model_of(archive), [])
-        model = unpack(archive, store, overrides, beside=bool(versions))
-        if model.version in versions:  # asked for by number, and in force as well
-            shutil.rmtree(model.directory)
-            continue
-        versions.append(model.version)
-        yield archive, model
 
 
 def _differ(one: Unpacked, other: Unpacked) -> bool:

@@ -5,13 +5,28 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from skipserve.artifacts.archive import Unpacked
 from skipserve.artifacts.manifest import Manifest
+from skipserve.errors import InputError
+from skipserve.protocols.messages import RawRequest, Reply
 from skipserve.protocols.oip_replies import VERSION
 from skipserve.service.batcher import Batcher, Later, Limits, Watch
 from skipserve.service.opening import open_service
 from skipserve.service.turns import Turns
+
+
+class Answers(Protocol):
+    """Answers requests to a model, here or elsewhere."""
+
+    async def answer(self, request: RawRequest) -> Reply:
+        """Answer one request; errors are replies, too."""
+        ...
+
+    def refuse(self, request: RawRequest, error: InputError) -> Reply:
+        """Refuse a request without reading its rows."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -26,7 +41,7 @@ class Model:
     """
 
     manifest: Manifest
-    batcher: Batcher
+    batcher: Answers
     max_rows: int
     version: str = VERSION
 

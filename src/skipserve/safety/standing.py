@@ -8,10 +8,12 @@ whole or not at all. It lies beside the archives, in ``.router-off``, or in the 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
 from skipserve.artifacts.archive_names import store_of
+from skipserve.safety.switch import Switch
 
 STATE_VARIABLE = "SKIPSERVE_STATE"
 FOLDER = ".router-off"
@@ -47,3 +49,27 @@ def lift_order(file: Path) -> None:
         OSError: If the file is there and cannot be removed; then it is off again after a restart.
     """
     file.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Followed:
+    """A decision that is looked for while a model serves, where no command reaches its switch.
+
+    Attributes:
+        order: The file that keeps the router off while it is there.
+        switch: In this process.
+    """
+
+    order: Path
+    switch: Switch
+
+    def look(self) -> None:
+        """Throw the switch if the file has come or gone; what the alarm did stays done.
+
+        Raises:
+            OSError: If the file cannot be looked for.
+        """
+        given = self.order.exists()
+        with self.switch.held():
+            if given != (self.switch.state() == "disabled"):
+                self.switch.throw("disabled" if given else "on")

@@ -12,17 +12,19 @@ from collections import Counter as Tally
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
 
 from skipserve.versions import version_if_installed, version_of
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a gauge more for each counter
 
+PREFIX = "skipserve_"
 ATTEMPTS = 5
 # The first write to a mapped page that a full disk cannot give ends a process with SIGBUS: whoever
 # is about to make files looks for so much room before.
@@ -39,7 +41,7 @@ class Exposition:
     """What ``/metrics`` shows.
 
     Args:
-        directory: Where the workers write.
+        directory: Where the workers write; without, this process is the only one.
 
     Attributes:
         router_state: One of :data:`STATES` is 1.
@@ -51,10 +53,10 @@ class Exposition:
         restarts: Workers that died and were started again.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path | None = None) -> None:
         registry = self._registry = CollectorRegistry()
-        self._files = _Workers(directory)
-        registry.register(self._files)
+        self._counts = _Here() if directory is None else _Workers(directory)
+        registry.register(self._counts)
         self.router_state = Gauge(
             "skipserve_router_state",
             "1 for the state the router is in, by default, 0 for the others.",
@@ -162,10 +164,18 @@ class Exposition:
             OSError: If they cannot be read, or change faster than they are read.
         """
         found: Samples = {}
-        for metric in self._files.read(pattern):
+        for metric in self._counts.read(pattern):
             for sample in metric.samples:
                 found.setdefault(sample.name, []).append((sample.labels, sample.value))
         return found
+
+    def families(self) -> Iterable[Metric]:
+        """Everything, one metric after the other, for whoever shows it in another way.
+
+        Raises:
+            OSError: If the workers' files cannot be read, or change faster than they are read.
+        """
+        return self._registry.collect()
 
     def retire(self, pid: int) -> None:
         """Take in that a worker is gone: its live gauges go, its counts are kept with the others'.
@@ -173,11 +183,11 @@ class Exposition:
         In one file for all the dead: a worker that dies every minute must not fill the disk. If
         it is full already, the counts stay where they are.
         """
-        self._files.retire(pid)
+        self._counts.retire(pid)
 
     def writers(self) -> set[int]:
         """Processes that have files here and were not retired."""
-        return self._files.writers()
+        return self._counts.writers()
 
     def text(self, accept: str = "") -> tuple[bytes, str]:
         """Everything in the format asked for, and its content type.
@@ -190,6 +200,44 @@ class Exposition:
         """
         encode, kind = choose_encoder(accept)
         return encode(self._registry), kind
+
+
+class _Here(Collector):
+    """What this process counted since this was made."""
+
+    def __init__(self) -> None:
+        self._before = {
+            self._key(sample): sample.value
+            for metric in self._ours()
+            for sample in metric.samples
+            if metric.type != "gauge"
+        }
+
+    def collect(self) -> Iterable[Metric]:
+        return self.read("*")
+
+    def read(self, pattern: str) -> list[Metric]:
+        found = self._ours()
+        for metric in found:
+            metric.samples = [
+                sample._replace(value=sample.value - self._before.get(self._key(sample), 0.0))
+                for sample in metric.samples
+            ]
+        return found
+
+    def writers(self) -> set[int]:
+        return set()
+
+    def retire(self, pid: int) -> None:
+        """Nobody's."""
+
+    def _ours(self) -> list[Metric]:
+        # Libraries count there, too.
+        return [metric for metric in REGISTRY.collect() if metric.name.startswith(PREFIX)]
+
+    @staticmethod
+    def _key(sample: Sample) -> tuple[str, frozenset[tuple[str, str]]]:
+        return sample.name, frozenset(sample.labels.items())
 
 
 class _Workers(Collector):

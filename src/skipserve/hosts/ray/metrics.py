@@ -1,0 +1,48 @@
+"""The metrics of a replica, given on to Ray, whose agents show those of all replicas of a node."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ray.serve.metrics import Counter, Gauge
+
+from skipserve.telemetry.exposition import Exposition
+
+
+class RayMetrics:
+    """Gives on what was counted since the last time; Ray adds replica, deployment and application.
+
+    Ray puts ``ray_`` before each name. Its own histograms take single observations; ours are kept
+    as what a histogram is in Prometheus, counters by ``le``.
+    """
+
+    def __init__(self) -> None:
+        self._metrics: dict[str, Any] = {}
+        self._given: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
+
+    def publish(self, metrics: Exposition) -> None:
+        """Give on everything."""
+        seen = set()
+        for family in metrics.families():
+            for sample in family.samples:
+                key = (sample.name, tuple(sorted(sample.labels.items())))
+                seen.add(key)
+                made = self._metric(sample.name, family.type, family.documentation, sample.labels)
+                if family.type == "gauge":
+                    made.set(sample.value, tags=sample.labels)
+                elif sample.value > self._given.get(key, 0.0):
+                    made.inc(sample.value - self._given.get(key, 0.0), tags=sample.labels)
+                self._given[key] = sample.value
+        # No number is better than an old one, and Ray has no way to take one back.
+        for name, labels in self._given.keys() - seen:
+            self._metrics[name].set(math.nan, tags=dict(labels))
+            del self._given[name, labels]
+
+    def _metric(self, name: str, kind: str, description: str, labels: dict[str, str]) -> Any:
+        if name not in self._metrics:
+            make = Gauge if kind == "gauge" else Counter
+            # Ray takes ASCII alone.
+            words = description.replace("α", "alpha").encode("ascii", "replace").decode()
+            self._metrics[name] = make(name, description=words, tag_keys=tuple(labels))
+        return self._metrics[name]

@@ -1,0 +1,136 @@
+"""The models of a process that no launcher watches over: behind uvicorn, in a replica of Ray's.
+
+What the launcher does for all the workers of a service is done here for this process alone:
+archives unpacked into a directory of its own, metrics, the alarm and its switches.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from skipserve.artifacts.archive import Unpacked, unpack_all
+from skipserve.hosts.batches import Batches
+from skipserve.hosts.directory import Directory
+from skipserve.hosts.instance import Instance
+from skipserve.hosts.models import Models
+from skipserve.safety.monitor import Monitor
+from skipserve.safety.standing import Followed, standing_order
+from skipserve.safety.switch import DIRECTORY_VARIABLE, Switch
+from skipserve.telemetry import tracing
+from skipserve.telemetry.exposition import Exposition
+
+LOOK_S = 1.0
+
+logger = logging.getLogger(__name__)
+
+
+class Standalone:
+    """Opens archives, and looks after them until it is closed.
+
+    Args:
+        archives: ``.mar`` files.
+        publish: Gets what was counted, once a second.
+    """
+
+    def __init__(
+        self, archives: Sequence[Path], publish: Callable[[Exposition], None] | None = None
+    ) -> None:
+        self._archives = archives
+        self._publish = publish or (lambda _: None)
+        self._batches = Batches()
+        self._ended = threading.Event()
+        self._stack = contextlib.ExitStack()
+
+    def open(self) -> Models:
+        """Open them; called in the event loop that will answer, once.
+
+        Raises:
+            ArtifactError: If an archive is damaged.
+            LaunchError: If there is no room for them, or CUDA was asked for and is not there.
+        """
+        try:
+            return self._open()
+        except BaseException:
+            self.close()
+            raise
+
+    def hanging(self) -> str:
+        """Which model has a batch that does not end; empty if none has."""
+        return self._batches.hanging()
+
+    def close(self) -> None:
+        """End its threads and remove what it unpacked."""
+        self._ended.set()
+        self._stack.close()
+
+    def _open(self) -> Models:
+        tracing.asked_for()
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+        directory = Directory(0)  # by no port, for no command finds it
+        self._stack.callback(directory.remove)
+        instance = Instance(directory.path)
+        instance.make_folders()
+        pairs = list(unpack_all(self._archives, instance.store, {}))
+        unpacked = [one for _, one in pairs]
+        metrics = Exposition()
+        switches = [self._switch(instance, one) for one in unpacked]
+        self._followed = [
+            Followed(standing_order(archive, one.name), switch)
+            for (archive, one), switch in zip(pairs, switches, strict=True)
+            if one.artifact.manifest.router is not None
+        ]
+        for followed in self._followed:
+            followed.look()  # so that no row is skipped that an operator forbade
+        with _switches_in(instance.switches):
+            models = Models(unpacked, self._batches.of)
+        self._stack.callback(models.close)
+        self._metrics = metrics
+        self._monitor = Monitor(
+            metrics,
+            [
+                (one.artifact.manifest, one.serving, switch)
+                for one, switch in zip(unpacked, switches, strict=True)
+            ],
+        )
+        self._look()
+        thread = threading.Thread(target=self._look_on, name="skipserve-watch", daemon=True)
+        thread.start()
+        self._stack.callback(thread.join)
+        return models
+
+    def _switch(self, instance: Instance, one: Unpacked) -> Switch:
+        switch = Switch(instance.switches / one.name)
+        self._stack.callback(switch.close)
+        return switch
+
+    def _look_on(self) -> None:
+        while not self._ended.wait(LOOK_S):
+            try:
+                self._look()
+            except Exception:
+                # A folder that cannot be read now may be in a second; serving goes on meanwhile.
+                logger.exception("the models could not be watched")
+
+    def _look(self) -> None:
+        for followed in self._followed:
+            followed.look()
+        self._monitor.tick(time.monotonic())
+        self._publish(self._metrics)
+
+
+@contextlib.contextmanager
+def _switches_in(folder: Path) -> Iterator[None]:
+    before = os.environ.get(DIRECTORY_VARIABLE)
+    os.environ[DIRECTORY_VARIABLE] = str(folder)
+    try:
+        yield
+    finally:
+        del os.environ[DIRECTORY_VARIABLE]
+        if before is not None:
+            os.environ[DIRECTORY_VARIABLE] = before

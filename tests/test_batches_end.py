@@ -1,0 +1,28 @@
+"""Whether batches come to an end, where no launcher looks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from skipserve.artifacts.archive import unpack
+from skipserve.hosts.batches import Batches
+
+
+def test_a_batch_hangs_once_it_took_longer_than_readiness_allows(
+    routed_project: tuple[Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = routed_project[0] / "model_store" / "small.mar"
+    now_s = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now_s)
+    batches = Batches()
+    watch = batches.of(unpack(archive, tmp_path, {"response_timeout_s": 90}))
+    assert not batches.hanging()
+    watch.begin()
+    now_s += 15
+    assert not batches.hanging()
+    now_s += 1
+    assert batches.hanging() == "a batch of small runs for more than 15 s"
+    watch.end()
+    assert not batches.hanging()
