@@ -39,7 +39,7 @@ from skipserve.artifacts.artifact import open_artifact
 from skipserve.artifacts.graphs import write_graphs
 from skipserve.artifacts.torch_files import plain_graph
 from skipserve.building.buildfile import read_build_file
-from skipserve.building.products import origin_of
+from skipserve.building.sourced import Sourced
 from skipserve.graph.cut import cut
 from skipserve.graph.memory import open_model
 from skipserve.graph.policy import GUARD_LIMIT, THRESHOLDS
@@ -184,7 +184,8 @@ def built_case(name: str) -> Case:
     artifact = open_artifact(build.artifact)
     engine, spec = Engine(artifact, provider="cpu"), artifact.manifest.router
     assert spec is not None
-    origin, splits = origin_of(build)
+    sourced = Sourced(build)
+    origin, splits = sourced.origin, sourced.rows
     rows, setting = splits.test.rows, engine.setting(RISK)
     mix = engine.run_batches(rows, setting, 256).depth_run
     files = {role: artifact.files("onnx", "fp32", role) for role in ("plain", "stage", "routed")}

@@ -94,7 +94,8 @@ def measure_worth(directory: Path, splits: Splits, risk: float) -> Worth | str:
         What it is worth, or why there is nothing to be worth.
     """
     artifact = open_artifact(directory)
-    engine = Engine(artifact, provider="cpu", precision=artifact.manifest.files[0].precision)
+    precision = artifact.manifest.files[0].precision
+    engine = Engine.for_many(artifact, provider="cpu", precision=precision)
     setting = engine.setting(risk)
     if setting.risk is None:
         return _nothing(engine, splits, risk)

@@ -23,7 +23,7 @@ MOST_ROWS = 10_000
 MOST_ROWS_SKIPPING = 5_000
 
 
-def propose_candidates(directory: Path, proposing: Rows, threads: int = 0) -> None:
+def propose_candidates(directory: Path, proposing: Rows, cores: int = 0) -> None:
     """Write the candidates of an artifact, forgetting certificates of earlier ones.
 
     They are proposed on what the files that serve read off the rows.
@@ -31,10 +31,10 @@ def propose_candidates(directory: Path, proposing: Rows, threads: int = 0) -> No
     Args:
         directory: The artifact.
         proposing: Rows that are used by nothing that certifies.
-        threads: Cores used inside one operation; 0 takes all.
+        cores: To use; 0 takes all.
     """
     artifact = open_artifact(directory)
-    engine = Engine(artifact, provider="cpu", backend=_backend(artifact), threads=threads)
+    engine = Engine.for_many(artifact, provider="cpu", backend=_backend(artifact), cores=cores)
     spec = artifact.manifest.router
     assert spec is not None
     if spec.policy == "skip":

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from skipserve.artifacts.artifact import Artifact
 from skipserve.artifacts.certificates import Certificate, Measure
 from skipserve.artifacts.manifest import Precision
+from skipserve.cores import usable_cores
 from skipserve.errors import InputError, LaunchError
 from skipserve.runtime.backends import Provider, TorchScript, has_gpu, pick_provider
 from skipserve.runtime.prediction import Prediction, Setting, joined, overflow
@@ -22,6 +24,7 @@ from skipserve.runtime.stepper import Readings
 from skipserve.runtime.wave import Limits, Stepped
 from skipserve.runtime.wider import Wider, wider_of
 
+T = TypeVar("T")
 AskedPrecision = Literal["auto", "fp32", "fp16", "int8"]
 # FP16 on a CPU is emulated by casts and slower than FP32; on a GPU it is the point of it.
 PRECISIONS: dict[Provider, Precision] = {"cpu": "fp32", "cuda": "fp16"}
@@ -61,6 +64,7 @@ class Engine:
         precision: ``auto`` takes FP16 on CUDA and FP32 on a CPU, where there are such files.
         provider: ``auto`` takes CUDA where there is one.
         threads: Cores used inside one operation; 0 takes all.
+        workers: Batches of :meth:`run_batches` and :meth:`read` that run side by side.
 
     Raises:
         ArtifactError: If the artifact has no such files, or they cannot be loaded.
@@ -75,8 +79,10 @@ class Engine:
         precision: AskedPrecision = "auto",
         provider: Literal["auto", "cpu", "cuda"] = "auto",
         threads: int = 1,
+        workers: int = 1,
     ) -> None:
         self.manifest = artifact.manifest
+        self._workers = workers
         picked, self.precision = plan(artifact, backend, precision, provider)
         self._runner = open_runner(artifact, backend, self.precision, picked, threads)
         if picked != self.provider:  # ONNX Runtime falls back by itself when CUDA fails to start
@@ -98,6 +104,39 @@ class Engine:
                 self.manifest.name,
                 backend,
             )
+
+    @classmethod
+    def for_many(
+        cls,
+        artifact: Artifact,
+        *,
+        backend: BackendName = "onnxruntime",
+        precision: AskedPrecision = "auto",
+        provider: Literal["auto", "cpu", "cuda"] = "auto",
+        cores: int = 0,
+    ) -> Engine:
+        """An engine for many rows at once.
+
+        ONNX Runtime on a CPU runs batches side by side, a core each: several cores on one
+        operation wait for each other, and each stage's threads spin while the next one works.
+
+        Args:
+            artifact: The artifact.
+            backend: As in serving.
+            precision: As in serving.
+            provider: As in serving.
+            cores: To use; 0 takes all.
+        """
+        picked, _ = plan(artifact, backend, precision, provider)
+        beside = backend == "onnxruntime" and picked == "cpu"
+        return cls(
+            artifact,
+            backend=backend,
+            precision=precision,
+            provider=provider,
+            threads=1 if beside else cores,
+            workers=(cores or usable_cores()) if beside else 1,
+        )
 
     @property
     def provider(self) -> Provider:
@@ -185,12 +224,11 @@ class Engine:
     def run_batches(self, rows: Rows, setting: Setting, batch_size: int) -> Prediction:
         """Answer any number of rows with one setting, ``batch_size`` at a time."""
         return joined(
-            [
-                self.run_thresholds(
-                    rows[start : start + batch_size], setting.thresholds, setting.guard_limit
-                )
-                for start in range(0, len(rows), batch_size)
-            ]
+            self._each(
+                lambda some: self.run_thresholds(some, setting.thresholds, setting.guard_limit),
+                rows,
+                batch_size,
+            )
         )
 
     def read(self, rows: Rows, batch_size: int = 256) -> Readings:
@@ -205,10 +243,7 @@ class Engine:
                 f"{self.manifest.name} cannot be read exit by exit: that takes ONNX files and a "
                 "router with policy = 'exit'"
             )
-        parts = [
-            self._runner.read(rows[start : start + batch_size])
-            for start in range(0, len(rows), batch_size)
-        ]
+        parts = self._each(self._runner.read, rows, batch_size)
         return Readings(
             np.concatenate([part.answers for part in parts]),
             np.concatenate([part.signals for part in parts]),
@@ -263,3 +298,11 @@ class Engine:
         """The manifest's example, one row."""
         values = self.manifest.example.inputs
         return self.check({name: np.asarray([one]) for name, one in values.items()})
+
+    def _each(self, run: Callable[[Rows], T], rows: Rows, size: int) -> list[T]:
+        """Run rows in batches of a size, as many side by side as there are workers."""
+        batches = [rows[start : start + size] for start in range(0, len(rows), size)]
+        if self._workers == 1:
+            return [run(batch) for batch in batches]
+        with ThreadPoolExecutor(self._workers) as pool:
+            return list(pool.map(run, batches))
