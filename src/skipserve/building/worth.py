@@ -18,7 +18,7 @@ from skipserve.runtime.prediction import Prediction, Setting
 from skipserve.runtime.rows import Rows
 from skipserve.sources.splits import Labelled, Splits
 
-BATCH = 256
+BATCH = 32
 # Rows that are timed, and how often.
 TIMED, ROUNDS = 96, 7
 # A router that saves less time than this over the best fixed depth is not worth its upkeep.

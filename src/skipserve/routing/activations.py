@@ -23,7 +23,8 @@ from skipserve.graph.memory import open_model
 from skipserve.routing.exits import Layout
 from skipserve.runtime.rows import Rows
 
-BATCH = 128
+# More at a time are no faster, and a transformer's rows take megabytes each.
+BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def read_activations(
         parts: Rows, in parts of possibly different shapes.
         said: Told how many rows were run since it was told last.
     """
-    session = open_model(_with_features(model, cuts, layouts), threads=0)
+    session = open_model(_with_features(model, cuts, layouts), threads=0, arena=False)
     features, answers = _OnDisk([one.features for one in layouts]), []
     for part in parts:
         for start in range(0, len(part), BATCH):

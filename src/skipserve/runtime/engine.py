@@ -231,7 +231,7 @@ class Engine:
             )
         )
 
-    def read(self, rows: Rows, batch_size: int = 256) -> Readings:
+    def read(self, rows: Rows, batch_size: int = 32) -> Readings:
         """What every exit reads off rows that run everything.
 
         Raises:
