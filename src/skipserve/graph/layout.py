@@ -29,7 +29,8 @@ def in_blocks(model: onnx.ModelProto, stream: str, shape: Sequence[int]) -> None
     graph = model.graph
     value = next((one for one in graph.input if one.name == stream), None)
     readers = [node for node in graph.node if stream in node.input]
-    convolved = any(node.op_type == "Conv" for node in graph.node)
+    # In 8 bits a stream is quantised first, and no such blocks are computed in.
+    convolved = any(node.op_type == "Conv" for node in readers)
     if value is None or len(readers) < 2 or not convolved or not _fits(value, shape):
         return
     blocked = f"{stream}/blocked"
