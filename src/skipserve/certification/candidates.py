@@ -16,7 +16,7 @@ from skipserve.runtime.prediction import Prediction, Setting
 from skipserve.runtime.rows import Rows
 from skipserve.runtime.runners import BackendName
 
-BATCH = 256
+BATCH = 32
 # More rows would hardly move a threshold.
 MOST_ROWS = 10_000
 # Under ``skip`` every row is run again for every stage.
@@ -40,7 +40,7 @@ def propose_candidates(directory: Path, proposing: Rows, cores: int = 0) -> None
     if spec.policy == "skip":
         proposed = propose_skips(*_read_skips(engine, proposing[:MOST_ROWS_SKIPPING]))
     else:
-        proposed = propose(_seen(engine, proposing[:MOST_ROWS]))
+        proposed = propose(_seen(engine, proposing[:MOST_ROWS]), spec.risks)
     candidates = tuple(tuple(map(to_json, one.tolist())) for one in proposed)
     write_certificates(directory, Certificates(candidates=candidates))
 
