@@ -17,10 +17,12 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from skipserve.cores import usable_cores
 from skipserve.graph.builder import GraphBuilder
 from skipserve.graph.exit_graph import build_features
 from skipserve.graph.memory import open_model
 from skipserve.routing.exits import Layout
+from skipserve.runtime.many import in_batches
 from skipserve.runtime.rows import Rows
 
 # More at a time are no faster, and a transformer's rows take megabytes each.
@@ -93,15 +95,18 @@ def read_activations(
         parts: Rows, in parts of possibly different shapes.
         said: Told how many rows were run since it was told last.
     """
-    session = open_model(_with_features(model, cuts, layouts), threads=0, arena=False)
+    session = open_model(_with_features(model, cuts, layouts), arena=False)
     features, answers = _OnDisk([one.features for one in layouts]), []
+
+    def run(some: Rows) -> list[NDArray[Any]]:
+        values: list[NDArray[Any]] = session.run(None, some.tensors)
+        return values
+
     for part in parts:
-        for start in range(0, len(part), BATCH):
-            some = part[start : start + BATCH]
-            answer, *read = session.run(None, some.tensors)
+        for answer, *read in in_batches(run, part, BATCH, usable_cores()):
             answers.append(answer.astype(np.float32))
             features.append(read)
-            said(len(some))
+            said(len(answer))
     return Activations(features, np.concatenate(answers))
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal, TypeVar
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from skipserve.artifacts.manifest import Precision
 from skipserve.cores import usable_cores
 from skipserve.errors import InputError, LaunchError
 from skipserve.runtime.backends import Provider, TorchScript, has_gpu, pick_provider
+from skipserve.runtime.many import in_batches
 from skipserve.runtime.prediction import Prediction, Setting, joined, overflow
 from skipserve.runtime.rows import Rows, check_rows
 from skipserve.runtime.runners import FORMATS, BackendName, open_runner
@@ -24,7 +24,6 @@ from skipserve.runtime.stepper import Readings
 from skipserve.runtime.wave import Limits, Stepped
 from skipserve.runtime.wider import Wider, wider_of
 
-T = TypeVar("T")
 AskedPrecision = Literal["auto", "fp32", "fp16", "int8"]
 # FP16 on a CPU is emulated by casts and slower than FP32; on a GPU it is the point of it.
 PRECISIONS: dict[Provider, Precision] = {"cpu": "fp32", "cuda": "fp16"}
@@ -117,8 +116,7 @@ class Engine:
     ) -> Engine:
         """An engine for many rows at once.
 
-        ONNX Runtime on a CPU runs batches side by side, a core each: several cores on one
-        operation wait for each other, and each stage's threads spin while the next one works.
+        ONNX Runtime on a CPU runs batches side by side, a core each.
 
         Args:
             artifact: The artifact.
@@ -223,13 +221,11 @@ class Engine:
 
     def run_batches(self, rows: Rows, setting: Setting, batch_size: int) -> Prediction:
         """Answer any number of rows with one setting, ``batch_size`` at a time."""
-        return joined(
-            self._each(
-                lambda some: self.run_thresholds(some, setting.thresholds, setting.guard_limit),
-                rows,
-                batch_size,
-            )
-        )
+
+        def run(some: Rows) -> Prediction:
+            return self.run_thresholds(some, setting.thresholds, setting.guard_limit)
+
+        return joined(list(in_batches(run, rows, batch_size, self._workers)))
 
     def read(self, rows: Rows, batch_size: int = 32) -> Readings:
         """What every exit reads off rows that run everything.
@@ -243,7 +239,7 @@ class Engine:
                 f"{self.manifest.name} cannot be read exit by exit: that takes ONNX files and a "
                 "router with policy = 'exit'"
             )
-        parts = self._each(self._runner.read, rows, batch_size)
+        parts = list(in_batches(self._runner.read, rows, batch_size, self._workers))
         return Readings(
             np.concatenate([part.answers for part in parts]),
             np.concatenate([part.signals for part in parts]),
@@ -298,11 +294,3 @@ class Engine:
         """The manifest's example, one row."""
         values = self.manifest.example.inputs
         return self.check({name: np.asarray([one]) for name, one in values.items()})
-
-    def _each(self, run: Callable[[Rows], T], rows: Rows, size: int) -> list[T]:
-        """Run rows in batches of a size, as many side by side as there are workers."""
-        batches = [rows[start : start + size] for start in range(0, len(rows), size)]
-        if self._workers == 1:
-            return [run(batch) for batch in batches]
-        with ThreadPoolExecutor(self._workers) as pool:
-            return list(pool.map(run, batches))
