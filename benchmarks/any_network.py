@@ -6,8 +6,9 @@
     python benchmarks/any_network.py artifacts/fashion \\
         --test .build/fashion/fashion-test.npz --labels label
 
-Prints a table a question and ends with one JSON line. Times are medians of interleaved rounds, one
-thread.
+With `--against ARTIFACT` times and answers are held against the full depth of another one too: the
+same network in FP32, say, beside INT8. Prints a table a question and ends with one JSON line. Times
+are medians of interleaved rounds, one thread.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from skipserve.runtime.prediction import Prediction, Setting
 from skipserve.runtime.rows import Rows
 from skipserve.sources.data import match, read_columns
 
-BATCH = 256
+BATCH = 32
 STRESSED = 4_000
 ROUNDS = 9
 
@@ -39,24 +40,36 @@ def main() -> None:
     parser.add_argument("--test", type=Path, required=True, help="rows that nothing has touched")
     parser.add_argument("--labels", default=None)
     parser.add_argument("--precision", default="auto")
+    parser.add_argument("--against", type=Path, help="artifact whose full depth is timed beside it")
+    parser.add_argument("--only", choices=["risks", "stress", "ms"], help="one of the tables")
     asked = parser.parse_args()
     artifact = open_artifact(asked.artifact)
-    engine = Engine(artifact, provider="cpu", precision=asked.precision)
+    engine = Engine.for_many(artifact, provider="cpu", precision=asked.precision)
+    other = None
+    if asked.against is not None:
+        other = Engine.for_many(open_artifact(asked.against), provider="cpu")
     signature = engine.manifest.signature
     test = match(read_columns(asked.test), signature, {}, asked.labels, str(asked.test))
-    full = engine.run_batches(test.rows, engine.off, BATCH)
-    found = {
-        "model": engine.manifest.name,
-        "precision": engine.precision,
-        "risks": risks(engine, test.rows, test.labels, full),
-        "stress": stress(engine, test.rows),
-        "ms": times(engine, test.rows),
-    }
+    found: dict[str, object] = {"model": engine.manifest.name, "precision": engine.precision}
+    if asked.only in (None, "risks"):
+        found["risks"] = risks(engine, test.rows, test.labels, other)
+    if asked.only in (None, "stress"):
+        found["stress"] = stress(engine, test.rows)
+    if asked.only in (None, "ms"):
+        found["ms"] = times(engine, test.rows, other)
     print(json.dumps(found))
 
 
-def risks(engine: Engine, rows: Rows, labels: np.ndarray | None, full: Prediction) -> list[dict]:
+def risks(
+    engine: Engine, rows: Rows, labels: np.ndarray | None, other: Engine | None
+) -> list[dict]:
     """Every certified risk on rows that nothing has touched."""
+    full = engine.run_batches(rows, engine.off, BATCH)
+    if other is not None:
+        theirs = other.run_batches(rows, other.off, BATCH)
+        differs = float((theirs.labels != full.labels).mean())
+        print(f"\nfull depth {right(full, labels)} right, {other.manifest.name} at full depth ")
+        print(f"{right(theirs, labels)}; they differ on {differs:.2%} of the rows")
     print(
         f"\n| certified ε | blocks run | disagrees | held back | right "
         f"(full depth {right(full, labels)}) |"
@@ -113,21 +126,28 @@ def stress(engine: Engine, rows: Rows, risk: float = 0.01) -> list[dict]:
     return found
 
 
-def times(engine: Engine, rows: Rows, risk: float = 0.01) -> list[dict]:
+def times(
+    engine: Engine, rows: Rows, other: Engine | None = None, risk: float = 0.01
+) -> list[dict]:
     """Milliseconds a row at full depth, through the stages to the end, and routed."""
     never = Setting(np.full_like(engine.off.thresholds, np.finfo(np.float32).max), np.inf)
     ways = {"full": engine.off, "stages to the end": never, "router": engine.setting(risk)}
-    print("\n| batch | full depth | stages to the end, over it | router, over it |")
-    print("|---|---|---|---|")
+    ours: dict[str, Engine] = dict.fromkeys(ways, engine)
+    if other is not None:
+        ways, ours = {"against": other.off, **ways}, {"against": other, **ours}
+    base = next(iter(ways))
+    print(f"\nover {ours[base].manifest.name} at full depth")
+    print(f"| batch | {base} | {' | '.join(list(ways)[1:])} |\n|---|{'---|' * len(ways)}")
     found = []
     for size in (1, 8, 32):
         batches = [rows[i * size : (i + 1) * size] for i in range(max(4, 128 // size))]
         spent = in_turns(
-            [lambda batch, way=way: run(engine, batch, way) for way in ways.values()], batches
+            [lambda batch, name=name: run(ours[name], batch, ways[name]) for name in ways], batches
         )
         ms = [1e3 * one / size for one in spent]
         found.append({"batch": size, **dict(zip(ways, ms, strict=True))})
-        print(f"| {size} | {ms[0]:.3f} ms | {ms[1] / ms[0]:.2f} | {ms[2] / ms[0]:.2f} |")
+        over = " | ".join(f"{one / ms[0]:.2f}" for one in ms[1:])
+        print(f"| {size} | {ms[0]:.3f} ms | {over} |", flush=True)
     return found
 
 

@@ -1,11 +1,13 @@
 """Does skipped work become time? Routed graphs driven to known depths, and what routing costs.
 
-`python benchmarks/depth.py [--rounds 15] [--models mnist1d_resnet] [--only "conv net"]`
+    python benchmarks/depth.py [--rounds 15] [--only "conv net"]
+    python benchmarks/depth.py --artifact artifacts/fashion .build/fashion/fashion-test.npz
 
-Networks of random weights are sent to an even mix of depths, by thresholds of ±infinity; models
-that are built to the mix their certificate at ε = 1 % gives on test rows. Each by three forms: the
-plain graph, the stages that the engine steps through, and the one file with the router inside.
+Networks of random weights are sent to an even mix of depths, by thresholds of ±infinity; artifacts
+to the mix their certificate at ε = 1 % gives on rows of a file. Each by three forms: the plain
+graph, the stages that the engine steps through, and the one file with the router inside.
 
+off    the engine asked for full depth, over the plain graph
 full   stages and one file at full depth, over the plain graph
 mix    time at the mix over the plain graph, beside c, the share of the plain graph's time that lies
        in what ran (stem and last head included)
@@ -38,30 +40,33 @@ from torch import Tensor, nn
 from skipserve.artifacts.artifact import open_artifact
 from skipserve.artifacts.graphs import write_graphs
 from skipserve.artifacts.torch_files import plain_graph
-from skipserve.building.buildfile import read_build_file
-from skipserve.building.products import origin_of
 from skipserve.graph.cut import cut
 from skipserve.graph.memory import open_model
 from skipserve.graph.policy import GUARD_LIMIT, THRESHOLDS
-from skipserve.graph.prepare import prepare
+from skipserve.graph.prepare import prepare, read_graph
 from skipserve.networks import build_network, parse_network
 from skipserve.routing.config import ExitsConfig, RouterConfig
 from skipserve.routing.exits import Exit
-from skipserve.routing.fit import Network, cuts_of, fit_router, network_of
+from skipserve.routing.fit import fit_router
+from skipserve.routing.network import Network, network_of
+from skipserve.routing.reading import cuts_of
 from skipserve.runtime.backends import open_onnx
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.pieces import OnnxPiece
 from skipserve.runtime.rows import Rows
+from skipserve.runtime.runners import OnnxFiles
 from skipserve.runtime.runners import cuts_of as cuts_of_spec
 from skipserve.runtime.stepper import Cut, Piece, Stepper
 from skipserve.runtime.wave import Limits
 from skipserve.signature import BATCH, Signature, TensorSpec
+from skipserve.sources.data import match, read_columns
 from skipserve.sources.module import module_graph
 from skipserve.sources.recipe import signature_of
 from skipserve.tasks import Classify
 
-ROOT = Path(__file__).parent.parent
 RISK, CLASSES, ROWS = 0.01, 10, 512
+# Rows of an artifact that tell its mix of depths.
+MIXED = 4_000
 ENCODER = {"family": "encoder", "width": 384, "heads": 6, "patch": 5, "inputs": [40]}
 NETWORKS: dict[str, dict[str, Any]] = {
     "transformer, 12 × 1.8 M": {**ENCODER, "depth": 12},
@@ -178,18 +183,26 @@ def random_case(name: str, network: Network, folder: Path) -> Case:
     )
 
 
-def built_case(name: str) -> Case:
-    """A built model, at the mix of depths of its certificate on test rows."""
-    build = read_build_file(ROOT / "export" / f"{name}.toml")
-    artifact = open_artifact(build.artifact)
-    engine, spec = Engine(artifact, provider="cpu"), artifact.manifest.router
+def artifact_case(directory: Path, file: Path) -> Case:
+    """An artifact, at the mix of depths of its certificate on the rows of a file."""
+    artifact = open_artifact(directory)
+    manifest = artifact.manifest
+    engine, spec = Engine.for_many(artifact, provider="cpu", precision="fp32"), manifest.router
     assert spec is not None
-    origin, splits = origin_of(build)
-    rows, setting = splits.test.rows, engine.setting(RISK)
-    mix = engine.run_batches(rows, setting, 256).depth_run
+    rows = match(read_columns(file), manifest.signature, {}, None, str(file)).rows[:MIXED]
+    mix = engine.run_batches(rows, engine.setting(RISK), 32).depth_run
     files = {role: artifact.files("onnx", "fp32", role) for role in ("plain", "stage", "routed")}
-    depth, cuts = artifact.manifest.depth, cuts_of_spec(spec)
-    return Case(name, rows, mix, depth, cuts, bare(origin.network, spec.exits, rows), files)
+    model = prepare(read_graph(files["plain"][0]))
+    network = network_of(model, manifest.signature, manifest.task, manifest.depth)
+    return Case(
+        manifest.name,
+        rows,
+        mix,
+        manifest.depth,
+        cuts_of_spec(spec),
+        bare(network, spec.exits, rows),
+        files,
+    )
 
 
 def bare(network: Network, exits: Sequence[Exit | Any], rows: Rows) -> list[Any]:
@@ -214,8 +227,12 @@ def measure(case: Case, threads: int, batch: int, rounds: int) -> dict[str, Any]
     routed, _ = open_onnx(case.files["routed"][0], threads=threads)
     stages = [open_onnx(file, threads=threads)[0] for file in case.files["stage"]]
     stepper = Stepper(stages, case.cuts, case.depth)
+    files = OnnxFiles(plain, stepper, "cpu", case.depth)
     rows, depths = case.rows[:batch], case.depths(batch)
     limits, everything = case.limits(depths), case.limits(np.full(batch, case.depth))
+    off = Limits(np.full_like(limits.thresholds, np.inf), limits.guard)
+    # A finite threshold that no signal reaches: with +inf the plain graph is run.
+    never = Limits(np.full_like(limits.thresholds, np.finfo(np.float32).max), limits.guard)
 
     def one_file(asked: Limits) -> Any:
         feeds = {**rows.tensors, THRESHOLDS: asked.thresholds, GUARD_LIMIT: asked.guard}
@@ -226,9 +243,10 @@ def measure(case: Case, threads: int, batch: int, rounds: int) -> dict[str, Any]
     times = interleaved(
         {
             "plain": lambda: plain.run(rows.tensors),
-            "stages": lambda: stepper.run(rows, everything),
+            "off": lambda: files.run(rows, off),
+            "stages": lambda: files.run(rows, never),
             "one file": lambda: one_file(everything),
-            "stages, mix": lambda: stepper.run(rows, limits),
+            "stages, mix": lambda: files.run(rows, limits),
             "one file, mix": lambda: one_file(limits),
         },
         rounds,
@@ -254,6 +272,7 @@ def measure(case: Case, threads: int, batch: int, rounds: int) -> dict[str, Any]
         "threads": threads,
         "batch": batch,
         "plain_ms": 1e3 * median(base),
+        "off": ratio(times["off"], base),
         "full": {name: ratio(times[name], base) for name in ("stages", "one file")},
         "mix": {name: ratio(times[f"{name}, mix"], base) for name in ("stages", "one file")},
         "run_rate": float(depths.mean() / case.depth),
@@ -263,11 +282,13 @@ def measure(case: Case, threads: int, batch: int, rounds: int) -> dict[str, Any]
 
 
 def resident(files: list[Path], rows: Rows) -> float:
-    """Bytes that opening files and running the first on some rows adds to a process of its own."""
+    """Bytes that a plain graph and stages add to a process of its own, opened and run on rows."""
     process = psutil.Process()
     before = process.memory_info().rss
-    pieces = [open_onnx(file)[0] for file in files]
-    pieces[0].run(rows.tensors)
+    plain, *stages = [open_onnx(file)[0] for file in files]
+    plain.run(rows.tensors)
+    if stages:
+        stage_calls(stages, rows)
     return float(process.memory_info().rss - before)
 
 
@@ -288,14 +309,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, nargs="+", default=[1])
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32])
-    parser.add_argument("--models", nargs="*", default=[], help="built ones, as in export/")
+    parser.add_argument(
+        "--artifact", nargs=2, action="append", type=Path, default=[], metavar=("DIR", "ROWS")
+    )
     parser.add_argument("--only", help="networks whose name holds this")
     options = parser.parse_args()
     print(
-        "| network | threads | batch | plain ms | full: stages, one file | c | mix: the same |",
-        end="",
+        "| network | threads | batch | plain ms | off | full: stages, one file | c | mix: the same "
+        "| heads |\n|---|---|---|---|---|---|---|---|---|"
     )
-    print(" heads |\n|---|---|---|---|---|---|---|---|")
     rows, memories = [], {}
     with tempfile.TemporaryDirectory() as scratch:
         for case in cases(options, Path(scratch)):
@@ -307,7 +329,8 @@ def main() -> None:
                         ", ".join(f"{t:.2f}" for t in row[k].values()) for k in ("full", "mix")
                     )
                     print(
-                        f"| {case.name} | {threads} | {batch} | {row['plain_ms']:.3f} | {full} "
+                        f"| {case.name} | {threads} | {batch} | {row['plain_ms']:.3f} "
+                        f"| {row['off']:.3f} | {full} "
                         f"| {row['c']:.2f} | {mix} | {row['heads']:+.2f} |",
                         flush=True,
                     )
@@ -320,8 +343,10 @@ def main() -> None:
 
 
 def cases(options: argparse.Namespace, scratch: Path) -> Any:
-    for name in options.models:
-        yield built_case(name)
+    for directory, rows in options.artifact:
+        yield artifact_case(directory, rows)
+    if options.artifact and not options.only:
+        return
     for place, name in enumerate([*NETWORKS, RESNET]):
         if options.only and options.only not in name:
             continue

@@ -30,7 +30,7 @@ from skipserve.artifacts.artifact import open_artifact
 from skipserve.artifacts.certificates import from_json
 from skipserve.artifacts.parity import Decisions, check_parity
 from skipserve.building.buildfile import BuildFile, read_build_file
-from skipserve.building.products import origin_of
+from skipserve.building.sourced import Sourced
 from skipserve.runtime import backends
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.rows import Rows
@@ -43,7 +43,7 @@ BATCHES, BATCHES_EACH, RISK = (1, 8, 32, 128), 16, 0.01
 
 def parity(build: BuildFile, providers: list[str]) -> list[dict[str, Any]]:
     artifact = open_artifact(build.artifact)
-    expected, spec = origin_of(build)[0].expected, artifact.manifest.router
+    expected, spec = Sourced(build).origin.expected, artifact.manifest.router
     decisions = None
     if spec is not None:
         stages = open_runner(artifact, "onnxruntime", "fp32", "cpu", 1)

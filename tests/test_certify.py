@@ -326,12 +326,19 @@ def test_rows_without_a_signal_or_outside_the_guard_change_no_threshold(seed, va
 def test_proposed_candidates_go_from_careful_to_bold():
     known = seen(*synthetic(3_000, 4, 1))
     candidates = propose(known)
-    assert 3 <= len(candidates) <= 24
+    assert 3 <= len(candidates) <= 28
     assert all(one.shape == (4,) and one.dtype == np.float32 for one in candidates)
     assert not np.isnan(candidates).any()
     wrong, depth = zip(*(simulate(one, known) for one in candidates), strict=True)
     assert list(wrong) == sorted(wrong)
     assert (np.diff(depth) < 0).all()
+
+
+@pytest.mark.parametrize("risk", [0.01, 0.03])
+def test_most_candidates_stand_just_below_a_risk_that_is_asked_for(risk):
+    known = seen(*synthetic(20_000, 4, 1))
+    near = [simulate(one, known)[0] / risk for one in propose(known, [risk])]
+    assert sum(0.4 < share <= 1 for share in near) >= 5
 
 
 def test_so_do_those_that_leave_stages_out():

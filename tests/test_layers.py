@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parent.parent / "src" / "skipserve"
+ROOT = Path(__file__).parent.parent
+PACKAGE, BENCHMARKS = ROOT / "src" / "skipserve", ROOT / "benchmarks"
 # What serves points down: hosts, service, protocols, runtime, artifacts. What makes a router stands
 # beside them, and may know what runs files; what makes an artifact stands above all of these,
 # commands on top.
@@ -123,6 +125,30 @@ def test_what_serves_needs_no_library_to_make_models_with(module):
 def test_the_package_knows_nothing_of_benchmarks():
     for file in FILES:
         assert not {"laboratory", "benchmarks"} & {one.partition(".")[0] for one in imports(file)}
+
+
+def test_benchmarks_import_what_is_there():
+    # They are not run by the tests, and their names would go stale unseen.
+    missing = []
+    for file in sorted(BENCHMARKS.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("skipserve"):
+                missing += [
+                    f"{file.name}: {node.module} has no {alias.name}"
+                    for alias in node.names
+                    if not _is_there(node.module, alias.name)
+                ]
+    assert not missing
+
+
+def _is_there(module: str, name: str) -> bool:
+    if hasattr(importlib.import_module(module), name):
+        return True
+    try:
+        importlib.import_module(f"{module}.{name}")
+    except ModuleNotFoundError:
+        return False
+    return True
 
 
 def test_no_file_shadows_a_library():

@@ -14,6 +14,7 @@ from skipserve.artifacts.origin import Origin, Routing
 from skipserve.artifacts.parity import Decisions, check_parity
 from skipserve.errors import ParityError
 from skipserve.graph.policy import GUARD_LIMIT, THRESHOLDS
+from skipserve.routing.reading import read_all
 from skipserve.runtime.backends import open_onnx
 from skipserve.runtime.rows import Rows
 from skipserve.runtime.runners import OnnxFiles, Runner, open_runner
@@ -58,7 +59,7 @@ def _decisions(runner: OnnxFiles, manifest: Manifest, origin: Origin) -> Decisio
     rows = origin.expected.rows
     return Decisions(
         rows,
-        runner.read(rows),
+        read_all(runner, rows),
         np.array([*spec.decisions, manifest.depth]),
         np.array([one.leaves for one in spec.exits]),
         spec.guard_limit is not None,

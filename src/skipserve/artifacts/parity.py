@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from skipserve.errors import ParityError
 from skipserve.routing.stopping import stops, within
 from skipserve.runtime.rows import Rows
 from skipserve.runtime.stepper import Readings
-from skipserve.runtime.wave import Limits, Stepped
+from skipserve.runtime.wave import Left, Limits, Stepped, gathered
 from skipserve.tasks import Task
 
 # Largest absolute difference of a probability. FP32 leaves room for reordered sums; FP16 has
@@ -26,6 +26,8 @@ TIE_BANDS: dict[Precision, float] = {"fp32": 1e-4, "fp16": 2e-2, "int8": 2e-2}
 FEWEST_EQUAL: dict[Precision, float] = {"fp32": 1.0, "fp16": 0.99, "int8": 0.99}
 # Rows that are run one by one too.
 SINGLE = 8
+# Rows that run together: a transformer's take megabytes each, in every stage.
+TOGETHER = 32
 
 Full = Callable[[Rows], NDArray[np.float32]]
 Run = Callable[[Rows, Limits], Stepped]
@@ -48,6 +50,21 @@ class Expected:
     largest_activation: float
 
 
+def parts_of(rows: Rows) -> Iterator[Rows]:
+    """Rows, so many at a time as run together."""
+    for start in range(0, len(rows), TOGETHER):
+        yield rows[start : start + TOGETHER]
+
+
+def _run_all(run: Run, rows: Rows, limits: Limits) -> Stepped:
+    left = []
+    for start in range(0, len(rows), TOGETHER):
+        some = slice(start, start + TOGETHER)
+        names = np.arange(len(rows))[some]
+        left.append(Left(names, run(rows[some], limits[some])))
+    return gathered(left)
+
+
 def check_parity(
     full: Full, expected: Expected, format: Format, precision: Precision, name: str
 ) -> Parity:
@@ -64,7 +81,7 @@ def check_parity(
             f"{LARGEST_FP16:g}; leave 'fp16' out of [export] precisions, or train with a norm"
         )
     rows = expected.rows
-    got = full(rows)
+    got = np.concatenate([full(part) for part in parts_of(rows)])
     single = np.concatenate([full(rows[i : i + 1]) for i in range(min(SINGLE, len(rows)))])
     apart = float(np.abs(single - got[: len(single)]).max())
     tolerance = TOLERANCES[precision]
@@ -134,7 +151,7 @@ class Decisions:
         self._signals, self._farthest = signals, farthest
 
     def check(self, run: Run, precision: Precision, name: str) -> DecisionParity:
-        """Compare decisions, all rows in one batch.
+        """Compare decisions, rows of every depth in one batch.
 
         Raises:
             ParityError: If more rows differ than the precision explains.
@@ -146,7 +163,7 @@ class Decisions:
             near &= np.isfinite(thresholds) & self._reached
             close = np.abs(self._farthest - limit) <= band * limit
         clear = ~(near.any(axis=1) | (close & np.isfinite(limit)).any(axis=1))
-        got = run(self._rows, self._limits)
+        got = _run_all(run, self._rows, self._limits)
         same = (got.depth_run == self._depth) & (got.held_back == self._held)
         equal = float(same[clear].mean()) if clear.any() else 1.0
         if equal < FEWEST_EQUAL[precision]:

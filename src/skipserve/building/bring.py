@@ -13,7 +13,8 @@ import onnx
 
 from skipserve.artifacts.artifact import Artifact, open_artifact
 from skipserve.building.buildfile import BuildFile, read_build_file
-from skipserve.building.products import OnProgress, quiet, rows_of
+from skipserve.building.products import OnProgress, quiet
+from skipserve.building.sourced import Sourced
 from skipserve.building.steps import run_steps
 from skipserve.building.worth import Worth, measure_worth
 from skipserve.errors import ConfigError
@@ -94,7 +95,8 @@ def bring(
     replace_text(file, text)
     try:
         build = read_build_file(file)
-        run_steps(build, lambda epoch: None, say, on_progress)
+        sourced = Sourced(build)
+        run_steps(build, lambda epoch: None, say, on_progress, sourced)
     except BaseException:
         # Nothing half-written: the file goes if it was not there.
         if before is None:
@@ -103,7 +105,7 @@ def bring(
             replace_text(file, before)
         raise
     on_progress(f"{name}: measuring", None)
-    return Outcome(build, measure_worth(build.artifact, rows_of(build), wanted.risk))
+    return Outcome(build, measure_worth(build.artifact, sourced.rows, wanted.risk))
 
 
 def _name_of(source: str) -> str:

@@ -12,6 +12,7 @@ from skipserve.artifacts.graphs import in_precision
 from skipserve.artifacts.manifest import Precision
 from skipserve.artifacts.origin import Origin, Routing
 from skipserve.building.buildfile import BuildFile
+from skipserve.building.sourced import Sourced
 from skipserve.certification.calibrate import certify_artifact
 from skipserve.certification.candidates import propose_candidates
 from skipserve.errors import ArtifactError, CheckpointError, ConfigError
@@ -21,7 +22,7 @@ from skipserve.plots import plot_runs
 from skipserve.routing.fit import fit_router
 from skipserve.runtime.runners import FORMATS, BackendName
 from skipserve.sources.splits import Splits
-from skipserve.training.checkpoint import load_checkpoint, save_checkpoint
+from skipserve.training.checkpoint import save_checkpoint
 from skipserve.training.loop import Epoch, fit
 from skipserve.training.shipped import take
 
@@ -81,38 +82,21 @@ def _save(
     plot_runs([directory], directory / "training.png")
 
 
-def origin_of(build: BuildFile) -> tuple[Origin, Splits]:
-    """What a build file makes an artifact from, and its rows.
-
-    Raises:
-        CheckpointError: If there is no checkpoint, or it is of another recipe.
-        CutError: If the graph cannot be read.
-        ConfigError: If the rows do not fit it.
-    """
-    if build.brought is not None:
-        from skipserve.sources.brought import brought_origin
-
-        return brought_origin(build.brought, build.root)
-    from skipserve.sources.recipe import recipe_origin, recipe_splits
-
-    checkpoint, recipe = load_checkpoint(build.checkpoint), build.trained.recipe
-    if checkpoint.run.recipe != recipe.name:
-        raise ConfigError(
-            f"{build.checkpoint} was trained with recipe {checkpoint.run.recipe!r}, "
-            f"{build.path} says {recipe.name!r}; run `skipserve build {build.path}`"
-        )
-    return recipe_origin(checkpoint, recipe), recipe_splits(recipe)
-
-
-def export(build: BuildFile, say: Say = lambda line: None) -> None:
+def export(build: BuildFile, say: Say = lambda line: None, sourced: Sourced | None = None) -> None:
     """Export what a build file names to its artifact directory, with its router fitted.
+
+    Args:
+        build: The build file.
+        say: Told about progress.
+        sourced: Of the build file, where other steps read it too.
 
     Raises:
         CheckpointError: If there is no checkpoint, or it is of another recipe.
         CutError: If the graph cannot be cut.
         ParityError: If a file disagrees with the source.
     """
-    origin, splits = origin_of(build)
+    sourced = sourced or Sourced(build)
+    origin, splits = sourced.origin, sourced.rows
     routing = None
     if build.router is not None:
         routing = _routing(build, origin, splits, say)
@@ -139,8 +123,13 @@ def _routing(build: BuildFile, origin: Origin, splits: Splits, say: Say) -> Rout
     return routing
 
 
-def calibrate(build: BuildFile, say: Say) -> None:
+def calibrate(build: BuildFile, say: Say, sourced: Sourced | None = None) -> None:
     """Propose thresholds for the artifact of a build file and certify its files.
+
+    Args:
+        build: The build file.
+        say: Told about progress.
+        sourced: Of the build file, where other steps read it too.
 
     Raises:
         ConfigError: If the build file has no [router].
@@ -153,7 +142,7 @@ def calibrate(build: BuildFile, say: Say) -> None:
         raise ArtifactError(
             f"{build.artifact} was exported without a router; run `skipserve build {build.path}`"
         )
-    splits = rows_of(build)
+    splits = (sourced or Sourced(build)).rows
     propose_candidates(build.artifact, splits.propose.rows)
     precisions = [one for one in build.export.precisions if one != "fp16"]
     if not precisions:
@@ -174,21 +163,10 @@ def calibrate(build: BuildFile, say: Say) -> None:
             backend=backend,
             precision=precision,
             provider="cpu",
-            threads=0,
+            cores=0,
             batch_size=certified_batch(build),
             say=say,
         )
-
-
-def rows_of(build: BuildFile) -> Splits:
-    """The rows of a build file, split."""
-    if build.brought is not None:
-        from skipserve.sources.brought import brought_rows
-
-        return brought_rows(build.brought, build.root)
-    from skipserve.sources.recipe import recipe_splits
-
-    return recipe_splits(build.trained.recipe)
 
 
 def certified_backends(build: BuildFile) -> list[BackendName]:

@@ -15,6 +15,9 @@ from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Prediction, joined
 from skipserve.sources.data import match, read_columns
 
+# So many batches between two words about progress.
+BATCHES = 8
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -51,7 +54,7 @@ def score(
     file: Path,
     risk: float | None,
     batch_size: int,
-    threads: int,
+    cores: int,
     on_progress: Callable[[str, float | None], None],
 ) -> Scored:
     """Answer every row of a file.
@@ -61,7 +64,7 @@ def score(
         file: Of rows; columns are matched to its inputs by name.
         risk: ε of the router; full depth for ``None``.
         batch_size: Rows that run together.
-        threads: Cores used inside one operation; 0 takes all.
+        cores: To use; 0 takes all.
         on_progress: Told how far it is.
 
     Raises:
@@ -69,15 +72,15 @@ def score(
     """
     manifest = artifact.manifest
     rows = match(read_columns(file), manifest.signature, {}, None, str(file)).rows
-    engine = Engine(artifact, provider="auto", threads=threads)
+    engine = Engine.for_many(artifact, cores=cores)
     setting = engine.setting(risk)
     if setting.reason:
         raise ConfigError(f"{manifest.name} cannot be routed at {risk:g}: {setting.reason}")
     parts = []
-    for start in range(0, len(rows), batch_size):
+    together = BATCHES * batch_size
+    for start in range(0, len(rows), together):
         on_progress(f"{manifest.name}: answering", start / len(rows))
-        some = rows[start : start + batch_size]
-        parts.append(engine.run_thresholds(some, setting.thresholds, setting.guard_limit))
+        parts.append(engine.run_batches(rows[start : start + together], setting, batch_size))
     answers = joined(parts)
     unknown = int((~np.isfinite(answers.probabilities).all(axis=1)).sum())
     ran = f"{answers.depth_run.mean() / manifest.depth:.1%} of the blocks ran"

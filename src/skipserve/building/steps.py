@@ -27,6 +27,7 @@ from skipserve.building.products import (
     quiet,
     take_or_train,
 )
+from skipserve.building.sourced import Sourced
 from skipserve.errors import ArtifactError, CheckpointError, ConfigError
 from skipserve.files import sha256_of
 from skipserve.runtime.runners import FORMATS
@@ -36,7 +37,7 @@ from skipserve.versions import version_if_installed
 
 SOURCES = Path(__file__).parent.parent
 # What makes what a build makes.
-OWN_SOURCES = ("building/products.py", "building/steps.py", "cores.py")
+OWN_SOURCES = (*(f"building/{name}.py" for name in ("products", "sourced", "steps")), "cores.py")
 # What draws the data of the recipes.
 DRAWING = ("mnist1d", "numpy", "scikit-learn", "scipy")
 DRAWING_SOURCES = ("training/recipes.py", "training/signals_1d.py")
@@ -65,9 +66,16 @@ class Step:
         return _hashes(self.outputs) if self.left is None else self.left()
 
 
-def steps(build: BuildFile, on_epoch: OnEpoch, say: Say, on_progress: OnProgress) -> list[Step]:
+def steps(
+    build: BuildFile,
+    on_epoch: OnEpoch,
+    say: Say,
+    on_progress: OnProgress,
+    sourced: Sourced | None = None,
+) -> list[Step]:
     """The steps of a build file, in order."""
     manifest, certificates = build.artifact / MANIFEST, build.artifact / CERTIFICATES
+    sourced = sourced or Sourced(build)
     found = [] if build.brought is not None else [_training(build, on_epoch, say, on_progress)]
     asked = [None if build.router is None else build.router.model_dump(mode="json")]
     asked.append(build.exits.model_dump(mode="json"))
@@ -84,7 +92,7 @@ def steps(build: BuildFile, on_epoch: OnEpoch, say: Say, on_progress: OnProgress
                 _versions("torch", "onnx", "onnxscript", "onnxruntime", *DRAWING),
             ),
             (manifest,),
-            lambda: export(build, say),
+            lambda: export(build, say, sourced),
             lambda: _exported(build),
         )
     )
@@ -102,7 +110,7 @@ def steps(build: BuildFile, on_epoch: OnEpoch, say: Say, on_progress: OnProgress
                     _versions("torch", "onnxruntime", *DRAWING),
                 ),
                 (certificates,),
-                lambda: calibrate(build, say),
+                lambda: calibrate(build, say, sourced),
                 # More may be certified later, on other machines and other rows.
                 lambda: _calibrated(build),
             )
@@ -183,16 +191,27 @@ def _packaged(build: BuildFile) -> list[bool | str] | None:
 
 
 def run_steps(
-    build: BuildFile, on_epoch: OnEpoch, say: Say, on_progress: OnProgress = quiet
+    build: BuildFile,
+    on_epoch: OnEpoch,
+    say: Say,
+    on_progress: OnProgress = quiet,
+    sourced: Sourced | None = None,
 ) -> None:
     """Run every step whose inputs or outputs are not what the last build left.
 
     Content decides, not time stamps: ``.build/NAME.json`` keeps the hash of each step's inputs
     and of its outputs.
+
+    Args:
+        build: The build file.
+        on_epoch: Told about each epoch of training.
+        say: Told about progress, line by line.
+        on_progress: Told what is being done.
+        sourced: Of the build file, where it is read afterwards too.
     """
     record_file = build.root / ".build" / f"{build.name}.json"
     record = _read_record(record_file)
-    for step in steps(build, on_epoch, say, on_progress):
+    for step in steps(build, on_epoch, say, on_progress, sourced):
         on_progress(f"{build.name}: {step.name}", None)
         inputs = _fingerprint(step.inputs())
         if record.get(step.name) == {"inputs": inputs, "outputs": step.outcome()}:

@@ -18,7 +18,7 @@ from skipserve.runtime.prediction import Prediction, Setting
 from skipserve.runtime.rows import Rows
 from skipserve.sources.splits import Labelled, Splits
 
-BATCH = 256
+BATCH = 32
 # Rows that are timed, and how often.
 TIMED, ROUNDS = 96, 7
 # A router that saves less time than this over the best fixed depth is not worth its upkeep.
@@ -94,7 +94,8 @@ def measure_worth(directory: Path, splits: Splits, risk: float) -> Worth | str:
         What it is worth, or why there is nothing to be worth.
     """
     artifact = open_artifact(directory)
-    engine = Engine(artifact, provider="cpu", precision=artifact.manifest.files[0].precision)
+    precision = artifact.manifest.files[0].precision
+    engine = Engine.for_many(artifact, provider="cpu", precision=precision)
     setting = engine.setting(risk)
     if setting.risk is None:
         return _nothing(engine, splits, risk)

@@ -37,7 +37,7 @@ def certify_artifact(
     backend: BackendName = "onnxruntime",
     precision: AskedPrecision = "auto",
     provider: Literal["auto", "cpu", "cuda"] = "auto",
-    threads: int = 1,
+    cores: int = 1,
     batch_size: int = 64,
     say: Say = lambda line: None,
 ) -> Certificates:
@@ -56,7 +56,7 @@ def certify_artifact(
         backend: Opens the file.
         precision: Of the file; ``auto`` as in serving.
         provider: Runs it; ``auto`` as in serving.
-        threads: Cores used inside one operation.
+        cores: To use; 0 takes all.
         batch_size: Rows that run together.
         say: Told about progress.
 
@@ -83,12 +83,8 @@ def certify_artifact(
     made = artifact.certificates
     if not made.candidates:
         raise ArtifactError(f"{directory} has no candidates; run `skipserve calibrate` first")
-    engine = Engine(
-        artifact,
-        backend=backend,
-        precision=precision,
-        provider=provider,
-        threads=threads,
+    engine = Engine.for_many(
+        artifact, backend=backend, precision=precision, provider=provider, cores=cores
     )
     rows, truth = engine.check(samples), None
     if labels is not None:

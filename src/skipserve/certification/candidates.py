@@ -16,14 +16,14 @@ from skipserve.runtime.prediction import Prediction, Setting
 from skipserve.runtime.rows import Rows
 from skipserve.runtime.runners import BackendName
 
-BATCH = 256
+BATCH = 32
 # More rows would hardly move a threshold.
 MOST_ROWS = 10_000
 # Under ``skip`` every row is run again for every stage.
 MOST_ROWS_SKIPPING = 5_000
 
 
-def propose_candidates(directory: Path, proposing: Rows, threads: int = 0) -> None:
+def propose_candidates(directory: Path, proposing: Rows, cores: int = 0) -> None:
     """Write the candidates of an artifact, forgetting certificates of earlier ones.
 
     They are proposed on what the files that serve read off the rows.
@@ -31,16 +31,16 @@ def propose_candidates(directory: Path, proposing: Rows, threads: int = 0) -> No
     Args:
         directory: The artifact.
         proposing: Rows that are used by nothing that certifies.
-        threads: Cores used inside one operation; 0 takes all.
+        cores: To use; 0 takes all.
     """
     artifact = open_artifact(directory)
-    engine = Engine(artifact, provider="cpu", backend=_backend(artifact), threads=threads)
+    engine = Engine.for_many(artifact, provider="cpu", backend=_backend(artifact), cores=cores)
     spec = artifact.manifest.router
     assert spec is not None
     if spec.policy == "skip":
         proposed = propose_skips(*_read_skips(engine, proposing[:MOST_ROWS_SKIPPING]))
     else:
-        proposed = propose(_seen(engine, proposing[:MOST_ROWS]))
+        proposed = propose(_seen(engine, proposing[:MOST_ROWS]), spec.risks)
     candidates = tuple(tuple(map(to_json, one.tolist())) for one in proposed)
     write_certificates(directory, Certificates(candidates=candidates))
 

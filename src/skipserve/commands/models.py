@@ -108,7 +108,7 @@ def certify(
     backend: Annotated[str | None, typer.Option(help="onnxruntime or torchscript.")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, fp32, fp16 or int8.")] = None,
     provider: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
-    threads: Annotated[int, typer.Option(help="Cores per operation; 0 is all.")] = 0,
+    threads: Annotated[int, typer.Option(help="Cores to use; 0 is all.")] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows that run together.")] = 64,
 ) -> None:
     """Certify a model's router where it will serve, on samples nothing else has touched.
@@ -139,7 +139,7 @@ def certify(
             backend=settings.backend,
             precision=settings.precision,
             provider=settings.provider,
-            threads=settings.threads,
+            cores=settings.threads,
             batch_size=batch_size,
             say=_say,
         )

@@ -21,7 +21,7 @@ def predict(
         typer.Option(parser=parse_risk, metavar="RISK", help="ε; default: full depth."),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows that run together.")] = 64,
-    threads: Annotated[int, typer.Option(min=0, help="Cores per operation; 0 is all.")] = 0,
+    threads: Annotated[int, typer.Option(min=0, help="Cores to use; 0 is all.")] = 0,
 ) -> None:
     """Answer a file of rows, each as deep as it needs.
 

@@ -23,6 +23,7 @@ from onnx import helper, numpy_helper
 from skipserve.errors import CutError
 from skipserve.graph.blocks import Found
 from skipserve.graph.flow import SIZES, Flow
+from skipserve.graph.layout import in_blocks
 from skipserve.graph.prepare import IR_VERSION
 from skipserve.graph.probe import Feeds, probes, read_tensors
 
@@ -112,7 +113,10 @@ class _Cutter:
             )
             for name in self.cuts
         ]
-        models = [self._model(i, stage, values[0]) for i, stage in enumerate(stages)]
+        known = dict(zip(self.cuts, shapes, strict=True))
+        models = [self._model(i, stage, values[0], known) for i, stage in enumerate(stages)]
+        for model, name in zip(models[1:], self.cuts, strict=True):
+            in_blocks(model, name, known[name])
         names = [*self.cuts, self.found.output]
         made = tuple(Stage(model, name) for model, name in zip(models, names, strict=True))
         return Stages(made, tuple(self.sides), tuple(shapes))
@@ -174,7 +178,13 @@ class _Cutter:
                 draft.want(name)
         return draft
 
-    def _model(self, i: int, draft: _Draft, values: Mapping[str, NDArray[Any]]) -> onnx.ModelProto:
+    def _model(
+        self,
+        i: int,
+        draft: _Draft,
+        values: Mapping[str, NDArray[Any]],
+        shapes: Mapping[str, Sequence[int]],
+    ) -> onnx.ModelProto:
         graph = self.flow.model.graph
         known: dict[str, onnx.ValueInfoProto] = {
             one.name: one for one in (*graph.input, *graph.output)
@@ -184,7 +194,8 @@ class _Cutter:
             if name in known:
                 return known[name]
             kind = helper.np_dtype_to_tensor_dtype(values[name].dtype)
-            return helper.make_tensor_value_info(name, kind, [None] * values[name].ndim)
+            shape = shapes.get(name, [-1] * values[name].ndim)
+            return helper.make_tensor_value_info(name, kind, [n if n >= 0 else None for n in shape])
 
         stream = self.cuts[i] if i < len(self.cuts) else self.found.output
         made = helper.make_graph(

@@ -18,13 +18,23 @@ def open_model(
     model: onnx.ModelProto,
     level: ort.GraphOptimizationLevel = ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
     threads: int = 1,
+    arena: bool = True,
 ) -> ort.InferenceSession:
-    """Open a graph that stands in no file, on the CPU."""
+    """Open a graph that stands in no file, on the CPU.
+
+    Args:
+        model: The graph.
+        level: Of optimisation.
+        threads: Cores used inside one operation; 0 takes all.
+        arena: Whether it keeps the memory of its largest run, as a session that serves does. Many
+            sessions side by side would keep as many times that.
+    """
     options = ort.SessionOptions()
     options.graph_optimization_level = level
     options.intra_op_num_threads = threads or usable_cores()
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    options.enable_cpu_mem_arena = arena
     # Fitting and probing share the machine with others; only what serves may spin.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     providers = ["CPUExecutionProvider"]

@@ -22,6 +22,8 @@ from skipserve.runtime.rows import Rows
 SCALING = frozenset({"Add", "Sub", "Mul", "Div", "Cast", "Reshape", "Unsqueeze", "Flatten"})
 # INT8 is calibrated on so many rows.
 CALIBRATION_ROWS = 256
+# Every activation is kept while a batch runs: few rows at a time.
+CALIBRATION_BATCH = 16
 # Larger numbers are not activations but hide what is padding.
 MASKING = 1e30
 QUANTISED = ("Conv", "MatMul", "Gemm")
@@ -91,7 +93,12 @@ def to_int8(model: onnx.ModelProto, rows: Rows) -> onnx.ModelProto:
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
             count = min(len(rows), CALIBRATION_ROWS)
-            self._left = iter([rows[i : i + 16].tensors for i in range(0, count, 16)])
+            self._left = iter(
+                [
+                    rows[i : min(i + CALIBRATION_BATCH, count)].tensors
+                    for i in range(0, count, CALIBRATION_BATCH)
+                ]
+            )
 
         def get_next(self) -> Mapping[str, NDArray[Any]] | None:
             return next(self._left, None)
@@ -141,5 +148,6 @@ def largest_activation(model: onnx.ModelProto, rows: Rows) -> float:
         return 0.0
     for name, value in (("watch/mask", MASKING), ("watch/none", 0.0)):
         watched.graph.initializer.append(numpy_helper.from_array(np.array(value, np.float32), name))
-    session = open_model(watched)
-    return float(max(np.max(values) for values in session.run(None, rows.tensors)))
+    session = open_model(watched, arena=False)
+    parts = (rows[i : i + CALIBRATION_BATCH] for i in range(0, len(rows), CALIBRATION_BATCH))
+    return float(max(np.max(session.run(None, part.tensors)) for part in parts))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skipserve.building.buildfile import read_build_file
-from skipserve.building.products import rows_of
+from skipserve.building.sourced import Sourced
 from skipserve.errors import ConfigError
 from skipserve.reporting.model import Model
 from skipserve.runtime.rows import Rows, check_labels
@@ -89,7 +89,7 @@ def split_of(model: Model, name: SplitName) -> Labelled:
             f"{model.name} was brought, and there is no {model.build_file} to say with which rows; "
             "name some with --data FILE"
         )
-    splits = rows_of(read_build_file(model.build_file))
+    splits = Sourced(read_build_file(model.build_file)).rows
     return {"propose": splits.propose, "certify": splits.certify, "test": splits.test}[name]
 
 

@@ -1,27 +1,32 @@
 """Activations: what every exit would read off many rows, run once through the whole graph.
 
 They come from ONNX Runtime, so no model of the network in any framework is needed, and stand on
-disk: a memory map holds what memory would not.
+disk: those of one cut at a time are mapped into memory.
 """
 
 from __future__ import annotations
 
 import tempfile
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import IO, Any, overload
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from skipserve.cores import usable_cores
 from skipserve.graph.builder import GraphBuilder
 from skipserve.graph.exit_graph import build_features
 from skipserve.graph.memory import open_model
 from skipserve.routing.exits import Layout
+from skipserve.runtime.many import in_batches
 from skipserve.runtime.rows import Rows
 
-BATCH = 128
+# More at a time are no faster, and a transformer's rows take megabytes each.
+BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -29,12 +34,49 @@ class Activations:
     """Features at several cuts, and full-depth answers.
 
     Attributes:
-        features: At each cut [cuts][N, features], float32, on disk, in files without a name.
+        features: At each cut [cuts][N, features], float32.
         answers: [N, width], float32.
     """
 
-    features: tuple[NDArray[np.float32], ...]
+    features: Sequence[NDArray[np.float32]]
     answers: NDArray[np.float32]
+
+
+class _OnDisk(Sequence[NDArray[np.float32]]):
+    """Arrays in files without a name, mapped into memory for as long as somebody holds them.
+
+    Args:
+        columns: Of each array.
+    """
+
+    def __init__(self, columns: Sequence[int]) -> None:
+        self._columns = columns
+        self._files = [tempfile.TemporaryFile(prefix="skipserve.") for _ in columns]  # noqa: SIM115
+        weakref.finalize(self, _close, self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    @overload
+    def __getitem__(self, place: int) -> NDArray[np.float32]: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[NDArray[np.float32]]: ...
+    def __getitem__(self, place: int | slice) -> Any:
+        if isinstance(place, slice):
+            return [self[i] for i in range(len(self))[place]]
+        file = self._files[place]
+        file.flush()
+        return np.memmap(file, np.float32, "r").reshape(-1, self._columns[place])
+
+    def append(self, parts: Sequence[NDArray[Any]]) -> None:
+        """Add some rows to each array."""
+        for file, rows in zip(self._files, parts, strict=True):
+            file.write(np.ascontiguousarray(rows, np.float32).data)
+
+
+def _close(files: Sequence[IO[bytes]]) -> None:
+    for file in files:
+        file.close()
 
 
 def read_activations(
@@ -53,26 +95,19 @@ def read_activations(
         parts: Rows, in parts of possibly different shapes.
         said: Told how many rows were run since it was told last.
     """
-    session = open_model(_with_features(model, cuts, layouts), threads=0)
-    count = sum(len(part) for part in parts)
-    features = tuple(_on_disk(count, one.features) for one in layouts)
-    answers, at = [], 0
+    session = open_model(_with_features(model, cuts, layouts), arena=False)
+    features, answers = _OnDisk([one.features for one in layouts]), []
+
+    def run(some: Rows) -> list[NDArray[Any]]:
+        values: list[NDArray[Any]] = session.run(None, some.tensors)
+        return values
+
     for part in parts:
-        for start in range(0, len(part), BATCH):
-            some = part[start : start + BATCH]
-            answer, *read = session.run(None, some.tensors)
+        for answer, *read in in_batches(run, part, BATCH, usable_cores()):
             answers.append(answer.astype(np.float32))
-            for kept, values in zip(features, read, strict=True):
-                kept[at : at + len(some)] = values
-            at += len(some)
-            said(len(some))
+            features.append(read)
+            said(len(answer))
     return Activations(features, np.concatenate(answers))
-
-
-def _on_disk(rows: int, columns: int) -> NDArray[np.float32]:
-    """Room for numbers in a file that has no name, so that it goes with the last who sees it."""
-    with tempfile.TemporaryFile(prefix="skipserve.") as file:
-        return np.memmap(file, np.float32, "w+", shape=(rows, columns))
 
 
 def _with_features(

@@ -6,6 +6,8 @@ some noise pass (docs/any-network.md).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,6 +21,8 @@ SMALLEST = 1e-36
 # a square matrix would cost as much as a block.
 WIDEST = 1024
 MOST_ROWS = 20_000
+# So many are looked at together: in FP64 all of them would be several times the features.
+PART = 4096
 
 
 def fit_guard(features: NDArray[np.float32], seed: int = 0) -> Guard:
@@ -28,19 +32,33 @@ def fit_guard(features: NDArray[np.float32], seed: int = 0) -> Guard:
         features: Of uncorrupted rows [N, features].
         seed: Of the projection, where there is one.
     """
-    x = np.asarray(features[:MOST_ROWS], dtype=np.float64)
-    x = x[np.isfinite(x).all(axis=1)]
-    centre = x.mean(axis=0)
-    project = np.eye(x.shape[1])
-    if x.shape[1] > WIDEST:
+    width = features.shape[1]
+    count = sum(len(part) for part in _finite(features))
+    centre = np.sum([part.sum(axis=0) for part in _finite(features)], axis=0) / count
+    project = None
+    if width > WIDEST:
         random = np.random.default_rng(seed)
-        project = random.standard_normal((x.shape[1], WIDEST)) / np.sqrt(WIDEST)
-    covariance = np.atleast_2d(np.cov(((x - centre) @ project).T))
+        project = random.standard_normal((width, WIDEST)) / np.sqrt(WIDEST)
+    size = min(width, WIDEST)
+    covariance = np.zeros((size, size))
+    for part in _finite(features):
+        part = part - centre if project is None else (part - centre) @ project
+        covariance += part.T @ part
+    covariance /= max(count - 1, 1)
     ridge = max(RIDGE * np.trace(covariance) / len(covariance), SMALLEST)
     covariance += ridge * np.eye(len(covariance))
     values, vectors = np.linalg.eigh(covariance)
-    whiten = project @ (vectors / np.sqrt(values))
+    whiten = vectors / np.sqrt(values)
+    if project is not None:
+        whiten = project @ whiten
     return Guard(centre.astype(np.float32), whiten.astype(np.float32))
+
+
+def _finite(features: NDArray[np.float32]) -> Iterator[NDArray[np.float64]]:
+    """The rows that did not overflow, some at a time, in FP64."""
+    for start in range(0, min(len(features), MOST_ROWS), PART):
+        part = np.asarray(features[start : min(start + PART, MOST_ROWS)], dtype=np.float64)
+        yield part[np.isfinite(part).all(axis=1)]
 
 
 def limits(distances: NDArray[np.float32], quantile: float) -> NDArray[np.float64]:

@@ -6,7 +6,7 @@ copies of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
@@ -23,6 +23,8 @@ BATCH, EPOCHS = 512, 8
 LEARNING_RATE, DECAY = 2e-3, 1e-2
 # Few rows are shown more often, so that a head takes at least so many steps.
 FEWEST_STEPS = 400
+# So many rows are looked at together where all are.
+PART = 4096
 
 
 def fit_heads(
@@ -63,22 +65,22 @@ def fit_head(
         seed: Of weights and order.
     """
     random = torch.Generator().manual_seed(seed)
-    # Features of rows that overflow are not finite: they teach nothing.
-    finite = np.isfinite(features).all(axis=1)
-    x = torch.from_numpy(np.ascontiguousarray(features[finite]))
-    y = torch.from_numpy(targets[finite])
-    mean, deviation = _moments(x)
-    x = ((x - mean) / deviation).float()
-    sizes = [x.shape[1], hidden, y.shape[1]] if hidden else [x.shape[1], y.shape[1]]
+    rows = _finite_rows(features)
+    y = torch.from_numpy(targets[rows])
+    mean, deviation = _moments(features, rows)
+    width = features.shape[1]
+    sizes = [width, hidden, y.shape[1]] if hidden else [width, y.shape[1]]
     layers = [_layer(a, b, random) for a, b in pairwise(sizes)]
     head = nn.Sequential(*(one for layer in layers for one in (layer, nn.ReLU())))[:-1]
-    epochs = max(EPOCHS, -(-FEWEST_STEPS * BATCH // len(x)))
-    steps = epochs * -(-len(x) // BATCH)
+    epochs = max(EPOCHS, -(-FEWEST_STEPS * BATCH // len(rows)))
+    steps = epochs * -(-len(rows) // BATCH)
     optimizer = torch.optim.AdamW(head.parameters(), LEARNING_RATE, weight_decay=DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE * 2, steps)
     for _ in range(epochs):
-        for index in torch.split(torch.randperm(len(x), generator=random), BATCH):
-            loss = nn.functional.cross_entropy(head(x[index]), y[index])
+        for index in torch.split(torch.randperm(len(rows), generator=random), BATCH):
+            # Scaled as they are taken: a scaled copy of all would be several times the features.
+            x = (torch.from_numpy(features[rows[index.numpy()]]) - mean) / deviation
+            loss = nn.functional.cross_entropy(head(x.float()), y[index])
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -86,10 +88,32 @@ def fit_head(
     return _folded(layers, mean, deviation)
 
 
-def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    wide = x.double()  # squares may lie beyond FP32
-    deviation = wide.std(dim=0)
-    return wide.mean(dim=0), torch.where(deviation > 1e-6, deviation, 1.0)
+def _parts(features: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+    for start in range(0, len(features), PART):
+        yield features[start : start + PART]
+
+
+def _finite_rows(features: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Which rows did not overflow: those that did teach nothing."""
+    found = [np.isfinite(part).all(axis=1) for part in _parts(features)]
+    return np.flatnonzero(np.concatenate(found))
+
+
+def _moments(features: NDArray[np.float32], rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of each feature over some rows, float64: squares may lie beyond FP32."""
+
+    def mean_of(of: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> NDArray[np.float64]:
+        sums = [
+            of(features[rows[start : start + PART]].astype(np.float64)).sum(axis=0)
+            for start in range(0, len(rows), PART)
+        ]
+        mean: NDArray[np.float64] = np.sum(sums, axis=0) / len(rows)
+        return mean
+
+    mean = mean_of(lambda part: part)
+    deviation = np.sqrt(mean_of(lambda part: (part - mean) ** 2))
+    deviation = np.where(deviation > 1e-6, deviation, 1.0)
+    return torch.from_numpy(mean), torch.from_numpy(deviation)
 
 
 def _layer(inputs: int, outputs: int, random: torch.Generator) -> nn.Linear:

@@ -13,6 +13,12 @@ from skipserve.routing.stopping import stops
 CANDIDATES = 20
 # Rates of disagreement among the rows that leave at one decision.
 CAREFUL, BOLD = 1e-3, 0.15
+# So many rates span them all, whatever is to be certified.
+COARSE = 8
+# Shares of each risk at which candidates stand close: the boldest that is certified disagrees on
+# somewhat less than the risk, and each step between neighbours costs blocks.
+NEAR = (0.5, 0.64, 0.75, 0.84, 0.92)
+RISKS = (0.005, 0.01, 0.02, 0.05)
 # Shares of the rows that leave a stage out, in the first candidates of the policy ``skip``.
 FEW = (0.005, 0.02, 0.08, 0.3)
 
@@ -46,16 +52,18 @@ class Seen:
         )
 
 
-def propose(seen: Seen) -> list[Thresholds]:
+def propose(seen: Seen, risks: Sequence[float] = RISKS) -> list[Thresholds]:
     """Candidates for the policy ``exit``, from careful to bold.
 
     Args:
         seen: On rows that are not used to certify.
+        risks: The ε that shall be certified; most candidates stand just below them.
 
     Returns:
-        At most 20 vectors [decisions], float32; +inf never lets a row leave.
+        At most 8 + 5 × risks vectors [decisions], float32; +inf never lets a row leave.
     """
-    rates = np.geomspace(CAREFUL, BOLD, CANDIDATES)
+    near = [risk * share for risk in risks for share in NEAR]
+    rates = sorted({*np.geomspace(CAREFUL, BOLD, COARSE).tolist(), *near})
     # One that disagrees more must run less, or nobody would want it.
     outcomes = [(*simulate(one, seen), one) for one in (greedy(seen, rate) for rate in rates)]
     kept: list[Thresholds] = []

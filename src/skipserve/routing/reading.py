@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from skipserve.cores import usable_cores
 from skipserve.graph.memory import open_model
 from skipserve.routing.exits import Exit
 from skipserve.routing.network import Network
 from skipserve.routing.propose import Seen
 from skipserve.routing.stopping import within
+from skipserve.runtime.many import in_batches
 from skipserve.runtime.pieces import OnnxPiece
 from skipserve.runtime.rows import Rows
 from skipserve.runtime.stepper import Cut, Readings, Stepper
 
-BATCH = 256
+# More at a time are no faster, and a transformer's rows take megabytes each.
+BATCH = 32
 
 
 def open_stepper(models: Sequence[onnx.ModelProto], exits: Sequence[Exit], depth: int) -> Stepper:
     """A stepping engine for stages that stand in no file."""
-    pieces = [OnnxPiece(open_model(model, threads=0)) for model in models]
+    pieces = [OnnxPiece(open_model(model, arena=False)) for model in models]
     return Stepper(pieces, cuts_of(exits), depth)
 
 
@@ -35,9 +39,17 @@ def cuts_of(exits: Sequence[Exit]) -> list[Cut]:
     return found
 
 
-def read_all(stepper: Stepper, rows: Rows) -> Readings:
+class Reads(Protocol):
+    """What reads every exit."""
+
+    def read(self, rows: Rows) -> Readings:
+        """Run rows through every stage, reading every exit on the way."""
+        ...
+
+
+def read_all(stepper: Reads, rows: Rows) -> Readings:
     """What every exit reads off any number of rows."""
-    parts = [stepper.read(rows[start : start + BATCH]) for start in range(0, len(rows), BATCH)]
+    parts = list(in_batches(stepper.read, rows, BATCH, usable_cores()))
     return Readings(
         np.concatenate([part.answers for part in parts]),
         np.concatenate([part.signals for part in parts]),

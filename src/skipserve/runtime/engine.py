@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from skipserve.artifacts.artifact import Artifact
 from skipserve.artifacts.certificates import Certificate, Measure
 from skipserve.artifacts.manifest import Precision
+from skipserve.cores import usable_cores
 from skipserve.errors import InputError, LaunchError
 from skipserve.runtime.backends import Provider, TorchScript, has_gpu, pick_provider
 from skipserve.runtime.flights import Flights
+from skipserve.runtime.many import in_batches
 from skipserve.runtime.prediction import Prediction, Setting, joined, overflow
 from skipserve.runtime.rows import Rows, check_rows
 from skipserve.runtime.runners import FORMATS, BackendName, open_runner
@@ -60,6 +62,7 @@ class Engine:
         precision: ``auto`` takes FP16 on CUDA and FP32 on a CPU, where there are such files.
         provider: ``auto`` takes CUDA where there is one.
         threads: Cores used inside one operation; 0 takes all.
+        workers: Batches of :meth:`run_batches` and :meth:`read` that run side by side.
 
     Raises:
         ArtifactError: If the artifact has no such files, or they cannot be loaded.
@@ -74,8 +77,10 @@ class Engine:
         precision: AskedPrecision = "auto",
         provider: Literal["auto", "cpu", "cuda"] = "auto",
         threads: int = 1,
+        workers: int = 1,
     ) -> None:
         self.manifest = artifact.manifest
+        self._workers = workers
         picked, self.precision = plan(artifact, backend, precision, provider)
         self._runner = open_runner(artifact, backend, self.precision, picked, threads)
         if picked != self.provider:  # ONNX Runtime falls back by itself when CUDA fails to start
@@ -97,6 +102,38 @@ class Engine:
                 self.manifest.name,
                 backend,
             )
+
+    @classmethod
+    def for_many(
+        cls,
+        artifact: Artifact,
+        *,
+        backend: BackendName = "onnxruntime",
+        precision: AskedPrecision = "auto",
+        provider: Literal["auto", "cpu", "cuda"] = "auto",
+        cores: int = 0,
+    ) -> Engine:
+        """An engine for many rows at once.
+
+        ONNX Runtime on a CPU runs batches side by side, a core each.
+
+        Args:
+            artifact: The artifact.
+            backend: As in serving.
+            precision: As in serving.
+            provider: As in serving.
+            cores: To use; 0 takes all.
+        """
+        picked, _ = plan(artifact, backend, precision, provider)
+        beside = backend == "onnxruntime" and picked == "cpu"
+        return cls(
+            artifact,
+            backend=backend,
+            precision=precision,
+            provider=provider,
+            threads=1 if beside else cores,
+            workers=(cores or usable_cores()) if beside else 1,
+        )
 
     @property
     def provider(self) -> Provider:
@@ -198,16 +235,13 @@ class Engine:
 
     def run_batches(self, rows: Rows, setting: Setting, batch_size: int) -> Prediction:
         """Answer any number of rows with one setting, ``batch_size`` at a time."""
-        return joined(
-            [
-                self.run_thresholds(
-                    rows[start : start + batch_size], setting.thresholds, setting.guard_limit
-                )
-                for start in range(0, len(rows), batch_size)
-            ]
-        )
 
-    def read(self, rows: Rows, batch_size: int = 256) -> Readings:
+        def run(some: Rows) -> Prediction:
+            return self.run_thresholds(some, setting.thresholds, setting.guard_limit)
+
+        return joined(list(in_batches(run, rows, batch_size, self._workers)))
+
+    def read(self, rows: Rows, batch_size: int = 32) -> Readings:
         """What every exit reads off rows that run everything.
 
         Raises:
@@ -219,10 +253,7 @@ class Engine:
                 f"{self.manifest.name} cannot be read exit by exit: that takes ONNX files and a "
                 "router with policy = 'exit'"
             )
-        parts = [
-            self._runner.read(rows[start : start + batch_size])
-            for start in range(0, len(rows), batch_size)
-        ]
+        parts = list(in_batches(self._runner.read, rows, batch_size, self._workers))
         return Readings(
             np.concatenate([part.answers for part in parts]),
             np.concatenate([part.signals for part in parts]),
