@@ -29,7 +29,8 @@ from skipserve.protocols.messages import RawRequest
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Prediction, Setting
 from skipserve.service.service import Service
-from skipserve.telemetry.exposition import Exposition, LostCounts
+from skipserve.telemetry.counts import LostCounts
+from skipserve.telemetry.exposition import Exposition
 from skipserve.telemetry.metrics import ModelMetrics, _observe
 from skipserve.telemetry.probes import Probes
 from skipserve.telemetry.series import BUCKETS

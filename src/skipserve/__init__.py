@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from skipserve.artifacts.artifact import Artifact
-    from skipserve.runtime.engine import AskedPrecision, Engine
+    from skipserve.runtime.engine import Engine
+    from skipserve.runtime.planning import AskedPrecision
     from skipserve.runtime.runners import BackendName
 
 # Without ``open``: a star import must not shadow the builtin.

@@ -26,7 +26,7 @@ from skipserve.artifacts.artifact import Artifact, open_artifact
 from skipserve.artifacts.serving import ServingConfig
 from skipserve.errors import ArtifactError, LaunchError
 from skipserve.files import machines_fault
-from skipserve.runtime.engine import plan
+from skipserve.runtime.planning import plan
 from skipserve.schema import parse
 
 # TorchServe reads it as YAML, of which JSON is a part; our settings stand in it under OURS.

@@ -22,7 +22,8 @@ from skipserve.artifacts.certificates import (
 from skipserve.certification.certify import Goal, Outcome, certify, samples_needed
 from skipserve.certification.trial import Say, Trial
 from skipserve.errors import ArtifactError
-from skipserve.runtime.engine import AskedPrecision, Engine
+from skipserve.runtime.engine import Engine
+from skipserve.runtime.planning import AskedPrecision
 from skipserve.runtime.rows import check_labels
 from skipserve.runtime.runners import BackendName
 

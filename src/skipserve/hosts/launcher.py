@@ -28,7 +28,8 @@ from skipserve.hosts.succession import Care, Succession
 from skipserve.hosts.warm_up import WarmUp
 from skipserve.safety.monitor import Monitor
 from skipserve.telemetry import tracing
-from skipserve.telemetry.exposition import Exposition, LostCounts
+from skipserve.telemetry.counts import LostCounts
+from skipserve.telemetry.exposition import Exposition
 from skipserve.telemetry.logs import Log
 from skipserve.telemetry.probes import Probes
 

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from skipserve.artifacts.artifact import Artifact
 from skipserve.artifacts.certificates import Certificate, Measure
-from skipserve.artifacts.manifest import Precision
 from skipserve.cores import usable_cores
 from skipserve.errors import InputError, LaunchError
-from skipserve.runtime.backends import Provider, TorchScript, has_gpu, pick_provider
+from skipserve.runtime.backends import Provider, TorchScript, has_gpu
 from skipserve.runtime.flights import Flights
 from skipserve.runtime.many import in_batches
+from skipserve.runtime.planning import AskedPrecision, plan
 from skipserve.runtime.prediction import Prediction, Setting, joined, overflow
 from skipserve.runtime.rows import Rows, check_rows
 from skipserve.runtime.runners import FORMATS, BackendName, open_runner
@@ -25,32 +25,7 @@ from skipserve.runtime.stepper import Readings
 from skipserve.runtime.wave import Limits, Stepped
 from skipserve.runtime.wider import Wider, wider_of
 
-AskedPrecision = Literal["auto", "fp32", "fp16", "int8"]
-# FP16 on a CPU is emulated by casts and slower than FP32; on a GPU it is the point of it.
-PRECISIONS: dict[Provider, Precision] = {"cpu": "fp32", "cuda": "fp16"}
-
 logger = logging.getLogger(__name__)
-
-
-def plan(
-    artifact: Artifact,
-    backend: BackendName,
-    precision: AskedPrecision,
-    provider: Literal["auto", "cpu", "cuda"],
-) -> tuple[Provider, Precision]:
-    """What an engine with these settings would run, without opening it.
-
-    Raises:
-        ArtifactError: If the artifact has no such files.
-        LaunchError: If ``cuda`` was asked for and is not there.
-    """
-    picked = pick_provider(backend, provider)
-    chosen = PRECISIONS[picked] if precision == "auto" else precision
-    if precision == "auto" and not artifact.hashes(FORMATS[backend], chosen):
-        have = [one.precision for one in artifact.manifest.files if one.format == FORMATS[backend]]
-        chosen = have[0] if have else chosen
-    artifact.require(FORMATS[backend], chosen)
-    return picked, chosen
 
 
 class Engine:

@@ -4,37 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import platform
-import shutil
-import struct
-import threading
-import time
-from collections import Counter as Tally
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, disable_created_metrics
+from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
-from prometheus_client.mmap_dict import MmapedDict
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
-from prometheus_client.registry import Collector
-from prometheus_client.samples import Sample
 
+from skipserve.telemetry.counts import Here, Workers
 from skipserve.versions import version_if_installed, version_of
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a gauge more for each counter
 
-PREFIX = "skipserve_"
-ATTEMPTS = 5
-# The first write to a mapped page that a full disk cannot give ends a process with SIGBUS: whoever
-# is about to make files looks for so much room before.
-SPACE_BYTES = 4 << 20
 Samples = dict[str, list[tuple[dict[str, str], float]]]
 STATES = ("on", "off", "uncertified", "fell_back", "disabled")
-
-
-class LostCounts(OSError):
-    """Files of the workers are gone that nobody but the launcher may take away."""
 
 
 class Exposition:
@@ -55,7 +38,7 @@ class Exposition:
 
     def __init__(self, directory: Path | None = None) -> None:
         registry = self._registry = CollectorRegistry()
-        self._counts = _Here() if directory is None else _Workers(directory)
+        self._counts = Here() if directory is None else Workers(directory)
         registry.register(self._counts)
         self.router_state = Gauge(
             "skipserve_router_state",
@@ -200,106 +183,3 @@ class Exposition:
         """
         encode, kind = choose_encoder(accept)
         return encode(self._registry), kind
-
-
-class _Here(Collector):
-    """What this process counted since this was made."""
-
-    def __init__(self) -> None:
-        self._before = {
-            self._key(sample): sample.value
-            for metric in self._ours()
-            for sample in metric.samples
-            if metric.type != "gauge"
-        }
-
-    def collect(self) -> Iterable[Metric]:
-        return self.read("*")
-
-    def read(self, pattern: str) -> list[Metric]:
-        found = self._ours()
-        for metric in found:
-            metric.samples = [
-                sample._replace(value=sample.value - self._before.get(self._key(sample), 0.0))
-                for sample in metric.samples
-            ]
-        return found
-
-    def writers(self) -> set[int]:
-        return set()
-
-    def retire(self, pid: int) -> None:
-        """Nobody's."""
-
-    def _ours(self) -> list[Metric]:
-        # Libraries count there, too.
-        return [metric for metric in REGISTRY.collect() if metric.name.startswith(PREFIX)]
-
-    @staticmethod
-    def _key(sample: Sample) -> tuple[str, frozenset[tuple[str, str]]]:
-        return sample.name, frozenset(sample.labels.items())
-
-
-class _Workers(Collector):
-    """The files of all workers, those that are gone included."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._lock = threading.Lock()  # held by whoever reads, and while files are put together
-        self._seen: set[str] = set()
-
-    def collect(self) -> Iterable[Metric]:
-        return self.read("*.db")
-
-    def read(self, pattern: str) -> list[Metric]:
-        for _ in range(ATTEMPTS):
-            try:
-                with self._lock:
-                    # A file without content is one that a worker is just creating.
-                    self._notice()
-                    files = [str(f) for f in self._directory.glob(pattern) if f.stat().st_size]
-                    merged = MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]
-                    self._seen.update(Path(file).name for file in files)
-                return list(merged)
-            except (FileNotFoundError, RuntimeError, ValueError, struct.error) as error:
-                problem = error  # a worker has just gone, or is growing its file
-                time.sleep(0.01)
-        raise OSError(f"the workers' metrics in {self._directory} cannot be read: {problem}")
-
-    def writers(self) -> set[int]:
-        numbers = (file.stem.rpartition("_")[2] for file in self._directory.glob("*.db"))
-        return {int(number) for number in numbers if number.isdigit()} - {0}
-
-    def _notice(self) -> None:
-        # Nobody but retire() takes files away; what is lost otherwise would lower the counts.
-        gone = self._seen - {file.name for file in self._directory.glob("*.db")}
-        if gone:
-            lost = ", ".join(sorted(gone))
-            raise LostCounts(f"{lost} in {self._directory} was deleted, and the counts in it")
-
-    def retire(self, pid: int) -> None:
-        with self._lock:
-            self._notice()
-            mark_process_dead(pid, str(self._directory))  # type: ignore[no-untyped-call]
-            if shutil.disk_usage(self._directory).free >= SPACE_BYTES:
-                for kind in ("counter", "histogram"):
-                    self._put_together(kind, pid)
-            self._seen = {name for name in self._seen if (self._directory / name).exists()}
-
-    def _put_together(self, kind: str, pid: int) -> None:
-        # Keys and values of such files simply add up; no process has the number 0.
-        dead, all_dead = (self._directory / f"{kind}_{number}.db" for number in (pid, 0))
-        sums: Tally[str] = Tally()
-        for file in (dead, all_dead):
-            if file.exists() and file.stat().st_size:
-                values = MmapedDict.read_all_values_from_file(str(file))  # type: ignore[no-untyped-call]
-                sums.update({key: value for key, value, _, _ in values})
-        if sums:
-            fresh = self._directory / f"{kind}.fresh"
-            fresh.unlink(missing_ok=True)
-            written = MmapedDict(str(fresh))  # type: ignore[no-untyped-call]
-            for key, value in sums.items():
-                written.write_value(key, value, 0.0)  # type: ignore[no-untyped-call]
-            written.close()  # type: ignore[no-untyped-call]
-            fresh.replace(all_dead)
-        dead.unlink(missing_ok=True)

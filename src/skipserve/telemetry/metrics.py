@@ -22,7 +22,7 @@ from skipserve.artifacts.certificates import MEASURES, Measure
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Prediction, Setting
 from skipserve.safety.drift import BINS, bins_of
-from skipserve.telemetry.exposition import SPACE_BYTES
+from skipserve.telemetry.counts import SPACE_BYTES
 from skipserve.telemetry.series import (
     ANSWERS,
     BATCH,

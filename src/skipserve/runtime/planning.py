@@ -1,0 +1,35 @@
+"""Which files of an artifact run where."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from skipserve.artifacts.artifact import Artifact
+from skipserve.artifacts.manifest import Precision
+from skipserve.runtime.backends import Provider, pick_provider
+from skipserve.runtime.runners import FORMATS, BackendName
+
+AskedPrecision = Literal["auto", "fp32", "fp16", "int8"]
+# FP16 on a CPU is emulated by casts and slower than FP32; on a GPU it is the point of it.
+PRECISIONS: dict[Provider, Precision] = {"cpu": "fp32", "cuda": "fp16"}
+
+
+def plan(
+    artifact: Artifact,
+    backend: BackendName,
+    precision: AskedPrecision,
+    provider: Literal["auto", "cpu", "cuda"],
+) -> tuple[Provider, Precision]:
+    """What an engine with these settings would run, without opening it.
+
+    Raises:
+        ArtifactError: If the artifact has no such files.
+        LaunchError: If ``cuda`` was asked for and is not there.
+    """
+    picked = pick_provider(backend, provider)
+    chosen = PRECISIONS[picked] if precision == "auto" else precision
+    if precision == "auto" and not artifact.hashes(FORMATS[backend], chosen):
+        have = [one.precision for one in artifact.manifest.files if one.format == FORMATS[backend]]
+        chosen = have[0] if have else chosen
+    artifact.require(FORMATS[backend], chosen)
+    return picked, chosen
