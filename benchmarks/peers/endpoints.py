@@ -59,10 +59,10 @@ class OurServer:
 
     def __init__(self, model: RacedModel, settings: Settings, port: int) -> None:
         self._model = model
-        overrides = asdict(settings)  # and else what the model ships with
-        self._server = Server(
-            [model.archive], HostConfig(Address("127.0.0.1", port, port + 1)), overrides=overrides
-        )
+        config = HostConfig(Address("127.0.0.1", port, port + 1), settings.workers)
+        # And else what the model ships with.
+        overrides = {"batch_size": settings.batch_size, "threads": settings.threads}
+        self._server = Server([model.archive], config, overrides=overrides)
 
     def endpoint(self) -> Endpoint:
         rows = self._model.rows

@@ -33,9 +33,6 @@ skipserve in groups of a few; in each of {rounds} rounds every server of a group
 {seconds} s at each number of connections, one after the other. Figures are medians; *ratios are
 skipserve ÷ peer, of the same round*: requests/s above 1, p50 and p99 below 1 are ahead of the peer.
 
-**skipserve's figures are of an edited TorchServe that pipelined, which is gone since**
-([decision 3](decisions/0003-torchserve-configuration.md)); they stand until the race is run again.
-
 Settings: batching (up to 16 requests; a peer waits 1 ms for them, skipserve takes what came in
 while its worker was busy) or none, then workers × threads of ONNX Runtime
 in each, once for up to 4 connections and once for more
