@@ -89,12 +89,17 @@ def unpack(archive: Path, store: Path, overrides: dict[str, Any]) -> Unpacked:
         ) from None
     serving = parse(ServingConfig, values, f"{archive.name}: serving")
     _keep(directory, serving)
-    unpacked = Unpacked(open_artifact(directory), serving)
+    try:
+        artifact = open_artifact(directory)
+        plan(artifact, serving.backend, serving.precision, serving.provider)
+    except ArtifactError as error:
+        # The folder is gone when somebody reads this.
+        raise ArtifactError(str(error).replace(str(directory), str(archive))) from None
+    unpacked = Unpacked(artifact, serving)
     if unpacked.name != archive.stem:
         raise ArtifactError(
             f"{archive} holds the model {unpacked.name}; its file must be named {unpacked.name}.mar"
         )
-    plan(unpacked.artifact, serving.backend, serving.precision, serving.provider)
     return unpacked
 
 

@@ -21,10 +21,16 @@ class Child:
         environment: Its own.
         directory: Where it runs.
         log: Where each line that it writes to stderr goes.
+        name: Of the host.
     """
 
     def __init__(
-        self, command: Sequence[str], environment: Mapping[str, str], directory: Path, log: Log
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        directory: Path,
+        log: Log,
+        name: str,
     ) -> None:
         self.process = subprocess.Popen(  # noqa: S603 - our own command
             command,
@@ -36,7 +42,8 @@ class Child:
             start_new_session=True,
             preexec_fn=die_with_parent,
         )
-        self._relay = threading.Thread(target=log.relay, args=(self.process.stderr,), daemon=True)
+        said = (self.process.stderr, name)
+        self._relay = threading.Thread(target=log.relay, args=said, daemon=True)
         self._relay.start()
 
     @property

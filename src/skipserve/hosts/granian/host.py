@@ -86,4 +86,4 @@ class Granian:
         directory = self._instance.directory
         command = [sys.executable, "-m", "skipserve.hosts.granian", str(directory / Plan.FILE)]
         environment = self._instance.environment()
-        self._child = Child(command, environment, directory, self._log)
+        self._child = Child(command, environment, directory, self._log, self.name)
