@@ -140,10 +140,8 @@ def test_a_websocket_is_not_opened(server: Running) -> None:
     assert not talk(server, "\r\n".join(lines).encode()).startswith(b"HTTP/1.1 101")
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def certified(folder: Path) -> tuple[Path, Path]:
     """A certificate for 127.0.0.1 that signs itself, and its key."""
-    folder = tmp_path_factory.mktemp("tls")
     chain, key = folder / "chain.pem", folder / "key.pem"
     subprocess.run(
         [
@@ -155,6 +153,11 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         capture_output=True,
     )
     return chain, key
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return certified(tmp_path_factory.mktemp("tls"))
 
 
 def test_tls(routed_project: tuple[Path, list[str]], certificate: tuple[Path, Path]) -> None:
@@ -175,17 +178,36 @@ def test_tls(routed_project: tuple[Path, list[str]], certificate: tuple[Path, Pa
         (["--tls-key", "{key}"], "https takes both --tls-certificate and --tls-key"),
         (["--tls-certificate", "{chain}", "--tls-key", "none.pem"], "--tls-key none.pem cannot be"),
         (["--tls-certificate", "{readme}", "--tls-key", "{key}"], "is no PEM file"),
+        (["--tls-certificate", "{chain}", "--tls-key", "{other}"], "do not belong together"),
+        (["--tls-certificate", "{chain}", "--tls-key", "{locked}"], "is encrypted; write it"),
+        (["--tls-certificate", "{chain}", "--tls-key", "{chain}"], "cannot be used"),
     ],
 )
-def test_a_key_that_is_missing_is_one_line(
+def test_a_key_that_is_missing_or_of_no_use_is_one_line(
     routed_project: tuple[Path, list[str]],
     certificate: tuple[Path, Path],
+    tmp_path: Path,
     options: list[str],
     says: str,
 ) -> None:
     chain, key = certificate
+    _, other = certified(tmp_path)
+    locked = tmp_path / "locked.pem"
+    lock = [
+        "openssl",
+        "pkey",
+        "-aes256",
+        "-passout",
+        "pass:x",
+        "-in",
+        str(key),
+        "-out",
+        str(locked),
+    ]
+    subprocess.run(lock, check=True, capture_output=True)
     readme = Path(__file__).parent.parent / "README.md"
-    filled = [one.format(chain=chain, key=key, readme=readme) for one in options]
+    files = {"chain": chain, "key": key, "other": other, "locked": locked, "readme": readme}
+    filled = [one.format_map(files) for one in options]
     port, metrics_port = free_ports()
     ports = ("--port", str(port), "--metrics-port", str(metrics_port))
     done = subprocess.run(

@@ -31,7 +31,7 @@ def relayed(content: bytes, format: str = "json") -> list[str]:
     os.write(write, content)
     os.close(write)
     out = io.StringIO()
-    Log(format, out).relay(os.fdopen(read, "rb"))
+    Log(format, out).relay(os.fdopen(read, "rb"), "torchserve")
     return out.getvalue().splitlines()
 
 

@@ -118,7 +118,7 @@ def test_an_artifact_is_certified_where_nothing_trains(routed_project, tmp_path,
     )
     assert "; not served: below 0.95" in done.stdout
     assert "`skipserve build export/small.toml` puts them into the archive" in done.stderr
-    assert "then restart the service" in done.stderr
+    assert "then `skipserve reload`" in done.stderr
     assert any(one.risk == 0.04 for one in open_artifact(artifact).certificates.certificates)
 
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import subprocess
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 import pytest
 from hosts import require
-from running import CLOSED, Running, cli, free_ports, serving
+from running import CLOSED, Running, cli, free_ports, serving, until
 
 from skipserve.artifacts.archive import unpack
+from skipserve.artifacts.manifest import MANIFEST
 from skipserve.errors import ArtifactError
 
 BODY = {"inputs": [[0.5, 0.5]]}
@@ -108,6 +111,47 @@ def test_two_on_one_port_are_one_line_with_the_remedy(server, project, host):
     assert server.ask("moons_plain", BODY)[0] == 200
 
 
+def test_of_two_that_start_at_once_on_one_port_one_is_refused(project, tmp_path):
+    """Workers share a port, so the kernel would let two services share it too."""
+    port, *metrics_ports = free_ports() + free_ports()[1:]
+    logs = [tmp_path / str(metrics_port) for metrics_port in metrics_ports]
+    both = []
+    for log in logs:
+        ports = ("--port", str(port), "--metrics-port", log.name)
+        with log.open("w") as said:
+            command = cli("serve", "moons_plain", *ports)
+            both.append(subprocess.Popen(command, cwd=project, stdout=said, stderr=said))
+    try:
+        until(lambda: any(one.poll() is not None for one in both), seconds=120)
+        (place,) = (i for i, one in enumerate(both) if one.poll() is not None)
+        assert both[place].returncode == 2
+        line = logs[place].read_text().splitlines()[-1]
+        assert f"cannot listen on 127.0.0.1:{port} (Address already in use)" in line
+        assert "set SKIPSERVE_PORT to another port" in line
+        until(lambda: "\nready" in logs[1 - place].read_text(), seconds=120)
+    finally:
+        for one in both:
+            one.terminate()
+            one.wait(60)
+
+
+def test_an_archive_of_another_version_is_named_with_its_remedy(project, tmp_path):
+    archive = tmp_path / "moons_plain.mar"
+    with (
+        zipfile.ZipFile(project / "model_store" / archive.name) as made,
+        zipfile.ZipFile(archive, "w") as old,
+    ):
+        for name in made.namelist():
+            content = made.read(name)
+            if name == MANIFEST:
+                content = json.dumps({**json.loads(content), "manifest_version": 1}).encode()
+            old.writestr(name, content)
+    for host in ("granian", "torchserve"):
+        said = refused(project, "--server", host, "--model-store", str(tmp_path))
+        assert said.startswith(f"error: {archive}/{MANIFEST}: manifest_version is 1"), said
+        assert "make it anew with `skipserve build export/moons_plain.toml`" in said
+
+
 @pytest.mark.parametrize("damage", ["cut", *range(20), "foreign"])
 def test_a_damaged_archive_is_refused_before_anything_starts(project, tmp_path, damage):
     archive = tmp_path / "moons_plain.mar"
@@ -133,6 +177,10 @@ def test_a_damaged_archive_is_refused_before_anything_starts(project, tmp_path, 
         (["--provider", "cuda"], "finds no usable CUDA device"),
         (["--backend", "tensorrt"], "'onnxruntime' or 'torchscript'"),
         (["--max-batch-delay-ms", "-1"], "max_batch_delay_ms = -1"),
+        (["--max-batch-delay-ms", "nan"], "max_batch_delay_ms = nan: Input should be a finite"),
+        (["--precision", "int9"], "precision = 'int9': Input should be 'auto', 'fp32' or 'fp16'"),
+        (["--drain-timeout", "inf"], "--drain-timeout is inf; expected seconds"),
+        (["--ready-timeout", "inf"], "--ready-timeout is inf; expected seconds"),
         (["--metrics-port", "8080", "--port", "8080"], "collide"),
         (["nowhere"], "holds no nowhere.mar"),
         (["--server", "tomcat"], "expected granian or torchserve"),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from skipserve.errors import LaunchError
@@ -76,6 +78,23 @@ class Address:
             require_free(LOOPBACK, port, "SKIPSERVE_PORT")
         return ip
 
+    @contextlib.contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Keep both ports from other services that start at the same moment.
+
+        Workers share their port (SO_REUSEPORT), and the kernel would let two services share it as
+        well: each would answer some of the requests.
+
+        Raises:
+            LaunchError: Naming the setting to change.
+        """
+        ip = self.ip()
+        with contextlib.ExitStack() as stack:
+            settings = {"SKIPSERVE_PORT": self.port, "SKIPSERVE_METRICS_PORT": self.metrics_port}
+            for setting, port in settings.items():
+                stack.enter_context(_claim(ip, port, setting))
+            yield
+
 
 def url_of(host: str, port: int) -> str:
     """``http://HOST:PORT`` as a client on this machine reaches it, brackets included."""
@@ -146,6 +165,18 @@ def free_ports() -> tuple[int, int]:
 
 def _bare(host: str) -> str:
     return host[1:-1] if host.startswith("[") and host.endswith("]") else host
+
+
+def _claim(ip: str, port: int, setting: str) -> socket.socket:
+    # A name of the kernel's own: of one network, as ports are, and gone with its process.
+    claim = socket.socket(socket.AF_UNIX)
+    if sys.platform == "linux":
+        try:
+            claim.bind(f"\0skipserve {ip} {port}")
+        except OSError as error:
+            claim.close()
+            raise cannot_listen(ip, port, setting, error) from None
+    return claim
 
 
 def _not_here(host: str, error: Exception) -> LaunchError:

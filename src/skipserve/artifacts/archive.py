@@ -8,7 +8,8 @@ from __future__ import annotations
 import shutil
 import zipfile
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -87,9 +88,10 @@ def unpack(archive: Path, store: Path, overrides: dict[str, Any], beside: bool =
     directory, version, values = _extracted(archive, store, beside)
     serving = parse(ServingConfig, {**values, **overrides}, f"{archive.name}: serving")
     _keep(directory, serving)
-    unpacked = _opened(directory, serving, version)
+    with _said_of(archive, directory):
+        unpacked = _opened(directory, serving, version)
+        plan(unpacked.artifact, serving.backend, serving.precision, serving.provider)
     _require_name(archive, unpacked)
-    plan(unpacked.artifact, serving.backend, serving.precision, serving.provider)
     return unpacked
 
 
@@ -124,7 +126,9 @@ def verify(archive: Path, scratch: Path) -> None:
     """
     directory, version, values = _extracted(archive, scratch, False)
     serving = parse(ServingConfig, values, f"{archive.name}: serving")
-    _require_name(archive, _opened(directory, serving, version))
+    with _said_of(archive, directory):
+        unpacked = _opened(directory, serving, version)
+    _require_name(archive, unpacked)
 
 
 def opened(directory: Path) -> Unpacked:
@@ -170,6 +174,15 @@ def _opened(directory: Path, serving: ServingConfig, version: int) -> Unpacked:
         renamed = manifest.model_copy(update={"name": directory.name})
         artifact = replace(artifact, manifest=renamed)
     return Unpacked(artifact, serving, str(version))
+
+
+@contextmanager
+def _said_of(archive: Path, directory: Path) -> Iterator[None]:
+    """Errors of a folder are its archive's: the folder is gone when somebody reads them."""
+    try:
+        yield
+    except ArtifactError as error:
+        raise ArtifactError(str(error).replace(str(directory), str(archive))) from None
 
 
 def _require_name(archive: Path, unpacked: Unpacked) -> None:

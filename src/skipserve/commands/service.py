@@ -99,15 +99,15 @@ def serve(
         "access_log": access_log,
     }
     overrides = {key: value for key, value in asked.items() if value is not None}
-    config = HostConfig(
-        Address(host, port, metrics_port),
-        workers,
-        _tls(tls_certificate, tls_key),
-        tuple(allow_origin or ()),
-        ready_timeout,
-        drain_timeout,
-    )
     with _errors_to(log), listen_to_signals() as signals:
+        config = HostConfig(
+            Address(host, port, metrics_port),
+            workers,
+            _tls(tls_certificate, tls_key),
+            tuple(allow_origin or ()),
+            ready_timeout,
+            drain_timeout,
+        )
         try:
             with _waiting(log):
                 running = Server(

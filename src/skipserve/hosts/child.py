@@ -21,6 +21,7 @@ class Child:
         environment: Its own.
         directory: Where it runs.
         log: Where each line that it writes to stderr goes.
+        name: Of the host.
         inherits: File descriptors that it gets.
     """
 
@@ -30,6 +31,7 @@ class Child:
         environment: Mapping[str, str],
         directory: Path,
         log: Log,
+        name: str,
         inherits: Sequence[int] = (),
     ) -> None:
         self.process = subprocess.Popen(  # noqa: S603 - our own command
@@ -43,7 +45,8 @@ class Child:
             pass_fds=inherits,
             preexec_fn=die_with_parent,
         )
-        self._relay = threading.Thread(target=log.relay, args=(self.process.stderr,), daemon=True)
+        said = (self.process.stderr, name)
+        self._relay = threading.Thread(target=log.relay, args=said, daemon=True)
         self._relay.start()
 
     @property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -25,7 +27,7 @@ class Tls:
     key: Path
 
     def require(self) -> None:
-        """Look whether both can be read.
+        """Look whether both can be read, and belong together.
 
         Raises:
             ConfigError: Naming the option to mend.
@@ -39,6 +41,30 @@ class Tls:
                 ) from None
             if not begins:
                 raise ConfigError(f"{option} {file} is no PEM file; it must begin with -----BEGIN")
+        self._load()
+
+    def _load(self) -> None:
+        pair = f"--tls-certificate {self.certificate} and --tls-key {self.key}"
+
+        def no_password() -> str:
+            raise ConfigError(
+                f"--tls-key {self.key} is encrypted; write it without a password, for this user "
+                "alone to read: openssl pkey -in KEY -out PLAIN_KEY"
+            )
+
+        try:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(self.certificate, self.key, password=no_password)
+        except ssl.SSLError as error:
+            if error.reason == "KEY_VALUES_MISMATCH":
+                raise ConfigError(
+                    f"{pair} do not belong together; expected the key that the certificate (the "
+                    "first of its chain) was made with"
+                ) from None
+            why = error.reason or "it is damaged, or something else"
+            raise ConfigError(
+                f"{pair} cannot be used ({why}); expected a certificate and its private key in PEM"
+            ) from None
 
 
 @dataclass(frozen=True)
@@ -52,6 +78,9 @@ class HostConfig:
         origins: Web pages (``https://example.org``, or ``*`` for all) that may ask from a browser.
         ready_s: Seconds until all models must have answered.
         drain_s: Seconds that requests on their way have to be answered once the host shall stop.
+
+    Raises:
+        ConfigError: If a time is no number, or without end.
     """
 
     address: Address
@@ -60,6 +89,12 @@ class HostConfig:
     origins: tuple[str, ...] = ()
     ready_s: float = 120.0
     drain_s: float = 10.0
+
+    def __post_init__(self) -> None:
+        times = {"--ready-timeout": self.ready_s, "--drain-timeout": self.drain_s}
+        for option, seconds in times.items():
+            if not math.isfinite(seconds):
+                raise ConfigError(f"{option} is {seconds}; expected seconds, such as 30")
 
     @property
     def url(self) -> str:

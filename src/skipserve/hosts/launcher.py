@@ -66,24 +66,25 @@ class Server:
         stop: threading.Event | None = None,
         log: Log | None = None,
     ) -> None:
-        if config.tls is not None:
-            config.tls.require()
         self._find = archives if callable(archives) else lambda: archives
         self._overrides = overrides or {}
         self._config = config
         self._log = log or Log("text")
         extra = {"TorchServe's metrics": config.address.port + 2} if server == "torchserve" else {}
         self._ip = config.address.require_free(extra)
-        self._directory = Directory(config.address.metrics_port)
-        instance = self._instance = Instance(self._directory.path)
         self._stop = stop or threading.Event()
         self._ended = threading.Event()
         self._lost = ""
         self._stack = contextlib.ExitStack()
-        self._stack.callback(self._directory.remove)
         try:
-            host = _host(server, instance, config, self._log)
-            self._start(self._next(instance, host))
+            self._stack.enter_context(config.address.claimed())
+            self._directory = Directory(config.address.metrics_port)
+            self._stack.callback(self._directory.remove)
+            self._instance = Instance(self._directory.path)
+            host = _host(server, self._instance, config, self._log)
+            if config.tls is not None:
+                config.tls.require()
+            self._start(self._next(self._instance, host))
         except BaseException:
             self._stack.close()
             raise
@@ -216,7 +217,7 @@ class Server:
         try:
             text = self._instance.log.read_text(errors="replace")
         except OSError:
-            return "it left no log"
+            return "what it said stands above"
         return "its log ends with\n" + "\n".join(text.splitlines()[-lines:])
 
 

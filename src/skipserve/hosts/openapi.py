@@ -172,10 +172,13 @@ def _refusals(path: str) -> dict[str, Any]:
 
 
 def _refusal(shape: str, words: str) -> dict[str, Any]:
+    error: Schema = _to("schemas", f"error.{shape}")
+    if shape == "native":  # there, a body may be one of the other protocols, too
+        error = {"anyOf": [error, _to("schemas", "error.text")]}
     return {
         "description": words,
         "headers": {"X-Request-ID": _to("headers", "X-Request-ID")},
-        "content": _content(in_json(_to("schemas", f"error.{shape}"))),
+        "content": _content(in_json(error)),
     }
 
 

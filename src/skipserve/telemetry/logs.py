@@ -23,9 +23,6 @@ from skipserve.errors import ConfigError
 
 Event = Mapping[str, Any]
 
-# Of a line that says nothing about itself; TorchServe takes what a worker prints for a warning too.
-FOREIGN = {"level": "warning", "logger": "torchserve"}
-
 READ_BYTES = 1 << 16
 # Java's "\tat …", "Caused by: …"; Python's '  File "…"' and, at the end, "ValueError: …".
 _CONTINUES = re.compile(r"\s|Caused by: |[\w.]+(Error|Exception)\b")
@@ -72,13 +69,18 @@ class Log:
             except (OSError, ValueError):
                 pass
 
-    def relay(self, stream: IO[bytes]) -> None:
-        """Write what another process prints until it ends; closes the stream."""
+    def relay(self, stream: IO[bytes], name: str) -> None:
+        """Write what another process prints until it ends; closes the stream.
+
+        Args:
+            stream: Of its lines.
+            name: Of the logger, where a line does not say it; such a line is a warning.
+        """
         with stream:
             for line in _joined(stream):
                 if HUNG_UP.search(line):
                     continue
-                foreign = {"time": _now(), **FOREIGN, "message": line}
+                foreign = {"time": _now(), "level": "warning", "logger": name, "message": line}
                 try:
                     self.write(_parse(line) or foreign)
                 except Exception:  # whatever it is: a pipe that nobody empties stops the server

@@ -130,5 +130,6 @@ class Granian:
             self._instance.environment(),
             self._instance.directory,
             self._log,
+            self.name,
             self._listeners.descriptors,
         )

@@ -91,7 +91,8 @@ class TorchServe:
             "METRICS_LOCATION": str(instance.log.parent),
             "TS_DECODE_INPUT_REQUEST": "false",
         }
-        self._child = Child(self._command(package), environment, instance.directory, self._log)
+        command = self._command(package)
+        self._child = Child(command, environment, instance.directory, self._log, "torchserve")
 
     def keeps(self) -> Sequence[Path]:
         """Its classes, and its links to the models: a worker that comes back reads them again."""
