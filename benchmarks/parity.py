@@ -143,7 +143,8 @@ def through(
 
 def large(out: Path, gigabytes: float) -> tuple[Network, float]:
     file = out / "large.onnx"
-    write_large(file, gigabytes)
+    if not file.is_file():
+        write_large(file, gigabytes)
     size = sum(one.stat().st_size for one in out.glob("large.*")) / 2**30
     print(f"{file.name}: {size:.2f} GiB with its weights", flush=True)
     network = network_from(file, CLASSES)

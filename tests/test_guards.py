@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skipserve.routing.guards import WIDEST, fit_guard, limits, scaled
+from skipserve.routing.guards import MOST_DIRECTIONS, WIDEST, fit_guard, limits, scaled
 
 
 def distance(guard, features):
@@ -62,15 +62,27 @@ def test_it_is_the_mahalanobis_distance():
     np.testing.assert_allclose(distance(fit_guard(known), other), expected, rtol=1e-3)
 
 
-@pytest.mark.parametrize("width", [40, WIDEST + 100])
+@pytest.mark.parametrize("width", [40, 400, WIDEST + 100])
 def test_what_leaves_the_span_is_seen_though_features_are_wide(width):
     known, axes = features(3_000, width, 0, 8)
     guard = fit_guard(known)
-    assert guard.whiten.shape == (width, min(width, WIDEST))
+    assert guard.whiten.shape == (width, min(width, MOST_DIRECTIONS))
     limit = np.quantile(distance(guard, features(1_000, width, 2, 8)[0]), 0.995)
     fresh = features(200, width, 1, 8)[0]
     assert (distance(guard, fresh + 200 * axes[:, 0]) > limit).all()
     assert (distance(guard, fresh + 20 * axes[:, -1]) > limit).all()
+
+
+def test_fewer_directions_keep_the_distance():
+    width = MOST_DIRECTIONS + 100
+    known, other = features(2_000, width, 0)[0], features(300, width, 1)[0]
+    centred = other - known.mean(axis=0, dtype=np.float64)
+    covariance = np.cov(known.astype(np.float64).T)
+    ridge = 1e-3 * np.trace(covariance) / width * np.eye(width)
+    expected = np.sqrt(np.sum(centred @ np.linalg.inv(covariance + ridge) * centred, axis=1))
+    share = distance(fit_guard(known), other) / expected
+    assert share.mean() == pytest.approx(1, abs=0.02)
+    assert share.std() < 1.5 * (2 * MOST_DIRECTIONS) ** -0.5  # as of lengths mixed at random
 
 
 @pytest.mark.parametrize("scale", [1e-15, 1e-3, 1e12])

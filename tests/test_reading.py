@@ -1,9 +1,7 @@
-"""Reading many rows to fit a router: the source once, the numbers right, the memory bounded."""
+"""Reading many rows to fit a router: the source once, the numbers right."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,42 +18,6 @@ from skipserve.routing.heads import fit_head
 from skipserve.runtime.rows import Rows
 
 WIDTH, CLASSES = 8, 3
-MANY_SESSIONS = """
-import resource, sys
-import numpy as np
-from onnx import TensorProto, helper, numpy_helper
-from skipserve.graph.memory import open_model
-
-sessions, columns, arena = 6, 1 << 20, sys.argv[1] == "arena"
-nodes = [
-    helper.make_node("MatMul", ["x", "w"], ["wide"]),
-    helper.make_node("ReduceMax", ["wide"], ["out"], keepdims=1),
-]
-weight = numpy_helper.from_array(np.ones((1, columns), np.float32), "w")
-graph = helper.make_graph(
-    nodes,
-    "wide",
-    [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 1])],
-    [helper.make_tensor_value_info("out", TensorProto.FLOAT, [None, None])],
-    [weight],
-)
-model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-rows = {"x": np.ones((32, 1), np.float32)}
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-opened = [open_model(model, arena=arena) for _ in range(sessions)]
-for session in opened:
-    session.run(None, rows)
-more = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-# Each session holds its weights, and what its widest run takes on top.
-print((more / 1024 - sessions * columns * 4 / 2**20) / (32 * columns * 4 / 2**20))
-"""
-
-
-def test_sessions_side_by_side_do_not_keep_the_memory_of_their_runs():
-    ran = subprocess.run(
-        [sys.executable, "-c", MANY_SESSIONS, "none"], capture_output=True, text=True, check=True
-    )
-    assert float(ran.stdout) < 3  # times what one run takes; six with an arena each
 
 
 def test_features_are_those_of_the_streams_whatever_the_parts():

@@ -156,7 +156,7 @@ def build_text(wanted: Wanted, name: str, project: Path) -> str:
         "guard = 0.995                # share of ordinary rows that are inside every guard",
         "",
         "[router]",
-        'signal = "confidence"        # confidence | margin | norm | projected_norm',
+        'signal = "margin"            # margin | confidence | norm | projected_norm',
         f"risks = {risks}",
         "confidence = 0.95            # of each certificate",
         "",

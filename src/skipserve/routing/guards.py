@@ -20,6 +20,9 @@ SMALLEST = 1e-36
 # Wider features are first projected at random to so many numbers (Johnson and Lindenstrauss, 1984):
 # a square matrix would cost as much as a block.
 WIDEST = 1024
+# Whitened directions are then mixed at random into so many: lengths stay within a few percent, and
+# what is held back within a percent or two of the rows; all of them cost as much as a block.
+MOST_DIRECTIONS = 256
 MOST_ROWS = 20_000
 # So many are looked at together: in FP64 all of them would be several times the features.
 PART = 4096
@@ -30,7 +33,7 @@ def fit_guard(features: NDArray[np.float32], seed: int = 0) -> Guard:
 
     Args:
         features: Of uncorrupted rows [N, features].
-        seed: Of the projection, where there is one.
+        seed: Of the projections, where there are any.
     """
     width = features.shape[1]
     count = sum(len(part) for part in _finite(features))
@@ -51,6 +54,10 @@ def fit_guard(features: NDArray[np.float32], seed: int = 0) -> Guard:
     whiten = vectors / np.sqrt(values)
     if project is not None:
         whiten = project @ whiten
+    if whiten.shape[1] > MOST_DIRECTIONS:
+        random = np.random.default_rng(seed + 1)
+        mixing = random.standard_normal((whiten.shape[1], MOST_DIRECTIONS))
+        whiten = whiten @ (mixing / np.sqrt(MOST_DIRECTIONS))
     return Guard(centre.astype(np.float32), whiten.astype(np.float32))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,7 +48,10 @@ def open_onnx(file: Path, provider: Provider = "cpu", threads: int = 1) -> tuple
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     providers: list[Any] = ["CPUExecutionProvider"]
-    if provider == "cuda":
+    if provider == "cpu":
+        _share_arena()
+        options.add_session_config_entry("session.use_env_allocators", "1")
+    else:
         # CUDA lies in pip's packages, where the system's loader does not look.
         ort.preload_dlls()
         providers.insert(0, ("CUDAExecutionProvider", CUDA_OPTIONS))
@@ -59,6 +63,25 @@ def open_onnx(file: Path, provider: Provider = "cpu", threads: int = 1) -> tuple
     if session.get_providers()[0] == "CUDAExecutionProvider":
         return Padded(piece), "cuda"
     return piece, "cpu"
+
+
+_lock = threading.Lock()
+_shared: list[object] = []
+
+
+def _share_arena() -> None:
+    """Let all sessions of this process that ask for it take their memory from one arena.
+
+    Each stage of a network is a session. With arenas of their own they kept together several
+    times what the whole network does, for only one of them runs at a time.
+    """
+    import onnxruntime as ort
+
+    with _lock:
+        if not _shared:
+            arena, usual = ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, ort.OrtMemType.DEFAULT
+            _shared.append(ort.OrtMemoryInfo("Cpu", arena, 0, usual))
+            ort.create_and_register_allocator(_shared[0], None)
 
 
 class TorchScript:
