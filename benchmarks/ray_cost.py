@@ -30,6 +30,8 @@ from wrk import Load, drive
 
 CLUSTER = Path(__file__).parents[1] / "tests" / "ray_cluster.py"
 ENVIRONMENT = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
+# Whoever joins the cluster is at 127.0.0.1 as well, and does not look for an address of its own.
+JOINS = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 JSON = {"Content-Type": "application/json"}
 TRIES, PAUSE_S = 40, 0.5
 
@@ -107,7 +109,7 @@ def ray_serve(store: Path, model: str, port: int) -> Iterator[subprocess.Popen[s
             address = json.loads(cluster.stdout.readline())["address"]
             cli = [sys.executable, "-c", "from ray.serve.scripts import cli; cli()"]
             run = [*cli, "run", f"--address={address}", "--non-blocking", str(file)]
-            subprocess.run(run, env=environment, check=True, capture_output=True)
+            subprocess.run(run, env=environment | JOINS, check=True, capture_output=True)
             try:
                 wait_for(port)
                 yield cluster

@@ -19,7 +19,8 @@ from ray.cluster_utils import Cluster
 
 def main() -> None:
     cpus = int(sys.argv[1])
-    small = {"object_store_memory": 80 << 20}
+    # Whoever reaches Ray's ports can run code here, so nobody but this machine shall.
+    small = {"object_store_memory": 80 << 20, "node_ip_address": "127.0.0.1"}
     cluster = Cluster(
         initialize_head=True,
         head_node_args={"num_cpus": 0, "include_dashboard": False, **small},
@@ -28,7 +29,6 @@ def main() -> None:
     cluster.wait_for_nodes(60)
     said = {
         "address": cluster.address,
-        "nodes": [node.unique_id for node in nodes],
         "metrics": [node.metrics_export_port for node in nodes],
         "logs": cluster.head_node.get_session_dir_path(),
     }

@@ -38,7 +38,11 @@ START_S = 180
 ENVIRONMENT = {
     **os.environ,
     "RAY_USAGE_STATS_ENABLED": "0",
+    # Ten seconds by default.
+    "RAY_metrics_report_interval_ms": "1000",
 }
+# Whoever joins the cluster is at 127.0.0.1 as well, and does not look for an address of its own.
+JOINS = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 MODELS = ("moons_plain", "small")
 PAGE = "https://page.example"
 QUESTION = json.dumps({"inputs": [[0.5, -0.25]]}).encode()
@@ -92,7 +96,11 @@ class Cluster:
 def serve(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", "from ray.serve.scripts import cli; cli()", *arguments]
     return subprocess.run(
-        command, env=ENVIRONMENT | environment, capture_output=True, text=True, timeout=START_S
+        command,
+        env=ENVIRONMENT | JOINS | environment,
+        capture_output=True,
+        text=True,
+        timeout=START_S,
     )
 
 

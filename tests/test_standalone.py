@@ -1,4 +1,4 @@
-"""Whether batches come to an end, where no launcher looks."""
+"""What a process does for itself that no launcher watches over."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import pytest
 
 from skipserve.artifacts.archive import unpack
 from skipserve.hosts.batches import Batches
+from skipserve.telemetry.exposition import Exposition
+from skipserve.telemetry.series import REQUESTS
 
 
 def test_a_batch_hangs_once_it_took_longer_than_readiness_allows(
@@ -26,3 +28,13 @@ def test_a_batch_hangs_once_it_took_longer_than_readiness_allows(
     assert batches.hanging() == "a batch of small runs for more than 15 s"
     watch.end()
     assert not batches.hanging()
+
+
+def test_what_the_process_counted_before_is_not_counted_again() -> None:
+    counted = REQUESTS.labels("alone", "200")
+    counted.inc(3)
+    metrics = Exposition()
+    counted.inc(2)
+    found = metrics.samples("counter_*.db")["skipserve_requests_total"]
+    assert [value for labels, value in found if labels["model"] == "alone"] == [2]
+    assert b'skipserve_requests_total{code="200",model="alone"} 2.0' in metrics.text()[0]
