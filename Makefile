@@ -16,7 +16,7 @@ test: .venv/dev  ## style, types and tests, with coverage
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term
 
 load: .venv/load  ## load test of moons_residual: PASS, FAIL or INVALID; MODEL=, RATE=, SLO= change it
 	$(BIN)/skipserve build export/$(MODEL).toml

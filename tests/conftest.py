@@ -57,6 +57,14 @@ IGNORED_WARNINGS = (
 )
 
 
+# They take minutes each: begun first, so that none is left to one worker at the end.
+LONG_FILES = ("test_readme.py", "test_build_inputs.py", "test_serve.py", "test_calibrate.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONG_FILES)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     for line in IGNORED_WARNINGS:
         config.addinivalue_line("filterwarnings", line)
