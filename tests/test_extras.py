@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from environments import AWAY, downloaded
 from running import ROOT, free_ports, serving
@@ -80,13 +81,24 @@ def test_train_builds_and_reports(root, python):
         assert running.ask("moons_residual", BODY)[0] == 200
 
 
-def test_loadtest_asks_a_service_that_it_starts(root, python):
+def test_loadtest_asks_a_service_that_it_starts(root, python, routed_project, rows):
     it = python("cpu,loadtest")
     assert "torch" not in installed(it)
+    shutil.copytree(routed_project[0] / "artifacts", root / "artifacts")
+    np.savez(root / "rows.npz", inputs=rows)  # those of the recipe take torch
     port, metrics_port = map(str, free_ports())
     said = command(
         *(it, root, "loadtest", "--start", "--model", "small", "--rate", "20", "--duration", "2"),
-        *("--slo", "errors=0", "--port", port, "--metrics-port", metrics_port),
+        *(
+            "--data",
+            "rows.npz",
+            "--slo",
+            "errors=0",
+            "--port",
+            port,
+            "--metrics-port",
+            metrics_port,
+        ),
     )
     assert "errors" in said
 
