@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -14,7 +14,7 @@ from skipserve.artifacts.serving import ServingConfig
 from skipserve.protocols.messages import RawRequest, Reply
 from skipserve.runtime.engine import Engine
 from skipserve.service.batcher import Batcher, Later, Limits
-from skipserve.service.service import Service
+from skipserve.service.service import Answers, More, Service
 from skipserve.service.turns import Turns
 
 T = TypeVar("T")
@@ -114,11 +114,11 @@ class Faulty(Service):
 
     broken = False
 
-    def answer(self, requests: Sequence[RawRequest]) -> list[Reply]:
+    def answers(self, requests: Sequence[RawRequest], more: More = tuple) -> Iterator[Answers]:
         if not self.broken:
             self.broken = True
             raise RuntimeError("a fault of ours")
-        return super().answer(requests)
+        return super().answers(requests, more)
 
 
 def test_a_fault_costs_its_batch_and_no_other(

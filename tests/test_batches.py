@@ -19,7 +19,9 @@ import skipserve
 from skipserve.artifacts.serving import ServingConfig
 from skipserve.protocols.messages import RawRequest, Reply
 from skipserve.runtime.engine import Engine
+from skipserve.runtime.flights import Flights
 from skipserve.runtime.rows import Rows
+from skipserve.runtime.wave import Limits, Stepped
 from skipserve.service.service import Service
 
 RISK = 0.2
@@ -120,10 +122,13 @@ def test_runs_are_one_with_a_mask_and_one_a_length_without_and_each_row_is_count
 class TooLong(Engine):
     """A network that breaks at more than ten tokens, as one of fixed positions does."""
 
-    def run(self, rows: Rows, *limits: Any) -> Any:
+    def stepped(self, rows: Rows, limits: Limits | None) -> Stepped:
         if rows.shapes[0][0] > 10:
             raise RuntimeError("position 10 is out of bounds")
-        return super().run(rows, *limits)
+        return super().stepped(rows, limits)
+
+    def flights(self, most: int) -> Flights:
+        return Flights(self.stepped, None, most)
 
 
 def test_a_text_that_the_network_cannot_run_harms_no_neighbour(
@@ -142,31 +147,15 @@ def test_a_text_that_the_network_cannot_run_harms_no_neighbour(
         assert_alike(reply, service.answer([request])[0])
 
 
-class Poisoned(Engine):
-    """A network that breaks at some tokens, as at an id beyond its vocabulary."""
-
-    broken: Sequence[int] = ()
-
-    def run(self, rows: Rows, *limits: Any) -> Any:
-        if np.isin(rows.tensors["input_ids"], self.broken).any():
-            raise RuntimeError("no such token")
-        return super().run(rows, *limits)
-
-
 def test_a_row_that_cannot_run_harms_no_neighbour_of_its_shape(
-    engine: Engine, texts_root: Path
+    engine: Engine, service: Service
 ) -> None:
-    from skipserve.artifacts.artifact import open_artifact
-
-    artifact = open_artifact(texts_root / "artifacts" / engine.manifest.name)
-    poisoned = Poisoned(artifact, provider="cpu")
-    service = Service(poisoned, SERVING)
-    batch = [asked(engine, 1, 4, seed) for seed in range(10)]
-    poisoned.broken = [int(texts.texts(1, 4, 9)["input_ids"][0, 0])]
+    beyond = {"input_ids": [[texts.TOKENS] * 4], "attention_mask": [[1] * 4]}
+    inputs = {spec.name: beyond[spec.name] for spec in engine.manifest.signature.inputs}
+    poison = RawRequest(json.dumps({"inputs": inputs}).encode(), JSON)
+    batch = [poison if seed in (2, 7) else asked(engine, 1, 4, seed) for seed in range(10)]
     statuses = [reply.status for reply in service.answer(batch)]
-    alone = [service.answer([one])[0].status for one in batch]
-    assert statuses == alone
-    assert {200, 500} == set(statuses)
+    assert statuses == [500 if one is poison else 200 for one in batch]
 
 
 def test_padding_is_what_the_mask_says(texts_root: Path) -> None:

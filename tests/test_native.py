@@ -15,6 +15,7 @@ from signatures import spec, taking
 
 from skipserve.artifacts.artifact import Artifact
 from skipserve.errors import InputError
+from skipserve.protocols.answers import answer_of
 from skipserve.protocols.messages import RawRequest
 from skipserve.protocols.native import NativeProtocol
 from skipserve.runtime.engine import Engine
@@ -105,7 +106,7 @@ def test_the_reply_says_label_probabilities_and_depth_run(
     protocol: NativeProtocol, engine: Engine, rows: NDArray[np.float32]
 ) -> None:
     prediction = engine.predict(rows[:3])
-    reply = protocol.encode(prediction, engine.off)
+    reply = protocol.encode(answer_of(prediction, engine.off))
     assert (reply.status, reply.headers["content-type"]) == (200, JSON)
     body = json.loads(reply.body)
     outputs = body.pop("outputs")
@@ -366,7 +367,9 @@ def test_classes_that_have_names_are_told_by_them(engine: Engine, rows: Any) -> 
     task = Classify(classes=2, names=("left", "right"))
     protocol = NativeProtocol(engine.manifest.model_copy(update={"task": task}), MAX_ROWS)
     prediction = engine.predict(rows)
-    outputs = json.loads(protocol.encode(prediction, engine.off).body)["outputs"]
+    outputs = json.loads(protocol.encode(answer_of(prediction, engine.off, task.names)).body)[
+        "outputs"
+    ]
     assert [output["label"] for output in outputs] == prediction.labels.tolist()
     assert {output["name"] for output in outputs} == {"left", "right"}
     assert all(output["name"] == task.names[output["label"]] for output in outputs)

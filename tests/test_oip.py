@@ -16,6 +16,7 @@ from tritonclient.http import InferenceServerClient, InferInput, InferRequestedO
 
 from skipserve.artifacts.artifact import Artifact
 from skipserve.errors import InputError
+from skipserve.protocols.answers import answer_of
 from skipserve.protocols.messages import RawRequest, Reply
 from skipserve.protocols.oip import OpenInference, speaks_oip
 from skipserve.protocols.oip_replies import HEADER_LENGTH, OUTPUTS
@@ -130,7 +131,7 @@ def test_null_is_as_good_as_left_out(
     protocol: OpenInference, decode: Decode, prediction: Prediction, request_: RawRequest
 ) -> None:
     assert decode(request_).tolist() == [[1, 2]]
-    reply = protocol.decode(request_).encode(prediction, OFF)
+    reply = protocol.decode(request_).encode(answer_of(prediction, OFF))
     assert "id" not in read(reply).get_response()
 
 
@@ -162,7 +163,7 @@ def test_raw_bytes_are_rows_and_are_answered_in_bytes(
 ) -> None:
     question = protocol.decode(raw_request(rows[:3].tobytes()))
     np.testing.assert_array_equal(question.rows["inputs"], rows[:3])
-    result = read(question.encode(engine.run(engine.check(question.rows)), engine.off))
+    result = read(question.encode(answer_of(engine.run(engine.check(question.rows)), engine.off)))
     assert all(is_binary(result, name) for name in OUTPUTS)
     expected = engine.predict(rows[:3]).probabilities
     np.testing.assert_array_equal(result.as_numpy("probabilities"), expected)
@@ -302,7 +303,7 @@ OFF = Setting(np.empty(0, dtype=np.float32), np.inf)
 
 def answer(protocol: OpenInference, prediction: Prediction, **fields: object) -> InferResult:
     question = protocol.decode(json_request(tensor(), **fields))
-    return read(question.encode(prediction, OFF))
+    return read(question.encode(answer_of(prediction, OFF)))
 
 
 def named(result: InferResult) -> list[str]:
@@ -375,7 +376,7 @@ def test_tritons_client_is_understood(
     )
     headers = {} if length is None else {HEADER_LENGTH.lower(): str(length)}
     question = protocol.decode(RawRequest(body, headers))
-    result = read(question.encode(engine.run(engine.check(question.rows)), engine.off))
+    result = read(question.encode(answer_of(engine.run(engine.check(question.rows)), engine.off)))
     assert result.get_response()["id"] == "7"
     np.testing.assert_array_equal(
         result.as_numpy("probabilities"), engine.predict(sent).probabilities
@@ -576,7 +577,7 @@ def test_no_request_raises_anything_but_an_input_error(
     except InputError as error:
         assert protocol.refuse(error).body
     else:
-        assert question.encode(prediction, engine.off).status == 200
+        assert question.encode(answer_of(prediction, engine.off)).status == 200
 
 
 float32s = st.floats(width=32, allow_nan=False, allow_infinity=False)

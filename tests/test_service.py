@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from conftest import REORDERED
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from prometheus_client import REGISTRY
 
 from skipserve.artifacts.artifact import Artifact
@@ -19,9 +19,8 @@ from skipserve.artifacts.serving import ServingConfig
 from skipserve.protocols.messages import RawRequest, Reply
 from skipserve.protocols.oip_replies import HEADER_LENGTH
 from skipserve.runtime.engine import Engine
-from skipserve.runtime.prediction import Prediction
 from skipserve.runtime.rows import Rows
-from skipserve.runtime.wave import Limits
+from skipserve.runtime.wave import Limits, Stepped
 from skipserve.service.service import Service
 
 JSON = {"content-type": "application/json"}
@@ -181,7 +180,7 @@ def test_torchscript_answers_every_protocol(
 class OutOfMemory(Engine):
     """An engine that opens and then fails at every batch."""
 
-    def run(self, rows: Rows, limits: Limits | None = None) -> Prediction:
+    def stepped(self, rows: Rows, limits: Limits | None) -> Stepped:
         raise RuntimeError("bad allocation at 0xdead")
 
 

@@ -55,17 +55,20 @@ def stage(i: int, last: bool) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
 
 
-def make():
-    models = [stage(i, i == CUTS) for i in range(CUTS + 1)]
+def exits():
     none = np.zeros((1, 1), np.float32)
-    exits = [
+    return [
         Exit(blocks, Layout("vector", (1,)), Guard(none[0], none), None, "norm", leaves=leaves)
         for blocks, leaves in zip(BLOCKS, LEAVES, strict=True)
     ]
+
+
+def make():
+    models = [stage(i, i == CUTS) for i in range(CUTS + 1)]
     plain = stage(0, True)
-    one = one_file(Parts(plain, models, exits, DEPTH, 2 * CUTS + 1))
+    one = one_file(Parts(plain, models, exits(), DEPTH, 2 * CUTS + 1))
     pieces = [OnnxPiece(open_model(model)) for model in models]
-    return pieces, Stepper(pieces, cuts_of(exits), DEPTH), OnnxPiece(open_model(one))
+    return pieces, Stepper(pieces, cuts_of(exits()), DEPTH), OnnxPiece(open_model(one))
 
 
 PIECES, STEPPER, ONE_FILE = make()

@@ -14,6 +14,7 @@ from signatures import spec, taking
 import skipserve
 from skipserve.artifacts.artifact import Artifact
 from skipserve.errors import InputError
+from skipserve.protocols.answers import answer_of
 from skipserve.protocols.messages import RawRequest
 from skipserve.protocols.v1 import V1Protocol, speaks_v1
 from skipserve.runtime.engine import Engine
@@ -66,7 +67,7 @@ def test_the_reply_holds_a_prediction_for_each_instance_and_nothing_else(
     protocol: V1Protocol, engine: Engine, rows: NDArray[np.float32]
 ) -> None:
     prediction = engine.predict(rows[:3])
-    reply = protocol.decode(request(rows[:3].tolist())).encode(prediction, engine.off)
+    reply = protocol.decode(request(rows[:3].tolist())).encode(answer_of(prediction, engine.off))
     (predictions,) = json.loads(reply.body).values()
     assert json.loads(reply.body).keys() == {"predictions"}
     assert [one["label"] for one in predictions] == prediction.labels.tolist()
@@ -82,7 +83,7 @@ def test_a_router_is_asked_for_as_in_the_native_protocol(routed_project) -> None
         request([[1, 2]], parameters={"router": {"risk": 0.05}})
     )
     setting = engine.setting(question.asked.risk)
-    reply = question.encode(engine.predict([[1, 2]], risk=0.05), setting)
+    reply = question.encode(answer_of(engine.predict([[1, 2]], risk=0.05), setting))
     assert "held_back" in json.loads(reply.body)["predictions"][0]
 
 

@@ -24,6 +24,9 @@ class ServingConfig(Record):
         max_batch_delay_ms: Longest wait of a batch that is not full for more requests. None by
             default: a batch is what came in while the last one ran. TorchServe waits for whole
             milliseconds, one at least.
+        join_ms: Requests that come so soon after a batch has begun set out at once, before those of
+            its rows that are deep on their way; 0: behind them. New requests are answered sooner
+            by it, deep ones later. TorchServe hands over whole batches: it has no effect there.
         queue_size: Requests that may wait; one more is answered 503.
         response_timeout_s: A request that waits longer is answered 503, and a worker that takes
             longer for a batch is ended and started again.
@@ -44,6 +47,7 @@ class ServingConfig(Record):
     threads: Annotated[int, Field(ge=0)] = 1
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 1
     max_batch_delay_ms: Annotated[float, Field(ge=0, le=10_000)] = 0.0
+    join_ms: Annotated[float, Field(ge=0, le=10_000)] = 0.0
     queue_size: Annotated[int, Field(ge=1)] = 1000
     response_timeout_s: Annotated[int, Field(ge=1, le=86_400)] = 60
     max_rows: Annotated[int, Field(ge=1)] = 1024

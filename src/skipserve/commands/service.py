@@ -44,6 +44,10 @@ def serve(
     max_batch_delay_ms: Annotated[
         float | None, typer.Option(help="A batch's wait for more requests, such as 0.3.")
     ] = None,
+    join_ms: Annotated[
+        float | None,
+        typer.Option(help="Requests overtake the deep rows of a batch so long after it begins."),
+    ] = None,
     access_log: Annotated[
         float | None, typer.Option(help="Share of the requests that leave a line in the log.")
     ] = None,
@@ -84,6 +88,7 @@ def serve(
         "threads": threads,
         "batch_size": batch_size,
         "max_batch_delay_ms": max_batch_delay_ms,
+        "join_ms": join_ms,
         "access_log": access_log,
     }
     overrides = {key: value for key, value in asked.items() if value is not None}

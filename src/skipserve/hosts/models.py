@@ -86,6 +86,7 @@ class Models(Mapping[str, Model]):
             serving.queue_size,
             serving.response_timeout_s,
             serving.max_batch_delay_ms / 1e3,
+            serving.join_ms / 1e3,
         )
         batcher = Batcher(service, limits, self._turns, later, watch)
         return Model(one.artifact.manifest, batcher, serving.max_rows)

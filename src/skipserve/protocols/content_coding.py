@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from skipserve.errors import InputError
 from skipserve.protocols.messages import MAX_BODY_BYTES, RawRequest

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from skipserve.artifacts.manifest import Manifest
 from skipserve.errors import InputError
 from skipserve.protocols.json_types import (
+    Columns,
     array_of,
     columns_type,
     described,
@@ -25,6 +26,7 @@ from skipserve.protocols.messages import (
     Risk,
     Tensors,
     check_size,
+    most_bytes,
     without_mark,
 )
 from skipserve.signature import TensorSpec
@@ -65,7 +67,9 @@ class JsonRows:
     ) -> None:
         self._manifest = manifest
         self._inputs = manifest.signature.inputs
+        self._fixed = all(isinstance(n, int) for spec in self._inputs for n in spec.row_shape)
         self._max_rows = max_rows
+        self._most_bytes = most_bytes(max_rows, manifest.signature)
         self._field = field
         names = [field, *(name for name, _, _ in others)]
         self._fields = ", ".join(f'"{name}"' for name in names)
@@ -93,7 +97,7 @@ class JsonRows:
             InputError: Saying what was wrong, what was expected, and in which row.
         """
         body = self._json_body(request)
-        check_size(request, self._max_rows, self._manifest.signature)
+        check_size(request, self._max_rows, self._most_bytes)
         try:
             message: Any = self._decoder.decode(body)
         except msgspec.ValidationError as error:
@@ -125,6 +129,8 @@ class JsonRows:
     def _arrays(self, columns: Sequence[Sequence[Any]]) -> Tensors:
         if not all(columns):
             raise InputError("empty", f"{self._field} holds no row; send at least one")
+        if self._fixed:
+            return Columns(self._inputs, columns)
         return {
             spec.name: self._array(column, spec)
             for column, spec in zip(columns, self._inputs, strict=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Annotated, Any
 
 import msgspec
@@ -65,6 +66,51 @@ def array_of(rows: Sequence[Any], spec: TensorSpec) -> NDArray[Any]:
     """
     kind = np.dtype(spec.dtype).kind
     return np.array(rows, dtype=np.float64 if kind == "f" else np.int64)
+
+
+class Columns(Mapping[str, NDArray[Any]]):
+    """Decoded rows of fixed sizes, input by input; arrays only once somebody looks at one.
+
+    An array costs as much for one row as for a hundred: those of many requests are made together.
+
+    Args:
+        specs: Of the inputs.
+        lists: The rows of each, none empty, all decoded by :func:`row_type`.
+    """
+
+    def __init__(self, specs: Sequence[TensorSpec], lists: Sequence[Sequence[Any]]) -> None:
+        self._specs = specs
+        self._lists = lists
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        for spec, rows in zip(self._specs, self._lists, strict=True):
+            if spec.name == name:
+                return array_of(rows, spec)
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return (spec.name for spec in self._specs)
+
+    def __len__(self) -> int:
+        return len(self._specs)
+
+    @property
+    def rows(self) -> int:
+        """How many rows each input has, or the first, if they differ."""
+        return len(self._lists[0])
+
+    @property
+    def even(self) -> bool:
+        """Whether all inputs have as many rows."""
+        return all(len(rows) == self.rows for rows in self._lists)
+
+    @staticmethod
+    def together(parts: Sequence[Columns]) -> Columns:
+        """The rows of several requests to one model behind each other; at least one."""
+        if len(parts) == 1:
+            return parts[0]
+        lists = [list(chain(*some)) for some in zip(*(one._lists for one in parts), strict=True)]
+        return Columns(parts[0]._specs, lists)
 
 
 def described(spec: TensorSpec) -> str:

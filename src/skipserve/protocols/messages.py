@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias, overload
 
@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from skipserve.artifacts.certificates import Measure
 from skipserve.errors import InputError
-from skipserve.runtime.prediction import Prediction, Setting
+from skipserve.protocols.answers import Answer
 from skipserve.signature import Signature
 
 # Rows by input [B, …], of any number type.
-Tensors: TypeAlias = dict[str, NDArray[Any]]
+Tensors: TypeAlias = Mapping[str, NDArray[Any]]
 
 
 class Risk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -64,8 +64,7 @@ class Headers(Protocol):
     def get(self, name: str, default: str, /) -> str: ...
 
 
-@dataclass(frozen=True, slots=True)
-class RawRequest:
+class RawRequest(msgspec.Struct, frozen=True):
     """A request as it arrived.
 
     Attributes:
@@ -83,19 +82,18 @@ class RawRequest:
     explain: bool = False
 
 
-@dataclass(frozen=True)
-class Question:
+class Question(msgspec.Struct, frozen=True):
     """A request that could be read.
 
     Attributes:
         rows: By input; the engine checks them.
         asked: What it wants of the router.
-        encode: Makes the reply from the answers to its rows and the setting they ran with.
+        encode: Makes the reply.
     """
 
     rows: Tensors
     asked: Asked
-    encode: Callable[[Prediction, Setting], Reply]
+    encode: Callable[[Answer], Reply]
 
 
 class Speaks(Protocol):
@@ -126,13 +124,17 @@ def most_bytes(max_rows: int, signature: Signature) -> int:
     return max_rows * numbers * 32 + (64 << 10)
 
 
-def check_size(request: RawRequest, max_rows: int, signature: Signature) -> None:
+def check_size(request: RawRequest, max_rows: int, most: int) -> None:
     """Refuse a body by its length, before decoding it holds up the worker.
+
+    Args:
+        request: With the body.
+        max_rows: Most rows that it may hold.
+        most: Bytes that these can have.
 
     Raises:
         InputError: If it is longer than the rows allowed can be.
     """
-    most = most_bytes(max_rows, signature)
     if request.body is not None and len(request.body) > most:
         raise InputError(
             "too_many_rows",

@@ -10,10 +10,9 @@ import msgspec
 
 from skipserve.artifacts.manifest import Manifest
 from skipserve.errors import InputError
-from skipserve.protocols.json_replies import rows_told
+from skipserve.protocols.answers import Answer
 from skipserve.protocols.json_rows import JsonRows
 from skipserve.protocols.messages import Question, RawRequest, Reply, error_reply, status_of
-from skipserve.runtime.prediction import Prediction, Setting
 
 
 class NativeProtocol:
@@ -38,10 +37,11 @@ class NativeProtocol:
         tensors, asked = self._reader.decode(request)
         return Question(tensors, asked, self.encode)
 
-    def encode(self, prediction: Prediction, setting: Setting) -> Reply:
+    def encode(self, answer: Answer) -> Reply:
         """Answer one request."""
+        setting = answer.setting
         body: dict[str, object] = {
-            "outputs": rows_told(prediction, setting, self._manifest.task.names),
+            "outputs": answer.told(),
             "model": self._manifest.name,
             "depth": self._manifest.depth,
             "router": "off" if setting.risk is None else "on",

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from skipserve.artifacts.certificates import MEASURES
 from skipserve.artifacts.manifest import Manifest
 from skipserve.errors import InputError
+from skipserve.protocols.answers import Answer
 from skipserve.protocols.messages import (
     Asked,
     Question,
@@ -25,6 +26,7 @@ from skipserve.protocols.messages import (
     Risk,
     Tensors,
     check_size,
+    most_bytes,
     text_error,
     without_mark,
 )
@@ -46,7 +48,6 @@ from skipserve.protocols.oip_tensors import (
     json_rows,
     raw_rows,
 )
-from skipserve.runtime.prediction import Prediction, Setting
 
 # Native inputs hold numbers and lists; objects in them are tensors.
 _TENSORS = re.compile(rb'"inputs"\s*:\s*\[\s*\{')
@@ -79,6 +80,7 @@ class OpenInference:
     def __init__(self, manifest: Manifest, max_rows: int) -> None:
         self._manifest = manifest
         self._max_rows = max_rows
+        self._most_bytes = most_bytes(max_rows, manifest.signature)
         self._decoder = msgspec.json.Decoder(Request)
 
     def decode(self, request: RawRequest) -> Question:
@@ -91,7 +93,7 @@ class OpenInference:
         Raises:
             InputError: Saying what was wrong and what was expected.
         """
-        check_size(request, self._max_rows, self._manifest.signature)
+        check_size(request, self._max_rows, self._most_bytes)
         header, binary = _split(request)
         if header is None:
             return self._raw(binary)
@@ -114,7 +116,7 @@ class OpenInference:
 
     def _rows(self, inputs: list[Tensor], binary: bytes) -> Tensors:
         """Every tensor's rows; those in bytes follow each other as the tensors do."""
-        found: Tensors = {}
+        found = dict[str, NDArray[Any]]()
         for tensor in inputs:
             try:
                 found[tensor.name], binary = self._read(tensor, binary)
@@ -168,18 +170,18 @@ class OpenInference:
             raise InputError("no_router", f"{self._manifest.name} has no router")
         return asked
 
-    def encode(self, request: Request, prediction: Prediction, setting: Setting) -> Reply:
+    def encode(self, request: Request, answer: Answer) -> Reply:
         """Answer one request, each output in JSON or binary as was asked.
 
         What the router did to the request stands in ``parameters``, if the model has one.
         """
         all_binary = flag(request.parameters, "binary_data_output", False)
-        outputs, chunks = tensors(prediction, request.outputs, all_binary)
+        outputs, chunks = tensors(answer.prediction, request.outputs, all_binary)
         body: dict[str, Any] = {"model_name": self._manifest.name, "outputs": outputs}
         if request.id is not None:
             body["id"] = request.id
         if self._manifest.router is not None:
-            body["parameters"] = told(setting)
+            body["parameters"] = told(answer.setting)
         return reply(body, chunks)
 
     def refuse(self, error: InputError) -> Reply:

@@ -12,11 +12,10 @@ import msgspec
 
 from skipserve.artifacts.manifest import Manifest
 from skipserve.errors import InputError
-from skipserve.protocols.json_replies import rows_told
+from skipserve.protocols.answers import Answer
 from skipserve.protocols.json_rows import JsonRows
 from skipserve.protocols.messages import Question, RawRequest, Reply, text_error
 from skipserve.protocols.native import NativeProtocol
-from skipserve.runtime.prediction import Prediction, Setting
 
 
 def speaks_v1(request: RawRequest) -> bool:
@@ -34,7 +33,6 @@ class V1Protocol:
 
     def __init__(self, manifest: Manifest, max_rows: int) -> None:
         signature = ("signature_name", Literal["serving_default", ""] | None, None)
-        self._names = manifest.task.names
         self._columns = NativeProtocol(manifest, max_rows)
         self._reader = JsonRows(manifest, max_rows, "instances", "instances", (signature,))
 
@@ -52,10 +50,9 @@ class V1Protocol:
         tensors, asked = self._reader.decode(request)
         return Question(tensors, asked, self.encode)
 
-    def encode(self, prediction: Prediction, setting: Setting) -> Reply:
+    def encode(self, answer: Answer) -> Reply:
         """Answer one request, a prediction for each instance, and no other field."""
-        told = rows_told(prediction, setting, self._names)
-        return Reply(msgspec.json.encode({"predictions": told}))
+        return Reply(msgspec.json.encode({"predictions": answer.told()}))
 
     def refuse(self, error: InputError) -> Reply:
         """The protocol's own error body: ``{"error": "message"}``."""

@@ -91,6 +91,7 @@ class TorchScript:
         except (RuntimeError, ValueError) as error:
             raise ArtifactError(f"{file} cannot be loaded as TorchScript: {error}") from None
         self.provider: Provider = provider
+        self.steps = None  # it decides inside
         self._decisions = decisions
         self._depth = depth
 

@@ -14,6 +14,7 @@ from skipserve.artifacts.certificates import Certificate, Measure
 from skipserve.artifacts.manifest import Precision
 from skipserve.errors import InputError, LaunchError
 from skipserve.runtime.backends import Provider, TorchScript, has_gpu, pick_provider
+from skipserve.runtime.flights import Flights
 from skipserve.runtime.prediction import Prediction, Setting, joined, overflow
 from skipserve.runtime.rows import Rows, check_rows
 from skipserve.runtime.runners import FORMATS, BackendName, open_runner
@@ -25,8 +26,6 @@ from skipserve.runtime.wider import Wider, wider_of
 AskedPrecision = Literal["auto", "fp32", "fp16", "int8"]
 # FP16 on a CPU is emulated by casts and slower than FP32; on a GPU it is the point of it.
 PRECISIONS: dict[Provider, Precision] = {"cpu": "fp32", "cuda": "fp16"}
-
-_NO_SIGNALS = np.empty((0, 0), dtype=np.float32)
 
 logger = logging.getLogger(__name__)
 
@@ -146,13 +145,20 @@ class Engine:
             rows: B rows.
             limits: Of each; full depth if left out.
         """
-        if limits is None or self.manifest.router is None:
-            count = len(rows)
-            answers = self._runner.full(rows)
-            depth_run = np.full(count, self.manifest.depth, dtype=np.int64)
-            stepped = Stepped(answers, depth_run, np.zeros(count, dtype=bool), _NO_SIGNALS)
-        else:
-            stepped = self._runner.run(rows, limits)
+        return self.told(rows, self.stepped(rows, limits))
+
+    def stepped(self, rows: Rows, limits: Limits | None) -> Stepped:
+        """What comes of rows that run at once; :meth:`told` makes answers of it."""
+        if limits is not None and self.manifest.router is not None:
+            return self._runner.run(rows, limits)
+        count = len(rows)
+        depth_run = np.full(count, self.manifest.depth, dtype=np.int64)
+        held_back = np.zeros(count, dtype=bool)
+        signals = np.empty((count, 0), dtype=np.float32)
+        return Stepped(self._runner.full(rows), depth_run, held_back, signals)
+
+    def told(self, rows: Rows, stepped: Stepped) -> Prediction:
+        """The answers to rows by what came of them; FP32 answers those that overflowed FP16."""
         prediction = Prediction(
             self.manifest.task.labels(stepped.answers),
             stepped.answers,
@@ -162,6 +168,14 @@ class Engine:
             stepped.left_out,
         )
         return prediction if self._wider is None else self._wider.answer(rows, prediction)
+
+    def flights(self, most: int) -> Flights:
+        """A way for the rows of many requests through this model, stage by stage.
+
+        Args:
+            most: Rows that came apart are run together up to so many.
+        """
+        return Flights(self.stepped, self._runner.steps, most)
 
     def run_thresholds(
         self, rows: Rows, thresholds: NDArray[np.float32], guard_limit: float

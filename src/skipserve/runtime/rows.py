@@ -22,13 +22,14 @@ class Rows:
         tensors: By name of the input [N, …]; of one length, at least one.
     """
 
-    __slots__ = ("tensors",)
+    __slots__ = ("_count", "tensors")
 
     def __init__(self, tensors: Mapping[str, NDArray[Any]]) -> None:
         self.tensors = dict(tensors)
+        self._count = len(next(iter(self.tensors.values())))
 
     def __len__(self) -> int:
-        return len(next(iter(self.tensors.values())))
+        return self._count
 
     def __getitem__(self, index: Index) -> Rows:
         """Some of the rows."""

@@ -23,6 +23,11 @@ class Runner(Protocol):
 
     provider: Provider
 
+    @property
+    def steps(self) -> Stepper | None:
+        """What it can be stepped through by, if it can."""
+        ...
+
     def full(self, rows: Rows) -> NDArray[np.float32]:
         """Answers at full depth [B, width]."""
         ...
@@ -49,7 +54,7 @@ class OnnxFiles:
     ) -> None:
         self.provider = provider
         self._plain = plain
-        self._stepper = stepper
+        self.steps = stepper
         self._depth = depth
 
     def full(self, rows: Rows) -> NDArray[np.float32]:
@@ -59,17 +64,17 @@ class OnnxFiles:
     def run(self, rows: Rows, limits: Limits) -> Stepped:
         # A threshold that is +inf or NaN lets no row leave.
         routed = np.asarray((limits.thresholds < np.inf).any(axis=1))
-        if self._stepper is None or not routed.any():
+        if self.steps is None or not routed.any():
             return self._at_full_depth(rows, limits)
         if routed.all():
-            return self._stepper.run(rows, limits)
-        some = self._stepper.run(rows[routed], limits[routed])
+            return self.steps.run(rows, limits)
+        some = self.steps.run(rows[routed], limits[routed])
         return _merged(routed, some, self._at_full_depth(rows[~routed], limits[~routed]))
 
     def read(self, rows: Rows) -> Readings:
         """What every exit reads off rows that run everything; under ``exit`` with a router only."""
-        assert self._stepper is not None
-        return self._stepper.read(rows)
+        assert self.steps is not None
+        return self.steps.read(rows)
 
     def _at_full_depth(self, rows: Rows, limits: Limits) -> Stepped:
         count = len(rows)

@@ -62,6 +62,28 @@ class Wave:
             self.signals[index],
         )
 
+    @property
+    def shapes(self) -> frozenset[tuple[str, tuple[int, ...]]]:
+        """Shape of one row of each tensor: waves of equal shapes can run together."""
+        return frozenset((name, tensor.shape[1:]) for name, tensor in self.tensors.items())
+
+
+def together(waves: Sequence[Wave]) -> Wave:
+    """Waves of equal shapes before the same stage as one; at least one wave."""
+    if len(waves) == 1:
+        return waves[0]
+    limits = [wave.limits for wave in waves]
+    return Wave(
+        np.concatenate([wave.rows for wave in waves]),
+        {name: np.concatenate([w.tensors[name] for w in waves]) for name in waves[0].tensors},
+        np.concatenate([wave.inside for wave in waves]),
+        Limits(
+            np.concatenate([one.thresholds for one in limits]),
+            np.concatenate([one.guard for one in limits]),
+        ),
+        np.concatenate([wave.signals for wave in waves]),
+    )
+
 
 @dataclass(frozen=True)
 class Stepped:
@@ -81,6 +103,16 @@ class Stepped:
     held_back: NDArray[np.bool_]
     signals: Floats
     left_out: NDArray[np.bool_] | None = None
+
+    def __getitem__(self, index: NDArray[Any] | slice) -> Stepped:
+        """What came of some of the rows."""
+        return Stepped(
+            self.answers[index],
+            self.depth_run[index],
+            self.held_back[index],
+            self.signals[index],
+            None if self.left_out is None else self.left_out[index],
+        )
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Batches of one model: what came in while the last one ran.
 
-    answer → queue → (a turn comes) → take → Service.answer → replies → work put off
+    answer → queue → (a turn comes) → begin → Service.answers → replies → work put off
 
-A lone request waits for nobody.
+A lone request waits for nobody, and a reply leaves when its last row has.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from typing import Protocol
 
 from skipserve.errors import InputError
 from skipserve.protocols.messages import RawRequest, Reply
 from skipserve.service.service import Service
-from skipserve.service.turns import Turns
+from skipserve.service.turns import Tell, Turns
 
 logger = logging.getLogger(__name__)
 
@@ -32,12 +33,15 @@ class Limits:
         queue: Most requests that wait.
         wait_s: Longest that one may wait, in seconds.
         gather_s: Longest that a batch which is not full waits for more, in seconds.
+        join_s: Requests that come so soon after a batch has begun set out at once, before its rows
+            that are on their way, in seconds.
     """
 
     batch: int
     queue: int
     wait_s: float
     gather_s: float = 0.0
+    join_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -107,54 +111,64 @@ class Batcher:
         """Whether requests wait."""
         return bool(self._queue)
 
-    def take(self) -> Callable[[], Callable[[], None]]:
-        """The next batch."""
+    def begin(self) -> Callable[[Tell], None]:
+        """The next batch, to be run anywhere."""
         if self._gathering is not None:
             self._gathering.cancel()
         self._watch.begin()
-        queue = self._queue
-        taken = [queue.popleft() for _ in range(min(len(queue), self._limits.batch))]
-        now_s = perf_counter()
-        self._service.waited([now_s - one.since_s for one in taken])
-        late = [one for one in taken if now_s - one.since_s > self._limits.wait_s]
-        if late:
-            self._refuse(late)
-            taken = [one for one in taken if now_s - one.since_s <= self._limits.wait_s]
+        return self._run
 
-        def run() -> Callable[[], None]:
-            replies = self._answered([one.request for one in taken]) if taken else []
-            return lambda: self._finish(taken, replies)
-
-        return run
+    def end(self) -> None:
+        """The batch is over."""
+        self._watch.end()
+        # Behind the tasks that send the replies, which wake up first.
+        self._loop.call_soon(self._idle.work)
 
     def refuse(self, request: RawRequest, error: InputError) -> Reply:
         """Refuse a request without reading its rows."""
         return self._service.refuse(request, error)
 
-    def _answered(self, requests: Sequence[RawRequest]) -> Sequence[Reply]:
+    def _run(self, tell: Tell) -> None:
+        begun_s = perf_counter()
+        taken: list[_Waiting] = []
+
+        def take() -> list[RawRequest]:
+            some = self._take(tell)
+            taken.extend(some)
+            return [one.request for one in some]
+
+        def more() -> list[RawRequest]:
+            joins = self._queue and perf_counter() - begun_s < self._limits.join_s
+            return take() if joins else []
+
         try:
-            return self._service.answer(requests)
+            for answers in self._service.answers(take(), more):
+                tell(partial(_send, [(taken[place], reply) for place, reply in answers]))
         except Exception:  # a fault of ours must not keep this model's turn for ever
-            logger.exception("a batch of %d requests failed", len(requests))
-            return [self._service.fail(request) for request in requests]
+            logger.exception("a batch of %d requests failed", len(taken))
+            tell(partial(_send, [(one, self._service.fail(one.request)) for one in taken]))
 
-    def _finish(self, taken: Sequence[_Waiting], replies: Sequence[Reply]) -> None:
-        self._watch.end()
-        self._send(taken, replies)
-
-    def _refuse(self, late: Sequence[_Waiting]) -> None:
+    def _take(self, tell: Tell) -> list[_Waiting]:
+        """Who waits, as many as fit; those who waited too long are told so."""
+        queue = self._queue
+        taken = [queue.popleft() for _ in range(min(len(queue), self._limits.batch))]
+        now_s = perf_counter()
+        self._service.waited([now_s - one.since_s for one in taken])
+        late = [one for one in taken if now_s - one.since_s > self._limits.wait_s]
+        if not late:
+            return taken
         error = InputError(
             "waited_too_long",
             f"the request waited longer than {self._limits.wait_s:g} s; ask again later",
         )
-        self._send(late, [self._service.refuse(one.request, error) for one in late])
+        tell(partial(_send, [(one, self._service.refuse(one.request, error)) for one in late]))
+        return [one for one in taken if now_s - one.since_s <= self._limits.wait_s]
 
-    def _send(self, taken: Sequence[_Waiting], replies: Sequence[Reply]) -> None:
-        for one, reply in zip(taken, replies, strict=True):
-            if not one.reply.done():  # its client may be gone
-                one.reply.set_result(reply)
-        # Behind the tasks that send the replies, which wake up first.
-        self._loop.call_soon(self._idle.work)
+
+def _send(answers: Sequence[tuple[_Waiting, Reply]]) -> None:
+    for one, reply in answers:
+        if not one.reply.done():  # its client may be gone, or a fault came behind its reply
+            one.reply.set_result(reply)
 
 
 class Later:

@@ -1,37 +1,42 @@
-"""Running the rows of several requests: as few runs as their shapes allow."""
+"""Running the rows of several requests: as few runs as their shapes allow; each leaves early."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate, pairwise
 from typing import Generic, TypeVar
 
+import msgspec
 import numpy as np
 
+from skipserve.protocols.messages import RawRequest
 from skipserve.runtime.engine import Engine
+from skipserve.runtime.flights import Failed
 from skipserve.runtime.prediction import Prediction, Setting
 from skipserve.runtime.rows import Rows
 from skipserve.runtime.wave import Limits
-from skipserve.service.batches import Batches, Group
+from skipserve.service.batches import Batches
+from skipserve.service.together import Places, Together
 from skipserve.telemetry.logs import fields
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(msgspec.Struct, frozen=True):
     """The rows of one request.
 
     Attributes:
         rows: Checked.
         setting: They run with.
-        id: Of the request.
+        request: As it arrived.
     """
 
     rows: Rows
     setting: Setting
-    id: str
+    request: RawRequest
 
 
 J = TypeVar("J", bound=Job)
@@ -39,90 +44,115 @@ J = TypeVar("J", bound=Job)
 
 @dataclass(frozen=True)
 class Ran(Generic[J]):
-    """Requests whose rows ran together, and what came of them.
+    """Requests that are complete, and what came of their rows.
 
     Attributes:
-        places: Of the requests in their batch, in order.
-        jobs: Theirs.
+        jobs: Theirs, at least one.
         rows: As they ran.
         prediction: For these rows.
     """
 
-    places: Sequence[int]
     jobs: Sequence[J]
     rows: Rows
     prediction: Prediction
 
+    @cached_property
+    def ends(self) -> Sequence[tuple[int, int]]:
+        """The first row of each request, and the one behind its last."""
+        return list(pairwise(accumulate((len(job.rows) for job in self.jobs), initial=0)))
 
-class Runs:
-    """Runs the rows of requests to one model.
+
+class Runs(Generic[J]):
+    """Requests to one model that are on their way.
 
     Args:
         engine: The open model.
+        batches: Joins their rows.
+        most: Rows that came apart are run together up to so many.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, batches: Batches, most: int) -> None:
         self._engine = engine
-        self._batches = Batches(engine.manifest.signature)
+        self._batches = batches
+        self._flights = engine.flights(most)
+        self._groups: list[tuple[Together, list[J]]] = []
+        self._firsts: list[int] = []  # what the first row of each is called
+        self._rows = 0
 
-    def run(self, numbered: Sequence[tuple[int, J]]) -> list[Ran[J]]:
-        """Run all rows; those of a run that fails are missing, and the log says why.
+    def __bool__(self) -> bool:
+        """Whether rows are on their way."""
+        return bool(self._flights)
 
-        Args:
-            numbered: The requests, each with its place in its batch.
+    def admit(self, jobs: Sequence[J]) -> list[int]:
+        """Take in requests, at least one: how many rows set out together."""
+        sizes = []
+        for group in self._batches.joined([job.rows for job in jobs]):
+            members = [jobs[i] for i in group.members]
+            size = len(group.rows)
+            self._groups.append((Together(group.rows, [len(one.rows) for one in members]), members))
+            self._firsts.append(self._rows)
+            names = np.arange(self._rows, self._rows + size)
+            self._rows += size
+            self._flights.admit(group.rows, _limits(members), names)
+            sizes.append(size)
+        return sizes
+
+    def step(self) -> tuple[list[Ran[J]], list[J]]:
+        """Run one stage: the requests that are complete by that, and those that cannot run.
+
+        The log says why they cannot.
         """
-        if not numbered:
-            return []
-        parts = [job.rows for _, job in numbered]
-        done: list[Ran[J]] = []
-        for group in self._batches.joined(parts):
-            try:
-                done.append(self._run(numbered, group))
-            except Exception as error:  # each backend raises classes of its own
-                done += self._alone(numbered, group, parts, error)
-        return done
+        try:
+            left = self._flights.step()
+        except Failed as failed:
+            return self._alone(failed)
+        if left is None:
+            return [], []
+        ran = []
+        for together, jobs, which, places in self._by_group(left.rows):
+            done = together.settle(places, left.stepped[which])
+            if done is not None:
+                prediction = self._engine.told(done.rows, done.stepped)
+                ran.append(Ran([jobs[i] for i in done.members], done.rows, prediction))
+        return ran, []
 
-    def _alone(
-        self, numbered: Sequence[tuple[int, J]], group: Group, parts: Sequence[Rows], why: Exception
-    ) -> list[Ran[J]]:
+    def _by_group(self, rows: Places) -> Iterator[tuple[Together, list[J], Places | slice, Places]]:
+        """Requests that set out together, which of the rows are theirs, and their places there."""
+        if len(self._groups) == 1:
+            yield *self._groups[0], slice(None), rows
+            return
+        groups = np.searchsorted(self._firsts, rows, side="right") - 1
+        for i in np.unique(groups).tolist():
+            which = np.flatnonzero(groups == i)
+            yield *self._groups[i], which, rows[which] - self._firsts[i]
+
+    def _alone(self, failed: Failed) -> tuple[list[Ran[J]], list[J]]:
         """Each request of a failed run by itself: rows that cannot run must harm no neighbour."""
-        done, failed = list[Ran[J]](), list(group.members)
-        if len(failed) > 1:
-            failed = []
-            for i in group.members:
+        jobs = [
+            group[i]
+            for together, group, _, places in self._by_group(failed.rows)
+            for i in together.give_up(places)
+        ]
+        ran, lost, why = list[Ran[J]](), jobs, failed.__cause__
+        if len(jobs) > 1:
+            lost = []
+            for job in jobs:
                 try:
-                    done.append(self._run(numbered, Group([i], parts[i])))
-                except Exception as error:
-                    failed.append(i)
+                    prediction = self._engine.run(job.rows, _limits([job]))
+                    ran.append(Ran([job], job.rows, prediction))
+                except Exception as error:  # each backend raises classes of its own
+                    lost.append(job)
                     why = error
         logger.error(
             "a batch of %d rows failed; %d of its %d requests cannot run",
-            *(len(group.rows), len(failed), len(group.members)),
+            *(len(failed.rows), len(lost), len(jobs)),
             exc_info=why,
-            extra=fields(request_ids=[numbered[i][1].id for i in failed]),
+            extra=fields(request_ids=[job.request.id for job in lost]),
         )
-        return done
-
-    def _run(self, numbered: Sequence[tuple[int, J]], group: Group) -> Ran[J]:
-        places, jobs = zip(*(numbered[i] for i in group.members), strict=True)
-        return Ran(places, jobs, group.rows, self._engine.run(group.rows, _limits(jobs)))
+        return ran, lost
 
 
-def answers_of(count: int, runs: Sequence[Ran[J]]) -> list[Prediction | None]:
-    """What each of so many requests was answered, if its rows ran."""
-    answers: list[Prediction | None] = [None] * count
-    for run in runs:
-        first = 0
-        for place, job in zip(run.places, run.jobs, strict=True):
-            last = first + len(job.rows)
-            answers[place] = run.prediction.rows(first, last)
-            first = last
-    return answers
-
-
-def _limits(jobs: Sequence[Job]) -> Limits | None:
-    if all(job.setting.risk is None for job in jobs):
-        return None
+def _limits(jobs: Sequence[Job]) -> Limits:
     # Rows of one batch may have been asked for at different risks.
     counts = [len(job.rows) for job in jobs]
     thresholds = np.repeat([job.setting.thresholds for job in jobs], counts, axis=0)

@@ -16,14 +16,21 @@ LONG_S = 1e-3
 NEWEST = 0.2
 
 
+# Has a callable called in the loop.
+Tell = Callable[[Callable[[], None]], object]
+
+
 class Works(Protocol):
     """Has batches to run."""
 
     def waits(self) -> bool:
         """Whether there is something to run now."""
 
-    def take(self) -> Callable[[], Callable[[], None]]:
-        """The next batch: runs it anywhere, and returns what is to be done in the loop then."""
+    def begin(self) -> Callable[[Tell], None]:
+        """In the loop: the next batch, to be run anywhere; what concerns the loop it tells it."""
+
+    def end(self) -> None:
+        """In the loop: the batch is over."""
 
 
 class Turns:
@@ -66,27 +73,32 @@ class Turns:
     def _next(self) -> None:
         self._scheduled = False
         works = self._line.popleft()
-        run = works.take()
+        run = works.begin()
         if self.took(works) < LONG_S:
-            self._done(works, self._timed(works, run))
+            self._timed(works, run, _at_once)
+            self._done(works)
         else:
             thread = self._threads.get(id(works))
             if thread is None:
                 thread = self._threads[id(works)] = ThreadPoolExecutor(1)
-            running = self._loop.run_in_executor(thread, self._timed, works, run)
-            running.add_done_callback(lambda done: self._done(works, done.result()))
+            tell = self._loop.call_soon_threadsafe
+            running = self._loop.run_in_executor(thread, self._timed, works, run, tell)
+            running.add_done_callback(lambda _: self._done(works))
         self._schedule()
 
-    def _timed(self, works: Works, run: Callable[[], Callable[[], None]]) -> Callable[[], None]:
+    def _timed(self, works: Works, run: Callable[[Tell], None], tell: Tell) -> None:
         start = perf_counter()
-        done = run()
+        run(tell)
         took_s, before_s = perf_counter() - start, self.took(works)
         # The first is what there is; a single slow one moves the estimate by a fifth.
         self._took_s[id(works)] = before_s + (NEWEST if before_s else 1.0) * (took_s - before_s)
-        return done
 
-    def _done(self, works: Works, finish: Callable[[], None]) -> None:
-        finish()
+    def _done(self, works: Works) -> None:
+        works.end()
         self._standing.discard(id(works))
         if works.waits():
             self.want(works)
+
+
+def _at_once(todo: Callable[[], None]) -> None:
+    todo()

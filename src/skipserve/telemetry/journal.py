@@ -33,12 +33,14 @@ class Batch:
         replies: One for each.
         answers: For the rows of each; ``None`` for one whose rows did not run.
         phases: When what happened.
+        rows: Of all requests that were taken in meanwhile.
     """
 
     requests: Sequence[RawRequest]
     replies: Sequence[Reply]
     answers: Sequence[Prediction | None]
     phases: Phases
+    rows: int
 
 
 class Journal:
@@ -56,13 +58,15 @@ class Journal:
         self._tracing = tracing
         self._refusals = _Allowance(REFUSALS_PER_S)
 
+    def tells(self, replies: Sequence[Reply]) -> bool:
+        """Whether there is anything to tell of requests that were answered so."""
+        return self._share > 0 or self._tracing.on or any(one.status != 200 for one in replies)
+
     def write(self, batch: Batch) -> None:
-        """Tell of one batch; costs next to nothing if there is nothing to tell."""
-        if not (self._share or self._tracing.on) and all(r.status == 200 for r in batch.replies):
-            return
-        counts = [0 if one is None else len(one.labels) for one in batch.answers]
+        """Tell of one batch."""
         for i, (request, reply) in enumerate(zip(batch.requests, batch.replies, strict=True)):
-            rows, answer = counts[i], batch.answers[i]
+            answer = batch.answers[i]
+            rows = 0 if answer is None else len(answer.labels)
             depth_run = None if answer is None else float(answer.depth_run.mean())
             if self._tracing.on:
                 self._tracing.record(self._model, request, reply, rows, depth_run, batch.phases)
@@ -70,7 +74,7 @@ class Journal:
             if 400 <= reply.status < 500:
                 self._refused(request, reply)
             elif self._share and random.random() < self._share:  # noqa: S311 - a sample
-                self._answered(request, reply, rows, depth_run, sum(counts), batch.phases)
+                self._answered(request, reply, rows, depth_run, batch.rows, batch.phases)
 
     def _refused(self, request: RawRequest, reply: Reply) -> None:
         left_out = self._refusals.take(time.monotonic())

@@ -1,0 +1,199 @@
+"""Requests as they arrived in, rows and what they ask of the router out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
+
+import msgspec
+
+from skipserve.artifacts.serving import ServingConfig
+from skipserve.errors import InputError
+from skipserve.protocols.answers import Answer
+from skipserve.protocols.content_coding import unpacked
+from skipserve.protocols.json_types import Columns
+from skipserve.protocols.messages import (
+    Asked,
+    Question,
+    RawRequest,
+    Reply,
+    Speaks,
+    Tensors,
+    most_bytes,
+)
+from skipserve.protocols.native import NativeProtocol
+from skipserve.protocols.oip import OpenInference, speaks_oip
+from skipserve.protocols.request_id import HEADER as REQUEST_ID
+from skipserve.protocols.v1 import V1Protocol, speaks_v1
+from skipserve.runtime.engine import Engine
+from skipserve.runtime.prediction import Setting
+from skipserve.runtime.rows import Rows
+from skipserve.safety.switch import REASONS, SwitchState
+from skipserve.service.runs import Job
+from skipserve.telemetry.logs import fields
+
+INTERNAL = InputError(
+    "internal", "the request failed inside the server; its log says why, by X-Request-ID"
+)
+# What "router": "on" means for a model whose TOML names no risk.
+RISK_IF_ON = 0.01
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Admission:
+    """When requests were taken in together, in seconds of ``perf_counter``."""
+
+    start: float
+    read: float = 0.0
+
+
+class _Asked(msgspec.Struct, frozen=True):
+    request: RawRequest
+    place: int
+    question: Question
+    wanted: Setting
+    setting: Setting
+    refuse: Callable[[InputError], Reply]
+
+
+class Read(Job, frozen=True):
+    """A request that can be answered.
+
+    Attributes:
+        place: Among those that were asked.
+        admission: When it was taken in.
+        wanted: The setting that it asked for and that is certified.
+        encode: Makes its reply.
+        refuse: Makes one that says what is wrong.
+    """
+
+    place: int
+    admission: Admission
+    wanted: Setting
+    encode: Callable[[Answer], Reply]
+    refuse: Callable[[InputError], Reply]
+
+
+class Reader:
+    """Reads requests to one model, whatever protocol they speak.
+
+    Args:
+        engine: The open model.
+        serving: Its serving settings.
+    """
+
+    def __init__(self, engine: Engine, serving: ServingConfig) -> None:
+        manifest = engine.manifest
+        self._engine = engine
+        self.default = engine.setting(serving.risk)
+        self._on = engine.setting(serving.risk or RISK_IF_ON)
+        self._switched_off = {
+            state: replace(engine.off, reason=reason) for state, reason in REASONS.items()
+        }
+        self._native = NativeProtocol(manifest, serving.max_rows)
+        self._v1 = V1Protocol(manifest, serving.max_rows)
+        self._oip = OpenInference(manifest, serving.max_rows)
+        self._by_name: dict[str, Speaks] = {
+            "native": self._native,
+            "oip": self._oip,
+            "v1": self._v1,
+        }
+        self._most_bytes = most_bytes(serving.max_rows, manifest.signature)
+
+    def read(
+        self, requests: Sequence[RawRequest], first: int, admission: Admission, state: SwitchState
+    ) -> tuple[list[Read], list[tuple[int, Reply]]]:
+        """Read requests: those that can be answered, and replies to the others with their places.
+
+        Args:
+            requests: As they arrived.
+            first: Place of the first among those that were asked.
+            admission: When they were taken in.
+            state: Of the router's switch.
+        """
+        asked: list[_Asked] = []
+        refused: list[tuple[int, Reply]] = []
+        for place, request in enumerate(requests, first):
+            one = self._decode(request, place, state)
+            if isinstance(one, _Asked):
+                asked.append(one)
+            else:
+                refused.append((place, one))
+        good = []
+        for one, rows in zip(asked, self._checked(asked), strict=True):
+            if isinstance(rows, Rows):
+                good.append(
+                    Read(
+                        *(rows, one.setting, one.request, one.place, admission, one.wanted),
+                        *(one.question.encode, one.refuse),
+                    )
+                )
+            else:
+                refused.append((one.place, named(one.refuse(rows), one.request)))
+        return good, refused
+
+    def _decode(self, request: RawRequest, place: int, state: SwitchState) -> _Asked | Reply:
+        protocol = self._by_name.get(request.protocol, self._native)
+        try:
+            plain = unpacked(request, self._most_bytes)
+            protocol = self._spoken(plain)
+            if request.explain:
+                raise InputError(
+                    "no_explanations", "no model here has explanations; ask for predictions"
+                )
+            question = protocol.decode(plain)
+            wanted = self._resolve(question.asked)
+        except InputError as error:
+            return named(protocol.refuse(error), request)
+        except Exception:
+            logger.exception("a request could not be decoded", extra=fields(request_id=request.id))
+            return named(protocol.refuse(INTERNAL), request)
+        off = state != "on" and wanted.risk is not None
+        setting = self._switched_off[state] if off else wanted
+        return _Asked(request, place, question, wanted, setting, protocol.refuse)
+
+    def _checked(self, asked: Sequence[_Asked]) -> list[Rows | InputError]:
+        """The rows of each, or what is wrong with them: JSON's all at once, if nothing is."""
+        columns = [one.question.rows for one in asked if isinstance(one.question.rows, Columns)]
+        if len(columns) < len(asked) or len(asked) < 2 or not all(one.even for one in columns):
+            return [self._check(one.question.rows) for one in asked]
+        whole = self._check(Columns.together(columns))
+        if not isinstance(whole, Rows):
+            return [self._check(one) for one in columns]
+        ends = accumulate((one.rows for one in columns), initial=0)
+        return [whole[slice(*places)] for places in pairwise(ends)]
+
+    def _check(self, rows: Tensors) -> Rows | InputError:
+        try:
+            return self._engine.check(rows)
+        except InputError as error:
+            return error
+
+    def refuse(self, request: RawRequest, error: InputError) -> Reply:
+        """Refuse a request without reading its rows."""
+        return named(self._spoken(request).refuse(error), request)
+
+    def _spoken(self, request: RawRequest) -> Speaks:
+        if request.protocol:
+            return self._by_name[request.protocol]
+        if speaks_oip(request):
+            return self._oip
+        return self._v1 if speaks_v1(request) else self._native
+
+    def _resolve(self, asked: Asked) -> Setting:
+        if asked is None:
+            return self.default
+        if isinstance(asked, str):
+            return self._on if asked == "on" else self._engine.off
+        return self._engine.setting(asked.risk, asked.measure)
+
+
+def named(reply: Reply, request: RawRequest) -> Reply:
+    """The reply with the request's name in its headers, if it has one."""
+    if request.id:
+        reply.headers[REQUEST_ID] = request.id
+    return reply

@@ -1,0 +1,96 @@
+"""Requests whose rows set out together: which of them are complete, and what came of their rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skipserve.runtime.rows import Rows
+from skipserve.runtime.wave import Stepped
+
+Places = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Complete:
+    """Requests whose last row left.
+
+    Attributes:
+        members: Which of those that set out together.
+        rows: Theirs.
+        stepped: What came of these rows.
+    """
+
+    members: Sequence[int]
+    rows: Rows
+    stepped: Stepped
+
+
+class Together:
+    """Some requests whose rows set out together, and leave one by one.
+
+    Args:
+        rows: Of all requests, behind each other.
+        counts: How many of them each request has.
+    """
+
+    def __init__(self, rows: Rows, counts: Sequence[int]) -> None:
+        self._rows = rows
+        self._missing = np.array(counts)
+        self._owner = np.repeat(np.arange(len(counts)), counts)
+        self._made: Stepped | None = None
+
+    def __len__(self) -> int:
+        return len(self._owner)
+
+    def settle(self, places: Places, stepped: Stepped) -> Complete | None:
+        """Rows left: the requests that are complete by that, if any are.
+
+        Args:
+            places: Of the rows [n].
+            stepped: What came of them.
+        """
+        owners = self._owner[places]
+        np.subtract.at(self._missing, owners, 1)
+        if len(places) == len(self) and (np.diff(places) == 1).all():
+            return Complete(range(len(self._missing)), self._rows, stepped)
+        self._keep(places, stepped)
+        assert self._made is not None
+        done = np.unique(owners[self._missing[owners] == 0])
+        if not len(done):
+            return None
+        theirs = np.flatnonzero(np.isin(self._owner, done))
+        return Complete(done.tolist(), self._rows[theirs], self._made[theirs])
+
+    def give_up(self, places: Places) -> list[int]:
+        """Rows could not be run: their requests, which are never complete now."""
+        lost: list[int] = np.unique(self._owner[places]).tolist()
+        self._missing[lost] = -1
+        return lost
+
+    def _keep(self, places: Places, stepped: Stepped) -> None:
+        if self._made is None:
+            size = len(self)
+
+            def like(one: NDArray[Any]) -> NDArray[Any]:
+                return np.zeros((size, *one.shape[1:]), one.dtype)
+
+            left_out = None if stepped.left_out is None else like(stepped.left_out)
+            self._made = Stepped(
+                like(stepped.answers),
+                like(stepped.depth_run),
+                like(stepped.held_back),
+                like(stepped.signals),
+                left_out,
+            )
+        made = self._made
+        made.answers[places] = stepped.answers
+        made.depth_run[places] = stepped.depth_run
+        made.held_back[places] = stepped.held_back
+        made.signals[places] = stepped.signals
+        if made.left_out is not None and stepped.left_out is not None:
+            made.left_out[places] = stepped.left_out
