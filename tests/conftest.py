@@ -70,6 +70,13 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("filterwarnings", line)
 
 
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A folder for ``TMPDIR``: paths of pytest's own may be too long for a socket in them."""
+    with tempfile.TemporaryDirectory(prefix="s.", dir="/tmp") as folder:
+        yield Path(folder)
+
+
 @pytest.fixture(scope="session")
 def recipe() -> Recipe:
     return open_recipe("two_moons")

@@ -30,10 +30,10 @@ def archive(routed_project: tuple[Path, list[str]]) -> Path:
     return routed_project[0] / "model_store" / "small.mar"
 
 
-def test_same_bytes_behind_uvicorn(archive: Path, tmp_path: Path) -> None:
+def test_same_bytes_behind_uvicorn(archive: Path, tmp_path: Path, place: Path) -> None:
     port, _ = free_ports()
     log = tmp_path / "log"
-    environment = {"SKIPSERVE_MODEL_STORE": str(archive.parent), "TMPDIR": str(tmp_path)}
+    environment = {"SKIPSERVE_MODEL_STORE": str(archive.parent), "TMPDIR": str(place)}
     command = ["uvicorn", "--factory", "skipserve.hosts.asgi:application", "--port", str(port)]
     asks = asks_of("asgi")
     expected = in_process([archive], asks.values())
@@ -46,13 +46,13 @@ def test_same_bytes_behind_uvicorn(archive: Path, tmp_path: Path) -> None:
     ):
         try:
             until(lambda: "running on" in log.read_text() or process.poll() is not None)
-            assert list(tmp_path.glob("skipserve.*")), log.read_text()
+            assert list(place.glob("skipserve.*")), log.read_text()
             compare(asks, over(port, asks.values()), expected)
         finally:
             process.terminate()
     # In order; newer ones then end by the signal that they got.
     assert process.returncode in (0, -signal.SIGTERM)
-    assert not list(tmp_path.glob("skipserve.*"))
+    assert not list(place.iterdir())
 
 
 async def asked(
@@ -130,9 +130,9 @@ def test_a_server_that_says_nothing_of_its_start_is_told(archive: Path) -> None:
 
 
 def test_a_damaged_archive_fails_the_start_and_leaves_nothing(
-    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    archive: Path, tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(place))
     damaged = tmp_path / "small.mar"
     damaged.write_bytes(archive.read_bytes()[:-50])
 
@@ -143,7 +143,7 @@ def test_a_damaged_archive_fails_the_start_and_leaves_nothing(
     (said,) = asyncio.run(start())
     assert said["type"] == "lifespan.startup.failed"
     assert "damaged" in said["message"]
-    assert list(tmp_path.iterdir()) == [damaged]
+    assert list(place.iterdir()) == []
 
 
 def test_without_a_store_the_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,19 +44,19 @@ def refused(project: Path, *options: str) -> str:
     ],
     indirect=["host"],
 )
-def test_a_signal_stops_everything_and_leaves_nothing_behind(project, host, tmp_path, number):
-    environment = {"TMPDIR": str(tmp_path)}
+def test_a_signal_stops_everything_and_leaves_nothing_behind(project, host, place, number):
+    environment = {"TMPDIR": str(place)}
     with serving(project, "moons_plain", host=host, environment=environment) as running:
         family = running.descendants()
         assert len(family) >= 2
         running.process.send_signal(number)
         assert running.process.wait(60) == 0
     assert psutil.wait_procs(family, timeout=5)[1] == []
-    assert list(tmp_path.iterdir()) == []
+    assert list(place.iterdir()) == []
 
 
-def test_a_launcher_killed_outright_takes_its_host_with_it(project, host, tmp_path):
-    environment = {"TMPDIR": str(tmp_path)}
+def test_a_launcher_killed_outright_takes_its_host_with_it(project, host, place):
+    environment = {"TMPDIR": str(place)}
     with serving(project, "moons_plain", host=host, environment=environment) as running:
         family = running.descendants()
         running.process.kill()

@@ -122,46 +122,35 @@ def test_a_stopped_worker_and_a_stopped_frontend_are_not_ready(project, host):
         assert ask("127.0.0.1", running.port) == 200
 
 
-def test_a_service_whose_folder_was_cleaned_ends_with_one_line(project, tmp_path):
-    # A short one: pytest's may be too long for a socket.
-    folder = Path(f"/tmp/s.{os.getpid()}")
-    folder.mkdir()
-    try:
-        with serving(project, environment={"TMPDIR": str(folder)}) as running:
-            family = running.descendants()
-            for entry in next(folder.iterdir()).iterdir():
-                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-            assert running.process.wait(60) == 2
-            said = (project / f"serve.{running.port}.log").read_text().splitlines()[-1]
-            assert said.startswith("error: files of the running service are gone")
+def test_a_service_whose_folder_was_cleaned_ends_with_one_line(project, place):
+    with serving(project, environment={"TMPDIR": str(place)}) as running:
+        family = running.descendants()
+        for entry in next(place.iterdir()).iterdir():
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        assert running.process.wait(60) == 2
+        said = (project / f"serve.{running.port}.log").read_text().splitlines()[-1]
+        assert said.startswith("error: files of the running service are gone")
+    assert psutil.wait_procs(family, timeout=30)[1] == []
+    assert list(place.iterdir()) == []
+
+
+def test_what_a_killed_launcher_left_is_not_commanded_and_goes_at_the_next_start(project, place):
+    environment = {"TMPDIR": str(place)}
+    with serving(project, environment=environment) as running:
+        port = str(running.metrics_port)
+        found = run(project, "router", "status", "--metrics-port", port, **environment)
+        assert found.stdout == "small: no router\n"
+        family = running.descendants()
+        running.process.kill()
         assert psutil.wait_procs(family, timeout=30)[1] == []
-        assert list(folder.iterdir()) == []
-    finally:
-        shutil.rmtree(folder)
-
-
-def test_what_a_killed_launcher_left_is_not_commanded_and_goes_at_the_next_start(project):
-    folder = Path(f"/tmp/s.{os.getpid()}")
-    folder.mkdir()
-    environment = {"TMPDIR": str(folder)}
-    try:
-        with serving(project, environment=environment) as running:
-            port = str(running.metrics_port)
-            found = run(project, "router", "status", "--metrics-port", port, **environment)
-            assert found.stdout == "small: no router\n"
-            family = running.descendants()
-            running.process.kill()
-            assert psutil.wait_procs(family, timeout=30)[1] == []
-        (left,) = folder.iterdir()
-        done = run(project, "router", "off", "small", "--metrics-port", port, **environment)
-        assert done.returncode == 2
-        assert "no service of this user has its metrics on port" in done.stderr
-        with serving(project, environment=environment) as running:
-            (fresh,) = folder.iterdir()
-            assert fresh != left
-            assert f"removed {left}" in running.printed
-    finally:
-        shutil.rmtree(folder)
+    (left,) = place.iterdir()
+    done = run(project, "router", "off", "small", "--metrics-port", port, **environment)
+    assert done.returncode == 2
+    assert "no service of this user has its metrics on port" in done.stderr
+    with serving(project, environment=environment) as running:
+        (fresh,) = place.iterdir()
+        assert fresh != left
+        assert f"removed {left}" in running.printed
 
 
 def test_many_signals_at_once_end_it_as_one_does(project):
