@@ -5,8 +5,8 @@ from __future__ import annotations
 import gzip
 import shutil
 import subprocess
-import tempfile
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
