@@ -114,9 +114,11 @@ def depths_of(artifact: Artifact, origin: Origin) -> Depths | None:
     if len(familiar) < 2:
         return None
     signals = readings.signals[familiar]
+    # Thresholds let shares of the rows leave: who is among the last at every exit stays longest.
+    places = signals.argsort(axis=0, kind="stable").argsort(axis=0)
     shallow, deep = (
         {name: _typed(rows[familiar[row]]) for name, rows in rounded.items()}
-        for row in (signals[:, 0].argmax(), signals.max(axis=1).argmin())
+        for row in (signals[:, 0].argmax(), places.max(axis=1).argmin())
     )
     return Depths(shallow=shallow, deep=deep)
 
