@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import shutil
 import subprocess
 import sys
@@ -67,6 +68,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput"):
+        # What one worker's killed services leave must not be told to the other's. A short one:
+        # pytest's own folders may be too long for a socket.
+        own = tempfile.mkdtemp(prefix="s.", dir="/tmp")
+        os.environ["TMPDIR"] = tempfile.tempdir = own
+        config.add_cleanup(lambda: shutil.rmtree(own, ignore_errors=True))
     for line in IGNORED_WARNINGS:
         config.addinivalue_line("filterwarnings", line)
 
