@@ -130,6 +130,13 @@ def runtime() -> Sequence[Panel]:
             ANY,
         ).span(6),
         number(
+            "Version",
+            "Version of the model that answers for its name, the lowest of all instances.",
+            "none",
+            [now(f"min({gauge('skipserve_model_version')})")],
+            ANY,
+        ).span(6),
+        number(
             "Worker restarts",
             "Workers that died and were started again in the time shown.",
             "none",
