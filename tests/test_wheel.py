@@ -146,10 +146,10 @@ def test_the_core_alone_says_what_it_lacks_and_with_cpu_it_serves_and_certifies(
         assert reply["outputs"][0]["label"] == row["label"]
 
 
-def test_without_ray_one_line_says_which_extra_brings_it(install):
-    python = install("ray|starlette")
+def test_without_ray_one_line_says_which_extra_brings_it(wheel, tmp_path):
+    core = with_extras(tmp_path / "core", wheel)
     done = subprocess.run(
-        [python, "-c", "import skipserve.hosts.ray"],
+        [core, "-c", "import skipserve.hosts.ray"],
         env={**os.environ, **AWAY},
         capture_output=True,
         text=True,
