@@ -58,6 +58,11 @@ def pair(by_depth: dict[int, Row]) -> tuple[Row, Row]:
     return by_depth[min(by_depth)][0], by_depth[max(by_depth)][0]
 
 
+def replies(steps: Iterator[Answers]) -> list[Answers]:
+    """What leaves, step by step, without the steps behind which nothing does."""
+    return [some for some in steps if some]
+
+
 def places(answers: list[tuple[int, Reply]]) -> list[int]:
     return [place for place, _ in answers]
 
@@ -66,7 +71,7 @@ def test_a_reply_leaves_before_its_neighbours_are_done(
     service: Service, pair: tuple[Row, Row]
 ) -> None:
     shallow, deep = pair
-    answers = list(service.answers([ask([deep]), ask([shallow]), ask([deep]), ask([shallow])]))
+    answers = replies(service.answers([ask([deep]), ask([shallow]), ask([deep]), ask([shallow])]))
     assert places(answers[0]) == [1, 3]
     assert sorted(place for some in answers[1:] for place in places(some)) == [0, 2]
 
@@ -76,7 +81,7 @@ def test_a_request_is_answered_with_its_last_row(
 ) -> None:
     shallow, deep = pair
     mixed = np.stack([shallow, deep, shallow])
-    answers = list(service.answers([ask(mixed), ask([shallow])]))
+    answers = replies(service.answers([ask(mixed), ask([shallow])]))
     assert [places(some) for some in answers] == [[1], [0]]
     told = json.loads(answers[1][0][1].body)["outputs"]
     expected = routed.predict(mixed, RISK)
@@ -87,7 +92,7 @@ def test_a_request_is_answered_with_its_last_row(
 
 def test_a_refusal_waits_for_no_row(service: Service, pair: tuple[Row, Row]) -> None:
     bad = RawRequest(b"{}", {"content-type": "application/json"})
-    answers = list(service.answers([ask([pair[1]]), bad]))
+    answers = replies(service.answers([ask([pair[1]]), bad]))
     assert places(answers[0]) == [1]
     assert answers[0][0][1].status == 400
 
@@ -95,18 +100,20 @@ def test_a_refusal_waits_for_no_row(service: Service, pair: tuple[Row, Row]) -> 
 def test_who_joins_overtakes_deep_rows(service: Service, pair: tuple[Row, Row]) -> None:
     shallow, deep = pair
     joins = [[], [ask([shallow])]]
-    answers = list(service.answers([ask([deep])], lambda: joins.pop() if joins else []))
+    answers = replies(service.answers([ask([deep])], lambda: joins.pop() if joins else []))
     assert [places(some) for some in answers] == [[1], [0]]
 
 
-class Nobody:
-    """Watches over nothing."""
+class Ends:
+    """Counts batches that ended."""
+
+    count = 0
 
     def begin(self) -> None:
-        """Nothing."""
+        """One begins."""
 
     def end(self) -> None:
-        """Nothing."""
+        self.count += 1
 
 
 class Interrupted(Service):
@@ -144,10 +151,13 @@ def test_requests_join_a_batch_only_where_they_may(
         turns = Turns(loop)
         service = Interrupted(routed, ServingConfig(risk=RISK, batch_size=4), later)
         limits = Limits(batch=4, queue=100, wait_s=60.0, join_s=join_s)
-        service.batcher = Batcher(service, limits, turns, later, Nobody())
+        ends = Ends()
+        service.batcher = Batcher(service, limits, turns, later, ends)
         service.loop, service.arrives = loop, ask([pair[0]])
         for row in (pair[0], pair[1]):
             assert (await service.batcher.answer(ask([row]))).status == 200
+            while not ends.count:  # the slow one
+                await asyncio.sleep(0)
         assert service.late is not None
         assert (await asyncio.wrap_future(service.late)).status == 200
         turns.close()

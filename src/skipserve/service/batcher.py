@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
@@ -19,7 +19,7 @@ from typing import Protocol
 from skipserve.errors import InputError
 from skipserve.protocols.messages import RawRequest, Reply
 from skipserve.service.service import Service
-from skipserve.service.turns import Tell, Turns
+from skipserve.service.turns import Todo, Turns
 
 logger = logging.getLogger(__name__)
 
@@ -111,12 +111,12 @@ class Batcher:
         """Whether requests wait."""
         return bool(self._queue)
 
-    def begin(self) -> Callable[[Tell], None]:
-        """The next batch, to be run anywhere."""
+    def begin(self) -> Iterator[Todo]:
+        """The next batch, stage by stage; each may be run anywhere."""
         if self._gathering is not None:
             self._gathering.cancel()
         self._watch.begin()
-        return self._run
+        return self._steps()
 
     def end(self) -> None:
         """The batch is over."""
@@ -128,12 +128,13 @@ class Batcher:
         """Refuse a request without reading its rows."""
         return self._service.refuse(request, error)
 
-    def _run(self, tell: Tell) -> None:
+    def _steps(self) -> Iterator[Todo]:
         begun_s = perf_counter()
         taken: list[_Waiting] = []
+        late: list[tuple[_Waiting, Reply]] = []
 
         def take() -> list[RawRequest]:
-            some = self._take(tell)
+            some = self._take(late)
             taken.extend(some)
             return [one.request for one in some]
 
@@ -141,28 +142,37 @@ class Batcher:
             joins = self._queue and perf_counter() - begun_s < self._limits.join_s
             return take() if joins else []
 
+        first = take()
         try:
-            for answers in self._service.answers(take(), more):
-                tell(partial(_send, [(taken[place], reply) for place, reply in answers]))
+            for answers in self._service.answers(first, more) if first else ():
+                ready = [(taken[place], reply) for place, reply in answers]
+                yield partial(_send, [*late, *ready])
+                late.clear()
         except Exception:  # a fault of ours must not keep this model's turn for ever
             logger.exception("a batch of %d requests failed", len(taken))
-            tell(partial(_send, [(one, self._service.fail(one.request)) for one in taken]))
+            failed = [(one, self._service.fail(one.request)) for one in taken]
+            yield partial(_send, [*late, *failed])
+        else:
+            if late:
+                yield partial(_send, late)
 
-    def _take(self, tell: Tell) -> list[_Waiting]:
+    def _take(self, late: list[tuple[_Waiting, Reply]]) -> list[_Waiting]:
         """Who waits, as many as fit; those who waited too long are told so."""
         queue = self._queue
         taken = [queue.popleft() for _ in range(min(len(queue), self._limits.batch))]
         now_s = perf_counter()
         self._service.waited([now_s - one.since_s for one in taken])
-        late = [one for one in taken if now_s - one.since_s > self._limits.wait_s]
-        if not late:
-            return taken
         error = InputError(
             "waited_too_long",
             f"the request waited longer than {self._limits.wait_s:g} s; ask again later",
         )
-        tell(partial(_send, [(one, self._service.refuse(one.request, error)) for one in late]))
-        return [one for one in taken if now_s - one.since_s <= self._limits.wait_s]
+        kept = []
+        for one in taken:
+            if now_s - one.since_s > self._limits.wait_s:
+                late.append((one, self._service.refuse(one.request, error)))
+            else:
+                kept.append(one)
+        return kept
 
 
 def _send(answers: Sequence[tuple[_Waiting, Reply]]) -> None:

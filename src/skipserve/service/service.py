@@ -90,6 +90,8 @@ class Service:
     ) -> Iterator[Answers]:
         """Answer requests, each as soon as it is complete; never raises for what a client sent.
 
+        Yields behind each stage, also where nothing was completed by it.
+
         Args:
             requests: To begin with.
             more: Asked behind each stage for requests that shall set out now.
@@ -104,9 +106,7 @@ class Service:
                 if refused:
                     yield refused
             if runs:
-                answered = self._step(runs, turn)
-                if answered:
-                    yield answered
+                yield self._step(runs, turn)
             requests = more()
         self._put_off(lambda: self._observer.observe(turn))
 

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
 from typing import Protocol
 
-# Shorter batches run in the loop itself, without the hand-over to a thread; longer ones would hold
-# up health checks and other models there (docs/decisions/0036-hosts.md).
-LONG_S = 1e-3
+# Shorter steps run in the loop itself, without the hand-over to a thread and the fight for Python's
+# lock; longer ones would hold up health checks and other models there
+# (docs/decisions/0036-hosts.md).
+LONG_S = 5e-3
 # Weight of the newest batch in the estimate of how long one takes.
 NEWEST = 0.2
 
 
-# Has a callable called in the loop.
-Tell = Callable[[Callable[[], None]], object]
+# What is to be done in the loop behind a step.
+Todo = Callable[[], None]
 
 
 class Works(Protocol):
@@ -26,15 +27,17 @@ class Works(Protocol):
     def waits(self) -> bool:
         """Whether there is something to run now."""
 
-    def begin(self) -> Callable[[Tell], None]:
-        """In the loop: the next batch, to be run anywhere; what concerns the loop it tells it."""
+    def begin(self) -> Iterator[Todo]:
+        """In the loop: the next batch, step by step; each may be run anywhere."""
 
     def end(self) -> None:
         """In the loop: the batch is over."""
 
 
 class Turns:
-    """Runs the batches of several models, fairly: one each in turn, short ones in the loop.
+    """Runs the batches of several models, fairly: one each in turn, short steps in the loop.
+
+    Between two steps in the loop it sends and receives, and others have their turn.
 
     Args:
         loop: All is called in.
@@ -57,7 +60,7 @@ class Turns:
         self._schedule()
 
     def took(self, works: Works) -> float:
-        """Seconds that a batch of somebody takes, by the last ones."""
+        """Seconds that the longest step of a batch of somebody takes, by the last batches."""
         return self._took_s.get(id(works), 0.0)
 
     def close(self) -> None:
@@ -73,32 +76,41 @@ class Turns:
     def _next(self) -> None:
         self._scheduled = False
         works = self._line.popleft()
-        run = works.begin()
+        steps = works.begin()
         if self.took(works) < LONG_S:
-            self._timed(works, run, _at_once)
-            self._done(works)
+            self._step(works, steps, 0.0)
         else:
             thread = self._threads.get(id(works))
             if thread is None:
                 thread = self._threads[id(works)] = ThreadPoolExecutor(1)
-            tell = self._loop.call_soon_threadsafe
-            running = self._loop.run_in_executor(thread, self._timed, works, run, tell)
-            running.add_done_callback(lambda _: self._done(works))
+            running = self._loop.run_in_executor(thread, self._run, steps)
+            running.add_done_callback(lambda done: self._done(works, done.result()))
         self._schedule()
 
-    def _timed(self, works: Works, run: Callable[[Tell], None], tell: Tell) -> None:
+    def _step(self, works: Works, steps: Iterator[Todo], longest_s: float) -> None:
         start = perf_counter()
-        run(tell)
-        took_s, before_s = perf_counter() - start, self.took(works)
-        # The first is what there is; a single slow one moves the estimate by a fifth.
-        self._took_s[id(works)] = before_s + (NEWEST if before_s else 1.0) * (took_s - before_s)
+        todo = next(steps, None)
+        longest_s = max(longest_s, perf_counter() - start)
+        if todo is None:
+            self._done(works, longest_s)
+        else:
+            todo()
+            self._loop.call_soon(self._step, works, steps, longest_s)
 
-    def _done(self, works: Works) -> None:
+    def _run(self, steps: Iterator[Todo]) -> float:
+        longest_s = 0.0
+        start = perf_counter()
+        for todo in steps:
+            longest_s = max(longest_s, perf_counter() - start)
+            self._loop.call_soon_threadsafe(todo)
+            start = perf_counter()
+        return longest_s
+
+    def _done(self, works: Works, longest_s: float) -> None:
+        before_s = self.took(works)
+        # The first is what there is; a single slow one moves the estimate by a fifth.
+        self._took_s[id(works)] = before_s + (NEWEST if before_s else 1.0) * (longest_s - before_s)
         works.end()
         self._standing.discard(id(works))
         if works.waits():
             self.want(works)
-
-
-def _at_once(todo: Callable[[], None]) -> None:
-    todo()
