@@ -38,8 +38,8 @@ def listening(heard: Path, terminal: int | None, nohup: bool = False) -> Iterato
     def prepare() -> None:
         if terminal is not None:
             fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
-        if nohup:
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        # Not what the tests themselves were started with, which may be nohup.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN if nohup else signal.SIG_DFL)
 
     process = subprocess.Popen(
         [sys.executable, "-c", SCRIPT, str(heard)], start_new_session=True, preexec_fn=prepare
