@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -62,14 +63,22 @@ def test_it_is_told_to_end(tmp_path: Path, number: signal.Signals) -> None:
         until(lambda: heard.read_text() == "stop")
 
 
-@pytest.mark.parametrize("meaning", ["hang up", "nohup"])
-def test_a_hangup_reloads_until_the_terminal_is_closed(tmp_path: Path, meaning: str) -> None:
-    # In a process of its own: nobody else may hold the terminal open.
-    script = Path(__file__).parent / "terminal.py"
-    done = subprocess.run(
-        [sys.executable, script, tmp_path / "heard", meaning], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+@pytest.mark.parametrize("nohup", [False, True])
+def test_a_hangup_reloads_until_the_terminal_is_closed(tmp_path: Path, nohup: bool) -> None:
+    heard = tmp_path / "heard"
+    ours, terminal = pty.openpty()
+    with listening(heard, terminal, nohup) as pid:
+        os.close(terminal)
+        os.kill(pid, signal.SIGHUP)
+        until(lambda: heard.read_text() == "reload")
+        heard.write_text("closed")
+        os.close(ours)  # the kernel sends the signal
+        if nohup:
+            os.kill(pid, signal.SIGHUP)
+            os.kill(pid, 0)
+            assert heard.read_text() == "closed"
+        else:
+            until(lambda: heard.read_text() == "stop")
 
 
 def test_a_hangup_reloads_where_there_is_no_terminal(tmp_path: Path) -> None:
