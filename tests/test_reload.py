@@ -26,7 +26,7 @@ from skipserve.errors import LaunchError
 from skipserve.hosts.config import HostConfig
 from skipserve.hosts.control import find_router
 from skipserve.hosts.instance import Instance
-from skipserve.hosts.requests import ask_to_reload
+from skipserve.hosts.reloads import ask_to_reload
 from skipserve.hosts.torchserve.host import TorchServe
 from skipserve.telemetry.logs import Log
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from skipserve.artifacts.archive import unpack
-from skipserve.hosts.batches import Batches
+from skipserve.hosts.overdue import Overdue
 from skipserve.telemetry.exposition import Exposition
 from skipserve.telemetry.series import REQUESTS
 
@@ -18,16 +18,16 @@ def test_a_batch_hangs_once_it_took_longer_than_readiness_allows(
     archive = routed_project[0] / "model_store" / "small.mar"
     now_s = 100.0
     monkeypatch.setattr("time.monotonic", lambda: now_s)
-    batches = Batches()
-    watch = batches.of(unpack(archive, tmp_path, {"response_timeout_s": 90}))
-    assert not batches.hanging()
+    overdue = Overdue()
+    watch = overdue.of(unpack(archive, tmp_path, {"response_timeout_s": 90}))
+    assert not overdue.hanging()
     watch.begin()
     now_s += 15
-    assert not batches.hanging()
+    assert not overdue.hanging()
     now_s += 1
-    assert batches.hanging() == "a batch of small runs for more than 15 s"
+    assert overdue.hanging() == "a batch of small runs for more than 15 s"
     watch.end()
-    assert not batches.hanging()
+    assert not overdue.hanging()
 
 
 def test_what_the_process_counted_before_is_not_counted_again() -> None:

@@ -49,7 +49,7 @@ def reload(
 
     Where one is damaged, the service goes on with what it has open.
     """
-    from skipserve.hosts.requests import ask_to_reload
+    from skipserve.hosts.reloads import ask_to_reload
 
     typer.echo(ask_to_reload(metrics_port))
 

@@ -23,7 +23,7 @@ from skipserve.hosts.host import Host
 from skipserve.hosts.instance import Instance
 from skipserve.hosts.readiness import Readiness
 from skipserve.hosts.ready import Ready
-from skipserve.hosts.requests import Requests, reload_soon
+from skipserve.hosts.reloads import Reloads, reload_soon
 from skipserve.hosts.succession import Care, Succession
 from skipserve.hosts.warm_up import WarmUp
 from skipserve.safety.monitor import Monitor
@@ -127,8 +127,8 @@ class Server:
         watch.start()
         self._stack.callback(watch.join)
         self._stack.callback(self._ended.set)
-        requests = Requests(instance.directory, lambda: self._line.reload(self._care))
-        self._stack.callback(requests.close)
+        reloads = Reloads(instance.directory, lambda: self._line.reload(self._care))
+        self._stack.callback(reloads.close)
         self._stack.callback(self._ended.set)
         self._stack.callback(ready.clear)  # first of all, and once: then its file is closed
 

@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from skipserve.artifacts.archive import Unpacked, unpack_all
-from skipserve.hosts.batches import Batches
 from skipserve.hosts.directory import Directory
 from skipserve.hosts.instance import Instance
 from skipserve.hosts.models import Models
+from skipserve.hosts.overdue import Overdue
 from skipserve.safety.monitor import Monitor
 from skipserve.safety.standing import Followed, standing_order
 from skipserve.safety.switch import DIRECTORY_VARIABLE, Switch
@@ -43,7 +43,7 @@ class Standalone:
     ) -> None:
         self._archives = archives
         self._publish = publish or (lambda _: None)
-        self._batches = Batches()
+        self._overdue = Overdue()
         self._ended = threading.Event()
         self._stack = contextlib.ExitStack()
 
@@ -62,7 +62,7 @@ class Standalone:
 
     def hanging(self) -> str:
         """Which model has a batch that does not end; empty if none has."""
-        return self._batches.hanging()
+        return self._overdue.hanging()
 
     def close(self) -> None:
         """End its threads and remove what it unpacked."""
@@ -88,7 +88,7 @@ class Standalone:
         for followed in self._followed:
             followed.look()  # so that no row is skipped that an operator forbade
         with _switches_in(instance.switches):
-            models = Models(unpacked, self._batches.of)
+            models = Models(unpacked, self._overdue.of)
         self._stack.callback(models.close)
         self._metrics = metrics
         self._monitor = Monitor(

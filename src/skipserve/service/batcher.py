@@ -142,8 +142,8 @@ class Batcher:
             joins = self._queue and perf_counter() - begun_s < self._limits.join_s
             return take() if joins else []
 
-        first = take()
         try:
+            first = take()
             for answers in self._service.answers(first, more) if first else ():
                 ready = [(taken[place], reply) for place, reply in answers]
                 yield partial(_send, [*late, *ready])

@@ -1,6 +1,6 @@
 """One model behind any server: requests in, replies out, each as soon as it is complete.
 
-    read (one request at a time) → run (stage by stage, all rows at once) → encode what is complete
+    read (check all rows at once) → run (stage by stage, all rows at once) → encode what is complete
 
 Rows of different shapes are padded to one where the signature has a mask, and run apart where it
 has none. A bad request gets its own error and leaves its neighbours alone.

@@ -15,8 +15,6 @@ from typing import Protocol
 LONG_S = 5e-3
 # Weight of the newest batch in the estimate of how long one takes.
 NEWEST = 0.2
-
-
 # What is to be done in the loop behind a step.
 Todo = Callable[[], None]
 

@@ -8,8 +8,8 @@ from skipserve.artifacts.archive import Unpacked
 from skipserve.hosts.readiness import Wanted
 
 
-class Batches:
-    """Those that run now, at most one of each model."""
+class Overdue:
+    """The batches that run now, at most one of each model."""
 
     def __init__(self) -> None:
         self._models: dict[str, _OfModel] = {}

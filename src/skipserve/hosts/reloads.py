@@ -1,4 +1,4 @@
-"""What this machine's user asks of a running service, by a socket in its directory: reload.
+"""A reload, asked of a running service by this machine's user: by a socket in its directory.
 
 The directory can be entered by its own user alone.
 """
@@ -36,7 +36,7 @@ class Outcome(msgspec.Struct, frozen=True):
     done: bool
 
 
-class Requests:
+class Reloads:
     """Reloads when asked, one time after the other, in a thread that stays until :meth:`close`.
 
     Args:
