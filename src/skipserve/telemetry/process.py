@@ -17,7 +17,7 @@ def number() -> int:
 def count_by_number() -> None:
     """Let series that are made from now on ask here; without effect where no files are written."""
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-        values.ValueClass = values.MultiProcessValue(number)
+        values.ValueClass = values.MultiProcessValue(number)  # type: ignore[no-untyped-call]
 
 
 def _forked() -> None:
