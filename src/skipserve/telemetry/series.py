@@ -74,17 +74,19 @@ SIGNAL_ROWS = Counter(
     "a tenth of them each if nothing drifted.",
     ("model", "stage", "bin"),
 )
-SHADOW_ROWS = Counter(
-    "skipserve_shadow_rows", "Rows run a second time to compare the answers.", ("model", "risk")
+EVIDENCE_ROWS = Counter(
+    "skipserve_evidence_rows",
+    "Rows run at full depth to see what the router in force would have answered.",
+    ("model", "risk"),
 )
 DISAGREEMENTS = Counter(
-    "skipserve_shadow_disagreements",
-    "Shadow rows whose routed answer differed from full depth.",
+    "skipserve_evidence_disagreements",
+    "Evidence rows that the router in force would have answered otherwise than full depth.",
     ("model", "risk"),
 )
 DROPPED = Counter(
-    "skipserve_shadow_dropped_rows",
-    "Rows drawn for a shadow run that found no time for it.",
+    "skipserve_evidence_dropped_rows",
+    "Rows drawn for evidence that could not be run.",
     ("model",),
 )
 INFO = Gauge(
