@@ -75,10 +75,11 @@ def certify_artifact(
             "add [router] to its TOML and build again"
         )
     risks = risks or spec.risks
-    confidence = spec.confidence if confidence is None else confidence
-    if confidence < spec.confidence:
+    wanted = spec.offline_confidence
+    confidence = wanted if confidence is None else confidence
+    if confidence < wanted:
         say(
-            f"note: {artifact.manifest.name} asks for certificates of {spec.confidence:g};"
+            f"note: {artifact.manifest.name} asks for certificates of {wanted:g};"
             f" those made now, of {confidence:g}, will not be served"
         )
     made = artifact.certificates
@@ -128,7 +129,7 @@ def certify_artifact(
             "deciles": trial.deciles[verdict.candidate],
         }
         certificates.append(Certificate.model_validate({**about, **tested}))
-    made = made.replacing(certificates, refusals, to_json(limit), spec.confidence)
+    made = made.replacing(certificates, refusals, to_json(limit), wanted)
     write_certificates(directory, made)
     return made
 

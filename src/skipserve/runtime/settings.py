@@ -37,7 +37,7 @@ class Settings:
         self._files, self._precision, self._provider = files, precision, provider
         spec = artifact.manifest.router
         decisions = len(spec.decisions) if spec else 0
-        self._confidence = spec.confidence if spec else 1.0
+        self._confidence = spec.offline_confidence if spec else 1.0
         self.off = Setting(np.full(decisions, np.inf, dtype=np.float32), np.inf)
         self._certified, self._weak = self._usable(artifact.certificates.certificates)
         self.guard_limit = from_json(spec.guard_limit) if spec else np.inf
