@@ -1,7 +1,7 @@
 """Drift that passes the guard, sent to the real server: how many rows until skipping is off.
 
-mnist1d_resnet, every routed row gives evidence; a fresh server for each kind of traffic. Rows go in steps, with time in between for the monitor to look. Prints a table and one
-JSON line.
+mnist1d_resnet, every routed row gives evidence; a fresh server for each kind of traffic. Rows go in
+steps, with time in between for the monitor to look. Prints a table and one JSON line.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Metrics: moons_residual without batching (the least work a request can be) and in batches of 16, and
 mnist1d_resnet, whose rows have depths and signals to count. Evidence: mnist1d_resnet with one in
-a hundred rows run at full depth. Each pair stands side by side and is driven in turn, round after round.
-Prints medians and ratios, one JSON line.
+a hundred rows run at full depth. Each pair stands side by side and is driven in turn, round after
+round. Prints medians and ratios, one JSON line.
 """
 
 from __future__ import annotations
