@@ -70,6 +70,7 @@ ONLY_IN = {
     },
     "opentelemetry": {"telemetry/tracing.py"},
     "PIL": {f"preprocessing/{name}.py" for name in ("decoding", "pictures")},
+    "tokenizers": {"preprocessing/text.py"},
     "ts": {"hosts/torchserve/worker.py"},
     "granian": {"hosts/granian/__main__.py"},
     "ray": {f"hosts/ray/{name}.py" for name in ("deploy", "front", "metrics", "outlook", "remote")}

@@ -17,6 +17,7 @@ EXTRAS = {
     "ray": ("ray", "starlette"),
     "otel": ("opentelemetry",),
     "image": ("PIL",),
+    "text": ("tokenizers",),
 }
 RUNTIME = (
     "ONNX Runtime is not installed; run `pip install 'skipserve[cpu]'`, or `pip install "
