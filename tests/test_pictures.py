@@ -1,0 +1,273 @@
+"""Pictures become what transformers' own processors make of them, or are refused in one line."""
+
+from __future__ import annotations
+
+import base64
+import json
+from itertools import chain
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pictures import bomb, drawn, odd, ordinary, real, saved
+from PIL import Image
+
+from skipserve.errors import ConfigError, InputError
+from skipserve.preprocessing.decoding import LARGEST_PICTURE
+from skipserve.preprocessing.picture_config import PictureInput
+from skipserve.preprocessing.pictures import Pictures
+from skipserve.sources.picture_processor import picture_input
+
+# Processors as their files say: those of the networks that are read, and corners of each.
+FILES = {
+    "ViT": {"image_processor_type": "ViTImageProcessor", "size": {"height": 64, "width": 64}},
+    "an old ViT": {"feature_extractor_type": "ViTFeatureExtractor", "size": 96, "resample": 3},
+    "ResNet": {"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 224}},
+    "another part kept": {
+        "image_processor_type": "ConvNextImageProcessor",
+        "size": {"shortest_edge": 61},
+        "crop_pct": 0.95,
+        "image_mean": [0.485, 0.456, 0.406],
+        "image_std": [0.229, 0.224, 0.225],
+    },
+    "ConvNeXt, stretched": {
+        "image_processor_type": "ConvNextImageProcessorFast",
+        "size": {"shortest_edge": 384},
+        "resample": 1,
+    },
+    "an old ConvNeXt": {"feature_extractor_type": "ConvNextFeatureExtractor", "size": 48},
+    "DeiT": {"image_processor_type": "DeiTImageProcessor", "crop_size": 200, "size": 210},
+    "DINOv2": {
+        "image_processor_type": "BitImageProcessor",
+        "size": {"shortest_edge": 40},
+        "crop_size": {"height": 33, "width": 52},
+    },
+    "MobileNet": {"image_processor_type": "MobileNetV1ImageProcessor", "resample": 0},
+    "cropped alone": {
+        "image_processor_type": "ViTImageProcessor",
+        "do_resize": False,
+        "do_center_crop": True,
+        "crop_size": {"height": 101, "width": 64},
+    },
+    "not scaled": {
+        "image_processor_type": "ViTImageProcessor",
+        "size": [32, 20],
+        "do_rescale": False,
+        "image_mean": [127.5, 120.0, 110.0],
+        "image_std": [61.0, 62.0, 63.5],
+    },
+    "not shifted": {
+        "image_processor_type": "PvtImageProcessor",
+        "do_normalize": False,
+        "rescale_factor": 0.01,
+        "size": {"height": 32, "width": 32},
+    },
+}
+
+
+def theirs(tmp_path, values):
+    from transformers import AutoImageProcessor
+
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(values))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit"}))
+    return AutoImageProcessor.from_pretrained(str(tmp_path), backend="pil")
+
+
+def of_transformers(processor, pictures):
+    from transformers.image_utils import load_image
+
+    made = []
+    for picture in pictures:
+        loaded = load_image(base64.b64encode(picture).decode())
+        made.append(processor(loaded, return_tensors="np")["pixel_values"][0])
+    return np.stack(made)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_as_transformers(name, tmp_path):
+    values = FILES[name]
+    config = picture_input(values, "preprocessor_config.json")
+    some = list(chain(ordinary(2, seed=len(name)), odd().values()))
+    ours = Pictures(config)(some)["pixel_values"]
+    expected = of_transformers(theirs(tmp_path, values), some)
+    assert ours.dtype == np.float32
+    assert ours.shape == (len(some), 3, *config.size) == expected.shape
+    np.testing.assert_array_equal(ours, expected)
+
+
+def test_two_hundred(tmp_path):
+    values = FILES["another part kept"]
+    some = [*ordinary(150), *real(), *odd().values()]
+    assert len(some) >= 200
+    ours = Pictures(picture_input(values, "file"))(some)["pixel_values"]
+    np.testing.assert_array_equal(ours, of_transformers(theirs(tmp_path, values), some))
+
+
+@pytest.mark.parametrize(
+    "pixels", [drawn(30, 40, 3, 1), drawn(30, 40, 3, 1).transpose(2, 0, 1), drawn(3, 4, 3, 2)]
+)
+def test_arrays_as_transformers(pixels, tmp_path):
+    values = FILES["ResNet"]
+    ours = Pictures(picture_input(values, "file"))
+    processor = theirs(tmp_path, values)
+    expected = processor(pixels, return_tensors="np")["pixel_values"]
+    np.testing.assert_array_equal(ours([pixels])["pixel_values"], expected)
+    np.testing.assert_array_equal(ours([pixels.tolist()])["pixel_values"], expected)
+
+
+SQUARE = PictureInput(resize=(8, 8), scale=1 / 255)
+
+
+def test_grey_arrays_become_colours():
+    grey = drawn(20, 20, 1, 5)
+    made = [Pictures(SQUARE)([one])["pixel_values"] for one in (grey, grey[..., 0], grey.tolist())]
+    assert (made[0][0, 0] == made[0][0, 2]).all()
+    np.testing.assert_array_equal(made[0], made[1])
+    np.testing.assert_array_equal(made[0], made[2])
+
+
+def test_colours_become_grey():
+    config = picture_input(
+        {"image_processor_type": "ViTImageProcessor", "size": 8}, "file", channels=1
+    )
+    picture = Image.fromarray(drawn(8, 8, 3, 6))
+    made = Pictures(config)([saved(picture)])["pixel_values"]
+    expected = (np.asarray(picture.convert("L"), np.float32) / 255 - 0.5) / 0.5
+    np.testing.assert_allclose(made[0, 0], expected, atol=1e-6)
+
+
+def test_base64_in_all_its_forms():
+    data = saved(Image.fromarray(drawn(9, 9, 3, 7)))
+    text = base64.b64encode(data).decode()
+    lines = base64.encodebytes(data).decode()
+    values = [data, text, lines, f"data:image/png;base64,{text}", bytearray(data)]
+    made = Pictures(SQUARE)(values)["pixel_values"]
+    assert (made == made[0]).all()
+
+
+JPEG = saved(Image.fromarray(drawn(200, 200, 3, 8)), "JPEG")
+PNG = saved(Image.fromarray(drawn(200, 200, 3, 8)))
+BAD = {
+    "a truncated JPEG": (JPEG[: len(JPEG) // 2], "invalid_picture", "truncated"),
+    "a truncated PNG": (PNG[: len(PNG) // 2], "invalid_picture", "truncated"),
+    "only a header": (PNG[:20], "invalid_picture", "read"),
+    "nothing": (b"", "invalid_picture", "no picture"),
+    "words": (b"great film", "invalid_picture", "no picture"),
+    "not base64": ("great film!", "invalid_picture", "not base64"),
+    "not ASCII": ("großartig", "invalid_picture", "not base64"),
+    "no base64 in a URL": ("data:image/png,abc", "invalid_picture", "data:image"),
+    "an address": ("http://127.0.0.1/a.png", "invalid_picture", "not fetched"),
+    "a path": ("/etc/passwd", "invalid_picture", "JPEG"),
+    "PostScript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "invalid_picture", "no"),
+    "a number": (3.0, "wrong_type", "float is no picture"),
+    "no value": (None, "wrong_type", "no picture"),
+    "a list of numbers": ([1, 2, 3], "wrong_shape", "height"),
+    "two channels": (np.zeros((5, 5, 2), int), "wrong_shape", "1, 3 or 4"),
+    "ragged": ([[1, 2], [3]], "ragged", "rectangle"),
+    "scaled": ([[0.5, 0.25]], "wrong_type", "0 to 255"),
+    "beyond": ([[0, 256]], "wrong_type", "0 to 255"),
+    "no pixel": (np.zeros((0, 4, 3), int), "empty", "no pixel"),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_what_is_refused(what):
+    value, code, said = BAD[what]
+    with pytest.raises(InputError) as error:
+        Pictures(SQUARE)([JPEG, value, PNG])
+    assert (error.value.code, error.value.row) == (code, 1)
+    assert said in error.value.message and "\n" not in error.value.message
+
+
+@pytest.mark.parametrize("side", [7_100, 30_000, 2**31 - 1])
+def test_bombs_are_refused_before_decoding(side):
+    # The data in them is too short for that many pixels: decoded, they would be called truncated.
+    with pytest.raises(InputError, match="million pixels") as error:
+        Pictures(SQUARE)([PNG, bomb(side, side)])
+    assert (error.value.code, error.value.row) == ("picture_too_large", 1)
+
+
+def test_a_request_of_large_pictures():
+    many = [bomb(7_000, 7_000)] * 5
+    with pytest.raises(InputError, match="together"):
+        Pictures(SQUARE)(many)
+    assert LARGEST_PICTURE > 7_000 * 7_000
+
+
+def test_thin_pictures_do_not_grow_without_limit():
+    thin = saved(Image.new("RGB", (30_000, 1)))
+    config = PictureInput(shortest=256, crop=(224, 224))
+    with pytest.raises(InputError, match="resized"):
+        Pictures(config)([thin])
+
+
+def test_pillow_may_be_missing(monkeypatch):
+    from skipserve import extras
+    from skipserve.errors import LaunchError
+
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
+    with pytest.raises(LaunchError, match=r"pip install 'skipserve\[image\]'"):
+        Pictures(SQUARE)
+
+
+REFUSED = {
+    "unknown": ({"image_processor_type": "DetrImageProcessor"}, "not known"),
+    "nameless": ({"size": 3}, "which processor"),
+    "remote code": (
+        {"image_processor_type": "ViTImageProcessor", "auto_map": {"AutoImageProcessor": "a.B"}},
+        "not run",
+    ),
+    "several sizes": (
+        {"image_processor_type": "ViTImageProcessor", "size": {"shortest_edge": 9}},
+        "several sizes",
+    ),
+    "padding": ({"image_processor_type": "ViTImageProcessor", "do_pad": True}, "do_pad"),
+    "longest": (
+        {"image_processor_type": "ViTImageProcessor", "size": {"longest_edge": 9}},
+        "shortest_edge",
+    ),
+    "four means": ({"image_processor_type": "ViTImageProcessor", "image_mean": [0, 0.1]}, "mean"),
+    "no deviation": (
+        {"image_processor_type": "ViTImageProcessor", "image_std": [0, 1, 1]},
+        "deviation",
+    ),
+    "a huge size": ({"image_processor_type": "ViTImageProcessor", "size": 10**6}, "8192"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_processors_that_are_refused(what):
+    values, said = REFUSED[what]
+    with pytest.raises(ConfigError, match=said):
+        picture_input(values, "preprocessor_config.json")
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.binary(max_size=300), st.integers(0, 3))
+def test_any_bytes_are_a_picture_or_refused(noise, kind):
+    begin = (b"", JPEG[:200], PNG[:60], b"GIF89a")[kind]
+    try:
+        made = Pictures(SQUARE)([begin + noise])["pixel_values"]
+    except InputError as error:
+        assert error.row == 0 and "\n" not in error.message
+    else:
+        assert np.isfinite(made).all()
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(1, 60), st.integers(1, 60), st.integers(1, 50), st.integers(1, 50), st.booleans()
+)
+def test_any_size_and_crop(height, width, down, across, stretch):
+    """The crop of transformers, on pictures smaller and larger than it."""
+    from transformers.image_transforms import center_crop
+
+    config = PictureInput(crop=(down, across), resize=(33, 21) if stretch else None)
+    picture = Image.fromarray(drawn(height, width, 3, height))
+    made = Pictures(config)([saved(picture)])["pixel_values"][0]
+    whole = np.asarray(picture.resize((21, 33), 2) if stretch else picture)
+    expected = center_crop(
+        whole.transpose(2, 0, 1), (down, across), input_data_format="channels_first"
+    )
+    np.testing.assert_array_equal(made, expected)
