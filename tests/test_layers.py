@@ -63,6 +63,7 @@ ONLY_IN = {
         "telemetry/metrics.py",
         "telemetry/exposition.py",
         "telemetry/counts.py",
+        "telemetry/earning.py",
         "watching/scrape.py",
     },
     "onnxruntime": {

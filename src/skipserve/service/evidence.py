@@ -12,8 +12,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from skipserve.runtime.losses import Judged, judge
 from skipserve.runtime.engine import Engine
+from skipserve.runtime.losses import Judged, judge
 from skipserve.runtime.prediction import Setting
 from skipserve.runtime.rows import Rows
 from skipserve.service.reader import Read
