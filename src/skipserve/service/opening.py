@@ -17,7 +17,7 @@ from skipserve.telemetry.tracing import open_tracing
 def open_service(
     artifact: Artifact, serving: ServingConfig, idle: Idle, version: str = VERSION
 ) -> Service:
-    """Open and warm up a model; switch, counts and spans are where the environment says.
+    """Open and warm up a model; its switch, state and trace target are in the environment.
 
     Args:
         artifact: Of the model.
@@ -39,7 +39,6 @@ def open_service(
     engine.warm_up(serving.batch_size)
     name = engine.manifest.name
     journal = Journal(name, serving.access_log, open_tracing())
-    counts = counts_of(
-        engine.manifest, engine.candidates, engine.files, engine.precision, engine.provider
-    )
+    files, precision, provider = engine.files, engine.precision, engine.provider
+    counts = counts_of(engine.manifest, engine.candidates, files, precision, provider)
     return Service(engine, serving, idle, switch_of(name), journal, version, counts)
