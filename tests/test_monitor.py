@@ -205,6 +205,9 @@ def test_the_state_says_what_a_request_gets_that_asks_for_nothing(
     tmp_path, artifact, settings, certified, state
 ):
     watched = Watch(tmp_path, artifact, tmp_path / "state", **settings)
+    if not certified:
+        model = other_files(watched.model)  # its certificates are of the files it had
+        watched.monitor = Monitor(watched.exposition, [model])
     Worker(watched.directory, 1).opens(certified)
     watched.tick()
     assert watched.state() == state

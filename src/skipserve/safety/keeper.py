@@ -230,7 +230,7 @@ class Keeper:
                 f"its candidates {pair[0]} and {pair[1]} are not ordered from careful to bold; "
                 "propose them anew with `skipserve calibrate`"
             )
-        files = self._artifact.hashes(FORMATS[kind.backend], kind.precision)  # type: ignore[arg-type]
+        files = self._artifact.hashes(FORMATS[kind.backend], kind.precision)
         binding = binding_of(
             self._artifact.manifest, self._candidates, files, kind.precision, kind.provider
         )

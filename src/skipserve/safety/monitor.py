@@ -224,8 +224,10 @@ class _Model:
     def _say(self, keeper: Keeper, now: tuple[int | None, ...] | None) -> None:
         """Say where something bolder, or more careful, is in force by what was earned."""
         before, self._said = self._said, now
-        own = keeper.offline
-        pairs = zip(keeper.rules.risks, before or own, now or own, strict=True)
+        if now is None:
+            logger.warning("%s goes by its artifact's own certificates", self._name)
+            return
+        pairs = zip(keeper.rules.risks, before or keeper.offline, now, strict=True)
         for risk, old, new in pairs:
             if new == old:
                 continue
@@ -293,17 +295,20 @@ class _Model:
             risks = gauges.get("skipserve_certified_risk_ratio", ())
             self._certified = any(labels["model"] == self._name for labels, _ in risks)
         state: str = self._told.state
-        if state == "on" and not (self._risk is not None and self._is_certified()):
+        if state == "on" and not self._is_certified():
             state = "uncertified" if self._risk is not None else "off"
         self._metrics.set_state(self._name, state)
         if self._counted:
             self._metrics.evidence.labels(self._name).set(self._against.wealth)
 
     def _is_certified(self) -> bool:
-        if self._told.in_force is None or self._keeper is None:
-            return self._certified
-        assert self._risk is not None
-        pairs = zip(self._keeper.rules.risks, self._told.in_force, strict=False)
+        if self._keeper is None or self._risk is None:
+            return False
+        in_force = self._told.in_force
+        if in_force is None and self._certified:
+            return True
+        places = self._keeper.offline if in_force is None else in_force
+        pairs = zip(self._keeper.rules.risks, places, strict=False)
         return any(one is not None and risk <= self._risk for risk, one in pairs)
 
     def _show_earning(self, keeper: Keeper, now_s: float) -> None:
