@@ -195,6 +195,7 @@ def test_candidates_that_are_not_ordered_are_found():
     assert unordered([(3.0, 2.0), (2.0, 2.5), (1.0, 1.0)]) is None
     assert unordered([(3.0, 2.0), (1.0, 1.0), (1.0, math.inf)]) == (1, 2)
     assert unordered([(1.0,), (1.0,)]) == (0, 1)
+    assert unordered([(1.0, 2.0), (2.0, 1.0), (1.5, 2.0)]) == (0, 2)
 
 
 @settings(max_examples=30, deadline=None)

@@ -36,7 +36,6 @@ class ServingConfig(Record):
         evidence: Share of the routed rows that is run at full depth, to see what every candidate
             would have answered; 0 turns the alarm off, and earning too.
         alarm_alpha: Chance that the alarm is ever raised although the certificate holds.
-        clean_window_s: Seconds that skipping stays off at least once the alarm was raised.
         metrics: Counting can be turned off to measure what it costs.
     """
 
@@ -54,5 +53,4 @@ class ServingConfig(Record):
     risk: Annotated[float, Field(gt=0, lt=1)] | None = None
     evidence: Annotated[float, Field(ge=0, le=1)] = 0.01
     alarm_alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
-    clean_window_s: Annotated[float, Field(ge=0)] = 600.0
     metrics: bool = True

@@ -9,6 +9,7 @@ lock on it; so two replicas never write to one, also where they share a volume.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import fcntl
 import logging
@@ -259,7 +260,9 @@ def counts_of(
         return None
     binding = binding_of(manifest, candidates, files, precision, provider)
     try:
-        return CountsFile(Path(directory) / manifest.name, binding, len(candidates))
+        made = CountsFile(Path(directory) / manifest.name, binding, len(candidates))
+        atexit.register(made.close)
+        return made
     except OSError as error:
         logger.error(
             "%s gives no evidence: its state in %s cannot be written (%s); it earns nothing, and "

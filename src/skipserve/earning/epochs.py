@@ -322,12 +322,12 @@ def _young(rules: Rules, old: Held, rows: int, now_s: float) -> bool:
 
 
 def unordered(candidates: Sequence[Sequence[float]]) -> tuple[int, int] | None:
-    """Two neighbours of which the second is nowhere bolder than the first; ``None`` if all are.
+    """Two candidates of which the later is nowhere bolder than the earlier; ``None`` if none are.
 
     Args:
         candidates: Thresholds of each, from careful to bold; +inf never lets a row go.
     """
-    for place, (one, other) in enumerate(itertools.pairwise(candidates)):
+    for (place, one), (later, other) in itertools.combinations(enumerate(candidates), 2):
         if all(after >= before for before, after in zip(one, other, strict=True)):
-            return place, place + 1
+            return place, later
     return None

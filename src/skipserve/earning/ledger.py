@@ -59,7 +59,7 @@ class Ledger:
         self._folder = folder_of(folder, binding)
         self._file = self._folder / NAME
         self._header = Header("ledger", binding)
-        self._mark = (0, 0)
+        self._mark = (0, 0, 0)
         self.events: tuple[Event, ...] = ()
         self.state = State()
 
@@ -138,11 +138,12 @@ class Ledger:
         raise OSError(errno.EWOULDBLOCK, "another process keeps it locked", str(self._file))
 
     def _forget(self) -> None:
-        self._mark, self.events, self.state = (0, 0), (), State()
+        self._mark, self.events, self.state = (0, 0, 0), (), State()
 
     def _take(self, descriptor: int) -> None:
         about = os.fstat(descriptor)
-        if (about.st_ino, about.st_size) == self._mark:
+        mark = about.st_ino, about.st_size, about.st_mtime_ns
+        if mark == self._mark:
             return
         data = os.pread(descriptor, about.st_size, 0)
         whole = data.rfind(b"\n") + 1
@@ -151,7 +152,7 @@ class Ledger:
             # Half a line, of a writer that was killed: nothing may be appended to it.
             with contextlib.suppress(OSError):  # opened to be read only
                 os.ftruncate(descriptor, whole)
-        self._mark = about.st_ino, whole
+        self._mark = about.st_ino, whole, about.st_mtime_ns
         self.events = tuple(events)
         self.state = applied(State(), events)
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from skipserve.artifacts.artifact import Artifact
 from skipserve.artifacts.certificates import from_json
-from skipserve.artifacts.manifest import RouterSpec
+from skipserve.artifacts.manifest import Precision, RouterSpec
 from skipserve.earning.binding import binding_of
 from skipserve.earning.counts_file import CountsReader, folder_of
 from skipserve.earning.epochs import (
@@ -48,7 +48,7 @@ class Kind:
 
     backend: BackendName
     provider: str
-    precision: str
+    precision: Precision
 
 
 def rules_of(spec: RouterSpec, candidates: int) -> Rules:
@@ -94,11 +94,28 @@ class Keeper:
         self._offline: tuple[int | None, ...] = (None,) * len(spec.risks)
         self._safe = False  # whether what was read can be relied on
         self._at_s = 0.0
+        self._unwritten: tuple[int, int] | None = None
+
+    @property
+    def withdrawn(self) -> bool:
+        """Whether the alarm has put the artifact's own certificates out of force."""
+        return self.state.withdrawn or self._unwritten is not None
 
     @property
     def mode(self) -> str:
         """``offline``, ``earned`` or ``both``."""
         return self._spec.certificate
+
+    @property
+    def offline(self) -> tuple[int | None, ...]:
+        """The places of the artifact's own certificates that are in force."""
+        own = self.mode != "earned" and not self.withdrawn
+        return self._offline if own else (None,) * len(self.rules.risks)
+
+    @property
+    def earning(self) -> bool:
+        """Whether rows earn anything: always, or only once the alarm was raised."""
+        return self.mode != "offline" or self.withdrawn
 
     @property
     def epoch(self) -> int:
@@ -113,8 +130,8 @@ class Keeper:
             # Before the first look nobody knows that an alarm was raised; readiness waits for it.
             own = self.mode != "earned" and not self.problem
             return None if own else nothing
-        own = self.mode != "earned" and not self.state.withdrawn
-        if self.problem or (self.mode == "offline" and own):
+        own = self.mode != "earned" and not self.withdrawn
+        if self.problem or self._unwritten or (self.mode == "offline" and own):
             return None if own else nothing
         earned = in_force(self.rules, self.state, self.counts.rows, self._at_s)
         if not own:
@@ -163,14 +180,28 @@ class Keeper:
         """
         if not self._safe:
             return ()
-        seen = self.state.epoch
+        self._unwritten = rows, disagreements
+        try:
+            return self._withdraw()
+        except (OSError, StateError) as error:
+            logger.error(
+                "%s: that the alarm was raised cannot be written down (%s); it is tried again",
+                *(self._artifact.manifest.name, error),
+            )
+            return ()
+
+    def _withdraw(self) -> Sequence[Event]:
+        assert self._unwritten is not None
+        seen, (rows, disagreements) = self.state.epoch, self._unwritten
 
         def decided(state: State) -> Sequence[Event]:
             if state.epoch != seen:
                 return ()  # another replica was first
             return withdraw(self.rules, state, rows, disagreements, self.counts, self._at_s)
 
-        return self._turn(decided)
+        events = self._turn(decided)
+        self._unwritten = None
+        return events
 
     def reset(self) -> Sequence[Event]:
         """Begin anew, with the artifact's own certificates if it has some."""
@@ -199,7 +230,7 @@ class Keeper:
                 f"its candidates {pair[0]} and {pair[1]} are not ordered from careful to bold; "
                 "propose them anew with `skipserve calibrate`"
             )
-        files = self._artifact.hashes(FORMATS[kind.backend], kind.precision)  # type: ignore[arg-type]
+        files = self._artifact.hashes(FORMATS[kind.backend], kind.precision)
         binding = binding_of(
             self._artifact.manifest, self._candidates, files, kind.precision, kind.provider
         )
@@ -213,12 +244,14 @@ class Keeper:
     def _look(self, kind: Kind) -> Sequence[Event]:
         self._take(self._ledger.read())
         self._safe = True
+        if self._unwritten is not None:
+            return self._withdraw()
         found = self._reader.read()
         self.counts = found.get(self.state.epoch, Counts.none(self.rules.candidates))
         self._room.mkdir(parents=True, exist_ok=True)
         if shutil.disk_usage(self._room).free < ROOM_BYTES:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._room))
-        earning = self.mode != "offline" or self.state.withdrawn
+        earning = self.earning
         if not decide(self.rules, self.state, self.counts, self._at_s, earning):
             return ()
         seen = self.state.epoch
