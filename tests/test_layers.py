@@ -40,7 +40,7 @@ BELOW = {
     "loadtest": {"artifacts", "runtime", "hosts", "sources", "training", "watching"},
 }
 BELOW["building"] = {*BESIDE, "artifacts", "networks", "runtime", "hosts", "sources", "training"}
-BELOW["building"] |= {"plots"}
+BELOW["building"] |= {"plots", "preprocessing"}
 BELOW["reporting"] = {*BELOW["building"], "building", "samples"} - {"hosts", "plots"}
 BELOW["commands"] = {*BELOW, "plots", "samples"}
 HELPERS = {

@@ -1,4 +1,4 @@
-"""Texts sent as strings: in every protocol, answered as their tokens are; bad ones name their row."""
+"""Texts sent as strings: in every protocol, answered as their tokens are; bad ones name a row."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ EXTRAS = {
     "ray": ("ray", "starlette"),
     "otel": ("opentelemetry",),
     "image": ("PIL",),
-    "text": ("tokenizers",),
+    "text": ("tokenizers", "transformers"),
 }
 RUNTIME = (
     "ONNX Runtime is not installed; run `pip install 'skipserve[cpu]'`, or `pip install "

@@ -13,7 +13,7 @@ from skipserve.artifacts.manifest import MANIFEST
 from skipserve.errors import ConfigError
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Prediction, joined
-from skipserve.sources.data import match, read_columns
+from skipserve.sources.data import match, read_columns, values_of
 
 # So many batches between two words about progress.
 BATCHES = 8
@@ -56,6 +56,7 @@ def score(
     batch_size: int,
     cores: int,
     on_progress: Callable[[str, float | None], None],
+    text: tuple[str, ...] = (),
 ) -> Scored:
     """Answer every row of a file.
 
@@ -66,12 +67,14 @@ def score(
         batch_size: Rows that run together.
         cores: To use; 0 takes all.
         on_progress: Told how far it is.
+        text: Columns of texts; found where none is named.
 
     Raises:
         ConfigError: If the rows do not fit the model, or the risk is not certified.
     """
     manifest = artifact.manifest
-    rows = match(read_columns(file), manifest.signature, {}, None, str(file)).rows
+    values = values_of(artifact, text)
+    rows = match(read_columns(file), manifest.signature, {}, None, str(file), values).rows
     engine = Engine.for_many(artifact, cores=cores)
     setting = engine.setting(risk)
     if setting.reason:

@@ -37,18 +37,19 @@ class Pictures:
         self._config = config
         self._table = _table(config)
 
-    def __call__(self, values: Sequence[object]) -> dict[str, NDArray[Any]]:
+    def __call__(self, values: Sequence[object], first: int = 0) -> dict[str, NDArray[Any]]:
         """Pixel values, float32 [N, channels, height, width], under the name of the input.
 
         Args:
             values: Pictures: bytes, base64 or pixels, each as
                 :func:`~skipserve.preprocessing.decoding.open_picture` takes it.
+            first: Number of the first, for the error.
 
         Raises:
             InputError: If one is no picture, damaged or too large; names the row.
         """
         config = self._config
-        pictures = [open_picture(value, row) for row, value in enumerate(values)]
+        pictures = [open_picture(value, row) for row, value in enumerate(values, first)]
         if sum(one.width * one.height for one in pictures) > LARGEST_REQUEST:
             raise InputError(
                 "picture_too_large",
@@ -57,7 +58,7 @@ class Pictures:
             )
         made = np.empty((len(pictures), config.channels, *config.size), dtype=np.float32)
         for row, picture in enumerate(pictures):
-            self._into(made[row], picture, row)
+            self._into(made[row], picture, first + row)
         return {config.input: made}
 
     def _into(self, made: NDArray[np.float32], picture: Image, row: int) -> None:

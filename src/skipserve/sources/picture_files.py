@@ -1,0 +1,103 @@
+"""Pictures among a person's data: files that a column names, files in it, or folders of classes."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skipserve.errors import ConfigError, InputError
+from skipserve.preprocessing.pictures import Pictures
+
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
+# Columns of a folder of folders.
+PICTURE, LABEL = "picture", "label"
+# No path is longer; base64 mostly is.
+LONGEST_PATH = 4096
+
+
+def read_classes(folder: Path) -> dict[str, NDArray[np.object_]]:
+    """The columns of a folder that holds a folder of pictures for each class.
+
+    Raises:
+        ConfigError: If it holds none.
+    """
+    classes = sorted(one for one in folder.iterdir() if one.is_dir())
+    files = [(file, one.name) for one in classes for file in pictures_in(one)]
+    if not files:
+        raise ConfigError(
+            f"{folder} holds no folder of pictures; expected one for each class, with files that "
+            f"end in {', '.join(ENDINGS)}"
+        )
+    made = {PICTURE: np.empty(len(files), object), LABEL: np.empty(len(files), object)}
+    made[PICTURE][:], made[LABEL][:] = zip(*files, strict=True)
+    return made
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """Pictures in a folder and all folders in it, in order."""
+    return sorted(
+        one for one in folder.rglob("*") if one.suffix.lower() in ENDINGS and one.is_file()
+    )
+
+
+def sent(value: object) -> object:
+    """What a client sends for a picture of the data."""
+    if isinstance(value, Path):
+        value = value.read_bytes()
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else value
+
+
+class PictureFiles:
+    """Reads pictures where they lie and makes the input of a network from them, one at a time.
+
+    Args:
+        pictures: Makes it.
+        beside: Folder that paths start from.
+    """
+
+    def __init__(self, pictures: Pictures, beside: Path) -> None:
+        self._pictures, self._beside = pictures, beside
+
+    def __call__(self, values: Sequence[object]) -> dict[str, NDArray[Any]]:
+        """Pixel values of all pictures, by name of the input [N, channels, height, width].
+
+        Args:
+            values: Paths, bytes, base64, pixels, or objects with ``bytes`` or ``path`` as the
+                library datasets keeps pictures.
+
+        Raises:
+            InputError: If one is no picture, or not there; names the row.
+        """
+        made: dict[str, NDArray[Any]] = {}
+        for row, value in enumerate(values):
+            for name, tensor in self._pictures([self.found(value, row)], row).items():
+                if not row:
+                    made[name] = np.empty((len(values), *tensor.shape[1:]), tensor.dtype)
+                made[name][row] = tensor[0]
+        return made
+
+    def found(self, value: object, row: int) -> object:
+        """A picture of the data as it can be opened: files are read.
+
+        Raises:
+            InputError: If a file is not there.
+        """
+        if isinstance(value, Mapping):
+            value = value.get("bytes") or value.get("path")
+        if isinstance(value, str) and len(value) <= LONGEST_PATH:
+            named = value.lower().endswith(ENDINGS)
+            if named or (self._beside / value).is_file():
+                value = self._beside / value
+        if not isinstance(value, Path):
+            return value
+        try:
+            return value.read_bytes()
+        except OSError as error:
+            raise InputError(
+                "invalid_picture", f"row {row}: {value} cannot be read: {error.strerror}", row
+            ) from None
