@@ -12,10 +12,10 @@ from skipserve.certification.measures import CONFIDENCE, RISKS
 from skipserve.files import replace_text
 from skipserve.schema import Record
 from skipserve.signature import Signature
-from skipserve.tasks import Classify, SignalName
+from skipserve.tasks import AnyTask, SignalName
 
 MANIFEST = "manifest.json"
-MANIFEST_VERSION: Literal[2] = 2
+MANIFEST_VERSION: Literal[3] = 3
 
 Format = Literal["onnx", "torchscript"]
 Precision = Literal["fp32", "fp16", "int8"]
@@ -167,13 +167,11 @@ class Example(Record):
 
     Attributes:
         inputs: One row of each input, by name.
-        label: What is decided by the answer.
-        probabilities: The answer.
+        answer: The answer.
     """
 
     inputs: dict[str, Any]
-    label: int
-    probabilities: tuple[float, ...]
+    answer: tuple[float, ...]
 
 
 class Depths(Record):
@@ -209,11 +207,11 @@ class Manifest(Record):
         depths: Rows that it runs unequally deep, or ``None``.
     """
 
-    manifest_version: Literal[2] = MANIFEST_VERSION
+    manifest_version: Literal[3] = MANIFEST_VERSION
     name: Name
     source: Source
     signature: Signature
-    task: Classify
+    task: AnyTask
     depth: Annotated[int, Field(ge=1)]
     residual: bool
     opset: int
@@ -234,11 +232,6 @@ class Manifest(Record):
     def recipe(self) -> str | None:
         """Name of the recipe it was trained by, if it was trained here."""
         return self.source.name if self.source.kind == "recipe" else None
-
-    @property
-    def classes(self) -> int:
-        """Number of classes."""
-        return self.task.classes
 
     def question(self, *rows: dict[str, Any]) -> dict[str, Any]:
         """The ``inputs`` of a native request for some rows, each by input."""

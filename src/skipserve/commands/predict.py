@@ -35,7 +35,7 @@ def predict(
         scored = score(find_artifact(model), rows, risk, batch_size, threads, watch.progress)
         write_answers(out, scored)
     console.print(
-        f"{len(scored.prediction.labels):,} rows to {out}; {scored.summary}",
+        f"{len(scored.prediction):,} rows to {out}; {scored.summary}",
         markup=False,
         soft_wrap=True,
     )

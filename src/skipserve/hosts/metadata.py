@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from skipserve.artifacts.manifest import Manifest
+from skipserve.protocols.oip_replies import outputs_of
 from skipserve.protocols.oip_tensors import datatype_of
 from skipserve.versions import version_of
 
@@ -25,7 +26,6 @@ def model_metadata(manifest: Manifest, versions: Sequence[str]) -> dict[str, Any
         manifest: Of the version that answers.
         versions: All that are served.
     """
-    classes = manifest.task.classes
     return {
         "name": manifest.model,
         "versions": list(versions),
@@ -39,10 +39,8 @@ def model_metadata(manifest: Manifest, versions: Sequence[str]) -> dict[str, Any
             for spec in manifest.signature.inputs
         ],
         "outputs": [
-            {"name": "label", "datatype": "INT64", "shape": [-1]},
-            {"name": "probabilities", "datatype": "FP32", "shape": [-1, classes]},
-            {"name": "depth_run", "datatype": "INT64", "shape": [-1]},
-            {"name": "held_back", "datatype": "BOOL", "shape": [-1]},
+            {"name": name, "datatype": datatype, "shape": shape}
+            for name, (datatype, shape) in outputs_of(manifest.task).items()
         ],
     }
 

@@ -32,11 +32,11 @@ from skipserve.protocols.messages import (
 )
 from skipserve.protocols.oip_replies import (
     HEADER_LENGTH,
-    OUTPUTS,
     VERSION,
     Output,
     flag,
     given,
+    outputs_of,
     reply,
     tensors,
     told,
@@ -82,6 +82,7 @@ class OpenInference:
     def __init__(self, manifest: Manifest, max_rows: int, version: str = VERSION) -> None:
         self._manifest = manifest
         self._named = {"model_name": manifest.model, "model_version": version}
+        self._outputs = outputs_of(manifest.task)
         self._max_rows = max_rows
         self._most_bytes = most_bytes(max_rows, manifest.signature)
         self._decoder = msgspec.json.Decoder(Request)
@@ -110,11 +111,10 @@ class OpenInference:
         flag(message.parameters, "binary_data_output", False)
         for output in message.outputs or ():
             flag(output.parameters, "binary_data", False)
-        unknown = [o.name for o in message.outputs or () if o.name not in OUTPUTS]
+        unknown = [o.name for o in message.outputs or () if o.name not in self._outputs]
         if unknown:
-            raise InputError(
-                "wrong_output", f"no output is named {unknown[0]!r}, only {', '.join(OUTPUTS)}"
-            )
+            known = ", ".join(self._outputs)
+            raise InputError("wrong_output", f"no output is named {unknown[0]!r}, only {known}")
         return Question(self._rows(message.inputs, binary), asked, partial(self.encode, message))
 
     def _rows(self, inputs: list[Tensor], binary: bytes) -> Tensors:
@@ -179,7 +179,9 @@ class OpenInference:
         What the router did to the request stands in ``parameters``, if the model has one.
         """
         all_binary = flag(request.parameters, "binary_data_output", False)
-        outputs, chunks = tensors(answer.prediction, request.outputs, all_binary)
+        outputs, chunks = tensors(
+            answer.prediction, self._manifest.task, request.outputs, all_binary
+        )
         body: dict[str, Any] = {**self._named, "outputs": outputs}
         if request.id is not None:
             body["id"] = request.id

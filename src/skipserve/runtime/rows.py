@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skipserve.errors import ConfigError, InputError
+from skipserve.errors import InputError
 from skipserve.signature import Signature, TensorSpec
 
 Index = NDArray[np.int64] | NDArray[np.bool_] | slice
@@ -186,24 +186,3 @@ def _check_integers(rows: NDArray[Any], dtype: np.dtype[Any], name: str) -> NDAr
             row=bad,
         )
     return np.ascontiguousarray(rows, dtype=dtype)
-
-
-def check_labels(labels: NDArray[Any], rows: int, classes: int, name: str) -> NDArray[np.int64]:
-    """Validate the labels of so many rows of a model.
-
-    Raises:
-        ConfigError: If there are not as many, or they are not its classes.
-    """
-    if labels.shape != (rows,):
-        raise ConfigError(
-            f"labels must have shape [{rows}], one for each row; got {list(labels.shape)}"
-        )
-    if labels.dtype.kind not in "iu":
-        raise ConfigError(f"labels must hold whole numbers, got {labels.dtype}")
-    known = (labels >= 0) & (labels < classes)
-    if not known.all():
-        row = int(np.argmin(known))
-        raise ConfigError(
-            f"labels: row {row} has class {labels[row]}, {name} knows 0 … {classes - 1}"
-        )
-    return labels.astype(np.int64)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from time import monotonic, perf_counter
 
 import numpy as np
+from numpy.typing import NDArray
 
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Prediction, Setting
@@ -57,7 +58,7 @@ class _Drawn:
     since_s: float
     risk: float
     row: Rows
-    label: int
+    answer: NDArray[np.float32]
     against: Setting
     agrees: bool  # known without a run
 
@@ -126,7 +127,7 @@ class Shadow:
         # What is tested is a rate of disagreement; accuracy lost bounds none.
         if wanted.risk is None or wanted.measure != "disagreement":
             return
-        if not np.isfinite(prediction.probabilities[i]).all():
+        if not prediction.finite[i]:
             return
         if len(self._queue) >= QUEUE_ROWS:
             self._metrics.shadow_dropped(1)
@@ -134,9 +135,9 @@ class Shadow:
         # All blocks were run for it: full depth is what it was answered with.
         full = not answered.off and prediction.depth_run[i] == self._engine.manifest.depth
         against = wanted if answered.off else self._engine.off
-        label = int(prediction.labels[i])
+        answer = prediction.answers[i]
         drawn = _Drawn(
-            monotonic(), wanted.risk, answered.rows[i : i + 1], label, against, bool(full)
+            monotonic(), wanted.risk, answered.rows[i : i + 1], answer, against, bool(full)
         )
         self._queue.append(drawn)
 
@@ -175,9 +176,10 @@ class Shadow:
         for group in self._batches.joined([drawn.row for drawn in runs]):
             members = [runs[i] for i in group.members]
             again = self._engine.run(group.rows, _limits(members))
-            # No answer is not the same answer: the label of NaN is a number, too.
-            unknown = ~np.isfinite(again.probabilities).all(axis=1)
-            differs = unknown | (again.labels != [drawn.label for drawn in members])
+            # No answer is not the same answer.
+            served = np.stack([drawn.answer for drawn in members])
+            agrees = self._engine.manifest.task.agree(served, again.answers)
+            differs = ~again.finite | ~agrees
             disagrees.update(zip(group.members, differs.tolist(), strict=True))
         if runs[0].against is self._engine.off:  # the router's runs are shorter
             row_s = (perf_counter() - start) / len(runs)

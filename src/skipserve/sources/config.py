@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import Field
 
 from skipserve.schema import Record
+from skipserve.tasks import TaskConfig
 
 
 class SourceConfig(Record):
@@ -18,12 +19,10 @@ class SourceConfig(Record):
         onnx: An ``.onnx`` file, relative to the project.
         module: ``module:function``; the function takes nothing and returns a torch module in
             evaluation mode and an example of its inputs.
-        names: Of the classes, in order.
     """
 
     onnx: str | None = None
     module: str | None = None
-    names: tuple[str, ...] = ()
 
     def model_post_init(self, _context: Any) -> None:
         if (self.onnx is None) == (self.module is None):
@@ -37,7 +36,7 @@ class DataConfig(Record):
         rows: A file of rows (.npz, .npy, .parquet, .csv or .jsonl), relative to the project; split
             for proposing, certifying and testing, and for fitting if ``fit`` is left out.
         fit: Rows to fit heads and guards on, such as those the network was trained on.
-        labels: The column of true classes, or ``None``.
+        labels: The column of true classes, of ``multilabel`` lists of 0 and 1, or ``None``.
         columns: What each input is called in the files, where the names differ.
         seed: Another seed is another split.
     """
@@ -50,10 +49,11 @@ class DataConfig(Record):
 
 
 class Brought(Record):
-    """A network that was brought, and rows for it."""
+    """A network that was brought, rows for it, and what its answers are."""
 
     source: SourceConfig
     data: DataConfig
+    task: TaskConfig = TaskConfig()
 
     def files(self, root: Path) -> Iterator[Path]:
         """The files that the outcome depends on."""

@@ -169,9 +169,9 @@ def _labels(
         hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(map(repr, columns))}"
         raise ConfigError(f"{where} has no column {name!r} of labels; {hint}")
     labels = columns[name]
-    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+    if labels.ndim > 2 or labels.dtype.kind not in "iu":
         raise ConfigError(
-            f"{where}: the labels in {name!r} must be whole numbers, one a row; got "
-            f"{labels.dtype} of shape {list(labels.shape)}"
+            f"{where}: the labels in {name!r} must be whole numbers, one a row, or a list of 0 and "
+            f"1 for a set of labels; got {labels.dtype} of shape {list(labels.shape)}"
         )
     return labels.astype(np.int64)

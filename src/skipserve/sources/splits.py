@@ -23,7 +23,7 @@ SHARES_BESIDE = (0.0, 0.3, 0.5, 0.2)
 
 @dataclass(frozen=True)
 class Labelled:
-    """Rows and, where they are known, their classes [N], int64."""
+    """Rows and, where they are known, their classes [N] or sets of labels [N, width], int64."""
 
     rows: Rows
     labels: NDArray[np.int64] | None = None
