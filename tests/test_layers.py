@@ -21,9 +21,10 @@ BELOW = {
     "networks": set(),
     "training": {"networks"},
     # What an artifact says needs the field's words; making one (export.py, graphs.py) needs all.
-    "artifacts": {"certification", "graph", "networks", "routing", "runtime"},
-    "runtime": {"artifacts", "routing"},
-    "protocols": {"artifacts", "runtime"},
+    "artifacts": {"certification", "graph", "networks", "preprocessing", "routing", "runtime"},
+    "preprocessing": {"artifacts"},
+    "runtime": {"artifacts", "preprocessing", "routing"},
+    "protocols": {"artifacts", "preprocessing", "runtime"},
     "telemetry": {"artifacts", "protocols", "runtime", "safety"},
     # The alarm reads what the workers counted; what they count, it knows nothing of.
     "safety": {"artifacts", "telemetry"},
@@ -69,6 +70,7 @@ ONLY_IN = {
         *(f"graph/{name}.py" for name in ("memory", "precision", "prepare", "probe")),
     },
     "opentelemetry": {"telemetry/tracing.py"},
+    "tokenizers": {"preprocessing/text.py"},
     "ts": {"hosts/torchserve/worker.py"},
     "granian": {"hosts/granian/__main__.py"},
     "ray": {f"hosts/ray/{name}.py" for name in ("deploy", "front", "metrics", "outlook", "remote")}

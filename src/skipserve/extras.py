@@ -16,6 +16,7 @@ EXTRAS = {
     "loadtest": ("gevent", "hdrh", "locust"),
     "ray": ("ray", "starlette"),
     "otel": ("opentelemetry",),
+    "text": ("tokenizers",),
 }
 RUNTIME = (
     "ONNX Runtime is not installed; run `pip install 'skipserve[cpu]'`, or `pip install "

@@ -12,12 +12,12 @@ from skipserve.artifacts.manifest import (
     MANIFEST_VERSION,
     Format,
     Manifest,
-    ModelFile,
     Precision,
     Role,
 )
 from skipserve.errors import ArtifactError, ConfigError
 from skipserve.files import sha256_of
+from skipserve.preprocessing.config import NeededFile
 from skipserve.schema import parse
 
 
@@ -38,12 +38,21 @@ class Artifact:
         ]
 
     def hashes(self, format: Format, precision: Precision) -> dict[str, str]:
-        """The sha256 of every file of one format and precision, by name."""
-        return {
+        """The sha256 of every file of one format and precision, by name; empty if it has none.
+
+        What turns values into tensors is among them: other tokens are other rows.
+        """
+        made = {
             entry.path: entry.sha256
             for entry in self.manifest.files
             if (entry.format, entry.precision) == (format, precision)
         }
+        return made and made | {one.path: one.sha256 for one in self.needed}
+
+    @property
+    def needed(self) -> tuple[NeededFile, ...]:
+        """The files that preprocessing needs."""
+        return () if self.manifest.preprocessing is None else self.manifest.preprocessing.files
 
     def require(self, format: Format, precision: Precision) -> None:
         """Check that the artifact has files of a format and precision.
@@ -88,18 +97,21 @@ def open_artifact(directory: Path) -> Artifact:
         manifest = parse(Manifest, values, str(source))
     except ConfigError as error:
         raise ArtifactError(f"{error}; build the artifact again") from None
+    artifact = Artifact(directory, manifest, read_certificates(directory))
     for entry in manifest.files:
-        _check(directory, entry)
-    return Artifact(directory, manifest, read_certificates(directory))
+        _check(directory, entry.path, entry.sha256)
+    for needed in artifact.needed:
+        _check(directory, needed.path, needed.sha256)
+    return artifact
 
 
-def _check(directory: Path, entry: ModelFile) -> None:
-    file = directory / entry.path
+def _check(directory: Path, path: str, sha256: str) -> None:
+    file = directory / path
     if file.parent != directory or not file.is_file():
         raise ArtifactError(f"{file}: named in the manifest but missing; build the artifact again")
     found = sha256_of(file)
-    if found != entry.sha256:
+    if found != sha256:
         raise ArtifactError(
             f"{file} is not the file the manifest describes: its sha256 is {found[:12]}…, "
-            f"expected {entry.sha256[:12]}…; it was changed or damaged, build the artifact again"
+            f"expected {sha256[:12]}…; it was changed or damaged, build the artifact again"
         )

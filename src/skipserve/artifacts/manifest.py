@@ -10,7 +10,8 @@ from pydantic import Field
 from skipserve.artifacts.archive_names import split_key
 from skipserve.certification.measures import CONFIDENCE, RISKS
 from skipserve.files import replace_text
-from skipserve.schema import Record
+from skipserve.preprocessing.config import Preprocessing
+from skipserve.schema import Record, Sha256
 from skipserve.signature import Signature
 from skipserve.tasks import AnyTask, SignalName
 
@@ -20,7 +21,6 @@ MANIFEST_VERSION: Literal[3] = 3
 Format = Literal["onnx", "torchscript"]
 Precision = Literal["fp32", "fp16", "int8"]
 Role = Literal["plain", "stage", "exit", "routed", "weights"]
-Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$", max_length=64)]
 
 
@@ -168,10 +168,12 @@ class Example(Record):
     Attributes:
         inputs: One row of each input, by name.
         answer: The answer.
+        value: What a client sends for it, where the model takes texts or pictures.
     """
 
     inputs: dict[str, Any]
     answer: tuple[float, ...]
+    value: Any = None
 
 
 class Depths(Record):
@@ -180,10 +182,12 @@ class Depths(Record):
     Attributes:
         shallow: A row whose answer is settled early, by input.
         deep: A row whose answer is settled late, or only at full depth.
+        values: What a client sends for the two, where the model takes texts or pictures.
     """
 
     shallow: dict[str, Any]
     deep: dict[str, Any]
+    values: tuple[Any, Any] | None = None
 
 
 class Manifest(Record):
@@ -205,6 +209,7 @@ class Manifest(Record):
         versions: Packages that made the files.
         router: The router, or ``None``.
         depths: Rows that it runs unequally deep, or ``None``.
+        preprocessing: What turns texts or pictures into its inputs, or ``None``.
     """
 
     manifest_version: Literal[3] = MANIFEST_VERSION
@@ -222,6 +227,7 @@ class Manifest(Record):
     versions: dict[str, str]
     router: RouterSpec | None = None
     depths: Depths | None = None
+    preprocessing: Preprocessing | None = None
 
     @property
     def model(self) -> str:
@@ -233,8 +239,24 @@ class Manifest(Record):
         """Name of the recipe it was trained by, if it was trained here."""
         return self.source.name if self.source.kind == "recipe" else None
 
+    @property
+    def asked(self) -> dict[str, Any]:
+        """The ``inputs`` of a native request for the example."""
+        if self.example.value is not None:
+            return {"inputs": [self.example.value]}
+        return self.question(self.example.inputs)
+
+    @property
+    def asked_deep(self) -> dict[str, Any]:
+        """The same for the two rows of unequal depth, or for the example where there are none."""
+        if self.depths is None:
+            return self.asked
+        if self.depths.values is not None:
+            return {"inputs": list(self.depths.values)}
+        return self.question(self.depths.shallow, self.depths.deep)
+
     def question(self, *rows: dict[str, Any]) -> dict[str, Any]:
-        """The ``inputs`` of a native request for some rows, each by input."""
+        """The ``inputs`` of a native request for some rows of tensors, each by input."""
         names = [one.name for one in self.signature.inputs]
         if len(names) == 1:
             return {"inputs": [row[names[0]] for row in rows]}

@@ -37,16 +37,15 @@ def curl_of(
     """
     routed = [manifest for manifest in manifests if manifest.router is not None]
     manifest = (routed or manifests)[0]
-    rows, hint = [manifest.example.inputs], ""
+    hint = ""
     if manifest.router is not None:
         hint = (
             f"\n\nin the reply: depth_run says how many of the {manifest.depth} blocks a row "
             "ran, held_back that the guard sent it to full depth"
         )
     if manifest.depths is not None:
-        rows = [manifest.depths.shallow, manifest.depths.deep]
         hint += "; the first of these rows is settled early, the second late"
-    body = msgspec.json.encode(_short(manifest.question(*rows)))
+    body = msgspec.json.encode(_short(manifest.asked_deep))
     data = f"'{body.decode()}'"
     if len(body) > LONGEST:
         (directory / FILE).write_bytes(body)

@@ -8,6 +8,7 @@ from typing import Any
 from skipserve.artifacts.manifest import Manifest
 from skipserve.protocols.oip_replies import outputs_of
 from skipserve.protocols.oip_tensors import datatype_of
+from skipserve.protocols.oip_values import described
 from skipserve.versions import version_of
 
 EXTENSIONS = ("binary_tensor_data",)
@@ -22,22 +23,28 @@ def server_metadata() -> dict[str, Any]:
 def model_metadata(manifest: Manifest, versions: Sequence[str]) -> dict[str, Any]:
     """Of a model: every input and output, -1 where a dimension is free.
 
+    A model with preprocessing tells of the tensor of texts or pictures alone: clients send all
+    inputs that they are told of.
+
     Args:
         manifest: Of the version that answers.
         versions: All that are served.
     """
+    inputs: list[dict[str, Any]] = [
+        {
+            "name": spec.name,
+            "datatype": datatype_of(spec),
+            "shape": [-1 if isinstance(size, str) else size for size in spec.shape],
+        }
+        for spec in manifest.signature.inputs
+    ]
+    if manifest.preprocessing is not None:
+        inputs = [described(manifest.preprocessing)]
     return {
         "name": manifest.model,
         "versions": list(versions),
         "platform": "skipserve_onnx",
-        "inputs": [
-            {
-                "name": spec.name,
-                "datatype": datatype_of(spec),
-                "shape": [-1 if isinstance(size, str) else size for size in spec.shape],
-            }
-            for spec in manifest.signature.inputs
-        ],
+        "inputs": inputs,
         "outputs": [
             {"name": name, "datatype": datatype, "shape": shape}
             for name, (datatype, shape) in outputs_of(manifest.task).items()

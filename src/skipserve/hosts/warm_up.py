@@ -94,7 +94,7 @@ async def rehearse(application: Application, model: Model) -> None:
 
 
 def _question(manifest: Manifest, router: str) -> bytes:
-    question = manifest.question(manifest.example.inputs)
+    question = manifest.asked
     return msgspec.json.encode({**question, "parameters": {"router": router}})
 
 

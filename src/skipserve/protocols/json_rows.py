@@ -17,6 +17,7 @@ from skipserve.protocols.json_types import (
     columns_type,
     described,
     instance_type,
+    list_of,
     sizes_in_words,
 )
 from skipserve.protocols.messages import (
@@ -25,6 +26,7 @@ from skipserve.protocols.messages import (
     RawRequest,
     Risk,
     Tensors,
+    Values,
     check_size,
     most_bytes,
     without_mark,
@@ -69,42 +71,48 @@ class JsonRows:
         self._inputs = manifest.signature.inputs
         self._fixed = all(isinstance(n, int) for spec in self._inputs for n in spec.row_shape)
         self._max_rows = max_rows
-        self._most_bytes = most_bytes(max_rows, manifest.signature)
+        self._most_bytes = most_bytes(max_rows, manifest.signature, manifest.preprocessing)
         self._field = field
         names = [field, *(name for name, _, _ in others)]
         self._fields = ", ".join(f'"{name}"' for name in names)
         self._known = {*names, "parameters"}
         inputs = "|".join(re.escape(spec.name) for spec in self._inputs)
+        self._preprocessing = manifest.preprocessing
+        # Fields, since the quotes in a text are escaped.
+        self._names_tensors = re.compile(rf'"(?:{inputs})"\s*:'.encode())
         self._by_input = re.compile(rf"\$\.{field}\.({inputs})(?:\[(\d+)\]|$)")
         self._by_row = re.compile(rf"\$\.{field}\[(\d+)\](?:\.({inputs})(?:\[|$))?")
         self._tensors = self._columns if layout == "columns" else self._instances
         make = columns_type if layout == "columns" else instance_type
-        request = msgspec.defstruct(
-            "Request",
-            [
-                (field, make(self._inputs, max_rows)),
-                ("parameters", Parameters | None, None),
-                *others,
-            ],
-            forbid_unknown_fields=True,
-        )
-        self._decoder = msgspec.json.Decoder(request)
 
-    def decode(self, request: RawRequest) -> tuple[Tensors, Asked]:
+        def decoder(rows: Any) -> msgspec.json.Decoder[Any]:
+            fields: list[Any] = [(field, rows), ("parameters", Parameters | None, None), *others]
+            return msgspec.json.Decoder(
+                msgspec.defstruct("Request", fields, forbid_unknown_fields=True)
+            )
+
+        self._decoder = decoder(make(self._inputs, max_rows))
+        self._values = decoder(list_of(Any, max_rows))
+
+    def decode(self, request: RawRequest) -> tuple[Tensors | Values, Asked]:
         """Read a request: its rows by input [B, …], and what it asks of the router.
+
+        A model with preprocessing takes values, unless a request names tensors.
 
         Raises:
             InputError: Saying what was wrong, what was expected, and in which row.
         """
         body = self._json_body(request)
         check_size(request, self._max_rows, self._most_bytes)
+        values = self._preprocessing is not None and not self._names_tensors.search(body)
         try:
-            message: Any = self._decoder.decode(body)
+            message: Any = (self._values if values else self._decoder).decode(body)
         except msgspec.ValidationError as error:
             raise self._explain(str(error), body) from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InputError("invalid_json", f"the body is not JSON: {error}") from None
-        tensors = self._tensors(getattr(message, self._field))
+        found = getattr(message, self._field)
+        rows = self._only_values(found) if values else self._tensors(found)
         router = None if message.parameters is None else message.parameters.router
         if self._manifest.router is None and router not in ("off", None):
             raise InputError(
@@ -112,7 +120,12 @@ class JsonRows:
                 f"{self._manifest.name} has no router and always runs at full depth; "
                 'leave "router" out or send "off"',
             )
-        return tensors, router
+        return rows, router
+
+    def _only_values(self, found: list[object]) -> Values:
+        if not found:
+            raise self._empty()
+        return Values(found)
 
     def _columns(self, found: Any) -> Tensors:
         columns = [found] if isinstance(found, list) else msgspec.structs.astuple(found)
@@ -128,13 +141,16 @@ class JsonRows:
 
     def _arrays(self, columns: Sequence[Sequence[Any]]) -> Tensors:
         if not all(columns):
-            raise InputError("empty", f"{self._field} holds no row; send at least one")
+            raise self._empty()
         if self._fixed:
             return Columns(self._inputs, columns)
         return {
             spec.name: self._array(column, spec)
             for column, spec in zip(columns, self._inputs, strict=True)
         }
+
+    def _empty(self) -> InputError:
+        return InputError("empty", f"{self._field} holds no row; send at least one")
 
     def _array(self, column: Sequence[Any], spec: TensorSpec) -> NDArray[Any]:
         try:
@@ -220,6 +236,8 @@ class JsonRows:
         return None if row is None else int(row), spec
 
     def _expected(self, spec: TensorSpec | None) -> str:
+        if spec is None and self._preprocessing is not None:
+            return f'"{self._field}" must be a list; each row is {self._preprocessing.takes}'
         if spec is None and len(self._inputs) > 1:
             each = ", ".join(f'"{one.name}": {described(one)}' for one in self._inputs)
             return f'"{self._field}" must hold every input: {each}'

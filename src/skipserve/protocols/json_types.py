@@ -33,12 +33,13 @@ def _number(dtype: np.dtype[Any]) -> Any:
 
 def columns_type(inputs: Sequence[TensorSpec], max_rows: int) -> Any:
     """Rows input by input: an object of lists of rows, or one such list for a single input."""
-    columns = [_list_of(row_type(spec), max_rows) for spec in inputs]
+    columns = [list_of(row_type(spec), max_rows) for spec in inputs]
     named = _named("Columns", inputs, columns)
     return columns[0] | named if len(inputs) == 1 else named
 
 
-def _list_of(row: Any, most: int) -> Any:
+def list_of(row: Any, most: int) -> Any:
+    """So many rows at most."""
     return Annotated[list[row], msgspec.Meta(max_length=most)]
 
 
@@ -46,7 +47,7 @@ def instance_type(inputs: Sequence[TensorSpec], max_rows: int) -> Any:
     """Rows one by one: each an object with every input, or the bare row of a single input."""
     rows = [row_type(spec) for spec in inputs]
     named = _named("Instance", inputs, rows)
-    return _list_of(rows[0] | named if len(inputs) == 1 else named, max_rows)
+    return list_of(rows[0] | named if len(inputs) == 1 else named, max_rows)
 
 
 def _named(name: str, inputs: Sequence[TensorSpec], types: Sequence[Any]) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias, overload
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from skipserve.artifacts.certificates import Measure
 from skipserve.errors import InputError
+from skipserve.preprocessing.config import Preprocessing
 from skipserve.protocols.answers import Answer
 from skipserve.signature import Signature
 
@@ -43,6 +44,7 @@ STATUSES = {
     "no_explanations": 404,
     "wrong_method": 405,
     "too_many_rows": 413,
+    "too_long": 413,
     "unsupported_media_type": 415,
     "unsupported_encoding": 415,
     "internal": 500,
@@ -82,16 +84,26 @@ class RawRequest(msgspec.Struct, frozen=True):
     explain: bool = False
 
 
+class Values(msgspec.Struct, frozen=True):
+    """Texts or pictures as a client sent them; the model's preprocessing makes tensors of them.
+
+    Attributes:
+        values: One a row, at least one.
+    """
+
+    values: Sequence[object]
+
+
 class Question(msgspec.Struct, frozen=True):
     """A request that could be read.
 
     Attributes:
-        rows: By input; the engine checks them.
+        rows: By input, for the engine to check, or values that become such.
         asked: What it wants of the router.
         encode: Makes the reply.
     """
 
-    rows: Tensors
+    rows: Tensors | Values
     asked: Asked
     encode: Callable[[Answer], Reply]
 
@@ -112,11 +124,16 @@ class Speaks(Protocol):
         ...
 
 
-def most_bytes(max_rows: int, signature: Signature) -> int:
+def most_bytes(
+    max_rows: int, signature: Signature, preprocessing: Preprocessing | None = None
+) -> int:
     """Length that a body may have: 32 bytes a number and 64 KiB for all else.
 
-    Where a dimension is free, only the listener's own bound is known.
+    Where a dimension is free, or texts or pictures may stand, only the listener's own bound is
+    known.
     """
+    if preprocessing is not None:
+        return MAX_BODY_BYTES
     sizes = [size for spec in signature.inputs for size in spec.row_shape]
     if any(isinstance(size, str) for size in sizes):
         return MAX_BODY_BYTES

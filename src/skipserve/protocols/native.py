@@ -1,7 +1,8 @@
 """The native protocol: ``POST /predictions/{model}`` with ``{"inputs": …}``.
 
 The inputs of a model of one input are its rows, ``[[…], …]``; those of several are an object,
-``{"input_ids": [[…], …], "attention_mask": [[…], …]}``.
+``{"input_ids": [[…], …], "attention_mask": [[…], …]}``. A model with preprocessing takes values:
+``["great film", "dull"]``; tensors must be named there.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ class NativeProtocol:
         Raises:
             InputError: Saying what was wrong, what was expected, and in which row.
         """
-        tensors, asked = self._reader.decode(request)
-        return Question(tensors, asked, self.encode)
+        rows, asked = self._reader.decode(request)
+        return Question(rows, asked, self.encode)
 
     def encode(self, answer: Answer) -> Reply:
         """Answer one request."""

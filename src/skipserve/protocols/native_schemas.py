@@ -36,7 +36,7 @@ def native(manifest: Manifest, max_rows: int) -> Spoken:
     """``POST /predictions/{model}``."""
     inputs = manifest.signature.inputs
     named = object_of({spec.name: list_of(row(spec), 1, max_rows) for spec in inputs})
-    rows = _bare_or(named, [list_of(row(spec), 1, max_rows) for spec in inputs])
+    rows = _or_named(manifest, named, list_of(row(inputs[0]), 1, max_rows), max_rows)
     request = object_of({"inputs": rows, "parameters": parameters(manifest)}, ["parameters"])
     fields: dict[str, Schema] = {
         "outputs": list_of(answer(manifest), 1, max_rows),
@@ -47,7 +47,7 @@ def native(manifest: Manifest, max_rows: int) -> Spoken:
     optional = ["risk", "measure", "router_reason"]
     if manifest.router is not None:
         fields |= {"risk": RISK, "measure": {"enum": list(MEASURES)}, "router_reason": TEXT}
-    example = {"inputs": short(manifest.question(manifest.example.inputs)["inputs"])}
+    example = {"inputs": short(manifest.asked["inputs"])}
     return Spoken(
         in_json(request),
         in_json(object_of(fields, optional)),
@@ -61,26 +61,33 @@ def v1(manifest: Manifest, max_rows: int) -> Spoken:
     """``POST /v1/models/{model}:predict``."""
     inputs = manifest.signature.inputs
     named = object_of({spec.name: row(spec) for spec in inputs})
-    instances = list_of(_bare_or(named, [row(spec) for spec in inputs]), 1, max_rows)
+    bare = row(inputs[0])
+    if manifest.preprocessing is not None:
+        bare = manifest.preprocessing.schema_of_value
+    alone = len(inputs) == 1 or manifest.preprocessing is not None
+    instances = list_of({"anyOf": [bare, named]} if alone else named, 1, max_rows)
     signature = {"signature_name": {"enum": ["serving_default", "", None]}}
     others = {"parameters": parameters(manifest), **signature}
     by_column = native(manifest, max_rows)
     ((_, columns),) = by_column.requests.items()
     ((_, outputs),) = by_column.replies.items()
     columns = columns | {"properties": columns["properties"] | signature}
-    example = {name: short(value) for name, value in manifest.example.inputs.items()}
-    bare = next(iter(example.values())) if len(inputs) == 1 else example
+    ((_, example),) = manifest.asked.items()
+    first = example[0] if isinstance(example, list) else manifest.example.inputs
     request = object_of({"instances": instances, **others}, list(others))
     reply = object_of({"predictions": list_of(answer(manifest), 1, max_rows)})
     return Spoken(
         in_json({"anyOf": [request, columns]}),
         in_json({"anyOf": [reply, outputs]}),
-        {"instances": [bare]},
+        {"instances": [short(first)]},
         f"{_SHAPES} Instances (the row format) are answered with predictions, inputs (the column "
         "format) with outputs.",
     )
 
 
-def _bare_or(named: Schema, bare: list[Schema]) -> Schema:
-    # The only input of a model need not be named.
-    return {"anyOf": [bare[0], named]} if len(bare) == 1 else named
+def _or_named(manifest: Manifest, named: Schema, bare: Schema, max_rows: int) -> Schema:
+    # The only input of a model need not be named; values stand alone.
+    if manifest.preprocessing is not None:
+        values = list_of(manifest.preprocessing.schema_of_value, 1, max_rows)
+        return {"anyOf": [values, named]}
+    return {"anyOf": [bare, named]} if len(manifest.signature.inputs) == 1 else named

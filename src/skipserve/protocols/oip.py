@@ -25,6 +25,7 @@ from skipserve.protocols.messages import (
     Reply,
     Risk,
     Tensors,
+    Values,
     check_size,
     most_bytes,
     text_error,
@@ -49,9 +50,10 @@ from skipserve.protocols.oip_tensors import (
     json_rows,
     raw_rows,
 )
+from skipserve.protocols.oip_values import BYTES, values_of
 
-# Native inputs hold numbers and lists; objects in them are tensors.
-_TENSORS = re.compile(rb'"inputs"\s*:\s*\[\s*\{')
+# Native inputs hold numbers, lists and texts; objects in them are tensors, or pairs of texts.
+_TENSORS = re.compile(rb'"inputs"\s*:\s*\[\s*\{(?!\s*"text)')
 
 
 class Request(msgspec.Struct):
@@ -84,7 +86,7 @@ class OpenInference:
         self._named = {"model_name": manifest.model, "model_version": version}
         self._outputs = outputs_of(manifest.task)
         self._max_rows = max_rows
-        self._most_bytes = most_bytes(max_rows, manifest.signature)
+        self._most_bytes = most_bytes(max_rows, manifest.signature, manifest.preprocessing)
         self._decoder = msgspec.json.Decoder(Request)
 
     def decode(self, request: RawRequest) -> Question:
@@ -105,7 +107,9 @@ class OpenInference:
             message = self._decoder.decode(without_mark(header))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InputError("invalid_json", f"not an inference request: {error}") from None
-        self._check_names(message.inputs)
+        raw = self._holds_values(message.inputs)
+        if not raw:
+            self._check_names(message.inputs)
         asked = self._asked(given(message.parameters))
         # Looked at before anything runs for it.
         flag(message.parameters, "binary_data_output", False)
@@ -115,7 +119,21 @@ class OpenInference:
         if unknown:
             known = ", ".join(self._outputs)
             raise InputError("wrong_output", f"no output is named {unknown[0]!r}, only {known}")
-        return Question(self._rows(message.inputs, binary), asked, partial(self.encode, message))
+        rows = (self._values if raw else self._rows)(message.inputs, binary)
+        return Question(rows, asked, partial(self.encode, message))
+
+    def _holds_values(self, inputs: list[Tensor]) -> bool:
+        """Whether a request sends texts or pictures, and no tensors of the network."""
+        preprocessing = self._manifest.preprocessing
+        return preprocessing is not None and [one.name for one in inputs] == [preprocessing.name]
+
+    def _values(self, inputs: list[Tensor], binary: bytes) -> Values:
+        preprocessing = self._manifest.preprocessing
+        assert preprocessing is not None
+        (tensor,) = inputs
+        self._check_count(tensor.shape[0] if tensor.shape else 0)
+        size = given(tensor.parameters).get("binary_data_size")
+        return Values(values_of(tensor, size, binary, preprocessing))
 
     def _rows(self, inputs: list[Tensor], binary: bytes) -> Tensors:
         """Every tensor's rows; those in bytes follow each other as the tensors do."""
@@ -147,9 +165,11 @@ class OpenInference:
         return binary_rows(tensor, size, binary[:end]), binary[end:]
 
     def _raw(self, content: bytes) -> Question:
-        rows = raw_rows(content, self._manifest.signature)
-        ((_, array),) = rows.items()
-        self._check_count(len(array))
+        rows: Tensors | Values = Values([content])
+        if self._manifest.preprocessing is None:
+            rows = raw_rows(content, self._manifest.signature)
+            ((_, array),) = rows.items()
+            self._check_count(len(array))
         message = Request([], parameters={"binary_data_output": True})
         return Question(rows, None, partial(self.encode, message))
 
@@ -159,6 +179,10 @@ class OpenInference:
             listed = ", ".join(map(repr, names))
             one = f"one input tensor named {listed}"
             takes = one if len(names) == 1 else f"{len(names)} input tensors, each once: {listed}"
+            if self._manifest.preprocessing is not None:
+                takes = (
+                    f"one {BYTES} tensor named {self._manifest.preprocessing.name!r}, or {takes}"
+                )
             raise InputError("wrong_input", f"{self._manifest.name} takes {takes}")
 
     def _check_count(self, rows: int) -> None:

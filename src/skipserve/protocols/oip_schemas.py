@@ -7,6 +7,7 @@ from skipserve.artifacts.manifest import Manifest
 from skipserve.protocols.messages import JSON
 from skipserve.protocols.oip_replies import DATATYPES, HEADER_LENGTH, outputs_of
 from skipserve.protocols.oip_tensors import BOOL, DTYPES, datatype_of
+from skipserve.protocols.oip_values import BYTES
 from skipserve.protocols.schemas import (
     BINARY,
     FLAG,
@@ -70,7 +71,7 @@ def oip(manifest: Manifest, max_rows: int) -> Spoken:
         asking["router_measure"] = {"enum": list(MEASURES)}
     request = object_of(
         {
-            "inputs": _each_once(tensors),
+            "inputs": _or_values(manifest, _each_once(tensors), max_rows),
             "id": or_null(TEXT),
             "parameters": _parameters(**asking),
             "outputs": or_null(asked),
@@ -81,10 +82,41 @@ def oip(manifest: Manifest, max_rows: int) -> Spoken:
     return Spoken(
         {JSON: request, BINARY: {}},
         {JSON: _reply(manifest), BINARY: {}},
-        {"inputs": [_example(spec, manifest.example.inputs[spec.name]) for spec in inputs]},
+        {"inputs": _examples(manifest)},
         _BINARY,
         {HEADER_LENGTH: (_COUNT, "Bytes of the JSON, if a tensor's bytes follow it.")},
     )
+
+
+def _or_values(manifest: Manifest, tensors: Schema, max_rows: int) -> Schema:
+    """Tensors of the network, or the one tensor of texts or pictures."""
+    preprocessing = manifest.preprocessing
+    if preprocessing is None:
+        return tensors
+    sizes = [
+        {"type": "integer", "minimum": 1, "maximum": most}
+        for most in (max_rows, preprocessing.widest)
+    ]
+    values = object_of(
+        {
+            "name": {"const": preprocessing.name},
+            "datatype": {"const": BYTES},
+            "shape": {"type": "array", "prefixItems": sizes, "minItems": 1, "maxItems": 2},
+            "data": list_of({"anyOf": [TEXT, list_of(TEXT)]}),
+            "parameters": or_null({"type": "object"}),
+        },
+        ["parameters"],
+        open_=True,
+    )
+    return {"anyOf": [list_of(values, 1, 1), tensors]}
+
+
+def _examples(manifest: Manifest) -> list[dict[str, object]]:
+    preprocessing, example = manifest.preprocessing, manifest.example
+    if preprocessing is not None and isinstance(example.value, str):
+        named = {"name": preprocessing.name, "datatype": BYTES}
+        return [{**named, "shape": [1], "data": [example.value]}]
+    return [_example(spec, example.inputs[spec.name]) for spec in manifest.signature.inputs]
 
 
 def _each_once(tensors: list[Schema]) -> Schema:

@@ -158,4 +158,6 @@ def short(value: Any) -> Any:
     """An example's numbers with four digits, which are as good and easier to read."""
     if isinstance(value, list | tuple):
         return [short(one) for one in value]
+    if isinstance(value, dict):
+        return {key: short(one) for key, one in value.items()}
     return float(f"{value:.4g}") if isinstance(value, float) else value

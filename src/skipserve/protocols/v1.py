@@ -6,6 +6,7 @@ A request is told from a native one by its content, whatever its path.
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 import msgspec
@@ -17,10 +18,13 @@ from skipserve.protocols.json_rows import JsonRows
 from skipserve.protocols.messages import Question, RawRequest, Reply, text_error
 from skipserve.protocols.native import NativeProtocol
 
+# A field and no text: the quotes in a text are escaped, and no colon stands behind a whole one.
+_INSTANCES, _INPUTS = re.compile(rb'"instances"\s*:'), re.compile(rb'"inputs"\s*:')
+
 
 def speaks_v1(request: RawRequest) -> bool:
-    """Whether a request is meant for this protocol; no other knows this word."""
-    return request.body is not None and b'"instances"' in request.body
+    """Whether a request is meant for this protocol; no other has such a field."""
+    return request.body is not None and _INSTANCES.search(request.body) is not None
 
 
 class V1Protocol:
@@ -45,10 +49,11 @@ class V1Protocol:
         Raises:
             InputError: Saying what was wrong, what was expected, and in which row.
         """
-        if not speaks_v1(request) and request.body is not None and b'"inputs"' in request.body:
+        by_column = request.body is not None and _INPUTS.search(request.body) is not None
+        if by_column and not speaks_v1(request):
             return self._columns.decode(request)
-        tensors, asked = self._reader.decode(request)
-        return Question(tensors, asked, self.encode)
+        rows, asked = self._reader.decode(request)
+        return Question(rows, asked, self.encode)
 
     def encode(self, answer: Answer) -> Reply:
         """Answer one request, a prediction for each instance, and no other field."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +13,7 @@ from skipserve.artifacts.artifact import Artifact
 from skipserve.artifacts.certificates import Certificate, Measure
 from skipserve.cores import usable_cores
 from skipserve.errors import InputError, LaunchError
+from skipserve.preprocessing.opening import open_preprocessor
 from skipserve.runtime.backends import Provider, TorchScript, has_gpu
 from skipserve.runtime.flights import Flights
 from skipserve.runtime.many import in_batches
@@ -55,6 +56,7 @@ class Engine:
         workers: int = 1,
     ) -> None:
         self.manifest = artifact.manifest
+        self._preprocessor = open_preprocessor(artifact)
         self._workers = workers
         picked, self.precision = plan(artifact, backend, precision, provider)
         self._runner = open_runner(artifact, backend, self.precision, picked, threads)
@@ -122,6 +124,20 @@ class Engine:
             InputError: Naming the input and the first row that are wrong.
         """
         return check_rows(rows, self.manifest.signature, self.manifest.name)
+
+    def prepare(self, values: Sequence[object]) -> Rows:
+        """Rows from texts or pictures, of a model that takes such.
+
+        Args:
+            values: At least one; as a client sends them, or bytes.
+
+        Raises:
+            InputError: If the model takes nothing but tensors, or naming the first row that is
+                no such value.
+        """
+        if self._preprocessor is None:
+            raise InputError("wrong_type", f"{self.manifest.name} takes tensors alone")
+        return self.check(self._preprocessor(values))
 
     @property
     def off(self) -> Setting:
@@ -241,13 +257,15 @@ class Engine:
         """Answer anything array-like of shape [B, *inputs], or a mapping of input names to such.
 
         Args:
-            inputs: The rows.
+            inputs: The rows; a list of texts or pictures where the model takes such.
             risk: ε of the router; full depth for ``None`` or where nothing is certified.
             measure: What ε bounds: ``disagreement`` with full depth, or ``accuracy_lost``.
 
         Raises:
             InputError: If the inputs are not such rows, or the risk is not between 0 and 1.
         """
+        if self._preprocessor is not None and isinstance(inputs, list):
+            return self._answer(self.prepare(inputs), risk, measure)
         try:
             arrays: Any = (
                 {name: np.asarray(one) for name, one in inputs.items()}
@@ -256,10 +274,13 @@ class Engine:
             )
         except ValueError:
             raise InputError("ragged", "inputs must be rows of one length") from None
+        return self._answer(self.check(arrays), risk, measure)
+
+    def _answer(self, rows: Rows, risk: float | None, measure: Measure) -> Prediction:
         setting = self.setting(risk, measure)
         if setting.reason:
             logger.warning("%s runs at full depth: %s", self.manifest.name, setting.reason)
-        answers = self.run_thresholds(self.check(arrays), setting.thresholds, setting.guard_limit)
+        answers = self.run_thresholds(rows, setting.thresholds, setting.guard_limit)
         if not answers.finite.all():
             raise overflow(answers)
         return answers

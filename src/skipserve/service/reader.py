@@ -21,6 +21,7 @@ from skipserve.protocols.messages import (
     Reply,
     Speaks,
     Tensors,
+    Values,
     most_bytes,
 )
 from skipserve.protocols.native import NativeProtocol
@@ -103,7 +104,7 @@ class Reader:
             "oip": self._oip,
             "v1": self._v1,
         }
-        self._most_bytes = most_bytes(serving.max_rows, manifest.signature)
+        self._most_bytes = most_bytes(serving.max_rows, manifest.signature, manifest.preprocessing)
 
     def read(
         self, requests: Sequence[RawRequest], first: int, admission: Admission, state: SwitchState
@@ -158,18 +159,36 @@ class Reader:
         return _Asked(request, place, question, wanted, setting, protocol.refuse)
 
     def _checked(self, asked: Sequence[_Asked]) -> list[Rows | InputError]:
-        """The rows of each, or what is wrong with them: JSON's all at once, if nothing is."""
+        """The rows of each, or what is wrong with them: all at once, if nothing is."""
+        values = [one.question.rows for one in asked if isinstance(one.question.rows, Values)]
+        if values:
+            ready = iter(self._prepared(values))
+            return [
+                next(ready)
+                if isinstance(one.question.rows, Values)
+                else self._check(one.question.rows)
+                for one in asked
+            ]
         columns = [one.question.rows for one in asked if isinstance(one.question.rows, Columns)]
         if len(columns) < len(asked) or len(asked) < 2 or not all(one.even for one in columns):
             return [self._check(one.question.rows) for one in asked]
         whole = self._check(Columns.together(columns))
         if not isinstance(whole, Rows):
             return [self._check(one) for one in columns]
-        ends = accumulate((one.rows for one in columns), initial=0)
-        return [whole[slice(*places)] for places in pairwise(ends)]
+        return _apart(whole, [one.rows for one in columns])
 
-    def _check(self, rows: Tensors) -> Rows | InputError:
+    def _prepared(self, some: Sequence[Values]) -> list[Rows | InputError]:
+        """The tensors that become of values: of all requests at once, if nothing is wrong."""
+        if len(some) > 1:
+            whole = self._check(Values([value for one in some for value in one.values]))
+            if isinstance(whole, Rows):
+                return _apart(whole, [len(one.values) for one in some])
+        return [self._check(one) for one in some]
+
+    def _check(self, rows: Tensors | Values) -> Rows | InputError:
         try:
+            if isinstance(rows, Values):
+                return self._engine.prepare(rows.values)
             return self._engine.check(rows)
         except InputError as error:
             return error
@@ -191,6 +210,11 @@ class Reader:
         if isinstance(asked, str):
             return self._on if asked == "on" else self._engine.off
         return self._engine.setting(asked.risk, asked.measure)
+
+
+def _apart(rows: Rows, counts: Sequence[int]) -> list[Rows | InputError]:
+    """The rows of each of several requests."""
+    return [rows[slice(*places)] for places in pairwise(accumulate(counts, initial=0))]
 
 
 def named(reply: Reply, request: RawRequest) -> Reply:

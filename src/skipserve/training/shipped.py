@@ -14,15 +14,13 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import Field
 from safetensors.torch import save_file
 
 from skipserve.errors import CheckpointError, ConfigError
 from skipserve.files import replace_text, sha256_of
 from skipserve.networks import NetworkConfig, ResidualNetwork, parse_network
-from skipserve.schema import parse
+from skipserve.schema import Sha256, parse
 from skipserve.training.checkpoint import (
     RunConfig,
     load_checkpoint,
@@ -32,8 +30,6 @@ from skipserve.training.checkpoint import (
 from skipserve.training.config import TrainingConfig
 from skipserve.training.loop import Epoch, accuracy
 from skipserve.training.recipes import Recipe, Samples
-
-Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 # Weights can load into a network whose code has changed under them. So many rows of the test split
 # show it; their accuracy lies nearer than this to that of the whole split.

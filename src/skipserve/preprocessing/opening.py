@@ -1,0 +1,44 @@
+"""Opening what an artifact says of its preprocessing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from skipserve.artifacts.artifact import Artifact
+
+
+class Preprocessor(Protocol):
+    """Turns values as clients send them into tensors."""
+
+    def __call__(self, values: Sequence[object]) -> Mapping[str, NDArray[Any]]:
+        """One row of each input for each value.
+
+        Args:
+            values: At least one, as JSON gave them, or bytes.
+
+        Returns:
+            By name of the input [N, …]; rows of free sizes are padded to the longest.
+
+        Raises:
+            InputError: Naming the row that is no such value.
+        """
+        ...
+
+
+def open_preprocessor(artifact: Artifact) -> Preprocessor | None:
+    """What turns values into the tensors of a model; ``None`` if it takes nothing but tensors.
+
+    Raises:
+        ArtifactError: If a file that it needs cannot be read.
+        LaunchError: If a library that it needs is not installed.
+    """
+    config = artifact.manifest.preprocessing
+    if config is None:
+        return None
+    # Each brings a library that other models do without.
+    from skipserve.preprocessing.text import Texts
+
+    return Texts(config, artifact.directory)

@@ -1,0 +1,129 @@
+"""Texts to tokens, as transformers does it: through the model's own ``tokenizer.json``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skipserve.errors import ArtifactError, InputError
+from skipserve.extras import require
+from skipserve.preprocessing.config import TextInput
+
+# Characters of a text, and of the pair it may be of. All of them are tokenized before the rest is
+# cut off, at about a million a second, and nobody else is answered meanwhile.
+LONGEST_TEXT = 1 << 18
+PAIR = ("text", "text_pair")
+
+Value: TypeAlias = str | tuple[str, str]
+
+
+class Texts:
+    """Tokens of texts.
+
+    Args:
+        config: What the artifact says.
+        directory: Of the artifact.
+
+    Raises:
+        ArtifactError: If its tokenizer cannot be read.
+        LaunchError: If the library tokenizers is not installed.
+    """
+
+    def __init__(self, config: TextInput, directory: Path) -> None:
+        require("tokenizers")
+        # A service has the cores it was given; the library would take all of them.
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        from tokenizers import Tokenizer
+
+        file = directory / config.tokenizer.path
+        try:
+            self._tokenizer = Tokenizer.from_file(str(file))
+        except Exception as error:  # it raises nothing more specific
+            raise ArtifactError(f"{file} cannot be read as a tokenizer: {error}") from None
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(config.longest, direction=config.truncation)
+        self._config = config
+
+    def __call__(self, values: Sequence[object]) -> dict[str, NDArray[Any]]:
+        """Tokens of each text or pair [N, length], as many as the longest has; int64.
+
+        Args:
+            values: Strings, bytes in UTF-8, pairs of either, or objects with ``text`` and
+                ``text_pair``.
+
+        Raises:
+            InputError: Naming the row that is no such value, is too long, or has no token.
+        """
+        texts = [self._value(value, row) for row, value in enumerate(values)]
+        rows = self._tokenizer.encode_batch_fast(texts)
+        lengths = [len(row.ids) for row in rows]
+        if not all(lengths):
+            bad = lengths.index(0)
+            raise InputError(
+                "empty", f"row {bad} has no token at all; send a text with something in it", bad
+            )
+        config, longest = self._config, max(lengths)
+        tensors = {config.ids: np.full((len(rows), longest), config.padding, np.int64)}
+        for name in (config.mask, config.types):
+            if name is not None:
+                tensors[name] = np.zeros((len(rows), longest), np.int64)
+        for i, (row, length) in enumerate(zip(rows, lengths, strict=True)):
+            tensors[config.ids][i, :length] = row.ids
+            if config.mask is not None:
+                tensors[config.mask][i, :length] = 1
+            if config.types is not None:
+                tensors[config.types][i, :length] = row.type_ids
+        return tensors
+
+    def _value(self, value: object, row: int) -> Value:
+        if isinstance(value, str | bytes):
+            return _text(value, row)
+        parts: Sequence[object] = ()
+        if isinstance(value, dict) and "text" in value and value.keys() <= {*PAIR}:
+            parts = [value[name] for name in PAIR if value.get(name) is not None]
+        elif isinstance(value, list | tuple) and len(value) == 2:
+            parts = value
+        if not parts or not all(isinstance(part, str | bytes) for part in parts):
+            raise InputError(
+                "wrong_type", f"row {row} is {_kind(value)}; expected {self._config.takes}", row
+            )
+        first, *second = (_text(part, row) for part in parts)
+        return (first, second[0]) if second else first
+
+
+def _text(value: object, row: int) -> str:
+    assert isinstance(value, str | bytes)
+    if len(value) > LONGEST_TEXT * (4 if isinstance(value, bytes) else 1):
+        raise _too_long(len(value), row)
+    try:
+        text = value.decode() if isinstance(value, bytes) else value
+        text.encode()
+    except UnicodeError:  # bytes of another encoding, or half of a surrogate pair
+        raise InputError("wrong_type", f"row {row} is no text in UTF-8", row) from None
+    if len(text) > LONGEST_TEXT:
+        raise _too_long(len(text), row)
+    return text
+
+
+def _too_long(length: int, row: int) -> InputError:
+    return InputError(
+        "too_long",
+        f"row {row} has {length:,} characters, more than the {LONGEST_TEXT:,} that are read; "
+        "send its beginning, or its parts as rows of their own",
+        row,
+    )
+
+
+def _kind(value: object) -> str:
+    """What JSON calls a value."""
+    if isinstance(value, dict):
+        return f"an object with {', '.join(map(repr, value)) or 'nothing'}"
+    if isinstance(value, list | tuple):
+        return f"a list of {len(value)}"
+    words = {bool: "a boolean", int: "a number", float: "a number", type(None): "null"}
+    return words.get(type(value), type(value).__name__)
