@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def accuracies(network: ResidualNetwork, test: Samples) -> list[float]:
-    answers = read_network(network, test.inputs.numpy()).by_depth.labels
+    answers = read_network(network, test.inputs.numpy()).answers.argmax(axis=2)
     right: list[float] = (answers == test.labels.numpy()[:, None]).mean(axis=0).tolist()
     return right
 

@@ -23,7 +23,7 @@ from scipy.stats import binomtest
 from skipserve.artifacts.artifact import open_artifact
 from skipserve.artifacts.certificates import from_json
 from skipserve.building.buildfile import BuildFile, read_build_file
-from skipserve.certification.certify import Goal, Outcome, certify, outcome_of
+from skipserve.certification.certify import Goal, Outcome, certify, lost_of
 from skipserve.routing.propose import Thresholds
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Setting
@@ -60,12 +60,7 @@ class Population:
         ran = [engine.run_batches(rows, Setting(one, limit), BATCH) for one in self.candidates]
         self.blocks = np.stack([answers.depth_run for answers in ran])
         self.disagrees = np.stack([answers.labels != full for answers in ran])
-        self.lost = np.stack(
-            [
-                outcome_of(a.labels, full, a.depth_run, a.held_back, self.depth, truth).lost
-                for a in ran
-            ]
-        )
+        self.lost = np.stack([lost_of(full == truth, answers.labels == truth) for answers in ran])
 
     def risk(self, goal: Goal, candidate: int) -> float:
         """The true one."""

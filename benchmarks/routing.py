@@ -166,7 +166,7 @@ def fixed_depth(build: BuildFile, root: Path, provider: Provider) -> Path:
     artifact = open_artifact(directory)
     engine = Engine(artifact, provider=provider)
     rows = engine.check(build.trained.recipe.draw("certify").inputs.numpy())
-    answers = read_engine(engine, rows, 64).by_depth
+    answers = read_engine(engine, rows, 64).by_depth()
     blocks = shortest_fixed(answers.blocks, answers.agrees, RISK, 1 - DELTA)
     depth = artifact.manifest.depth
     print(f"fixed depth: {blocks} of {depth} blocks", flush=True)

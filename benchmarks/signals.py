@@ -23,7 +23,7 @@ from skipserve.building.buildfile import BuildFile, read_build_file
 from skipserve.certification.certify import Goal, Outcome, certify, shortest_fixed
 from skipserve.networks import ResidualNetwork
 from skipserve.routing.config import HeadKind
-from skipserve.routing.judge import ByDepth, oracle
+from skipserve.routing.judge import ByDepth, of_classes, oracle
 from skipserve.routing.propose import BOLD, CAREFUL, Seen, Thresholds, greedy, simulate
 from skipserve.tasks import SignalName
 from skipserve.training.checkpoint import load_checkpoint
@@ -43,7 +43,8 @@ class Rows:
         self.pooled = pooled_streams(network, inputs)
         with torch.no_grad():
             answers = network.head(self.pooled).argmax(dim=2).numpy()
-        self.readings = ByDepth(np.arange(1, network.config.depth + 1), answers)
+        self.full = answers[:, -1:]
+        self.readings = of_classes(np.arange(1, network.config.depth + 1), answers)
 
     @torch.no_grad()
     def seen(self, router: Router) -> Seen:
@@ -53,7 +54,7 @@ class Rows:
         agrees = self.readings.agrees[:, :-1]
         if router.heads:
             own = [head(one).argmax(dim=1) for head, one in zip(router.heads, at, strict=True)]
-            agrees = torch.stack(own, dim=1).numpy() == self.readings.labels[:, -1:]
+            agrees = torch.stack(own, dim=1).numpy() == self.full
         return seen_of(torch.stack(signals, dim=1).numpy(), agrees)
 
 
@@ -135,14 +136,14 @@ def at_random(agrees: NDArray[np.bool_], run_rate: float) -> dict[str, float]:
 
 def earliest(agrees: NDArray[np.bool_]) -> dict[str, float]:
     """Every row stopped where it first agrees."""
-    best = oracle(answers(agrees), None, 0.0)
+    best = oracle(answers(agrees), 0.0)
     return {"run_rate": best.blocks / (agrees.shape[1] + 1), "disagrees": best.disagreement}
 
 
 def answers(agrees: NDArray[np.bool_]) -> ByDepth:
-    """Only whether an answer is that of full depth counts: 0 if it is, 1 if not [N, depth]."""
-    differs = np.append(~agrees, np.zeros((len(agrees), 1), dtype=bool), axis=1)
-    return ByDepth(np.arange(1, differs.shape[1] + 1), differs.astype(np.int64))
+    """Only whether an answer is that of full depth counts [N, depth]."""
+    whole = np.append(agrees, np.ones((len(agrees), 1), dtype=bool), axis=1)
+    return ByDepth(np.arange(1, whole.shape[1] + 1), whole)
 
 
 if __name__ == "__main__":

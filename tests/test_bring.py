@@ -45,7 +45,7 @@ def test_what_was_brought_answers_as_its_file_does(
     logits = ort.InferenceSession(str(brought / "moons.onnx")).run(None, {"point": points})[0]
     expected = torch.from_numpy(logits).softmax(dim=1).numpy()
     answers = skipserve.open(brought / "artifacts" / "moons").predict(points)
-    assert np.abs(answers.probabilities - expected).max() < REORDERED
+    assert np.abs(answers.answers - expected).max() < REORDERED
     assert (answers.depth_run == 4).all()
 
 

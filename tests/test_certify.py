@@ -16,6 +16,7 @@ from skipserve.certification.certify import (
     Outcome,
     betting_p_value,
     certify,
+    lost_of,
     outcome_of,
     p_value,
     samples_needed,
@@ -125,8 +126,7 @@ def test_too_few_samples_certify_nothing():
 
 def test_an_outcome_counts_disagreements_blocks_and_rows_held_back():
     outcome = outcome_of(
-        np.array([0, 1, 1, 0]),
-        np.array([0, 1, 0, 0]),
+        np.array([False, False, True, False]),
         np.array([1, 2, 4, 1]),
         np.array([False, False, True, False]),
         4,
@@ -136,9 +136,14 @@ def test_an_outcome_counts_disagreements_blocks_and_rows_held_back():
 
 def test_accuracy_lost_counts_what_only_one_of_the_two_got_right():
     full, routed, truth = np.array([0, 1, 2, 0]), np.array([0, 0, 2, 1]), np.array([0, 1, 1, 1])
-    outcome = outcome_of(routed, full, full, full > 9, 4, truth)
-    assert outcome.lost.tolist() == [0, 1, 0, -1]
-    assert outcome.disagreements == 2
+    assert lost_of(full == truth, routed == truth).tolist() == [0, 1, 0, -1]
+
+
+def test_classes_are_counted_one_by_one():
+    full, differs = np.array([0, 1, 1, 0]), np.array([False, False, True, False])
+    by_class = [full == 0, full == 1]
+    outcome = outcome_of(differs, np.full(4, 2), differs, 4, by_class=by_class)
+    assert outcome.by_class == ((0, 2), (1, 2))
 
 
 def losses(rng, count, lost, gained):

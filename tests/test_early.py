@@ -86,7 +86,7 @@ def test_a_request_is_answered_with_its_last_row(
     told = json.loads(answers[1][0][1].body)["outputs"]
     expected = routed.predict(mixed, RISK)
     assert [one["depth_run"] for one in told] == expected.depth_run.tolist()
-    for one, probabilities in zip(told, expected.probabilities, strict=True):
+    for one, probabilities in zip(told, expected.answers, strict=True):
         np.testing.assert_allclose(one["probabilities"], probabilities, atol=REORDERED)
 
 

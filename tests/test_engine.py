@@ -41,11 +41,11 @@ def test_a_prediction_has_one_answer_a_row(
     prediction = engine.predict(rows[:count])
     assert (prediction.labels.shape, prediction.labels.dtype) == ((count,), np.int64)
     assert (prediction.depth_run.shape, prediction.depth_run.dtype) == ((count,), np.int64)
-    assert prediction.probabilities.shape == (count, 2)
-    assert prediction.probabilities.dtype == np.float32
+    assert prediction.answers.shape == (count, 2)
+    assert prediction.answers.dtype == np.float32
     assert (prediction.depth_run == 4).all()
-    assert (prediction.labels == prediction.probabilities.argmax(axis=1)).all()
-    np.testing.assert_allclose(prediction.probabilities.sum(axis=1), 1, atol=REORDERED)
+    assert (prediction.labels == prediction.answers.argmax(axis=1)).all()
+    np.testing.assert_allclose(prediction.answers.sum(axis=1), 1, atol=REORDERED)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_a_prediction_has_one_answer_a_row(
 )
 def test_anything_array_like_is_answered(engine: Engine, inputs: object) -> None:
     expected = engine.run(engine.check(np.float32([[1, 2], [3, 4]])))
-    np.testing.assert_array_equal(engine.predict(inputs).probabilities, expected.probabilities)
+    np.testing.assert_array_equal(engine.predict(inputs).answers, expected.answers)
 
 
 @EVERY_FILE
@@ -71,10 +71,10 @@ def test_a_row_in_a_batch_is_answered_as_alone(
 ) -> None:
     engine = Engine(artifact, backend=backend, precision=precision, provider="cpu")
     batch = engine.predict(rows)
-    single = np.concatenate([engine.predict(row[None]).probabilities for row in rows])
-    assert (batch.probabilities.argmax(1) == single.argmax(1)).all()
+    single = np.concatenate([engine.predict(row[None]).answers for row in rows])
+    assert (batch.answers.argmax(1) == single.argmax(1)).all()
     tolerance = {"fp32": REORDERED, "fp16": TOLERANCES["fp16"]}[precision]
-    np.testing.assert_allclose(batch.probabilities, single, rtol=0, atol=tolerance)
+    np.testing.assert_allclose(batch.answers, single, rtol=0, atol=tolerance)
 
 
 @EVERY_FILE
@@ -90,16 +90,16 @@ def test_every_file_answers_as_the_network_does(
     expected = logits.softmax(dim=1).numpy()
     engine = Engine(artifact, backend=backend, precision=precision, provider="cpu")
     assert (engine.backend, engine.precision, engine.provider) == (backend, precision, "cpu")
-    difference = np.abs(engine.predict(rows).probabilities - expected).max()
+    difference = np.abs(engine.predict(rows).answers - expected).max()
     assert difference <= TOLERANCES[precision], f"largest difference {difference:.3g}"
 
 
 def test_the_manifests_example_is_true(engine: Engine) -> None:
     example = engine.manifest.example
     prediction = engine.predict({name: [one] for name, one in example.inputs.items()})
-    assert prediction.labels[0] == example.label
+    assert prediction.labels[0] == engine.manifest.task.labels(np.array([example.answer]))[0]
     np.testing.assert_allclose(
-        prediction.probabilities[0], example.probabilities, rtol=0, atol=TOLERANCES["fp32"]
+        prediction.answers[0], example.answer, rtol=0, atol=TOLERANCES["fp32"]
     )
 
 
@@ -109,7 +109,7 @@ def test_part_of_a_prediction_holds_the_answers_of_its_rows(
     whole = engine.predict(rows)
     part = whole.rows(3, 7)
     np.testing.assert_array_equal(part.labels, whole.labels[3:7])
-    np.testing.assert_array_equal(part.probabilities, whole.probabilities[3:7])
+    np.testing.assert_array_equal(part.answers, whole.answers[3:7])
     np.testing.assert_array_equal(part.depth_run, whole.depth_run[3:7])
 
 
@@ -120,7 +120,7 @@ def test_threads_change_no_answer(
     other = Engine(artifact, provider="cpu", threads=threads)
     other.warm_up(batch_size=4)
     np.testing.assert_allclose(
-        other.predict(rows).probabilities, engine.predict(rows).probabilities, atol=REORDERED
+        other.predict(rows).answers, engine.predict(rows).answers, atol=REORDERED
     )
 
 
@@ -219,15 +219,15 @@ BAD_MANIFESTS: dict[str, tuple[Callable[[dict[str, Any]], str], str]] = {
     "no JSON": (lambda m: "{", "is not JSON"),
     "binary": (lambda m: "\0", "is not JSON"),
     "100,000 levels": (lambda m: "[" * 100_000, "is not JSON"),
-    "a list": (lambda m: "[1]", "manifest_version is None, this skipserve reads 2"),
+    "a list": (lambda m: "[1]", "manifest_version is None, this skipserve reads 3"),
     "of another program": (lambda m: '{"name": "x"}', "manifest_version is None"),
-    "of a later version": (lambda m: changed(m, manifest_version=3), "manifest_version is 3"),
+    "of a later version": (lambda m: changed(m, manifest_version=4), "manifest_version is 4"),
     "unknown key": (lambda m: changed(m, blocks=4), "unknown key 'blocks'"),
     "key missing": (lambda m: changed({k: m[k] for k in m if k != "files"}), "'files' is missing"),
     "name of a path": (lambda m: changed(m, name="../x"), "name = '../x'"),
     "no depth": (lambda m: changed(m, depth=0), "depth"),
     "no signature": (lambda m: changed(m, signature={}), "'signature.inputs' is missing"),
-    "no task": (lambda m: changed(m, task={"classes": 1}), "task.classes"),
+    "no task": (lambda m: changed(m, task={"kind": "sort"}), "task = "),
     "file outside": (
         lambda m: changed(m, files=[m["files"][0] | {"path": "../copy/plain.fp32.onnx"}]),
         "named in the manifest but missing",
@@ -254,7 +254,7 @@ def test_an_artifact_of_version_1_is_refused_with_the_command_that_makes_it_anew
 ) -> None:
     (copy / "manifest.json").write_text('{"manifest_version": 1, "name": "moons"}')
     says = (
-        "manifest_version is 1, .* reads 2; make it anew with `skipserve build export/moons.toml`"
+        "manifest_version is 1, .* reads 3; make it anew with `skipserve build export/moons.toml`"
     )
     with pytest.raises(ArtifactError, match=says):
         skipserve.open(copy)

@@ -36,6 +36,7 @@ BELOW = {
     "routing": {"graph", "networks", "runtime"},
     "certification": {"artifacts", "routing", "runtime"},
     "sources": {*BESIDE, "artifacts", "networks", "preprocessing", "runtime", "training"},
+    "tasks": set(),
     "watching": set(),  # knows a service by what it answers alone
     "loadtest": {"artifacts", "runtime", "hosts", "sources", "training", "watching"},
 }

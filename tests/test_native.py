@@ -22,6 +22,8 @@ from skipserve.runtime.engine import Engine
 from skipserve.runtime.rows import check_rows
 from skipserve.tasks import Classify
 
+TASK = Classify(classes=2)
+
 MAX_ROWS = 8
 JSON = "application/json"
 
@@ -106,7 +108,7 @@ def test_the_reply_says_label_probabilities_and_depth_run(
     protocol: NativeProtocol, engine: Engine, rows: NDArray[np.float32]
 ) -> None:
     prediction = engine.predict(rows[:3])
-    reply = protocol.encode(answer_of(prediction, engine.off))
+    reply = protocol.encode(answer_of(prediction, engine.off, TASK))
     assert (reply.status, reply.headers["content-type"]) == (200, JSON)
     body = json.loads(reply.body)
     outputs = body.pop("outputs")
@@ -114,7 +116,7 @@ def test_the_reply_says_label_probabilities_and_depth_run(
     assert [output["label"] for output in outputs] == prediction.labels.tolist()
     assert [output["depth_run"] for output in outputs] == [4, 4, 4]
     probabilities = np.float32([output["probabilities"] for output in outputs])
-    np.testing.assert_array_equal(probabilities, prediction.probabilities)
+    np.testing.assert_array_equal(probabilities, prediction.answers)
 
 
 # --- bad requests ---
@@ -367,9 +369,7 @@ def test_classes_that_have_names_are_told_by_them(engine: Engine, rows: Any) -> 
     task = Classify(classes=2, names=("left", "right"))
     protocol = NativeProtocol(engine.manifest.model_copy(update={"task": task}), MAX_ROWS)
     prediction = engine.predict(rows)
-    outputs = json.loads(protocol.encode(answer_of(prediction, engine.off, task.names)).body)[
-        "outputs"
-    ]
+    outputs = json.loads(protocol.encode(answer_of(prediction, engine.off, task)).body)["outputs"]
     assert [output["label"] for output in outputs] == prediction.labels.tolist()
     assert {output["name"] for output in outputs} == {"left", "right"}
     assert all(output["name"] == task.names[output["label"]] for output in outputs)

@@ -19,11 +19,14 @@ from skipserve.errors import InputError
 from skipserve.protocols.answers import answer_of
 from skipserve.protocols.messages import RawRequest, Reply
 from skipserve.protocols.oip import OpenInference, speaks_oip
-from skipserve.protocols.oip_replies import HEADER_LENGTH, OUTPUTS
+from skipserve.protocols.oip_replies import HEADER_LENGTH, outputs_of
 from skipserve.protocols.oip_tensors import DTYPES
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Prediction, Setting
 from skipserve.runtime.rows import check_rows
+from skipserve.tasks import Classify
+
+TASK = Classify(classes=2)
 
 MAX_ROWS = 8
 
@@ -131,7 +134,7 @@ def test_null_is_as_good_as_left_out(
     protocol: OpenInference, decode: Decode, prediction: Prediction, request_: RawRequest
 ) -> None:
     assert decode(request_).tolist() == [[1, 2]]
-    reply = protocol.decode(request_).encode(answer_of(prediction, OFF))
+    reply = protocol.decode(request_).encode(answer_of(prediction, OFF, TASK))
     assert "id" not in read(reply).get_response()
 
 
@@ -163,9 +166,11 @@ def test_raw_bytes_are_rows_and_are_answered_in_bytes(
 ) -> None:
     question = protocol.decode(raw_request(rows[:3].tobytes()))
     np.testing.assert_array_equal(question.rows["inputs"], rows[:3])
-    result = read(question.encode(answer_of(engine.run(engine.check(question.rows)), engine.off)))
-    assert all(is_binary(result, name) for name in OUTPUTS)
-    expected = engine.predict(rows[:3]).probabilities
+    result = read(
+        question.encode(answer_of(engine.run(engine.check(question.rows)), engine.off, TASK))
+    )
+    assert all(is_binary(result, name) for name in outputs_of(TASK))
+    expected = engine.predict(rows[:3]).answers
     np.testing.assert_array_equal(result.as_numpy("probabilities"), expected)
 
 
@@ -303,7 +308,7 @@ OFF = Setting(np.empty(0, dtype=np.float32), np.inf)
 
 def answer(protocol: OpenInference, prediction: Prediction, **fields: object) -> InferResult:
     question = protocol.decode(json_request(tensor(), **fields))
-    return read(question.encode(answer_of(prediction, OFF)))
+    return read(question.encode(answer_of(prediction, OFF, TASK)))
 
 
 def named(result: InferResult) -> list[str]:
@@ -321,8 +326,9 @@ def test_every_output_comes_back_unless_some_are_asked_for(
     result = answer(protocol, prediction, parameters={"binary_data_output": binary})
     assert result.get_response()["model_name"] == "small"
     assert result.get_response()["model_version"] == "1"
-    assert named(result) == list(OUTPUTS)
-    for name, attribute in OUTPUTS.items():
+    assert named(result) == list(outputs_of(TASK))
+    attributes = ("labels", "answers", "depth_run", "held_back")
+    for name, attribute in zip(outputs_of(TASK), attributes, strict=True):
         expected = getattr(prediction, attribute)
         assert is_binary(result, name) is binary
         assert result.as_numpy(name).dtype == expected.dtype
@@ -345,7 +351,7 @@ def test_outputs_come_in_the_order_asked_each_in_its_own_form(
     assert named(result) == ["depth_run", "probabilities", "label"]
     assert [is_binary(result, name) for name in named(result)] == [True, False, True]
     np.testing.assert_array_equal(result.as_numpy("depth_run"), prediction.depth_run)
-    np.testing.assert_array_equal(result.as_numpy("probabilities"), prediction.probabilities)
+    np.testing.assert_array_equal(result.as_numpy("probabilities"), prediction.answers)
     np.testing.assert_array_equal(result.as_numpy("label"), prediction.labels)
 
 
@@ -377,11 +383,11 @@ def test_tritons_client_is_understood(
     )
     headers = {} if length is None else {HEADER_LENGTH.lower(): str(length)}
     question = protocol.decode(RawRequest(body, headers))
-    result = read(question.encode(answer_of(engine.run(engine.check(question.rows)), engine.off)))
-    assert result.get_response()["id"] == "7"
-    np.testing.assert_array_equal(
-        result.as_numpy("probabilities"), engine.predict(sent).probabilities
+    result = read(
+        question.encode(answer_of(engine.run(engine.check(question.rows)), engine.off, TASK))
     )
+    assert result.get_response()["id"] == "7"
+    np.testing.assert_array_equal(result.as_numpy("probabilities"), engine.predict(sent).answers)
 
 
 # --- bad requests ---
@@ -578,7 +584,7 @@ def test_no_request_raises_anything_but_an_input_error(
     except InputError as error:
         assert protocol.refuse(error).body
     else:
-        assert question.encode(answer_of(prediction, engine.off)).status == 200
+        assert question.encode(answer_of(prediction, engine.off, TASK)).status == 200
 
 
 float32s = st.floats(width=32, allow_nan=False, allow_infinity=False)

@@ -224,8 +224,8 @@ def test_a_network_of_numbers_takes_no_texts(engine: Engine, texts_root: Path) -
 
 def test_python_takes_texts_too(engine: Engine) -> None:
     arrays = {name: np.array(rows) for name, rows in tokens(SENT).items()}
-    expected = engine.predict(arrays).probabilities
-    np.testing.assert_array_equal(engine.predict(SENT).probabilities, expected)
+    expected = engine.predict(arrays).answers
+    np.testing.assert_array_equal(engine.predict(SENT).answers, expected)
 
 
 def test_another_tokenizer_is_another_artifact(taking: Artifact, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from skipserve.routing.network import network_of
 from skipserve.runtime.rows import Rows
 from skipserve.sources.brought import brought_origin, signature_of
 from skipserve.sources.config import Brought, DataConfig, SourceConfig
-from skipserve.tasks import Classify
+from skipserve.tasks import Classify, TaskConfig
 
 WIDTH, CLASSES, OPSET = 6, 3, 18
 value = helper.make_tensor_value_info
@@ -80,9 +80,14 @@ def bring(tmp_path):
         elif model is not None:
             (tmp_path / "model.onnx").write_bytes(model)
         np.savez(tmp_path / "rows.npz", **(data or {"x": rows}))
-        source = SourceConfig(onnx="model.onnx", names=names)
+        source = SourceConfig(onnx="model.onnx")
         return brought_origin(
-            Brought(source=source, data=DataConfig(rows="rows.npz", **options)), tmp_path
+            Brought(
+                source=source,
+                data=DataConfig(rows="rows.npz", **options),
+                task=TaskConfig(names=names),
+            ),
+            tmp_path,
         )
 
     return call
@@ -257,12 +262,10 @@ def test_too_few_rows_one_class_alone_and_labels_of_other_classes(bring):
     made = Graph()
     x = made.weigh(made.block(made.block("x")), WIDTH, CLASSES)
     x = made.op("Add", x, made.constant(np.float32([99, 0, 0])))
-    refused(bring, made.model(x), says="answers all of .* rows with one class")
+    refused(bring, made.model(x), says="answers all of .* rows alike")
     data = {"x": rows, "label": np.full(400, 7)}
-    refused(
-        bring, fine(), data, labels="label", says="labels run from 7 to 7, the network knows 0 … 2"
-    )
-    refused(bring, fine(), names=("a", "b"), says="source.names has 2 names for 3 classes")
+    refused(bring, fine(), data, labels="label", says="has class 7, the network knows 0 … 2")
+    refused(bring, fine(), names=("a", "b"), says="task.names has 2 names for 3 classes")
     refused(bring, fine(), {"y": rows, "z": rows}, says="no column 'x' for the input 'x'")
     rows[3, 2] = np.nan
     refused(bring, fine(), {"x": rows}, says="row 3 holds NaN")

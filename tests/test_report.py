@@ -96,7 +96,7 @@ def test_the_certified_points_are_the_certificates_and_hold_here_too(found):
 def test_curves_are_of_the_heads_that_answer(found):
     confidence = curve(found, "confidence")
     network = found.model.checkpoint.network
-    shared = read_network(network, found.sample.inputs).by_depth.agrees.mean(axis=0)
+    shared = read_network(network, found.sample.inputs).by_depth().agrees.mean(axis=0)
     for one in found.points:
         blocks = max(one.run_rate * DEPTH, confidence.blocks[-1])
         drawn = np.interp(blocks, confidence.blocks[::-1], confidence.disagreement[::-1])
@@ -152,17 +152,17 @@ def test_no_exit_beats_the_oracle(found):
 
 def test_leaving_at_random_is_the_expectation(found):
     readings, labels = found.inspection.readings, found.sample.labels
-    random = next(one for one in baselines(readings, labels) if one.name == "random")
+    random = next(one for one in baselines(readings) if one.name == "random")
     chance, chooser = CHANCES[3], np.random.default_rng(0)
     leaves = chooser.random((2_000, len(labels), DEPTH)) < chance
     leaves[:, :, -1] = True
     where = leaves.argmax(axis=2)
-    answers = readings.labels[np.arange(len(labels)), where]
+    rows = np.arange(len(labels))
     at = sorted(CHANCES).index(chance)  # careful first: the smallest chance runs deepest
     assert random.blocks[at] == pytest.approx((where + 1).mean(), abs=0.01)
-    wrong = (answers != readings.labels[:, -1]).mean()
+    wrong = (~readings.agrees[rows, where]).mean()
     assert random.disagreement[at] == pytest.approx(wrong, abs=1e-3)
-    assert random.accuracy[at] == pytest.approx((answers == labels).mean(), abs=1e-3)
+    assert random.accuracy[at] == pytest.approx(readings.right[rows, where].mean(), abs=1e-3)
 
 
 def test_an_artifact_reads_at_each_exit_as_it_answers_who_stops_there(model):
@@ -173,7 +173,7 @@ def test_an_artifact_reads_at_each_exit_as_it_answers_who_stops_there(model):
     for decision in range(3):
         stopped = engine.run_batches(rows, engine.fixed(decision), 8)
         assert (stopped.depth_run == read.blocks[decision]).all()
-        np.testing.assert_allclose(stopped.probabilities, read.answers[:, decision], atol=1e-6)
+        np.testing.assert_allclose(stopped.answers, read.answers[:, decision], atol=1e-6)
 
 
 def test_one_that_skips_is_read_by_stopping_every_row_there(project, tmp_path):
@@ -186,10 +186,10 @@ def test_one_that_skips_is_read_by_stopping_every_row_there(project, tmp_path):
     skips = find_model("small", tmp_path)
     assert skips.artifact.manifest.router.policy == "skip"
     sample = take_sample(skips).first(200)
-    served = read_engine(Engine(skips.artifact), sample.rows, 8).by_depth
-    eager = read_network(skips.checkpoint.network, sample.inputs).by_depth
+    served = read_engine(Engine(skips.artifact), sample.rows, 8)
+    eager = read_network(skips.checkpoint.network, sample.inputs)
     at = np.isin(eager.blocks, served.blocks)
-    assert (served.labels == eager.labels[:, at]).mean() > 0.995
+    assert (served.answers.argmax(2) == eager.answers[:, at].argmax(2)).mean() > 0.995
 
 
 def test_an_artifact_is_enough_for_all_but_what_needs_the_weights(model):
@@ -347,7 +347,7 @@ def test_a_risk_that_is_not_certified_is_refused(model, risk):
 
 def test_rows_without_labels_or_of_one_class_leave_figures_out_and_say_so(model, found):
     whole = take_sample(model)
-    one_class = found.inspection.readings.labels[:, -1] == 0
+    one_class = found.engine.predict(whole.inputs).labels == 0
     some = Sample(whole.rows[one_class], None, "rows of one class")
     figures, notes = draw_figures(measure(model, some, 8, say=quiet))
     names = {one.name for one in figures}

@@ -144,7 +144,7 @@ def test_one_bad_request_leaves_its_batch_alone(batching, project):
             assert [row["label"] for row in reply["outputs"]] == expected.labels.tolist()
             np.testing.assert_allclose(
                 [row["probabilities"] for row in reply["outputs"]],
-                expected.probabilities,
+                expected.answers,
                 atol=1e-6,
             )
         else:

@@ -116,7 +116,7 @@ def test_answers_are_the_engines(service: Service, engine: Engine) -> None:
     expected = engine.predict(rows)
     assert [output["label"] for output in outputs] == expected.labels.tolist()
     probabilities = np.float32([output["probabilities"] for output in outputs])
-    np.testing.assert_array_equal(probabilities, expected.probabilities)
+    np.testing.assert_array_equal(probabilities, expected.answers)
 
 
 @pytest.mark.parametrize(

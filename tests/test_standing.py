@@ -47,7 +47,7 @@ def archive(routed_project, tmp_path_factory) -> Path:
     manifest["example"] |= {
         "inputs": {"inputs": rows[row].tolist()},
         "label": int(full.labels[row]),
-        "probabilities": full.probabilities[row].tolist(),
+        "probabilities": full.answers[row].tolist(),
     }
     (artifact / MANIFEST).write_text(json.dumps(manifest))
     open_artifact(artifact)

@@ -18,6 +18,9 @@ from skipserve.protocols.answers import answer_of
 from skipserve.protocols.messages import RawRequest
 from skipserve.protocols.v1 import V1Protocol, speaks_v1
 from skipserve.runtime.engine import Engine
+from skipserve.tasks import Classify
+
+TASK = Classify(classes=2)
 
 MAX_ROWS = 8
 
@@ -67,13 +70,15 @@ def test_the_reply_holds_a_prediction_for_each_instance_and_nothing_else(
     protocol: V1Protocol, engine: Engine, rows: NDArray[np.float32]
 ) -> None:
     prediction = engine.predict(rows[:3])
-    reply = protocol.decode(request(rows[:3].tolist())).encode(answer_of(prediction, engine.off))
+    reply = protocol.decode(request(rows[:3].tolist())).encode(
+        answer_of(prediction, engine.off, TASK)
+    )
     (predictions,) = json.loads(reply.body).values()
     assert json.loads(reply.body).keys() == {"predictions"}
     assert [one["label"] for one in predictions] == prediction.labels.tolist()
     assert [one["depth_run"] for one in predictions] == [4, 4, 4]
     probabilities = np.float32([one["probabilities"] for one in predictions])
-    np.testing.assert_array_equal(probabilities, prediction.probabilities)
+    np.testing.assert_array_equal(probabilities, prediction.answers)
     assert "held_back" not in predictions[0]
 
 
@@ -83,7 +88,7 @@ def test_a_router_is_asked_for_as_in_the_native_protocol(routed_project) -> None
         request([[1, 2]], parameters={"router": {"risk": 0.05}})
     )
     setting = engine.setting(question.asked.risk)
-    reply = question.encode(answer_of(engine.predict([[1, 2]], risk=0.05), setting))
+    reply = question.encode(answer_of(engine.predict([[1, 2]], risk=0.05), setting, TASK))
     assert "held_back" in json.loads(reply.body)["predictions"][0]
 
 

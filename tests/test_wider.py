@@ -60,14 +60,14 @@ def test_rows_beyond_fp16_are_answered_as_the_fp32_file_does(artifact, rows, bac
     wide = Engine(artifact, backend=backend, precision="fp32", provider="cpu")
     alone = half(without_fp32(artifact), backend)
     alone = alone.run(alone.check(batch))
-    overflows = ~np.isfinite(alone.probabilities).all(axis=1)
+    overflows = ~np.isfinite(alone.answers).all(axis=1)
     # ONNX Runtime's CPU provider computes FP16 in FP32 and keeps what lies between two operations.
     np.testing.assert_array_equal(overflows, far)
     answers = half(artifact, backend).predict(batch)
     expected = wide.predict(batch[far])
     np.testing.assert_array_equal(answers.labels[far], expected.labels)
-    np.testing.assert_allclose(answers.probabilities[far], expected.probabilities, atol=1e-6)
-    np.testing.assert_array_equal(answers.probabilities[~far], alone.probabilities[~far])
+    np.testing.assert_allclose(answers.answers[far], expected.answers, atol=1e-6)
+    np.testing.assert_array_equal(answers.answers[~far], alone.answers[~far])
     if backend == "torchscript":
         np.testing.assert_array_equal(answers.reran, far)
 
@@ -81,7 +81,7 @@ def test_with_a_router_they_are_held_back_and_run_everything(routed, rows):
     assert answers.depth_run.tolist() == [1] * 3 + [DEPTH] * 2
     wide = Engine(routed, backend="torchscript", precision="fp32", provider="cpu")
     expected = wide.predict(BEYOND_FP16)
-    np.testing.assert_allclose(answers.probabilities[3:], expected.probabilities, atol=1e-6)
+    np.testing.assert_allclose(answers.answers[3:], expected.answers, atol=1e-6)
 
 
 def test_without_the_fp32_file_they_are_refused(artifact, rows):
@@ -97,7 +97,7 @@ def test_a_file_that_has_gone_costs_the_rows_that_need_it_alone(artifact, rows, 
     batch = np.concatenate([rows[:1], BEYOND_FP16])
     for _ in range(2):
         answers = engine.run(engine.check(batch))
-        assert np.isfinite(answers.probabilities).all(axis=1).tolist() == [True, False, False]
+        assert np.isfinite(answers.answers).all(axis=1).tolist() == [True, False, False]
     said = [record.message for record in caplog.records if record.name.startswith("skipserve")]
     assert len(said) == 1
     assert said[0].startswith("small refuses rows that overflow FP16: ")

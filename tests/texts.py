@@ -56,6 +56,7 @@ MODEL = """
 name = "{name}"
 [source]
 module = "texts_network:{name}"
+[task]
 names = ["no", "maybe", "yes"]
 [data]
 rows = "{name}.npz"

@@ -19,7 +19,7 @@ from laboratory.readers import Guard
 from laboratory.routers import RoutedNetwork
 from skipserve.networks import ResidualNetwork
 from skipserve.routing import judge as judging
-from skipserve.routing.judge import ByDepth
+from skipserve.routing.judge import ByDepth, of_classes
 from skipserve.routing.propose import Seen, Thresholds
 from skipserve.routing.propose import greedy as greedy_of
 from skipserve.routing.stopping import stops
@@ -44,7 +44,7 @@ class Reading:
     @property
     def readings(self) -> ByDepth:
         """The answers by depth."""
-        return ByDepth(np.arange(1, self.answers.shape[1] + 1), self.answers)
+        return of_classes(np.arange(1, self.answers.shape[1] + 1), self.answers, self.labels)
 
     @property
     def agrees(self) -> NDArray[np.bool_]:
@@ -126,18 +126,18 @@ def judge(
     reading: Reading, depth: NDArray[np.int64], held: NDArray[np.bool_] | None = None
 ) -> Point:
     """What becomes of rows that run ``depth`` [N] blocks each."""
-    judged = judging.judge(reading.readings, reading.labels, depth - 1)
+    judged = judging.judge(reading.readings, depth - 1)
     return _point(reading, judged, 0.0 if held is None else float(held.mean()))
 
 
 def at_random(reading: Reading, chance: float) -> Point:
     """The expectation for rows that leave at each decision with the same ``chance``."""
-    return _point(reading, judging.at_random(reading.readings, reading.labels, chance))
+    return _point(reading, judging.at_random(reading.readings, chance))
 
 
 def oracle(reading: Reading, rate: float) -> Point:
     """The fewest blocks that any exit needs if at most a share ``rate`` may disagree."""
-    return _point(reading, judging.oracle(reading.readings, reading.labels, rate))
+    return _point(reading, judging.oracle(reading.readings, rate))
 
 
 def _point(reading: Reading, judged: judging.Judged, held_back: float = 0.0) -> Point:

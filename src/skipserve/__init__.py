@@ -64,6 +64,8 @@ def bring(
     name: str,
     risk: float = 0.01,
     labels: str | None = None,
+    task: Literal["classify", "multilabel", "regress", "embed", "score"] = "classify",
+    tolerance: float | None = None,
     project: str | os.PathLike[str] = ".",
 ) -> Artifact:
     """Bring a trained network: cut it, fit exits, certify, package.
@@ -75,6 +77,8 @@ def bring(
         name: Of the model.
         risk: ε that is wanted.
         labels: Name of the column of true classes, if there is one.
+        task: What its answers are.
+        tolerance: Of ``regress`` and ``score``: the largest difference from full depth that agrees.
         project: Folder that gets export/, artifacts/ and model_store/.
 
     Returns:
@@ -91,4 +95,4 @@ def bring(
     """
     from skipserve.building.bring import bring_objects
 
-    return bring_objects(source, rows, name, risk, labels, Path(project))
+    return bring_objects(source, rows, name, risk, labels, Path(project), task, tolerance)

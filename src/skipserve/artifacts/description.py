@@ -22,7 +22,7 @@ from skipserve.artifacts.origin import Origin, Routing
 from skipserve.routing.network import Network
 from skipserve.runtime.rows import Rows, trim
 from skipserve.runtime.runners import OnnxFiles, open_runner
-from skipserve.tasks import Classify
+from skipserve.tasks import KINDS
 from skipserve.versions import version_of
 
 # The real rows among those that files are compared on come first.
@@ -35,7 +35,8 @@ def describe(
 ) -> Manifest:
     """The manifest of files that nobody has compared yet."""
     network, expected = origin.network, origin.expected
-    assert isinstance(network.task, Classify)
+    task = network.task
+    assert isinstance(task, KINDS)
     opset = next(one.version for one in network.model.opset_import if one.domain in ("", "ai.onnx"))
     shown = _shown(origin)
     answer = expected.answers[shown]
@@ -44,7 +45,7 @@ def describe(
         name=name,
         source=origin.source,
         signature=network.signature,
-        task=network.task,
+        task=task,
         depth=network.depth,
         residual=network.found.residual,
         opset=opset,
@@ -53,8 +54,7 @@ def describe(
         largest_activation=expected.largest_activation,
         example=Example(
             inputs={name: tensor[0].tolist() for name, tensor in row.tensors.items()},
-            label=int(network.task.labels(answer)),
-            probabilities=tuple(answer.tolist()),
+            answer=tuple(answer.tolist()),
             value=origin.values[shown] if origin.values else None,
         ),
         versions={package: version_of(package) for package in MADE_BY},

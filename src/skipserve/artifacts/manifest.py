@@ -14,10 +14,10 @@ from skipserve.preprocessing.config import Preprocessing
 from skipserve.routing.config import Earning
 from skipserve.schema import Record, Sha256
 from skipserve.signature import Signature
-from skipserve.tasks import Classify, SignalName
+from skipserve.tasks import AnyTask, SignalName
 
 MANIFEST = "manifest.json"
-MANIFEST_VERSION: Literal[2] = 2
+MANIFEST_VERSION: Literal[3] = 3
 
 Format = Literal["onnx", "torchscript"]
 Precision = Literal["fp32", "fp16", "int8"]
@@ -179,14 +179,12 @@ class Example(Record):
 
     Attributes:
         inputs: One row of each input, by name.
-        label: What is decided by the answer.
-        probabilities: The answer.
+        answer: The answer.
         value: What a client sends for it, where the model takes texts or pictures.
     """
 
     inputs: dict[str, Any]
-    label: int
-    probabilities: tuple[float, ...]
+    answer: tuple[float, ...]
     value: Any = None
 
 
@@ -226,11 +224,11 @@ class Manifest(Record):
         preprocessing: What turns texts or pictures into its inputs, or ``None``.
     """
 
-    manifest_version: Literal[2] = MANIFEST_VERSION
+    manifest_version: Literal[3] = MANIFEST_VERSION
     name: Name
     source: Source
     signature: Signature
-    task: Classify
+    task: AnyTask
     depth: Annotated[int, Field(ge=1)]
     residual: bool
     opset: int
@@ -252,11 +250,6 @@ class Manifest(Record):
     def recipe(self) -> str | None:
         """Name of the recipe it was trained by, if it was trained here."""
         return self.source.name if self.source.kind == "recipe" else None
-
-    @property
-    def classes(self) -> int:
-        """Number of classes."""
-        return self.task.classes
 
     @property
     def asked(self) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from skipserve.runtime.stepper import Readings
 from skipserve.runtime.wave import Left, Limits, Stepped, gathered
 from skipserve.tasks import Task
 
-# Largest absolute difference of a probability. FP32 leaves room for reordered sums; FP16 has
+# Largest absolute difference of a probability, or of another number in units of the largest answer
+# that is more than 1. FP32 leaves room for reordered sums; FP16 has
 # 11 bits, and a logit of size 10 is known to 0.005, a quarter of which reaches a probability. INT8
 # is not held to a difference: what it changes is counted and published.
 TOLERANCES: dict[Precision, float] = {"fp32": 1e-4, "fp16": 2e-2, "int8": 1.0}
@@ -84,8 +85,9 @@ def check_parity(
     got = np.concatenate([full(part) for part in parts_of(rows)])
     single = np.concatenate([full(rows[i : i + 1]) for i in range(min(SINGLE, len(rows)))])
     apart = float(np.abs(single - got[: len(single)]).max())
-    tolerance = TOLERANCES[precision]
-    alone = TOLERANCES["fp32"] if precision == "int8" else tolerance
+    unit = max(1.0, float(np.abs(expected.answers).max()))
+    tolerance = TOLERANCES[precision] * unit
+    alone = TOLERANCES["fp32"] * unit if precision == "int8" else tolerance
     if not apart <= alone:  # also true of NaN
         raise ParityError(
             f"{name}: a row alone and the same row in a batch differ by {apart:.3g}, allowed are "

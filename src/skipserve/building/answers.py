@@ -32,24 +32,37 @@ def check_writable(file: Path) -> None:
 
 
 def write_answers(file: Path, scored: Scored) -> None:
-    """Write label, name where the model has names, probabilities, depth and guard of each row."""
-    kind, answers = file.suffix.lower(), scored.prediction
-    columns: dict[str, Any] = {"label": answers.labels}
-    if scored.names:
-        columns["name"] = np.array(scored.names)[answers.labels]
-    columns["probability"] = answers.probabilities.max(axis=1)
+    """Write what the task tells of each row, its depth and its guard.
+
+    Of classes that is label, name where there are names, and the label's probability; the answer
+    itself stands beside them where a row may hold several numbers, in .csv a column for each.
+    """
+    kind, answers, task = file.suffix.lower(), scored.prediction, scored.task
+    columns: dict[str, Any] = {}
+    if task.classes and answers.labels is not None:
+        columns["label"] = answers.labels
+        if task.names:
+            columns["name"] = np.array(task.names)[answers.labels]
+        picked = np.take_along_axis(answers.answers, answers.labels[:, None], axis=1)
+        columns["probability"] = picked[:, 0]
     columns["depth_run"] = answers.depth_run
     columns["held_back"] = answers.held_back
     if kind == ".npz":
-        np.savez(file, probabilities=answers.probabilities, **columns)
+        columns[task.output] = answers.answers
+        np.savez(file, **columns)
         return
     if kind == ".csv":
         import pyarrow
         import pyarrow.csv
 
+        if not task.classes:
+            for i in range(task.width):
+                columns[task.names[i] if task.names else f"{task.output}_{i}"] = answers.answers[
+                    :, i
+                ]
         pyarrow.csv.write_csv(pyarrow.table(columns), str(file))
         return
-    columns["probabilities"] = answers.probabilities.tolist()
+    columns[task.output] = answers.answers.tolist()
     if kind == ".parquet":
         import pyarrow
         import pyarrow.parquet

@@ -19,6 +19,8 @@ from skipserve.building.steps import run_steps
 from skipserve.building.worth import Worth, measure_worth
 from skipserve.errors import ConfigError
 from skipserve.files import replace_text
+from skipserve.schema import parse
+from skipserve.tasks import TaskConfig
 
 Say = Callable[[str], None]
 LARGEST_NAME = 64
@@ -37,6 +39,8 @@ class Wanted:
         risk: ε.
         precision: ``fp32`` or ``int8``.
         text: Columns of texts: one, or two for pairs; found where none is named.
+        task: What its answers are: ``classify``, ``multilabel``, ``regress``, ``embed``, ``score``.
+        tolerance: Of ``regress`` and ``score``: the largest difference that agrees.
     """
 
     source: str
@@ -47,6 +51,8 @@ class Wanted:
     risk: float = 0.01
     precision: str = "fp32"
     text: tuple[str, ...] = ()
+    task: str = "classify"
+    tolerance: float | None = None
 
 
 @dataclass(frozen=True)
@@ -123,6 +129,10 @@ def _name_of(source: str) -> str:
 def build_text(wanted: Wanted, name: str, project: Path) -> str:
     """The build file of a brought network, commented."""
     risks = sorted({0.005, 0.01, 0.02, 0.05, wanted.risk})
+    values: dict[str, Any] = {"kind": wanted.task}
+    if wanted.tolerance is not None:
+        values["tolerance"] = wanted.tolerance
+    signal = parse(TaskConfig, values, "task").signal
     source = f"module = {_quoted(wanted.source)}"
     if wanted.source.endswith(".onnx"):
         source = f"onnx = {_quoted(_relative(Path(wanted.source), project))}"
@@ -135,7 +145,8 @@ def build_text(wanted: Wanted, name: str, project: Path) -> str:
         "",
         "[source]",
         source,
-        '# names = ["cat", "dog"]      # of the classes, in order',
+        "",
+        *_task_lines(wanted),
         "",
         "[data]",
         f"rows = {_quoted(_relative(wanted.data, project))}"
@@ -165,7 +176,7 @@ def build_text(wanted: Wanted, name: str, project: Path) -> str:
         "guard = 0.995                # share of ordinary rows that are inside every guard",
         "",
         "[router]",
-        'signal = "margin"            # margin | confidence | norm | projected_norm',
+        f'signal = "{signal}"'.ljust(29) + f"# {_SIGNALS[signal]}",
         f"risks = {risks}",
         "confidence = 0.95            # of each certificate",
         "",
@@ -175,6 +186,34 @@ def build_text(wanted: Wanted, name: str, project: Path) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+# What else a router may decide by.
+_SIGNALS = {
+    "margin": "margin | confidence | agreement | norm",
+    "agreement": "agreement: the estimated chance that leaving agrees | norm",
+}
+_EXPLAINED = {
+    "classify": "classify | multilabel | regress | embed | score",
+    "multilabel": "any of several labels; disagreement: the set differs",
+    "regress": "numbers; disagreement: one lies beyond the tolerance",
+    "embed": "vectors; disagreement: the cosine to full depth is below",
+    "score": "how well a pair goes together; disagreement: beyond the tolerance",
+}
+
+
+def _task_lines(wanted: Wanted) -> list[str]:
+    """The section [task]."""
+    kind = f"kind = {_quoted(wanted.task)}".ljust(29) + f"# {_EXPLAINED[wanted.task]}"
+    lines = ["[task]", kind]
+    if wanted.tolerance is not None:
+        lines.append(f"tolerance = {wanted.tolerance:g}".ljust(29) + "# from full depth, its units")
+    if wanted.task == "embed":
+        lines.append("cosine = 0.99")
+    if wanted.task == "classify":
+        lines.append('# names = ["cat", "dog"]      # of the classes, in order')
+        lines.append('# decide = { label = "dog", at = 0.9 }   # where a threshold decides')
+    return lines
 
 
 def _relative(file: Path, project: Path) -> str:
@@ -194,6 +233,8 @@ def bring_objects(
     risk: float,
     labels: str | None,
     project: Path,
+    task: str = "classify",
+    tolerance: float | None = None,
 ) -> Artifact:
     """The same for what is in memory: it is written beside the project's other files first."""
     folder = project / "sources"
@@ -212,5 +253,6 @@ def bring_objects(
         arrays: dict[str, Any] = {str(key): np.asarray(value) for key, value in rows.items()}
         np.savez(data, **arrays)
         rows = data
-    wanted = Wanted(str(source), Path(rows), labels=labels, name=name, risk=risk)
+    about: dict[str, Any] = {"labels": labels, "name": name, "risk": risk}
+    wanted = Wanted(str(source), Path(rows), **about, task=task, tolerance=tolerance)
     return open_artifact(bring(wanted, project).build.artifact)

@@ -16,6 +16,7 @@ from skipserve.networks import NetworkConfig, parse_network
 from skipserve.routing.config import ExitsConfig, RouterConfig
 from skipserve.schema import Record, parse
 from skipserve.sources.config import Brought, DataConfig, SourceConfig
+from skipserve.tasks import TaskConfig
 from skipserve.training.config import TrainingConfig
 from skipserve.training.recipes import Recipe, open_recipe
 
@@ -41,6 +42,7 @@ class _Sections(Record):
     training: dict[str, Any] = Field(default_factory=dict)
     source: SourceConfig | None = None
     data: DataConfig | None = None
+    task: TaskConfig | None = None
     export: dict[str, Any] = Field(default_factory=dict)
     exits: ExitsConfig = ExitsConfig()
     router: RouterConfig | None = None
@@ -159,9 +161,17 @@ def read_build_file(path: Path, training: dict[str, Any] | None = None) -> Build
         origin=origin,
         export=parse(ExportConfig, {**defaults, **sections.export}, f"{path}: export"),
         exits=sections.exits,
-        router=sections.router,
+        router=_router(sections),
         serving=sections.serving,
     )
+
+
+def _router(sections: _Sections) -> RouterConfig | None:
+    """The router; what it decides by is the task's own signal where none is named."""
+    router, task = sections.router, sections.task
+    if router is None or task is None or "signal" in router.model_fields_set:
+        return router
+    return router.model_copy(update={"signal": task.signal})
 
 
 def _brought(sections: _Sections, path: Path) -> Brought:
@@ -173,7 +183,7 @@ def _brought(sections: _Sections, path: Path) -> Brought:
         )
     if sections.data is None:
         raise ConfigError(f"{path}: [source] needs [data], with rows = 'FILE'")
-    return Brought(source=sections.source, data=sections.data)
+    return Brought(source=sections.source, data=sections.data, task=sections.task or TaskConfig())
 
 
 def _trained(sections: _Sections, path: Path, overrides: dict[str, Any]) -> Trained:
@@ -181,8 +191,9 @@ def _trained(sections: _Sections, path: Path, overrides: dict[str, Any]) -> Trai
         raise ConfigError(
             f"{path}: name a recipe to train a network here, or a [source] to bring one"
         )
-    if sections.data is not None:
-        raise ConfigError(f"{path}: [data] comes with the recipe; leave it out")
+    for key in ("data", "task"):
+        if getattr(sections, key) is not None:
+            raise ConfigError(f"{path}: [{key}] comes with the recipe; leave it out")
     recipe = open_recipe(sections.recipe)
     for key in ("inputs", "classes"):
         if key in sections.network:

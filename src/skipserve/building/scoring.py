@@ -6,14 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from skipserve.artifacts.artifact import Artifact, open_artifact
 from skipserve.artifacts.manifest import MANIFEST
 from skipserve.errors import ConfigError
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Prediction, joined
 from skipserve.sources.data import match, read_columns, values_of
+from skipserve.tasks import Task
 
 # So many batches between two words about progress.
 BATCHES = 8
@@ -25,12 +24,12 @@ class Scored:
 
     Attributes:
         prediction: For its rows, in order.
-        names: Of the classes; empty where the model has none.
+        task: What they are.
         summary: What was run, in words.
     """
 
     prediction: Prediction
-    names: tuple[str, ...]
+    task: Task
     summary: str
 
 
@@ -85,10 +84,10 @@ def score(
         on_progress(f"{manifest.name}: answering", start / len(rows))
         parts.append(engine.run_batches(rows[start : start + together], setting, batch_size))
     answers = joined(parts)
-    unknown = int((~np.isfinite(answers.probabilities).all(axis=1)).sum())
+    unknown = int((~answers.finite).sum())
     ran = f"{answers.depth_run.mean() / manifest.depth:.1%} of the blocks ran"
     if setting.risk is not None:
         ran += f" at a certified risk of {setting.risk:g}"
     if unknown:
         ran += f"; {unknown} rows overflow inside the network and have no answer (NaN)"
-    return Scored(answers, manifest.task.names, ran)
+    return Scored(answers, manifest.task, ran)

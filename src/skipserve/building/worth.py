@@ -9,6 +9,7 @@ from statistics import median
 from time import perf_counter
 
 import numpy as np
+from numpy.typing import NDArray
 
 from skipserve.artifacts.artifact import open_artifact
 from skipserve.artifacts.certificates import Certificate
@@ -17,6 +18,7 @@ from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Prediction, Setting
 from skipserve.runtime.rows import Rows
 from skipserve.sources.splits import Labelled, Splits
+from skipserve.tasks import Task
 
 BATCH = 32
 # Rows that are timed, and how often.
@@ -40,8 +42,9 @@ class Worth:
         full_ms: Milliseconds a row at full depth, alone.
         router_ms: With the router.
         fixed_ms: At the fixed depth.
-        worst_class: Class of the full-depth answer that suffers most.
-        worst_bound: Upper bound of its disagreement at 95 %.
+        worst: Class of the full-depth answer that suffers most, and the upper bound of its
+            disagreement at 95 %; ``None`` where answers are of no class.
+        differs: When an answer disagrees, in words; empty where another class is another answer.
     """
 
     risk: float
@@ -54,8 +57,8 @@ class Worth:
     full_ms: float
     router_ms: float
     fixed_ms: float
-    worst_class: str
-    worst_bound: float
+    worst: tuple[str, float] | None
+    differs: str = ""
 
     @property
     def pays(self) -> bool:
@@ -76,10 +79,15 @@ class Worth:
         head = "worth it" if self.pays else "not worth it"
         return (
             f"{head}: at a certified {self.risk:.2g} risk it runs {blocks} against {full}; "
-            f"{against}. "
-            f"It disagrees on {self.disagreement:.2%} of the test rows{right}; "
-            f"{self.worst_class} suffers most, on at most {self.worst_bound:.1%} of its rows."
+            f"{against}. It disagrees on {self.disagreement:.2%} of the test rows{right}"
+            f"{self._who()}."
         )
+
+    def _who(self) -> str:
+        if self.worst is None:
+            return f" ({self.differs})"
+        name, bound = self.worst
+        return f"; {name} suffers most, on at most {bound:.1%} of its rows"
 
 
 def measure_worth(directory: Path, splits: Splits, risk: float) -> Worth | str:
@@ -108,20 +116,21 @@ def measure_worth(directory: Path, splits: Splits, risk: float) -> Worth | str:
     assert spec is not None
     stopped = engine.off if fixed == depth else engine.fixed(spec.decisions.index(fixed))
     full_ms, router_ms, fixed_ms = _milliseconds(engine, test.rows[:TIMED], setting, stopped)
-    worst, bound = _worst(engine, splits, setting)
+    task = engine.manifest.task
+    differs = ~task.agree(routed.answers, full.answers)
     return Worth(
         risk=setting.risk,
         run_rate=float(routed.depth_run.mean()) / depth,
-        disagreement=float((routed.labels != full.labels).mean()),
-        accuracy_full=_accuracy(full, test),
-        accuracy=_accuracy(routed, test),
+        disagreement=float(differs.mean()),
+        accuracy_full=_accuracy(task, full, test),
+        accuracy=_accuracy(task, routed, test),
         fixed=fixed,
         depth=depth,
         full_ms=full_ms,
         router_ms=router_ms,
         fixed_ms=fixed_ms,
-        worst_class=worst,
-        worst_bound=bound,
+        worst=_worst(task, full, differs),
+        differs="" if task.classes else task.differs,
     )
 
 
@@ -146,8 +155,10 @@ def _nothing(engine: Engine, splits: Splits, risk: float) -> str:
     )
 
 
-def _accuracy(answers: Prediction, data: Labelled) -> float | None:
-    return None if data.labels is None else float((answers.labels == data.labels).mean())
+def _accuracy(task: Task, answers: Prediction, data: Labelled) -> float | None:
+    if data.labels is None:
+        return None
+    return float(task.right(answers.answers, data.labels).mean())
 
 
 def _shortest_fixed(engine: Engine, rows: Rows, certificate: Certificate) -> int:
@@ -182,17 +193,17 @@ def _milliseconds(
     return full, routed, stopped
 
 
-def _worst(engine: Engine, splits: Splits, setting: Setting) -> tuple[str, float]:
+def _worst(task: Task, full: Prediction, differs: NDArray[np.bool_]) -> tuple[str, float] | None:
     """The full-depth class with the highest rate of disagreement, and the bound on its rate."""
-    rows = splits.test.rows
-    full = engine.run_batches(rows, engine.off, BATCH).labels
-    differs = engine.run_batches(rows, setting, BATCH).labels != full
+    labels = full.labels
+    if not task.classes or labels is None:
+        return None
 
     def rate(label: int) -> tuple[float, float]:
-        of_class = full == label
+        of_class = labels == label
         wrong, count = int(differs[of_class].sum()), int(of_class.sum())
         return wrong / count, upper_bound(wrong, count, 0.95)
 
-    worst = max(np.unique(full).tolist(), key=rate)
-    names = engine.manifest.task.names
-    return (f"class {names[worst]}" if names else f"class {worst}"), rate(worst)[1]
+    worst = max(np.unique(labels).tolist(), key=rate)
+    name = f"class {task.names[worst]}" if task.names else f"class {worst}"
+    return name, rate(worst)[1]

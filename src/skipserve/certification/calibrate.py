@@ -24,7 +24,6 @@ from skipserve.certification.trial import Say, Trial
 from skipserve.errors import ArtifactError
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.planning import AskedPrecision
-from skipserve.runtime.rows import check_labels
 from skipserve.runtime.runners import BackendName
 
 
@@ -91,7 +90,7 @@ def certify_artifact(
     rows, truth = engine.check(samples), None
     if labels is not None:
         manifest = artifact.manifest
-        truth = check_labels(labels, len(rows), manifest.classes, manifest.name)
+        truth = manifest.task.truth(labels, len(rows), manifest.name)
     limit = _guard_limit(artifact)
     trial = Trial(engine, rows, truth, limit, batch_size, say)
     measures: tuple[Measure, ...] = ("disagreement",)

@@ -79,7 +79,7 @@ def _seen_by_running(engine: Engine, rows: Rows) -> Seen:
         here[decision] = -np.inf
         answers = engine.run_batches(rows, Setting(here, from_json(spec.guard_limit)), BATCH)
         inside.append(answers.depth_run == at)
-        agrees.append(task.agree(answers.probabilities, full.probabilities))
+        agrees.append(task.agree(answers.answers, full.answers))
     return Seen(blocks, signals, np.stack(agrees, axis=1), np.stack(inside, axis=1))
 
 
@@ -100,5 +100,5 @@ def _read_skips(engine: Engine, rows: Rows) -> tuple[NDArray[np.float32], NDArra
         without = np.full_like(engine.off.thresholds, np.finfo(np.float32).max)
         without[stage] = -np.inf
         answers = engine.run_batches(rows, Setting(without, np.inf), BATCH)
-        agrees.append(engine.manifest.task.agree(answers.probabilities, full.probabilities))
+        agrees.append(engine.manifest.task.agree(answers.answers, full.answers))
     return signals, np.stack(agrees, axis=1)

@@ -219,37 +219,33 @@ def _p_value_of(outcome: Outcome, samples: int, goal: Goal, confidence: float) -
     return betting_p_value(outcome.lost, goal.risk, confidence)
 
 
+def lost_of(full: NDArray[np.bool_], routed: NDArray[np.bool_]) -> NDArray[np.int8]:
+    """1 where only full depth is right, −1 where only the routed answer is, else 0 [N]."""
+    return full.astype(np.int8) - routed.astype(np.int8)
+
+
 def outcome_of(
-    labels: NDArray[np.int64],
-    full: NDArray[np.int64],
+    differs: NDArray[np.bool_],
     depth_run: NDArray[np.int64],
     held_back: NDArray[np.bool_],
     depth: int,
-    truth: NDArray[np.int64] | None = None,
-    classes: int = 0,
+    lost: NDArray[np.int8] | None = None,
+    by_class: Sequence[NDArray[np.bool_]] = (),
 ) -> Outcome:
-    """Count what a run did, given the labels of full depth on the same rows, and the true ones.
+    """Count what a run did.
 
     Args:
-        labels: Of the run [N].
-        full: Of full depth [N].
+        differs: Whether each answer disagrees with that of full depth [N].
         depth_run: Blocks run [N].
         held_back: By the guard [N].
         depth: Blocks of the network.
-        truth: True classes [N], if they are known.
-        classes: How many to count one by one; 0 counts them together.
+        lost: As in the outcome, if it is known what is right [N].
+        by_class: Which rows full depth gives to each class that is counted by itself, [N] each.
     """
-    differs = labels != full
-    lost = None
-    if truth is not None:
-        lost = (full == truth).astype(np.int8) - (labels == truth).astype(np.int8)
     return Outcome(
         disagreements=int(differs.sum()),
         run_rate=float(depth_run.mean() / depth),
         held_back=float(held_back.mean()),
         lost=lost,
-        by_class=tuple(
-            (int(differs[full == label].sum()), int((full == label).sum()))
-            for label in range(classes)
-        ),
+        by_class=tuple((int(differs[rows].sum()), int(rows.sum())) for rows in by_class),
     )

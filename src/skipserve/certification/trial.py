@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from skipserve.certification.certify import Outcome, outcome_of
+from skipserve.certification.certify import Outcome, lost_of, outcome_of
 from skipserve.errors import ConfigError
 from skipserve.routing.propose import Thresholds
 from skipserve.runtime.engine import Engine
@@ -42,19 +42,24 @@ class Trial:
         spec = engine.manifest.router
         self._per_class = spec is not None and spec.per_class
         self.deciles: list[tuple[tuple[float, ...] | None, ...]] = []
-        self._full = engine.run_batches(rows, engine.off, batch_size).labels
+        self._full = engine.run_batches(rows, engine.off, batch_size)
 
     def run(self, thresholds: Thresholds) -> Outcome:
         setting = Setting(thresholds, self._limit)
         answers = self._engine.run_batches(self._rows, setting, self._batch_size)
+        task, full = self._engine.manifest.task, self._full
+        lost = None
+        if self._truth is not None:
+            right = [task.right(one.answers, self._truth) for one in (full, answers)]
+            lost = lost_of(*right)
+        classes = range(task.classes if self._per_class else 0)
         outcome = outcome_of(
-            answers.labels,
-            self._full,
+            ~task.agree(answers.answers, full.answers),
             answers.depth_run,
             answers.held_back,
             self._engine.manifest.depth,
-            self._truth,
-            self._engine.manifest.classes if self._per_class else 0,
+            lost,
+            [np.asarray(full.labels == one) for one in classes],
         )
         if outcome.held_back > MOST_HELD_BACK:
             raise ConfigError(

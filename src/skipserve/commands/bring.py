@@ -35,6 +35,13 @@ def bring(
         float, typer.Option(parser=parse_risk, metavar="RISK", help="ε, such as 1% or 0.01.")
     ] = 0.01,
     precision: Annotated[str, typer.Option(help="fp32, or int8 for CPUs.")] = "fp32",
+    task: Annotated[
+        str, typer.Option(help="classify, multilabel, regress, embed or score.")
+    ] = "classify",
+    tolerance: Annotated[
+        float | None,
+        typer.Option(help="Of regress and score: largest difference from full depth that agrees."),
+    ] = None,
 ) -> None:
     """Bring a trained network: cut it, fit exits, certify, package; ends with a verdict.
 
@@ -49,7 +56,12 @@ def bring(
         from skipserve.building.bring import bring as bring_network
 
         texts = tuple(text or ())
-        wanted = Wanted(source, data, fit, labels, name, risk, precision, texts)
+        wanted = Wanted(
+            *(source, data, fit, labels, name, risk, precision),
+            text=texts,
+            task=task,
+            tolerance=tolerance,
+        )
         outcome = bring_network(wanted, Path.cwd(), watch.say, watch.progress)
     build = outcome.build
     console.print(f"\n{build.name}: {outcome.verdict}\n", markup=False, soft_wrap=True)

@@ -41,7 +41,7 @@ def predict(
         scored = score(artifact, rows, risk, batch_size, threads, watch.progress, texts)
         write_answers(out, scored)
     console.print(
-        f"{len(scored.prediction.labels):,} rows to {out}; {scored.summary}",
+        f"{len(scored.prediction):,} rows to {out}; {scored.summary}",
         markup=False,
         soft_wrap=True,
     )

@@ -8,12 +8,15 @@ import numpy as np
 from onnx import TensorProto
 
 from skipserve.graph.builder import GraphBuilder
-from skipserve.routing.exits import Exit, Layout
+from skipserve.routing.exits import Exit, Head, Layout
+from skipserve.tasks import Link
 
 # Instead of −inf at a padded token: lower than anything a network survives in FP32.
 LOWEST = np.array(np.finfo(np.float32).min, np.float32)
-# Instead of a probability of 0, whose logarithm is no number.
+# Instead of a probability of 0, whose logarithm is no number, and of a length of 0.
 SMALLEST = np.array(np.finfo(np.float32).tiny, np.float32)
+# Instead of a probability of 1, whose log-odds are no number.
+LARGEST = np.array(1 - np.finfo(np.float32).epsneg, np.float32)
 
 
 @dataclass(frozen=True)
@@ -89,37 +92,79 @@ def build_exit(graph: GraphBuilder, stream: str, exit_: Exit, own_answer: str = 
             where the exit has none.
     """
     features, mean = build_features(graph, stream, exit_.layout)
-    guard, head = exit_.guard, exit_.head if exit_.leaves else None
+    guard = exit_.guard
+    heads = [one for one in (exit_.head, exit_.estimate) if one is not None and exit_.leaves]
     shift = -(guard.centre.astype(np.float64) @ guard.whiten).astype(np.float32)
     weights, biases = [guard.whiten], [shift]
-    if head is not None:
+    for head in heads:
         weights.append(head.layers[0][0])
         biases.append(head.layers[0][1])
-    # One product for guard and head: they read the same features.
+    # One product for guard and heads: they read the same features.
     product = graph.op(
         "Gemm",
         features,
         graph.constant(np.concatenate(weights, axis=1)),
         graph.constant(np.concatenate(biases)),
     )
-    away, logits, answer = product, "", own_answer
-    if head is not None:
+    away, first = product, list[str]()
+    if heads:
         widths = graph.integers(*(one.shape[1] for one in weights))
-        away, logits = graph.ops("Split", [product, widths], 2, axis=1)
-        for weight, bias in head.layers[1:]:
-            hidden = graph.op("Relu", logits)
-            logits = graph.op("Gemm", hidden, graph.constant(weight), graph.constant(bias))
-        answer = graph.op("Softmax", logits, axis=-1)
+        away, *first = graph.ops("Split", [product, widths], len(weights), axis=1)
+    given = {id(one): _through(graph, one, name) for one, name in zip(heads, first, strict=True)}
     distance = graph.op("ReduceL2", away, graph.integers(1), keepdims=0)
     if not exit_.leaves:
         return Readings(distance)
+    logits = given.get(id(exit_.head), "")
+    answer = _linked(graph, exit_.link, logits) if logits else own_answer
+    estimate = given.get(id(exit_.estimate), "")
+    if estimate:
+        return Readings(distance, answer, graph.op("Squeeze", estimate, graph.integers(1)))
     return Readings(distance, answer, _signal(graph, exit_, answer, logits, mean))
+
+
+def _through(graph: GraphBuilder, head: Head, value: str) -> str:
+    """The layers of a head behind its first, which is computed already."""
+    for weight, bias in head.layers[1:]:
+        hidden = graph.op("Relu", value)
+        value = graph.op("Gemm", hidden, graph.constant(weight), graph.constant(bias))
+    return value
+
+
+def _linked(graph: GraphBuilder, link: Link, value: str) -> str:
+    """The answer that a head's numbers stand for."""
+    if link == "softmax":
+        return graph.op("Softmax", value, axis=-1)
+    if link == "sigmoid":
+        return graph.op("Sigmoid", value)
+    if link == "unit":
+        length = graph.op("ReduceL2", value, graph.integers(1), keepdims=1)
+        return graph.op("Div", value, graph.op("Max", length, graph.constant(SMALLEST)))
+    return value
+
+
+def _log_odds(graph: GraphBuilder, answer: str) -> str:
+    low, high = graph.constant(SMALLEST), graph.constant(LARGEST)
+    inside = graph.op("Min", graph.op("Max", answer, low), high)
+    against = graph.op("Sub", graph.constant(np.array(1, np.float32)), inside)
+    return graph.op("Log", graph.op("Div", inside, against))
 
 
 def _signal(graph: GraphBuilder, exit_: Exit, answer: str, logits: str, mean: str) -> str:
     last = graph.integers(1)
     if exit_.signal == "confidence":
+        if exit_.link == "sigmoid":  # the label that is settled least
+            one = graph.constant(np.array(1, np.float32))
+            answer = graph.op("Max", answer, graph.op("Sub", one, answer))
+            return graph.op("ReduceMin", answer, last, keepdims=0)
         return graph.op("ReduceMax", answer, last, keepdims=0)
+    if exit_.signal == "margin" and exit_.border is not None:
+        label, at = exit_.border
+        odds = _log_odds(graph, graph.op("Gather", answer, graph.constant(np.array(label)), axis=1))
+        threshold = np.array(np.log(at / (1 - at)), np.float32)
+        return graph.op("Abs", graph.op("Sub", odds, graph.constant(threshold)))
+    if exit_.signal == "margin" and exit_.link == "sigmoid":
+        odds = logits or _log_odds(graph, answer)
+        return graph.op("ReduceMin", graph.op("Abs", odds), last, keepdims=0)
     if exit_.signal == "margin":
         # A difference of logits is one of log probabilities.
         scores = logits or graph.op("Log", graph.op("Max", answer, graph.constant(SMALLEST)))

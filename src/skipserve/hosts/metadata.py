@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from skipserve.artifacts.manifest import Manifest
+from skipserve.protocols.oip_replies import outputs_of
 from skipserve.protocols.oip_tensors import datatype_of
 from skipserve.protocols.oip_values import described
 from skipserve.versions import version_of
@@ -29,7 +30,6 @@ def model_metadata(manifest: Manifest, versions: Sequence[str]) -> dict[str, Any
         manifest: Of the version that answers.
         versions: All that are served.
     """
-    classes = manifest.task.classes
     inputs: list[dict[str, Any]] = [
         {
             "name": spec.name,
@@ -46,10 +46,8 @@ def model_metadata(manifest: Manifest, versions: Sequence[str]) -> dict[str, Any
         "platform": "skipserve_onnx",
         "inputs": inputs,
         "outputs": [
-            {"name": "label", "datatype": "INT64", "shape": [-1]},
-            {"name": "probabilities", "datatype": "FP32", "shape": [-1, classes]},
-            {"name": "depth_run", "datatype": "INT64", "shape": [-1]},
-            {"name": "held_back", "datatype": "BOOL", "shape": [-1]},
+            {"name": name, "datatype": datatype, "shape": shape}
+            for name, (datatype, shape) in outputs_of(manifest.task).items()
         ],
     }
 

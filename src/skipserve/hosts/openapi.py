@@ -110,7 +110,7 @@ def document(routes: Sequence[Route], models: Mapping[str, Model]) -> dict[str, 
 def _tag(model: Model) -> dict[str, str]:
     manifest = model.manifest
     router = "no router" if manifest.router is None else "a router"
-    words = f"{manifest.depth} blocks, {manifest.classes} classes, {router}"
+    words = f"{manifest.depth} blocks, {manifest.task.kind} of {manifest.task.width}, {router}"
     return {"name": manifest.name, "description": words}
 
 

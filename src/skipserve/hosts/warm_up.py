@@ -9,6 +9,7 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request
 
 import msgspec
+import numpy as np
 
 from skipserve.artifacts.manifest import Manifest
 from skipserve.direct import open_directly, proxy_note
@@ -46,12 +47,12 @@ class WarmUp:
             LaunchError: If it does not answer in time, or answers otherwise than its manifest says.
         """
         # The example's answer is that of full depth; with the router on it may lawfully differ.
-        _require_example(manifest, self._label(manifest, url, "off"))
+        _require_example(manifest, self._answer(manifest, url, "off"))
         if manifest.router is not None:
-            self._label(manifest, url, "on")
+            self._answer(manifest, url, "on")
 
-    def _label(self, manifest: Manifest, url: str, router: str) -> int:
-        """The class that a model answers its example with, once it does."""
+    def _answer(self, manifest: Manifest, url: str, router: str) -> list[float]:
+        """What a model answers its example with, once it does."""
         request = Request(url, _question(manifest, router), _SENT)  # noqa: S310 - our own address
         problem = "no answer"
         while time.monotonic() < self._deadline_s:
@@ -59,13 +60,13 @@ class WarmUp:
                 raise LaunchError(f"{self._host.name} did not start ({ended}): {self._tail()}")
             try:
                 with open_directly(request, 10) as answer:
-                    label = _label_in(answer.read())
+                    found = _answer_in(manifest, answer.read())
             except HTTPError as error:
                 problem = f"{error.code} {error.read()[:500].decode(errors='replace')}"
             except (URLError, OSError) as error:
                 problem = str(error)
             else:
-                return label
+                return found
             if self._stop.wait(0.05):
                 raise LaunchError("stopped before every model was ready")
         raise LaunchError(
@@ -89,7 +90,7 @@ async def rehearse(application: Application, model: Model) -> None:
                 f"{body[:500].decode(errors='replace')}"
             )
         if router == "off":
-            _require_example(manifest, _label_in(body))
+            _require_example(manifest, _answer_in(manifest, body))
 
 
 def _question(manifest: Manifest, router: str) -> bytes:
@@ -97,14 +98,16 @@ def _question(manifest: Manifest, router: str) -> bytes:
     return msgspec.json.encode({**question, "parameters": {"router": router}})
 
 
-def _label_in(body: bytes) -> int:
-    label: int = msgspec.json.decode(body)["outputs"][0]["label"]
-    return label
+def _answer_in(manifest: Manifest, body: bytes) -> list[float]:
+    answer = msgspec.json.decode(body)["outputs"][0][manifest.task.output]
+    return answer if isinstance(answer, list) else [answer]
 
 
-def _require_example(manifest: Manifest, label: int) -> None:
-    if label != manifest.example.label:
+def _require_example(manifest: Manifest, answer: list[float]) -> None:
+    task = manifest.task
+    served, known = (np.array([one], np.float32) for one in (answer, manifest.example.answer))
+    if not task.agree(served, known).all():
         raise LaunchError(
-            f"{manifest.name} answers its own example with class {label}, its "
-            f"manifest says {manifest.example.label}; build the artifact again"
+            f"{manifest.name} answers its own example otherwise than its manifest says "
+            f"({task.differs}); build the artifact again"
         )

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import msgspec
+import numpy as np
+from pydantic import TypeAdapter
 
 from skipserve.loadtest.payloads import Choice, Pool
+from skipserve.tasks import AnyTask, Classify, Task
 
 # Probabilities travel as rounded decimals of FP32 or FP16.
 SUMS_TO_ONE = 5e-3
@@ -16,10 +21,14 @@ SUMS_TO_ONE = 5e-3
 class Output(msgspec.Struct):
     """One row of a reply."""
 
-    label: int
-    probabilities: list[float]
     depth_run: int
     held_back: bool = False
+    label: int | None = None
+    labels: list[int] | None = None
+    probabilities: list[float] | None = None
+    values: list[float] | None = None
+    embedding: list[float] | None = None
+    score: float | None = None
 
 
 class Answer(msgspec.Struct):
@@ -38,9 +47,8 @@ class Finding:
     Attributes:
         failure: Why the reply is wrong; empty if it is right.
         routed_rows: Rows that were answered with the router on.
-        disagreements: Of these, rows whose label differs from full depth.
-        unforeseen: Of these, rows whose label the artifact gives neither at full depth nor at its
-            thresholds.
+        disagreements: Of these, rows that disagree with full depth, as the task defines it.
+        unforeseen: Of these, rows that the artifact answers otherwise at its thresholds, too.
         blocks_run: Blocks the routed rows ran.
         held_back: Routed rows that the guard sent to full depth.
     """
@@ -68,7 +76,7 @@ def read_answer(content: bytes) -> Answer:
 def check(pool: Pool, choice: Choice, first: int, content: bytes) -> Finding:
     """Compare a reply with what is known about its rows.
 
-    At full depth a label that differs is a failure; with the router on it is a disagreement.
+    At full depth an answer that disagrees is a failure; with the router on it is a disagreement.
 
     Args:
         pool: Where the rows came from.
@@ -85,37 +93,64 @@ def check(pool: Pool, choice: Choice, first: int, content: bytes) -> Finding:
     routed = answer.router == "on"
     if routed and choice.router == "off":
         return Finding("wrong answer: the router was on, asked for off")
-    found = Finding()
+    found, task = Finding(), _task(pool.task, pool.width)
     foreseen = pool.routed.get(choice.router, pool.full)
     for offset, output in enumerate(answer.outputs):
         row = (first + offset) % len(pool.rows)
-        if problem := _malformed(output, pool):
+        if problem := _malformed(output, pool, task):
             return Finding(f"malformed reply: {problem}")
         if not routed:
-            if output.label != pool.full[row]:
-                return Finding("wrong answer: another label than the artifact at full depth")
+            if not _same(task, output, pool.full[row]):
+                return Finding("wrong answer: another than the artifact gives at full depth")
             if output.depth_run != pool.depth:
                 return Finding("wrong answer: router off, and not every block was run")
             continue
         found.routed_rows += 1
         found.blocks_run += output.depth_run
         found.held_back += output.held_back
-        if output.label != pool.full[row]:
+        if not _same(task, output, pool.full[row]):
             found.disagreements += 1
-            found.unforeseen += output.label != foreseen[row]
+            found.unforeseen += not _same(task, output, foreseen[row])
     return found
 
 
-def _malformed(output: Output, pool: Pool) -> str:
-    probabilities = output.probabilities
-    if len(probabilities) != pool.classes:
-        return f"{len(probabilities)} probabilities for {pool.classes} classes"
-    if not all(0 <= one <= 1 for one in probabilities) or not math.isclose(
-        sum(probabilities), 1, abs_tol=SUMS_TO_ONE
-    ):
-        return "probabilities are not between 0 and 1, or do not add up to 1"
-    if not 0 <= output.label < pool.classes or probabilities[output.label] < max(probabilities):
-        return "the label is not the most probable class"
+@cache
+def _task(text: str, width: int) -> Task:
+    task: Task = TypeAdapter(AnyTask).validate_json(text) if text else Classify(classes=width)
+    return task
+
+
+def _same(task: Task, output: Output, known: Any) -> bool:
+    """Whether a row agrees with a known answer, by what its task decides."""
+    if task.kind == "classify":
+        return bool(output.label == known)
+    if task.kind == "multilabel":
+        on = [int(one in (output.labels or ())) for one in range(task.width)]
+        return bool(on == known)
+    served = np.array([_answer(output, task)], np.float32)
+    return bool(task.agree(served, np.array([known], np.float32))[0])
+
+
+def _answer(output: Output, task: Task) -> list[float]:
+    if task.kind == "score":
+        return [] if output.score is None else [output.score]
+    found: list[float] | None = getattr(output, task.output)
+    return found or []
+
+
+def _malformed(output: Output, pool: Pool, task: Task) -> str:
+    answer = _answer(output, task)
+    if len(answer) != pool.width:
+        classes = f"{pool.width} classes" if task.classes else f"an answer of {pool.width}"
+        return f"{len(answer)} {task.output} for {classes}"
+    if task.output == "probabilities" and not all(0 <= one <= 1 for one in answer):
+        return "probabilities are not between 0 and 1"
+    if task.kind == "classify":
+        if not math.isclose(sum(answer), 1, abs_tol=SUMS_TO_ONE):
+            return "probabilities do not add up to 1"
+        label = -1 if output.label is None else output.label
+        if not 0 <= label < pool.width or (task.border is None and answer[label] < max(answer)):
+            return "the label is not the most probable class"
     if not 0 <= output.depth_run <= pool.depth:
         return f"{output.depth_run} of {pool.depth} blocks run"
     return ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from itertools import product
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -20,20 +20,22 @@ class Pool(msgspec.Struct, frozen=True):
     Attributes:
         model: Name on the server.
         depth: Blocks of the model.
-        classes: Length of a row's probabilities.
+        width: Numbers in a row's answer.
         rows: Each as the JSON of every input.
-        full: Label of each row at full depth.
+        full: Each row's label at full depth; its answer, where the task decides nothing.
         routed: The same at the thresholds in force, by what is asked of the router.
         inputs: Names of the inputs; a single one need not be named.
+        task: What an answer is, as JSON; empty: one of so many classes.
     """
 
     model: str
     depth: int
-    classes: int
+    width: int
     rows: list[tuple[str, ...]]
-    full: list[int]
-    routed: dict[str, list[int]] = {}
+    full: list[Any]
+    routed: dict[str, list[Any]] = {}
     inputs: tuple[str, ...] = ()
+    task: str = ""
 
 
 class Choice(msgspec.Struct, frozen=True):

@@ -23,6 +23,7 @@ from skipserve.loadtest.target import Running, Target
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.rows import Rows, check_rows
 from skipserve.sources.data import match, read_columns, values_of
+from skipserve.tasks import Task
 
 # Decimals a client would send; the engine is asked about the rounded rows.
 DECIMALS = 5
@@ -87,36 +88,35 @@ def make_subject(
     manifest = artifact.manifest
     names = tuple(spec.name for spec in manifest.signature.inputs)
     example = _json(_example(manifest), names)
-    trial = Pool(
-        name, manifest.depth, manifest.classes, example, [manifest.example.label], inputs=names
-    )
-    full = target.ask(trial, Choice(name))  # 404 before anything slow
+    task, said = manifest.task, manifest.task.model_dump_json()
+    trial = Pool(name, manifest.depth, task.width, example, [None], inputs=names, task=said)
+    asked = target.ask(trial, Choice(name))  # 404 before anything slow
     answers = {choice.router: target.ask(trial, choice) for choice in choices}
-    answers.setdefault("default", full)
+    answers.setdefault("default", asked)
     running = _running(target, name, artifact)
     say(f"working out the answers of {name}")
     engine = _engine(artifact, running)
     sent = _rounded(_rows(artifact, data)[:rows])
-    probabilities = _probabilities(engine, sent, None)
-    best = np.sort(probabilities, axis=1)
-    clear = best[:, -1] - best[:, -2] > TIES[running.precision]
+    full = _answers(engine, sent, None)
+    clear = _clear(task, full, TIES[running.precision])
     if not clear.any():
         raise ConfigError(
             f"no row of {name} has a clear answer to compare with; bring others with --data"
         )
-    sent, labels = sent[clear], probabilities.argmax(axis=1)[clear]
+    sent, full = sent[clear], full[clear]
     routed = {}
     for word, answer in answers.items():
         if answer.router == "on" and any(choice.router == word for choice in choices):
-            routed[word] = _probabilities(engine, sent, answer.risk).argmax(axis=1).tolist()
+            routed[word] = _answers(engine, sent, answer.risk)
     pool = Pool(
         name,
         manifest.depth,
-        manifest.classes,
+        task.width,
         _json(sent, names),
-        labels.tolist(),
-        routed,
+        _compared(task, full),
+        {word: _compared(task, one) for word, one in routed.items()},
         names,
+        said,
     )
     return Subject(
         pool,
@@ -125,7 +125,7 @@ def make_subject(
         directory,
         {word: answer.risk for word, answer in answers.items()},
         {word: answer.router_reason for word, answer in answers.items() if answer.router_reason},
-        {word: float(np.mean(np.array(one) != labels)) for word, one in routed.items()},
+        {word: float((~task.agree(one, full)).mean()) for word, one in routed.items()},
         manifest.router is not None,
     )
 
@@ -171,8 +171,28 @@ def _example(manifest: Manifest) -> Rows:
     return check_rows(arrays, manifest.signature, manifest.name)
 
 
-def _probabilities(engine: Engine, rows: Rows, risk: float | None) -> NDArray[np.float32]:
-    return engine.run_batches(rows, engine.setting(risk), BATCH).probabilities
+def _answers(engine: Engine, rows: Rows, risk: float | None) -> NDArray[np.float32]:
+    return engine.run_batches(rows, engine.setting(risk), BATCH).answers
+
+
+def _clear(task: Task, answers: NDArray[np.float32], tie: float) -> NDArray[np.bool_]:
+    """Which rows decide for something so clearly that another machine decides alike [N]."""
+    if task.border is not None:
+        label, at = task.border
+        return np.asarray(np.abs(answers[:, label] - at) > tie)
+    if task.link == "softmax":
+        best = np.sort(answers, axis=1)
+        return np.asarray(best[:, -1] - best[:, -2] > tie)
+    if task.link == "sigmoid":
+        return np.asarray(np.abs(answers - 0.5).min(axis=1) > tie)
+    return np.ones(len(answers), dtype=bool)
+
+
+def _compared(task: Task, answers: NDArray[np.float32]) -> list[Any]:
+    """What replies are held against: what is decided, or the answers themselves."""
+    labels = task.labels(answers)
+    found: list[Any] = (answers if labels is None else labels).tolist()
+    return found
 
 
 def _rounded(rows: Rows) -> Rows:

@@ -7,9 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from skipserve.runtime.prediction import Prediction, Setting
-
-# What JSON says of one row.
-Told = dict[str, object]
+from skipserve.tasks import Task, Told
 
 
 class Predicted:
@@ -17,18 +15,16 @@ class Predicted:
 
     Args:
         prediction: For all of them.
-        names: Of the classes, if they have any.
+        task: What they are.
     """
 
-    def __init__(self, prediction: Prediction, names: tuple[str, ...] = ()) -> None:
+    def __init__(self, prediction: Prediction, task: Task) -> None:
         self.prediction = prediction
-        self._names = names
+        self._task = task
         self._told: dict[bool, list[Told]] = {}
 
     def told(self, routed: bool) -> list[Told]:
-        """What JSON says of each row, made once.
-
-        ``name`` stands beside ``label`` where there are names.
+        """What JSON says of each row, made once: what its task tells, then its depth.
 
         Args:
             routed: The router was on: ``held_back`` is told.
@@ -38,20 +34,10 @@ class Predicted:
         return self._told[routed]
 
     def _tell(self, routed: bool) -> list[Told]:
-        prediction, names = self.prediction, self._names
-        labels = prediction.labels.tolist()
-        rows = zip(
-            labels, prediction.probabilities.tolist(), prediction.depth_run.tolist(), strict=True
-        )
-        if names:
-            told: list[Told] = [
-                {"label": label, "name": names[label], "probabilities": p, "depth_run": depth}
-                for label, p, depth in rows
-            ]
-        else:
-            told = [
-                {"label": label, "probabilities": p, "depth_run": depth} for label, p, depth in rows
-            ]
+        prediction = self.prediction
+        told = self._task.tell(prediction.answers, prediction.labels)
+        for one, depth in zip(told, prediction.depth_run.tolist(), strict=True):
+            one["depth_run"] = depth
         if routed:
             for one, held in zip(told, prediction.held_back.tolist(), strict=True):
                 one["held_back"] = held
@@ -83,6 +69,6 @@ class Answer(msgspec.Struct, frozen=True):
         return self.of.told(self.setting.risk is not None)[self.first : self.last]
 
 
-def answer_of(prediction: Prediction, setting: Setting, names: tuple[str, ...] = ()) -> Answer:
+def answer_of(prediction: Prediction, setting: Setting, task: Task) -> Answer:
     """The answer to a request that was alone."""
-    return Answer(Predicted(prediction, names), 0, len(prediction.labels), setting)
+    return Answer(Predicted(prediction, task), 0, len(prediction), setting)

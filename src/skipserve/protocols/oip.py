@@ -33,11 +33,11 @@ from skipserve.protocols.messages import (
 )
 from skipserve.protocols.oip_replies import (
     HEADER_LENGTH,
-    OUTPUTS,
     VERSION,
     Output,
     flag,
     given,
+    outputs_of,
     reply,
     tensors,
     told,
@@ -84,6 +84,7 @@ class OpenInference:
     def __init__(self, manifest: Manifest, max_rows: int, version: str = VERSION) -> None:
         self._manifest = manifest
         self._named = {"model_name": manifest.model, "model_version": version}
+        self._outputs = outputs_of(manifest.task)
         self._max_rows = max_rows
         self._most_bytes = most_bytes(max_rows, manifest.signature, manifest.preprocessing)
         self._decoder = msgspec.json.Decoder(Request)
@@ -114,11 +115,10 @@ class OpenInference:
         flag(message.parameters, "binary_data_output", False)
         for output in message.outputs or ():
             flag(output.parameters, "binary_data", False)
-        unknown = [o.name for o in message.outputs or () if o.name not in OUTPUTS]
+        unknown = [o.name for o in message.outputs or () if o.name not in self._outputs]
         if unknown:
-            raise InputError(
-                "wrong_output", f"no output is named {unknown[0]!r}, only {', '.join(OUTPUTS)}"
-            )
+            known = ", ".join(self._outputs)
+            raise InputError("wrong_output", f"no output is named {unknown[0]!r}, only {known}")
         rows = (self._values if raw else self._rows)(message.inputs, binary)
         return Question(rows, asked, partial(self.encode, message))
 
@@ -203,7 +203,9 @@ class OpenInference:
         What the router did to the request stands in ``parameters``, if the model has one.
         """
         all_binary = flag(request.parameters, "binary_data_output", False)
-        outputs, chunks = tensors(answer.prediction, request.outputs, all_binary)
+        outputs, chunks = tensors(
+            answer.prediction, self._manifest.task, request.outputs, all_binary
+        )
         body: dict[str, Any] = {**self._named, "outputs": outputs}
         if request.id is not None:
             body["id"] = request.id

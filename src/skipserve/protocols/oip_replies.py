@@ -5,23 +5,41 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+from numpy.typing import NDArray
 
 from skipserve.errors import InputError
 from skipserve.protocols.messages import Reply
 from skipserve.protocols.oip_tensors import Parameters
 from skipserve.runtime.prediction import Prediction, Setting
+from skipserve.tasks import Task
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
-# Output tensor to attribute of the prediction.
-OUTPUTS = {
-    "label": "labels",
-    "probabilities": "probabilities",
-    "depth_run": "depth_run",
-    "held_back": "held_back",
-}
 # As a model's only version is called, in paths, metadata and replies.
 VERSION = "1"
 DATATYPES = {"f": "FP32", "i": "INT64", "b": "BOOL"}
+
+
+def outputs_of(task: Task) -> dict[str, tuple[str, list[int]]]:
+    """Datatype and shape of each output of a model, by name; −1 is the batch."""
+    labels: dict[str, tuple[str, list[int]]] = {}
+    if task.kind == "classify":
+        labels["label"] = ("INT64", [-1])
+    if task.kind == "multilabel":
+        labels["labels"] = ("INT64", [-1, task.width])
+    return labels | {
+        task.output: ("FP32", [-1, task.width]),
+        "depth_run": ("INT64", [-1]),
+        "held_back": ("BOOL", [-1]),
+    }
+
+
+def _values(prediction: Prediction, task: Task, name: str) -> NDArray[Any]:
+    if name == task.output:
+        return prediction.answers
+    if name in ("label", "labels"):
+        assert prediction.labels is not None
+        return prediction.labels
+    return prediction.depth_run if name == "depth_run" else prediction.held_back
 
 
 class Output(msgspec.Struct):
@@ -49,18 +67,19 @@ def flag(parameters: Parameters, name: str, default: bool) -> bool:
 
 
 def tensors(
-    prediction: Prediction, asked: list[Output] | None, all_binary: bool
+    prediction: Prediction, task: Task, asked: list[Output] | None, all_binary: bool
 ) -> tuple[list[dict[str, Any]], list[bytes]]:
     """The outputs of a reply, and the bytes that follow its JSON.
 
     Args:
         prediction: The answers.
+        task: What they are.
         asked: The outputs, in order; all of them if there are none.
         all_binary: Whether those that do not say how they want to come come as bytes.
     """
     entries, chunks = [], []
-    for output in asked or [Output(name) for name in OUTPUTS]:
-        values = getattr(prediction, OUTPUTS[output.name])
+    for output in asked or [Output(name) for name in outputs_of(task)]:
+        values = _values(prediction, task, output.name)
         entry: dict[str, Any] = {
             "name": output.name,
             "datatype": DATATYPES[values.dtype.kind],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from skipserve.artifacts.certificates import MEASURES
 from skipserve.artifacts.manifest import Manifest
 from skipserve.protocols.messages import JSON
-from skipserve.protocols.oip_replies import DATATYPES, HEADER_LENGTH, OUTPUTS
+from skipserve.protocols.oip_replies import DATATYPES, HEADER_LENGTH, outputs_of
 from skipserve.protocols.oip_tensors import BOOL, DTYPES, datatype_of
 from skipserve.protocols.oip_values import BYTES
 from skipserve.protocols.schemas import (
@@ -55,7 +55,10 @@ def oip(manifest: Manifest, max_rows: int) -> Spoken:
     tensors = [_tensor(spec, max_rows) for spec in inputs]
     asked = list_of(
         object_of(
-            {"name": {"enum": list(OUTPUTS)}, "parameters": _parameters(binary_data=FLAG)},
+            {
+                "name": {"enum": list(outputs_of(manifest.task))},
+                "parameters": _parameters(binary_data=FLAG),
+            },
             ["parameters"],
             open_=True,
         )
@@ -147,7 +150,7 @@ def _tensor(spec: TensorSpec, max_rows: int) -> Schema:
 def _reply(manifest: Manifest) -> Schema:
     tensor = object_of(
         {
-            "name": {"enum": list(OUTPUTS)},
+            "name": {"enum": list(outputs_of(manifest.task))},
             "datatype": {"enum": list(DATATYPES.values())},
             "shape": list_of(_COUNT, 1, 2),
             "data": list_of({"anyOf": [NUMBER, FLAG]}),

@@ -17,6 +17,7 @@ from skipserve.artifacts.certificates import MEASURES
 from skipserve.artifacts.manifest import Manifest
 from skipserve.protocols.messages import JSON
 from skipserve.signature import TensorSpec
+from skipserve.tasks import Task
 
 # JSON Schema of draft 2020-12, as OpenAPI 3.1 takes it.
 Schema: TypeAlias = dict[str, Any]
@@ -100,18 +101,32 @@ def number(spec: TensorSpec) -> Schema:
 
 def answer(manifest: Manifest) -> Schema:
     """What native and V1 replies say of a row."""
-    task, optional = manifest.task, []
-    fields: dict[str, Schema] = {
-        "label": {"type": "integer", "minimum": 0, "maximum": task.classes - 1},
-        "probabilities": list_of(NUMBER | {"minimum": 0, "maximum": 1}, task.classes, task.classes),
-        "depth_run": {"type": "integer", "minimum": 0, "maximum": manifest.depth},
-    }
-    if task.names:
-        fields["name"] = {"enum": list(task.names)}
+    optional: list[str] = []
+    fields = told(manifest.task)
+    fields["depth_run"] = {"type": "integer", "minimum": 0, "maximum": manifest.depth}
     if manifest.router is not None:
         fields["held_back"] = FLAG
         optional = ["held_back"]
     return object_of(fields, optional)
+
+
+def told(task: Task) -> dict[str, Schema]:
+    """What replies say of an answer, by field."""
+    probability = NUMBER | {"minimum": 0, "maximum": 1}
+    label: Schema = {"type": "integer", "minimum": 0, "maximum": task.width - 1}
+    numbers = NUMBER if task.output != "probabilities" else probability
+    fields: dict[str, Schema] = {task.output: list_of(numbers, task.width, task.width)}
+    if task.kind == "score":
+        return {task.output: NUMBER}
+    if task.kind == "classify":
+        fields["label"] = label
+        if task.names:
+            fields["name"] = {"enum": list(task.names)}
+    if task.kind == "multilabel":
+        fields["labels"] = list_of(label, 0, task.width)
+        if task.names:
+            fields["names"] = list_of({"enum": list(task.names)}, 0, task.width)
+    return fields
 
 
 def parameters(manifest: Manifest) -> Schema:

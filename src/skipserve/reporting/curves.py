@@ -44,7 +44,7 @@ class Curve:
     rows: int
 
 
-def baselines(readings: ByDepth, labels: NDArray[np.int64] | None) -> list[Curve]:
+def baselines(readings: ByDepth) -> list[Curve]:
     """Fixed depth, leaving at random, and the oracle, which knows the answer of full depth.
 
     Leaving at random is an expectation, computed: at each depth with the same chance. The oracle
@@ -53,16 +53,16 @@ def baselines(readings: ByDepth, labels: NDArray[np.int64] | None) -> list[Curve
 
     Args:
         readings: Answers by depth.
-        labels: Classes [N], or ``None``.
     """
-    count, depths = readings.labels.shape
-    fixed = [judge(readings, labels, np.full(count, at)) for at in range(depths)]
-    tossed = [at_random(readings, labels, chance) for chance in CHANCES]
-    known = [oracle(readings, labels, share) for share in np.linspace(0, 0.5, 51)]
+    count, depths = readings.agrees.shape
+    fixed = [judge(readings, np.full(count, at)) for at in range(depths)]
+    tossed = [at_random(readings, chance) for chance in CHANCES]
+    known = [oracle(readings, share) for share in np.linspace(0, 0.5, 51)]
+    labelled = readings.right is not None
     return [
-        _curve("fixed", fixed, labels, count),
-        _curve("random", tossed, labels, count),
-        _curve("oracle", known, labels, count),
+        _curve("fixed", fixed, labelled, count),
+        _curve("random", tossed, labelled, count),
+        _curve("oracle", known, labelled, count),
     ]
 
 
@@ -77,10 +77,10 @@ def signal_curves(
     Args:
         proposing: Of rows that are not measured on.
         measured: The same depths of the rows that are.
-        labels: Classes of those [N], or ``None``.
+        labels: The true ones of those, or ``None``.
     """
     fitting, proposing = proposing[::2], proposing[1::2]
-    agrees, answered = proposing.by_depth.agrees, measured.by_depth
+    agrees, answered = proposing.by_depth().agrees, measured.by_depth(labels)
     before, after = _signals(fitting, proposing), _signals(fitting, measured)
     curves = []
     for name in sorted(before.keys() & after.keys()):
@@ -89,15 +89,17 @@ def signal_curves(
             for values, same in ((before[name], agrees), (after[name], answered.agrees))
         )
         points = [
-            judge(answered, labels, where_rows_leave(greedy(seen, share), shown))
+            judge(answered, where_rows_leave(greedy(seen, share), shown))
             for share in np.geomspace(CAREFUL, BOLD, CANDIDATES)
         ]
-        curves.append(_curve(name, points, labels, len(measured.answers)))
+        curves.append(_curve(name, points, labels is not None, len(measured.answers)))
     return curves
 
 
 def _signals(fitting: Reading, reading: Reading) -> dict[str, NDArray[np.float32]]:
     """By name [N, D − 1]."""
+    if reading.task.link != "softmax" or reading.task.border is not None:
+        return dict(reading.signals)
     early = reading.answers[:, :-1]
     top = np.sort(np.log(np.maximum(early, SMALLEST)), axis=2)
     found = {
@@ -108,7 +110,7 @@ def _signals(fitting: Reading, reading: Reading) -> dict[str, NDArray[np.float32
     if reading.streams is not None and fitting.streams is not None:
         streams, known = reading.streams[:, :-1], fitting.streams
         found["norm"] = np.linalg.norm(streams, axis=2)
-        labels = fitting.by_depth.labels[:, -1]
+        labels = fitting.answers[:, -1].argmax(axis=1)
         if len(np.unique(labels)) > 1:
             fits = [fisher(known[:, at], labels) for at in range(streams.shape[1])]
             found["projected_norm"] = np.stack(
@@ -121,14 +123,12 @@ def _signals(fitting: Reading, reading: Reading) -> dict[str, NDArray[np.float32
     return {**found, **reading.signals}
 
 
-def _curve(
-    name: str, points: Sequence[Judged], labels: NDArray[np.int64] | None, rows: int
-) -> Curve:
+def _curve(name: str, points: Sequence[Judged], labelled: bool, rows: int) -> Curve:
     order = sorted(points, key=lambda point: -point.blocks)
     return Curve(
         name,
         np.array([point.blocks for point in order]),
         np.array([point.disagreement for point in order]),
-        None if labels is None else np.array([point.accuracy for point in order]),
+        np.array([point.accuracy for point in order]) if labelled else None,
         rows,
     )

@@ -86,7 +86,7 @@ def _plane(sample: Sample, depths: Depths) -> Figure:
             blocks, origin="lower", extent=extent, cmap=colours, norm=norm, aspect="auto"
         )
         shown = points[:POINTS_DRAWN]
-        classes = np.zeros(len(points)) if sample.labels is None else sample.labels
+        classes = np.zeros(len(points)) if sample.classes is None else sample.classes
         for label in np.unique(classes):
             some, marker = (
                 shown[classes[:POINTS_DRAWN] == label],
@@ -121,8 +121,8 @@ def _signals(sample: Sample, depths: Depths) -> Figure:
                 axes.plot(sample.inputs[row], color=LIGHT[("norm", "confidence")[side]])
                 blocks = depths.sample[row]
                 said = f"{blocks} block{'' if blocks == 1 else 's'}"
-                if sample.labels is not None:
-                    said = f"class {sample.labels[row]}, {said}"
+                if sample.classes is not None:
+                    said = f"class {sample.classes[row]}, {said}"
                 axes.set_title(said, fontsize=8.5, pad=2)
         for axes in grid.flat:
             axes.set_xticks([])
@@ -136,7 +136,7 @@ def _varied(order: NDArray[np.int64], sample: Sample) -> list[int]:
     chosen: list[int] = []
     seen: set[int] = set()
     for row in order.tolist():
-        label = row if sample.labels is None else int(sample.labels[row])
+        label = row if sample.classes is None else int(sample.classes[row])
         if label not in seen:
             seen.add(label)
             chosen.append(row)

@@ -100,14 +100,14 @@ def inspect_model(
     elif reading is None:
         assert engine is not None
         reading = read_engine(engine, sample.rows, BATCH)
-    readings = reading.by_depth
-    if sample.labels is None:
+    readings = reading.by_depth(sample.labels)
+    if sample.labels is None and model.task.link in ("softmax", "sigmoid"):
         notes.append("The rows came without labels: accuracy is left out (--labels COLUMN)")
     right = None
-    if sample.labels is not None:
-        right = (readings.labels == sample.labels[:, None]).mean(axis=0)
+    if readings.right is not None:
+        right = readings.right.mean(axis=0)
     found = None
-    verdict = hindrance(readings, sample.labels, risk, model.skippable)
+    verdict = hindrance(readings, sample.labels, risk, model.skippable, reading.one_answer)
     if not verdict:
         times = _times(model, engine, sample)
         found = prospect(readings, _decisions(model, times), risk, times)

@@ -11,7 +11,7 @@ from skipserve.artifacts.manifest import MANIFEST
 from skipserve.errors import ConfigError
 from skipserve.signature import Signature
 from skipserve.sources.recipe import signature_of
-from skipserve.tasks import Classify
+from skipserve.tasks import Classify, Task
 from skipserve.training.checkpoint import WEIGHTS, Checkpoint, load_checkpoint
 
 ARTIFACTS, CHECKPOINTS = "artifacts", "checkpoints"
@@ -52,7 +52,7 @@ class Model:
         return signature_of(self.checkpoint.network.config)
 
     @property
-    def task(self) -> Classify:
+    def task(self) -> Task:
         """What its answer is."""
         if self.artifact is not None:
             return self.artifact.manifest.task

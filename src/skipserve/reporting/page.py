@@ -68,7 +68,7 @@ def draw_figures(found: Findings) -> tuple[list[Figure], list[str]]:
         bearers = risk_figure(found.routed, found.model.task.names)
         if bearers is not None:
             figures.append(bearers)
-        else:
+        elif found.model.task.classes:
             notes.append(
                 "Who bears the risk is not drawn by class: it takes two classes of answers with "
                 f"{CLASS_ROWS} rows each"

@@ -16,6 +16,7 @@ from skipserve.networks import ResidualNetwork
 from skipserve.routing.judge import ByDepth
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.rows import Rows
+from skipserve.tasks import Classify, Task
 
 BATCH = 500
 Floats = NDArray[np.float32]
@@ -26,25 +27,42 @@ class Reading:
     """What N rows are answered at D depths, the last of them full depth.
 
     Attributes:
+        task: What an answer is.
         blocks: Blocks run at each depth [D], int64, increasing.
         answers: [N, D, width], float32.
         signals: What the router reads at each depth but the last, by name [N, D − 1].
         streams: The stream there, averaged over positions [N, D, width]; of networks in PyTorch.
     """
 
+    task: Task
     blocks: NDArray[np.int64]
     answers: Floats
     signals: Mapping[str, Floats] = field(default_factory=dict)
     streams: Floats | None = None
 
+    def by_depth(self, labels: NDArray[np.int64] | None = None) -> ByDepth:
+        """How the answers at each depth fare.
+
+        Args:
+            labels: The true ones, if they are known.
+        """
+        task, answers = self.task, np.moveaxis(self.answers, 1, 0)
+        agrees = np.stack([task.agree(one, answers[-1]) for one in answers], axis=1)
+        right = None
+        if labels is not None:
+            right = np.stack([task.right(one, labels) for one in answers], axis=1)
+        return ByDepth(self.blocks, agrees, right)
+
     @property
-    def by_depth(self) -> ByDepth:
-        """The classes that are answered."""
-        return ByDepth(self.blocks, self.answers.argmax(axis=2))
+    def one_answer(self) -> bool:
+        """Whether all rows are answered alike at full depth."""
+        full = self.answers[:, -1]
+        return bool(self.task.agree(full, np.broadcast_to(full[:1], full.shape)).all())
 
     def __getitem__(self, index: slice) -> Reading:
         """The same of some rows."""
         return Reading(
+            self.task,
             self.blocks,
             self.answers[index],
             {name: values[index] for name, values in self.signals.items()},
@@ -78,7 +96,8 @@ def read_network(network: ResidualNetwork, rows: Floats) -> Reading:
     blocks = np.arange(network.config.depth + 1)
     streams = _streams(network, rows, blocks)
     answers = network.head(torch.from_numpy(streams)).float().softmax(dim=-1)
-    return Reading(blocks, answers.numpy(), streams=streams)
+    task = Classify(classes=network.config.classes)
+    return Reading(task, blocks, answers.numpy(), streams=streams)
 
 
 def with_streams(reading: Reading, network: ResidualNetwork, rows: Floats) -> Reading:
@@ -109,16 +128,15 @@ def read_engine(engine: Engine, rows: Rows, batch_size: int) -> Reading:
     """
     spec = engine.manifest.router
     assert spec is not None
-    blocks = np.array([*spec.decisions, engine.manifest.depth])
+    task, blocks = engine.manifest.task, np.array([*spec.decisions, engine.manifest.depth])
     if spec.policy == "exit" and engine.backend == "onnxruntime":
         read = engine.read(rows, batch_size)
-        return Reading(blocks, read.answers, {spec.signal: read.signals})
+        return Reading(task, blocks, read.answers, {spec.signal: read.signals})
     fixed = [engine.fixed(at) for at in range(len(spec.decisions))]
     answers = [
-        engine.run_batches(rows, setting, batch_size).probabilities
-        for setting in (*fixed, engine.off)
+        engine.run_batches(rows, setting, batch_size).answers for setting in (*fixed, engine.off)
     ]
-    return Reading(blocks, np.stack(answers, axis=1))
+    return Reading(task, blocks, np.stack(answers, axis=1))
 
 
 @torch.no_grad()

@@ -24,6 +24,7 @@ from skipserve.reporting.served import (
     certified_points,
     refusals,
     routed_at,
+    settled,
 )
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.rows import Rows
@@ -88,7 +89,7 @@ def measure(
     engine = open_engine(model)
     say(f"reading {len(sample):,} rows at every depth")
     reading = _read(model, engine, sample.rows, batch_size)
-    curves = baselines(reading.by_depth, sample.labels)
+    curves = baselines(reading.by_depth(sample.labels))
     points, routed, refused, fixed = _certified(model, engine, sample, batch_size, risk, say, notes)
     chosen = routed.risk if routed is not None else (risk or 0.01)
     inspection = inspect_model(model, sample, chosen, reading, engine)
@@ -167,7 +168,7 @@ def _certified(
         return [], None, refused, {}
     chosen = _chosen(engine, risk)
     say("running the router at every certified risk")
-    full = engine.run_batches(sample.rows, engine.off, batch_size).labels
+    full = engine.run_batches(sample.rows, engine.off, batch_size)
     points = certified_points(engine, sample, full, batch_size)
     routed = routed_at(engine, sample, full, chosen, batch_size)
     say("certifying fixed depths by the same test")
@@ -176,7 +177,7 @@ def _certified(
     except ConfigError as error:
         notes.append(f"Fixed depths are not certified: {error}")
         return points, routed, refused, {}
-    readings = _read(model, engine, tested, batch_size).by_depth
+    readings = _read(model, engine, tested, batch_size).by_depth()
     fixed = {
         one: shortest_fixed(readings.blocks, readings.agrees, one, certificate.confidence)
         for one, certificate in engine.certified().items()
@@ -228,15 +229,15 @@ def _depths(
         return Depths(
             of=lambda rows: ready.run_batches(Rows({name: rows}), setting, batch_size).depth_run,
             sample=routed.depth_run,
-            settled=routed.confidence,
+            settled=routed.settled,
             held_back=routed.held_back,
             decided_by=f"the blocks the router runs at ε = {percent(routed.risk)}",
             depth=model.depth,
         )
     return Depths(
-        of=lambda rows: _read(model, engine, Rows({name: rows}), batch_size).by_depth.oracle,
-        sample=reading.by_depth.oracle,
-        settled=reading.answers[:, -1].max(axis=1),
+        of=lambda rows: _read(model, engine, Rows({name: rows}), batch_size).by_depth().oracle,
+        sample=reading.by_depth().oracle,
+        settled=settled(model.task, reading.answers[:, -1]),
         held_back=np.zeros(len(sample), dtype=bool),
         decided_by="the fewest blocks after which the answer is that of full depth",
         depth=model.depth,

@@ -13,7 +13,7 @@ from skipserve.building.buildfile import read_build_file
 from skipserve.building.sourced import Sourced
 from skipserve.errors import ConfigError
 from skipserve.reporting.model import Model
-from skipserve.runtime.rows import Rows, check_labels
+from skipserve.runtime.rows import Rows
 from skipserve.samples import read_file
 from skipserve.sources.data import values_of
 from skipserve.sources.recipe import INPUT
@@ -29,7 +29,7 @@ class Sample:
 
     Attributes:
         rows: N of them.
-        labels: [N], int64, or ``None``.
+        labels: Classes [N] or sets of labels [N, width], int64, or ``None``.
         source: Where they come from, in words.
     """
 
@@ -44,6 +44,11 @@ class Sample:
     def inputs(self) -> NDArray[Any]:
         """The first input [N, …]; the only one of a network trained here."""
         return next(iter(self.rows.tensors.values()))
+
+    @property
+    def classes(self) -> NDArray[np.int64] | None:
+        """The labels, where each row has one and no set of them [N]."""
+        return self.labels if self.labels is not None and self.labels.ndim == 1 else None
 
     def first(self, count: int) -> Sample:
         """The first ``count`` rows, or all if there are fewer."""
@@ -72,7 +77,7 @@ def take_sample(model: Model, data: Path | None = None, labels: str | None = Non
     read = read_file(data, labels, model.signature, values)
     known = None
     if read.labels is not None:
-        known = check_labels(read.labels, len(read), model.task.classes, model.name)
+        known = model.task.truth(read.labels, len(read), model.name)
     return Sample(read.rows, known, data.name)
 
 

@@ -13,6 +13,8 @@ from skipserve.certification.certify import upper_bound
 from skipserve.reporting.rate import Rate, rate
 from skipserve.reporting.sample import Sample
 from skipserve.runtime.engine import Engine
+from skipserve.runtime.prediction import Prediction
+from skipserve.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -42,22 +44,23 @@ class Routed:
         risk: ε.
         depth_run: Blocks run [N], int64.
         held_back: Sent to full depth by the guard [N], bool.
-        confidence: Largest probability of the answer [N], float32.
+        settled: Largest probability of the answer, by which ties of depth are broken [N], float32.
         all_rows: Disagreement among all rows.
         skipped: Disagreement among the rows that left something out.
-        by_class: Disagreement by the answer of full depth, largest rate first.
+        by_class: Disagreement by the class of the answer of full depth, largest rate first; empty
+            where answers are of no class.
     """
 
     risk: float
     depth_run: NDArray[np.int64]
     held_back: NDArray[np.bool_]
-    confidence: NDArray[np.float32]
+    settled: NDArray[np.float32]
     all_rows: Rate
     skipped: Rate
     by_class: tuple[tuple[int, Rate], ...]
 
     @property
-    def worst(self) -> tuple[int, Rate, float]:
+    def worst(self) -> tuple[int, Rate, float] | None:
         """The class that suffers most, its rate, and the 95 % upper bound of that alone.
 
         It has the largest rate; of equal ones that which least is known of.
@@ -65,11 +68,11 @@ class Routed:
         bounded = [
             (one, rate, upper_bound(rate.count, rate.total, 0.95)) for one, rate in self.by_class
         ]
-        return max(bounded, key=lambda one: (one[1].value, one[2]))
+        return max(bounded, key=lambda one: (one[1].value, one[2]), default=None)
 
 
 def certified_points(
-    engine: Engine, sample: Sample, full: NDArray[np.int64], batch_size: int
+    engine: Engine, sample: Sample, full: Prediction, batch_size: int
 ) -> list[Point]:
     """Every certificate that holds for the open files, run on the sample.
 
@@ -79,15 +82,17 @@ def certified_points(
         full: Their answers at full depth [N].
         batch_size: Rows that run together.
     """
-    points = []
+    points, task = [], engine.manifest.task
     for risk, certificate in sorted(engine.certified().items()):
         answers = engine.run_batches(sample.rows, engine.setting(risk), batch_size)
-        right = None if sample.labels is None else float((answers.labels == sample.labels).mean())
+        right, differs = None, ~task.agree(answers.answers, full.answers)
+        if sample.labels is not None:
+            right = float(task.right(answers.answers, sample.labels).mean())
         points.append(
             Point(
                 certificate,
                 rate(certificate.disagreements, certificate.samples),
-                rate(int((answers.labels != full).sum()), len(full)),
+                rate(int(differs.sum()), len(full)),
                 float(answers.depth_run.mean() / engine.manifest.depth),
                 right,
             )
@@ -96,23 +101,35 @@ def certified_points(
 
 
 def routed_at(
-    engine: Engine, sample: Sample, full: NDArray[np.int64], risk: float, batch_size: int
+    engine: Engine, sample: Sample, full: Prediction, risk: float, batch_size: int
 ) -> Routed:
     """Run the sample at one certified risk, and count by class and among the skipped."""
     answers = engine.run_batches(sample.rows, engine.setting(risk), batch_size)
-    differs = answers.labels != full
+    task = engine.manifest.task
+    differs = ~task.agree(answers.answers, full.answers)
     left_out = answers.depth_run < engine.manifest.depth
-    classes = [(int(one), full == one) for one in np.unique(full)]
+    classes = []
+    if task.classes and full.labels is not None:
+        classes = [(int(one), full.labels == one) for one in np.unique(full.labels)]
     by_class = [(one, rate(int(differs[rows].sum()), int(rows.sum()))) for one, rows in classes]
     return Routed(
         risk=risk,
         depth_run=answers.depth_run,
         held_back=answers.held_back,
-        confidence=answers.probabilities.max(axis=1),
+        settled=settled(task, answers.answers),
         all_rows=rate(int(differs.sum()), len(full)),
         skipped=rate(int(differs[left_out].sum()), int(left_out.sum())),
         by_class=tuple(sorted(by_class, key=lambda one: (-one[1].value, one[0]))),
     )
+
+
+def settled(task: Task, answers: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How sure answers are that say so [N]; 0 for those that do not."""
+    if task.link == "softmax":
+        return np.asarray(answers.max(axis=1))
+    if task.link == "sigmoid":
+        return np.asarray(np.maximum(answers, 1 - answers).min(axis=1))
+    return np.zeros(len(answers), np.float32)
 
 
 def refusals(engine: Engine, all_refusals: Sequence[Refusal]) -> list[Refusal]:

@@ -90,24 +90,33 @@ def hindrance(
     labels: NDArray[np.int64] | None,
     risk: float,
     skippable: bool,
+    one_answer: bool = False,
     confidence: float = 0.95,
 ) -> str:
-    """Why the question does not arise, or an empty string if it does."""
-    answers = readings.labels[:, -1]
-    count = len(answers)
+    """Why the question does not arise, or an empty string if it does.
+
+    Args:
+        readings: Answers by depth, judged by the labels if there are any.
+        labels: The true ones.
+        risk: ε.
+        skippable: Whether rows may stop early.
+        one_answer: Whether all rows are answered alike at full depth.
+        confidence: 1 − δ.
+    """
+    count = len(readings.agrees)
     if not skippable:
         return (
             "No: a plain network has nothing to skip, as leaving f(x) out loses x; train with "
             "connection = 'residual' or 'gated'."
         )
-    if len(np.unique(answers)) == 1:
+    if one_answer:
         return (
             f"No: the network gives all {count} rows the same answer, so every depth that gives "
             "it too is as good; bring rows of more than one class, or a network that tells them "
             "apart."
         )
-    if labels is not None:
-        accuracy, largest = float((answers == labels).mean()), float(_largest_share(labels))
+    if labels is not None and readings.right is not None:
+        accuracy, largest = float(readings.right[:, -1].mean()), _largest_share(labels)
         if accuracy <= largest:
             return (
                 f"No: at full depth the network answers {accuracy:.1%} of the rows rightly, no "
@@ -171,4 +180,5 @@ def _instead(found: Prospect) -> str:
 
 
 def _largest_share(labels: NDArray[np.int64]) -> float:
-    return float(np.bincount(labels).max() / len(labels))
+    _, counts = np.unique(labels, axis=0, return_counts=True)
+    return float(counts.max() / len(labels))

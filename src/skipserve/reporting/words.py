@@ -95,6 +95,8 @@ def limits(found: Findings) -> list[str]:
     lines = [
         "It says how often an answer changes, not how often it is wrong: a changed answer may be "
         "the better one.",
+        f"An answer counts as changed where {found.model.task.differs}. The numbers of an answer "
+        "(probabilities too) may differ otherwise; they are not certified.",
         f"It holds for these {len(engine.files)} files (the certificate has the sha256 of each), "
         f"in {engine.precision.upper()} on {engine.provider.upper()}. Other files, precisions or "
         f"machine types are certified anew: `skipserve certify artifacts/{found.model.name}`.",
@@ -118,6 +120,8 @@ def class_name(found: Findings, label: int) -> str:
 
 
 def _worst(found: Findings, routed: Routed) -> str:
+    if routed.worst is None:
+        return f"Answers disagree where {found.model.task.differs}."
     label, suffers, most = routed.worst
     return (
         f"The class that suffers most is {class_name(found, label)}: {suffers.count:,} of "

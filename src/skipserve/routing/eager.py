@@ -105,7 +105,7 @@ class RoutedNetwork(nn.Module):
         dtype: Precision between the scaling and the softmax.
 
     Raises:
-        ConfigError: If the network is plain.
+        ConfigError: If the network is plain, or the signal is not computed here.
     """
 
     def __init__(
@@ -120,6 +120,11 @@ class RoutedNetwork(nn.Module):
             raise ConfigError(
                 "a plain network has nothing to skip: leaving f(x) out loses x; "
                 "train with connection = 'residual' or 'gated', or leave [router] out"
+            )
+        if any(one.estimate is not None for one in exits):
+            raise ConfigError(
+                "signal = 'agreement' is computed in ONNX files alone; set [export] formats = "
+                "['onnx'], or another signal"
             )
         network = copy.deepcopy(network).eval()
         self.scaling = network.scaling.float()

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from skipserve.tasks import SignalName
+from skipserve.tasks import Link, SignalName
 
 LayoutKind = Literal["vector", "tokens", "channels"]
 Matrix = NDArray[np.float32]
@@ -101,6 +101,13 @@ class Head:
         """Width of the hidden layer, 0 if there is none."""
         return self.layers[0][0].shape[1] if len(self.layers) > 1 else 0
 
+    def __call__(self, features: Matrix) -> Matrix:
+        """What it gives for features [N, features]: [N, width], before the link."""
+        out = features
+        for i, (weight, bias) in enumerate(self.layers):
+            out = (np.maximum(out, 0) if i else out) @ weight + bias
+        return out
+
 
 @dataclass(frozen=True)
 class Exit:
@@ -113,6 +120,9 @@ class Exit:
         head: Gives the answer of a row that leaves there; ``None``: the network's own.
         signal: What is compared with the threshold.
         projection: Weights [width, k] and offset [k] of ``projected_norm``.
+        estimate: Gives the log-odds that a row that leaves there agrees, for ``agreement``.
+        link: Makes an answer of what the head gives.
+        border: Class and probability of the only decision that counts, if there is one.
         leaves: Whether rows may leave there; if not, it only guards.
     """
 
@@ -122,6 +132,9 @@ class Exit:
     head: Head | None
     signal: SignalName
     projection: tuple[Matrix, Matrix] | None = None
+    estimate: Head | None = None
+    link: Link = "softmax"
+    border: tuple[int, float] | None = None
     leaves: bool = True
 
 

@@ -15,9 +15,9 @@ from skipserve.graph.cut import Stages, cut
 from skipserve.routing import corruption
 from skipserve.routing.activations import read_activations
 from skipserve.routing.config import ExitsConfig, RouterConfig
-from skipserve.routing.exits import Exit, Head, Layout, layout_of
+from skipserve.routing.exits import Exit, Layout, layout_of
 from skipserve.routing.guards import fit_guard
-from skipserve.routing.heads import fit_heads
+from skipserve.routing.heads import Fitted, fit_heads
 from skipserve.routing.network import Network, tail_of
 from skipserve.routing.placing import FittedRouter, everywhere, place, weigh
 from skipserve.routing.projection import fisher
@@ -69,9 +69,19 @@ def fit_router(
             f"signal = {router.signal!r} cannot be computed for this task; choose one of "
             f"{', '.join(network.task.signals)}"
         )
+    if router.per_class and not network.task.classes:
+        raise ConfigError(
+            "per_class = true needs answers that are one of several classes, not "
+            f"{network.task.kind}"
+        )
     if router.policy == "skip":  # rows are answered at the end, by the network's own head
         exits = exits.model_copy(update={"heads": "shared"})
         _require_sums(network)
+    if router.signal == "agreement" and exits.heads == "shared":
+        raise ConfigError(
+            "signal = 'agreement' is fitted beside exit heads; set exits.heads = 'distilled', or "
+            "another signal"
+        )
     found = _candidates(network, exits, fitting)
     tail = None
     if exits.heads == "shared":
@@ -87,23 +97,30 @@ def fit_router(
     say(f"reading {sum(map(len, parts)):,} rows at {len(found.cuts)} cuts")
     model, names = network.model, [network.cuts[i] for i in found.cuts]
     seen = read_activations(model, names, found.layouts, parts)
-    targets = network.task.targets(seen.answers)
-    widths = _hidden(exits)
-    heads: dict[tuple[int, int], Head] = {}
+    task, widths = network.task, _hidden(exits)
+    heads: dict[tuple[int, int], Fitted] = {}
     if exits.heads == "distilled":
         jobs = [(i, width) for i in range(len(found.cuts)) for width in widths]
-        heads = fit_heads(seen.features, targets, jobs, say)
+        estimated = router.signal == "agreement"
+        heads = fit_heads(seen.features, seen.answers, task, jobs, estimated, say)
     made: dict[int, list[Exit]] = {width: [] for width in widths}
     for i, (at, layout) in enumerate(zip(found.cuts, found.layouts, strict=True)):
         clean = seen.features[i][: len(fitting)]
         guard = fit_guard(clean)
         projection = None
         if router.signal == "projected_norm":
-            labels = network.task.labels(seen.answers[: len(fitting)])
+            labels = task.labels(seen.answers[: len(fitting)])
+            assert labels is not None  # or the task would not have the signal
             projection = fisher(clean[:, : layout.width], labels)
         for width in widths:
-            head = heads.get((i, width))
-            made[width].append(Exit(at, layout, guard, head, router.signal, projection))
+            fitted = heads.get((i, width))
+            made[width].append(
+                Exit(
+                    *(at, layout, guard, None if fitted is None else fitted.head),
+                    *(router.signal, projection, None if fitted is None else fitted.estimate),
+                    *(task.link, task.border),
+                )
+            )
     if router.policy == "skip":
         return everywhere(network, found.stages, made[0], tail, exits, proposing)
     proposing = proposing[:MOST_PROPOSING]

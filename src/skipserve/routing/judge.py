@@ -14,23 +14,35 @@ class ByDepth:
 
     Attributes:
         blocks: Blocks run at each depth [D], int64, increasing.
-        labels: Answers [N, D], int64.
+        agrees: Whether an answer agrees with that of full depth [N, D].
+        right: Whether it is right [N, D]; ``None`` where that is not known.
     """
 
     blocks: NDArray[np.int64]
-    labels: NDArray[np.int64]
-
-    @property
-    def agrees(self) -> NDArray[np.bool_]:
-        """Whether an answer is that of full depth [N, D]."""
-        same: NDArray[np.bool_] = self.labels == self.labels[:, -1:]
-        return same
+    agrees: NDArray[np.bool_]
+    right: NDArray[np.bool_] | None = None
 
     @property
     def oracle(self) -> NDArray[np.int64]:
         """The fewest blocks after which each row's answer is that of full depth [N], int64."""
         fewest: NDArray[np.int64] = self.blocks[self.agrees.argmax(axis=1)]
         return fewest
+
+
+def of_classes(
+    blocks: NDArray[np.int64],
+    classes: NDArray[np.int64],
+    truth: NDArray[np.int64] | None = None,
+) -> ByDepth:
+    """Of answers that are classes.
+
+    Args:
+        blocks: Blocks run at each depth [D].
+        classes: Answers [N, D].
+        truth: True classes [N], if they are known.
+    """
+    right = None if truth is None else classes == truth[:, None]
+    return ByDepth(blocks, classes == classes[:, -1:], right)
 
 
 @dataclass(frozen=True)
@@ -48,35 +60,37 @@ class Judged:
     accuracy: float
 
 
-def judge(readings: ByDepth, labels: NDArray[np.int64] | None, where: NDArray[np.int64]) -> Judged:
+def judge(readings: ByDepth, where: NDArray[np.int64]) -> Judged:
     """Rows that each stop at a depth of their own.
 
     Args:
         readings: Answers by depth.
-        labels: Classes [N], or ``None``.
         where: Where each row stops, as a column of the readings [N].
     """
-    answers = np.take_along_axis(readings.labels, where[:, None], axis=1)[:, 0]
+
+    def there(values: NDArray[np.bool_]) -> float:
+        return float(np.take_along_axis(values, where[:, None], axis=1).mean())
+
     return Judged(
         float(readings.blocks[where].mean()),
-        float((answers != readings.labels[:, -1]).mean()),
-        float("nan") if labels is None else float((answers == labels).mean()),
+        there(~readings.agrees),
+        float("nan") if readings.right is None else there(readings.right),
     )
 
 
-def at_random(readings: ByDepth, labels: NDArray[np.int64] | None, chance: float) -> Judged:
+def at_random(readings: ByDepth, chance: float) -> Judged:
     """The expectation for rows that leave at each depth before the last with the same chance."""
     depths = len(readings.blocks)
     share = chance * (1 - chance) ** np.arange(depths)
     share[-1] = (1 - chance) ** (depths - 1)
     right = np.nan
-    if labels is not None:
-        right = float(share @ (readings.labels == labels[:, None]).mean(axis=0))
+    if readings.right is not None:
+        right = float(share @ readings.right.mean(axis=0))
     disagreement = share @ (1 - readings.agrees.mean(axis=0))
     return Judged(float(share @ readings.blocks), float(disagreement), right)
 
 
-def oracle(readings: ByDepth, labels: NDArray[np.int64] | None, rate: float) -> Judged:
+def oracle(readings: ByDepth, rate: float) -> Judged:
     """The fewest blocks that any exit needs if at most a share ``rate`` may disagree.
 
     Each row leaves where it first agrees; those that agree latest leave at once instead, as long
@@ -85,4 +99,4 @@ def oracle(readings: ByDepth, labels: NDArray[np.int64] | None, rate: float) -> 
     where = readings.agrees.argmax(axis=1)
     latest = np.argsort(-where, kind="stable")[: int(rate * len(where))]
     where[latest] = 0
-    return judge(readings, labels, where)
+    return judge(readings, where)

@@ -307,7 +307,7 @@ class Engine:
         if setting.reason:
             logger.warning("%s runs at full depth: %s", self.manifest.name, setting.reason)
         answers = self.run_thresholds(rows, setting.thresholds, setting.guard_limit)
-        if not np.isfinite(answers.probabilities).all():
+        if not answers.finite.all():
             raise overflow(answers)
         return answers
 

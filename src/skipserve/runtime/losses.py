@@ -49,7 +49,7 @@ def judge(
     assert prediction.trail is not None and prediction.signals is not None
     drawn = prediction.trail.drawn
     trail, signals = prediction.trail[drawn], prediction.signals[drawn]
-    full = prediction.probabilities[drawn]
+    full = prediction.answers[drawn]
     finite = np.isfinite(full).all(axis=1)
     agrees = np.stack(
         [task.agree(answers, full) & finite for answers in np.moveaxis(trail.answers, 1, 0)], axis=1

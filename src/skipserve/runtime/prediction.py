@@ -39,8 +39,9 @@ class Prediction:
     """Answers for a batch of B rows.
 
     Attributes:
-        labels: What is decided by the answers [B], int64; the class of the largest probability.
-        probabilities: The answers [B, width], float32.
+        labels: What is decided by the answers, int64: classes [B], or for sets of labels a 0 or a 1
+            for each [B, width]; ``None`` where the task decides nothing.
+        answers: [B, width], float32; what they are, the task says.
         depth_run: Blocks run for each row [B], int64.
         held_back: Rows the guard sent to full depth [B], bool.
         signals: By row and decision [B, decisions], float32; NaN where a row did not get there.
@@ -51,8 +52,8 @@ class Prediction:
         trail: What every exit read, where rows give evidence.
     """
 
-    labels: NDArray[np.int64]
-    probabilities: NDArray[np.float32]
+    labels: NDArray[np.int64] | None
+    answers: NDArray[np.float32]
     depth_run: NDArray[np.int64]
     held_back: NDArray[np.bool_]
     signals: NDArray[np.float32] | None = None
@@ -60,12 +61,20 @@ class Prediction:
     reran: NDArray[np.bool_] | None = None
     trail: Trail | None = None
 
+    def __len__(self) -> int:
+        return len(self.answers)
+
+    @property
+    def finite(self) -> NDArray[np.bool_]:
+        """Which rows have an answer, and did not overflow inside the network [B]."""
+        return np.asarray(np.isfinite(self.answers).all(axis=1))
+
     def rows(self, first: int, last: int) -> Prediction:
         """The answers for rows ``first`` to ``last`` (exclusive), without signals."""
         part = slice(first, last)
         return Prediction(
-            self.labels[part],
-            self.probabilities[part],
+            None if self.labels is None else self.labels[part],
+            self.answers[part],
             self.depth_run[part],
             self.held_back[part],
             reran=None if self.reran is None else self.reran[part],
@@ -76,14 +85,15 @@ def joined(parts: Sequence[Prediction]) -> Prediction:
     """The answers of several batches of one model, at least one, as if of a single one."""
     signals = [part.signals for part in parts if part.signals is not None]
     left_out = [part.left_out for part in parts if part.left_out is not None]
+    labels = [part.labels for part in parts if part.labels is not None]
     reran = None
     if any(part.reran is not None for part in parts):
-        none = [np.zeros(len(part.labels), dtype=bool) for part in parts]
+        none = [np.zeros(len(part), dtype=bool) for part in parts]
         pairs = zip(parts, none, strict=True)
         reran = np.concatenate([no if one.reran is None else one.reran for one, no in pairs])
     return Prediction(
-        np.concatenate([part.labels for part in parts]),
-        np.concatenate([part.probabilities for part in parts]),
+        np.concatenate(labels) if labels else None,
+        np.concatenate([part.answers for part in parts]),
         np.concatenate([part.depth_run for part in parts]),
         np.concatenate([part.held_back for part in parts]),
         np.concatenate(signals) if len(signals) == len(parts) else None,
@@ -94,7 +104,7 @@ def joined(parts: Sequence[Prediction]) -> Prediction:
 
 def overflow(answers: Prediction) -> InputError:
     """The error for finite rows whose answer is not."""
-    row = int(np.argmin(np.isfinite(answers.probabilities).all(axis=1)))
+    row = int(np.argmin(answers.finite))
     return InputError(
         "not_finite",
         f"row {row} is finite but overflows inside the network; "

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skipserve.errors import ConfigError, InputError
+from skipserve.errors import InputError
 from skipserve.signature import Signature, TensorSpec
 
 Index = NDArray[np.int64] | NDArray[np.bool_] | slice
@@ -233,24 +233,3 @@ def _check_known(rows: NDArray[Any], spec: TensorSpec, name: str) -> None:
         f"row {bad} of {spec.name!r} holds {number}; {name} knows 0 … {spec.count - 1}",
         row=bad,
     )
-
-
-def check_labels(labels: NDArray[Any], rows: int, classes: int, name: str) -> NDArray[np.int64]:
-    """Validate the labels of so many rows of a model.
-
-    Raises:
-        ConfigError: If there are not as many, or they are not its classes.
-    """
-    if labels.shape != (rows,):
-        raise ConfigError(
-            f"labels must have shape [{rows}], one for each row; got {list(labels.shape)}"
-        )
-    if labels.dtype.kind not in "iu":
-        raise ConfigError(f"labels must hold whole numbers, got {labels.dtype}")
-    known = (labels >= 0) & (labels < classes)
-    if not known.all():
-        row = int(np.argmin(known))
-        raise ConfigError(
-            f"labels: row {row} has class {labels[row]}, {name} knows 0 … {classes - 1}"
-        )
-    return labels.astype(np.int64)

@@ -16,6 +16,7 @@ from skipserve.runtime.backends import Provider
 from skipserve.runtime.prediction import Prediction
 from skipserve.runtime.rows import Rows
 from skipserve.runtime.runners import FORMATS, BackendName, Runner, open_runner
+from skipserve.tasks import Task
 
 logger = logging.getLogger(__name__)
 
@@ -26,12 +27,14 @@ class Wider:
     Args:
         name: Of the model.
         depth: Its blocks.
+        task: What its answers are.
         open_files: Opens the FP32 files.
     """
 
-    def __init__(self, name: str, depth: int, open_files: Callable[[], Runner]) -> None:
+    def __init__(self, name: str, depth: int, task: Task, open_files: Callable[[], Runner]) -> None:
         self._name = name
         self._depth = depth
+        self._task = task
         self._open_files = open_files
         self._runner: Runner | None = None
         self._broken = False
@@ -45,7 +48,7 @@ class Wider:
             rows: B rows.
             prediction: Of the FP16 files for them.
         """
-        overflowed: NDArray[np.bool_] = ~_finite(prediction.probabilities)
+        overflowed: NDArray[np.bool_] = ~prediction.finite
         if not overflowed.any():
             return prediction
         runner = self._open()
@@ -56,14 +59,14 @@ class Wider:
         except Exception:  # each backend raises classes of its own
             logger.exception("%s could not run rows again that overflow FP16", self._name)
             return prediction
-        probabilities, depth_run = prediction.probabilities.copy(), prediction.depth_run.copy()
-        probabilities[overflowed] = again
+        answers, depth_run = prediction.answers.copy(), prediction.depth_run.copy()
+        answers[overflowed] = again
         depth_run[overflowed] = self._depth
-        overflowed[overflowed] = _finite(again)
+        overflowed[overflowed] = np.isfinite(again).all(axis=1)
         return replace(
             prediction,
-            labels=probabilities.argmax(axis=1),
-            probabilities=probabilities,
+            labels=self._task.labels(answers),
+            answers=answers,
             depth_run=depth_run,
             reran=overflowed,
         )
@@ -88,9 +91,6 @@ def wider_of(
     return Wider(
         manifest.name,
         manifest.depth,
+        manifest.task,
         lambda: open_runner(artifact, backend, "fp32", provider, threads),
     )
-
-
-def _finite(probabilities: NDArray[np.float32]) -> NDArray[np.bool_]:
-    return np.asarray(np.isfinite(probabilities).all(axis=1))

@@ -119,12 +119,12 @@ class Witness:
         shape = len(rows), len(engine.candidates)
         disagrees = np.ones(shape, dtype=bool)
         blocks = np.full(shape, engine.manifest.depth, dtype=np.int64)
-        full = engine.run(rows).probabilities
+        full = engine.run(rows).answers
         known = np.isfinite(full).all(axis=1)
         for place in {job.setting.candidate for job in jobs} - {None}:
             thresholds = engine.candidates[place]
             answers = engine.run_thresholds(rows, thresholds, engine.guard_limit)
-            agrees = engine.manifest.task.agree(answers.probabilities, full) & known
+            agrees = engine.manifest.task.agree(answers.answers, full) & known
             disagrees[:, place] = ~agrees
             blocks[:, place] = answers.depth_run
         return Judged(disagrees, blocks)

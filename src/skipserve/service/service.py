@@ -12,8 +12,6 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter
 
-import numpy as np
-
 from skipserve.artifacts.serving import ServingConfig
 from skipserve.errors import InputError
 from skipserve.protocols.answers import Answer, Predicted
@@ -160,8 +158,9 @@ class Service:
         return answers
 
     def _encode(self, ran: Ran[Read], inferred: float) -> list[Reply]:
-        predicted = Predicted(ran.prediction, self._engine.manifest.task.names)
-        finite = np.isfinite(ran.prediction.probabilities).all()
+        predicted = Predicted(ran.prediction, self._engine.manifest.task)
+        finite = ran.prediction.finite
+        all_finite = bool(finite.all())
         since = ran.jobs[0].admission
         timing = (
             f"decode;dur={(since.read - since.start) * 1e3:.3f}, "
@@ -170,7 +169,7 @@ class Service:
         replies = []
         for job, (first, last) in zip(ran.jobs, ran.ends, strict=True):
             answer = Answer(predicted, first, last, job.setting)
-            if finite or np.isfinite(ran.prediction.probabilities[first:last]).all():
+            if all_finite or finite[first:last].all():
                 reply = job.encode(answer)
                 reply.headers["server-timing"] = timing
             else:

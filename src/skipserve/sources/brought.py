@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from skipserve.artifacts.manifest import Source
@@ -23,18 +20,15 @@ from skipserve.graph.precision import largest_activation
 from skipserve.graph.prepare import prepare, read_graph
 from skipserve.preprocessing.opening import preprocessor_of
 from skipserve.routing.network import network_of
-from skipserve.runtime.rows import Rows
 from skipserve.signature import BATCH, DTYPES, Signature, TensorSpec
+from skipserve.sources.answering import as_answer, check_answers
 from skipserve.sources.config import Brought, SourceConfig
 from skipserve.sources.data import Values, match, read_columns
 from skipserve.sources.read import ReadSource
 from skipserve.sources.splits import Labelled, Splits, split_rows
 from skipserve.tasks import Classify
 
-ANSWER = "probabilities"
 PARITY_ROWS = 128
-# Answers whose rows sum to one within this are probabilities already.
-SUMS_TO_ONE = 1e-3
 # Fewer rows leave too few to certify anything on.
 FEWEST_ROWS = 200
 
@@ -49,20 +43,22 @@ def brought_origin(brought: Brought, root: Path) -> tuple[Origin, Splits]:
     read = _read(brought.source, root)
     signature = _known(signature_of(read.model), read)
     splits = _split(brought, signature, root, read)
-    model, task = _as_classifier(read.model, signature, splits.fit.rows, read.names)
-    if read.source.kind == "hugging_face" and not task.names:  # as transformers calls them
+    model, task = as_answer(read.model, splits.fit.rows, brought.task_of(read.names))
+    if read.source.kind == "hugging_face" and isinstance(task, Classify) and not task.names:
+        # As transformers calls them.
         names = tuple(f"LABEL_{i}" for i in range(task.classes))
         task = task.model_copy(update={"names": names})
     plain = prepare(model)
-    signature = signature.model_copy(
-        update={"outputs": (TensorSpec(name=ANSWER, dtype="float32", shape=(BATCH, task.classes)),)}
-    )
+    answer = TensorSpec(name=task.output, dtype="float32", shape=(BATCH, task.width))
+    signature = signature.model_copy(update={"outputs": (answer,)})
     tried = slice(PARITY_ROWS)
     rows, values = splits.test.rows[tried], splits.test.values
     session = open_model(model, arena=False)
-    parts = [session.run([ANSWER], part.tensors)[0] for part in parts_of(rows)]
+    parts = [session.run([task.output], part.tensors)[0] for part in parts_of(rows)]
     answers = np.concatenate(parts).astype(np.float64)
-    _check_classes(splits, task, answers)
+    if splits.test.labels is not None:
+        task.truth(splits.test.labels, len(splits.test), "the network")
+    check_answers(task, answers)
     expected = Expected(rows, answers, task, largest_activation(plain, rows))
     network = network_of(plain, signature, task)
     return Origin(
@@ -85,16 +81,15 @@ def _read(source: SourceConfig, root: Path) -> ReadSource:
     if source.onnx is not None:
         file = root / source.onnx
         described = Source(kind="onnx", name=file.name, sha256=sha256_of(file))
-        return ReadSource(read_graph(file), described, source.names)
+        return ReadSource(read_graph(file), described)
     if source.folder is not None:
         from skipserve.sources.hugging_face.reading import read_folder
 
-        read = read_folder(root / source.folder, source.exporters)
-        return replace(read, names=source.names) if source.names else read
+        return read_folder(root / source.folder, source.exporters)
     from skipserve.sources.module import read_module
 
     assert source.module is not None
-    return ReadSource(*read_module(source.module, root), source.names)
+    return ReadSource(*read_module(source.module, root))
 
 
 def _known(signature: Signature, read: ReadSource) -> Signature:
@@ -160,7 +155,9 @@ def _split(brought: Brought, signature: Signature, root: Path, source: ReadSourc
             for name, content in prepared.files.items():
                 (Path(folder) / name).write_bytes(content)
             values = Values(
-                preprocessor_of(prepared.config, Path(folder)), data.texts, source.names
+                preprocessor_of(prepared.config, Path(folder)),
+                data.texts,
+                brought.task_of(source.names).names,
             )
     elif data.texts:
         raise ConfigError(
@@ -179,59 +176,3 @@ def _split(brought: Brought, signature: Signature, root: Path, source: ReadSourc
         )
     beside = read(data.fit, None) if data.fit is not None else None
     return split_rows(rows, beside, data.seed)
-
-
-def _as_classifier(
-    model: onnx.ModelProto, signature: Signature, rows: Rows, names: tuple[str, ...]
-) -> tuple[onnx.ModelProto, Classify]:
-    """The same graph with probabilities as its only output, and its task.
-
-    Raises:
-        CutError: If its first output is not one answer a row.
-        ConfigError: If there are not as many names as classes.
-    """
-    output = model.graph.output[0].name
-    some = rows[:32]
-    try:
-        answers: NDArray[Any] = open_model(model).run([output], some.tensors)[0]
-    except Exception as error:  # ONNX Runtime raises classes of its own for each cause
-        raise CutError(f"the graph does not run on the rows: {error}") from None
-    if answers.ndim != 2 or len(answers) != len(some) or answers.shape[1] < 2:
-        raise CutError(
-            f"the output {output!r} has shape {list(answers.shape)} for {len(some)} rows; expected "
-            "one answer a row: logits or probabilities of at least two classes"
-        )
-    if not np.isfinite(answers).all():
-        raise CutError(f"the output {output!r} is not finite on the rows that were brought")
-    if names and len(names) != answers.shape[1]:
-        raise ConfigError(f"source.names has {len(names)} names for {answers.shape[1]} classes")
-    sums = np.abs(answers.sum(axis=1) - 1).max()
-    are_probabilities = bool(sums < SUMS_TO_ONE and answers.min() >= 0)
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
-    del made.graph.output[:]
-    kind = "Identity" if are_probabilities else "Softmax"
-    made.graph.node.append(
-        helper.make_node("Cast", [output], [f"{ANSWER}/float"], to=TensorProto.FLOAT)
-    )
-    last = helper.make_node(kind, [f"{ANSWER}/float"], [ANSWER])
-    if not are_probabilities:
-        last.attribute.append(helper.make_attribute("axis", -1))
-    made.graph.node.append(last)
-    shape = [BATCH, answers.shape[1]]
-    made.graph.output.append(helper.make_tensor_value_info(ANSWER, TensorProto.FLOAT, shape))
-    return made, Classify(classes=answers.shape[1], names=names)
-
-
-def _check_classes(splits: Splits, task: Classify, answers: NDArray[np.float64]) -> None:
-    labels = splits.test.labels
-    if labels is not None and not ((labels >= 0) & (labels < task.classes)).all():
-        raise ConfigError(
-            f"the labels run from {labels.min()} to {labels.max()}, the network knows "
-            f"0 … {task.classes - 1}"
-        )
-    if len(np.unique(task.labels(answers))) == 1:
-        raise ConfigError(
-            f"the network answers all of {len(answers)} rows with one class: there is nothing to "
-            "tell apart; check that the rows are scaled as in training"
-        )

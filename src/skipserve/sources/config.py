@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from skipserve.schema import Record
+from skipserve.tasks import TaskConfig
 
 Exporter = Literal["torchscript", "dynamo"]
 
@@ -22,14 +23,12 @@ class SourceConfig(Record):
             evaluation mode and an example of its inputs.
         folder: A Hugging Face folder, relative to the project.
         exporters: Of torch, that make a graph of a folder's weights; the faster graph is kept.
-        names: Of the classes, in order; a folder has its own.
     """
 
     onnx: str | None = None
     module: str | None = None
     folder: str | None = None
     exporters: Annotated[tuple[Exporter, ...], Field(min_length=1)] = ("torchscript", "dynamo")
-    names: tuple[str, ...] = ()
 
     def model_post_init(self, _context: Any) -> None:
         if [self.onnx, self.module, self.folder].count(None) != 2:
@@ -45,7 +44,7 @@ class DataConfig(Record):
         rows: A file of rows (.npz, .npy, .parquet, .csv or .jsonl), relative to the project; split
             for proposing, certifying and testing, and for fitting if ``fit`` is left out.
         fit: Rows to fit heads and guards on, such as those the network was trained on.
-        labels: The column of true classes, or ``None``.
+        labels: The column of true classes, of ``multilabel`` lists of 0 and 1, or ``None``.
         text: The column of texts, or two for pairs of texts; where none is named, the only one.
         columns: What each input is called in the files, where the names differ.
         seed: Another seed is another split.
@@ -65,10 +64,11 @@ class DataConfig(Record):
 
 
 class Brought(Record):
-    """A network that was brought, and rows for it."""
+    """A network that was brought, rows for it, and what its answers are."""
 
     source: SourceConfig
     data: DataConfig
+    task: TaskConfig = TaskConfig()
 
     def files(self, root: Path) -> Iterator[Path]:
         """The files that the outcome depends on."""
@@ -79,3 +79,9 @@ class Brought(Record):
         for name in (self.source.onnx, self.data.rows, self.data.fit):
             if name is not None:
                 yield root / name
+
+    def task_of(self, names: tuple[str, ...]) -> TaskConfig:
+        """What the answers are, with the source's own names where the TOML gives none."""
+        if self.task.names or not names or self.task.kind not in ("classify", "multilabel"):
+            return self.task
+        return self.task.model_copy(update={"names": names})

@@ -256,10 +256,10 @@ def _labels(
         return _by_name(labels.tolist(), classes, name, where)
     if labels.ndim == 1 and labels.dtype.kind == "b" and len(classes) == 2:
         return labels.astype(np.int64)
-    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+    if labels.ndim > 2 or labels.dtype.kind not in "iu":
         raise ConfigError(
-            f"{where}: the labels in {name!r} must be whole numbers, one a row; got "
-            f"{labels.dtype} of shape {list(labels.shape)}"
+            f"{where}: the labels in {name!r} must be whole numbers, one a row, or a list of 0 and "
+            f"1 for a set of labels; got {labels.dtype} of shape {list(labels.shape)}"
         )
     return labels.astype(np.int64)
 

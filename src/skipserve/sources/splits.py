@@ -27,7 +27,7 @@ class Labelled:
 
     Attributes:
         rows: N rows.
-        labels: Their classes [N], int64, or ``None``.
+        labels: Their classes [N] or sets of labels [N, width], int64, or ``None``.
         values: The texts or pictures that they were made of [N], objects, or ``None``.
     """
 

@@ -66,7 +66,7 @@ class Journal:
         """Tell of one batch."""
         for i, (request, reply) in enumerate(zip(batch.requests, batch.replies, strict=True)):
             answer = batch.answers[i]
-            rows = 0 if answer is None else len(answer.labels)
+            rows = 0 if answer is None else len(answer)
             depth_run = None if answer is None else float(answer.depth_run.mean())
             if self._tracing.on:
                 self._tracing.record(self._model, request, reply, rows, depth_run, batch.phases)

@@ -200,7 +200,7 @@ class ModelMetrics:
         return np.repeat([0, *prediction.left_out[shallow].sum(axis=0)], self._stage_lengths)
 
     def _overflows(self, prediction: Prediction) -> None:
-        refused = np.count_nonzero(~np.isfinite(prediction.probabilities).all(axis=1))
+        refused = np.count_nonzero(~prediction.finite)
         if refused:
             self._overflow["refused"].inc(int(refused))
         if prediction.reran is not None:

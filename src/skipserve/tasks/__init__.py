@@ -1,0 +1,39 @@
+"""Tasks: what an answer is, when two answers agree, and what decides that one is settled.
+
+A task says these things, and nothing else in the package knows them: how to read what a network
+gives, how wide an answer is, which labels it decides, when the served answer agrees with the
+full-depth one, which signals exist, what an exit head is fitted to, and how a reply tells it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from skipserve.tasks.config import TaskConfig
+from skipserve.tasks.deciding import Classify, Decision, MultiLabel
+from skipserve.tasks.embed import Embed
+from skipserve.tasks.task import Answers, Link, SignalName, Task, Told
+from skipserve.tasks.values import Regress, Score
+
+KINDS = (Classify, MultiLabel, Regress, Embed, Score)
+# As a manifest holds it.
+AnyTask = Annotated[Classify | MultiLabel | Regress | Embed | Score, Field(discriminator="kind")]
+
+__all__ = [
+    "KINDS",
+    "Answers",
+    "AnyTask",
+    "Classify",
+    "Decision",
+    "Embed",
+    "Link",
+    "MultiLabel",
+    "Regress",
+    "Score",
+    "SignalName",
+    "Task",
+    "TaskConfig",
+    "Told",
+]

@@ -1,0 +1,199 @@
+"""Tasks whose answers are probabilities, and decide for something."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from skipserve.errors import ConfigError
+from skipserve.schema import Record
+from skipserve.tasks.task import Answers, Link, SignalName, Told, check_names, check_shape
+
+# A set of labels holds those that are at least as likely as not.
+HALF = 0.5
+
+
+class Decision(Record):
+    """A class is decided for where its probability is at least so large.
+
+    Attributes:
+        label: Its place among the classes.
+        at: The probability.
+    """
+
+    label: Annotated[int, Field(ge=0)]
+    at: Annotated[float, Field(gt=0, lt=1)]
+
+
+class Classify(Record):
+    """One of several classes; the answer is their probabilities.
+
+    Attributes:
+        classes: How many.
+        names: Of the classes, in order; empty where the model has none.
+        decide: Where one class is decided for by a threshold and not by being the likeliest;
+            below it the answer is the likeliest of the others.
+    """
+
+    kind: Literal["classify"] = "classify"
+    classes: Annotated[int, Field(ge=2)]
+    names: tuple[str, ...] = ()
+    decide: Decision | None = None
+
+    def model_post_init(self, _context: Any) -> None:
+        check_names(self.names, self.classes, "classes")
+        if self.decide is not None and self.decide.label >= self.classes:
+            raise ValueError(f"decide.label is {self.decide.label}, there are {self.classes}")
+
+    @property
+    def width(self) -> int:
+        return self.classes
+
+    @property
+    def output(self) -> str:
+        return "probabilities"
+
+    @property
+    def link(self) -> Link:
+        return "softmax"
+
+    @property
+    def border(self) -> tuple[int, float] | None:
+        return None if self.decide is None else (self.decide.label, self.decide.at)
+
+    @property
+    def signals(self) -> tuple[SignalName, ...]:
+        if self.decide is not None:
+            # The likeliest class may be settled long before a threshold is passed.
+            return ("margin", "agreement", "norm", "projected_norm")
+        return ("margin", "confidence", "agreement", "norm", "projected_norm")
+
+    @property
+    def differs(self) -> str:
+        if self.decide is None:
+            return "another class is the likeliest"
+        return f"the decision differs, {self._name(self.decide.label)} at {self.decide.at:g}"
+
+    def labels(self, answers: Answers) -> NDArray[np.int64]:
+        labels: NDArray[np.int64]
+        if self.decide is None:
+            labels = answers.argmax(axis=-1)
+            return labels
+        label, others = self.decide.label, answers.copy()
+        others[..., label] = -np.inf
+        decided = answers[..., label] >= self.decide.at
+        labels = np.where(decided, label, others.argmax(axis=-1))
+        return labels
+
+    def agree(self, served: Answers, full: Answers) -> NDArray[np.bool_]:
+        same: NDArray[np.bool_] = self.labels(served) == self.labels(full)
+        return same
+
+    def right(self, answers: Answers, truth: NDArray[np.int64]) -> NDArray[np.bool_]:
+        right: NDArray[np.bool_] = self.labels(answers) == truth
+        return right
+
+    def truth(self, labels: NDArray[Any], rows: int, name: str) -> NDArray[np.int64]:
+        check_shape(labels, (rows,))
+        known = (labels >= 0) & (labels < self.classes)
+        if not known.all():
+            row = int(np.argmin(known))
+            raise ConfigError(
+                f"labels: row {row} has class {labels[row]}, {name} knows 0 … {self.classes - 1}"
+            )
+        return labels.astype(np.int64)
+
+    def targets(self, answers: Answers) -> NDArray[np.float32]:
+        return answers.astype(np.float32)
+
+    def tell(self, answers: Answers, labels: NDArray[np.int64] | None) -> list[Told]:
+        assert labels is not None
+        rows, names = zip(labels.tolist(), answers.tolist(), strict=True), self.names
+        if names:
+            return [{"label": one, "name": names[one], "probabilities": p} for one, p in rows]
+        return [{"label": one, "probabilities": p} for one, p in rows]
+
+    def _name(self, label: int) -> str:
+        return self.names[label] if self.names else f"class {label}"
+
+
+class MultiLabel(Record):
+    """Any of several labels; the answer is the probability of each.
+
+    Attributes:
+        count: How many.
+        names: Of the labels, in order; empty where the model has none.
+    """
+
+    kind: Literal["multilabel"] = "multilabel"
+    count: Annotated[int, Field(ge=1)]
+    names: tuple[str, ...] = ()
+
+    def model_post_init(self, _context: Any) -> None:
+        check_names(self.names, self.count, "labels")
+
+    @property
+    def width(self) -> int:
+        return self.count
+
+    @property
+    def classes(self) -> int:
+        return 0
+
+    @property
+    def output(self) -> str:
+        return "probabilities"
+
+    @property
+    def link(self) -> Link:
+        return "sigmoid"
+
+    @property
+    def border(self) -> tuple[int, float] | None:
+        return None
+
+    @property
+    def signals(self) -> tuple[SignalName, ...]:
+        return ("margin", "confidence", "agreement", "norm")
+
+    @property
+    def differs(self) -> str:
+        return "the set of labels differs"
+
+    def labels(self, answers: Answers) -> NDArray[np.int64]:
+        return (answers >= HALF).astype(np.int64)
+
+    def agree(self, served: Answers, full: Answers) -> NDArray[np.bool_]:
+        same: NDArray[np.bool_] = ((served >= HALF) == (full >= HALF)).all(axis=-1)
+        return same
+
+    def right(self, answers: Answers, truth: NDArray[np.int64]) -> NDArray[np.bool_]:
+        right: NDArray[np.bool_] = (self.labels(answers) == truth).all(axis=-1)
+        return right
+
+    def truth(self, labels: NDArray[Any], rows: int, name: str) -> NDArray[np.int64]:
+        check_shape(labels, (rows, self.count))
+        known = ((labels == 0) | (labels == 1)).all(axis=1)
+        if not known.all():
+            row = int(np.argmin(known))
+            raise ConfigError(
+                f"labels: row {row} is {labels[row].tolist()}, {name} takes a 0 or a 1 for each of "
+                f"its {self.count} labels"
+            )
+        return labels.astype(np.int64)
+
+    def targets(self, answers: Answers) -> NDArray[np.float32]:
+        return answers.astype(np.float32)
+
+    def tell(self, answers: Answers, labels: NDArray[np.int64] | None) -> list[Told]:
+        assert labels is not None
+        rows = zip([np.flatnonzero(one).tolist() for one in labels], answers.tolist(), strict=True)
+        if names := self.names:
+            return [
+                {"labels": on, "names": [names[one] for one in on], "probabilities": p}
+                for on, p in rows
+            ]
+        return [{"labels": on, "probabilities": p} for on, p in rows]

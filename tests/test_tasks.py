@@ -1,0 +1,388 @@
+"""Tasks beyond classes: each is brought, certified and served, and disagreement is counted anew."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from skipserve.artifacts.artifact import Artifact, open_artifact
+from skipserve.artifacts.serving import ServingConfig
+from skipserve.artifacts.torch_files import export_module
+from skipserve.building.answers import write_answers
+from skipserve.building.bring import Wanted, bring
+from skipserve.building.buildfile import read_build_file
+from skipserve.building.scoring import score
+from skipserve.building.sourced import Sourced
+from skipserve.building.steps import run_steps
+from skipserve.building.worth import Worth, measure_worth
+from skipserve.errors import ConfigError, CutError
+from skipserve.hosts.metadata import model_metadata
+from skipserve.loadtest.answers import check
+from skipserve.loadtest.payloads import Choice, Pool
+from skipserve.protocols.messages import RawRequest
+from skipserve.reporting.inspect import inspect_model
+from skipserve.reporting.model import Model
+from skipserve.reporting.page import draw_figures, render
+from skipserve.reporting.report import measure
+from skipserve.reporting.sample import Sample
+from skipserve.runtime.engine import Engine
+from skipserve.runtime.rows import Rows
+from skipserve.schema import parse
+from skipserve.service.service import Service
+from skipserve.tasks import Classify, Decision, Embed, MultiLabel, Regress, Score, TaskConfig
+
+RISK, WIDTH, OUT = 0.05, 8, 4
+ROWS = 4_000
+
+
+class Net(nn.Module):
+    """A residual network most of whose blocks do nothing to most rows, and much to the others."""
+
+    def __init__(self, out: int, last: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        random = torch.Generator().manual_seed(0)
+        self.stem = nn.Parameter(torch.randn(WIDTH, 32, generator=random) / WIDTH**0.5)
+        self.gates = nn.Parameter(torch.randn(4, 32, 1, generator=random) / 32**0.5)
+        self.moves = nn.Parameter(torch.randn(4, 1, 32, generator=random))
+        self.head, self.last = nn.Parameter(torch.randn(32, out, generator=random) / 6), last
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x @ self.stem
+        for gate, move in zip(self.gates, self.moves, strict=True):
+            x = x + torch.relu(x @ gate - 1.5) @ move
+        return self.last(x @ self.head)
+
+
+def unit(x: Tensor) -> Tensor:
+    return nn.functional.normalize(x, dim=-1)
+
+
+# What a network gives, and how it is brought.
+KINDS: dict[str, tuple[int, Callable[[Tensor], Tensor], float | None]] = {
+    "multilabel": (OUT, lambda x: 6 * x, None),
+    "regress": (2, lambda x: 100 + 50 * x, 4.0),
+    "embed": (8, unit, None),
+    "score": (1, lambda x: 10 * x[:, 0], 0.8),
+}
+
+
+@dataclass(frozen=True)
+class Made:
+    """A model that was brought."""
+
+    kind: str
+    worth: Worth | str
+    artifact: Artifact
+    rows: NDArray[np.float32]
+    project: Path
+
+
+BUILD = """
+name = "{kind}"
+[source]
+onnx = "net.onnx"
+[data]
+rows = "rows.npz"
+[task]
+kind = "{kind}"
+{tolerance}
+[exits]
+at = [0, 2, 3]
+first = 0
+hidden = 0
+corrupted = false
+[router]
+risks = [{risk}]
+[serving]
+risk = {risk}
+"""
+
+
+def export(net: nn.Module, file: Path) -> None:
+    onnx.save(export_module(net.eval(), (torch.zeros(2, WIDTH),), ("x",), "out"), file)
+
+
+def brought(kind: str, folder: Path) -> Made:
+    out, last, tolerance = KINDS[kind]
+    export(Net(out, last), folder / "net.onnx")
+    rows = np.random.default_rng(0).standard_normal((ROWS + 1_000, WIDTH)).astype(np.float32)
+    np.savez(folder / "rows.npz", x=rows[:ROWS])
+    said = "" if tolerance is None else f"tolerance = {tolerance}"
+    file = folder / "export" / f"{kind}.toml"
+    file.parent.mkdir()
+    file.write_text(BUILD.format(kind=kind, tolerance=said, risk=RISK))
+    build = read_build_file(file)
+    sourced = Sourced(build)
+    run_steps(build, lambda epoch: None, lambda line: None, sourced=sourced)
+    worth = measure_worth(build.artifact, sourced.rows, RISK)
+    return Made(kind, worth, open_artifact(build.artifact), rows[ROWS:], folder)
+
+
+@pytest.fixture(scope="module", params=list(KINDS))
+def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return brought(request.param, tmp_path_factory.mktemp(request.param))
+
+
+def given_by_the_file(made: Made, rows: NDArray[np.float32]) -> NDArray[np.float64]:
+    session = ort.InferenceSession(str(made.project / "net.onnx"))
+    return np.asarray(session.run(None, {"x": rows})[0]).astype(np.float64)
+
+
+def differs(kind: str, served: NDArray[Any], given: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Disagreement, counted from what the file gives and no word of the package."""
+    if kind == "multilabel":  # logits
+        return ((served >= 0.5) != (given >= 0)).any(axis=1)
+    if kind == "embed":
+        return (served * given).sum(axis=1) < 0.99
+    return (np.abs(served - given.reshape(len(served), -1)) > KINDS[kind][2]).any(axis=1)
+
+
+def test_it_is_certified_and_disagreement_is_what_the_task_says(made: Made) -> None:
+    engine = Engine(made.artifact)
+    given = given_by_the_file(made, made.rows)
+    full, routed = engine.predict(made.rows), engine.predict(made.rows, risk=RISK)
+    assert not differs(made.kind, full.answers, given).any()
+    assert (full.depth_run == 4).all()
+    wrong = differs(made.kind, routed.answers, given)
+    # Rows that nothing was fitted to: three deviations of a thousand tosses above the risk.
+    assert 0 < wrong.mean() < RISK + 3 * (RISK / 1_000) ** 0.5
+    assert (routed.depth_run < 4).mean() > 0.2
+    task = engine.manifest.task
+    np.testing.assert_array_equal(~task.agree(routed.answers, full.answers), wrong)
+    certificate = engine.certified()[RISK]
+    assert 0 < certificate.disagreements < RISK * certificate.samples
+    assert isinstance(made.worth, Worth)
+    assert task.differs in made.worth.sentence()
+
+
+def test_what_is_unlike_the_data_runs_everything(made: Made) -> None:
+    far = 20 * made.rows[:50]
+    assert Engine(made.artifact).predict(far, risk=RISK).held_back.all()
+
+
+def ask(made: Made, body: dict[str, Any]) -> dict[str, Any]:
+    service = Service(Engine(made.artifact), ServingConfig(risk=RISK))
+    (reply,) = service.answer([RawRequest(json.dumps(body).encode(), {})])
+    assert reply.status == 200, reply.body
+    return dict(json.loads(reply.body))
+
+
+def test_a_reply_tells_what_the_task_decides(made: Made) -> None:
+    expected = Engine(made.artifact).predict(made.rows[:5], risk=RISK)
+    answers = np.round(expected.answers, 4).tolist()
+    told = ask(made, {"inputs": made.rows[:5].tolist()})["outputs"]
+    assert [one.pop("depth_run") for one in told] == expected.depth_run.tolist()
+    assert not any(one.pop("held_back") for one in told)
+    if made.kind == "multilabel":
+        sets = [[i for i in range(OUT) if one["probabilities"][i] >= 0.5] for one in told]
+        assert [one.pop("labels") for one in told] == sets
+        assert len({len(one) for one in sets}) > 1
+    name = {"multilabel": "probabilities", "regress": "values", "embed": "embedding"}
+    (key,) = set().union(*told)
+    assert key == name.get(made.kind, "score")
+    found = [one[key] if isinstance(one[key], list) else [one[key]] for one in told]
+    np.testing.assert_allclose(found, answers, rtol=1e-3, atol=1e-3)
+
+
+def test_the_open_inference_protocol_has_the_tasks_outputs(made: Made) -> None:
+    tensor = {"name": "x", "datatype": "FP32", "shape": [2, WIDTH], "data": made.rows[:2].tolist()}
+    outputs = {one["name"]: one for one in ask(made, {"inputs": [tensor]})["outputs"]}
+    metadata = model_metadata(made.artifact.manifest, ["1"])["outputs"]
+    assert [one["name"] for one in metadata] == list(outputs)
+    for said in metadata:
+        have = outputs[said["name"]]
+        assert have["datatype"] == said["datatype"]
+        assert have["shape"] == [2, *said["shape"][1:]]
+    assert ("label" in outputs, "labels" in outputs) == (False, made.kind == "multilabel")
+
+
+def test_a_load_test_holds_replies_against_the_task(made: Made) -> None:
+    engine = Engine(made.artifact)
+    full, task = engine.predict(made.rows[:20]), engine.manifest.task
+    labels = task.labels(full.answers)
+    pool = Pool(
+        *(made.kind, 4, task.width, [("[0]",)] * 20),
+        (full.answers if labels is None else labels).tolist(),
+        task=task.model_dump_json(),
+    )
+    body = ask(made, {"inputs": made.rows[:20].tolist(), "parameters": {"router": "off"}})
+    right = json.dumps(body).encode()
+    assert check(pool, Choice(made.kind, "off", 20), 0, right).failure == ""
+    # The same replies are not those of other rows.
+    assert "wrong answer" in check(pool, Choice(made.kind, "off", 20), 1, right).failure
+    body["router"] = "on"
+    found = check(pool, Choice(made.kind, "on", 20), 1, json.dumps(body).encode())
+    assert found.failure == ""
+    assert found.disagreements > 0
+
+
+def test_inspect_and_report_work_without_classes(made: Made) -> None:
+    artifact = made.artifact
+    model = Model(made.kind, artifact.directory, None, artifact)
+    sample = Sample(Rows({"x": made.rows[:400]}), None, "rows")
+    if made.kind in ("regress", "score"):  # a report takes its time
+        assert inspect_model(model, sample, RISK).agreement[-1] == 1
+        return
+    found = measure(model, sample, 8, say=lambda line: None)
+    assert found.routed is not None
+    assert found.routed.worst is None
+    figures, notes = draw_figures(found)
+    page = render(found, figures, notes)
+    assert artifact.manifest.task.differs in page
+    assert "not certified" in page
+    assert {one.name for one in found.curves} >= {"fixed", "oracle", found_signal(made)}
+
+
+def found_signal(made: Made) -> str:
+    spec = made.artifact.manifest.router
+    assert spec is not None
+    return spec.signal
+
+
+def test_answers_of_a_file_are_the_tasks_own(made: Made, tmp_path: Path) -> None:
+    np.savez(tmp_path / "rows.npz", x=made.rows[:10])
+    scored = score(made.artifact, tmp_path / "rows.npz", RISK, 4, 1, lambda doing, share: None)
+    output = scored.task.output
+    for kind in (".npz", ".jsonl", ".csv"):
+        write_answers(tmp_path / f"answers{kind}", scored)
+    with np.load(tmp_path / "answers.npz") as arrays:
+        np.testing.assert_array_equal(arrays[output], scored.prediction.answers)
+    lines = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
+    np.testing.assert_allclose([one[output] for one in lines], scored.prediction.answers, rtol=1e-6)
+    columns = (tmp_path / "answers.csv").read_text().splitlines()[0]
+    assert f'"{output}_0"' in columns
+
+
+# Two rows of the same numbers agree, whatever they are; a set, a value or an angle decides else.
+@given(
+    st.lists(st.floats(-1e6, 1e6, width=32), min_size=3, max_size=3),
+    st.floats(0.01, 100),
+    st.floats(0.01, 3),
+)
+def test_values_agree_within_the_tolerance(row, tolerance, times):
+    task = Regress(values=3, tolerance=tolerance)
+    full = np.array([row], np.float64)
+    moved = full + np.array([[0, 0, times * tolerance]])
+    assert task.agree(full, full).all()
+    if abs(times - 1) > 1e-6:
+        assert task.agree(moved, full)[0] == (times < 1)
+    assert Score(tolerance=tolerance).agree(moved[:, 2:], full[:, 2:])[0] == task.agree(moved, full)
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0.5, 0.999), st.floats(0.1, 10))
+def test_vectors_agree_by_their_angle_alone(seed, cosine, length):
+    task = Embed(dimensions=4, cosine=cosine)
+    one, other = np.random.default_rng(seed).standard_normal((2, 1, 4))
+    angle = float((one * other).sum() / np.linalg.norm(one) / np.linalg.norm(other))
+    if abs(angle - cosine) > 1e-6:
+        assert task.agree(length * one, other)[0] == (angle >= cosine)
+
+
+@given(st.lists(st.floats(0, 1, width=32), min_size=3, max_size=3), st.integers(0, 2))
+def test_sets_of_labels_differ_by_one_label(row, which):
+    task, full = MultiLabel(count=3), np.array([row], np.float32)
+    other = full.copy()
+    other[0, which] = 1 - full[0, which]
+    flips = (full[0, which] >= 0.5) != (other[0, which] >= 0.5)
+    assert task.agree(other, full)[0] == (not flips)
+    assert task.right(full, task.labels(full)).all()
+
+
+def test_rows_that_overflow_either_way_are_no_disagreement():
+    nothing, something = np.array([[np.nan, 1.0]]), np.array([[1.0, 1.0]])
+    for task in (Regress(values=2, tolerance=1), Embed(dimensions=2)):
+        assert task.agree(nothing, nothing).all()
+        assert not task.agree(nothing, something).any()
+        assert not task.agree(something, nothing).any()
+
+
+def test_a_decision_at_a_threshold_is_what_counts():
+    task = Classify(classes=3, names=("a", "spam", "c"), decide=Decision(label=1, at=0.9))
+    answers = np.array([[0.05, 0.92, 0.03], [0.15, 0.8, 0.05], [0.1, 0.3, 0.6]], np.float32)
+    assert task.labels(answers).tolist() == [1, 0, 2]
+    assert task.tell(answers, task.labels(answers))[1]["name"] == "a"
+    assert not task.agree(answers[:1], answers[1:2])[0]
+    plain = Classify(classes=3)
+    assert plain.agree(answers[:1], answers[1:2])[0]
+
+
+def test_a_decision_is_brought_and_its_margin_is_the_distance_to_the_threshold(tmp_path):
+    export(Net(2, lambda x: 3 * x), tmp_path / "net.onnx")
+    rows = np.random.default_rng(0).standard_normal((1_500, WIDTH)).astype(np.float32)
+    np.savez(tmp_path / "rows.npz", x=rows)
+    text = BUILD.format(kind="classify", tolerance='names = ["ham", "spam"]', risk=0.1)
+    text = text.replace("[exits]", 'decide = { label = "spam", at = 0.9 }\n[exits]')
+    (tmp_path / "classify.toml").write_text(text)
+    build = read_build_file(tmp_path / "classify.toml")
+    run_steps(build, lambda epoch: None, lambda line: None)
+    engine = Engine(open_artifact(build.artifact))
+    assert engine.manifest.router.signal == "margin"
+    readings = engine.read(engine.check(rows[:200]))
+    p = readings.answers[:, 0, 1].astype(np.float64)
+    expected = np.abs(np.log(p / (1 - p)) - np.log(9))
+    np.testing.assert_allclose(readings.signals[:, 0], expected, rtol=1e-2, atol=1e-2)
+    full = engine.predict(rows)
+    logits = ort.InferenceSession(str(tmp_path / "net.onnx")).run(None, {"x": rows})[0]
+    spam = torch.from_numpy(logits).softmax(dim=1).numpy()[:, 1]
+    clear = np.abs(spam - 0.9) > 1e-4
+    np.testing.assert_array_equal(full.labels[clear], (spam >= 0.9)[clear])
+    assert ((spam > 0.5) & (spam < 0.9)).any()
+
+
+@pytest.mark.parametrize(
+    ("section", "says"),
+    [
+        ({"kind": "regress"}, "regress needs a tolerance"),
+        ({"kind": "embed", "tolerance": 1.0}, "tolerance belongs to regress and score, not to emb"),
+        ({"kind": "score", "tolerance": -1.0}, "tolerance = -1.0"),
+        ({"kind": "ranking"}, "kind = 'ranking'"),
+        ({"kind": "classify", "cosine": 0.9}, "cosine belongs to embed"),
+        ({"decide": {"label": "spam", "at": 1.5}}, "at = 1.5"),
+        ({"tolerence": 1.0}, "did you mean 'tolerance'"),
+    ],
+)
+def test_a_wrong_section_is_one_line(section, says):
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        parse(TaskConfig, section, "task")
+
+
+def test_a_decision_for_a_class_that_is_not_there_is_refused():
+    config = parse(
+        TaskConfig, {"names": ["ham", "spam"], "decide": {"label": "eggs", "at": 0.9}}, ""
+    )
+    with pytest.raises(ConfigError, match=r"no class is named 'eggs'; there are ham, spam"):
+        config.task(2)
+
+
+def test_what_does_not_fit_the_network_is_refused(tmp_path):
+    export(Net(2, lambda x: x), tmp_path / "net.onnx")
+    np.savez(tmp_path / "rows.npz", x=np.random.default_rng(0).standard_normal((300, WIDTH)))
+    wanted = Wanted(str(tmp_path / "net.onnx"), tmp_path / "rows.npz", task="score", tolerance=1.0)
+    with pytest.raises(CutError, match=r"expected one answer a row: one number"):
+        bring(wanted, tmp_path)
+    with pytest.raises(ConfigError, match="needs a tolerance"):
+        bring(Wanted(str(tmp_path / "net.onnx"), tmp_path / "rows.npz", task="regress"), tmp_path)
+    assert not (tmp_path / "export").exists() or not list((tmp_path / "export").iterdir())
+
+
+def test_labels_belong_to_tasks_that_decide_for_some():
+    sets = MultiLabel(count=2)
+    assert sets.truth(np.array([[0, 1], [1, 1]]), 2, "m").tolist() == [[0, 1], [1, 1]]
+    with pytest.raises(ConfigError, match=r"row 1 is \[2, 0\], m takes a 0 or a 1"):
+        sets.truth(np.array([[0, 1], [2, 0]]), 2, "m")
+    with pytest.raises(ConfigError, match="no label makes right or wrong"):
+        Regress(values=1, tolerance=1).truth(np.zeros(2, int), 2, "m")
