@@ -1,4 +1,4 @@
-"""Texts sent as strings: in every protocol, answered as their tokens are; bad ones name their row."""
+"""Texts sent as strings: in every protocol, answered as their tokens are; bad ones name a row."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ import numpy as np
 import pytest
 import texts
 from conftest import REORDERED
-from tokenizing import LONGEST, taking_texts, tokenizer
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizing import LONGEST, taking_texts, text_input, tokenizer
 
 from skipserve.artifacts.artifact import Artifact, open_artifact
 from skipserve.artifacts.serving import ServingConfig
 from skipserve.errors import ArtifactError, InputError
 from skipserve.hosts.metadata import model_metadata
-from skipserve.preprocessing.text import LONGEST_TEXT
+from skipserve.preprocessing.text import LONGEST_TEXT, Texts
 from skipserve.protocols.messages import JSON, RawRequest, Reply
 from skipserve.protocols.native_schemas import native, v1
 from skipserve.protocols.oip_replies import HEADER_LENGTH
@@ -257,3 +259,49 @@ def test_schemas_and_metadata_say_it(taking: Artifact, service: Service) -> None
         takes.validate({"inputs": values})
     for values in ([3], [["a"]], "great", [{"text_pair": "a"}]):
         assert not takes.is_valid({"inputs": values})
+
+
+WORDS = [
+    "great",
+    "a",
+    "FILMS",
+    "dull",
+    "[SEP]",
+    "\n",
+    "  ",
+    ".",
+    "é",
+    "e\u0301",
+    "漢",
+    "\u200b",
+    "x" * 300,
+]
+
+
+@given(st.lists(st.sampled_from(WORDS), max_size=60), st.sampled_from([" ", "\n", "", " . "]))
+def test_the_beginning_of_a_long_text_gives_the_tokens_of_all_of_it(
+    prepare: Texts, words: list[str], between: str
+) -> None:
+    text = between.join(words) * 3
+    expected = tokens([text])
+    assert {name: made.tolist() for name, made in prepare([text]).items()} == expected
+
+
+@pytest.fixture(scope="module")
+def prepare(tmp_path_factory: pytest.TempPathFactory) -> Texts:
+    folder = tmp_path_factory.mktemp("tokens")
+    return Texts(text_input(folder), folder)
+
+
+def test_a_long_text_takes_no_longer_than_its_beginning(prepare: Texts) -> None:
+    class Counting(str):
+        """Tells how much of it was asked for."""
+
+        asked = 0
+
+        def __getitem__(self, place: Any) -> str:
+            Counting.asked = place.stop
+            return super().__getitem__(place)
+
+    prepare([Counting("great film " * 20_000)])
+    assert 0 < Counting.asked < 200

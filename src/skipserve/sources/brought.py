@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +17,17 @@ from skipserve.artifacts.origin import Origin
 from skipserve.artifacts.parity import Expected, parts_of
 from skipserve.errors import ConfigError, CutError
 from skipserve.files import sha256_of
+from skipserve.graph.known import known_counts
 from skipserve.graph.memory import open_model
 from skipserve.graph.precision import largest_activation
 from skipserve.graph.prepare import prepare, read_graph
+from skipserve.preprocessing.opening import preprocessor_of
 from skipserve.routing.network import network_of
 from skipserve.runtime.rows import Rows
 from skipserve.signature import BATCH, DTYPES, Signature, TensorSpec
 from skipserve.sources.config import Brought, SourceConfig
-from skipserve.sources.data import match, read_columns
+from skipserve.sources.data import Values, match, read_columns
+from skipserve.sources.read import ReadSource
 from skipserve.sources.splits import Labelled, Splits, split_rows
 from skipserve.tasks import Classify
 
@@ -41,39 +46,64 @@ def brought_origin(brought: Brought, root: Path) -> tuple[Origin, Splits]:
         CutError: If the graph cannot be read, cut, or run on the rows.
         ConfigError: If the rows do not fit it.
     """
-    model, source = _read(brought.source, root)
-    signature = signature_of(model)
-    splits = _split(brought, signature, root)
-    model, task = _as_classifier(model, signature, splits.fit.rows, brought.source.names)
+    read = _read(brought.source, root)
+    signature = _known(signature_of(read.model), read)
+    splits = _split(brought, signature, root, read)
+    model, task = _as_classifier(read.model, signature, splits.fit.rows, read.names)
+    if read.source.kind == "hugging_face" and not task.names:  # as transformers calls them
+        names = tuple(f"LABEL_{i}" for i in range(task.classes))
+        task = task.model_copy(update={"names": names})
     plain = prepare(model)
     signature = signature.model_copy(
         update={"outputs": (TensorSpec(name=ANSWER, dtype="float32", shape=(BATCH, task.classes)),)}
     )
-    rows = splits.test.rows[:PARITY_ROWS]
+    tried = slice(PARITY_ROWS)
+    rows, values = splits.test.rows[tried], splits.test.values
     session = open_model(model, arena=False)
     parts = [session.run([ANSWER], part.tensors)[0] for part in parts_of(rows)]
     answers = np.concatenate(parts).astype(np.float64)
     _check_classes(splits, task, answers)
     expected = Expected(rows, answers, task, largest_activation(plain, rows))
     network = network_of(plain, signature, task)
-    return Origin(source, network, expected), splits
+    return Origin(
+        read.source,
+        network,
+        expected,
+        prepared=read.prepared,
+        values=() if values is None else tuple(values[tried]),
+        notes=read.notes,
+    ), splits
 
 
 def brought_rows(brought: Brought, root: Path) -> Splits:
     """The rows of what was brought, split."""
-    model, _ = _read(brought.source, root)
-    return _split(brought, signature_of(model), root)
+    read = _read(brought.source, root)
+    return _split(brought, _known(signature_of(read.model), read), root, read)
 
 
-def _read(source: SourceConfig, root: Path) -> tuple[onnx.ModelProto, Source]:
+def _read(source: SourceConfig, root: Path) -> ReadSource:
     if source.onnx is not None:
         file = root / source.onnx
-        model = read_graph(file)
-        return model, Source(kind="onnx", name=file.name, sha256=sha256_of(file))
+        described = Source(kind="onnx", name=file.name, sha256=sha256_of(file))
+        return ReadSource(read_graph(file), described, source.names)
+    if source.folder is not None:
+        from skipserve.sources.hugging_face.reading import read_folder
+
+        read = read_folder(root / source.folder, source.exporters)
+        return replace(read, names=source.names) if source.names else read
     from skipserve.sources.module import read_module
 
     assert source.module is not None
-    return read_module(source.module, root)
+    return ReadSource(*read_module(source.module, root), source.names)
+
+
+def _known(signature: Signature, read: ReadSource) -> Signature:
+    """The same with what is known of numbers and sizes: those beyond it cannot be run."""
+    counts = known_counts(read.model)
+    inputs = tuple(
+        spec.model_copy(update={"count": counts.get(spec.name)}) for spec in signature.inputs
+    )
+    return signature.model_copy(update={"inputs": inputs, "largest": dict(read.limits)})
 
 
 def signature_of(model: onnx.ModelProto) -> Signature:
@@ -122,11 +152,24 @@ def _is_mask(spec: TensorSpec) -> bool:
     return "mask" in spec.name.lower() and len(spec.shape) == 2 and spec.dtype[:3] in ("int", "boo")
 
 
-def _split(brought: Brought, signature: Signature, root: Path) -> Splits:
-    data = brought.data
+def _split(brought: Brought, signature: Signature, root: Path, source: ReadSource) -> Splits:
+    data, prepared = brought.data, source.prepared
+    values = None
+    if prepared is not None:
+        with tempfile.TemporaryDirectory(prefix="skipserve.") as folder:
+            for name, content in prepared.files.items():
+                (Path(folder) / name).write_bytes(content)
+            values = Values(
+                preprocessor_of(prepared.config, Path(folder)), data.texts, source.names
+            )
+    elif data.texts:
+        raise ConfigError(
+            f"[data] text names {data.texts[0]!r}, but the network takes tensors alone; bring "
+            "it as a Hugging Face folder with its tokenizer"
+        )
 
     def read(name: str, labels: str | None) -> Labelled:
-        return match(read_columns(root / name), signature, data.columns, labels, name)
+        return match(read_columns(root / name), signature, data.columns, labels, name, values)
 
     rows = read(data.rows, data.labels)
     if len(rows) < FEWEST_ROWS:
