@@ -11,6 +11,7 @@ import jsonschema
 import numpy as np
 import pytest
 import texts
+import tritonclient.http as triton
 from conftest import REORDERED
 from hypothesis import given
 from hypothesis import strategies as st
@@ -135,6 +136,25 @@ def test_open_inference_takes_bytes_in_binary(service: Service) -> None:
         ).encode()
         reply = ask(service, header + damaged, {HEADER_LENGTH.lower(): str(len(header))})
         assert reply.status == 400 and "four bytes of length" in str(reply.body)
+
+
+@pytest.mark.parametrize("binary", [True, False])
+@pytest.mark.parametrize("shape", [(3,), (3, 1)])
+def test_what_tritons_client_sends_is_taken(
+    service: Service, binary: bool, shape: tuple[int, ...]
+) -> None:
+    sent = triton.InferInput("text", shape, "BYTES")
+    sent.set_data_from_numpy(np.array(SENT, object).reshape(shape), binary_data=binary)
+    body, length = triton.InferenceServerClient.generate_request_body([sent])
+    headers = {} if length is None else {HEADER_LENGTH.lower(): str(length)}
+    reply = ask(service, bytes(body), headers)
+    made = reply.headers.get(HEADER_LENGTH)
+    assert isinstance(reply.body, bytes)
+    parsed = triton.InferenceServerClient.parse_response_body(
+        reply.body, header_length=None if made is None else int(made)
+    )
+    expected = probabilities(told(ask(service, {"inputs": SENT}))["outputs"])
+    np.testing.assert_array_equal(parsed.as_numpy("probabilities"), np.float32(expected))
 
 
 def test_a_body_of_bytes_alone_is_one_text(service: Service) -> None:
