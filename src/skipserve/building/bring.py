@@ -233,6 +233,7 @@ def bring_objects(
     risk: float,
     labels: str | None,
     project: Path,
+    text: tuple[str, ...] = (),
     task: str = "classify",
     tolerance: float | None = None,
 ) -> Artifact:
@@ -253,6 +254,6 @@ def bring_objects(
         arrays: dict[str, Any] = {str(key): np.asarray(value) for key, value in rows.items()}
         np.savez(data, **arrays)
         rows = data
-    about: dict[str, Any] = {"labels": labels, "name": name, "risk": risk}
+    about: dict[str, Any] = {"labels": labels, "name": name, "risk": risk, "text": text}
     wanted = Wanted(str(source), Path(rows), **about, task=task, tolerance=tolerance)
     return open_artifact(bring(wanted, project).build.artifact)

@@ -34,7 +34,8 @@ def read_folder(path: Path, exporters: Sequence[Exporter]) -> ReadSource:
     folder = open_folder(path)
     for suffix, read in FAMILIES.items():
         if folder.architecture.endswith(suffix):
-            require("transformers", "tokenizers")
+            require("transformers")
+            require("tokenizers")
             # Nothing is asked of a hub: a folder is all there is.
             os.environ.setdefault("HF_HUB_OFFLINE", "1")
             return read(folder, exporters)
