@@ -19,6 +19,7 @@ from skipserve.building.steps import run_steps
 from skipserve.building.worth import Worth, measure_worth
 from skipserve.errors import ConfigError
 from skipserve.files import replace_text
+from skipserve.sources.picture_files import LABEL
 
 Say = Callable[[str], None]
 LARGEST_NAME = 64
@@ -30,13 +31,14 @@ class Wanted:
 
     Attributes:
         source: An ``.onnx`` file, a Hugging Face folder, or ``module:function``.
-        data: A file of rows.
+        data: A file of rows, or a folder of pictures with a folder for each class.
         fit: A file of rows that the network was trained on, or ``None``.
         labels: The column of true classes, or ``None``.
         name: Of the model; by default that of the source.
         risk: ε.
         precision: ``fp32`` or ``int8``.
         text: Columns of texts: one, or two for pairs; found where none is named.
+        picture: The column of pictures; found where none is named.
     """
 
     source: str
@@ -47,6 +49,7 @@ class Wanted:
     risk: float = 0.01
     precision: str = "fp32"
     text: tuple[str, ...] = ()
+    picture: str | None = None
 
 
 @dataclass(frozen=True)
@@ -146,8 +149,11 @@ def build_text(wanted: Wanted, name: str, project: Path) -> str:
             f"fit = {_quoted(_relative(wanted.fit, project))}"
             "   # heads and guards are fitted on these; the network may know them"
         )
-    if wanted.labels is not None:
-        lines.append(f"labels = {_quoted(wanted.labels)}")
+    labels = wanted.labels or (LABEL if wanted.data.is_dir() else None)
+    if labels is not None:
+        lines.append(f"labels = {_quoted(labels)}")
+    if wanted.picture is not None:
+        lines.append(f"picture = {_quoted(wanted.picture)}")
     if wanted.text:
         named = ", ".join(map(_quoted, wanted.text))
         lines.append(f"text = {named if len(wanted.text) == 1 else f'[{named}]'}")

@@ -17,7 +17,11 @@ def bring(
         str, typer.Argument(help="An .onnx file, a Hugging Face folder, or module:function.")
     ],
     data: Annotated[
-        Path, typer.Option(help="Rows: .npz, .npy, .parquet, .csv or .jsonl.", dir_okay=False)
+        Path,
+        typer.Option(
+            help="Rows: .npz, .npy, .parquet, .csv, .jsonl, or a folder of class folders of "
+            "pictures."
+        ),
     ],
     fit: Annotated[
         Path | None, typer.Option(help="Rows the network was trained on; heads are fitted on them.")
@@ -25,6 +29,9 @@ def bring(
     text: Annotated[
         list[str] | None,
         typer.Option(help="Column of texts; twice for pairs. Default: the only one."),
+    ] = None,
+    picture: Annotated[
+        str | None, typer.Option(help="Column of pictures. Default: the only one.")
     ] = None,
     labels: Annotated[
         str | None,
@@ -49,7 +56,7 @@ def bring(
         from skipserve.building.bring import bring as bring_network
 
         texts = tuple(text or ())
-        wanted = Wanted(source, data, fit, labels, name, risk, precision, texts)
+        wanted = Wanted(source, data, fit, labels, name, risk, precision, texts, picture)
         outcome = bring_network(wanted, Path.cwd(), watch.say, watch.progress)
     build = outcome.build
     console.print(f"\n{build.name}: {outcome.verdict}\n", markup=False, soft_wrap=True)
