@@ -20,7 +20,8 @@ from skipserve.artifacts.manifest import (
 )
 from skipserve.artifacts.origin import Origin, Routing
 from skipserve.routing.network import Network
-from skipserve.runtime.rows import Rows, trim
+from skipserve.runtime.lengths import trim
+from skipserve.runtime.rows import Rows
 from skipserve.runtime.runners import OnnxFiles, open_runner
 from skipserve.tasks import Classify
 from skipserve.versions import version_of

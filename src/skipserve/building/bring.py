@@ -200,6 +200,7 @@ def bring_objects(
     risk: float,
     labels: str | None,
     project: Path,
+    text: tuple[str, ...] = (),
 ) -> Artifact:
     """The same for what is in memory: it is written beside the project's other files first."""
     folder = project / "sources"
@@ -218,5 +219,5 @@ def bring_objects(
         arrays: dict[str, Any] = {str(key): np.asarray(value) for key, value in rows.items()}
         np.savez(data, **arrays)
         rows = data
-    wanted = Wanted(str(source), Path(rows), labels=labels, name=name, risk=risk)
+    wanted = Wanted(str(source), Path(rows), labels=labels, name=name, risk=risk, text=text)
     return open_artifact(bring(wanted, project).build.artifact)

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from skipserve.artifacts.artifact import Artifact, open_artifact
-from skipserve.artifacts.manifest import MANIFEST
+from skipserve.artifacts.artifact import Artifact
 from skipserve.errors import ConfigError
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Prediction, joined
@@ -32,21 +31,6 @@ class Scored:
     prediction: Prediction
     names: tuple[str, ...]
     summary: str
-
-
-def find_artifact(name: str) -> Artifact:
-    """Open an artifact directory, or one in artifacts/.
-
-    Raises:
-        ConfigError: If there is none of that name.
-        ArtifactError: If it is damaged.
-    """
-    for directory in (Path(name), Path("artifacts") / name):
-        if (directory / MANIFEST).is_file():
-            return open_artifact(directory)
-    have = sorted(one.parent.name for one in Path("artifacts").glob(f"*/{MANIFEST}"))
-    hint = f"there are {', '.join(have)}" if have else "make one with `skipserve bring`"
-    raise ConfigError(f"{name!r} is no artifact, and none in artifacts/ has that name; {hint}")
 
 
 def score(

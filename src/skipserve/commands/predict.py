@@ -32,8 +32,9 @@ def predict(
     Example: skipserve predict fashion rows.parquet --out answers.parquet --risk 1%
     """
     with watching(f"{model}: reading {rows}") as watch:
+        from skipserve.artifacts.artifact import find_artifact
         from skipserve.building.answers import check_writable, write_answers
-        from skipserve.building.scoring import find_artifact, score
+        from skipserve.building.scoring import score
 
         check_writable(out)
         artifact = find_artifact(model)

@@ -73,30 +73,6 @@ def pad(rows: Rows, signature: Signature, sizes: Mapping[str, int]) -> Rows:
     return Rows(padded)
 
 
-def trim(rows: Rows, signature: Signature) -> Rows:
-    """The same rows without the positions at their end that are padding in all of them.
-
-    Rows of a model without a mask are left as they are.
-    """
-    if signature.mask is None:
-        return rows
-    mask = rows.tensors[signature.mask]
-    spec = signature.input(signature.mask)
-    assert spec is not None
-    length = spec.row_shape[0]
-    used = np.flatnonzero(mask.any(axis=0))
-    end = int(used[-1]) + 1 if len(used) else 1
-    if end == mask.shape[1] or not isinstance(length, str):
-        return rows
-    trimmed = {}
-    for name, tensor in rows.tensors.items():
-        one = signature.input(name)
-        assert one is not None
-        places = tuple(slice(end) if size == length else slice(None) for size in one.row_shape)
-        trimmed[name] = tensor[(slice(None), *places)]
-    return Rows(trimmed)
-
-
 def check_rows(values: object, signature: Signature, name: str) -> Rows:
     """Validate rows of a model and return them contiguous, in the dtypes of its inputs.
 

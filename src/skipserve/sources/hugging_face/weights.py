@@ -28,7 +28,7 @@ def load(folder: Folder, auto: str) -> Any:
         transformers.logging.get_verbosity(),
         transformers.logging.is_progress_bar_enabled(),
     )
-    transformers.logging.set_verbosity_error()
+    transformers.logging.set_verbosity(transformers.logging.ERROR)
     transformers.logging.disable_progress_bar()
     try:
         model, told = getattr(transformers, auto).from_pretrained(
