@@ -17,7 +17,7 @@ from skipserve.errors import ConfigError, InputError
 from skipserve.preprocessing.decoding import LARGEST_PICTURE
 from skipserve.preprocessing.picture_config import PictureInput
 from skipserve.preprocessing.pictures import Pictures
-from skipserve.sources.picture_processor import picture_input
+from skipserve.sources.hugging_face.processor import picture_input
 
 # Processors as their files say: those of the networks that are read, and corners of each.
 FILES = {

@@ -20,6 +20,7 @@ from skipserve.building.worth import Worth, measure_worth
 from skipserve.errors import ConfigError
 from skipserve.files import replace_text
 from skipserve.schema import parse
+from skipserve.sources.picture_files import LABEL
 from skipserve.tasks import TaskConfig
 
 Say = Callable[[str], None]
@@ -32,7 +33,7 @@ class Wanted:
 
     Attributes:
         source: An ``.onnx`` file, a Hugging Face folder, or ``module:function``.
-        data: A file of rows.
+        data: A file of rows, or a folder of pictures with a folder for each class.
         fit: A file of rows that the network was trained on, or ``None``.
         labels: The column of true classes, or ``None``.
         name: Of the model; by default that of the source.
@@ -41,6 +42,7 @@ class Wanted:
         text: Columns of texts: one, or two for pairs; found where none is named.
         task: What its answers are: ``classify``, ``multilabel``, ``regress``, ``embed``, ``score``.
         tolerance: Of ``regress`` and ``score``: the largest difference that agrees.
+        picture: The column of pictures; found where none is named.
     """
 
     source: str
@@ -53,6 +55,7 @@ class Wanted:
     text: tuple[str, ...] = ()
     task: str = "classify"
     tolerance: float | None = None
+    picture: str | None = None
 
 
 @dataclass(frozen=True)
@@ -157,8 +160,11 @@ def build_text(wanted: Wanted, name: str, project: Path) -> str:
             f"fit = {_quoted(_relative(wanted.fit, project))}"
             "   # heads and guards are fitted on these; the network may know them"
         )
-    if wanted.labels is not None:
-        lines.append(f"labels = {_quoted(wanted.labels)}")
+    labels = wanted.labels or (LABEL if wanted.data.is_dir() else None)
+    if labels is not None:
+        lines.append(f"labels = {_quoted(labels)}")
+    if wanted.picture is not None:
+        lines.append(f"picture = {_quoted(wanted.picture)}")
     if wanted.text:
         named = ", ".join(map(_quoted, wanted.text))
         lines.append(f"text = {named if len(wanted.text) == 1 else f'[{named}]'}")

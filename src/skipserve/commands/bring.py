@@ -17,7 +17,11 @@ def bring(
         str, typer.Argument(help="An .onnx file, a Hugging Face folder, or module:function.")
     ],
     data: Annotated[
-        Path, typer.Option(help="Rows: .npz, .npy, .parquet, .csv or .jsonl.", dir_okay=False)
+        Path,
+        typer.Option(
+            help="Rows: .npz, .npy, .parquet, .csv, .jsonl, or a folder of class folders of "
+            "pictures."
+        ),
     ],
     fit: Annotated[
         Path | None, typer.Option(help="Rows the network was trained on; heads are fitted on them.")
@@ -25,6 +29,9 @@ def bring(
     text: Annotated[
         list[str] | None,
         typer.Option(help="Column of texts; twice for pairs. Default: the only one."),
+    ] = None,
+    picture: Annotated[
+        str | None, typer.Option(help="Column of pictures. Default: the only one.")
     ] = None,
     labels: Annotated[
         str | None,
@@ -59,6 +66,7 @@ def bring(
         wanted = Wanted(
             *(source, data, fit, labels, name, risk, precision),
             text=texts,
+            picture=picture,
             task=task,
             tolerance=tolerance,
         )

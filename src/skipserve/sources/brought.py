@@ -24,6 +24,7 @@ from skipserve.signature import BATCH, DTYPES, Signature, TensorSpec
 from skipserve.sources.answering import as_answer, check_answers
 from skipserve.sources.config import Brought, SourceConfig
 from skipserve.sources.data import Values, match, read_columns
+from skipserve.sources.picture_files import sent
 from skipserve.sources.read import ReadSource
 from skipserve.sources.splits import Labelled, Splits, split_rows
 from skipserve.tasks import Classify
@@ -66,7 +67,7 @@ def brought_origin(brought: Brought, root: Path) -> tuple[Origin, Splits]:
         network,
         expected,
         prepared=read.prepared,
-        values=() if values is None else tuple(values[tried]),
+        values=() if values is None else tuple(map(sent, values[tried])),
         notes=read.notes,
     ), splits
 
@@ -154,15 +155,15 @@ def _split(brought: Brought, signature: Signature, root: Path, source: ReadSourc
         with tempfile.TemporaryDirectory(prefix="skipserve.") as folder:
             for name, content in prepared.files.items():
                 (Path(folder) / name).write_bytes(content)
-            values = Values(
+            values = Values.of(
                 preprocessor_of(prepared.config, Path(folder)),
-                data.texts,
+                data.values,
                 brought.task_of(source.names).names,
             )
-    elif data.texts:
+    elif data.values:
         raise ConfigError(
-            f"[data] text names {data.texts[0]!r}, but the network takes tensors alone; bring "
-            "it as a Hugging Face folder with its tokenizer"
+            f"[data] names {data.values[0]!r}, but the network takes tensors alone; bring it as a "
+            "Hugging Face folder with its tokenizer or processor"
         )
 
     def read(name: str, labels: str | None) -> Labelled:

@@ -41,11 +41,13 @@ class DataConfig(Record):
     """Rows for a network that was brought.
 
     Attributes:
-        rows: A file of rows (.npz, .npy, .parquet, .csv or .jsonl), relative to the project; split
-            for proposing, certifying and testing, and for fitting if ``fit`` is left out.
+        rows: A file of rows (.npz, .npy, .parquet, .csv or .jsonl), or a folder of pictures with a
+            folder for each class, relative to the project; split for proposing, certifying and
+            testing, and for fitting if ``fit`` is left out.
         fit: Rows to fit heads and guards on, such as those the network was trained on.
         labels: The column of true classes, of ``multilabel`` lists of 0 and 1, or ``None``.
         text: The column of texts, or two for pairs of texts; where none is named, the only one.
+        picture: The column of pictures; where none is named, the only one.
         columns: What each input is called in the files, where the names differ.
         seed: Another seed is another split.
     """
@@ -54,12 +56,15 @@ class DataConfig(Record):
     fit: str | None = None
     labels: str | None = None
     text: str | tuple[str, ...] = ()
+    picture: str | None = None
     columns: dict[str, str] = Field(default_factory=dict)
     seed: int = 0
 
     @property
-    def texts(self) -> tuple[str, ...]:
-        """The columns of texts."""
+    def values(self) -> tuple[str, ...]:
+        """The columns of texts or pictures."""
+        if self.picture is not None:
+            return (self.picture,)
         return (self.text,) if isinstance(self.text, str) else self.text
 
 
@@ -77,7 +82,11 @@ class Brought(Record):
 
             yield from open_folder(root / self.source.folder).files()
         for name in (self.source.onnx, self.data.rows, self.data.fit):
-            if name is not None:
+            if name is not None and (root / name).is_dir():
+                from skipserve.sources.picture_files import pictures_in
+
+                yield from pictures_in(root / name)
+            elif name is not None:
                 yield root / name
 
     def task_of(self, names: tuple[str, ...]) -> TaskConfig:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from zipfile import BadZipFile
 
 import numpy as np
@@ -21,8 +21,10 @@ from skipserve.artifacts.artifact import Artifact
 from skipserve.errors import ConfigError, InputError
 from skipserve.extras import require
 from skipserve.preprocessing.opening import Preprocessor, open_preprocessor
+from skipserve.preprocessing.pictures import Pictures
 from skipserve.runtime.rows import check_rows
 from skipserve.signature import Signature
+from skipserve.sources.picture_files import PictureFiles, as_files, read_classes
 from skipserve.sources.splits import Labelled
 
 Columns = dict[str, NDArray[Any]]
@@ -42,9 +44,12 @@ def read_columns(file: Path) -> Columns:
             equally long.
         LaunchError: If what reads its kind is not installed.
     """
+    if file.is_dir():
+        return read_classes(file)
     if not file.is_file():
         raise ConfigError(
-            f"{file} is not there; name a file of rows (.npz, .npy, {', '.join(TABLES)})"
+            f"{file} is not there; name a file of rows (.npz, .npy, {', '.join(TABLES)}), or a "
+            "folder that holds a folder of pictures for each class"
         )
     try:
         columns = _read(file)
@@ -96,7 +101,7 @@ def _array(name: str, column: Any, file: Path) -> NDArray[Any]:
         raise ConfigError(f"{file}: row {row} of column {name!r} is empty; every row needs a value")
     values = column.to_pylist()
     if values and isinstance(values[0], str | dict | bytes):
-        return _objects(values)
+        return _objects(as_files(values, file.parent))
     if values and isinstance(values[0], list):
         if values[0] and isinstance(values[0][0], str):
             return _objects(values)
@@ -113,7 +118,8 @@ def _array(name: str, column: Any, file: Path) -> NDArray[Any]:
 def _objects(values: Sequence[object]) -> NDArray[np.object_]:
     """Objects side by side: as NumPy's own strings each would be as long as the longest."""
     made = np.empty(len(values), object)
-    made[:] = values
+    for row, value in enumerate(values):  # all at once, arrays of one shape would become one
+        made[row] = value
     return made
 
 
@@ -123,13 +129,24 @@ class Values:
 
     Attributes:
         prepare: Makes tensors of them.
+        kind: ``text`` or ``picture``.
         columns: Where they stand: one column, or two for pairs; found where none is named.
         classes: Names of the classes, which labels may be given by.
     """
 
     prepare: Preprocessor
+    kind: Literal["text", "picture"]
     columns: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls, prepare: Preprocessor, columns: Sequence[str] = (), classes: Sequence[str] = ()
+    ) -> Values:
+        """For what makes tensors of values as clients send them; pictures may be files here."""
+        if isinstance(prepare, Pictures):
+            return cls(PictureFiles(prepare), "picture", tuple(columns), tuple(classes))
+        return cls(prepare, "text", tuple(columns), tuple(classes))
 
 
 def values_of(artifact: Artifact, columns: Sequence[str] = ()) -> Values | None:
@@ -137,7 +154,7 @@ def values_of(artifact: Artifact, columns: Sequence[str] = ()) -> Values | None:
     prepare = open_preprocessor(artifact)
     if prepare is None:
         return None
-    return Values(prepare, tuple(columns), artifact.manifest.task.names)
+    return Values.of(prepare, columns, artifact.manifest.task.names)
 
 
 def match(
@@ -173,7 +190,7 @@ def match(
     known = _labels(columns, labels, where, () if values is None else values.classes)
     others = [name for name in columns if name != labels]
     if values is not None and (values.columns or not columns.keys() >= {*inputs.values()}):
-        found = _found(columns, others, values.columns, where)
+        found = _found(columns, others, values, where)
         try:
             rows = check_rows(values.prepare(found.tolist()), signature, "the network")
         except InputError as error:
@@ -204,33 +221,44 @@ def match(
 
 
 def _found(
-    columns: Mapping[str, NDArray[Any]], others: list[str], named: tuple[str, ...], where: str
+    columns: Mapping[str, NDArray[Any]], others: list[str], values: Values, where: str
 ) -> NDArray[np.object_]:
     """The values of each row: of one column, or pairs of two."""
-    listed = ", ".join(map(repr, columns))
+    kind, named, listed = values.kind, values.columns, ", ".join(map(repr, columns))
     for name in named:
         if name not in columns:
             near = difflib.get_close_matches(name, columns, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"it has {listed}"
-            raise ConfigError(f"{where} has no column {name!r} of texts; {hint}")
+            raise ConfigError(f"{where} has no column {name!r} of {kind}s; {hint}")
     if not named:
-        named = tuple(name for name in others if columns[name].dtype.kind in "OU")
+        named = tuple(name for name in others if _may_hold(columns[name], kind))
+        # Texts beside files are labels or words about them.
+        files = tuple(name for name in named if not isinstance(columns[name][0], str))
+        named = files if kind == "picture" and files else named
         if len(named) != 1:
             raise ConfigError(
-                f"{where} has {len(named) or 'no'} columns of texts among {listed}; name the one "
-                "that the model reads with --text"
+                f"{where} has {len(named) or 'no'} columns of {kind}s among {listed}; name the one "
+                f"that the model reads with --{kind}"
             )
-    if len(named) > 2:
-        raise ConfigError(f"{len(named)} columns of texts; expected one, or two for pairs")
+    most = 2 if kind == "text" else 1
+    if len(named) > most:
+        pairs = ", or two for pairs" if kind == "text" else ""
+        raise ConfigError(f"{len(named)} columns of {kind}s; expected one{pairs}")
     for name in named:
-        if columns[name].dtype.kind not in "OU":
+        if not _may_hold(columns[name], kind):
             raise ConfigError(
-                f"{where}: column {name!r} holds {columns[name].dtype}, expected texts"
+                f"{where}: column {name!r} holds {columns[name].dtype}, expected {kind}s"
             )
-    first, *second = (columns[name].tolist() for name in named)
+    first, *second = (list(columns[name]) for name in named)
     return _objects(
         [list(pair) for pair in zip(first, second[0], strict=True)] if second else first
     )
+
+
+def _may_hold(column: NDArray[Any], kind: Literal["text", "picture"]) -> bool:
+    """Whether a column may be one of texts or pictures; pixels are whole numbers."""
+    pixels = column.ndim > 2 and column.dtype.kind in "iu"
+    return column.dtype.kind in "OU" or (kind == "picture" and pixels)
 
 
 def _is_table(columns: Mapping[str, NDArray[Any]], names: list[str]) -> bool:

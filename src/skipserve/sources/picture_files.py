@@ -45,10 +45,24 @@ def pictures_in(folder: Path) -> list[Path]:
     )
 
 
+def as_files(values: Sequence[object], folder: Path) -> Sequence[object]:
+    """Paths, where values are names of pictures in a folder; others as they are.
+
+    The first decides: it must be there.
+    """
+    first = values[0]
+    if not isinstance(first, str) or not first.lower().endswith(ENDINGS):
+        return values
+    if len(first) > LONGEST_PATH or not (folder / first).is_file():
+        return values
+    return [folder / one if isinstance(one, str) else one for one in values]
+
+
 def sent(value: object) -> object:
-    """What a client sends for a picture of the data."""
-    if isinstance(value, Path):
-        value = value.read_bytes()
+    """What a client sends for a picture, or a text, of the data."""
+    value = _read(value, 0)
+    if isinstance(value, np.ndarray):
+        return value.tolist()
     return base64.b64encode(value).decode() if isinstance(value, bytes) else value
 
 
@@ -57,11 +71,10 @@ class PictureFiles:
 
     Args:
         pictures: Makes it.
-        beside: Folder that paths start from.
     """
 
-    def __init__(self, pictures: Pictures, beside: Path) -> None:
-        self._pictures, self._beside = pictures, beside
+    def __init__(self, pictures: Pictures) -> None:
+        self._pictures = pictures
 
     def __call__(self, values: Sequence[object]) -> dict[str, NDArray[Any]]:
         """Pixel values of all pictures, by name of the input [N, channels, height, width].
@@ -75,29 +88,22 @@ class PictureFiles:
         """
         made: dict[str, NDArray[Any]] = {}
         for row, value in enumerate(values):
-            for name, tensor in self._pictures([self.found(value, row)], row).items():
+            for name, tensor in self._pictures([_read(value, row)], row).items():
                 if not row:
                     made[name] = np.empty((len(values), *tensor.shape[1:]), tensor.dtype)
                 made[name][row] = tensor[0]
         return made
 
-    def found(self, value: object, row: int) -> object:
-        """A picture of the data as it can be opened: files are read.
 
-        Raises:
-            InputError: If a file is not there.
-        """
-        if isinstance(value, Mapping):
-            value = value.get("bytes") or value.get("path")
-        if isinstance(value, str) and len(value) <= LONGEST_PATH:
-            named = value.lower().endswith(ENDINGS)
-            if named or (self._beside / value).is_file():
-                value = self._beside / value
-        if not isinstance(value, Path):
-            return value
-        try:
-            return value.read_bytes()
-        except OSError as error:
-            raise InputError(
-                "invalid_picture", f"row {row}: {value} cannot be read: {error.strerror}", row
-            ) from None
+def _read(value: object, row: int) -> object:
+    """A picture of the data as it can be opened."""
+    if isinstance(value, Mapping):
+        value = value.get("bytes") or value.get("path")
+    if not isinstance(value, Path):
+        return value
+    try:
+        return value.read_bytes()
+    except OSError as error:
+        raise InputError(
+            "invalid_picture", f"row {row}: {value} cannot be read: {error.strerror}", row
+        ) from None

@@ -116,3 +116,23 @@ def names_of(config: Mapping[str, Any]) -> tuple[str, ...]:
             f"got {given!r}"
         )
     return tuple(names[i] for i in range(len(names)))
+
+
+def require_one_label(folder: Folder, of: str) -> None:
+    """Refuse a folder that does not answer with one label of several.
+
+    Args:
+        folder: The folder.
+        of: What is answered, such as ``text``.
+
+    Raises:
+        ConfigError: If it answers with several labels or a number.
+    """
+    kind, labels = folder.config.get("problem_type"), folder.config.get("id2label") or {}
+    count = folder.config.get("num_labels") or len(labels) or 2
+    if kind in ("multi_label_classification", "regression") or count == 1:
+        what = f"several labels a {of}" if kind == "multi_label_classification" else "a number"
+        raise ConfigError(
+            f"{folder.path} answers with {what}; expected a classifier of one label of several "
+            "(problem_type = 'single_label_classification')"
+        )

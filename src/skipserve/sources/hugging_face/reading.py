@@ -10,12 +10,14 @@ from skipserve.errors import ConfigError
 from skipserve.extras import require
 from skipserve.sources.config import Exporter
 from skipserve.sources.hugging_face.folder import Folder, open_folder
-from skipserve.sources.hugging_face.text_classification import SUFFIX, read_text_classifier
+from skipserve.sources.hugging_face.picture_classification import read_picture_classifier
+from skipserve.sources.hugging_face.text_classification import read_text_classifier
 from skipserve.sources.read import ReadSource
 
 # By the end of the architecture's name.
 FAMILIES: dict[str, Callable[[Folder, Sequence[Exporter]], ReadSource]] = {
-    SUFFIX: read_text_classifier
+    "ForSequenceClassification": read_text_classifier,
+    "ForImageClassification": read_picture_classifier,
 }
 
 
@@ -35,7 +37,6 @@ def read_folder(path: Path, exporters: Sequence[Exporter]) -> ReadSource:
     for suffix, read in FAMILIES.items():
         if folder.architecture.endswith(suffix):
             require("transformers")
-            require("tokenizers")
             # Nothing is asked of a hub: a folder is all there is.
             os.environ.setdefault("HF_HUB_OFFLINE", "1")
             return read(folder, exporters)

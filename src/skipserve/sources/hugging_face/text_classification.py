@@ -11,10 +11,10 @@ import onnx
 from numpy.typing import NDArray
 
 from skipserve.artifacts.manifest import Source
-from skipserve.errors import ConfigError
+from skipserve.extras import require
 from skipserve.graph.prepare import read_graph
 from skipserve.sources.config import Exporter
-from skipserve.sources.hugging_face.folder import Folder, names_of
+from skipserve.sources.hugging_face.folder import Folder, names_of, require_one_label
 from skipserve.sources.hugging_face.tokens import (
     longest_of,
     most_places,
@@ -23,7 +23,6 @@ from skipserve.sources.hugging_face.tokens import (
 )
 from skipserve.sources.read import ReadSource
 
-SUFFIX = "ForSequenceClassification"
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 FREE = {0: "batch", 1: "length"}
 # Rows and tokens of the batches that graphs are compared and timed on.
@@ -38,7 +37,8 @@ def read_text_classifier(folder: Folder, exporters: Sequence[Exporter]) -> ReadS
             trained.
         CutError: If the network cannot be exported.
     """
-    _require_one_label(folder)
+    require("tokenizers")
+    require_one_label(folder, "text")
     names = names_of(folder.config)
     tokenizer = open_tokenizer(folder)
     notes: list[str] = []
@@ -60,17 +60,6 @@ def read_text_classifier(folder: Folder, exporters: Sequence[Exporter]) -> ReadS
         {} if places is None else {FREE[1]: places},
         tuple(notes),
     )
-
-
-def _require_one_label(folder: Folder) -> None:
-    kind, labels = folder.config.get("problem_type"), folder.config.get("id2label") or {}
-    count = folder.config.get("num_labels") or len(labels) or 2
-    if kind in ("multi_label_classification", "regression") or count == 1:
-        what = "several labels a text" if kind == "multi_label_classification" else "a number"
-        raise ConfigError(
-            f"{folder.path} answers with {what}; expected a classifier of one label of several "
-            "(problem_type = 'single_label_classification')"
-        )
 
 
 def _exported(

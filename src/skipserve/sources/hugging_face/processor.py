@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from skipserve.errors import ConfigError
 from skipserve.preprocessing.picture_config import PictureInput
 from skipserve.schema import parse
 
+FILE = "preprocessor_config.json"
 HALF = (0.5, 0.5, 0.5)
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
@@ -44,6 +47,27 @@ PROCESSORS = {
     "MobileNetV1": _Defaults(BILINEAR, {"shortest_edge": 256}, SQUARE, square=False),
 }
 # The standard mean and deviation of ImageNet in these processors is a half each.
+
+
+def read_processor(folder: Path) -> dict[str, Any]:
+    """The processor's file in a folder.
+
+    Raises:
+        ConfigError: If it is missing or no object in JSON.
+    """
+    file = folder / FILE
+    if not file.is_file():
+        raise ConfigError(
+            f"{folder} has no {FILE}, so pictures cannot become pixel values; add the file that "
+            "the processor's save_pretrained writes"
+        )
+    try:
+        values = json.loads(file.read_text())
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{file} is not JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{file} holds no object")
+    return values
 
 
 def picture_input(values: Mapping[str, Any], where: str, channels: int = 3) -> PictureInput:

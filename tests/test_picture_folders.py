@@ -1,0 +1,289 @@
+"""Hugging Face folders of picture classifiers: read as transformers reads them, brought, served."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import picture_folders
+import pyarrow
+import pyarrow.parquet
+import pytest
+import torch
+from conftest import REORDERED
+from picture_folders import FAMILIES, LABELS, write_classes
+from pictures import odd
+from PIL import Image
+
+from skipserve.artifacts.artifact import Artifact, open_artifact
+from skipserve.artifacts.serving import ServingConfig
+from skipserve.artifacts.torch_files import quietly
+from skipserve.building.bring import Wanted, build_text
+from skipserve.building.buildfile import read_build_file
+from skipserve.building.scoring import score
+from skipserve.building.steps import run_steps
+from skipserve.errors import ConfigError
+from skipserve.graph.memory import open_model
+from skipserve.preprocessing.pictures import Pictures
+from skipserve.protocols.messages import JSON, RawRequest
+from skipserve.runtime.engine import Engine
+from skipserve.service.service import Service
+from skipserve.signature import Signature, TensorSpec
+from skipserve.sources.brought import signature_of
+from skipserve.sources.data import Values, match, read_columns
+from skipserve.sources.hugging_face.reading import read_folder
+
+MODEL = """
+name = "shades"
+[source]
+folder = "net"
+exporters = ["torchscript"]
+[data]
+rows = "pictures"
+labels = "label"
+[exits]
+at = [0, 2, 4]
+first = 0
+hidden = 0
+corrupted = false
+[router]
+risks = [0.2]
+[serving]
+risk = 0.2
+"""
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_folder_answers_as_transformers_does(family: str, tmp_path: Path) -> None:
+    from transformers import pipeline
+
+    picture_folders.write(tmp_path / "net", family)
+    read = read_folder(tmp_path / "net", ("torchscript",))
+    assert read.names == LABELS and read.source.kind == "hugging_face"
+    (spec,) = signature_of(read.model).inputs
+    assert spec.shape == ("batch", 3, 32, 32)
+    some = list(odd().values())
+    assert read.prepared is not None and read.prepared.config.kind == "picture"
+    (logits,) = open_model(read.model).run(None, Pictures(read.prepared.config)(some))
+    theirs = pipeline("image-classification", model=str(tmp_path / "net"), device="cpu")
+    answers = theirs([base64.b64encode(one).decode() for one in some], top_k=3)
+    for row, answer in zip(logits, answers, strict=True):
+        found = np.exp(row - row.max()) / np.exp(row - row.max()).sum()
+        expected = {one["label"]: one["score"] for one in answer}
+        np.testing.assert_allclose(found, [expected[name] for name in LABELS], atol=2e-5)
+
+
+def test_optimums_layout(tmp_path: Path) -> None:
+    folder = tmp_path / "net"
+    made = picture_folders.write(folder, "vit")
+    (folder / "model.safetensors").unlink()
+    names = ("batch_size", "num_channels", "height", "width")
+    with quietly():
+        torch.onnx.export(
+            made,
+            (torch.rand(2, 3, 32, 32),),
+            str(folder / "model.onnx"),
+            dynamo=False,
+            input_names=["pixel_values"],
+            output_names=["logits"],
+            dynamic_axes={"pixel_values": dict(enumerate(names)), "logits": {0: names[0]}},
+        )
+    (spec,) = signature_of(read_folder(folder, ("torchscript",)).model).inputs
+    assert spec.shape == ("batch", 3, 32, 32)
+    graph = onnx.load(folder / "model.onnx")
+    graph.graph.input[0].name = "pictures"
+    for node in graph.graph.node:
+        node.input[:] = ["pictures" if name == "pixel_values" else name for name in node.input]
+    onnx.save(graph, folder / "model.onnx")
+    with pytest.raises(ConfigError, match="takes pictures; expected pixel_values"):
+        read_folder(folder, ("torchscript",))
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("shades")
+    picture_folders.write(root / "net", "resnet")
+    write_classes(root / "pictures", 500)
+    (root / "export").mkdir()
+    (root / "export" / "shades.toml").write_text(MODEL)
+    run_steps(read_build_file(root / "export" / "shades.toml"), lambda one: None, lambda one: None)
+    return root
+
+
+@pytest.fixture(scope="module")
+def shades(project: Path) -> Artifact:
+    return open_artifact(project / "artifacts" / "shades")
+
+
+def test_a_folder_is_brought_and_served(project: Path, shades: Artifact) -> None:
+    manifest = shades.manifest
+    assert manifest.task.names == LABELS and manifest.depth == 6
+    assert not {"preprocessor_config.json"} & {one.path for one in manifest.files}
+    engine = Engine(shades, provider="cpu")
+    service = Service(engine, ServingConfig())
+    files = sorted((project / "pictures").rglob("*.*"))[:6]
+    sent = [base64.b64encode(one.read_bytes()).decode() for one in files]
+    body = {"inputs": [*sent, manifest.example.value], "parameters": {"router": "off"}}
+    request = RawRequest(json.dumps(body).encode(), {"content-type": JSON})
+    rows = json.loads(service.answer([request])[0].body)["outputs"]
+    assert rows[-1]["label"] in (manifest.example.label, LABELS[manifest.example.label])
+    np.testing.assert_allclose(
+        rows[-1]["probabilities"], manifest.example.probabilities, atol=REORDERED
+    )
+    scored = score(shades, project / "pictures", None, 64, 1, lambda what, part: None)
+    np.testing.assert_allclose(
+        scored.prediction.probabilities[:6],
+        [one["probabilities"] for one in rows[:6]],
+        atol=REORDERED,
+    )
+
+
+def test_a_picture_that_changed_is_exported_anew(project: Path, tmp_path: Path) -> None:
+    build = read_build_file(project / "export" / "shades.toml")
+    assert build.brought is not None
+    files = list(build.brought.files(build.root))
+    assert len([one for one in files if one.suffix in (".png", ".jpg")]) == 500
+    assert project / "net" / "preprocessor_config.json" in files
+
+
+def columns(folder: Path, form: str) -> Path:
+    """Pictures and labels in a file of a form."""
+    files = write_classes(folder / "pictures", 9)
+    labels = [one.parent.name for one in files]
+    paths = [str(one.relative_to(folder)) for one in files]
+    data = [one.read_bytes() for one in files]
+    texts = [base64.b64encode(one).decode() for one in data]
+    if form in ("paths", "base64", "csv"):
+        lines = [
+            {"file": one, "about": "a picture", "mood": label}
+            for one, label in zip(texts if form == "base64" else paths, labels, strict=True)
+        ]
+        if form == "csv":
+            rows = [",".join(line.values()) for line in lines]
+            (folder / "rows.csv").write_text("\n".join(["file,about,mood", *rows]))
+            return folder / "rows.csv"
+        (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, lines)))
+        return folder / "rows.jsonl"
+    if form == "arrays":
+        pixels = [np.asarray(Image.open(one).convert("RGB").resize((32, 32), 3)) for one in files]
+        np.savez(folder / "rows.npz", picture=np.stack(pixels), mood=np.arange(9) % 3)
+        return folder / "rows.npz"
+    column: list[Any] = data
+    if form == "datasets":
+        column = [{"bytes": one, "path": None} for one in data]
+    pyarrow.parquet.write_table(
+        pyarrow.table({"file": column, "mood": labels}), folder / "rows.parquet"
+    )
+    return folder / "rows.parquet"
+
+
+SPEC = TensorSpec(name="pixel_values", dtype="float32", shape=("batch", 3, 32, 32))
+SIGNATURE = Signature(inputs=(SPEC,), outputs=(SPEC,))
+FORMS = ("paths", "base64", "csv", "bytes", "datasets", "arrays")
+
+
+def values(*named: str) -> Values:
+    from skipserve.preprocessing.picture_config import PictureInput
+
+    config = PictureInput(resize=(32, 32), resample=3, scale=1 / 255)
+    return Values.of(Pictures(config), named, LABELS)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_pictures_in_files(form: str, tmp_path: Path) -> None:
+    file = columns(tmp_path, form)
+    # A column of words beside the pictures is taken for none where those are files.
+    named = ("file",) if form == "base64" else ()
+    found = match(read_columns(file), SIGNATURE, {}, "mood", file.name, values(*named))
+    whole = match(read_columns(tmp_path / "pictures"), SIGNATURE, {}, "label", "pictures", values())
+    assert found.labels is not None and found.labels.tolist() == [0, 1, 2] * 3
+    order = np.argsort(found.labels, kind="stable")
+    ours = found.rows.tensors["pixel_values"][order]
+    theirs = whole.rows.tensors["pixel_values"]
+    # A folder's classes come in the order of the alphabet.
+    by_label = np.argsort(np.asarray(whole.labels), kind="stable")
+    np.testing.assert_array_equal(ours, theirs[by_label])
+
+
+def test_pictures_that_are_not_there(tmp_path: Path) -> None:
+    file = columns(tmp_path, "paths")
+    next((tmp_path / "pictures" / "plain").glob("0004*")).unlink()
+    with pytest.raises(ConfigError, match=r"row 4: .*0004.png cannot be read: No such file"):
+        match(read_columns(file), SIGNATURE, {}, "mood", file.name, values())
+    damaged = next((tmp_path / "pictures" / "dark").glob("0006*"))
+    damaged.write_bytes(damaged.read_bytes()[:-200])
+    with pytest.raises(ConfigError, match=r"row \d: the picture cannot be decoded: .*truncated"):
+        match(read_columns(tmp_path / "pictures"), SIGNATURE, {}, None, "pictures", values())
+    with pytest.raises(ConfigError, match="has no column 'body' of pictures"):
+        match(read_columns(file), SIGNATURE, {}, None, file.name, values("body"))
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(ConfigError, match="holds no folder of pictures"):
+        read_columns(tmp_path / "nothing")
+
+
+Change = Callable[[Path], object]
+
+
+def _config(folder: Path, **changes: Any) -> None:
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def _processor(folder: Path, **changes: Any) -> None:
+    file = folder / "preprocessor_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+BAD: dict[str, tuple[Change, str]] = {
+    "no processor": (
+        lambda folder: (folder / "preprocessor_config.json").unlink(),
+        "has no preprocessor_config.json",
+    ),
+    "a processor of another kind": (
+        lambda folder: _processor(folder, image_processor_type="DetrImageProcessor"),
+        "the processor DetrImageProcessor is not known",
+    ),
+    "several labels": (
+        lambda folder: _config(folder, problem_type="multi_label_classification"),
+        "answers with several labels a picture",
+    ),
+    "code of its own": (lambda folder: _config(folder, auto_map={"AutoModel": "a.B"}), "auto_map"),
+    "another size": (
+        lambda folder: _processor(folder, size={"height": 40, "width": 40}),
+        "does not take pictures of 40 × 40|cannot be exported",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("vit")
+    picture_folders.write(folder, "vit")
+    return folder
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_folders_that_are_refused(what: str, vit: Path, tmp_path: Path) -> None:
+    change, says = BAD[what]
+    shutil.copytree(vit, tmp_path / "net")
+    change(tmp_path / "net")
+    with pytest.raises(ConfigError, match=says) as refused:
+        read_folder(tmp_path / "net", ("torchscript",))
+    assert "\n" not in str(refused.value)
+
+
+def test_a_build_file_of_pictures(project: Path) -> None:
+    """A folder of class folders needs no more options."""
+    wanted = Wanted(str(project / "net"), project / "pictures")
+    text = build_text(wanted, "net", project)
+    assert 'folder = "net"' in text and 'rows = "pictures"' in text
+    assert 'labels = "label"' in text
+    wanted = Wanted(str(project / "net"), project / "rows.jsonl", picture="file")
+    text = build_text(wanted, "net", project)
+    assert 'picture = "file"' in text and "labels" not in text
