@@ -234,11 +234,14 @@ class _Model:
             if new is None:
                 logger.warning("%s has no earned certificate of risk %g now", self._name, risk)
                 continue
+            proof = "as an earlier epoch earned"
+            if keeper.state.earned(risk) == new:
+                differ = int(keeper.counts.disagreements[new])
+                rows = f"{keeper.counts.rows:,} evidence rows of epoch {keeper.epoch}"
+                proof = f"earned on {rows}, of which {differ} disagree"
             logger.warning(
-                "%s earned candidate %d of %d at risk %g: %s, %d of them disagree",
-                *(self._name, new + 1, keeper.rules.candidates, risk),
-                f"{keeper.counts.rows:,} evidence rows in epoch {keeper.epoch}",
-                int(keeper.counts.disagreements[new]),
+                "%s has candidate %d of %d in force at risk %g, %s",
+                *(self._name, new + 1, keeper.rules.candidates, risk, proof),
             )
             if old is None or new > old:
                 self._metrics.bolder.labels(self._name).inc()
