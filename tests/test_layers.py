@@ -33,7 +33,7 @@ BELOW = {
     "hosts": {"artifacts", "earning", "protocols", "runtime", "safety", "service", "telemetry"},
     "graph": {"routing", "runtime"},
     "routing": {"graph", "networks", "runtime"},
-    "certification": {"artifacts", "routing", "runtime"},
+    "certification": {"artifacts", "earning", "routing", "runtime"},
     "sources": {*BESIDE, "artifacts", "networks", "runtime", "training"},
     "watching": set(),  # knows a service by what it answers alone
     "loadtest": {"artifacts", "runtime", "hosts", "sources", "training", "watching"},

@@ -12,6 +12,7 @@ from skipserve.commands.bring import bring
 from skipserve.commands.failures import line_for
 from skipserve.commands.loadtest import loadtest
 from skipserve.commands.predict import predict
+from skipserve.commands.verify import sign, verify
 
 COMMANDS = (
     *(bring, predict),
@@ -19,6 +20,7 @@ COMMANDS = (
     *(models.package, models.plot, reports.inspect, reports.report),
     *(service.serve, service.top, loadtest),
     *(lifecycle.versions, lifecycle.rollback, lifecycle.reload),
+    *(verify, sign),
 )
 
 app = typer.Typer(
