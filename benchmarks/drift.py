@@ -1,8 +1,7 @@
 """Drift that passes the guard, sent to the real server: how many rows until skipping is off.
 
-mnist1d_resnet behind TorchServe, every routed row with a shadow run; a fresh server for each kind
-of traffic. Rows go in steps, with time in between for the monitor to look. Prints a table and one
-JSON line.
+mnist1d_resnet, every routed row gives evidence; a fresh server for each kind of traffic. Rows go in
+steps, with time in between for the monitor to look. Prints a table and one JSON line.
 """
 
 from __future__ import annotations
@@ -33,20 +32,20 @@ Rows = NDArray[np.float32]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=6_000, help="to send at most")
-    parser.add_argument("--shadow", type=float, default=1.0, help="share of the rows")
+    parser.add_argument("--evidence", type=float, default=1.0, help="share of the rows")
     options = parser.parse_args()
     archive = ROOT / "model_store" / "mnist1d_resnet.mar"
     inputs = open_recipe("mnist1d").draw("test").inputs.numpy()
     rows = [
-        {"traffic": name} | measure(archive, traffic[: options.rows], options.shadow)
+        {"traffic": name} | measure(archive, traffic[: options.rows], options.evidence)
         for name, traffic in drifted(inputs).items()
     ]
-    print("| traffic | rows until full depth | shadow rows | disagree | held back | dropped |")
+    print("| traffic | rows until full depth | evidence rows | disagree | held back | dropped |")
     print("|---|---|---|---|---|---|")
     for row in rows:
         fell = f"{row['rows']:,}" if row["fell_back"] else f"not in {row['rows']:,}"
         print(
-            f"| {row['traffic']} | {fell} | {row['shadow']:,} | {row['disagree']:.1%} "
+            f"| {row['traffic']} | {fell} | {row['evidence']:,} | {row['disagree']:.1%} "
             f"| {row['held']:.1%} | {row['dropped']:,} |"
         )
     print(json.dumps({"benchmark": "drift", "rows": rows}))
@@ -63,7 +62,7 @@ def drifted(inputs: Rows) -> dict[str, Rows]:
 
 
 def measure(archive: Path, inputs: Rows, share: float) -> dict[str, Any]:
-    overrides = {"shadow": share}
+    overrides = {"evidence": share}
     with Server(
         [archive], HostConfig(Address("127.0.0.1", PORT, PORT + 1)), overrides=overrides
     ) as server:
@@ -75,14 +74,14 @@ def measure(archive: Path, inputs: Rows, share: float) -> dict[str, Any]:
             sent += STEP
             time.sleep(1.5)
         counts = metrics(f"http://127.0.0.1:{PORT + 1}/metrics")
-    shadow = counts["skipserve_shadow_rows_total"]
+    evidence = counts["skipserve_evidence_rows_total"]
     return {
         "fell_back": counts["skipserve_router_fallbacks_total"] > 0,
         "rows": sent,
-        "shadow": int(shadow),
-        "disagree": counts["skipserve_shadow_disagreements_total"] / max(shadow, 1),
+        "evidence": int(evidence),
+        "disagree": counts["skipserve_evidence_disagreements_total"] / max(evidence, 1),
         "held": counts["skipserve_guard_held_back_rows_total"] / sent,
-        "dropped": int(counts["skipserve_shadow_dropped_rows_total"]),
+        "dropped": int(counts["skipserve_evidence_dropped_rows_total"]),
     }
 
 

@@ -1,9 +1,9 @@
-"""What counting and shadow runs cost: the same model with and without, both under TorchServe.
+"""What counting and evidence cost: the same model with and without, side by side.
 
 Metrics: moons_residual without batching (the least work a request can be) and in batches of 16, and
-mnist1d_resnet, whose rows have depths and signals to count. Shadow runs: mnist1d_resnet with one
-in a hundred rows run again. Each pair stands side by side and is driven in turn, round after round.
-Prints medians and ratios, one JSON line.
+mnist1d_resnet, whose rows have depths and signals to count. Evidence: mnist1d_resnet with one in
+a hundred rows run at full depth. Each pair stands side by side and is driven in turn, round after
+round. Prints medians and ratios, one JSON line.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from skipserve.training.recipes import open_recipe
 
 ROOT = Path(__file__).parent.parent
 PORT = 18350
-RAN, DROPPED = "skipserve_shadow_rows_total", "skipserve_shadow_dropped_rows_total"
-METRICS = ({"shadow": 0.0, "metrics": False}, {"shadow": 0.0})
-SHADOW = ({"shadow": 0.0}, {"shadow": 0.01})
+RAN, DROPPED = "skipserve_evidence_rows_total", "skipserve_evidence_dropped_rows_total"
+METRICS = ({"evidence": 0.0, "metrics": False}, {"evidence": 0.0})
+EVIDENCE = ({"evidence": 0.0}, {"evidence": 0.01})
 Settings = dict[str, Any]
 # name: archive, recipe whose rows are sent, batch size, what differs
 CASES: dict[str, tuple[str, str, int, tuple[Settings, Settings]]] = {
     "metrics: moons_residual, batch 1": ("moons_residual", "two_moons", 1, METRICS),
     "metrics: moons_residual, batch 16": ("moons_residual", "two_moons", 16, METRICS),
     "metrics: mnist1d_resnet, batch 16": ("mnist1d_resnet", "mnist1d", 16, METRICS),
-    "shadow: mnist1d_resnet, batch 16": ("mnist1d_resnet", "mnist1d", 16, SHADOW),
+    "evidence: mnist1d_resnet, batch 16": ("mnist1d_resnet", "mnist1d", 16, EVIDENCE),
 }
 
 
@@ -78,10 +78,10 @@ def measure(case: str, rounds: int, seconds: int, connections: list[int]) -> lis
                     url = server.url(server.manifests[0])
                     load = drive(url, bodies, clients, seconds)
                     loads.setdefault((counting, clients), []).append(load)
-        if differ is SHADOW:
+        if differ is EVIDENCE:
             counts = metrics(f"http://127.0.0.1:{PORT + 11}/metrics")
             ran, dropped = counts[RAN], counts[DROPPED]
-            print(f"{ran:,.0f} shadow rows ran, {dropped:,.0f} were dropped")
+            print(f"{ran:,.0f} evidence rows ran, {dropped:,.0f} were dropped")
     return [report(case, clients, loads) for clients in connections]
 
 

@@ -85,7 +85,7 @@ class Paper:
     def computed_s(self, network: Network, router: str) -> float:
         """Seconds of a core for a request of a network that was not measured behind the service."""
         full_s = network.flops / self.core_flops
-        shares = network.routed + self.assumed["shadow"] if router == "on" else 1.0
+        shares = network.routed + self.assumed["evidence"] if router == "on" else 1.0
         return self.request_s + full_s * shares
 
     def request_core_s(self, name: str, router: str) -> float:

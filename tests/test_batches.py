@@ -25,7 +25,7 @@ from skipserve.runtime.wave import Limits, Stepped
 from skipserve.service.service import Service
 
 RISK = 0.2
-SERVING = ServingConfig(risk=RISK, shadow=1.0)
+SERVING = ServingConfig(risk=RISK, evidence=1.0)
 JSON = {"content-type": "application/json"}
 
 
@@ -83,9 +83,8 @@ def test_texts_of_any_length_are_answered_as_if_alone(
         assert_alike(reply, service.answer([request])[0])
 
 
-def test_labels_are_told_by_name_and_rows_leave_at_any_depth(
-    engine: Engine, service: Service
-) -> None:
+def test_labels_are_told_by_name_and_rows_leave_at_any_depth(engine: Engine) -> None:
+    service = Service(engine, ServingConfig(risk=RISK, evidence=0))
     outputs = json.loads(service.answer([asked(engine, 60, 8, 3)])[0].body)["outputs"]
     assert all(one["name"] == texts.CLASSES[one["label"]] for one in outputs)
     assert len({one["depth_run"] for one in outputs}) > 1
@@ -104,7 +103,7 @@ def test_runs_are_one_with_a_mask_and_one_a_length_without_and_each_row_is_count
             sample("batch_rows_count", engine),
             sample("batch_rows_sum", engine),
             sample("rows_total", engine, router="on"),
-            sample("shadow_rows_total", engine, risk=str(RISK)),
+            sample("evidence_rows_total", engine, risk=str(RISK)),
             sample("phase_duration_seconds_count", engine, phase="inference"),
             sum(
                 sample("request_duration_seconds_count", engine, depth=depth)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from skipserve.earning.epochs import (
     applied,
     decide,
     in_force,
+    reset,
     unordered,
     withdraw,
 )
@@ -29,7 +31,8 @@ RULES = Rules((RISK, 0.05), 3, LEVEL, epoch_rows=5_000, greatest_age_rows=5_000)
 
 
 def counts(rows, *disagreements):
-    return Counts(rows, np.array(disagreements, dtype=np.int64))
+    differ = np.array(disagreements, dtype=np.int64)
+    return Counts(rows, differ, np.zeros_like(differ))
 
 
 def begun(rules=RULES):
@@ -145,17 +148,29 @@ def test_a_clock_that_went_back_makes_nothing_young():
 
 def test_the_alarm_takes_everything_out_of_force_and_begins_an_epoch():
     state = seen(seen(begun(), counts(5_000, 0, 0, 0)), counts(600, 0, 0, 0))
-    events = withdraw(RULES, state, RISK, counts(90, 1, 2, 30), 700, 8.0)
-    assert events == [Withdrawn(2, RISK, 2, 90, 30, 8.0), Begun(3, "alarm", 700, 8.0)]
+    now = counts(700, 1, 2, 30)
+    events = withdraw(RULES, state, 90, 30, now, 8.0)
+    assert events == [Withdrawn(2, 90, 30, 8.0), Begun(3, "alarm", 700, 5_000, 8.0)]
     state = applied(state, events)
+    assert state.withdrawn
     assert in_force(RULES, state, 0, 8.0) == (None, None)
     # It earns again, at the level of the third epoch.
     state = seen(state, counts(rows_needed(RISK, level_of(3, LEVEL)), 0, 9, 9))
     assert in_force(RULES, state, 0, 9.0)[0] == 0
 
 
-def test_there_is_nothing_to_withdraw_where_nothing_is_in_force():
-    assert not withdraw(RULES, begun(), RISK, counts(90, 1, 2, 30), 90, 0.0)
+def test_where_nothing_shall_be_earned_the_epoch_goes_on():
+    state = begun()
+    assert not decide(RULES, state, counts(90_000, 0, 0, 0), 1.0, earning=False)
+
+
+def test_the_length_of_an_epoch_was_fixed_as_it_began():
+    state = begun()
+    longer = replace(RULES, epoch_rows=20_000)
+    state = seen(state, counts(5_000, 0, 0, 0), rules=longer)
+    assert (state.epoch, state.epoch_rows) == (2, 20_000)
+    state = seen(state, counts(19_999, 0, 0, 0), rules=RULES)
+    assert state.epoch == 2
 
 
 def test_two_replicas_that_saw_the_same_begin_one_epoch():
@@ -167,8 +182,8 @@ def test_two_replicas_that_saw_the_same_begin_one_epoch():
 
 def test_reset_forgets_what_was_earned():
     state = seen(begun(), counts(600, 0, 0, 0))
-    state = applied(state, [Begun(2, "reset", 600, 3.0)])
-    assert state == State(2)
+    state = applied(state, reset(RULES, 7, 3.0))
+    assert state == State(8, 5_000)
 
 
 def test_counts_of_other_candidates_are_an_error():
@@ -180,6 +195,7 @@ def test_candidates_that_are_not_ordered_are_found():
     assert unordered([(3.0, 2.0), (2.0, 2.5), (1.0, 1.0)]) is None
     assert unordered([(3.0, 2.0), (1.0, 1.0), (1.0, math.inf)]) == (1, 2)
     assert unordered([(1.0,), (1.0,)]) == (0, 1)
+    assert unordered([(1.0, 2.0), (2.0, 1.0), (1.5, 2.0)]) == (0, 2)
 
 
 @settings(max_examples=30, deadline=None)
@@ -191,7 +207,7 @@ def test_any_counts_leave_a_state_that_its_events_rebuild(data):
         news = decide(rules, state, total, float(step))
         force = in_force(rules, state, total.rows, float(step))
         if data.draw(st.booleans()) and force[1] is not None:
-            news = withdraw(rules, state, 0.1, total, total.rows, float(step))
+            news = withdraw(rules, state, 9, 3, total, float(step))
         epoch = state.epoch
         state = applied(state, news)
         events += news

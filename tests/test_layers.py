@@ -26,9 +26,9 @@ BELOW = {
     "protocols": {"artifacts", "runtime"},
     "telemetry": {"artifacts", "earning", "protocols", "runtime", "safety"},
     # The alarm reads what the workers counted; what they count, it knows nothing of.
-    "safety": {"artifacts", "earning", "telemetry"},
-    # What rows prove is arithmetic and files of counts; where they come from, it knows nothing of.
-    "earning": set(),
+    "safety": {"artifacts", "earning", "runtime", "telemetry"},
+    # What rows prove is arithmetic and files of counts; who serves them, it knows nothing of.
+    "earning": {"artifacts", "routing", "runtime"},
     "service": {"artifacts", "earning", "protocols", "runtime", "safety", "telemetry"},
     "hosts": {"artifacts", "earning", "protocols", "runtime", "safety", "service", "telemetry"},
     "graph": {"routing", "runtime"},
@@ -63,6 +63,8 @@ ONLY_IN = {
         "telemetry/metrics.py",
         "telemetry/exposition.py",
         "telemetry/counts.py",
+        "telemetry/earning.py",
+        "telemetry/process.py",
         "watching/scrape.py",
     },
     "onnxruntime": {

@@ -46,7 +46,7 @@ from skipserve.artifacts.serving import ServingConfig
 from skipserve.protocols.messages import RawRequest
 from skipserve.service.service import Service
 engine = skipserve.open(sys.argv[1], provider="cpu")
-service = Service(engine, ServingConfig(risk=0.05, shadow=1.0))
+service = Service(engine, ServingConfig(risk=0.05, evidence=1.0))
 body = json.dumps(engine.manifest.question(engine.manifest.example.inputs)).encode()
 for _ in range(int(sys.argv[2])):
     reply, = service.answer([RawRequest(body, {"content-type": "application/json"})])
@@ -107,7 +107,7 @@ def test_counts_outlive_their_worker_and_what_only_the_living_say_does_not(direc
     assert values(exposition) == after
     with worker(directory, tmp_path, 3):
         assert total(exposition, "requests_total") == 8
-        assert total(exposition, "shadow_rows_total") == 8
+        assert total(exposition, "evidence_rows_total") == 8
         assert total(exposition, "model_info") == 1
 
 
@@ -264,7 +264,7 @@ def moons():
 
 def test_rows_blocks_depths_and_the_guard_are_counted(directory, moons):
     engine = skipserve.open(directory, provider="cpu")
-    service = Service(engine, ServingConfig(risk=RISK, shadow=0))
+    service = Service(engine, ServingConfig(risk=RISK, evidence=0))
     routed = engine.predict(moons, RISK)
     series = {
         "on": ("rows_total", {"router": "on"}),
@@ -339,7 +339,7 @@ def test_blocks_are_counted_one_by_one_where_a_row_may_skip_and_go_on(directory)
 
 def test_signals_fall_into_tenths_of_what_calibration_saw(directory):
     engine = skipserve.open(directory, provider="cpu")
-    service = Service(engine, ServingConfig(risk=RISK, shadow=0, max_rows=10_000))
+    service = Service(engine, ServingConfig(risk=RISK, evidence=0, max_rows=10_000))
     rows = open_recipe("two_moons").draw("certify").inputs.numpy()
     signals = engine.predict(rows, RISK).signals
     series = {

@@ -5,15 +5,16 @@ The counts are written as the workers' library writes them, by "workers" that co
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from prometheus_client.mmap_dict import MmapedDict, mmap_key
 from prometheus_client.parser import text_string_to_metric_families
 
-import skipserve
+from skipserve.artifacts.artifact import open_artifact
 from skipserve.artifacts.serving import ServingConfig
-from skipserve.safety.monitor import Monitor
+from skipserve.safety.monitor import Monitor, Watched
 from skipserve.safety.switch import Switch
 from skipserve.telemetry.exposition import Exposition
 
@@ -36,30 +37,31 @@ class Worker:
         file.close()
 
     def opens(self, certified: bool = True) -> Worker:
-        self.add("model_info", 1, "gauge_livemax")
+        kind = {"backend": "onnxruntime", "provider": "cpu", "precision": "fp32"}
+        self.add("model_info", 1, "gauge_livemax", **kind)
         if certified:
             self.add("certified_risk_ratio", RISK, "gauge_livemax")
         return self
 
-    def shadow(self, rows: int, disagreements: int, risk: float = RISK) -> None:
-        self.add("shadow_rows", rows, risk=str(risk))
-        self.add("shadow_disagreements", disagreements, risk=str(risk))
+    def evidence(self, rows: int, disagreements: int, risk: float = RISK) -> None:
+        self.add("evidence_rows", rows, risk=str(risk))
+        self.add("evidence_disagreements", disagreements, risk=str(risk))
 
     def signals(self, stage: int, counts: list[int]) -> None:
         for bin_, count in enumerate(counts):
             self.add("signal_rows", count, stage=str(stage), bin=str(bin_))
 
 
-class Watched:
+class Watch:
     """A monitor of one model, and what it says."""
 
-    def __init__(self, directory: Path, manifest, **settings) -> None:
+    def __init__(self, directory: Path, artifact, state: Path, **settings) -> None:
         (directory / "metrics").mkdir()
         self.directory = directory / "metrics"
         self.switch = Switch(directory / "small")
         self.exposition = Exposition(self.directory)
-        serving = ServingConfig(**{"risk": RISK, "clean_window_s": 60.0, **settings})
-        self.model = (manifest, serving, self.switch)
+        serving = ServingConfig(**{"risk": RISK, **settings})
+        self.model = Watched(artifact, serving, self.switch, state)
         self.monitor = Monitor(self.exposition, [self.model])
         self.now_s = 0.0
 
@@ -85,106 +87,110 @@ class Watched:
 
 
 @pytest.fixture(scope="module")
-def manifest(routed_project):
-    return skipserve.open(routed_project[0] / "artifacts" / "small", provider="cpu").manifest
+def artifact(routed_project):
+    return open_artifact(routed_project[0] / "artifacts" / "small")
+
+
+def other_files(model: Watched) -> Watched:
+    manifest = model.artifact.manifest
+    files = [one.model_copy(update={"sha256": "0" * 64}) for one in manifest.files]
+    changed = manifest.model_copy(update={"files": tuple(files)})
+    return replace(model, artifact=replace(model.artifact, manifest=changed))
 
 
 @pytest.fixture
-def watched(tmp_path, manifest):
-    return Watched(tmp_path, manifest)
+def watched(tmp_path, artifact):
+    return Watch(tmp_path, artifact, tmp_path / "state")
 
 
 def test_agreement_leaves_it_on_however_long(watched):
     worker = Worker(watched.directory, 1).opens()
     for _ in range(200):
-        worker.shadow(100, 4)
+        worker.evidence(100, 4)
         watched.tick()
     assert watched.state() == "on"
-    assert watched.value("shadow_evidence") < 1
-    assert watched.value("shadow_alarm_level") == 20
+    assert watched.value("alarm_evidence") < 1
+    assert watched.value("alarm_level") == 20
     assert watched.value("router_fallbacks_total") == 0
-    assert watched.value("shadow_clean_evidence") is None
 
 
-def test_disagreement_throws_the_switch_and_agreement_throws_it_back(watched, caplog):
+def test_disagreement_throws_the_switch_and_nothing_but_a_new_certificate_throws_it_back(
+    watched, caplog
+):
     worker = Worker(watched.directory, 1).opens()
-    worker.shadow(100, 20)
+    watched.tick()
+    worker.evidence(100, 20)
     watched.tick()
     assert watched.switch.state() == watched.state() == "fell_back"
     assert watched.value("router_fallbacks_total") == 1
-    assert watched.value("shadow_evidence") >= 20
-    assert "small fell back to full depth: 20 of 100 shadow rows disagree" in caplog.text
-    for _ in range(100):  # still drifted: nothing brings it back
-        worker.shadow(10, 2)
-        watched.tick()
-    assert watched.state() == "fell_back"
-    assert watched.value("shadow_clean_evidence") < 1
-    worker.shadow(1_000, 2)
+    assert watched.value("alarm_evidence") >= 20
+    assert "small fell back to full depth: 20 of 100 evidence rows disagree" in caplog.text
+    worker.evidence(100_000, 10)
+    watched.tick(1e6)
+    assert watched.switch.state() == watched.state() == "fell_back"
+    assert watched.value("router_fallbacks_total") == 1
+
+
+def test_a_command_switches_it_on_again(watched):
+    worker = Worker(watched.directory, 1).opens()
     watched.tick()
+    worker.evidence(100, 20)
+    watched.tick()
+    watched.switch.throw("on")
+    watched.tick()
+    assert watched.switch.standing().in_force is None
     assert watched.switch.state() == watched.state() == "on"
-    assert watched.value("shadow_evidence") == 1  # a new bet
-    assert watched.value("shadow_clean_evidence") is None
-    assert "small skips again: 202 of 2000 shadow rows disagreed" in caplog.text
-    worker.shadow(100, 20)
+    assert watched.value("alarm_evidence") == 1  # a new bet
+    worker.evidence(100, 20)
     watched.tick()
     assert watched.value("router_fallbacks_total") == 2
 
 
-def test_it_does_not_come_back_before_the_window_is_over(watched):
+def test_a_restart_does_not_forget_that_the_alarm_was_raised(tmp_path, artifact, watched):
     worker = Worker(watched.directory, 1).opens()
-    worker.shadow(100, 20)
     watched.tick()
-    worker.shadow(10_000, 0)
-    watched.tick(59)
-    assert watched.state() == "fell_back"
-    watched.tick(1)
-    assert watched.state() == "on"
-
-
-def test_it_does_not_come_back_without_fresh_evidence(watched):
-    worker = Worker(watched.directory, 1).opens()
-    worker.shadow(100_000, 10)
+    worker.evidence(100, 20)
     watched.tick()
-    worker.shadow(1_000, 500)
-    watched.tick()
-    assert watched.state() == "fell_back"
-    watched.tick(1e6)
-    assert watched.state() == "fell_back"
+    (tmp_path / "later").mkdir()
+    later = Watch(tmp_path / "later", artifact, tmp_path / "state")
+    Worker(later.directory, 1).opens()
+    later.tick()
+    assert later.switch.state() == later.state() == "fell_back"
 
 
 def test_the_operator_has_the_last_word(watched, caplog):
     worker = Worker(watched.directory, 1).opens()
     watched.tick()
     watched.switch.throw("disabled")
-    worker.shadow(100, 20)
+    worker.evidence(100, 20)
     watched.tick()
     assert watched.switch.state() == watched.state() == "disabled"
-    assert watched.value("shadow_evidence") >= 20  # it can be seen what would happen
+    assert watched.value("alarm_evidence") >= 20  # it can be seen what would happen
     assert watched.value("router_fallbacks_total") == 0
-    worker.shadow(10_000, 0)
+    worker.evidence(10_000, 0)
     watched.tick(1e6)
     assert watched.state() == "disabled"
     watched.switch.throw("on")
     watched.tick()
     assert watched.state() == "on"
-    assert watched.value("shadow_evidence") == 1
+    assert watched.value("alarm_evidence") == 1
     assert "was switched by command: disabled" in caplog.text
 
 
 def test_evidence_is_of_all_workers_the_dead_ones_too(watched):
     workers = [Worker(watched.directory, pid).opens() for pid in (1, 2, 3)]
     for worker in workers:
-        worker.shadow(10, 2)
+        worker.evidence(10, 2)
     watched.tick()
-    before = watched.value("shadow_evidence")
+    before = watched.value("alarm_evidence")
     assert before > 1
     watched.exposition.retire(1)
     watched.tick()
-    assert watched.value("shadow_evidence") == before
-    Worker(watched.directory, 4).opens().shadow(30, 9)
+    assert watched.value("alarm_evidence") == before
+    Worker(watched.directory, 4).opens().evidence(30, 9)
     watched.tick()
     assert watched.state() == "fell_back"
-    assert watched.value("shadow_rows_total", risk=str(RISK)) == 60
+    assert watched.value("evidence_rows_total", risk=str(RISK)) == 60
 
 
 @pytest.mark.parametrize(
@@ -196,9 +202,9 @@ def test_evidence_is_of_all_workers_the_dead_ones_too(watched):
     ],
 )
 def test_the_state_says_what_a_request_gets_that_asks_for_nothing(
-    tmp_path, manifest, settings, certified, state
+    tmp_path, artifact, settings, certified, state
 ):
-    watched = Watched(tmp_path, manifest, **settings)
+    watched = Watch(tmp_path, artifact, tmp_path / "state", **settings)
     Worker(watched.directory, 1).opens(certified)
     watched.tick()
     assert watched.state() == state
@@ -207,21 +213,22 @@ def test_the_state_says_what_a_request_gets_that_asks_for_nothing(
     assert watched.state() == state
 
 
-def test_a_model_without_a_router_is_off_and_has_no_evidence(tmp_path, manifest):
-    watched = Watched(tmp_path, manifest.model_copy(update={"router": None}))
+def test_a_model_without_a_router_is_off_and_has_no_evidence(tmp_path, artifact):
+    plain = replace(artifact, manifest=artifact.manifest.model_copy(update={"router": None}))
+    watched = Watch(tmp_path, plain, tmp_path / "state")
     Worker(watched.directory, 1).opens(certified=False)
     watched.tick()
     assert watched.state() == "off"
-    assert watched.value("shadow_evidence") is None
+    assert watched.value("alarm_evidence") is None
 
 
-def test_alpha_sets_the_level(tmp_path, manifest):
-    watched = Watched(tmp_path, manifest, alarm_alpha=0.001)
+def test_alpha_sets_the_level(tmp_path, artifact):
+    watched = Watch(tmp_path, artifact, tmp_path / "state", alarm_alpha=0.001)
     worker = Worker(watched.directory, 1).opens()
-    worker.shadow(40, 9)
+    worker.evidence(40, 9)
     watched.tick()
-    assert watched.value("shadow_alarm_level") == pytest.approx(1000)
-    assert 20 < watched.value("shadow_evidence") < 1000
+    assert watched.value("alarm_level") == pytest.approx(1000)
+    assert 20 < watched.value("alarm_evidence") < 1000
     assert watched.state() == "on"
 
 
@@ -243,20 +250,20 @@ def test_drift_is_seen_and_only_where_there_are_rows_enough(watched):
 
 def test_another_artifact_starts_without_the_evidence_of_the_one_before(watched):
     worker = Worker(watched.directory, 1).opens()
-    worker.shadow(100, 20)
+    worker.evidence(100, 20)
     worker.signals(1, [0] * 9 + [1000])
     watched.tick()
     assert watched.state() == "fell_back"
     watched.monitor.hold({"small"})  # both are open
-    worker.shadow(1000, 0)
+    worker.evidence(1000, 0)
     watched.tick()
-    watched.monitor.follow(watched.now_s, [watched.model], {"small"})
+    watched.monitor.follow(watched.now_s, [other_files(watched.model)], {"small"})
     watched.tick()
     assert watched.state() == "on"
     assert watched.switch.state() == "on"
-    assert watched.value("shadow_evidence") == 1
+    assert watched.value("alarm_evidence") == 1
     assert watched.value("signal_drift_ratio", stage="1") is None
-    worker.shadow(100, 20)
+    worker.evidence(100, 20)
     watched.tick()
     assert watched.state() == "fell_back"
     assert watched.value("router_fallbacks_total") == 2
@@ -264,14 +271,14 @@ def test_another_artifact_starts_without_the_evidence_of_the_one_before(watched)
 
 def test_the_same_artifact_keeps_its_evidence(watched):
     worker = Worker(watched.directory, 1).opens()
-    worker.shadow(20, 3)
+    worker.evidence(20, 3)
     watched.tick()
-    before = watched.value("shadow_evidence")
+    before = watched.value("alarm_evidence")
     assert before > 1
     watched.monitor.hold(())
     watched.monitor.follow(watched.now_s, [watched.model], ())
     watched.tick()
-    assert watched.value("shadow_evidence") == before
+    assert watched.value("alarm_evidence") == before
 
 
 def test_what_an_operator_switched_off_stays_off_for_another_artifact(watched):
@@ -284,11 +291,11 @@ def test_what_an_operator_switched_off_stays_off_for_another_artifact(watched):
 
 def test_a_model_that_is_served_no_more_is_not_shown_and_its_counts_are(watched):
     worker = Worker(watched.directory, 1).opens()
-    worker.shadow(100, 4)
+    worker.evidence(100, 4)
     worker.signals(1, [100] * 10)
     watched.tick()
     watched.monitor.follow(watched.now_s, [], ())
     watched.tick()
-    for name in ("router_state", "shadow_evidence", "shadow_alarm_level", "signal_drift_ratio"):
+    for name in ("router_state", "alarm_evidence", "alarm_level", "signal_drift_ratio"):
         assert f"skipserve_{name}{{" not in watched.exposition.text()[0].decode(), name
-    assert watched.value("shadow_rows_total", risk=str(RISK)) == 100
+    assert watched.value("evidence_rows_total", risk=str(RISK)) == 100

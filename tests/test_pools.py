@@ -77,7 +77,7 @@ def engine(masked: Path) -> Engine:
 
 @pytest.fixture(scope="module")
 def service(engine: Engine) -> Service:
-    return Service(engine, ServingConfig(risk=0.2, shadow=0))
+    return Service(engine, ServingConfig(risk=0.2, evidence=0))
 
 
 @pytest.fixture

@@ -244,9 +244,6 @@ class Later:
     def when_idle(self, work: Callable[[], None]) -> None:
         self.work.append(work)
 
-    def message_waits(self) -> bool:
-        return False
-
 
 def test_counting_can_be_put_off_until_the_replies_are_sent(engine: Engine) -> None:
     later = Later()

@@ -142,3 +142,31 @@ def test_an_error_of_the_start_is_an_event_too(tmp_path):
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert "holds no .mar" in json.loads(line)["message"]
+
+
+FORKED = """
+import os, sys
+from pathlib import Path
+from skipserve.telemetry.series import REQUESTS
+REQUESTS.labels("m", "200").inc()
+child = os.fork()
+REQUESTS.labels("m", "200").inc(2)
+if not child:
+    os._exit(0)
+os.waitpid(child, 0)
+folder = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
+names = sorted(int(file.stem.rpartition("_")[2]) for file in folder.glob("counter_*.db"))
+assert names == sorted([os.getpid(), child]), names
+from prometheus_client import CollectorRegistry, multiprocess
+registry = CollectorRegistry()
+multiprocess.MultiProcessCollector(registry)
+print(registry.get_sample_value("skipserve_requests_total", {"model": "m", "code": "200"}))
+"""
+
+
+def test_a_forked_worker_counts_in_files_of_its_own(tmp_path):
+    environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", FORKED], env=environment, capture_output=True, text=True
+    )
+    assert done.stdout == "5.0\n", done.stderr

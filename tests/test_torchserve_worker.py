@@ -141,21 +141,6 @@ def test_work_that_was_put_off_is_done_before_the_next_wait_and_not_before(
         assert done == ["first", "last"]
 
 
-def test_work_that_was_put_off_can_see_whether_a_message_waits() -> None:
-    seen: list[bool] = []
-    with connection() as (frontend, worker):
-        reader = BufferedReader()
-        assert not reader.message_waits()
-        frontend.sendall(b"one")
-        reader.read(worker, 3)
-        reader.when_idle(lambda: seen.append(reader.message_waits()))
-        reader.when_idle(lambda: frontend.sendall(b"two"))
-        reader.when_idle(lambda: seen.append(reader.message_waits()))
-        reader.read(worker, 3)
-        assert seen == [False, True]
-        assert not reader.message_waits()
-
-
 # --- the patch ---
 
 
@@ -241,7 +226,6 @@ def test_another_torchserve_is_left_as_it_is(
     done: list[int] = []
     idle.when_idle(lambda: done.append(1))
     assert done == [1]
-    assert not idle.message_waits()
 
 
 # --- the handler ---

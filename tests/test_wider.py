@@ -111,7 +111,7 @@ def count(answer: str) -> float:
 
 @pytest.mark.parametrize("name", ["artifact", "routed"])
 def test_they_are_counted(request, name, rows):
-    service = Service(half(request.getfixturevalue(name), "torchscript"), ServingConfig(shadow=0))
+    service = Service(half(request.getfixturevalue(name), "torchscript"), ServingConfig(evidence=0))
 
     def ask(inputs):
         body = json.dumps({"inputs": inputs.tolist()}).encode()

@@ -38,7 +38,7 @@ while its worker was busy) or none, then workers × threads of ONNX Runtime
 in each, once for up to 4 connections and once for more
 ([settings.json](../benchmarks/peers/settings.json)): for every server,
 skipserve too, those that gave the most requests/s in a trial.
-Request logs are off everywhere; skipserve's metrics and shadow runs are on, a peer's metrics off
+Request logs are off everywhere; skipserve's metrics and evidence rows are on, a peer's metrics off
 where it has a switch.
 
 {machine}

@@ -7,6 +7,7 @@
     ├── CutError           a graph cannot be read, or cut where everything flows through
     ├── ArtifactError      an artifact is missing, damaged or foreign
     │   └── ParityError    an exported file does not compute what the network computes
+    ├── StateError         what was kept of a model's traffic is damaged, foreign or too new
     ├── LoadTestError      a load test cannot be run or its report cannot be read
     ├── InputError         what a client sent; carries a code and, if known, the row
     ├── LaunchError        this machine cannot do it (port taken, package missing, Java too old, …)
@@ -48,6 +49,10 @@ class ParityError(ArtifactError):
 
 class LaunchError(SkipserveError):
     """This machine cannot do what was asked, as it is."""
+
+
+class StateError(SkipserveError):
+    """What was kept of a model's traffic is damaged, of another file or of a newer version."""
 
 
 class WatchError(SkipserveError):

@@ -92,6 +92,10 @@ def _router_spec(network: Network, routing: Routing) -> RouterSpec:
         risks=config.risks,
         confidence=config.confidence,
         per_class=config.per_class,
+        certificate=config.certificate,
+        epoch_rows=config.epoch_rows,
+        greatest_age_rows=config.greatest_age_rows,
+        greatest_age_s=config.greatest_age_s,
     )
 
 

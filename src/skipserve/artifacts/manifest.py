@@ -10,6 +10,7 @@ from pydantic import Field
 from skipserve.artifacts.archive_names import split_key
 from skipserve.certification.measures import CONFIDENCE, RISKS
 from skipserve.files import replace_text
+from skipserve.routing.config import Earning
 from skipserve.schema import Record
 from skipserve.signature import Signature
 from skipserve.tasks import Classify, SignalName
@@ -107,7 +108,7 @@ class StressSpec(Record):
     held_back: float
 
 
-class RouterSpec(Record):
+class RouterSpec(Earning):
     """The router of the model files.
 
     Attributes:
@@ -134,6 +135,16 @@ class RouterSpec(Record):
     risks: tuple[float, ...] = RISKS
     confidence: Annotated[float, Field(gt=0, lt=1)] = CONFIDENCE
     per_class: bool = False
+
+    @property
+    def offline_confidence(self) -> float:
+        """1 − δ of what is certified on rows set aside."""
+        return 1 - (1 - self.confidence) / 2 if self.certificate == "both" else self.confidence
+
+    @property
+    def earned_level(self) -> float:
+        """δ of what is earned on traffic."""
+        return (1 - self.confidence) / (2 if self.certificate == "both" else 1)
 
     @property
     def decisions(self) -> tuple[int, ...]:

@@ -33,11 +33,9 @@ class ServingConfig(Record):
         max_rows: Most rows in one request; more are answered 413.
         access_log: Share of the requests that leave a line in the log; errors always do.
         risk: ε of the router for a request that asks for nothing; full depth if left out.
-        shadow: Share of the routed rows that is run a second time, at full depth, to see whether
-            the answers still agree; 0 turns the alarm off.
-        shadow_budget_ms: Longest that one shadow run may hold up the next request.
+        evidence: Share of the routed rows that is run at full depth, to see what every candidate
+            would have answered; 0 turns the alarm off, and earning too.
         alarm_alpha: Chance that the alarm is ever raised although the certificate holds.
-        clean_window_s: Seconds that skipping stays off at least once the alarm was raised.
         metrics: Counting can be turned off to measure what it costs.
     """
 
@@ -53,8 +51,6 @@ class ServingConfig(Record):
     max_rows: Annotated[int, Field(ge=1)] = 1024
     access_log: Annotated[float, Field(ge=0, le=1)] = 0.0
     risk: Annotated[float, Field(gt=0, lt=1)] | None = None
-    shadow: Annotated[float, Field(ge=0, le=1)] = 0.01
-    shadow_budget_ms: Annotated[float, Field(gt=0, le=10_000)] = 10.0
+    evidence: Annotated[float, Field(ge=0, le=1)] = 0.01
     alarm_alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
-    clean_window_s: Annotated[float, Field(ge=0)] = 600.0
     metrics: bool = True

@@ -144,6 +144,12 @@ def calibrate(build: BuildFile, say: Say, sourced: Sourced | None = None) -> Non
         )
     splits = (sourced or Sourced(build)).rows
     propose_candidates(build.artifact, splits.propose.rows)
+    if config.certificate == "earned":
+        say(
+            f"{build.name}: nothing is certified here: it starts at full depth and earns its "
+            "certificates on its own traffic"
+        )
+        return
     precisions = [one for one in build.export.precisions if one != "fp16"]
     if not precisions:
         say(
@@ -158,7 +164,6 @@ def calibrate(build: BuildFile, say: Say, sourced: Sourced | None = None) -> Non
             build.artifact,
             splits.certify.rows.tensors,
             config.risks,
-            config.confidence,
             labels=splits.certify.labels,
             backend=backend,
             precision=precision,

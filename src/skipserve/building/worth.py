@@ -128,7 +128,12 @@ def measure_worth(directory: Path, splits: Splits, risk: float) -> Worth | str:
 def _nothing(engine: Engine, splits: Splits, risk: float) -> str:
     spec = engine.manifest.router
     assert spec is not None
-    needed, have = samples_needed(risk, spec.confidence), len(splits.certify)
+    if spec.certificate == "earned":
+        return (
+            f"what it is worth, its traffic will tell: it answers at full depth until a risk of "
+            f"{risk:g} is earned; see `skipserve certificate {engine.manifest.name}`"
+        )
+    needed, have = samples_needed(risk, spec.offline_confidence), len(splits.certify)
     if have < needed:
         return (
             f"not worth it yet: {have} rows cannot certify a risk of {risk:g}, it takes at least "

@@ -76,10 +76,11 @@ def certify_artifact(
             "add [router] to its TOML and build again"
         )
     risks = risks or spec.risks
-    confidence = spec.confidence if confidence is None else confidence
-    if confidence < spec.confidence:
+    wanted = spec.offline_confidence
+    confidence = wanted if confidence is None else confidence
+    if confidence < wanted:
         say(
-            f"note: {artifact.manifest.name} asks for certificates of {spec.confidence:g};"
+            f"note: {artifact.manifest.name} asks for certificates of {wanted:g};"
             f" those made now, of {confidence:g}, will not be served"
         )
     made = artifact.certificates
@@ -140,7 +141,7 @@ def certify_artifact(
             "samples_sha256": rows.sha256,
         }
         certificates.append(Certificate.model_validate({**about, **tested}))
-    made = made.replacing(certificates, refusals, to_json(limit), spec.confidence)
+    made = made.replacing(certificates, refusals, to_json(limit), wanted)
     write_certificates(directory, made)
     return made
 

@@ -40,7 +40,7 @@ class Rules:
         risks: ε, each certified at ``level`` by itself.
         candidates: How many there are, from careful to bold.
         level: δ of all epochs together.
-        epoch_rows: Evidence rows after which an epoch ends.
+        epoch_rows: Evidence rows after which an epoch ends that begins from now on.
         greatest_age_rows: Evidence rows that an earned candidate stays in force after its epoch.
         greatest_age_s: The same in seconds; no limit by default.
     """
@@ -60,18 +60,29 @@ class Counts:
     Attributes:
         rows: Evidence rows.
         disagreements: Of each candidate [candidates], int64.
+        blocks: That each candidate would have run for these rows [candidates], int64; proves
+            nothing, says what a candidate would save.
+        dropped: Rows that were drawn and could not be run.
     """
 
     rows: int
     disagreements: NDArray[np.int64]
+    blocks: NDArray[np.int64]
+    dropped: int = 0
 
     @staticmethod
     def none(candidates: int) -> Counts:
         """Nothing seen."""
-        return Counts(0, np.zeros(candidates, dtype=np.int64))
+        zeros = np.zeros(candidates, dtype=np.int64)
+        return Counts(0, zeros, zeros)
 
     def __add__(self, other: Counts) -> Counts:
-        return Counts(self.rows + other.rows, self.disagreements + other.disagreements)
+        return Counts(
+            self.rows + other.rows,
+            self.disagreements + other.disagreements,
+            self.blocks + other.blocks,
+            self.dropped + other.dropped,
+        )
 
 
 @dataclass(frozen=True)
@@ -82,12 +93,14 @@ class Begun:
         epoch: Its number, from 1.
         because: What ended the one before.
         rows_before: Evidence rows of the one before, as it ended.
+        epoch_rows: Evidence rows after which it will end; nobody has seen one of them yet.
         at_s: When, on the clock of :func:`decide`.
     """
 
     epoch: int
     because: Reason
     rows_before: int
+    epoch_rows: int
     at_s: float
 
 
@@ -118,16 +131,12 @@ class Withdrawn:
 
     Attributes:
         epoch: In which.
-        risk: ε whose certificate no longer held.
-        candidate: That was in force for it.
-        rows: Evidence rows it was watched on.
+        rows: Evidence rows that what is in force was watched on.
         disagreements: Among them.
         at_s: When, on the clock of :func:`decide`.
     """
 
     epoch: int
-    risk: float
-    candidate: int
     rows: int
     disagreements: int
     at_s: float
@@ -159,13 +168,18 @@ class State:
 
     Attributes:
         epoch: The present one, 0 before the first.
+        epoch_rows: Evidence rows after which it ends.
         crossed: Risks and candidates that have reached their level in it.
         held: By risk, what earlier epochs left.
+        withdrawn: Whether the alarm was ever raised since the last reset: the artifact's own
+            certificates, of other inputs than the traffic's, are out of force from then on.
     """
 
     epoch: int = 0
+    epoch_rows: int = 0
     crossed: frozenset[tuple[float, int]] = frozenset()
     held: tuple[tuple[float, Held], ...] = ()
+    withdrawn: bool = False
 
     def earned(self, risk: float) -> int | None:
         """The boldest candidate whose whole prefix has crossed in the present epoch."""
@@ -198,7 +212,9 @@ def in_force(rules: Rules, state: State, rows: int, now_s: float) -> tuple[int |
     return tuple(found)
 
 
-def decide(rules: Rules, state: State, counts: Counts, now_s: float) -> list[Event]:
+def decide(
+    rules: Rules, state: State, counts: Counts, now_s: float, earning: bool = True
+) -> list[Event]:
     """What the counts of the present epoch change; empty if nothing.
 
     Args:
@@ -206,6 +222,8 @@ def decide(rules: Rules, state: State, counts: Counts, now_s: float) -> list[Eve
         state: Where the epochs stand.
         counts: Evidence of the present epoch, all of it.
         now_s: Seconds on a clock that never goes back.
+        earning: Whether anything shall be earned. If not, the rows are evidence for the alarm
+            alone, and the epoch does not end.
 
     Raises:
         ValueError: If the counts are not of as many candidates.
@@ -215,7 +233,9 @@ def decide(rules: Rules, state: State, counts: Counts, now_s: float) -> list[Eve
             f"counts of {counts.disagreements.shape} are not of {rules.candidates} candidates"
         )
     if not state.epoch:
-        return [Begun(1, "start", 0, now_s)]
+        return [Begun(1, "start", 0, rules.epoch_rows, now_s)]
+    if not earning:
+        return []
     events: list[Event] = []
     wealth = log_wealth(counts.rows, counts.disagreements, np.array(rules.risks)[:, None])
     goal = math.log(1 / level_of(state.epoch, rules.level))
@@ -224,32 +244,39 @@ def decide(rules: Rules, state: State, counts: Counts, now_s: float) -> list[Eve
         if (risk, candidate) not in state.crossed:
             differ = int(counts.disagreements[candidate])
             events.append(Crossed(state.epoch, risk, candidate, counts.rows, differ, now_s))
-    if counts.rows >= rules.epoch_rows:
-        events.append(Begun(state.epoch + 1, "rows", counts.rows, now_s))
+    if counts.rows >= state.epoch_rows:
+        events.append(Begun(state.epoch + 1, "rows", counts.rows, rules.epoch_rows, now_s))
     return events
 
 
 def withdraw(
-    rules: Rules, state: State, risk: float, seen: Counts, rows: int, now_s: float
+    rules: Rules, state: State, rows: int, disagreements: int, now: Counts, now_s: float
 ) -> list[Event]:
-    """What follows when the alarm says that the candidate in force for a risk no longer holds.
+    """What follows when the alarm says that what is in force no longer holds.
 
     Args:
         rules: As for :func:`decide`.
         state: Where the epochs stand.
-        risk: ε of the certificate.
-        seen: Evidence since that candidate is in force.
-        rows: Evidence rows of the present epoch.
+        rows: Evidence rows that what is in force was watched on.
+        disagreements: Among them.
+        now: Evidence of the present epoch.
         now_s: Seconds on the clock of :func:`decide`.
     """
-    candidate = in_force(rules, state, rows, now_s)[rules.risks.index(risk)]
-    if candidate is None:
-        return []
-    differ = int(seen.disagreements[candidate])
     return [
-        Withdrawn(state.epoch, risk, candidate, seen.rows, differ, now_s),
-        Begun(state.epoch + 1, "alarm", rows, now_s),
+        Withdrawn(state.epoch, rows, disagreements, now_s),
+        Begun(state.epoch + 1, "alarm", now.rows, rules.epoch_rows, now_s),
     ]
+
+
+def reset(rules: Rules, epoch: int, now_s: float) -> list[Event]:
+    """What follows when everything that was earned, and the alarm, shall be forgotten.
+
+    Args:
+        rules: As for :func:`decide`.
+        epoch: The last that any worker was told of.
+        now_s: Seconds on the clock of :func:`decide`.
+    """
+    return [Begun(epoch + 1, "reset", 0, rules.epoch_rows, now_s)]
 
 
 def applied(state: State, events: Iterable[Event]) -> State:
@@ -260,7 +287,8 @@ def applied(state: State, events: Iterable[Event]) -> State:
     """
     for event in events:
         if isinstance(event, Begun):
-            if event.epoch == state.epoch + 1:
+            next_one = event.epoch == state.epoch + 1
+            if next_one or (event.because == "reset" and event.epoch > state.epoch):
                 state = _begun(state, event)
         elif event.epoch == state.epoch:
             if isinstance(event, Crossed):
@@ -268,19 +296,20 @@ def applied(state: State, events: Iterable[Event]) -> State:
                 state = replace(state, crossed=crossed)
             else:
                 # What one candidate's evidence shows of the traffic concerns all of them.
-                state = replace(state, crossed=frozenset(), held=())
+                state = replace(state, crossed=frozenset(), held=(), withdrawn=True)
     return state
 
 
 def _begun(state: State, event: Begun) -> State:
     if event.because == "reset":
-        return State(event.epoch)
+        return State(event.epoch, event.epoch_rows)
     held = {risk: replace(old, rows=old.rows + event.rows_before) for risk, old in state.held}
     for risk in {risk for risk, _ in state.crossed}:
         candidate = state.earned(risk)
         if candidate is not None:
             held[risk] = Held(candidate, state.epoch, 0, event.at_s)
-    return State(event.epoch, held=tuple(sorted(held.items())))
+    kept = tuple(sorted(held.items()))
+    return State(event.epoch, event.epoch_rows, held=kept, withdrawn=state.withdrawn)
 
 
 def _young(rules: Rules, old: Held, rows: int, now_s: float) -> bool:
@@ -293,12 +322,12 @@ def _young(rules: Rules, old: Held, rows: int, now_s: float) -> bool:
 
 
 def unordered(candidates: Sequence[Sequence[float]]) -> tuple[int, int] | None:
-    """Two neighbours of which the second is nowhere bolder than the first; ``None`` if all are.
+    """Two candidates of which the later is nowhere bolder than the earlier; ``None`` if none are.
 
     Args:
         candidates: Thresholds of each, from careful to bold; +inf never lets a row go.
     """
-    for place, (one, other) in enumerate(itertools.pairwise(candidates)):
+    for (place, one), (later, other) in itertools.combinations(enumerate(candidates), 2):
         if all(after >= before for before, after in zip(one, other, strict=True)):
-            return place, place + 1
+            return place, later
     return None

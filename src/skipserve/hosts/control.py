@@ -18,7 +18,7 @@ from skipserve.errors import ConfigError, LaunchError
 from skipserve.files import replace_text
 from skipserve.hosts.directory import is_held, no_service, require
 from skipserve.safety.standing import STATE_VARIABLE, give_order, lift_order, standing_order
-from skipserve.safety.switch import Switch, SwitchState
+from skipserve.safety.switch import Standing, Switch, SwitchState
 
 ROUTERS = "routers.json"
 # Of each model with a router, the file that keeps it off; of one without, none.
@@ -116,6 +116,9 @@ def open_switches(
         switch = Switch(directory / "switches" / model)
         switches.append(switch)
         orders[model] = order if manifest.router is not None else None
+        if manifest.router is not None and manifest.router.certificate == "earned":
+            # Nothing is earned until the monitor says so.
+            switch.tell(Standing(switch.state(), in_force=()))
         if manifest.router is not None and order.exists() and switch.state() != "disabled":
             switch.throw("disabled")
             logger.warning(

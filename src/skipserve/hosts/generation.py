@@ -16,6 +16,8 @@ from skipserve.hosts.control import open_switches
 from skipserve.hosts.host import Host
 from skipserve.hosts.instance import Instance
 from skipserve.hosts.readiness import Wanted
+from skipserve.hosts.states import keep_state
+from skipserve.safety.monitor import Watched
 from skipserve.safety.switch import Switch
 
 # Found again at each reload: other archives may be in force then.
@@ -32,6 +34,7 @@ class Generation:
         models: Of its archives, in order.
         switches: One a model.
         orders: Of each model with a router, the file that keeps it off; of one without, ``None``.
+        states: The folder of each model's state.
     """
 
     instance: Instance
@@ -39,6 +42,7 @@ class Generation:
     models: Sequence[Unpacked]
     switches: Sequence[Switch]
     orders: dict[str, Path | None]
+    states: Sequence[Path]
 
     @property
     def manifests(self) -> list[Manifest]:
@@ -52,11 +56,11 @@ class Generation:
             for model in self.models
         }
 
-    def watched(self) -> list[tuple[Manifest, Any, Switch]]:
-        """What the alarm watches."""
+    def watched(self) -> list[Watched]:
+        """What the monitor watches."""
         return [
-            (model.artifact.manifest, model.serving, switch)
-            for model, switch in zip(self.models, self.switches, strict=True)
+            Watched(model.artifact, model.serving, switch, state)
+            for model, switch, state in zip(self.models, self.switches, self.states, strict=True)
         ]
 
     def differs_from(self, other: Generation) -> set[str]:
@@ -105,7 +109,8 @@ def open_generation(
     switches, orders = open_switches(
         instance.directory, [archive for archive, _ in pairs], manifests
     )
-    return Generation(instance, host, models, switches, orders)
+    states = [keep_state(instance, archive, model) for archive, model in pairs]
+    return Generation(instance, host, models, switches, orders, states)
 
 
 def _differ(one: Unpacked, other: Unpacked) -> bool:

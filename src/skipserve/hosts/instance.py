@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from skipserve.earning.counts_file import DIRECTORY_VARIABLE as EVIDENCE_VARIABLE
 from skipserve.hosts.pulse import DIRECTORY_VARIABLE as PULSES_VARIABLE
 from skipserve.safety.switch import DIRECTORY_VARIABLE as SWITCHES_VARIABLE
 
@@ -36,6 +37,11 @@ class Instance:
     def switches(self) -> Path:
         """Where each model's switch is."""
         return self.directory / "switches"
+
+    @property
+    def evidence(self) -> Path:
+        """Where each model's state is, as a link to where it outlives this run."""
+        return self.directory / "evidence"
 
     @property
     def pulses(self) -> Path:
@@ -78,8 +84,8 @@ class Instance:
         Raises:
             OSError: If the disk is full.
         """
-        made = (self.store, self.metrics, self.switches, self.pulses, self.log.parent, self.scratch)
-        for folder in made:
+        made = (self.store, self.metrics, self.switches, self.evidence, self.pulses)
+        for folder in (*made, self.log.parent, self.scratch):
             folder.mkdir(parents=True, exist_ok=True)
 
     def _own(self, name: str) -> str:
@@ -97,6 +103,7 @@ class Instance:
             "TEMP": str(self.scratch),
             "PROMETHEUS_MULTIPROC_DIR": str(self.metrics),
             SWITCHES_VARIABLE: str(self.switches),
+            EVIDENCE_VARIABLE: str(self.evidence),
             PULSES_VARIABLE: str(self.pulses),
             # From 1.32 on ONNX Runtime reports to its maker unless told not to.
             "ORT_DISABLE_TELEMETRY": os.environ.get("ORT_DISABLE_TELEMETRY", "1"),

@@ -11,17 +11,20 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from skipserve.artifacts.archive import Unpacked, unpack_all
+from skipserve.earning.counts_file import DIRECTORY_VARIABLE as EVIDENCE
 from skipserve.hosts.directory import Directory
 from skipserve.hosts.instance import Instance
 from skipserve.hosts.models import Models
 from skipserve.hosts.overdue import Overdue
-from skipserve.safety.monitor import Monitor
+from skipserve.hosts.states import keep_state
+from skipserve.safety.monitor import Monitor, Watched
 from skipserve.safety.standing import Followed, standing_order
-from skipserve.safety.switch import DIRECTORY_VARIABLE, Switch
+from skipserve.safety.switch import DIRECTORY_VARIABLE as SWITCHES
+from skipserve.safety.switch import Standing, Switch
 from skipserve.telemetry import tracing
 from skipserve.telemetry.exposition import Exposition
 
@@ -87,15 +90,17 @@ class Standalone:
         ]
         for followed in self._followed:
             followed.look()  # so that no row is skipped that an operator forbade
-        with _switches_in(instance.switches):
+        states = [keep_state(instance, archive, one) for archive, one in pairs]
+        told = {SWITCHES: instance.switches, EVIDENCE: instance.evidence}
+        with _environment(told):
             models = Models(unpacked, self._overdue.of)
         self._stack.callback(models.close)
         self._metrics = metrics
         self._monitor = Monitor(
             metrics,
             [
-                (one.artifact.manifest, one.serving, switch)
-                for one, switch in zip(unpacked, switches, strict=True)
+                Watched(one.artifact, one.serving, switch, state)
+                for one, switch, state in zip(unpacked, switches, states, strict=True)
             ],
         )
         self._look()
@@ -106,6 +111,9 @@ class Standalone:
 
     def _switch(self, instance: Instance, one: Unpacked) -> Switch:
         switch = Switch(instance.switches / one.name)
+        spec = one.artifact.manifest.router
+        if spec is not None and spec.certificate == "earned":
+            switch.tell(Standing(in_force=()))  # nothing is earned until the monitor says so
         self._stack.callback(switch.close)
         return switch
 
@@ -125,12 +133,13 @@ class Standalone:
 
 
 @contextlib.contextmanager
-def _switches_in(folder: Path) -> Iterator[None]:
-    before = os.environ.get(DIRECTORY_VARIABLE)
-    os.environ[DIRECTORY_VARIABLE] = str(folder)
+def _environment(folders: Mapping[str, Path]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in folders}
+    os.environ.update({name: str(folder) for name, folder in folders.items()})
     try:
         yield
     finally:
-        del os.environ[DIRECTORY_VARIABLE]
-        if before is not None:
-            os.environ[DIRECTORY_VARIABLE] = before
+        for name, value in before.items():
+            del os.environ[name]
+            if value is not None:
+                os.environ[name] = value

@@ -10,6 +10,7 @@ from skipserve.schema import Record
 from skipserve.tasks import SignalName
 
 Policy = Literal["exit", "skip"]
+CertificateMode = Literal["offline", "earned", "both"]
 HeadKind = Literal["distilled", "shared"]
 Risk = Annotated[float, Field(gt=0, lt=1)]
 Depth = Annotated[int, Field(ge=0)]
@@ -44,7 +45,26 @@ class ExitsConfig(Record):
             raise ValueError(f"at = {list(self.at)} must increase")
 
 
-class RouterConfig(Record):
+class Earning(Record):
+    """How a model gets its certificates: on rows set aside, or on its own traffic.
+
+    Attributes:
+        certificate: ``offline``: on rows set aside, and on the traffic only after a drift has put
+            these out of force; ``earned``: on the traffic alone, at full depth until then;
+            ``both``: on rows set aside to start with, on the traffic to go on, each at δ / 2.
+        epoch_rows: Evidence rows after which an epoch of earning ends.
+        greatest_age_rows: Evidence rows that what was earned stays in force after its epoch; as
+            many as an epoch has by default.
+        greatest_age_s: The same in seconds; no limit by default.
+    """
+
+    certificate: CertificateMode = "offline"
+    epoch_rows: Annotated[int, Field(ge=100)] = 10_000
+    greatest_age_rows: Annotated[int, Field(ge=0)] | None = None
+    greatest_age_s: Annotated[float, Field(ge=0)] | None = None
+
+
+class RouterConfig(Earning):
     """What decides, and what is certified.
 
     Attributes:
@@ -60,3 +80,18 @@ class RouterConfig(Record):
     risks: Annotated[tuple[Risk, ...], Field(min_length=1)] = (0.005, 0.01, 0.02, 0.05)
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     per_class: bool = False
+
+    def model_post_init(self, _context: Any) -> None:
+        if self.certificate == "offline":
+            return
+        asked = f"certificate = {self.certificate!r}"
+        if self.policy == "skip":
+            raise ValueError(
+                f"{asked} needs policy = 'exit': a row that runs everything does not show what "
+                "leaving out single stages would have answered"
+            )
+        if self.per_class:
+            raise ValueError(
+                f"{asked} does not go with per_class: traffic is not certified class by class; "
+                "leave per_class out, or set certificate = 'offline'"
+            )

@@ -138,7 +138,8 @@ class TorchScript:
         if not rest:
             depth, held = np.full(len(rows), self._depth), np.zeros(len(rows), dtype=bool)
             return Stepped(answers, depth, held, np.empty((len(rows), 0), np.float32))
-        return Stepped(answers, *rest)
+        depth, held, signals, *others = rest
+        return Stepped(answers, depth, held, signals, others[0] if others else None)
 
 
 def _writable(array: NDArray[Any]) -> NDArray[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -132,17 +132,42 @@ class Engine:
         """The certificates that hold for the file, precision and provider in use, by risk."""
         return self._settings.certified(measure)
 
-    def setting(self, risk: float | None, measure: Measure = "disagreement") -> Setting:
+    @property
+    def candidates(self) -> NDArray[np.float32]:
+        """Thresholds [candidates, decisions], from careful to bold; none without a router."""
+        return self._settings.candidates
+
+    @property
+    def guard_limit(self) -> float:
+        """Distance within which the guard lets rows leave; +inf where it is off."""
+        return self._settings.guard_limit
+
+    @property
+    def shows_exits(self) -> bool:
+        """Whether rows that run everything show what each exit reads."""
+        spec = self.manifest.router
+        return spec is not None and spec.policy == "exit" and self._runner.steps is not None
+
+    def setting(
+        self,
+        risk: float | None,
+        measure: Measure = "disagreement",
+        in_force: Sequence[int | None] | None = None,
+    ) -> Setting:
         """Thresholds for a risk; full depth for ``None``, or if nothing so careful is certified.
 
         Args:
             risk: ε asked for; the boldest certificate that does not exceed it is taken.
             measure: What ε shall bound.
+            in_force: Candidates that traffic has earned, one for each risk of the model; ``None``:
+                the artifact's own certificates hold.
 
         Raises:
             InputError: If it is not between 0 and 1.
         """
-        return self._settings.at(risk, measure)
+        if risk is None or in_force is None:
+            return self._settings.at(risk, measure)
+        return self._settings.earned(risk, measure, in_force)
 
     def fixed(self, decision: int) -> Setting:
         """The setting at which every row stops at one decision, whatever it is like."""
@@ -178,6 +203,7 @@ class Engine:
             stepped.held_back,
             None if self.manifest.router is None else stepped.signals,
             stepped.left_out,
+            trail=stepped.trail,
         )
         return prediction if self._wider is None else self._wider.answer(rows, prediction)
 

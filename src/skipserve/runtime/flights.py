@@ -74,10 +74,10 @@ class Flights:
 
         Args:
             rows: B rows.
-            limits: Of each; a threshold that is +inf or NaN lets no row leave.
+            limits: Of each.
             names: What to call each [B]; no two that are on their way may be called alike.
         """
-        routed = np.asarray((limits.thresholds < np.inf).any(axis=1))
+        routed = limits.stepped
         if self._steps is None or not routed.any():
             self._wait(_WHOLE, _plain(rows, limits, names))
         elif routed.all():

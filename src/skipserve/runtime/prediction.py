@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from skipserve.artifacts.certificates import Measure
 from skipserve.errors import InputError
+from skipserve.runtime.trail import Trail
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Setting:
         risk: The ε in force, or ``None`` at full depth.
         measure: What ε bounds: ``disagreement`` with full depth, or ``accuracy_lost``.
         reason: Why a router that was asked for is off; empty if it is on or was not asked for.
+        candidate: Place of the thresholds among the model's candidates, if they are one of them.
     """
 
     thresholds: NDArray[np.float32]
@@ -29,6 +31,7 @@ class Setting:
     risk: float | None = None
     reason: str = ""
     measure: Measure = "disagreement"
+    candidate: int | None = None
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class Prediction:
         left_out: Under the policy ``skip``, whether a row left out the blocks behind each decision
             [B, decisions], bool; ``None`` under ``exit``, where the depth says it.
         reran: Rows that overflowed FP16 and were run again in FP32 [B], bool; ``None``: none.
+        trail: What every exit read, where rows give evidence.
     """
 
     labels: NDArray[np.int64]
@@ -54,6 +58,7 @@ class Prediction:
     signals: NDArray[np.float32] | None = None
     left_out: NDArray[np.bool_] | None = None
     reran: NDArray[np.bool_] | None = None
+    trail: Trail | None = None
 
     def rows(self, first: int, last: int) -> Prediction:
         """The answers for rows ``first`` to ``last`` (exclusive), without signals."""

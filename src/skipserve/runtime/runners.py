@@ -62,8 +62,7 @@ class OnnxFiles:
         return answers
 
     def run(self, rows: Rows, limits: Limits) -> Stepped:
-        # A threshold that is +inf or NaN lets no row leave.
-        routed = np.asarray((limits.thresholds < np.inf).any(axis=1))
+        routed = limits.stepped
         if self.steps is None or not routed.any():
             return self._at_full_depth(rows, limits)
         if routed.all():
@@ -97,12 +96,17 @@ def _merged(routed: NDArray[np.bool_], some: Stepped, others: Stepped) -> Steppe
     left_out = None
     if some.left_out is not None:
         left_out = put(some.left_out, np.zeros(1, dtype=bool))
+    trail = None
+    if some.trail is not None:
+        trail = some.trail.blank(len(routed))
+        trail.put(np.flatnonzero(routed), some.trail)
     return Stepped(
         put(some.answers, others.answers),
         put(some.depth_run, others.depth_run),
         put(some.held_back, others.held_back),
         put(some.signals, others.signals),
         left_out,
+        trail,
     )
 
 

@@ -37,9 +37,12 @@ class Settings:
         self._files, self._precision, self._provider = files, precision, provider
         spec = artifact.manifest.router
         decisions = len(spec.decisions) if spec else 0
-        self._confidence = spec.confidence if spec else 1.0
+        self._confidence = spec.offline_confidence if spec else 1.0
         self.off = Setting(np.full(decisions, np.inf, dtype=np.float32), np.inf)
         self._certified, self._weak = self._usable(artifact.certificates.certificates)
+        self.guard_limit = from_json(spec.guard_limit) if spec else np.inf
+        rows = [[from_json(one) for one in row] for row in artifact.certificates.candidates]
+        self.candidates = np.array(rows, dtype=np.float32).reshape(len(rows), decisions)
 
     def certified(self, measure: Measure) -> dict[float, Certificate]:
         """The certificates in force, by risk."""
@@ -57,8 +60,7 @@ class Settings:
         """
         if risk is None:
             return self.off
-        if not 0 < risk < 1:
-            raise InputError("invalid_risk", f"risk must lie between 0 and 1, got {risk:g}")
+        _check(risk)
         held = self.certified(measure)
         allowed = [certified for certified in held if certified <= risk]
         if not allowed:
@@ -69,7 +71,35 @@ class Settings:
             from_json(certificate.guard_limit),
             certificate.risk,
             measure=measure,
+            candidate=certificate.candidate,
         )
+
+    def earned(self, risk: float, measure: Measure, in_force: Sequence[int | None]) -> Setting:
+        """Thresholds for a risk where the model's own traffic says which candidates may be used.
+
+        Args:
+            risk: ε asked for.
+            measure: What ε shall bound.
+            in_force: For each risk of the model, the place of a candidate; ``None``: none.
+
+        Raises:
+            InputError: If the risk is not between 0 and 1.
+        """
+        _check(risk)
+        if measure != "disagreement":
+            return replace(self.off, reason=f"{measure} is certified offline only", measure=measure)
+        spec = self._manifest.router
+        risks = spec.risks if spec else ()
+        allowed = {
+            of: place
+            for of, place in zip(risks, in_force, strict=False)
+            if of <= risk and place is not None and place < len(self.candidates)
+        }
+        if not allowed:
+            return replace(self.off, reason=f"no certificate of risk {risk:g} is earned yet")
+        of = max(allowed)
+        place = allowed[of]
+        return Setting(self.candidates[place], self.guard_limit, of, candidate=place)
 
     def fixed(self, decision: int) -> Setting:
         """The setting at which every row stops at one decision, whatever it is like."""
@@ -119,3 +149,8 @@ class Settings:
             f"no certificate{what} for these files in {self._precision} on {self._provider}; "
             "run `skipserve certify` where it serves"
         )
+
+
+def _check(risk: float) -> None:
+    if not 0 < risk < 1:
+        raise InputError("invalid_risk", f"risk must lie between 0 and 1, got {risk:g}")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from skipserve.routing.stopping import stops, within
 from skipserve.runtime.rows import Rows
+from skipserve.runtime.trail import begin
 from skipserve.runtime.wave import Floats, Left, Limits, Stepped, Tensors, Wave, gathered
 
 # Outputs of a stage beside its stream (graph/assemble.py).
@@ -90,14 +91,16 @@ class Stepper:
             names: What to call each [B].
         """
         signals = np.full((len(rows), self.decisions), np.nan, dtype=np.float32)
-        return Wave(names, rows.tensors, np.ones(len(rows), dtype=bool), limits, signals)
+        inside = np.ones(len(rows), dtype=bool)
+        return Wave(names, rows.tensors, inside, limits, signals, begin(limits.drawn))
 
     def step(self, wave: Wave, i: int) -> tuple[Left | None, Wave | None]:
         """Run stage ``i`` on a wave: who leaves behind it, and who goes on to the next.
 
         A row leaves only if it provably may: its distance was within the limit at every cut so
         far, and its signal reaches the threshold. Whatever is not a number, or infinite, is not.
-        Behind the last stage all leave; under ``skip`` there is one step, the whole network.
+        A row that gives evidence leaves nowhere. Behind the last stage all leave; under ``skip``
+        there is one step, the whole network.
         """
         if self._policy == "skip":
             return self._skip(wave), None
@@ -106,6 +109,9 @@ class Stepper:
         cut = self._cuts[i]
         read = self._advance(wave, i)
         stopped = self._decide(wave, cut, read)
+        if stopped is not None and wave.trail is not None:
+            wave.trail = wave.trail.with_decision(read[ANSWER], wave.inside)
+            stopped &= ~wave.trail.drawn
         if stopped is None or not stopped.any():
             return None, wave
         everyone = bool(stopped.all())
@@ -184,7 +190,12 @@ class Stepper:
     ) -> Left:
         piece = self._stages[-1]
         (answer,) = piece.run({name: wave.tensors[name] for name in piece.inputs})
-        stepped = Stepped(answer, depth_run, ~wave.inside, wave.signals, left_out)
+        held_back = ~wave.inside
+        if wave.trail is not None:
+            # A guard that a row would never have got to held nothing back.
+            left = stops(wave.signals, wave.limits.thresholds) & wave.trail.inside
+            held_back &= ~left.any(axis=1)
+        stepped = Stepped(answer, depth_run, held_back, wave.signals, left_out, wave.trail)
         return Left(wave.rows, stepped)
 
     def read(self, rows: Rows) -> Readings:

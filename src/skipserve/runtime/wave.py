@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from skipserve.runtime.trail import Trail, joined
+
 Floats = NDArray[np.float32]
 Tensors = dict[str, NDArray[Any]]
 
@@ -21,13 +23,23 @@ class Limits:
         thresholds: [B, decisions], float32; +inf never lets a row leave.
         guard: [B], float32; a row farther than this from calibration runs everything, +inf holds
             nothing back.
+        drawn: Rows that give evidence [B], bool: they run every stage, whatever their thresholds,
+            and what every exit reads is kept. ``None``: none.
     """
 
     thresholds: Floats
     guard: Floats
+    drawn: NDArray[np.bool_] | None = None
 
     def __getitem__(self, index: NDArray[Any] | slice) -> Limits:
-        return Limits(self.thresholds[index], self.guard[index])
+        drawn = None if self.drawn is None else self.drawn[index]
+        return Limits(self.thresholds[index], self.guard[index], drawn)
+
+    @property
+    def stepped(self) -> NDArray[np.bool_]:
+        """Rows that run stage by stage [B]; a threshold of +inf or NaN lets no row leave."""
+        routed = np.asarray((self.thresholds < np.inf).any(axis=1))
+        return routed if self.drawn is None else routed | self.drawn
 
 
 @dataclass
@@ -40,6 +52,7 @@ class Wave:
         inside: Whether each was inside the guard at every cut so far [n], bool.
         limits: Of each.
         signals: What was read so far [n, decisions], float32; NaN behind.
+        trail: What the exits read so far, where rows give evidence.
     """
 
     rows: NDArray[np.int64]
@@ -47,6 +60,7 @@ class Wave:
     inside: NDArray[np.bool_]
     limits: Limits
     signals: Floats
+    trail: Trail | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -60,6 +74,7 @@ class Wave:
             self.inside[index],
             self.limits[index],
             self.signals[index],
+            None if self.trail is None else self.trail[index],
         )
 
     @property
@@ -77,11 +92,23 @@ def together(waves: Sequence[Wave]) -> Wave:
         np.concatenate([wave.rows for wave in waves]),
         {name: np.concatenate([w.tensors[name] for w in waves]) for name in waves[0].tensors},
         np.concatenate([wave.inside for wave in waves]),
-        Limits(
-            np.concatenate([one.thresholds for one in limits]),
-            np.concatenate([one.guard for one in limits]),
-        ),
+        limits_of(limits),
         np.concatenate([wave.signals for wave in waves]),
+        joined([wave.trail for wave in waves], [len(wave) for wave in waves]),
+    )
+
+
+def limits_of(parts: Sequence[Limits]) -> Limits:
+    """The limits of several batches as those of one."""
+    drawn = None
+    if any(one.drawn is not None for one in parts):
+        none = [np.zeros(len(one.guard), dtype=bool) for one in parts]
+        pairs = zip(parts, none, strict=True)
+        drawn = np.concatenate([no if one.drawn is None else one.drawn for one, no in pairs])
+    return Limits(
+        np.concatenate([one.thresholds for one in parts]),
+        np.concatenate([one.guard for one in parts]),
+        drawn,
     )
 
 
@@ -96,6 +123,7 @@ class Stepped:
         signals: By row and decision [B, decisions], float32; NaN where a row did not get there.
         left_out: Under ``skip``, whether a row left out the blocks behind each decision
             [B, decisions], bool.
+        trail: What every exit read, where rows give evidence.
     """
 
     answers: Floats
@@ -103,6 +131,7 @@ class Stepped:
     held_back: NDArray[np.bool_]
     signals: Floats
     left_out: NDArray[np.bool_] | None = None
+    trail: Trail | None = None
 
     def __getitem__(self, index: NDArray[Any] | slice) -> Stepped:
         """What came of some of the rows."""
@@ -112,6 +141,7 @@ class Stepped:
             self.held_back[index],
             self.signals[index],
             None if self.left_out is None else self.left_out[index],
+            None if self.trail is None else self.trail[index],
         )
 
 
@@ -134,9 +164,11 @@ def gathered(parts: Sequence[Left]) -> Stepped:
         return parts[0].stepped
     order = np.argsort(np.concatenate([part.rows for part in parts]))
     made = [part.stepped for part in parts]
+    trail = joined([one.trail for one in made], [len(one.depth_run) for one in made])
     return Stepped(
         np.concatenate([one.answers for one in made])[order],
         np.concatenate([one.depth_run for one in made])[order],
         np.concatenate([one.held_back for one in made])[order],
         np.concatenate([one.signals for one in made])[order],
+        trail=None if trail is None else trail[order],
     )

@@ -1,6 +1,6 @@
-"""An anytime-valid test of a certificate on shadow rows: a betting martingale.
+"""An anytime-valid test of a certificate on evidence rows: a betting martingale.
 
-Somebody bets on every shadow row against "it disagrees with probability at most ε", at odds that
+Somebody bets on every evidence row against "it disagrees with probability at most ε", at odds that
 are fair if the probability is ε. If every certificate holds, wealth is a supermartingale that
 starts at 1, so the chance that it *ever* reaches 1 / α is at most α (Ville's inequality), however
 often it is looked at (Waudby-Smith and Ramdas, "Estimating means of bounded random variables by
@@ -36,7 +36,7 @@ class Bets:
     """What is bet on.
 
     Attributes:
-        multiples: Rates bet on, in multiples of ε; above 1 against the certificate, below 1 for it.
+        multiples: Rates bet on, in multiples of ε, above 1.
         shares: Of the money, one a multiple.
     """
 
@@ -45,30 +45,26 @@ class Bets:
 
 
 AGAINST = Bets((1.5, 2.5, 6.0), (0.2, 0.6, 0.2))
-FOR = Bets((0.1, 0.3, 0.6), (0.3, 0.4, 0.3))
 
 
 class Evidence:
     """Wealth of the bettor after the rows seen so far; the evidence against "rate ≤ ε".
 
-    With :data:`FOR` it is evidence against "rate ≥ ε", for the way back.
-
     Args:
         risks: Certified ε; each row is tested against the one it was served at.
-        bets: What is bet on.
     """
 
-    def __init__(self, risks: Sequence[float], bets: Bets = AGAINST) -> None:
+    def __init__(self, risks: Sequence[float]) -> None:
         self._risks = tuple(risks)
-        rates = np.outer(bets.multiples, self._risks)
+        rates = np.outer(AGAINST.multiples, self._risks)
         # A multiple of a large ε must stay a probability.
         rates = np.minimum(rates, (1 + np.array(self._risks)) / 2)
         self._if_differs = np.log(rates / self._risks)  # [bets, risks]
         self._if_agrees = np.log((1 - rates) / (1 - np.array(self._risks)))
-        self._log_shares = np.log(bets.shares)
+        self._log_shares = np.log(AGAINST.shares)
         # Far enough apart to be few, near enough that a drift costs little before the next one.
         self._spacing = 4 / min(self._risks, default=1.0)
-        self._log_wealth = np.empty((0, len(bets.multiples)))  # [starts, bets], per unit staked
+        self._log_wealth = np.empty((0, len(AGAINST.multiples)))  # [starts, bets], per unit staked
         self._log_stakes = np.empty(0)
         self._starts = 0
         self.rows = 0

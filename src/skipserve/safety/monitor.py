@@ -1,24 +1,29 @@
-"""The launcher's watch over the routers: evidence from the shadow runs, drift, the switch.
+"""The launcher's watch over the routers: what is earned, the alarm, drift, the switch.
 
 The guard stops the unfamiliar row by row; this is for drift too mild for it. Each second the counts
-of all workers are read. When they say that a certificate no longer holds, the model's switch is
-thrown and its workers serve at full depth. It is thrown back by `skipserve router on MODEL`, or
-once as much evidence has come in that the rate is below ε again.
+of all workers are read. What the evidence rows prove is put in force (keeper.py). When they say
+that what is in force no longer holds, it is withdrawn, the workers serve at full depth, and an
+epoch of earning begins that lets the router back in; so does `skipserve router on MODEL`.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skipserve.artifacts.manifest import Manifest
+from skipserve.artifacts.artifact import Artifact
 from skipserve.artifacts.serving import ServingConfig
-from skipserve.safety.alarm import AGAINST, FOR, Evidence
+from skipserve.earning.progress import Pace, Progress, progress
+from skipserve.safety.alarm import Evidence
 from skipserve.safety.drift import BINS, ROWS_AT_LEAST, Window, stability_index
-from skipserve.safety.switch import Switch, SwitchState
+from skipserve.safety.keeper import Keeper, Kind
+from skipserve.safety.switch import Standing, Switch
 from skipserve.telemetry.exposition import Exposition, Samples
 
 Seen = dict[float, tuple[int, int]]  # rows and disagreements by ε
@@ -26,57 +31,82 @@ Seen = dict[float, tuple[int, int]]  # rows and disagreements by ε
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Watched:
+    """A model that is watched.
+
+    Attributes:
+        artifact: Of the model.
+        serving: Its settings.
+        switch: Of its router.
+        folder: Of its state.
+    """
+
+    artifact: Artifact
+    serving: ServingConfig
+    switch: Switch
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """What it is served as."""
+        return self.artifact.manifest.name
+
+
 class Monitor:
     """Watches every model of one instance; :meth:`tick` is called once a second.
 
     Args:
         metrics: Where the outcome is shown, and the workers' counts are found.
-        models: Manifest, settings and switch of each.
+        models: To watch.
+        clock: Seconds since 1970; asked once, for a clock that jumps is none.
     """
 
     def __init__(
-        self, metrics: Exposition, models: Sequence[tuple[Manifest, ServingConfig, Switch]]
+        self,
+        metrics: Exposition,
+        models: Sequence[Watched],
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._metrics = metrics
-        self._models = {model[0].name: _Model(metrics, *model) for model in models}
+        # Of the clock of tick(); what is written down must mean something after a restart.
+        self._since_1970_s = clock() - time.monotonic()
+        self._models = {model.name: self._model(model) for model in models}
         self._held: Collection[str] = ()
 
     def hold(self, names: Collection[str]) -> None:
         """Draw no conclusions on these models: two artifacts of one name count together."""
         self._held = names
+        for name in names:
+            self._models[name].hold()
 
-    def follow(
-        self,
-        now_s: float,
-        models: Sequence[tuple[Manifest, ServingConfig, Switch]],
-        fresh: Collection[str],
-    ) -> None:
+    def follow(self, now_s: float, models: Sequence[Watched], fresh: Collection[str]) -> None:
         """Watch these models from now on, and none else.
 
         Args:
             now_s: Seconds on the clock of :meth:`tick`.
             models: As at the start.
             fresh: Those whose artifact or settings are others than before. What was counted until
-                now says nothing of them; one that fell back skips again.
+                now says nothing of them; of other files, neither does what was withdrawn.
 
         Raises:
             OSError: As :meth:`tick`.
         """
         counts = self._metrics.samples("counter_*.db")
         before, self._models = self._models, {}
-        for manifest, serving, switch in models:
-            name = manifest.name
+        for model in models:
+            name = model.name
             if name in before and name not in fresh:
                 self._models[name] = before[name]
-                before[name].take(switch)
+                before[name].take(model.switch)
                 continue
             if name in before:
                 before.pop(name).forget()
-            self._models[name] = _Model(self._metrics, manifest, serving, switch)
+            self._models[name] = self._model(model)
             self._models[name].begin(now_s, counts)
-        for name, model in before.items():
+        for name, gone in before.items():
             if name not in self._models:
-                model.forget()
+                gone.forget()
         self._held = ()
 
     def tick(self, now_s: float) -> None:
@@ -94,25 +124,30 @@ class Monitor:
             if name not in self._held:
                 model.tick(now_s, counts, gauges)
 
+    def _model(self, model: Watched) -> _Model:
+        return _Model(self._metrics, model, self._since_1970_s)
+
 
 class _Model:
-    def __init__(
-        self, metrics: Exposition, manifest: Manifest, serving: ServingConfig, switch: Switch
-    ) -> None:
+    def __init__(self, metrics: Exposition, model: Watched, since_1970_s: float) -> None:
+        manifest = model.artifact.manifest
         self._metrics = metrics
         self._name = manifest.name
-        self._asked = manifest.router is not None and serving.risk is not None
+        self._risk = model.serving.risk if manifest.router is not None else None
         self._decisions = len(manifest.router.decisions) if manifest.router else 0
-        self._level = 1 / serving.alarm_alpha
-        self._clean_window_s = serving.clean_window_s
-        self._switch = switch
-        self._state: SwitchState = "on"
+        self._level = 1 / model.serving.alarm_alpha
+        self._switch = model.switch
+        self._since_1970_s = since_1970_s
+        self._keeper = Keeper(model.artifact, model.folder) if manifest.router else None
+        self._told = model.switch.standing()
+        self._said: tuple[int | None, ...] | None = None
         self._certified = False
         self._counted: Seen = {}
-        self._against, self._for = Evidence(()), Evidence(())
-        self._fell_back_s = 0.0
+        self._against = Evidence(())
+        self._pace = Pace()
         self._window = Window()
         metrics.fallbacks.labels(self._name)
+        metrics.bolder.labels(self._name)
         if manifest.router is not None:
             metrics.alarm_level.labels(self._name).set(self._level)
 
@@ -124,41 +159,100 @@ class _Model:
         """Go on with another handle of the same switch."""
         self._switch = switch
 
+    def hold(self) -> None:
+        """Let nobody count, nor use what was earned, while two artifacts answer for this name."""
+        in_force = None if self._told.in_force is None else ()
+        with self._switch.held():
+            self._tell(Standing(self._switch.state(), 0, in_force))
+
     def begin(self, now_s: float, counts: Samples) -> None:
         """Leave out what was counted until now, of another artifact of this name."""
-        self._counted = self._shadow_counts(counts)
-        self._against = Evidence(sorted(self._counted), AGAINST)
-        self._for = Evidence(sorted(self._counted), FOR)
+        self._counted = self._evidence_counts(counts)
+        self._against = Evidence(sorted(self._counted))
         self._window.begin(now_s, self._seen(counts))
         with self._switch.held():
             if self._switch.state() == "fell_back":
                 self._switch.throw("on")
-            self._state = self._switch.state()
+            self._told = self._switch.standing()
 
     def tick(self, now_s: float, counts: Samples, gauges: Samples) -> None:
         news = self._news(counts)
         # Held, so that no command of the operator gets lost between looking and throwing.
         with self._switch.held():
-            state = self._switch.state()
-            if state != self._state:
-                logger.warning("the router of %s was switched by command: %s", self._name, state)
-                self._enter(state, now_s)
+            standing = self._switch.standing()
+            if standing.state != self._told.state:
+                self._commanded(standing)
+            if self._keeper is not None:
+                self._keep(self._keeper, now_s, gauges)
             self._against.update(news)
-            self._for.update(news)
-            if state == "on" and self._against.wealth >= self._level:
-                self._fall_back(now_s)
-            elif state == "fell_back" and self._is_clean(now_s):
-                self._come_back(now_s)
+            if self._told.state == "on" and self._against.wealth >= self._level:
+                self._fall_back()
         self._show(gauges)
+        if self._keeper is not None:
+            self._show_earning(self._keeper, now_s)
         if self._decisions:
             self._show_drift(now_s, counts)
 
+    def _commanded(self, standing: Standing) -> None:
+        logger.warning("the router of %s was switched by command: %s", self._name, standing.state)
+        self._told = standing
+        self._restart_alarm()
+        if standing.state == "on" and self._keeper is not None and self._keeper.withdrawn:
+            self._keeper.reset()
+
+    def _keep(self, keeper: Keeper, now_s: float, gauges: Samples) -> None:
+        keeper.look(self._kinds(gauges), now_s + self._since_1970_s)
+        self._tell_what_is_kept(keeper)
+
+    def _tell_what_is_kept(self, keeper: Keeper) -> None:
+        in_force = keeper.in_force
+        state = self._told.state
+        if state != "disabled":
+            nothing = in_force is not None and not any(one is not None for one in in_force)
+            state = "fell_back" if keeper.withdrawn and nothing else "on"
+        if in_force != self._said:
+            self._say(keeper, in_force)
+            # What was seen under other candidates says nothing of these.
+            self._restart_alarm()
+        self._tell(Standing(state, keeper.epoch, in_force))
+
+    def _tell(self, standing: Standing) -> None:
+        if standing != self._told or standing != self._switch.standing():
+            self._switch.tell(standing)
+        self._told = standing
+
+    def _say(self, keeper: Keeper, now: tuple[int | None, ...] | None) -> None:
+        """Say where something bolder, or more careful, is in force by what was earned."""
+        before, self._said = self._said, now
+        own = keeper.offline
+        pairs = zip(keeper.rules.risks, before or own, now or own, strict=True)
+        for risk, old, new in pairs:
+            if new == old:
+                continue
+            if new is None:
+                logger.warning("%s has no earned certificate of risk %g now", self._name, risk)
+                continue
+            logger.warning(
+                "%s earned candidate %d of %d at risk %g: %s, %d of them disagree",
+                *(self._name, new + 1, keeper.rules.candidates, risk),
+                f"{keeper.counts.rows:,} evidence rows in epoch {keeper.epoch}",
+                int(keeper.counts.disagreements[new]),
+            )
+            if old is None or new > old:
+                self._metrics.bolder.labels(self._name).inc()
+
+    def _kinds(self, gauges: Samples) -> set[Kind]:
+        return {
+            Kind(labels["backend"], labels["provider"], labels["precision"])  # type: ignore[arg-type]
+            for labels, _ in gauges.get("skipserve_model_info", ())
+            if labels["model"] == self._name
+        }
+
     def _news(self, counts: Samples) -> Seen:
-        now = self._shadow_counts(counts)
+        now = self._evidence_counts(counts)
         if now.keys() != self._counted.keys():
             self._counted = dict.fromkeys(now, (0, 0)) | self._counted
-            self._against = Evidence(sorted(now), AGAINST)
-            self._for = Evidence(sorted(now), FOR)
+            self._against = Evidence(sorted(now))
         news = {
             risk: (rows - self._counted[risk][0], differ - self._counted[risk][1])
             for risk, (rows, differ) in now.items()
@@ -166,9 +260,9 @@ class _Model:
         self._counted |= now
         return news
 
-    def _shadow_counts(self, counts: Samples) -> Seen:
-        rows = self._by_risk(counts, "skipserve_shadow_rows_total")
-        differ = self._by_risk(counts, "skipserve_shadow_disagreements_total")
+    def _evidence_counts(self, counts: Samples) -> Seen:
+        rows = self._by_risk(counts, "skipserve_evidence_rows_total")
+        differ = self._by_risk(counts, "skipserve_evidence_disagreements_total")
         return {risk: (count, differ.get(risk, 0)) for risk, count in rows.items()}
 
     def _by_risk(self, counts: Samples, name: str) -> dict[float, int]:
@@ -178,57 +272,52 @@ class _Model:
             if labels["model"] == self._name
         }
 
-    def _enter(self, state: SwitchState, now_s: float) -> None:
-        self._state = state
-        self._fell_back_s = now_s
-        if state == "on":
-            self._against = Evidence(sorted(self._counted), AGAINST)
-        self._for = Evidence(sorted(self._counted), FOR)
+    def _restart_alarm(self) -> None:
+        self._against = Evidence(sorted(self._counted))
 
-    def _is_clean(self, now_s: float) -> bool:
-        long_enough = now_s - self._fell_back_s >= self._clean_window_s
-        return long_enough and self._for.wealth >= self._level
-
-    def _fall_back(self, now_s: float) -> None:
-        self._switch.throw("fell_back")
+    def _fall_back(self) -> None:
         seen = self._against
-        self._enter("fell_back", now_s)
         self._metrics.fallbacks.labels(self._name).inc()
         logger.error(
-            "%s fell back to full depth: %d of %d shadow rows disagree, evidence %.3g of %.3g; "
-            "it comes back by itself when fresh rows agree, or by `skipserve router on %s`",
-            self._name,
-            seen.disagreements,
-            seen.rows,
-            seen.wealth,
-            self._level,
-            self._name,
+            "%s fell back to full depth: %d of %d evidence rows disagree, wealth %.3g of %.3g; it "
+            "skips again once that is earned anew, or by `skipserve router on %s`",
+            *(self._name, seen.disagreements, seen.rows, seen.wealth, self._level, self._name),
         )
-
-    def _come_back(self, now_s: float) -> None:
-        self._switch.throw("on")
-        seen = self._for
-        self._enter("on", now_s)
-        logger.warning(
-            "%s skips again: %d of %d shadow rows disagreed since it fell back",
-            self._name,
-            seen.disagreements,
-            seen.rows,
-        )
+        if self._keeper is not None:
+            self._keeper.withdraw(seen.rows, seen.disagreements)
+        self._tell(Standing("fell_back", self._keeper.epoch if self._keeper else 0, ()))
 
     def _show(self, gauges: Samples) -> None:
         opened = {labels["model"] for labels, _ in gauges.get("skipserve_model_info", ())}
         if self._name in opened:  # else its workers are just starting again
             risks = gauges.get("skipserve_certified_risk_ratio", ())
             self._certified = any(labels["model"] == self._name for labels, _ in risks)
-        state: str = self._state
-        if state == "on" and not (self._asked and self._certified):
-            state = "uncertified" if self._asked else "off"
+        state: str = self._told.state
+        if state == "on" and not (self._risk is not None and self._is_certified()):
+            state = "uncertified" if self._risk is not None else "off"
         self._metrics.set_state(self._name, state)
         if self._counted:
             self._metrics.evidence.labels(self._name).set(self._against.wealth)
-            clean = self._for.wealth if self._state == "fell_back" else None
-            self._metrics.show(self._metrics.clean_evidence, clean, self._name)
+
+    def _is_certified(self) -> bool:
+        if self._told.in_force is None or self._keeper is None:
+            return self._certified
+        assert self._risk is not None
+        pairs = zip(self._keeper.rules.risks, self._told.in_force, strict=False)
+        return any(one is not None and risk <= self._risk for risk, one in pairs)
+
+    def _show_earning(self, keeper: Keeper, now_s: float) -> None:
+        in_force = self._told.in_force or (None,) * len(keeper.rules.risks)
+        pace = self._pace.take(keeper.epoch, keeper.counts.rows, now_s)
+        found: list[Progress] = []
+        if keeper.epoch and keeper.earning:
+            found = [
+                progress(keeper.rules, keeper.state, keeper.counts, risk, one, pace)
+                for risk, one in zip(keeper.rules.risks, in_force, strict=False)
+            ]
+        self._metrics.show_earning(
+            self._name, keeper.epoch, keeper.counts.disagreements.tolist(), found, keeper.problem
+        )
 
     def _show_drift(self, now_s: float, counts: Samples) -> None:
         recent = self._window.growth(now_s, self._seen(counts))

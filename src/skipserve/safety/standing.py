@@ -1,8 +1,8 @@
-"""What an operator decided about a model's router, kept until it is decided otherwise.
+"""What is kept about a model's router beside its archives, or in the folder ``SKIPSERVE_STATE``.
 
-One file a model, which is there while skipping is off by hand: making and removing a file happens
-whole or not at all. It lies beside the archives, in ``.router-off``, or in the folder that
-``SKIPSERVE_STATE`` names where the archives cannot be written to.
+What was earned is in a folder a model, see earning/. What an operator decided is kept until it is
+decided otherwise: one file a model in ``.router-off``, which is there while skipping is off by
+hand. Making and removing a file happens whole or not at all.
 """
 
 from __future__ import annotations
@@ -12,11 +12,24 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from skipserve.artifacts.archive_names import store_of
+from skipserve.artifacts.archive_names import model_of, store_of
 from skipserve.safety.switch import Switch
 
 STATE_VARIABLE = "SKIPSERVE_STATE"
 FOLDER = ".router-off"
+
+EVIDENCE = ".evidence"
+
+
+def evidence_folder(archive: Path) -> Path:
+    """Where what an archive's model has earned is kept, over restarts and by all its versions.
+
+    Args:
+        archive: Its file.
+    """
+    state = os.environ.get(STATE_VARIABLE)
+    folder = Path(state) if state else store_of(archive)
+    return folder.resolve() / EVIDENCE / model_of(archive)
 
 
 def standing_order(archive: Path, name: str = "") -> Path:

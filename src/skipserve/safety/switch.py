@@ -1,30 +1,55 @@
 """The switch of a model's router: who may skip now, as a file the launcher and the workers share.
 
-It is written in place and not replaced, so that it can still be thrown when the disk is full; its
-first letter alone says the state, so that no reader ever sees half of one. Whoever may write to the
-instance's directory (its own user) may throw it.
+It is written in place and not replaced, so that it can still be written when the disk is full. It
+is one short line with a checksum: whoever reads half of one reads again, and takes what stays
+damaged for switched off. Whoever may write to the instance's directory (its own user) may write it.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 SwitchState = Literal["on", "fell_back", "disabled"]
-_LETTERS: dict[bytes, SwitchState] = {b"o": "on", b"f": "fell_back", b"d": "disabled"}
-_WIDTH = 10
+_LETTERS: dict[str, SwitchState] = {"o": "on", "f": "fell_back", "d": "disabled"}
+_WIDTH = 512
+_ATTEMPTS = 3
 # Tells the workers where the switches are.
 DIRECTORY_VARIABLE = "SKIPSERVE_SWITCHES"
 
 REASONS: dict[SwitchState, str] = {
     "on": "",
-    "fell_back": "shadow runs disagree with full depth more often than certified",
+    "fell_back": "answers disagree with full depth more often than certified; a new certificate is "
+    "being earned",
     "disabled": "switched off by the operator",
 }
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What the workers of a model may do.
+
+    Attributes:
+        state: Of the router.
+        epoch: Of evidence; rows that are drawn from now on count for it.
+        in_force: For each risk of the model, in its order, the place of the candidate that may be
+            used, or ``None`` for full depth. ``None`` altogether: what the artifact's own
+            certificates say.
+    """
+
+    state: SwitchState = "on"
+    epoch: int = 0
+    in_force: tuple[int | None, ...] | None = None
+
+
+# What a damaged file says: nothing may be skipped.
+DAMAGED = Standing("disabled", in_force=())
 
 
 class Switch:
@@ -38,17 +63,30 @@ class Switch:
         # Never through a link: the command line may run as a user who can write elsewhere.
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         self._descriptor = os.open(file, flags, 0o600)
+        self._read, self._standing = b"", DAMAGED
         with self.held():
             if not os.fstat(self._descriptor).st_size:
-                self.throw("on")
+                self.tell(Standing())
+
+    def standing(self) -> Standing:
+        """What may be done now; nothing if the file is damaged. Takes about a microsecond."""
+        line = os.pread(self._descriptor, _WIDTH, 0)
+        if line != self._read:
+            self._standing = self._again(line)
+            self._read = line
+        return self._standing
+
+    def tell(self, standing: Standing) -> None:
+        """Say what may be done from now on."""
+        os.pwrite(self._descriptor, _line(standing), 0)
 
     def state(self) -> SwitchState:
-        """The state now; ``disabled`` if the file was tampered with. Takes about a microsecond."""
-        return _LETTERS.get(os.pread(self._descriptor, 1, 0), "disabled")
+        """The state now; ``disabled`` if the file is damaged."""
+        return self.standing().state
 
     def throw(self, state: SwitchState) -> None:
-        """Set the state."""
-        os.pwrite(self._descriptor, state.ljust(_WIDTH - 1).encode() + b"\n", 0)
+        """Set the state, and leave the rest as it is."""
+        self.tell(replace(self.standing(), state=state))
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -63,6 +101,15 @@ class Switch:
         """Give the file back."""
         os.close(self._descriptor)
 
+    def _again(self, line: bytes) -> Standing:
+        """What a line says; it is read again while it looks like half of one."""
+        for _ in range(_ATTEMPTS):
+            standing = _parsed(line)
+            if standing is not None:
+                return standing
+            line = os.pread(self._descriptor, _WIDTH, 0)
+        return DAMAGED
+
 
 class AlwaysOn(Switch):
     """The switch of a model that nobody watches over."""
@@ -70,9 +117,38 @@ class AlwaysOn(Switch):
     def __init__(self) -> None:
         pass
 
-    def state(self) -> SwitchState:
-        """On."""
-        return "on"
+    def standing(self) -> Standing:
+        """On, with the certificates of the artifact."""
+        return _ALWAYS
+
+
+_ALWAYS = Standing()
+
+
+def _line(standing: Standing) -> bytes:
+    places = "="
+    if standing.in_force is not None:
+        places = ",".join("-" if one is None else str(one) for one in standing.in_force) or "."
+    text = f"{standing.state} {standing.epoch} {places} ".encode()
+    line = text + f"{zlib.crc32(text):08x}".encode()
+    if len(line) >= _WIDTH:
+        raise ValueError(f"a switch holds {_WIDTH} bytes, got {len(line)}")
+    return line.ljust(_WIDTH - 1) + b"\n"
+
+
+def _parsed(line: bytes) -> Standing | None:
+    try:
+        state, epoch, places, check = line.decode("ascii").split()
+        if int(check, 16) != zlib.crc32(f"{state} {epoch} {places} ".encode()):
+            return None
+        in_force: tuple[int | None, ...] | None = None
+        if places == ".":
+            in_force = ()
+        elif places != "=":
+            in_force = tuple(None if one == "-" else int(one) for one in places.split(","))
+        return Standing(_LETTERS[state[0]], int(epoch), in_force)
+    except (ValueError, KeyError):
+        return None
 
 
 def switch_of(model: str) -> Switch:

@@ -83,7 +83,6 @@ class Batcher:
         self._queue: deque[_Waiting] = deque()
         self._gathering: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
-        idle.waits = self.waits
 
     async def answer(self, request: RawRequest) -> Reply:
         """Answer one request; a full queue answers it at once."""
@@ -186,15 +185,10 @@ class Later:
 
     def __init__(self) -> None:
         self._work: list[Callable[[], None]] = []
-        self.waits: Callable[[], bool] = lambda: False
 
     def when_idle(self, work: Callable[[], None]) -> None:
         """Put work off."""
         self._work.append(work)
-
-    def message_waits(self) -> bool:
-        """Whether a request waits, so that what may wait should."""
-        return self.waits()
 
     def work(self) -> None:
         """Do what was put off; an error in it is logged and ends nothing."""

@@ -10,10 +10,7 @@ class Idle(Protocol):
     """Knows when the worker would only wait for its next message."""
 
     def when_idle(self, work: Callable[[], None]) -> None:
-        """Put work off until the reply is sent and nothing else waits."""
-
-    def message_waits(self) -> bool:
-        """Whether the next message has begun to arrive, so that what may wait should."""
+        """Put work off until the replies are on their way."""
 
 
 class AtOnce:
@@ -22,7 +19,3 @@ class AtOnce:
     def when_idle(self, work: Callable[[], None]) -> None:
         """Do ``work`` now."""
         work()
-
-    def message_waits(self) -> bool:
-        """Nobody knows."""
-        return False

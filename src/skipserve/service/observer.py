@@ -1,4 +1,4 @@
-"""What is counted, drawn and told once the replies of a turn are on their way."""
+"""What is counted and told once the replies of a turn are on their way."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 
 from skipserve.protocols.messages import RawRequest, Reply
 from skipserve.runtime.prediction import Prediction
+from skipserve.service.evidence import Witness
 from skipserve.service.reader import Read
 from skipserve.service.runs import Ran
-from skipserve.service.shadow import Answered, Shadow
 from skipserve.telemetry.journal import Batch, Journal
 from skipserve.telemetry.metrics import ModelMetrics
 from skipserve.telemetry.tracing import Phases
@@ -40,7 +40,6 @@ class Turn:
     """Requests that were answered between two quiet moments.
 
     Attributes:
-        off: The router was on for none of them, as its switch is thrown.
         sizes: Rows that set out together.
         read_s: Seconds that reading took.
         inference_s: And the stages.
@@ -48,7 +47,6 @@ class Turn:
         seen: All requests.
     """
 
-    off: bool
     sizes: list[int] = field(default_factory=list)
     read_s: float = 0.0
     inference_s: float = 0.0
@@ -74,40 +72,40 @@ class Observer:
     Args:
         depth: Blocks of the network.
         metrics: Counts them.
-        shadow: Runs some of their rows again.
+        witness: Takes in what some of their rows say of the candidates.
         journal: Tells of them.
     """
 
-    def __init__(self, depth: int, metrics: ModelMetrics, shadow: Shadow, journal: Journal) -> None:
+    def __init__(
+        self, depth: int, metrics: ModelMetrics, witness: Witness, journal: Journal
+    ) -> None:
         self._depth = depth
         self._metrics = metrics
-        self._shadow = shadow
+        self._witness = witness
         self._journal = journal
 
     def observe(self, turn: Turn) -> None:
-        """Observe a turn, and run rows again until the next."""
+        """Observe a turn."""
         batch_rows = sum(turn.sizes)
         for seen in turn.seen:
-            skipped = 0 if seen.ran is None else self._rows(seen, turn.off)
+            skipped = 0 if seen.ran is None else self._rows(seen)
             took_s = seen.phases.end - seen.phases.start
             self._metrics.requests([reply.status for reply in seen.replies], skipped, took_s)
             if self._journal.tells(seen.replies):
                 self._journal.write(_told(seen, batch_rows))
         self._metrics.phases(turn.sizes, turn.read_s, turn.inference_s, turn.encode_s)
-        self._shadow.work()
 
-    def _rows(self, seen: Seen, off: bool) -> int:
-        """Count the rows and draw from them; how many requests left out a block."""
+    def _rows(self, seen: Seen) -> int:
+        """Count the rows and what they say; how many requests left out a block."""
         ran = seen.ran
         assert ran is not None
-        jobs = [
-            job
+        settings = [
+            job.setting
             for job, (first, last) in zip(ran.jobs, ran.ends, strict=True)
             for _ in range(first, last)
         ]
-        in_force, wanted = [job.setting for job in jobs], [job.wanted for job in jobs]
-        self._metrics.rows(ran.prediction, in_force)
-        self._shadow.draw(Answered(ran.rows, ran.prediction, wanted, off))
+        self._metrics.rows(ran.prediction, settings)
+        self._witness.see(ran)
         shallow = ran.prediction.depth_run < self._depth
         if not shallow.any():
             return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from skipserve.artifacts.artifact import Artifact
 from skipserve.artifacts.serving import ServingConfig
+from skipserve.earning.counts_file import counts_of
 from skipserve.protocols.oip_replies import VERSION
 from skipserve.runtime.engine import Engine
 from skipserve.safety.switch import switch_of
@@ -16,7 +17,7 @@ from skipserve.telemetry.tracing import open_tracing
 def open_service(
     artifact: Artifact, serving: ServingConfig, idle: Idle, version: str = VERSION
 ) -> Service:
-    """Open and warm up a model; its switch and where its spans go are in the environment.
+    """Open and warm up a model; its switch, state and trace target are in the environment.
 
     Args:
         artifact: Of the model.
@@ -38,4 +39,6 @@ def open_service(
     engine.warm_up(serving.batch_size)
     name = engine.manifest.name
     journal = Journal(name, serving.access_log, open_tracing())
-    return Service(engine, serving, idle, switch_of(name), journal, version)
+    files, precision, provider = engine.files, engine.precision, engine.provider
+    counts = counts_of(engine.manifest, engine.candidates, files, precision, provider)
+    return Service(engine, serving, idle, switch_of(name), journal, version, counts)

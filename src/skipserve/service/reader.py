@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
 import msgspec
@@ -15,7 +15,6 @@ from skipserve.protocols.answers import Answer
 from skipserve.protocols.content_coding import unpacked
 from skipserve.protocols.json_types import Columns
 from skipserve.protocols.messages import (
-    Asked,
     Question,
     RawRequest,
     Reply,
@@ -30,15 +29,13 @@ from skipserve.protocols.v1 import V1Protocol, speaks_v1
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Setting
 from skipserve.runtime.rows import Rows
-from skipserve.safety.switch import REASONS, SwitchState
+from skipserve.service.in_force import InForce
 from skipserve.service.runs import Job
 from skipserve.telemetry.logs import fields
 
 INTERNAL = InputError(
     "internal", "the request failed inside the server; its log says why, by X-Request-ID"
 )
-# What "router": "on" means for a model whose TOML names no risk.
-RISK_IF_ON = 0.01
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +52,6 @@ class _Asked(msgspec.Struct, frozen=True):
     request: RawRequest
     place: int
     question: Question
-    wanted: Setting
     setting: Setting
     refuse: Callable[[InputError], Reply]
 
@@ -66,14 +62,14 @@ class Read(Job, frozen=True):
     Attributes:
         place: Among those that were asked.
         admission: When it was taken in.
-        wanted: The setting that it asked for and that is certified.
+        epoch: Of the evidence that its rows give.
         encode: Makes its reply.
         refuse: Makes one that says what is wrong.
     """
 
     place: int
     admission: Admission
-    wanted: Setting
+    epoch: int
     encode: Callable[[Answer], Reply]
     refuse: Callable[[InputError], Reply]
 
@@ -90,11 +86,6 @@ class Reader:
     def __init__(self, engine: Engine, serving: ServingConfig, version: str) -> None:
         manifest = engine.manifest
         self._engine = engine
-        self.default = engine.setting(serving.risk)
-        self._on = engine.setting(serving.risk or RISK_IF_ON)
-        self._switched_off = {
-            state: replace(engine.off, reason=reason) for state, reason in REASONS.items()
-        }
         self._native = NativeProtocol(manifest, serving.max_rows)
         self._v1 = V1Protocol(manifest, serving.max_rows)
         self._oip = OpenInference(manifest, serving.max_rows, version)
@@ -106,7 +97,7 @@ class Reader:
         self._most_bytes = most_bytes(serving.max_rows, manifest.signature)
 
     def read(
-        self, requests: Sequence[RawRequest], first: int, admission: Admission, state: SwitchState
+        self, requests: Sequence[RawRequest], first: int, admission: Admission, in_force: InForce
     ) -> tuple[list[Read], list[tuple[int, Reply]]]:
         """Read requests: those that can be answered, and replies to the others with their places.
 
@@ -114,12 +105,12 @@ class Reader:
             requests: As they arrived.
             first: Place of the first among those that were asked.
             admission: When they were taken in.
-            state: Of the router's switch.
+            in_force: What requests get that leave the router on.
         """
         asked: list[_Asked] = []
         refused: list[tuple[int, Reply]] = []
         for place, request in enumerate(requests, first):
-            one = self._decode(request, place, state)
+            one = self._decode(request, place, in_force)
             if isinstance(one, _Asked):
                 asked.append(one)
             else:
@@ -129,15 +120,16 @@ class Reader:
             if isinstance(rows, Rows):
                 good.append(
                     Read(
-                        *(rows, one.setting, one.request, one.place, admission, one.wanted),
-                        *(one.question.encode, one.refuse),
+                        *(rows, one.setting, one.request),
+                        *(in_force.draw(one.setting, len(rows)), one.place, admission),
+                        *(in_force.standing.epoch, one.question.encode, one.refuse),
                     )
                 )
             else:
                 refused.append((one.place, named(one.refuse(rows), one.request)))
         return good, refused
 
-    def _decode(self, request: RawRequest, place: int, state: SwitchState) -> _Asked | Reply:
+    def _decode(self, request: RawRequest, place: int, in_force: InForce) -> _Asked | Reply:
         protocol = self._by_name.get(request.protocol, self._native)
         try:
             plain = unpacked(request, self._most_bytes)
@@ -147,15 +139,13 @@ class Reader:
                     "no_explanations", "no model here has explanations; ask for predictions"
                 )
             question = protocol.decode(plain)
-            wanted = self._resolve(question.asked)
+            setting = in_force.resolve(question.asked)
         except InputError as error:
             return named(protocol.refuse(error), request)
         except Exception:
             logger.exception("a request could not be decoded", extra=fields(request_id=request.id))
             return named(protocol.refuse(INTERNAL), request)
-        off = state != "on" and wanted.risk is not None
-        setting = self._switched_off[state] if off else wanted
-        return _Asked(request, place, question, wanted, setting, protocol.refuse)
+        return _Asked(request, place, question, setting, protocol.refuse)
 
     def _checked(self, asked: Sequence[_Asked]) -> list[Rows | InputError]:
         """The rows of each, or what is wrong with them: JSON's all at once, if nothing is."""
@@ -184,13 +174,6 @@ class Reader:
         if speaks_oip(request):
             return self._oip
         return self._v1 if speaks_v1(request) else self._native
-
-    def _resolve(self, asked: Asked) -> Setting:
-        if asked is None:
-            return self.default
-        if isinstance(asked, str):
-            return self._on if asked == "on" else self._engine.off
-        return self._engine.setting(asked.risk, asked.measure)
 
 
 def named(reply: Reply, request: RawRequest) -> Reply:

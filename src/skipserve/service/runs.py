@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from skipserve.protocols.messages import RawRequest
 from skipserve.runtime.engine import Engine
@@ -32,11 +33,13 @@ class Job(msgspec.Struct, frozen=True):
         rows: Checked.
         setting: They run with.
         request: As it arrived.
+        drawn: Which of them give evidence [n], bool; ``None``: none.
     """
 
     rows: Rows
     setting: Setting
     request: RawRequest
+    drawn: NDArray[np.bool_] | None
 
 
 J = TypeVar("J", bound=Job)
@@ -93,7 +96,7 @@ class Runs(Generic[J]):
             self._firsts.append(self._rows)
             names = np.arange(self._rows, self._rows + size)
             self._rows += size
-            self._flights.admit(group.rows, _limits(members), names)
+            self._flights.admit(group.rows, self._limits(members), names)
             sizes.append(size)
         return sizes
 
@@ -138,7 +141,7 @@ class Runs(Generic[J]):
             lost = []
             for job in jobs:
                 try:
-                    prediction = self._engine.run(job.rows, _limits([job]))
+                    prediction = self._engine.run(job.rows, self._limits([job]))
                     ran.append(Ran([job], job.rows, prediction))
                 except Exception as error:  # each backend raises classes of its own
                     lost.append(job)
@@ -151,10 +154,17 @@ class Runs(Generic[J]):
         )
         return ran, lost
 
-
-def _limits(jobs: Sequence[Job]) -> Limits:
-    # Rows of one batch may have been asked for at different risks.
-    counts = [len(job.rows) for job in jobs]
-    thresholds = np.repeat([job.setting.thresholds for job in jobs], counts, axis=0)
-    guard = np.array([job.setting.guard_limit for job in jobs], dtype=np.float32)
-    return Limits(thresholds, np.repeat(guard, counts))
+    def _limits(self, jobs: Sequence[J]) -> Limits:
+        # Rows of one batch may have been asked for at different risks.
+        counts = [len(job.rows) for job in jobs]
+        thresholds = np.repeat([job.setting.thresholds for job in jobs], counts, axis=0)
+        guard = np.repeat(np.array([job.setting.guard_limit for job in jobs], np.float32), counts)
+        drawn = None
+        if self._engine.shows_exits and any(job.drawn is not None for job in jobs):
+            pairs = zip(jobs, counts, strict=True)
+            drawn = np.concatenate(
+                [np.zeros(n, dtype=bool) if job.drawn is None else job.drawn for job, n in pairs]
+            )
+            # Every candidate stands behind the model's guard, whatever is in force.
+            guard = np.where(drawn, np.float32(self._engine.guard_limit), guard)
+        return Limits(thresholds, guard, drawn)

@@ -21,13 +21,14 @@ from skipserve.protocols.messages import RawRequest, Reply
 from skipserve.protocols.oip_replies import VERSION
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import overflow
-from skipserve.safety.switch import AlwaysOn, Switch, SwitchState
+from skipserve.safety.switch import AlwaysOn, Switch
 from skipserve.service.batches import Batches
+from skipserve.service.evidence import Counts, Witness
 from skipserve.service.idle import AtOnce, Idle
+from skipserve.service.in_force import InForce
 from skipserve.service.observer import Observer, Seen, Turn
 from skipserve.service.reader import INTERNAL, Admission, Read, Reader, named
 from skipserve.service.runs import Ran, Runs
-from skipserve.service.shadow import Shadow
 from skipserve.telemetry.journal import Journal
 from skipserve.telemetry.metrics import NoMetrics, open_metrics
 from skipserve.telemetry.tracing import Phases
@@ -50,6 +51,7 @@ class Service:
         switch: Turns the router off for a while; always on by default.
         journal: Tells of the requests; by default only of those that were refused.
         version: Of the model, as clients name it.
+        counts: Keeps what rows say of the model's candidates.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Service:
         switch: Switch | None = None,
         journal: Journal | None = None,
         version: str = VERSION,
+        counts: Counts | None = None,
     ) -> None:
         idle = idle or AtOnce()
         self._put_off = idle.when_idle
@@ -68,15 +71,16 @@ class Service:
         self._batches = Batches(engine.manifest.signature)
         self._most = serving.batch_size
         self._reader = Reader(engine, serving, version)
-        default = self._reader.default
+        self._in_force = InForce(engine, serving)
+        self._in_force.follow(self._switch.standing())
+        default = self._in_force.default
         if default.reason:
             logger.warning("%s serves at full depth: %s", engine.manifest.name, default.reason)
         metrics = open_metrics(engine, default)  # says, too, that this worker is there
         self._metrics = metrics if serving.metrics else NoMetrics()
-        budget_s = serving.shadow_budget_ms / 1e3
-        shadow = Shadow(engine, self._metrics, serving.shadow, budget_s, idle.message_waits)
+        self._witness = Witness(engine, self._metrics, counts)
         journal = journal or Journal(engine.manifest.name, serving.access_log)
-        self._observer = Observer(engine.manifest.depth, self._metrics, shadow, journal)
+        self._observer = Observer(engine.manifest.depth, self._metrics, self._witness, journal)
 
     def answer(self, requests: Sequence[RawRequest]) -> list[Reply]:
         """Answer requests, all at once and in their order; never raises for what a client sent."""
@@ -96,12 +100,11 @@ class Service:
             requests: To begin with.
             more: Asked behind each stage for requests that shall set out now.
         """
-        state, asked = self._switch.state(), 0
-        turn = Turn(off=state != "on")
+        turn, asked = Turn(), 0
         runs: Runs[Read] = Runs(self._engine, self._batches, self._most)
         while requests or runs:
             if requests:
-                refused = self._admit(requests, asked, runs, turn, state)
+                refused = self._admit(requests, asked, runs, turn)
                 asked += len(requests)
                 if refused:
                     yield refused
@@ -123,15 +126,11 @@ class Service:
         self._metrics.waited(seconds)
 
     def _admit(
-        self,
-        requests: Sequence[RawRequest],
-        asked: int,
-        runs: Runs[Read],
-        turn: Turn,
-        state: SwitchState,
+        self, requests: Sequence[RawRequest], asked: int, runs: Runs[Read], turn: Turn
     ) -> Answers:
         admission = Admission(perf_counter())
-        good, refused = self._reader.read(requests, asked, admission, state)
+        self._in_force.follow(self._switch.standing())
+        good, refused = self._reader.read(requests, asked, admission, self._in_force)
         admission.read = perf_counter()
         turn.read_s += admission.read - admission.start
         if good:
@@ -153,6 +152,7 @@ class Service:
             turn.see(ran.jobs, replies, inferred, ran)
             answers += [(job.place, reply) for job, reply in zip(ran.jobs, replies, strict=True)]
         if lost:
+            self._witness.lost(lost)
             replies = [named(job.refuse(INTERNAL), job.request) for job in lost]
             turn.see(lost, replies, inferred)
             answers += [(job.place, reply) for job, reply in zip(lost, replies, strict=True)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -94,3 +94,8 @@ class Together:
         made.signals[places] = stepped.signals
         if made.left_out is not None and stepped.left_out is not None:
             made.left_out[places] = stepped.left_out
+        if stepped.trail is not None:
+            if made.trail is None:
+                made = self._made = replace(made, trail=stepped.trail.blank(len(self)))
+            assert made.trail is not None
+            made.trail.put(places, stepped.trail)

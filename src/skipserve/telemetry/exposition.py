@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 
+from skipserve.earning.progress import Progress
 from skipserve.telemetry.counts import Here, Workers
+from skipserve.telemetry.earning import EarningGauges, show
 from skipserve.versions import version_if_installed, version_of
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a gauge more for each counter
@@ -30,8 +31,8 @@ class Exposition:
         router_state: One of :data:`STATES` is 1.
         fallbacks: Times the alarm switched skipping off.
         evidence: Wealth of the betting martingale against the certificate.
-        clean_evidence: Wealth of the opposite bet, while the model has fallen back.
-        alarm_level: Where either of them throws the switch.
+        alarm_level: Where the alarm is raised.
+        bolder: Times that traffic has earned something bolder.
         drift: Population stability index of the signal over a sliding window.
         restarts: Workers that died and were started again.
     """
@@ -53,21 +54,14 @@ class Exposition:
             registry=registry,
         )
         self.evidence = Gauge(
-            "skipserve_shadow_evidence",
-            "Wealth of a bet that shadow rows disagree more often than certified; from the alarm "
-            "level on, skipping is switched off.",
-            ("model",),
-            registry=registry,
-        )
-        self.clean_evidence = Gauge(
-            "skipserve_shadow_clean_evidence",
-            "Wealth of a bet that shadow rows disagree less often than certified, since the model "
-            "fell back; from the alarm level on, skipping is switched on again.",
+            "skipserve_alarm_evidence",
+            "Wealth of a bet that evidence rows disagree more often than certified; from the alarm "
+            "level on, what is in force is withdrawn.",
             ("model",),
             registry=registry,
         )
         self.alarm_level = Gauge(
-            "skipserve_shadow_alarm_level",
+            "skipserve_alarm_level",
             "1/α: the evidence at which the alarm is raised.",
             ("model",),
             registry=registry,
@@ -79,6 +73,13 @@ class Exposition:
             ("model", "stage"),
             registry=registry,
         )
+        self.bolder = Counter(
+            "skipserve_earning_bolder",
+            "Times that the traffic of a model has earned something bolder.",
+            ("model",),
+            registry=registry,
+        )
+        self._earning = EarningGauges(registry)
         self._versions = Gauge(
             "skipserve_model_version",
             "Version of the model that answers now; a model's other versions that are served "
@@ -126,18 +127,34 @@ class Exposition:
         """
         for state in STATES:
             self.show(self.router_state, None, model, state)
-        for gauge in (self.evidence, self.clean_evidence, self.alarm_level):
+        for gauge in (self.evidence, self.alarm_level):
             self.show(gauge, None, model)
+        self._earning.forget(model)
         for stage in range(1, stages + 1):
             self.show(self.drift, None, model, str(stage))
 
     def show(self, gauge: Gauge, value: float | None, *labels: str) -> None:
         """Set a gauge; ``None`` takes the series away: no number is better than an old one."""
-        if value is not None:
-            gauge.labels(*labels).set(value)
-        else:
-            with contextlib.suppress(KeyError):
-                gauge.remove(*labels)
+        show(gauge, value, *labels)
+
+    def show_earning(
+        self,
+        model: str,
+        epoch: int,
+        disagreements: Sequence[int],
+        found: Sequence[Progress],
+        problem: str,
+    ) -> None:
+        """Show how far a model is with earning; nothing of it where nothing shall be earned.
+
+        Args:
+            model: Name of the model.
+            epoch: The present one.
+            disagreements: Of each candidate in it, from careful to bold.
+            found: How far each risk is; empty where nothing shall be earned.
+            problem: Why nothing can be earned; empty if it can.
+        """
+        self._earning.show(model, epoch, disagreements, found, problem)
 
     def samples(self, pattern: str) -> Samples:
         """Labels and values of what stands in the workers' files that match, by series.

@@ -31,6 +31,7 @@ from skipserve.telemetry.series import (
     DEPTH_RUN,
     DISAGREEMENTS,
     DROPPED,
+    EVIDENCE_ROWS,
     FALLBACK,
     HELD_BACK,
     INFO,
@@ -41,7 +42,6 @@ from skipserve.telemetry.series import (
     QUEUE_WAIT,
     REQUESTS,
     ROWS,
-    SHADOW_ROWS,
     SIGNAL_ROWS,
     STATUSES,
     THRESHOLD,
@@ -82,8 +82,8 @@ class ModelMetrics:
             self._skipped = [BLOCK_ROWS.labels(model, str(block), "skipped") for block in blocks]
             self._depth_run = DEPTH_RUN.labels(model)
             self._held_back = HELD_BACK.labels(model)
-            risks = {risk: str(risk) for risk in engine.certified()}
-            self._shadow = {risk: SHADOW_ROWS.labels(model, name) for risk, name in risks.items()}
+            risks = {risk: str(risk) for risk in {*engine.certified(), *spec.risks}}
+            self._evidence = {risk: EVIDENCE_ROWS.labels(model, n) for risk, n in risks.items()}
             self._disagreed = {risk: DISAGREEMENTS.labels(model, n) for risk, n in risks.items()}
             self._dropped = DROPPED.labels(model)
             certified = [(of, risk) for of in MEASURES for risk in engine.certified(of)]
@@ -215,14 +215,14 @@ class ModelMetrics:
         for place in np.flatnonzero(counts).tolist():
             self._signal_rows[place // BINS][place % BINS].inc(int(counts[place]))
 
-    def shadow(self, risk: float, rows: int, disagreements: int) -> None:
-        """Count shadow rows that were served at one ε, and those that disagreed."""
-        self._shadow[risk].inc(rows)
+    def evidence(self, risk: float, rows: int, disagreements: int) -> None:
+        """Count evidence rows by the ε in force for them, and those that disagree there."""
+        self._evidence[risk].inc(rows)
         if disagreements:
             self._disagreed[risk].inc(disagreements)
 
-    def shadow_dropped(self, rows: int) -> None:
-        """Count rows that were drawn and not run."""
+    def evidence_dropped(self, rows: int) -> None:
+        """Count rows that were drawn and could not be run."""
         self._dropped.inc(rows)
 
 
@@ -246,10 +246,10 @@ class NoMetrics(ModelMetrics):
     def rows(self, prediction: Prediction, settings: Sequence[Setting]) -> None:
         """Nothing."""
 
-    def shadow(self, risk: float, rows: int, disagreements: int) -> None:
+    def evidence(self, risk: float, rows: int, disagreements: int) -> None:
         """Nothing."""
 
-    def shadow_dropped(self, rows: int) -> None:
+    def evidence_dropped(self, rows: int) -> None:
         """Nothing."""
 
 

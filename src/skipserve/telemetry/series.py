@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from skipserve.telemetry.process import count_by_number
+
+count_by_number()
+
 # Seconds; 100 µs to 10 s with an edge at exactly 15 ms, the target of the service.
 BUCKETS = (
     *(0.0001, 0.0002, 0.0003, 0.0005, 0.00075, 0.001, 0.0015, 0.002, 0.003, 0.005, 0.0075),
@@ -74,17 +78,19 @@ SIGNAL_ROWS = Counter(
     "a tenth of them each if nothing drifted.",
     ("model", "stage", "bin"),
 )
-SHADOW_ROWS = Counter(
-    "skipserve_shadow_rows", "Rows run a second time to compare the answers.", ("model", "risk")
+EVIDENCE_ROWS = Counter(
+    "skipserve_evidence_rows",
+    "Rows run at full depth to see what the router in force would have answered.",
+    ("model", "risk"),
 )
 DISAGREEMENTS = Counter(
-    "skipserve_shadow_disagreements",
-    "Shadow rows whose routed answer differed from full depth.",
+    "skipserve_evidence_disagreements",
+    "Evidence rows that the router in force would have answered otherwise than full depth.",
     ("model", "risk"),
 )
 DROPPED = Counter(
-    "skipserve_shadow_dropped_rows",
-    "Rows drawn for a shadow run that found no time for it.",
+    "skipserve_evidence_dropped_rows",
+    "Rows drawn for evidence that could not be run.",
     ("model",),
 )
 INFO = Gauge(

@@ -6,7 +6,6 @@ Upstream is archived at this version, so the patches are for exactly it and no o
 from __future__ import annotations
 
 import logging
-import select
 import socket
 import struct
 import sys
@@ -153,12 +152,6 @@ class BufferedReader:
     def when_idle(self, work: Callable[[], None]) -> None:
         """Do ``work`` before the next wait; an error in it is logged and ends nothing."""
         self._idle_work.append(work)
-
-    def message_waits(self) -> bool:
-        """Whether there is something to read; ask it in work that was put off."""
-        if self._connection is None:
-            return False
-        return bool(select.select([self._connection], [], [], 0)[0])
 
     def _work(self) -> None:
         """Do what was put off."""

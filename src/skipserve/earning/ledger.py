@@ -1,0 +1,186 @@
+"""The ledger of epochs: every event that changed what is in force, in one append-only file.
+
+    FOLDER/BINDING/ledger   header, then a line an event
+
+All replicas of a model write to it, also over a shared volume, each under a lock: whoever has it
+reads what the others wrote, decides, and appends. So an epoch begins once, whoever saw its end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from skipserve.earning.counts_file import PREFIX, folder_of
+from skipserve.earning.epochs import (
+    Begun,
+    Crossed,
+    Event,
+    Rules,
+    State,
+    Withdrawn,
+    applied,
+    reset,
+)
+from skipserve.earning.lines import Header, append, contents, damaged, line
+
+NAME = "ledger"
+# Whoever holds the lock gives it back within milliseconds, unless it was stopped.
+LOCK_S = 2.0
+LOCK_TRIES = 40
+_KINDS: dict[str, type[Begun | Crossed | Withdrawn]] = {
+    "begun": Begun,
+    "crossed": Crossed,
+    "withdrawn": Withdrawn,
+}
+
+
+class Ledger:
+    """Events of one model's epochs.
+
+    Args:
+        folder: Of the model's state.
+        binding: What the events are about, see binding.py.
+
+    Attributes:
+        events: As they were when the ledger was last read.
+        state: That they lead to.
+    """
+
+    def __init__(self, folder: Path, binding: str) -> None:
+        self._folder = folder_of(folder, binding)
+        self._file = self._folder / NAME
+        self._header = Header("ledger", binding)
+        self._mark = (0, 0, 0)
+        self.events: tuple[Event, ...] = ()
+        self.state = State()
+
+    def read(self) -> State:
+        """Take in what others wrote.
+
+        Raises:
+            StateError: If it is damaged, of something else or of a newer version.
+            OSError: If it cannot be read.
+        """
+        try:
+            with self._file.open("rb") as stream:
+                self._take(stream.fileno())
+        except FileNotFoundError:
+            self._forget()
+        return self.state
+
+    def turn(self, decide: Callable[[State], Sequence[Event]]) -> Sequence[Event]:
+        """Decide on what is there, with the others kept out, and write down what follows.
+
+        Args:
+            decide: Gets the state; what it returns is written as a whole or not at all.
+
+        Returns:
+            What was written.
+
+        Raises:
+            StateError: As :meth:`read`.
+            OSError: If it cannot be written; then nothing has happened.
+        """
+        with self._held() as descriptor:
+            self._take(descriptor)
+            events = decide(self.state)
+            if events:
+                head = b"" if self._mark[1] else line(self._header)
+                append(descriptor, head + b"".join(line(_told(one)) for one in events))
+                self._take(descriptor)
+        return events
+
+    def reset(self, rules: Rules, at_s: float) -> None:
+        """Forget everything, damage included, and begin an epoch that nobody has counted for yet.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        with self._held() as descriptor:
+            # Workers that are at it count for an epoch that they were told of.
+            last = max((_epochs_said(file) for file in _files(self._folder)), default=0)
+            events = reset(rules, last, at_s)
+            data = line(self._header) + b"".join(line(_told(one)) for one in events)
+            for file in self._folder.glob(f"{PREFIX}*"):
+                file.unlink(missing_ok=True)
+            # In place, for others wait for the lock on it.
+            os.ftruncate(descriptor, 0)
+            append(descriptor, data)
+            self._forget()
+            self._take(descriptor)
+
+    @contextlib.contextmanager
+    def _held(self) -> Iterator[int]:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(self._file, flags, 0o600)
+        try:
+            self._lock(descriptor)
+            yield descriptor
+        finally:
+            os.close(descriptor)  # and with it the lock
+
+    def _lock(self, descriptor: int) -> None:
+        for _ in range(LOCK_TRIES):
+            try:
+                return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(LOCK_S / LOCK_TRIES)
+        raise OSError(errno.EWOULDBLOCK, "another process keeps it locked", str(self._file))
+
+    def _forget(self) -> None:
+        self._mark, self.events, self.state = (0, 0, 0), (), State()
+
+    def _take(self, descriptor: int) -> None:
+        about = os.fstat(descriptor)
+        mark = about.st_ino, about.st_size, about.st_mtime_ns
+        if mark == self._mark:
+            return
+        data = os.pread(descriptor, about.st_size, 0)
+        whole = data.rfind(b"\n") + 1
+        events = [self._event(one) for one in contents(data, self._file, self._header)]
+        if whole < len(data):
+            # Half a line, of a writer that was killed: nothing may be appended to it.
+            with contextlib.suppress(OSError):  # opened to be read only
+                os.ftruncate(descriptor, whole)
+        self._mark = about.st_ino, whole, about.st_mtime_ns
+        self.events = tuple(events)
+        self.state = applied(State(), events)
+
+    def _event(self, content: bytes) -> Event:
+        try:
+            said: dict[str, Any] = msgspec.json.decode(content, type=dict[str, Any])
+            kind = _KINDS[said.pop("kind")]
+            return msgspec.convert(said, kind)
+        except (msgspec.MsgspecError, LookupError, TypeError):
+            raise damaged(self._file, "a line is no event") from None
+
+
+def _told(event: Event) -> dict[str, Any]:
+    kind = next(name for name, of in _KINDS.items() if isinstance(event, of))
+    return {"kind": kind, **msgspec.to_builtins(event)}
+
+
+def _files(folder: Path) -> list[Path]:
+    return [folder / NAME, *folder.glob(f"{PREFIX}*")]
+
+
+def _epochs_said(file: Path) -> int:
+    """The highest epoch that any line names which can be read, whatever its checksum."""
+    most = 0
+    with contextlib.suppress(OSError):
+        for text in file.read_bytes().splitlines():
+            with contextlib.suppress(msgspec.MsgspecError):
+                said = msgspec.json.decode(text.rpartition(b" ")[0])
+                epoch = said.get("epoch", 0) if isinstance(said, dict) else 0
+                most = max(most, epoch if isinstance(epoch, int) else 0)
+    return most

@@ -1,0 +1,51 @@
+"""Where what models have earned is kept: beyond the run that serves them, if that can be."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from skipserve.artifacts.archive import Unpacked
+from skipserve.hosts.instance import Instance
+from skipserve.safety.standing import STATE_VARIABLE, evidence_folder
+
+logger = logging.getLogger(__name__)
+
+
+def keep_state(instance: Instance, archive: Path, model: Unpacked) -> Path:
+    """Make the folder of a model's state, and tell the workers of it by a link.
+
+    Where it cannot be written to, the state is in the run's own directory, and gone with it.
+
+    Args:
+        instance: The run.
+        archive: Of the model.
+        model: As it was unpacked.
+
+    Returns:
+        The folder.
+
+    Raises:
+        OSError: If not even that can be made.
+    """
+    link = instance.evidence / model.name
+    router = model.artifact.manifest.router
+    folder = evidence_folder(archive)
+    if router is not None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / ".writable").touch()
+        except OSError as error:
+            if router.certificate != "offline":
+                logger.warning(
+                    "what %s earns is forgotten when this service ends: %s cannot be written (%s); "
+                    "serve with %s naming a folder that stays and can be written to",
+                    *(model.name, folder, error.strerror, STATE_VARIABLE),
+                )
+            folder = instance.directory / "kept" / model.name
+            folder.mkdir(parents=True, exist_ok=True)
+    fresh = link.with_name(f".{link.name}")
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(folder)
+    fresh.replace(link)
+    return folder

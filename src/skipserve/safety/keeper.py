@@ -1,0 +1,285 @@
+"""Keeps what a model has earned: from the counts of all replicas to what the workers are told.
+
+Whatever is wrong with the files that it is kept in, nothing bolder comes of it: what cannot be read
+was not earned, and what cannot be written has not happened.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import shutil
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from skipserve.artifacts.artifact import Artifact
+from skipserve.artifacts.certificates import from_json
+from skipserve.artifacts.manifest import Precision, RouterSpec
+from skipserve.earning.binding import binding_of
+from skipserve.earning.counts_file import CountsReader, folder_of
+from skipserve.earning.epochs import (
+    Counts,
+    Event,
+    Rules,
+    State,
+    decide,
+    in_force,
+    reset,
+    unordered,
+    withdraw,
+)
+from skipserve.earning.ledger import Ledger
+from skipserve.errors import StateError
+from skipserve.runtime.runners import FORMATS, BackendName
+
+# Less room than this is none: workers and launcher could not write what they see.
+ROOM_BYTES = 1 << 20
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What workers run a model on."""
+
+    backend: BackendName
+    provider: str
+    precision: Precision
+
+
+def rules_of(spec: RouterSpec, candidates: int) -> Rules:
+    """The rules that a model's epochs go by."""
+    age_rows, age_s = spec.greatest_age_rows, spec.greatest_age_s
+    return Rules(
+        risks=spec.risks,
+        candidates=candidates,
+        level=spec.earned_level,
+        epoch_rows=spec.epoch_rows,
+        greatest_age_rows=spec.epoch_rows if age_rows is None else age_rows,
+        greatest_age_s=np.inf if age_s is None else age_s,
+    )
+
+
+class Keeper:
+    """Keeps the epochs of one model with a router.
+
+    Args:
+        artifact: The model's.
+        folder: Of the model's state; shared by its replicas, if it is on a shared volume.
+
+    Attributes:
+        rules: Of its epochs.
+        state: Where they stand.
+        counts: Evidence of the present epoch, of all replicas.
+        problem: Why nothing can be earned now; empty if it can.
+    """
+
+    def __init__(self, artifact: Artifact, folder: Path) -> None:
+        spec = artifact.manifest.router
+        assert spec is not None
+        self._artifact, self._spec, self._folder = artifact, spec, folder
+        made = artifact.certificates.candidates
+        self._candidates = np.array(
+            [[from_json(one) for one in row] for row in made], dtype=np.float32
+        ).reshape(-1, len(spec.decisions))
+        self.rules = rules_of(spec, len(made))
+        self.state = State()
+        self.counts = Counts.none(len(made))
+        self.problem = ""
+        self._kind: Kind | None = None
+        self._offline: tuple[int | None, ...] = (None,) * len(spec.risks)
+        self._safe = False  # whether what was read can be relied on
+        self._at_s = 0.0
+        self._unwritten: tuple[int, int] | None = None
+
+    @property
+    def withdrawn(self) -> bool:
+        """Whether the alarm has put the artifact's own certificates out of force."""
+        return self.state.withdrawn or self._unwritten is not None
+
+    @property
+    def mode(self) -> str:
+        """``offline``, ``earned`` or ``both``."""
+        return self._spec.certificate
+
+    @property
+    def offline(self) -> tuple[int | None, ...]:
+        """The places of the artifact's own certificates that are in force."""
+        own = self.mode != "earned" and not self.withdrawn
+        return self._offline if own else (None,) * len(self.rules.risks)
+
+    @property
+    def earning(self) -> bool:
+        """Whether rows earn anything: always, or only once the alarm was raised."""
+        return self.mode != "offline" or self.withdrawn
+
+    @property
+    def epoch(self) -> int:
+        """That workers shall count for; 0 while nothing they could count is of use."""
+        return self.state.epoch if self._safe else 0
+
+    @property
+    def in_force(self) -> tuple[int | None, ...] | None:
+        """What workers may use for each risk; ``None``: the artifact's own certificates."""
+        nothing: tuple[int | None, ...] = (None,) * len(self.rules.risks)
+        if not self._safe:
+            # Before the first look nobody knows that an alarm was raised; readiness waits for it.
+            own = self.mode != "earned" and not self.problem
+            return None if own else nothing
+        own = self.mode != "earned" and not self.withdrawn
+        if self.problem or self._unwritten or (self.mode == "offline" and own):
+            return None if own else nothing
+        earned = in_force(self.rules, self.state, self.counts.rows, self._at_s)
+        if not own:
+            return earned
+        bolder = [
+            one is not None and (other is None or one > other)
+            for one, other in zip(earned, self._offline, strict=True)
+        ]
+        if not any(bolder):
+            return None
+        pairs = zip(earned, self._offline, bolder, strict=True)
+        return tuple(one if is_bolder else other for one, other, is_bolder in pairs)
+
+    def look(self, kinds: Collection[Kind], at_s: float) -> Sequence[Event]:
+        """Take in what was counted, and move the epochs.
+
+        Args:
+            kinds: What the workers run on that live.
+            at_s: Seconds since 1970, on a clock that never goes back.
+
+        Returns:
+            What has happened by it.
+        """
+        self._at_s = at_s
+        problem = ""
+        events: Sequence[Event] = ()
+        try:
+            if kinds and self.rules.candidates:
+                events = self._look(self._open(kinds))
+        except StateError as error:
+            problem, self._safe = str(error), False
+        except OSError as error:
+            where = error.filename or self._folder
+            problem = f"{where} cannot be used: {error.strerror}; make room or mend it"
+        if problem and problem != self.problem:
+            logger.error("%s earns nothing: %s", self._artifact.manifest.name, problem)
+        elif self.problem and not problem:
+            logger.warning("%s can earn again", self._artifact.manifest.name)
+        self.problem = problem
+        return events
+
+    def withdraw(self, rows: int, disagreements: int) -> Sequence[Event]:
+        """Take everything out of force; the alarm was raised on so many evidence rows.
+
+        What cannot be written down holds in this process all the same.
+        """
+        if not self._safe:
+            return ()
+        self._unwritten = rows, disagreements
+        try:
+            return self._withdraw()
+        except (OSError, StateError) as error:
+            logger.error(
+                "%s: that the alarm was raised cannot be written down (%s); it is tried again",
+                *(self._artifact.manifest.name, error),
+            )
+            return ()
+
+    def _withdraw(self) -> Sequence[Event]:
+        assert self._unwritten is not None
+        seen, (rows, disagreements) = self.state.epoch, self._unwritten
+
+        def decided(state: State) -> Sequence[Event]:
+            if state.epoch != seen:
+                return ()  # another replica was first
+            return withdraw(self.rules, state, rows, disagreements, self.counts, self._at_s)
+
+        events = self._turn(decided)
+        self._unwritten = None
+        return events
+
+    def reset(self) -> Sequence[Event]:
+        """Begin anew, with the artifact's own certificates if it has some."""
+        if not self._safe:
+            return ()
+        return self._turn(lambda state: reset(self.rules, state.epoch, self._at_s))
+
+    def _turn(self, decided: Callable[[State], Sequence[Event]]) -> Sequence[Event]:
+        events = self._ledger.turn(decided)
+        self._take(self._ledger.state)
+        return events
+
+    def _open(self, kinds: Collection[Kind]) -> Kind:
+        if len(kinds) > 1:
+            told = " and ".join(sorted(f"{k.backend} {k.provider} {k.precision}" for k in kinds))
+            raise StateError(
+                f"its workers run on {told}, and a certificate is of one; see why they differ, or "
+                "set provider and precision"
+            )
+        (kind,) = kinds
+        if kind == self._kind:
+            return kind
+        pair = unordered(self._candidates.tolist())
+        if pair is not None:
+            raise StateError(
+                f"its candidates {pair[0]} and {pair[1]} are not ordered from careful to bold; "
+                "propose them anew with `skipserve calibrate`"
+            )
+        files = self._artifact.hashes(FORMATS[kind.backend], kind.precision)  # type: ignore[arg-type]
+        binding = binding_of(
+            self._artifact.manifest, self._candidates, files, kind.precision, kind.provider
+        )
+        self._ledger = Ledger(self._folder, binding)
+        self._reader = CountsReader(self._folder, binding, self.rules.candidates)
+        self._room = folder_of(self._folder, binding)
+        self._offline = self._own(kind, files)
+        self._kind = kind
+        return kind
+
+    def _look(self, kind: Kind) -> Sequence[Event]:
+        self._take(self._ledger.read())
+        self._safe = True
+        if self._unwritten is not None:
+            return self._withdraw()
+        found = self._reader.read()
+        self.counts = found.get(self.state.epoch, Counts.none(self.rules.candidates))
+        self._room.mkdir(parents=True, exist_ok=True)
+        if shutil.disk_usage(self._room).free < ROOM_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._room))
+        earning = self.earning
+        if not decide(self.rules, self.state, self.counts, self._at_s, earning):
+            return ()
+        seen = self.state.epoch
+
+        def decided(state: State) -> Sequence[Event]:
+            if state.epoch != seen:
+                return ()
+            return decide(self.rules, state, self.counts, self._at_s, earning)
+
+        events = self._turn(decided)
+        self._reader.tidy(self.state.epoch - 1)
+        return events
+
+    def _take(self, state: State) -> None:
+        if state.epoch != self.state.epoch:
+            self.counts = Counts.none(self.rules.candidates)
+        self.state = state
+
+    def _own(self, kind: Kind, files: dict[str, str]) -> tuple[int | None, ...]:
+        """The places of the artifact's own certificates that hold for what runs."""
+        spec = self._spec
+        held = {
+            one.risk: one.candidate
+            for one in self._artifact.certificates.certificates
+            if one.files == files
+            and (one.precision, one.provider) == (kind.precision, kind.provider)
+            and one.measure == "disagreement"
+            and one.confidence >= spec.offline_confidence
+            and one.guard_limit == spec.guard_limit
+        }
+        return tuple(held.get(risk) for risk in spec.risks)

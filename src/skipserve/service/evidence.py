@@ -1,0 +1,130 @@
+"""Evidence: what the rows that were drawn say of every candidate, counted.
+
+Whether a row is drawn depends on nothing but chance, by a probability that earlier rows have fixed
+(service/in_force.py). It is drawn before anything is known of it, and whatever it shows counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skipserve.runtime.engine import Engine
+from skipserve.runtime.losses import Judged, judge
+from skipserve.runtime.prediction import Setting
+from skipserve.runtime.rows import Rows
+from skipserve.service.reader import Read
+from skipserve.service.runs import Ran
+from skipserve.telemetry.metrics import ModelMetrics
+
+
+class Counts(Protocol):
+    """Keeps what evidence rows said, for the launcher to read."""
+
+    def add(
+        self,
+        epoch: int,
+        rows: int,
+        disagreements: NDArray[np.int64],
+        blocks: NDArray[np.int64],
+        dropped: int = 0,
+    ) -> None:
+        """Take in rows of an epoch.
+
+        Args:
+            epoch: That they were drawn in.
+            rows: That gave evidence.
+            disagreements: Of them, under each candidate [candidates].
+            blocks: Run under each candidate [candidates].
+            dropped: Rows that were drawn and could not be run.
+        """
+        ...
+
+
+class Witness:
+    """Judges the candidates of one model on the rows that were drawn.
+
+    Args:
+        engine: The open model.
+        metrics: Counts the rows in force.
+        counts: Keeps what they say; ``None`` where nobody asks.
+    """
+
+    def __init__(self, engine: Engine, metrics: ModelMetrics, counts: Counts | None) -> None:
+        spec = engine.manifest.router
+        decisions = spec.decisions if spec else ()
+        self._engine = engine
+        self._metrics = metrics
+        self._counts = counts
+        self._ends = np.array([*decisions, engine.manifest.depth])
+
+    def see(self, ran: Ran[Read]) -> None:
+        """Take in requests that are complete."""
+        if all(job.drawn is None for job in ran.jobs):
+            return
+        jobs = [
+            job
+            for job, (first, last) in zip(ran.jobs, ran.ends, strict=True)
+            for _ in range(first, last)
+        ]
+        drawn = np.concatenate(
+            [np.zeros(len(j.rows), dtype=bool) if j.drawn is None else j.drawn for j in ran.jobs]
+        )
+        given = [job for job, one in zip(jobs, drawn.tolist(), strict=True) if one]
+        if self._engine.shows_exits:
+            task = self._engine.manifest.task
+            judged = judge(ran.prediction, task, self._engine.candidates, self._ends)
+        else:
+            judged = self._by_running(ran.rows[np.flatnonzero(drawn)], given)
+        epochs = np.array([job.epoch for job in given])
+        for epoch in np.unique(epochs).tolist():
+            self._add(epoch, judged, epochs == epoch)
+        self._tell([job.setting for job in given], judged)
+
+    def lost(self, jobs: Sequence[Read]) -> None:
+        """Take in requests that could not be run."""
+        for job in jobs:
+            if job.drawn is None:
+                continue
+            count = int(np.count_nonzero(job.drawn))
+            self._metrics.evidence_dropped(count)
+            if self._counts is not None:
+                none = np.zeros(len(self._engine.candidates), dtype=np.int64)
+                self._counts.add(job.epoch, 0, none, none, count)
+
+    def _add(self, epoch: int, judged: Judged, which: NDArray[np.bool_]) -> None:
+        if self._counts is not None:
+            disagreements = judged.disagrees[which].sum(axis=0)
+            blocks = judged.blocks[which].sum(axis=0)
+            self._counts.add(epoch, int(np.count_nonzero(which)), disagreements, blocks)
+
+    def _tell(self, settings: Sequence[Setting], judged: Judged) -> None:
+        """Count the rows by the risk that is in force for them, and those that disagree there."""
+        places = np.array([-1 if one.candidate is None else one.candidate for one in settings])
+        differs = judged.disagrees[np.arange(len(places)), places]
+        risks = np.array([one.risk or 0.0 for one in settings])
+        for risk in np.unique(risks[places >= 0]).tolist():
+            at = (risks == risk) & (places >= 0)
+            self._metrics.evidence(risk, int(at.sum()), int(differs[at].sum()))
+
+    def _by_running(self, rows: Rows, jobs: Sequence[Read]) -> Judged:
+        """The same of files that decide inside: the candidates in force are run, and full depth.
+
+        Of the others nothing is known, so they count as disagreeing: none of them is ever earned.
+        """
+        engine = self._engine
+        shape = len(rows), len(engine.candidates)
+        disagrees = np.ones(shape, dtype=bool)
+        blocks = np.full(shape, engine.manifest.depth, dtype=np.int64)
+        full = engine.run(rows).probabilities
+        known = np.isfinite(full).all(axis=1)
+        for place in {job.setting.candidate for job in jobs} - {None}:
+            thresholds = engine.candidates[place]
+            answers = engine.run_thresholds(rows, thresholds, engine.guard_limit)
+            agrees = engine.manifest.task.agree(answers.probabilities, full) & known
+            disagrees[:, place] = ~agrees
+            blocks[:, place] = answers.depth_run
+        return Judged(disagrees, blocks)

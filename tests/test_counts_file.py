@@ -1,0 +1,303 @@
+"""Counts of evidence and the ledger of epochs, in files that several processes share."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+from skipserve.earning.counts_file import LONG_BYTES, CountsFile, CountsReader, folder_of
+from skipserve.earning.epochs import Begun, Counts, Crossed, Rules, State, decide, withdraw
+from skipserve.earning.ledger import NAME, Ledger
+from skipserve.earning.lines import FORMAT, Header, line
+from skipserve.errors import StateError
+
+BINDING, OTHER = "a" * 64, "b" * 64
+RULES = Rules((0.01,), 2, 0.05, epoch_rows=1_000, greatest_age_rows=1_000)
+
+
+def array(*values):
+    return np.array(values, dtype=np.int64)
+
+
+def read(folder, binding=BINDING):
+    return CountsReader(folder, binding, 2).read()
+
+
+def one_file(folder, binding=BINDING):
+    (file,) = folder_of(folder, binding).glob("counts.*")
+    return file
+
+
+@pytest.fixture
+def counts(tmp_path):
+    made = CountsFile(tmp_path, BINDING, 2)
+    yield made
+    made.close()
+
+
+def test_what_is_added_is_read(tmp_path, counts):
+    counts.add(1, 10, array(0, 3), array(50, 30))
+    counts.add(1, 5, array(1, 1), array(25, 20), dropped=2)
+    counts.add(2, 1, array(0, 0), array(5, 2))
+    counts.flush()
+    found = read(tmp_path)
+    assert (found[1].rows, found[1].dropped, found[2].rows) == (15, 2, 1)
+    assert found[1].disagreements.tolist() == [1, 4]
+    assert found[1].blocks.tolist() == [75, 50]
+
+
+def test_it_is_written_by_itself(tmp_path, counts):
+    counts.add(1, 10, array(0, 3), array(50, 30))
+    deadline = threading.Event()
+    for _ in range(600):
+        if read(tmp_path):
+            break
+        deadline.wait(0.05)
+    assert read(tmp_path)[1].rows == 10
+
+
+def test_rows_of_no_epoch_count_for_nothing(tmp_path, counts):
+    counts.add(0, 10, array(0, 3), array(50, 30))
+    counts.close()
+    assert read(tmp_path) == {}
+
+
+def test_replicas_of_one_folder_have_files_of_their_own(tmp_path, counts):
+    other = CountsFile(tmp_path, BINDING, 2)
+    counts.add(1, 10, array(0, 3), array(50, 30))
+    other.add(1, 20, array(1, 4), array(90, 60))
+    counts.flush()
+    other.close()
+    assert len(list(folder_of(tmp_path, BINDING).glob("counts.*"))) == 2
+    found = read(tmp_path)[1]
+    assert (found.rows, found.disagreements.tolist()) == (30, [1, 7])
+
+
+def test_another_binding_starts_at_nothing(tmp_path, counts):
+    counts.add(1, 10, array(0, 3), array(50, 30))
+    counts.flush()
+    assert read(tmp_path, OTHER) == {}
+
+
+def test_a_long_file_is_begun_anew_with_what_counts(tmp_path, counts):
+    reader, sizes = CountsReader(tmp_path, BINDING, 2), []
+    for _ in range(2_000):
+        counts.add(7, 1, array(0, 1), array(5, 2))
+        counts.flush()
+        sizes.append(one_file(tmp_path).stat().st_size)
+    assert max(sizes) < LONG_BYTES + 1_000
+    assert sizes[-1] < max(sizes)
+    assert reader.read()[7].rows == 2_000
+
+
+def test_half_a_line_of_a_killed_worker_says_nothing(tmp_path, counts):
+    counts.add(1, 10, array(0, 3), array(50, 30))
+    counts.flush()
+    file = one_file(tmp_path)
+    file.write_bytes(file.read_bytes() + b'{"epoch":1,"rows":9')
+    assert read(tmp_path)[1].rows == 10
+
+
+def test_a_killed_process_loses_at_most_what_it_had_not_written(tmp_path):
+    code = f"""
+import os, pathlib, signal, numpy as np
+from skipserve.earning.counts_file import CountsFile
+counts = CountsFile(pathlib.Path({str(tmp_path)!r}), {BINDING!r}, 2)
+some = np.array([0, 1])
+counts.add(1, 10, some, some)
+counts.flush()
+counts.add(1, 10, some, some)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    run = subprocess.run([sys.executable, "-c", code], check=False)
+    assert run.returncode == -9
+    assert read(tmp_path)[1].rows == 10
+
+
+@pytest.mark.parametrize(
+    ("harm", "says"),
+    [
+        (lambda data: data.replace(b'"rows":10', b'"rows":90'), "does not have its checksum"),
+        (lambda data: b"x" + data[1:], "does not have its checksum"),
+        (lambda data: data + b"\n" * 3, "does not have its checksum"),
+        (lambda data: data + line(["no", "counts"]), "a line is none of counts"),
+        (lambda data: data + line({"epoch": 1, "rows": 1, "disagreements": [0], "blocks": [1]}),
+         "none of 2 candidates"),
+        (lambda data: data + line(
+            {"epoch": 1, "rows": 1, "disagreements": [0, 2], "blocks": [1, 1]}),
+         "none of 2 candidates"),
+        (lambda data: line(Header("counts", OTHER)) + data, "of other files or of another kind"),
+        (lambda data: line(Header("ledger", BINDING)) + data, "of other files or of another kind"),
+        (lambda data: line(Header("counts", BINDING, FORMAT + 1)), "a newer one wrote it"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_not_what_it_was_is_an_error(tmp_path, counts, harm, says):
+    counts.add(1, 10, array(0, 3), array(50, 30))
+    counts.flush()
+    file = one_file(tmp_path)
+    file.write_bytes(harm(file.read_bytes()))
+    with pytest.raises(StateError, match=says):
+        read(tmp_path)
+
+
+def test_a_full_disk_loses_nothing(tmp_path, caplog):
+    # A limit on the size of files is refused at the same place as a full disk.
+    counts = CountsFile(tmp_path, BINDING, 2)
+    counts.add(1, 10, array(0, 3), array(50, 30))
+    counts.flush()
+    size = one_file(tmp_path).stat().st_size
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, hard))
+    try:
+        counts.add(1, 5, array(0, 0), array(25, 20))
+        counts.flush()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "evidence is kept in memory" in caplog.text
+    assert one_file(tmp_path).stat().st_size == size
+    assert read(tmp_path)[1].rows == 10
+    counts.close()
+    assert read(tmp_path)[1].rows == 15
+
+
+def test_what_the_dead_left_goes_once_its_epoch_is_over(tmp_path, counts):
+    dead = CountsFile(tmp_path, BINDING, 2)
+    for one in (counts, dead):
+        one.add(1, 10, array(0, 3), array(50, 30))
+        one.flush()
+    dead.close()
+    reader = CountsReader(tmp_path, BINDING, 2)
+    reader.read()
+    reader.tidy(1)
+    assert reader.read()[1].rows == 20
+    reader.tidy(2)
+    assert reader.read()[1].rows == 10  # of the one that lives
+
+
+def test_a_file_that_was_removed_is_made_anew(tmp_path, counts):
+    counts.add(1, 10, array(0, 3), array(50, 30))
+    counts.flush()
+    one_file(tmp_path).unlink()
+    counts.add(1, 10, array(0, 3), array(50, 30))
+    counts.flush()
+    assert read(tmp_path)[1].rows == 20
+
+
+def crossing(state: State) -> list:
+    return decide(RULES, state, Counts(900, array(0, 3), array(0, 0)), 5.0)
+
+
+def test_a_ledger_is_read_by_others_and_after_a_restart(tmp_path):
+    ledger, other = Ledger(tmp_path, BINDING), Ledger(tmp_path, BINDING)
+    assert other.read() == State()
+    ledger.turn(lambda state: decide(RULES, state, Counts.none(2), 1.0))
+    events = ledger.turn(crossing)
+    assert events == [Crossed(1, 0.01, 0, 900, 0, 5.0)]
+    assert other.read() == ledger.state == Ledger(tmp_path, BINDING).read()
+    assert other.events == (Begun(1, "start", 0, 1_000, 1.0), *events)
+    # The other knows of it now, and does not say it again.
+    assert other.turn(crossing) == []
+
+
+def test_an_epoch_begins_once_though_two_saw_its_end(tmp_path):
+    ledger, other = Ledger(tmp_path, BINDING), Ledger(tmp_path, BINDING)
+    over = Counts(1_000, array(900, 900), array(0, 0))
+
+    def end(state):
+        return decide(RULES, state, over if state.epoch == 1 else Counts.none(2), 2.0)
+
+    ledger.turn(end)
+    for one in (ledger, other, ledger):
+        one.turn(end)
+    assert other.read().epoch == 2
+    assert [event.epoch for event in other.events if isinstance(event, Begun)] == [1, 2]
+
+
+def test_half_an_event_of_a_killed_launcher_is_cut_off(tmp_path):
+    ledger = Ledger(tmp_path, BINDING)
+    ledger.turn(lambda state: decide(RULES, state, Counts.none(2), 1.0))
+    file = folder_of(tmp_path, BINDING) / NAME
+    file.write_bytes(file.read_bytes() + line({"kind": "begun"})[:-9])
+    again = Ledger(tmp_path, BINDING)
+    assert again.read().epoch == 1
+    again.turn(crossing)
+    assert Ledger(tmp_path, BINDING).read().earned(0.01) == 0
+
+
+def test_nothing_has_happened_that_could_not_be_written(tmp_path):
+    ledger = Ledger(tmp_path, BINDING)
+    ledger.turn(lambda state: decide(RULES, state, Counts.none(2), 1.0))
+    size = (folder_of(tmp_path, BINDING) / NAME).stat().st_size
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            ledger.turn(crossing)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert ledger.state.earned(0.01) is None
+    assert Ledger(tmp_path, BINDING).read().earned(0.01) is None
+
+
+@pytest.mark.parametrize(
+    ("harm", "says"),
+    [
+        (lambda data: data.replace(b'"epoch":1', b'"epoch":9'), "does not have its checksum"),
+        (lambda data: data + line({"kind": "promoted", "epoch": 1}), "a line is no event"),
+        (lambda data: data + line({"kind": "begun", "epoch": 2}), "a line is no event"),
+        (lambda data: line(Header("ledger", OTHER)), "of other files"),
+        (lambda data: line(Header("ledger", BINDING, FORMAT + 1)), "a newer one wrote it"),
+    ],
+)
+def test_a_ledger_that_is_not_what_it_was_is_an_error_until_it_is_reset(
+    tmp_path, counts, harm, says
+):
+    ledger = Ledger(tmp_path, BINDING)
+    ledger.turn(lambda state: decide(RULES, state, Counts.none(2), 1.0))
+    ledger.turn(crossing)
+    counts.add(1, 900, array(0, 3), array(50, 30))
+    counts.flush()
+    file = folder_of(tmp_path, BINDING) / NAME
+    file.write_bytes(harm(file.read_bytes()))
+    with pytest.raises(StateError, match=says):
+        Ledger(tmp_path, BINDING).read()
+    again = Ledger(tmp_path, BINDING)
+    again.reset(RULES, 9.0)
+    # Workers that still count for the epoch they were told of count for nothing.
+    assert again.state.epoch >= 2
+    assert again.state == Ledger(tmp_path, BINDING).read() == State(again.state.epoch, 1_000)
+    assert read(tmp_path) == {}
+    counts.add(1, 50, array(0, 0), array(0, 0))
+    counts.flush()
+    assert again.state.epoch not in read(tmp_path)
+
+
+def test_a_withdrawal_is_remembered(tmp_path):
+    ledger = Ledger(tmp_path, BINDING)
+    ledger.turn(lambda state: decide(RULES, state, Counts.none(2), 1.0))
+    ledger.turn(crossing)
+    now = Counts(950, array(40, 40), array(0, 0))
+    ledger.turn(lambda state: withdraw(RULES, state, 90, 40, now, 7.0))
+    state = Ledger(tmp_path, BINDING).read()
+    assert (state.epoch, state.withdrawn, state.earned(0.01)) == (2, True, None)
+
+
+def test_a_lock_that_is_never_given_back_is_an_error(tmp_path, monkeypatch):
+    import fcntl
+
+    ledger = Ledger(tmp_path, BINDING)
+    ledger.turn(lambda state: decide(RULES, state, Counts.none(2), 1.0))
+    monkeypatch.setattr("skipserve.earning.ledger.LOCK_S", 0.0)
+    held = os.open(folder_of(tmp_path, BINDING) / NAME, os.O_RDWR)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(OSError, match="keeps it locked"):
+            ledger.turn(crossing)
+    finally:
+        os.close(held)
