@@ -24,15 +24,20 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-from earning_drift import Plan, rows_to_alarm, serve
+from earning_drift import LOOK, Plan, rows_to_alarm, serve
 from earning_streams import Floats, Rows, earned_after, ever_crosses, rows_to_earn
-from guarantee import Population
+from numpy.typing import NDArray
 from scipy.stats import binomtest
 
+from skipserve.artifacts.artifact import open_artifact
+from skipserve.artifacts.certificates import from_json
 from skipserve.building.buildfile import read_build_file
 from skipserve.building.steps import run_steps
 from skipserve.certification.certify import p_value
 from skipserve.earning.wealth import level_of
+from skipserve.runtime.engine import Engine
+from skipserve.runtime.losses import judge
+from skipserve.runtime.wave import Limits
 from skipserve.tasks import SignalName
 
 ROOT = Path(__file__).parent.parent
@@ -40,7 +45,7 @@ RISK, DELTA = 0.01, 0.05
 PARTS = ("err", "rate", "alarm", "drift")
 # Risks of synthetic candidates; the first that is not allowed stands exactly at ε.
 LADDER = np.array([0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0]) * RISK
-CHUNK = 1_000
+CHUNK, BATCH = 1_000, 128
 
 
 def main() -> None:
@@ -67,6 +72,8 @@ def main() -> None:
     if "alarm" in options.parts:
         said["alarm"] = list(alarm(options.streams))
         table(said["alarm"], "what|mean|median|95 %|within 3,000")
+        said["false"] = [false_alarms(options.streams)]
+        table(said["false"], "rows at exactly ε|withdrawn though it holds|95 % interval")
     if "drift" in options.parts:
         said["drift"] = list(drift(options))
         table(
@@ -100,13 +107,35 @@ def losses(project: Path, signal: SignalName) -> Rows:
         if not file.is_file() or file.read_text() != text:
             file.write_text(text)
         build = read_build_file(file)
-        run_steps(build, lambda epoch: None, lambda line: None)
-        population = Population(build)
+        if not build.artifact.is_dir():
+            run_steps(build, lambda epoch: None, lambda line: None)
+        draws = [build.trained.recipe.draw(split) for split in ("certify", "test")]
+        rows = np.concatenate([one.inputs.numpy() for one in draws])
         kept.parent.mkdir(exist_ok=True)
-        run_rate = population.blocks.mean(axis=1) / population.depth
-        np.savez_compressed(kept, disagrees=population.disagrees, run_rate=run_rate)
+        np.savez_compressed(kept, **evidence(Engine(open_artifact(build.artifact)), rows))
     with np.load(kept) as values:
         return Rows.seen(values["disagrees"], values["run_rate"])
+
+
+def evidence(engine: Engine, inputs: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """What each candidate does to rows that all give evidence, as the service judges them."""
+    spec, depth = engine.manifest.router, engine.manifest.depth
+    assert spec is not None
+    ends, parts = np.array([*spec.decisions, depth]), []
+    for start in range(0, len(inputs), BATCH):
+        rows = engine.check(inputs[start : start + BATCH])
+        count = len(rows)
+        limits = Limits(
+            np.full((count, len(spec.decisions)), np.inf, np.float32),
+            np.full(count, from_json(spec.guard_limit), np.float32),
+            drawn=np.ones(count, dtype=bool),
+        )
+        task = engine.manifest.task
+        parts.append(judge(engine.run(rows, limits), task, engine.candidates, ends))
+    return {
+        "disagrees": np.concatenate([one.disagrees for one in parts]).T,
+        "run_rate": np.concatenate([one.blocks for one in parts]).mean(axis=0) / depth,
+    }
 
 
 def err(name: str, of: Rows, options: argparse.Namespace) -> dict[str, str]:
@@ -161,6 +190,17 @@ def alarm(streams: int) -> Iterator[dict[str, str]]:
             yield {"what": f"earned again: {times:g} ε, epoch {epoch}", **spread(found)}
 
 
+def false_alarms(streams: int, rows: int = 20_000) -> dict[str, str]:
+    found = rows_to_alarm(np.random.default_rng(5), Plan(LADDER), 0, 1.0, rows, streams, LOOK)
+    raised = int(np.isfinite(found).sum())
+    interval = binomtest(raised, streams).proportion_ci(0.95, method="exact")
+    return {
+        "rows": f"{rows:,}",
+        "raised": f"{raised / streams:.2%}",
+        "interval": f"{interval.low:.2%} – {interval.high:.2%}",
+    }
+
+
 def spread(found: Floats) -> dict[str, str]:
     return {
         "mean": f"{found[np.isfinite(found)].mean():,.0f}",
@@ -181,7 +221,11 @@ def drift(options: argparse.Namespace) -> Iterator[dict[str, str]]:
     def recurring(served: Floats) -> Floats:
         return np.where(served % (0.2 * options.rows) < 0.05 * options.rows, 5.0, 1.0)
 
-    for what, how in (("gradual", gradual), ("recurring", recurring)):
+    def calm_first(served: Floats) -> Floats:
+        return recurring(served + 0.05 * options.rows)
+
+    kinds = (("gradual", gradual), ("recurring", recurring), ("the same, calm first", calm_first))
+    for what, how in kinds:
         found = serve(np.random.default_rng(4), plan, how, options.rows, options.streams)
         again = np.array([*found.earned_again, *[np.inf] * found.never_again])
         yield {

@@ -157,25 +157,31 @@ class _Table:
 
 
 def rows_to_alarm(
-    rng: np.random.Generator, plan: Plan, calm_rows: int, times: float, most: int, streams: int
+    rng: np.random.Generator,
+    plan: Plan,
+    calm_rows: int,
+    times: float,
+    most: int,
+    streams: int,
+    look: int = OFTEN,
 ) -> Floats:
     """Evidence rows of a rate ``times`` ε until the alarm, after calm ones at 0.6 ε [streams].
 
-    Looked at every :data:`OFTEN` rows, as a launcher does once a second where 500 rows are served
-    in it and a share of 1 % gives evidence. Streams with an alarm on calm rows are left out;
+    Looked at every ``look`` rows: five, where a launcher looks once a second, 500 rows are served
+    in it, and a share of 1 % gives evidence. Streams with an alarm on calm rows are left out;
     infinity is none within ``most`` rows.
     """
     alarms, found = Alarms(plan.risk, streams), np.full(streams, np.inf)
     false = np.zeros(streams, dtype=bool)
-    for seen in range(0, calm_rows + most, OFTEN):
+    for seen in range(0, calm_rows + most, look):
         rate = 0.6 * plan.risk if seen < calm_rows else times * plan.risk
-        rows = np.full(streams, OFTEN)
-        raised = alarms.update(rows, rng.binomial(OFTEN, rate, streams)) >= 1 / plan.alpha
+        rows = np.full(streams, look)
+        raised = alarms.update(rows, rng.binomial(look, rate, streams)) >= 1 / plan.alpha
         if seen < calm_rows:
             false |= raised
         else:
             fresh = raised & np.isinf(found)
-            found[fresh] = seen + OFTEN - calm_rows
+            found[fresh] = seen + look - calm_rows
         if np.isfinite(found[~false]).all():
             break
     return found[~false]

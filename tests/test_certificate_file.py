@@ -33,9 +33,11 @@ from skipserve.certification.certificate_file import (
 )
 from skipserve.certification.certificate_reading import read_certificate
 from skipserve.certification.findings import Fault, NotCertified
+from skipserve.certification.from_traffic import earned_bound
 from skipserve.certification.signing import check_signature, signed
 from skipserve.certification.verification import check_certificate
 from skipserve.cli import app
+from skipserve.earning.epochs import Begun, Counts, Rules, State, applied, decide, in_force
 from skipserve.earning.wealth import level_of, log_wealth
 from skipserve.errors import ArtifactError, ConfigError
 from skipserve.training.recipes import open_recipe
@@ -386,3 +388,32 @@ def test_what_cannot_be_checked_is_one_line(made, artifact, tmp_path):
     changed = verified(file, other)
     assert isinstance(changed.exception, ArtifactError)
     assert "plain.fp32.onnx" in str(changed.exception)
+
+
+def test_what_the_epochs_decided_is_a_proof(artifact, tmp_path):
+    candidates = artifact.certificates.candidates
+    rules = Rules(
+        risks=(0.05,),
+        candidates=len(candidates),
+        level=0.025,
+        epoch_rows=2_000,
+        greatest_age_rows=2_000,
+    )
+    rng, rates = np.random.default_rng(0), np.linspace(0.002, 0.06, len(candidates))
+    state, counts, events = State(), Counts.none(len(candidates)), []
+    for _ in range(60):
+        fresh = decide(rules, state, counts, 0.0)
+        state = applied(state, fresh)
+        events += fresh
+        if any(isinstance(one, Begun) for one in fresh):
+            counts = Counts.none(len(candidates))
+        counts += Counts(50, rng.binomial(50, rates).astype(np.int64), counts.blocks)
+    (candidate,) = in_force(rules, state, counts.rows, 0.0)
+    assert candidate is not None and state.epoch == 2
+    about = {"candidates": candidates, "guard_limit": 1.0, "confidence": 0.95}
+    bound = earned_bound(rules, events, 0.05, candidate, counts.rows, **about)
+    assert (bound.share, len(bound.candidates)) == (pytest.approx(0.5), candidate + 1)
+    values = json.loads(offline_file(artifact, earned=[bound]).model_dump_json())
+    assert faults(values, artifact, tmp_path) == set()
+    with pytest.raises(ConfigError, match="was not earned"):
+        earned_bound(rules, events, 0.05, len(candidates) - 1, counts.rows, **about)
