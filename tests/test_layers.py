@@ -34,7 +34,7 @@ BELOW = {
     "hosts": {"artifacts", "earning", "protocols", "runtime", "safety", "service", "telemetry"},
     "graph": {"routing", "runtime"},
     "routing": {"graph", "networks", "runtime"},
-    "certification": {"artifacts", "routing", "runtime"},
+    "certification": {"artifacts", "earning", "routing", "runtime"},
     "sources": {*BESIDE, "artifacts", "networks", "preprocessing", "runtime", "training"},
     "tasks": set(),
     "watching": set(),  # knows a service by what it answers alone

@@ -15,6 +15,7 @@ EXTRAS = {
     ),
     "loadtest": ("gevent", "hdrh", "locust"),
     "ray": ("ray", "starlette"),
+    "sign": ("cryptography",),
     "otel": ("opentelemetry",),
     "image": ("PIL",),
     "text": ("tokenizers",),

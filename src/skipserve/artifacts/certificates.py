@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from skipserve.artifacts.manifest import Precision
+from pydantic import Field
+
+from skipserve.artifacts.manifest import Precision, Sha256
 from skipserve.certification.measures import MEASURES as MEASURES
 from skipserve.certification.measures import Measure as Measure
 from skipserve.errors import ArtifactError, ConfigError
@@ -19,6 +21,29 @@ from skipserve.files import replace_text
 from skipserve.schema import Record, parse
 
 CERTIFICATES = "certificates.json"
+
+Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+# One a decision; ``None`` is +inf, always run.
+Thresholds = tuple[float | None, ...]
+
+
+class Tried(Record):
+    """What one candidate did on the samples.
+
+    Attributes:
+        disagreements: Rows whose routed answer differed.
+        p_value: Chance of an outcome as good as this if the risk were ε.
+        run_rate: Share of the blocks that ran.
+        held_back: Share of the rows the guard held back.
+        by_class: Disagreements and samples of each class, where classes are certified one by one.
+    """
+
+    disagreements: Count
+    p_value: Share
+    run_rate: Share
+    held_back: Share
+    by_class: tuple[tuple[Count, Count], ...] = ()
 
 
 class Certificate(Record):
@@ -44,6 +69,8 @@ class Certificate(Record):
         batch_size: It ran with.
         deciles: What the signal was at each decision, for the rows that got there with these
             thresholds: nine numbers, or ``None`` where too few did. Drift is measured from them.
+        tried: What each candidate up to this one did, in order; empty in older files.
+        samples_sha256: Of the rows; ``None`` in older files.
     """
 
     risk: float
@@ -55,7 +82,7 @@ class Certificate(Record):
     p_value: float
     run_rate: float
     held_back: float
-    thresholds: tuple[float | None, ...]
+    thresholds: Thresholds
     guard_limit: float | None
     candidate: int
     files: dict[str, str]
@@ -63,6 +90,8 @@ class Certificate(Record):
     provider: Literal["cpu", "cuda"]
     batch_size: int
     deciles: tuple[tuple[float, ...] | None, ...] = ()
+    tried: tuple[Tried, ...] = ()
+    samples_sha256: Sha256 | None = None
 
 
 class Refusal(Record):
@@ -84,7 +113,7 @@ class Certificates(Record):
         refusals: What does not.
     """
 
-    candidates: tuple[tuple[float | None, ...], ...] = ()
+    candidates: tuple[Thresholds, ...] = ()
     certificates: tuple[Certificate, ...] = ()
     refusals: tuple[Refusal, ...] = ()
 
@@ -130,7 +159,7 @@ def _subject(
     return frozenset(entry.files.items()), entry.provider, entry.measure, entry.risk
 
 
-def _is_of(certificate: Certificate, candidates: Sequence[tuple[float | None, ...]]) -> bool:
+def _is_of(certificate: Certificate, candidates: Sequence[Thresholds]) -> bool:
     place = certificate.candidate
     return 0 <= place < len(candidates) and candidates[place] == certificate.thresholds
 

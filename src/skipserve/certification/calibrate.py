@@ -15,11 +15,12 @@ from skipserve.artifacts.certificates import (
     Certificates,
     Measure,
     Refusal,
+    Tried,
     from_json,
     to_json,
     write_certificates,
 )
-from skipserve.certification.certify import Goal, Outcome, certify, samples_needed
+from skipserve.certification.certify import Goal, Outcome, certify, p_value_of, samples_needed
 from skipserve.certification.trial import Say, Trial
 from skipserve.errors import ArtifactError
 from skipserve.runtime.engine import Engine
@@ -126,6 +127,17 @@ def certify_artifact(
             "precision": engine.precision,
             "batch_size": batch_size,
             "deciles": trial.deciles[verdict.candidate],
+            "tried": tuple(
+                Tried(
+                    disagreements=one.disagreements,
+                    p_value=p_value_of(one, len(rows), verdict.goal, confidence),
+                    run_rate=one.run_rate,
+                    held_back=one.held_back,
+                    by_class=one.by_class,
+                )
+                for one in outcomes[: verdict.candidate + 1]
+            ),
+            "samples_sha256": rows.sha256,
         }
         certificates.append(Certificate.model_validate({**about, **tested}))
     made = made.replacing(certificates, refusals, to_json(limit), wanted)

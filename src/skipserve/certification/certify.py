@@ -195,7 +195,7 @@ def certify(
         outcome = run(candidate)
         outcomes.append(outcome)
         for goal in list(going):
-            p = _p_value_of(outcome, samples, goal, confidence)
+            p = p_value_of(outcome, samples, goal, confidence)
             if p <= 1 - confidence:
                 verdicts[goal] = Verdict(goal, place, p)
             else:
@@ -207,7 +207,15 @@ def certify(
     return [verdicts[goal] for goal in goals], outcomes
 
 
-def _p_value_of(outcome: Outcome, samples: int, goal: Goal, confidence: float) -> float:
+def p_value_of(outcome: Outcome, samples: int, goal: Goal, confidence: float) -> float:
+    """Chance of an outcome as good as this if the risk were that of the goal, or a bound on it.
+
+    Args:
+        outcome: Of one candidate.
+        samples: How many there are.
+        goal: What is certified.
+        confidence: 1 − δ, at which the bets on accuracy lost are aimed.
+    """
     if goal.measure == "disagreement" and outcome.by_class:
         # Every class at δ over their number: that all hold together is a union bound.
         classes = len(outcome.by_class)

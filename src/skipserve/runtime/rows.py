@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -38,6 +39,15 @@ class Rows:
     def repeat(self, times: int) -> Rows:
         """Every row so many times, copies beside each other."""
         return Rows({name: tensor.repeat(times, axis=0) for name, tensor in self.tensors.items()})
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest of names, dtypes, shapes and numbers, whatever file they came from."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.tensors.items()):
+            digest.update(f"{name} {tensor.dtype.name} {tensor.shape}\n".encode())
+            digest.update(np.ascontiguousarray(tensor).tobytes())
+        return digest.hexdigest()
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:

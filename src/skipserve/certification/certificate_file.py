@@ -1,0 +1,308 @@
+"""A certificate that others can check: one JSON file, apart from the artifact.
+
+It holds every number that its conclusion follows from: candidates in the order they were tested in,
+what each did, and at which level. :mod:`skipserve.certification.verification` computes them anew.
+docs/schemas/certificate.schema.json describes it for programs in other languages.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from skipserve.artifacts.artifact import Artifact
+from skipserve.artifacts.certificates import Certificate, Count, Measure, Thresholds, Tried
+from skipserve.artifacts.manifest import Name, Precision, Sha256
+from skipserve.errors import ArtifactError, ConfigError
+from skipserve.files import replace_text
+from skipserve.schema import Record
+from skipserve.versions import version_if_installed
+
+CERTIFICATE_VERSION: Literal[1] = 1
+SEALED_WITHOUT = ("sha256", "signature")
+MADE_BY = ("skipserve", "onnxruntime", "numpy")
+_NOTHING = (
+    "nothing of the kind is certified of {}: there is no certificate to write; run `skipserve "
+    "certify`, or wait until one is earned"
+)
+
+Open = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Offline(Record):
+    """One bound, certified on a data set.
+
+    Attributes:
+        method: ``exact_binomial`` for disagreement, ``betting`` for accuracy lost; candidates are
+            tested in their order until one fails.
+        risk: ε.
+        measure: What ε bounds.
+        confidence: 1 − δ.
+        guard_limit: ``None`` is +inf, off.
+        candidates: Thresholds, from careful to bold; the last is the one that is certified. In
+            them ``None`` is +inf, always run.
+        samples: Rows.
+        samples_sha256: Of the rows; ``None`` where it was not kept.
+        batch_size: They ran with.
+        tried: What each candidate did, in the same order.
+    """
+
+    kind: Literal["offline"] = "offline"
+    method: Literal["exact_binomial", "betting"]
+    risk: Open
+    measure: Measure
+    confidence: Open
+    guard_limit: float | None
+    candidates: Annotated[tuple[Thresholds, ...], Field(min_length=1)]
+    samples: Annotated[int, Field(ge=1)]
+    samples_sha256: Sha256 | None = None
+    batch_size: Annotated[int, Field(ge=1)]
+    tried: Annotated[tuple[Tried, ...], Field(min_length=1)]
+
+
+class Crossing(Record):
+    """The moment at which a candidate had proved itself; its wealth may have fallen since.
+
+    Attributes:
+        rows: Evidence rows of the epoch until then.
+        disagreements: Of this candidate among them.
+        log_wealth: Natural logarithm of the wealth that follows from the two.
+    """
+
+    rows: Annotated[int, Field(ge=1)]
+    disagreements: Count
+    log_wealth: float
+
+
+class Epoch(Record):
+    """One line of the ledger of epochs.
+
+    Attributes:
+        number: From 1.
+        because: What began it: the model's ``start``, so many ``rows``, the ``alarm``, a ``reset``.
+        level: δ_j that it may err with.
+        rows: Evidence rows of it until it ended, or until the certificate was written.
+    """
+
+    number: Annotated[int, Field(ge=1)]
+    because: Literal["start", "rows", "alarm", "reset"]
+    level: Open
+    rows: Count
+
+
+class Earned(Record):
+    """One bound, earned on the model's own traffic.
+
+    Attributes:
+        method: A mixture of likelihood ratios against "the risk is at least ε" for every candidate,
+            which may be looked at after every row.
+        risk: ε of the disagreement with full depth.
+        confidence: 1 − δ.
+        share: Of δ that all epochs have together; one half where the other half is an offline
+            certificate's.
+        slice: Of the traffic; "" is all of it.
+        guard_limit: ``None`` is +inf, off.
+        candidates: Thresholds, from careful to bold; the last is the one that was earned.
+        epoch: That earned it.
+        crossings: Of each candidate, in the same order.
+        epochs: All until the certificate was written.
+    """
+
+    kind: Literal["earned"] = "earned"
+    method: Literal["mixture_of_likelihood_ratios"] = "mixture_of_likelihood_ratios"
+    risk: Open
+    measure: Literal["disagreement"] = "disagreement"
+    confidence: Open
+    share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    slice: str = ""
+    guard_limit: float | None
+    candidates: Annotated[tuple[Thresholds, ...], Field(min_length=1)]
+    epoch: Annotated[int, Field(ge=1)]
+    crossings: Annotated[tuple[Crossing, ...], Field(min_length=1)]
+    epochs: Annotated[tuple[Epoch, ...], Field(min_length=1)]
+
+
+Bound = Annotated[Offline | Earned, Field(discriminator="kind")]
+
+
+class Signature(Record):
+    """Who stands for the file; over everything in it but this.
+
+    Attributes:
+        algorithm: How it was signed.
+        public_key: Of the signer, 32 bytes in base64.
+        value: The signature, 64 bytes in base64.
+    """
+
+    algorithm: Literal["ed25519"] = "ed25519"
+    public_key: str
+    value: str
+
+
+class CertificateFile(Record):
+    """All that is certified about the files of one precision on one provider.
+
+    Attributes:
+        certificate_version: Of this form.
+        model: Its name.
+        files: The sha256 of every file it was made with, by name.
+        precision: Of the files.
+        provider: That ran them.
+        bounds: What is certified, each bound at its own confidence.
+        versions: Packages that made it.
+        sha256: Of everything else here but the signature, as :func:`canonical` writes it.
+        signature: ``None`` where nobody signed.
+    """
+
+    certificate_version: Literal[1] = CERTIFICATE_VERSION
+    model: Name
+    files: Annotated[dict[str, Sha256], Field(min_length=1)]
+    precision: Precision
+    provider: Literal["cpu", "cuda"]
+    bounds: Annotated[tuple[Bound, ...], Field(min_length=1)]
+    versions: dict[str, str]
+    sha256: Sha256
+    signature: Signature | None = None
+
+
+def certificate_file(
+    artifact: Artifact,
+    bounds: Iterable[Offline | Earned],
+    *,
+    files: dict[str, str],
+    precision: Precision,
+    provider: Literal["cpu", "cuda"],
+) -> CertificateFile:
+    """Bounds on some files of an artifact, sealed.
+
+    Args:
+        artifact: Whose files they are.
+        bounds: What is certified of them.
+        files: The sha256 of each, by name.
+        precision: Of the files.
+        provider: That ran them.
+
+    Raises:
+        ConfigError: If there are no bounds.
+    """
+    found = tuple(bounds)
+    if not found:
+        raise ConfigError(_NOTHING.format(artifact.manifest.name))
+    versions = {package: version_if_installed(package) for package in MADE_BY}
+    made = CertificateFile(
+        model=artifact.manifest.model,
+        files=files,
+        precision=precision,
+        provider=provider,
+        bounds=found,
+        versions={package: version for package, version in versions.items() if version},
+        sha256="0" * 64,
+    )
+    return made.model_copy(update={"sha256": seal(made.model_dump(mode="json"))})
+
+
+def offline(certificate: Certificate, candidates: tuple[Thresholds, ...]) -> Offline:
+    """An artifact's certificate with all that it follows from.
+
+    Args:
+        certificate: One of the artifact.
+        candidates: The artifact's, in order.
+
+    Raises:
+        ArtifactError: If what the candidates before it did was not kept.
+    """
+    if len(certificate.tried) != certificate.candidate + 1:
+        raise ArtifactError(
+            "the certificates were made by an older skipserve, which kept no counts of the "
+            "candidates before the certified one; run `skipserve certify` again"
+        )
+    return Offline(
+        method="exact_binomial" if certificate.measure == "disagreement" else "betting",
+        risk=certificate.risk,
+        measure=certificate.measure,
+        confidence=certificate.confidence,
+        guard_limit=certificate.guard_limit,
+        candidates=candidates[: certificate.candidate + 1],
+        samples=certificate.samples,
+        samples_sha256=certificate.samples_sha256,
+        batch_size=certificate.batch_size,
+        tried=certificate.tried,
+    )
+
+
+def offline_file(
+    artifact: Artifact,
+    precision: Precision | None = None,
+    provider: Literal["cpu", "cuda"] | None = None,
+    earned: Iterable[Earned] = (),
+) -> CertificateFile:
+    """What is certified of an artifact, offline and by traffic, for one kind of its files.
+
+    Args:
+        artifact: With its certificates.
+        precision: Of the files; may be left out where only one is certified.
+        provider: The same.
+        earned: Bounds that traffic earned for these files.
+
+    Raises:
+        ArtifactError: If what the certificates follow from was not kept.
+        ConfigError: If nothing is certified, or it is not said which of several.
+    """
+    made = artifact.certificates
+    found = [
+        one
+        for one in made.certificates
+        if one.precision == (precision or one.precision)
+        and one.provider == (provider or one.provider)
+    ]
+    kinds = {(one.precision, one.provider, tuple(sorted(one.files.items()))) for one in found}
+    if len(kinds) > 1:
+        have = ", ".join(f"{one[0]} on {one[1]}" for one in sorted(kinds))
+        raise ConfigError(
+            f"{artifact.manifest.name} is certified for {have}: name one precision and provider"
+        )
+    if not found:
+        raise ConfigError(_NOTHING.format(artifact.manifest.name))
+    return certificate_file(
+        artifact,
+        [*(offline(one, made.candidates) for one in found), *earned],
+        files=found[0].files,
+        precision=found[0].precision,
+        provider=found[0].provider,
+    )
+
+
+def write_certificate(file: Path, made: CertificateFile) -> None:
+    """Write a certificate, replacing an older file as a whole."""
+    replace_text(file, made.model_dump_json(indent=2) + "\n")
+
+
+def canonical(values: dict[str, Any], without: Iterable[str] = ()) -> bytes:
+    """JSON of sorted keys, without spaces, in ASCII, numbers as Python writes them.
+
+    Args:
+        values: Of a certificate, as JSON has them.
+        without: Keys at the top that are left out.
+    """
+    left = {key: value for key, value in values.items() if key not in set(without)}
+    text = json.dumps(left, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return text.encode("ascii")
+
+
+def seal(values: dict[str, Any]) -> str:
+    """The sha256 of a certificate's values, but for the hash itself and the signature."""
+    return hashlib.sha256(canonical(values, SEALED_WITHOUT)).hexdigest()
+
+
+def json_schema() -> str:
+    """The JSON Schema of a certificate, as docs/schemas/ publishes it."""
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **CertificateFile.model_json_schema(),
+    }
+    return json.dumps(schema, indent=2) + "\n"

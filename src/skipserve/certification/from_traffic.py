@@ -1,0 +1,82 @@
+"""What a model earned on its traffic, as a bound that stands in a certificate file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from skipserve.artifacts.certificates import Thresholds
+from skipserve.certification.certificate_file import Crossing, Earned, Epoch
+from skipserve.earning.epochs import Begun, Crossed, Event, Rules
+from skipserve.earning.wealth import level_of, log_wealth
+from skipserve.errors import ConfigError
+
+
+def earned_bound(
+    rules: Rules,
+    events: Sequence[Event],
+    risk: float,
+    candidate: int,
+    rows: int,
+    *,
+    candidates: Sequence[Thresholds],
+    guard_limit: float | None,
+    confidence: float,
+    of_slice: str = "",
+) -> Earned:
+    """The proof of a candidate that is in force.
+
+    Args:
+        rules: That the epochs went by.
+        events: All that happened, in order.
+        risk: ε.
+        candidate: In force for it.
+        rows: Evidence rows of the present epoch.
+        candidates: Thresholds of all of them, from careful to bold.
+        guard_limit: ``None`` is +inf, off.
+        confidence: 1 − δ that the model asks for, of which the rules may have a share.
+        of_slice: Of the traffic; "" is all of it.
+
+    Raises:
+        ConfigError: If no epoch has earned it.
+    """
+    begun = [event for event in events if isinstance(event, Begun)]
+    crossed: dict[int, dict[int, Crossed]] = {}
+    for event in events:
+        if isinstance(event, Crossed) and event.risk == risk:
+            crossed.setdefault(event.epoch, {}).setdefault(event.candidate, event)
+    places = range(candidate + 1)
+    epochs = [epoch for epoch, found in crossed.items() if all(k in found for k in places)]
+    if not epochs:
+        raise ConfigError(
+            f"candidate {candidate} was not earned at risk {risk:g}: there is nothing to export "
+            "until it is"
+        )
+    epoch = max(epochs)
+    proof = [crossed[epoch][k] for k in places]
+    lengths = [*(event.rows_before for event in begun[1:]), rows]
+    return Earned(
+        risk=risk,
+        confidence=confidence,
+        share=min(1.0, rules.level / (1 - confidence)),
+        slice=of_slice,
+        guard_limit=guard_limit,
+        candidates=tuple(candidates[: candidate + 1]),
+        epoch=epoch,
+        crossings=tuple(
+            Crossing(
+                rows=one.rows,
+                disagreements=one.disagreements,
+                log_wealth=float(log_wealth(one.rows, one.disagreements, risk)),
+            )
+            for one in proof
+        ),
+        epochs=tuple(
+            Epoch(
+                number=event.epoch,
+                because=event.because,
+                level=level_of(event.epoch, rules.level),
+                rows=length,
+            )
+            for event, length in zip(begun, lengths, strict=True)
+        ),
+    )

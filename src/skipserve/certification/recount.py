@@ -1,0 +1,112 @@
+"""Counting anew: the files of an offline certificate run on its samples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skipserve.artifacts.artifact import Artifact
+from skipserve.artifacts.certificates import Thresholds, from_json
+from skipserve.certification.certificate_file import CertificateFile, Offline
+from skipserve.certification.certify import Outcome, betting_p_value
+from skipserve.certification.findings import Fault, Finding
+from skipserve.certification.trial import Trial
+from skipserve.certification.verification import TOLERANCE
+from skipserve.errors import ConfigError
+from skipserve.runtime.engine import Engine
+from skipserve.runtime.rows import check_labels
+from skipserve.runtime.runners import FORMATS
+
+
+class _Outcomes:
+    """What candidates do on the samples; each is run once, however many bounds name it."""
+
+    def __init__(self, trial: Trial) -> None:
+        self._trial = trial
+        self._found: dict[Thresholds, Outcome] = {}
+
+    def of(self, candidate: Thresholds) -> Outcome:
+        if candidate not in self._found:
+            numbers = np.array([from_json(one) for one in candidate], np.float32)
+            self._found[candidate] = self._trial.run(numbers)
+        return self._found[candidate]
+
+
+def check_counts(
+    made: CertificateFile,
+    artifact: Artifact,
+    samples: object,
+    labels: NDArray[Any] | None,
+    say: Callable[[str], None],
+) -> Iterator[Finding]:
+    """What differs when the files run on the samples of a certificate's offline bounds.
+
+    Args:
+        made: A certificate in which nothing else is wrong.
+        artifact: Of which it is.
+        samples: Rows of the model.
+        labels: Their classes [N]; with them, accuracy lost is computed too.
+        say: Told about progress.
+
+    Raises:
+        ConfigError: If no bound is offline, or the classes do not fit.
+        LaunchError: If this machine cannot run the files as the certificate says.
+    """
+    bounds = [bound for bound in made.bounds if isinstance(bound, Offline)]
+    if not bounds:
+        raise ConfigError(
+            "every bound was earned on traffic: there are no samples to run; leave out --data"
+        )
+    backend = next(
+        name
+        for name, kind in FORMATS.items()
+        if made.files == artifact.hashes(kind, made.precision)
+    )
+    engine = Engine.for_many(
+        artifact, backend=backend, precision=made.precision, provider=made.provider
+    )
+    rows = engine.check(samples)
+    manifest, truth = artifact.manifest, None
+    if labels is not None:
+        truth = check_labels(labels, len(rows), manifest.classes, manifest.name)
+    digest = rows.sha256
+    trials: dict[tuple[float, int], _Outcomes] = {}
+    for bound in bounds:
+        about = f"{bound.measure.replace('_', ' ')} {bound.risk:g} (offline)"
+        if len(rows) != bound.samples or digest != (bound.samples_sha256 or digest):
+            yield Finding(Fault.COUNTS, f"{about}: these are not the rows that it was certified on")
+            continue
+        limit = from_json(bound.guard_limit)
+        kind = (limit, bound.batch_size)
+        if kind not in trials:
+            trials[kind] = _Outcomes(Trial(engine, rows, truth, limit, bound.batch_size, say))
+        for place, (candidate, said) in enumerate(zip(bound.candidates, bound.tried, strict=True)):
+            found = trials[kind].of(candidate)
+            wrong = found.disagreements
+            if (wrong, found.by_class) != (said.disagreements, said.by_class):
+                yield Finding(
+                    Fault.COUNTS,
+                    f"{about}: candidate {place} disagrees on {wrong} samples here, the "
+                    f"certificate says {said.disagreements}; another processor may round otherwise",
+                )
+            elif not np.allclose(
+                (found.run_rate, found.held_back), (said.run_rate, said.held_back), atol=TOLERANCE
+            ):
+                yield Finding(
+                    Fault.COUNTS,
+                    f"{about}: candidate {place} runs {found.run_rate:.3%} of the blocks and holds "
+                    f"back {found.held_back:.3%} of the rows here, the certificate says "
+                    f"{said.run_rate:.3%} and {said.held_back:.3%}",
+                )
+            if bound.measure == "accuracy_lost" and found.lost is not None:
+                p = betting_p_value(found.lost, bound.risk, bound.confidence)
+                if not math.isclose(p, said.p_value, rel_tol=TOLERANCE):
+                    yield Finding(
+                        Fault.COUNTS,
+                        f"{about}: the p-value of candidate {place} is {p:.6g} here, the "
+                        f"certificate says {said.p_value:.6g}",
+                    )

@@ -1,0 +1,106 @@
+"""Signing certificates with Ed25519, so that nobody can write one in another's name.
+
+Needs the extra ``sign``. Keys are PEM files, as ``openssl genpkey -algorithm ed25519`` makes them.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from skipserve.certification.certificate_file import CertificateFile, Signature, canonical
+from skipserve.certification.findings import Fault, Finding
+from skipserve.errors import ConfigError
+from skipserve.extras import require
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+_HOW = "make one with `openssl genpkey -algorithm ed25519 -out key.pem`"
+
+
+def signed(made: CertificateFile, key: Path) -> CertificateFile:
+    """The same certificate, signed.
+
+    Args:
+        made: A certificate; an older signature is replaced.
+        key: The private key, PEM without a password.
+
+    Raises:
+        ConfigError: If the file holds no such key.
+        LaunchError: If ``cryptography`` is not installed.
+    """
+    require("cryptography")
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    try:
+        private = load_pem_private_key(_bytes_of(key), None)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{key} is no private key without a password: {error}; {_HOW}") from None
+    if not isinstance(private, Ed25519PrivateKey):
+        raise ConfigError(f"{key} is not an Ed25519 key; {_HOW}")
+    content = canonical(made.model_dump(mode="json"), ("signature",))
+    signature = Signature(
+        public_key=_text(_raw(private.public_key())), value=_text(private.sign(content))
+    )
+    return made.model_copy(update={"signature": signature})
+
+
+def check_signature(made: CertificateFile, values: dict[str, Any], key: Path) -> Finding | None:
+    """What is wrong with the signature of a certificate, if anything.
+
+    Args:
+        made: The certificate.
+        values: The JSON values it was read from.
+        key: The public key of whoever shall have signed it, PEM.
+
+    Raises:
+        ConfigError: If the file holds no such key.
+        LaunchError: If ``cryptography`` is not installed.
+    """
+    require("cryptography")
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    try:
+        public = load_pem_public_key(_bytes_of(key))
+    except (ValueError, TypeError) as error:
+        raise ConfigError(
+            f"{key} is no public key: {error}; take one with `openssl pkey -in key.pem -pubout`"
+        ) from None
+    if not isinstance(public, Ed25519PublicKey):
+        raise ConfigError(f"{key} is not an Ed25519 key; {_HOW}")
+    if made.signature is None:
+        return Finding(Fault.SIGNATURE, f"nobody signed it, and {key} was asked for")
+    if made.signature.public_key != _text(_raw(public)):
+        return Finding(Fault.SIGNATURE, f"it was signed with another key than {key}")
+    try:
+        value = base64.b64decode(made.signature.value, validate=True)
+        # Of the last digit some bits mean nothing: there is one way to write a signature.
+        if _text(value) != made.signature.value:
+            raise InvalidSignature
+        public.verify(value, canonical(values, ("signature",)))
+    except (binascii.Error, InvalidSignature):
+        return Finding(
+            Fault.SIGNATURE, f"it was changed after it was signed, or never signed with {key}"
+        )
+    return None
+
+
+def _raw(public: Ed25519PublicKey) -> bytes:
+    return public.public_bytes_raw()
+
+
+def _text(content: bytes) -> str:
+    return base64.b64encode(content).decode("ascii")
+
+
+def _bytes_of(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror}") from None

@@ -1,0 +1,197 @@
+"""Checking a certificate file: every number that follows from others is computed anew.
+
+Counts of an offline certificate are computed by :mod:`skipserve.certification.recount`, where its
+samples are at hand. Counts of traffic cannot be: whoever signs the file attests them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from skipserve.artifacts.artifact import Artifact
+from skipserve.artifacts.certificates import from_json
+from skipserve.certification.certificate_file import CertificateFile, Earned, Offline, seal
+from skipserve.certification.certify import p_value
+from skipserve.certification.findings import Fault, Finding
+from skipserve.earning.epochs import unordered
+from skipserve.earning.wealth import level_of, log_wealth
+from skipserve.runtime.runners import FORMATS
+
+# Numbers are sums of logarithms; another machine's may end otherwise.
+TOLERANCE = 1e-9
+
+
+def check_certificate(
+    made: CertificateFile, values: dict[str, Any], artifact: Artifact
+) -> Iterator[Finding]:
+    """What is wrong with a certificate of an artifact; nothing if it holds.
+
+    Args:
+        made: The certificate.
+        values: The JSON values it was read from.
+        artifact: Its hashes were checked against its files.
+    """
+    if seal(values) != made.sha256:
+        yield Finding(
+            Fault.SEAL,
+            "the certificate was changed or damaged after it was written: its sha256 is not that "
+            "of its content",
+        )
+    yield from _check_files(made, artifact)
+    for bound in made.bounds:
+        about = f"{bound.measure.replace('_', ' ')} {bound.risk:g} ({bound.kind})"
+        for finding in _check_bound(bound, artifact):
+            yield Finding(finding.fault, f"{about}: {finding.sentence}")
+
+
+def _check_files(made: CertificateFile, artifact: Artifact) -> Iterator[Finding]:
+    manifest = artifact.manifest
+    if made.model != manifest.model:
+        yield Finding(
+            Fault.FILES, f"the certificate is of the model {made.model}, not of {manifest.model}"
+        )
+    kinds = [artifact.hashes(format, made.precision) for format in FORMATS.values()]
+    if made.files in kinds:
+        return
+    have = {name: digest for kind in kinds for name, digest in kind.items()}
+    other = [name for name in made.files if name in have and have[name] != made.files[name]]
+    missing = [name for name in made.files if name not in have]
+    if other:
+        said = f"{other[0]} is another file than the certified one: the hash differs"
+    elif missing:
+        said = f"{missing[0]}, which is certified, is not among the artifact's {made.precision}"
+    else:
+        said = f"the artifact serves more {made.precision} files than those that are certified"
+    yield Finding(Fault.FILES, said)
+
+
+def _check_bound(bound: Offline | Earned, artifact: Artifact) -> Iterator[Finding]:
+    spec = artifact.manifest.router
+    decisions = len(spec.decisions) if spec else 0
+    if any(len(one) != decisions for one in bound.candidates):
+        yield Finding(
+            Fault.ORDER, f"a candidate has not the {decisions} thresholds that the router takes"
+        )
+        return
+    numbers = [tuple(map(from_json, one)) for one in bound.candidates]
+    if (places := unordered(numbers)) is not None:
+        yield Finding(
+            Fault.ORDER,
+            f"the order from careful to bold is broken: candidate {places[1]} is nowhere bolder "
+            f"than candidate {places[0]}",
+        )
+    if isinstance(bound, Earned):
+        yield from _check_earned(bound)
+        return
+    known = artifact.certificates.candidates
+    if known and bound.candidates != known[: len(bound.candidates)]:
+        yield Finding(Fault.ORDER, "the candidates are not those of the artifact in their order")
+    if spec is not None and bound.guard_limit != spec.guard_limit:
+        yield Finding(Fault.NUMBER, "its guard limit is not that of the artifact")
+    yield from _check_offline(bound)
+
+
+def _check_offline(bound: Offline) -> Iterator[Finding]:
+    if len(bound.tried) != len(bound.candidates):
+        yield Finding(
+            Fault.ORDER,
+            f"{len(bound.candidates)} candidates, but counts of {len(bound.tried)}: every "
+            "candidate up to the certified one must have passed",
+        )
+        return
+    if bound.method != _METHODS[bound.measure]:
+        yield Finding(
+            Fault.NUMBER, f"{bound.measure.replace('_', ' ')} is not tested by {bound.method}"
+        )
+    for place, one in enumerate(bound.tried):
+        if one.by_class:
+            counted = tuple(map(sum, zip(*one.by_class, strict=True)))
+            if counted != (one.disagreements, bound.samples):
+                yield Finding(
+                    Fault.NUMBER,
+                    f"the classes of candidate {place} have {counted[0]} of {counted[1]} "
+                    f"disagreements, all together {one.disagreements} of {bound.samples}",
+                )
+        if one.disagreements > bound.samples:
+            yield Finding(
+                Fault.NUMBER,
+                f"candidate {place} disagrees on {one.disagreements} of {bound.samples} samples",
+            )
+        # What accuracy lost is worth follows from the single losses, and not from their number.
+        elif bound.method == "exact_binomial":
+            p = p_value_of_counts(one.disagreements, bound.samples, one.by_class, bound.risk)
+            if not math.isclose(p, one.p_value, rel_tol=TOLERANCE, abs_tol=1e-300):
+                yield Finding(
+                    Fault.NUMBER,
+                    f"the p-value of candidate {place} does not follow from its counts: it is "
+                    f"{p:.6g}, the certificate says {one.p_value:.6g}",
+                )
+        if one.p_value > 1 - bound.confidence:
+            yield Finding(
+                Fault.NUMBER,
+                f"candidate {place} was not passed: its p-value {one.p_value:.3g} is above "
+                f"{1 - bound.confidence:.3g}",
+            )
+
+
+_METHODS = {"disagreement": "exact_binomial", "accuracy_lost": "betting"}
+
+
+def p_value_of_counts(
+    disagreements: int, samples: int, by_class: tuple[tuple[int, int], ...], risk: float
+) -> float:
+    """The exact binomial p-value, of all classes together or of the worst one by union bound."""
+    if not by_class:
+        return p_value(disagreements, samples, risk)
+    return min(1.0, len(by_class) * max(p_value(wrong, count, risk) for wrong, count in by_class))
+
+
+def _check_earned(bound: Earned) -> Iterator[Finding]:
+    if len(bound.crossings) != len(bound.candidates):
+        yield Finding(
+            Fault.ORDER,
+            f"{len(bound.candidates)} candidates, but {len(bound.crossings)} crossings: every "
+            "candidate up to the earned one must have crossed",
+        )
+        return
+    numbers = [one.number for one in bound.epochs]
+    if numbers != list(range(1, len(numbers) + 1)) or not 1 <= bound.epoch <= len(numbers):
+        yield Finding(
+            Fault.ORDER, f"the ledger of epochs is not 1, 2, 3 … up to at least {bound.epoch}"
+        )
+        return
+    if [one.number for one in bound.epochs if one.because == "start"] != [1]:
+        yield Finding(Fault.ORDER, "the ledger of epochs does not begin with the model's start")
+    delta = (1 - bound.confidence) * bound.share
+    for one in bound.epochs:
+        level = level_of(one.number, delta)
+        if not math.isclose(level, one.level, rel_tol=TOLERANCE):
+            yield Finding(
+                Fault.NUMBER,
+                f"the level of epoch {one.number} does not follow from the confidence: it is "
+                f"{level:.6g}, the certificate says {one.level:.6g}",
+            )
+    epoch = bound.epochs[bound.epoch - 1]
+    for place, crossing in enumerate(bound.crossings):
+        if not crossing.disagreements <= crossing.rows <= epoch.rows:
+            yield Finding(
+                Fault.NUMBER,
+                f"candidate {place} crossed with {crossing.disagreements} of {crossing.rows} rows, "
+                f"in an epoch of {epoch.rows}",
+            )
+            continue
+        wealth = float(log_wealth(crossing.rows, crossing.disagreements, bound.risk))
+        if not math.isclose(wealth, crossing.log_wealth, rel_tol=TOLERANCE):
+            yield Finding(
+                Fault.NUMBER,
+                f"the wealth of candidate {place} does not follow from its counts: its logarithm "
+                f"is {wealth:.6g}, the certificate says {crossing.log_wealth:.6g}",
+            )
+        elif wealth < math.log(1 / epoch.level):
+            yield Finding(
+                Fault.NUMBER,
+                f"candidate {place} has not crossed: the logarithm of its wealth {wealth:.4g} is "
+                f"below {math.log(1 / epoch.level):.4g}",
+            )

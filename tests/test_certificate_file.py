@@ -1,0 +1,419 @@
+"""A certificate as a file: exported, checked by others, signed; what was changed is found."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from running import ROOT, cli
+from typer.testing import CliRunner, Result
+
+from skipserve.artifacts.artifact import open_artifact
+from skipserve.artifacts.certificates import CERTIFICATES
+from skipserve.certification.certificate_file import (
+    Crossing,
+    Earned,
+    Epoch,
+    json_schema,
+    offline_file,
+    seal,
+    write_certificate,
+)
+from skipserve.certification.certificate_reading import read_certificate
+from skipserve.certification.findings import Fault, NotCertified
+from skipserve.certification.from_traffic import earned_bound
+from skipserve.certification.signing import check_signature, signed
+from skipserve.certification.verification import check_certificate
+from skipserve.cli import app
+from skipserve.earning.epochs import Begun, Counts, Rules, State, applied, decide, in_force
+from skipserve.earning.wealth import level_of, log_wealth
+from skipserve.errors import ArtifactError, ConfigError
+from skipserve.training.recipes import open_recipe
+
+EPSILON, SHARE = 0.05, 0.5
+COUNTS = ((400, 2), (700, 15), (900, 22))
+
+
+@pytest.fixture(scope="module")
+def artifact(routed_project):
+    return open_artifact(routed_project[0] / "artifacts" / "small")
+
+
+@pytest.fixture(scope="module")
+def made(artifact):
+    """Everything that is certified of the artifact, and a bound as traffic would have earned it."""
+    levels = [level_of(number, 0.05 * SHARE) for number in (1, 2, 3)]
+    crossings = [
+        Crossing(rows=n, disagreements=d, log_wealth=float(log_wealth(n, d, EPSILON)))
+        for n, d in COUNTS
+    ]
+    earned = Earned(
+        risk=EPSILON,
+        confidence=0.95,
+        share=SHARE,
+        guard_limit=1.0,
+        candidates=artifact.certificates.candidates[: len(COUNTS)],
+        epoch=2,
+        crossings=tuple(crossings),
+        epochs=(
+            Epoch(number=1, because="start", level=levels[0], rows=3_000),
+            Epoch(number=2, because="alarm", level=levels[1], rows=5_000),
+            Epoch(number=3, because="rows", level=levels[2], rows=17),
+        ),
+    )
+    return offline_file(artifact, earned=[earned])
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory):
+    """A private key and its public one, and the public key of somebody else."""
+    folder = tmp_path_factory.mktemp("keys")
+    for name in ("mine", "other"):
+        private = ed25519.Ed25519PrivateKey.generate()
+        plain = serialization.NoEncryption()
+        pem, kind = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+        (folder / f"{name}.pem").write_bytes(private.private_bytes(pem, kind, plain))
+        public = private.public_key().public_bytes(
+            pem, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+        (folder / f"{name}.pub").write_bytes(public)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def values(made, keys):
+    """The signed certificate as JSON has it."""
+    return json.loads(signed(made, keys / "mine.pem").model_dump_json())
+
+
+def faults(values: dict[str, Any], artifact, folder: Path, key: Path | None = None) -> set[Fault]:
+    """What is wrong with these values."""
+    file = folder / "certificate.json"
+    file.write_text(json.dumps(values))
+    try:
+        read, raw = read_certificate(file)
+    except NotCertified as error:
+        return {error.fault}
+    found = list(check_certificate(read, raw, artifact))
+    if key is not None and (wrong := check_signature(read, raw, key)) is not None:
+        found.append(wrong)
+    return {one.fault for one in found}
+
+
+def leaves(value: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    """Paths to every single value in JSON."""
+    if isinstance(value, dict):
+        return [leaf for key, one in value.items() for leaf in leaves(one, (*path, key))]
+    if isinstance(value, list):
+        return [leaf for place, one in enumerate(value) for leaf in leaves(one, (*path, place))]
+    return [path]
+
+
+def put(values: dict[str, Any], path: tuple[str | int, ...], value: Any) -> dict[str, Any]:
+    """A copy with one value changed."""
+    changed = copy.deepcopy(values)
+    at: Any = changed
+    for key in path[:-1]:
+        at = at[key]
+    at[path[-1]] = value
+    return changed
+
+
+def get(values: Any, path: tuple[str | int, ...]) -> Any:
+    for key in path:
+        values = values[key]
+    return values
+
+
+def sealed(values: dict[str, Any]) -> dict[str, Any]:
+    """What a forger would write who knows how the hash is made."""
+    return {**values, "sha256": seal(values)}
+
+
+def others(value: Any) -> st.SearchStrategy[Any]:
+    """Other values in its place, of its type and of other types."""
+    odd = st.sampled_from([None, True, "", "x", -1, 0, 1, 1e300, [], {}])
+    if isinstance(value, bool) or value is None:
+        return odd
+    if isinstance(value, int):
+        near = st.integers(value - 3, value + 3)
+        return near | st.integers(0, 10**9) | odd
+    if isinstance(value, float):
+        return st.floats(allow_nan=False, allow_infinity=False) | st.just(value * 1.001) | odd
+    swapped = value.translate(str.maketrans("0aAeE", "1bBfF"))
+    return st.text(max_size=8) | st.just(swapped) | st.just(value + "0") | odd
+
+
+def same(one: Any, other: Any) -> bool:
+    return json.dumps(one) == json.dumps(other)
+
+
+NO_CHECK = [HealthCheck.function_scoped_fixture]
+
+
+def test_what_was_written_holds(values, artifact, keys, tmp_path):
+    assert faults(values, artifact, tmp_path, keys / "mine.pub") == set()
+    kinds = [(one["kind"], one["measure"], one["risk"]) for one in values["bounds"]]
+    assert ("offline", "disagreement", 0.02) in kinds
+    assert ("offline", "accuracy_lost", 0.02) in kinds
+    assert kinds[-1] == ("earned", "disagreement", 0.05)
+    offline = values["bounds"][0]
+    assert len(offline["tried"]) == len(offline["candidates"])
+    # Each was passed, or it would not have come so far.
+    assert all(one["p_value"] <= 0.05 for one in offline["tried"])
+
+
+@settings(max_examples=150, suppress_health_check=NO_CHECK)
+@given(data=st.data())
+def test_every_single_value_that_is_changed_is_found(data, values, artifact, keys, tmp_path):
+    path = data.draw(st.sampled_from(leaves(values)))
+    before = get(values, path)
+    value = data.draw(others(before).filter(lambda one: not same(one, before)))
+    changed = put(values, path, value)
+    assert faults(changed, artifact, tmp_path, keys / "mine.pub")
+    if path[0] != "signature":
+        assert faults(changed, artifact, tmp_path)
+
+
+@settings(max_examples=100, suppress_health_check=NO_CHECK)
+@given(data=st.data())
+def test_whoever_makes_the_hash_anew_is_betrayed_by_the_signature(
+    data, values, artifact, keys, tmp_path
+):
+    path = data.draw(st.sampled_from(leaves(values)))
+    before = get(values, path)
+    value = data.draw(others(before).filter(lambda one: not same(one, before)))
+    forged = sealed(put(values, path, value))
+    if path == ("sha256",):
+        assert forged == values
+        return
+    assert faults(forged, artifact, tmp_path, keys / "mine.pub")
+
+
+# Numbers that follow from others, or that others follow from: found without hash and signature.
+FOLLOWS = {"disagreements", "p_value", "samples", "risk", "confidence", "rows", "log_wealth"}
+FOLLOWS |= {"level", "share", "number", "guard_limit"}
+
+
+def follows(values: dict[str, Any], path: tuple[str | int, ...]) -> bool:
+    if path[0] != "bounds" or path[-1] not in FOLLOWS:
+        return False
+    bound = values["bounds"][path[1]]
+    if bound["kind"] == "offline":
+        # A lower confidence is a weaker claim, and as true.
+        return bound["measure"] == "disagreement" and path[-1] != "confidence"
+    # A guard may be fitted anew in an epoch; how long the others were, nothing follows from.
+    return path[-1] != "guard_limit" and not (path[2] == "epochs" and path[-1] == "rows")
+
+
+def test_numbers_that_do_not_follow_are_found_without_hash(values, artifact, tmp_path):
+    for path in leaves(values):
+        if not follows(values, path):
+            continue
+        before = get(values, path)
+        if isinstance(before, int):
+            wrong = [before - 1, before + 1, before + 1_000]
+        else:
+            wrong = [before * 0.999, before * 1.001, before * 0.5]
+        for value in wrong:
+            forged = sealed(put(values, path, value))
+            found = faults(forged, artifact, tmp_path)
+            assert found & {Fault.NUMBER, Fault.ORDER, Fault.SCHEMA}, (path, before, value)
+
+
+def without_last(values: dict[str, Any], key: str) -> dict[str, Any]:
+    changed = copy.deepcopy(values)
+    changed["bounds"][0][key].pop()
+    return changed
+
+
+def swapped(values: dict[str, Any], bound: int) -> dict[str, Any]:
+    changed = copy.deepcopy(values)
+    candidates = changed["bounds"][bound]["candidates"]
+    candidates[0], candidates[1] = candidates[1], candidates[0]
+    return changed
+
+
+def test_a_broken_order_is_found(values, artifact, tmp_path):
+    for changed in (swapped(values, 0), swapped(values, -1), without_last(values, "tried")):
+        assert Fault.ORDER in faults(sealed(changed), artifact, tmp_path)
+    repeated = put(values, ("bounds", -1, "candidates", 1), values["bounds"][-1]["candidates"][0])
+    assert Fault.ORDER in faults(sealed(repeated), artifact, tmp_path)
+
+
+def test_counts_short_of_the_level_prove_nothing(values, artifact, tmp_path):
+    rows, differ = 300, 5
+    crossing = {
+        "rows": rows,
+        "disagreements": differ,
+        "log_wealth": float(log_wealth(rows, differ, EPSILON)),
+    }
+    assert crossing["log_wealth"] < math.log(1 / level_of(2, 0.025))
+    forged = sealed(put(values, ("bounds", -1, "crossings", 0), crossing))
+    assert faults(forged, artifact, tmp_path) == {Fault.NUMBER}
+
+
+def test_one_kind_of_fault_each(values, artifact, tmp_path):
+    file = tmp_path / "certificate.json"
+    for text, fault in (
+        ("not json", Fault.SCHEMA),
+        ("[1]", Fault.SCHEMA),
+        ("{}", Fault.SCHEMA),
+        ('{"certificate_version": 1, "certificate_version": 1}', Fault.SCHEMA),
+        ('{"certificate_version": NaN}', Fault.SCHEMA),
+        ('{"certificate_version": 2}', Fault.VERSION),
+        (json.dumps({**values, "extra": 1}), Fault.SCHEMA),
+    ):
+        file.write_text(text)
+        with pytest.raises(NotCertified) as caught:
+            read_certificate(file)
+        assert caught.value.fault == fault, text
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(NotCertified, match="not text"):
+        read_certificate(file)
+    name = next(iter(values["files"]))
+    forged = put(values, ("files", name), "0" * 64)
+    assert faults(sealed(forged), artifact, tmp_path) == {Fault.FILES}
+    more = {**values, "files": {**values["files"], "more.onnx": "0" * 64}}
+    assert faults(sealed(more), artifact, tmp_path) == {Fault.FILES}
+    fewer = {one: value for one, value in values["files"].items() if one != name}
+    assert faults(sealed({**values, "files": fewer}), artifact, tmp_path) == {Fault.FILES}
+    assert faults(put(values, ("versions", "numpy"), "0"), artifact, tmp_path) == {Fault.SEAL}
+
+
+def test_the_published_schema_is_that_of_the_records(values):
+    published = ROOT / "docs" / "schemas" / "certificate.schema.json"
+    assert published.read_text() == json_schema(), "skipserve verify --schema > docs/schemas/…"
+    schema = json.loads(published.read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(values, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**values, "extra": 1}, schema)
+
+
+def test_signatures_of_others_do_not_count(made, values, artifact, keys, tmp_path):
+    other = json.loads(signed(made, keys / "other.pem").model_dump_json())
+    assert faults(other, artifact, tmp_path, keys / "mine.pub") == {Fault.SIGNATURE}
+    unsigned = {**values, "signature": None}
+    assert faults(unsigned, artifact, tmp_path, keys / "mine.pub") == {Fault.SIGNATURE}
+    for key in (keys / "mine.pub", keys / "none"):
+        with pytest.raises(ConfigError):
+            signed(made, key)
+    with pytest.raises(ConfigError, match="no public key"):
+        faults(values, artifact, tmp_path, keys / "mine.pem")
+
+
+def test_certificates_without_the_counts_before_are_not_exported(artifact, tmp_path):
+    older = shutil.copytree(artifact.directory, tmp_path / "small")
+    written = json.loads((older / CERTIFICATES).read_text())
+    for one in written["certificates"]:
+        del one["tried"]
+    (older / CERTIFICATES).write_text(json.dumps(written))
+    with pytest.raises(ArtifactError, match="run `skipserve certify` again"):
+        offline_file(open_artifact(older))
+    (older / CERTIFICATES).unlink()
+    with pytest.raises(ConfigError, match="nothing of the kind is certified of small"):
+        offline_file(open_artifact(older))
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(cli(*map(str, arguments)), capture_output=True, text=True)
+
+
+def test_from_export_to_verified(routed_project, made, keys, tmp_path):
+    root = routed_project[0]
+    file, artifact = tmp_path / "certificate.json", root / "artifacts" / "small"
+    write_certificate(file, made)
+    assert run("sign", file, "--key", keys / "mine.pem").returncode == 0
+    samples = open_recipe("two_moons").draw("certify")
+    np.save(tmp_path / "rows.npy", samples.inputs.numpy())
+    np.save(tmp_path / "labels.npy", samples.labels.numpy())
+    rows = ("--data", tmp_path / "rows.npy", "--labels", tmp_path / "labels.npy")
+    done = run("verify", file, artifact, "--key", keys / "mine.pub", *rows)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("counted anew") == 4
+    assert done.stdout.count("are attested by whoever wrote them") == 1
+    assert "nobody but the holder of the key wrote it" in done.stdout
+
+
+def verified(*arguments: object) -> Result:
+    """The same in this process: what a fault ends with."""
+    return CliRunner().invoke(app, ["verify", *map(str, arguments)])
+
+
+def test_a_liar_who_knows_the_mathematics_is_found_by_counting(
+    routed_project, values, keys, tmp_path
+):
+    lie = {**values, "bounds": [copy.deepcopy(values["bounds"][0])]}
+    (kept,) = lie["bounds"]
+    for one in kept["tried"]:
+        one["disagreements"], one["p_value"] = 0, (1 - kept["risk"]) ** kept["samples"]
+    file = tmp_path / "certificate.json"
+    file.write_text(json.dumps(sealed(lie)))
+    archive = routed_project[0] / "model_store" / "small.mar"
+    believed = verified(file, archive)
+    assert believed.exit_code == 0, believed.stderr
+    assert "this detects accidents, and no forgery" in believed.stdout
+    np.save(tmp_path / "rows.npy", open_recipe("two_moons").draw("certify").inputs.numpy())
+    caught = verified(file, archive, "--data", tmp_path / "rows.npy")
+    assert caught.exit_code == Fault.COUNTS
+    np.save(tmp_path / "rows.npy", open_recipe("two_moons").draw("test").inputs.numpy())
+    others = verified(file, archive, "--data", tmp_path / "rows.npy")
+    assert others.exit_code == Fault.COUNTS
+    forged = verified(file, archive, "--key", keys / "mine.pub")
+    assert forged.exit_code == Fault.SIGNATURE
+
+
+def test_what_cannot_be_checked_is_one_line(made, artifact, tmp_path):
+    file = tmp_path / "certificate.json"
+    missing = run("verify", file, artifact.directory)
+    assert (missing.returncode, missing.stderr.count("\n")) == (2, 1)
+    file.write_text("{}")
+    assert verified(file, artifact.directory).exit_code == Fault.SCHEMA
+    write_certificate(file, made)
+    other = shutil.copytree(artifact.directory, tmp_path / "small")
+    (other / "plain.fp32.onnx").write_bytes(b"other")
+    changed = verified(file, other)
+    assert isinstance(changed.exception, ArtifactError)
+    assert "plain.fp32.onnx" in str(changed.exception)
+
+
+def test_what_the_epochs_decided_is_a_proof(artifact, tmp_path):
+    candidates = artifact.certificates.candidates
+    rules = Rules(
+        risks=(0.05,),
+        candidates=len(candidates),
+        level=0.025,
+        epoch_rows=2_000,
+        greatest_age_rows=2_000,
+    )
+    rng, rates = np.random.default_rng(0), np.linspace(0.002, 0.06, len(candidates))
+    state, counts, events = State(), Counts.none(len(candidates)), []
+    for _ in range(60):
+        fresh = decide(rules, state, counts, 0.0)
+        state = applied(state, fresh)
+        events += fresh
+        if any(isinstance(one, Begun) for one in fresh):
+            counts = Counts.none(len(candidates))
+        counts += Counts(50, rng.binomial(50, rates).astype(np.int64), counts.blocks)
+    (candidate,) = in_force(rules, state, counts.rows, 0.0)
+    assert candidate is not None and state.epoch == 2
+    about = {"candidates": candidates, "guard_limit": 1.0, "confidence": 0.95}
+    bound = earned_bound(rules, events, 0.05, candidate, counts.rows, **about)
+    assert (bound.share, len(bound.candidates)) == (pytest.approx(0.5), candidate + 1)
+    values = json.loads(offline_file(artifact, earned=[bound]).model_dump_json())
+    assert faults(values, artifact, tmp_path) == set()
+    with pytest.raises(ConfigError, match="was not earned"):
+        earned_bound(rules, events, 0.05, len(candidates) - 1, counts.rows, **about)
