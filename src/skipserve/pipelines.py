@@ -38,7 +38,7 @@ class TextClassification:
             )
         self._engine = engine
         self._setting = engine.setting(risk)
-        self._names = manifest.task.names or tuple(f"LABEL_{i}" for i in range(manifest.classes))
+        self._names = manifest.task.names or tuple(f"LABEL_{i}" for i in range(manifest.task.width))
 
     def __call__(
         self, inputs: Text | Sequence[Text], top_k: int | Literal[""] | None = ""
@@ -62,7 +62,7 @@ class TextClassification:
             return []
         probabilities = self._engine.run_batches(
             self._engine.prepare(texts), self._setting, BATCH
-        ).probabilities.tolist()
+        ).answers.tolist()
         if top_k == "":
             best = [self._ranked(row)[0] for row in probabilities]
             return best[0] if isinstance(inputs, Mapping) else best

@@ -13,12 +13,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from skipserve.artifacts.manifest import Precision, Sha256
+from skipserve.artifacts.manifest import Precision
 from skipserve.certification.measures import MEASURES as MEASURES
 from skipserve.certification.measures import Measure as Measure
 from skipserve.errors import ArtifactError, ConfigError
 from skipserve.files import replace_text
-from skipserve.schema import Record, parse
+from skipserve.schema import Record, Sha256, parse
 
 CERTIFICATES = "certificates.json"
 

@@ -17,10 +17,10 @@ from pydantic import Field
 
 from skipserve.artifacts.artifact import Artifact
 from skipserve.artifacts.certificates import Certificate, Count, Measure, Thresholds, Tried
-from skipserve.artifacts.manifest import Name, Precision, Sha256
+from skipserve.artifacts.manifest import Name, Precision
 from skipserve.errors import ArtifactError, ConfigError
 from skipserve.files import replace_text
-from skipserve.schema import Record
+from skipserve.schema import Record, Sha256
 from skipserve.versions import version_if_installed
 
 CERTIFICATE_VERSION: Literal[1] = 1

@@ -18,7 +18,6 @@ from skipserve.certification.trial import Trial
 from skipserve.certification.verification import TOLERANCE
 from skipserve.errors import ConfigError
 from skipserve.runtime.engine import Engine
-from skipserve.runtime.rows import check_labels
 from skipserve.runtime.runners import FORMATS
 
 
@@ -72,7 +71,7 @@ def check_counts(
     rows = engine.check(samples)
     manifest, truth = artifact.manifest, None
     if labels is not None:
-        truth = check_labels(labels, len(rows), manifest.classes, manifest.name)
+        truth = manifest.task.truth(labels, len(rows), manifest.name)
     digest = rows.sha256
     trials: dict[tuple[float, int], _Outcomes] = {}
     for bound in bounds:
