@@ -12,9 +12,19 @@ import numpy as np
 import pytest
 
 from skipserve.earning.counts_file import LONG_BYTES, CountsFile, CountsReader, folder_of
-from skipserve.earning.epochs import Begun, Counts, Crossed, Rules, State, decide, withdraw
+from skipserve.earning.epochs import (
+    Begun,
+    Counts,
+    Crossed,
+    Rules,
+    State,
+    decide,
+    in_force,
+    withdraw,
+)
 from skipserve.earning.ledger import NAME, Ledger
 from skipserve.earning.lines import FORMAT, Header, line
+from skipserve.earning.transfer import read_earned, take_over, write_earned
 from skipserve.errors import StateError
 
 BINDING, OTHER = "a" * 64, "b" * 64
@@ -301,3 +311,42 @@ def test_a_lock_that_is_never_given_back_is_an_error(tmp_path, monkeypatch):
             ledger.turn(crossing)
     finally:
         os.close(held)
+
+
+def earned_ledger(folder):
+    ledger = Ledger(folder, BINDING)
+    ledger.turn(lambda state: decide(RULES, state, Counts.none(2), 1.0))
+    ledger.turn(crossing)
+    return ledger
+
+
+def test_what_was_earned_can_be_taken_over_where_the_same_files_serve(tmp_path):
+    file, here = tmp_path / "earned.jsonl", Ledger(tmp_path / "here", BINDING)
+    write_earned(file, earned_ledger(tmp_path / "there"), 950, RULES, 6.0)
+    here.turn(lambda state: decide(RULES, state, Counts.none(2), 7.0))
+    take_over(here, read_earned(file, BINDING))
+    assert here.state == Ledger(tmp_path / "here", BINDING).read()
+    assert in_force(RULES, here.state, 0, 8.0) == (0,)
+    assert here.state.epoch == 2  # none that a worker here was told of
+    with pytest.raises(StateError, match="history of its own"):
+        take_over(here, read_earned(file, BINDING))
+    here.reset(RULES, 9.0)
+    take_over(here, read_earned(file, BINDING))
+    assert here.state.epoch > 3
+    assert in_force(RULES, here.state, 0, 9.0) == (0,)
+
+
+def test_what_others_earned_is_not_taken_over_for_other_files_or_damaged(tmp_path):
+    file = tmp_path / "earned.jsonl"
+    write_earned(file, earned_ledger(tmp_path / "there"), 950, RULES, 6.0)
+    with pytest.raises(StateError, match="of other files"):
+        read_earned(file, OTHER)
+    data = file.read_bytes()
+    file.write_bytes(data.replace(b'"rows":900', b'"rows":901'))
+    with pytest.raises(StateError, match="does not have its checksum"):
+        read_earned(file, BINDING)
+    file.write_bytes(data[: data.index(b"\n") + 1])
+    with pytest.raises(StateError, match="holds nothing that was earned"):
+        read_earned(file, BINDING)
+    with pytest.raises(StateError, match="nothing is earned yet"):
+        write_earned(file, Ledger(tmp_path / "nobody", BINDING), 0, RULES, 6.0)

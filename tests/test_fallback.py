@@ -23,13 +23,14 @@ from running import free_ports, workers_of
 from skipserve.address import Address
 from skipserve.hosts.config import HostConfig
 from skipserve.hosts.launcher import Server
+from skipserve.safety.switch import REASONS
 from skipserve.training.recipes import open_recipe
 
 pytestmark = pytest.mark.server
 REQUEST = 25  # rows
-OVERRIDES = {"shadow": 1.0, "clean_window_s": 1.0}
+OVERRIDES = {"evidence": 1.0}
 WORKERS = 2
-DISAGREE = "shadow runs disagree with full depth more often than certified"
+DISAGREE = REASONS["fell_back"]
 
 
 class Served:
@@ -64,12 +65,6 @@ class Served:
 
     def in_state(self, state: str) -> bool:
         return self.total("router_state", state=state) == 1
-
-    def has_caught_up(self) -> bool:
-        """Whether every row that was drawn has been run or dropped: here, all of them."""
-        seen = self.total("shadow_rows_total") + self.total("shadow_dropped_rows_total")
-        # The first question of the warm-up asks for full depth, and nothing is drawn of that.
-        return seen == self.total("rows_total") - 1
 
     def workers(self) -> list[psutil.Process]:
         return workers_of(os.getpid())
@@ -110,34 +105,30 @@ def router(served: Served, command: str, *model: str) -> str:
 
 def test_the_same_traffic_as_ever_leaves_skipping_on(served, moons):
     assert {reply["router"] for reply in served.send(moons)} == {"on"}
-    until(served.has_caught_up)
-    assert served.total("shadow_rows_total") > 0.8 * len(moons)  # the rest found no time here
+    until(lambda: served.total("evidence_rows_total") >= len(moons))
+    assert served.total("evidence_dropped_rows_total") == 0
     time.sleep(2)  # two looks of the monitor
     assert served.in_state("on")
-    assert served.total("shadow_evidence") < 20
+    assert served.total("alarm_evidence") < 20
 
 
 def test_mild_drift_makes_it_fall_back_and_a_killed_worker_changes_nothing(served, moons):
-    before = served.total("shadow_rows_total")
     served.send(moons / 2 + moons.mean(0) / 2)
     until(lambda: served.in_state("fell_back"))
     assert served.total("guard_held_back_rows_total") < 0.05 * 2 * len(moons)
     assert served.total("router_fallbacks_total") == 1
-    until(served.has_caught_up)
-    counted = served.total("shadow_rows_total")
-    assert counted > before
+    assert served.total("earning_epoch") == 2
     for worker in served.workers():
         worker.send_signal(signal.SIGKILL)
     until(lambda: served.total("worker_restarts_total") == 2)
     until(lambda: len(served.workers()) == 2 and served.total("model_info") == 1)
     reply = served.send(moons[:1])[0]
     assert (reply["router"], reply["router_reason"]) == ("off", DISAGREE)
-    until(lambda: served.total("shadow_rows_total") == counted + 1)
-    assert served.has_caught_up()
+    until(lambda: served.total("earning_rows") >= 1)
     assert served.in_state("fell_back")
 
 
-def test_it_comes_back_with_fresh_evidence(served, moons):
+def test_it_comes_back_with_a_certificate_that_its_traffic_has_earned(served, moons):
     # Rows far from the border between the moons, on which nobody disagrees.
     apart = moons[np.abs(moons[:, 1] - 0.25) > 0.6]
     assert served.in_state("fell_back")
@@ -147,8 +138,9 @@ def test_it_comes_back_with_fresh_evidence(served, moons):
             break
         time.sleep(1)
     until(lambda: served.in_state("on"))
-    assert served.send(moons[:1])[0]["router"] == "on"
-    assert served.total("shadow_evidence") < 20
+    until(lambda: served.send(moons[:1])[0]["router"] == "on")
+    assert served.total("earning_in_force") >= 1
+    assert served.total("alarm_evidence") < 20
 
 
 def test_the_operator_switches_it_off_and_on(served, moons):

@@ -97,7 +97,7 @@ def test_it_starts_at_full_depth_and_earns(model, caplog):
     model.sees(1)
     assert model.standing.in_force == (None, 2)
     assert model.watch.state() == "on"
-    assert "small earned candidate 3 of" in caplog.text
+    assert "small has candidate 3 of" in caplog.text
     assert model.value("earning_in_force", risk="0.05") == 3
     assert model.value("earning_in_force", risk="0.02") is None
     assert model.value("earning_bolder_total") == 1

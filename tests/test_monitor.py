@@ -14,7 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from skipserve.artifacts.artifact import open_artifact
 from skipserve.artifacts.serving import ServingConfig
-from skipserve.safety.monitor import Monitor, Watched
+from skipserve.safety.model_watch import Watched
+from skipserve.safety.monitor import Monitor
 from skipserve.safety.switch import Switch
 from skipserve.telemetry.exposition import Exposition
 
@@ -205,6 +206,9 @@ def test_the_state_says_what_a_request_gets_that_asks_for_nothing(
     tmp_path, artifact, settings, certified, state
 ):
     watched = Watch(tmp_path, artifact, tmp_path / "state", **settings)
+    if not certified:
+        model = other_files(watched.model)  # its certificates are of the files it had
+        watched.monitor = Monitor(watched.exposition, [model])
     Worker(watched.directory, 1).opens(certified)
     watched.tick()
     assert watched.state() == state

@@ -71,7 +71,7 @@ def test_it_shows_latency_skip_rates_agreement_and_the_router(page, observed):
     assert re.search(r"[\d.]+ requests/s, 0 % answered 5xx", text(page, "traffic"))
     assert text(page, "state") == "on"
     assert text(page, "risk").startswith("certified ε 5 %")
-    assert re.search(r"\d+ of \d+ rows run again", text(page, "shadow"))
+    assert re.search(r"\d+ of \d+ evidence rows", text(page, "seen"))
     heights = [bar.bounding_box()["height"] for bar in page.locator(".bars i").all()]
     assert len(heights) == 4
     assert heights == sorted(heights)
@@ -84,7 +84,7 @@ def test_its_numbers_change(page, observed):
     drive(page, observed, lambda: "requests/s" in text(page, "traffic"))
     before = (
         text(page, "traffic"),
-        text(page, "shadow"),
+        text(page, "seen"),
         page.locator("svg .p50").get_attribute("d"),
     )
     drive(
@@ -92,7 +92,7 @@ def test_its_numbers_change(page, observed):
         observed,
         lambda: (
             text(page, "traffic") != before[0]
-            and text(page, "shadow") != before[1]
+            and text(page, "seen") != before[1]
             and page.locator("svg .p50").get_attribute("d") != before[2]
         ),
     )

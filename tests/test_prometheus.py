@@ -190,7 +190,7 @@ def drive(observed, started: Prometheus) -> None:
 def test_nothing_is_alarming_about_good_traffic(prometheus):
     ringing = {alert["labels"]["alertname"] for alert in prometheus.api("alerts")["alerts"]}
     busy_machine = {"SkipserveP50Above15ms", "SkipserveBudgetBurnsFast"}
-    every_row_is_drawn = {"SkipserveShadowRunsStarved"}
+    every_row_is_drawn = {"SkipserveEvidenceStarved"}
     assert ringing <= busy_machine | every_row_is_drawn
 
 

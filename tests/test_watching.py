@@ -52,12 +52,12 @@ skipserve_block_rows_total{{model="a",block="10",action="skipped"}} 200
 skipserve_router_state{{model="a",state="on"}} 1
 skipserve_router_state{{model="a",state="fell_back"}} 0
 skipserve_certified_risk_ratio{{model="a"}} 0.01
-skipserve_shadow_rows_total{{model="a",risk="0.01"}} 1000
-skipserve_shadow_rows_total{{model="a",risk="0.05"}} 7
-skipserve_shadow_disagreements_total{{model="a",risk="0.01"}} 8
-skipserve_shadow_disagreements_total{{model="a",risk="0.05"}} 7
-skipserve_shadow_evidence{{model="a"}} 0.5
-skipserve_shadow_alarm_level{{model="a"}} 20
+skipserve_evidence_rows_total{{model="a",risk="0.01"}} 1000
+skipserve_evidence_rows_total{{model="a",risk="0.05"}} 7
+skipserve_evidence_disagreements_total{{model="a",risk="0.01"}} 8
+skipserve_evidence_disagreements_total{{model="a",risk="0.05"}} 7
+skipserve_alarm_evidence{{model="a"}} 0.5
+skipserve_alarm_level{{model="a"}} 20
 skipserve_signal_drift_ratio{{model="a",stage="1"}} 0.02
 skipserve_signal_drift_ratio{{model="a",stage="2"}} 0.3
 """
@@ -76,8 +76,35 @@ def test_two_looks_give_numbers():
     assert one.skip_rates == (0.0, 0.75, 1.0)
     assert one.skip_rate == pytest.approx(350 / 600)
     assert one.held_back == 0.02
-    assert (one.risk, one.disagreement, one.shadow_rows) == (0.01, 0.008, 1000)
-    assert (one.evidence, one.alarm_level, one.drift) == (0.5, 20, 0.3)
+    assert (one.risk, one.disagreement, one.evidence_rows) == (0.01, 0.008, 1000)
+    assert (one.alarm, one.alarm_level, one.drift) == (0.5, 20, 0.3)
+
+
+EARNING = """
+skipserve_earning_epoch{model="a"} 2
+skipserve_earning_rows{model="a"} 1240
+skipserve_earning_needed_rows{model="a",risk="0.01"} 5000
+skipserve_earning_needed_rows{model="a",risk="0.05"} 2000
+skipserve_earning_left_seconds{model="a",risk="0.01"} 3760
+skipserve_earning_left_seconds{model="a",risk="0.05"} 760
+skipserve_earning_in_force{model="a",risk="0.05"} 2
+skipserve_earning_disagreements{model="a",candidate="1"} 0
+skipserve_earning_disagreements{model="a",candidate="2"} 3
+skipserve_earning_disagreements{model="a",candidate="3"} 9
+skipserve_earning_problem{model="a"} 0
+"""
+
+
+def test_how_far_a_certificate_is():
+    found = numbers(parse(AFTER + EARNING, 10.0), parse(AFTER + EARNING, 12.0))
+    text = shown(found)
+    assert "earning: 1,240 of about 2,000 rows, 13 min" in text
+    assert "epoch 2   ε 5 %: candidate 2 of 3" in text
+    assert numbers(parse(AFTER, 10.0), parse(AFTER, 12.0)).models[0].earning is None
+    broken = 'skipserve_earning_problem{model="a"} 1\n'
+    assert "nothing can be earned" in shown(
+        numbers(parse(AFTER, 10.0), parse(AFTER + broken, 12.0))
+    )
 
 
 def test_nothing_happened():
@@ -97,7 +124,7 @@ def test_a_service_that_started_again_counts_from_zero():
 def test_a_model_without_a_router_has_nothing_to_say_of_one():
     text = f'{BUILD}{INFO}skipserve_router_state{{model="a",state="off"}} 1\n'
     found = numbers(parse(text, 0.0), parse(text, 1.0))
-    assert (found.models[0].risk, found.models[0].evidence) == (None, None)
+    assert (found.models[0].risk, found.models[0].alarm) == (None, None)
     assert "skip rate" not in shown(found)
 
 
@@ -133,8 +160,8 @@ def test_a_frame():
     assert "p50 11.2 ms" in text
     assert "5xx 10 %" in text
     assert re.search(r"skip rate +58.3 % +▏ ▆█▕ blocks 1…3", text)
-    assert "99.2 % of 1,000 shadow rows" in text
-    assert "evidence 0.5 of 20" in text
+    assert "99.2 % of 1,000 evidence rows" in text
+    assert "alarm 0.5 of 20" in text
     assert "1 worker restarts" in text
 
 
@@ -202,7 +229,7 @@ def test_the_live_view_on_a_terminal(observed):
     with subprocess.Popen(command, env={**os.environ, **size}, **streams, **heard) as top:
         os.close(theirs)
         screen = b""
-        while b"p50" not in screen or b"shadow rows" not in screen:
+        while b"p50" not in screen or b"evidence rows" not in screen:
             observed.traffic(5)
             screen += os.read(ours, 65536)
         top.send_signal(signal.SIGINT)
@@ -227,7 +254,7 @@ def test_one_frame_of_a_real_service(observed):
     assert re.search(r"latency +p50 [\d.]+ ms", text)
     assert re.search(r"router +on +certified ε 5 %", text)
     assert re.search(r"skip rate +[\d.]+ % +▏.{4}▕ blocks 1…4", text)
-    assert re.search(r"agreement +[\d.]+ % of [\d,]+ shadow rows", text)
+    assert re.search(r"agreement +[\d.]+ % of [\d,]+ evidence rows", text)
 
 
 @pytest.mark.server

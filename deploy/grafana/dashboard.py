@@ -18,7 +18,7 @@ from grafana_foundation_sdk.models.dashboard import (
 from overview_rows import every_model, glance
 from panels import DATASOURCE
 from queries import increase
-from router_rows import agreement, depth, drift, intervals
+from router_rows import agreement, depth, drift, earning, intervals
 from service_rows import latency, runtime, traffic
 
 OUT = Path(__file__).parent / "dashboards" / "skipserve.json"
@@ -30,6 +30,7 @@ ROWS = {
     "Depth": depth,
     "Skip rate of each block in its interval": intervals,
     "Agreement": agreement,
+    "Earning": earning,
     "Drift": drift,
     "Runtime": runtime,
 }
@@ -68,6 +69,14 @@ def build() -> dashboard.Dashboard:
             .enable(True)
             .icon_color("red")
             .expr(f"{increase('skipserve_router_fallbacks_total', '', '1m')} > 0")
+        )
+        .annotation(
+            dashboard.AnnotationQuery()
+            .name("Earned something bolder")
+            .datasource(DATASOURCE)
+            .enable(True)
+            .icon_color("green")
+            .expr(f"{increase('skipserve_earning_bolder_total', '', '1m')} > 0")
         )
     )
     ids = itertools.count(1)

@@ -70,20 +70,20 @@ def glance() -> Sequence[Panel]:
         ),
         number(
             "Disagreement, 1 h",
-            "Share of the shadow rows of an hour whose answer differs from full depth, by the "
+            "Share of the evidence rows of an hour whose answer differs from full depth, by the "
             "certified risk they were served at; all instances.",
             "percentunit",
             [now(f'{DISAGREEMENT}:ratio_1h{{model="$model"}}', "{{risk}}")],
         ),
         number(
-            "Evidence of the alarm level",
-            "Wealth of the bet against the certificate, as a share of the level at which skipping "
-            "is switched off.",
+            "Alarm",
+            "Wealth of the bet against the certificate, as a share of the level at which what is "
+            "in force is withdrawn.",
             "percentunit",
             [
                 now(
-                    f"max({gauge('skipserve_shadow_evidence')}) "
-                    f"/ max({gauge('skipserve_shadow_alarm_level')})"
+                    f"max({gauge('skipserve_alarm_evidence')}) "
+                    f"/ max({gauge('skipserve_alarm_level')})"
                 )
             ],
             OF_ALARM,

@@ -111,8 +111,8 @@ def agreement() -> Sequence[Panel]:
     ]
     disagreement = lines(
         "Disagreement",
-        "Share of the shadow rows of an hour whose answer differs from full depth, the ends of its "
-        "99 % interval, and the certified ε (dashed); for the risk in force; all instances.",
+        "Share of the evidence rows of an hour whose answer differs from full depth, the ends of "
+        "its 99 % interval, and the certified ε (dashed); for the risk in force; all instances.",
         "percentunit",
         [
             query(
@@ -127,26 +127,25 @@ def agreement() -> Sequence[Panel]:
     return [
         band(disagreement.override_by_name("certified ε", dashed), "low", "high").span(12),
         lines(
-            "Evidence",
-            "Wealth of the bet that shadow rows disagree more often than certified, and the level "
-            "at which skipping is switched off; after that, the wealth of the opposite bet, which "
-            "brings it back at the same level. All may be looked at at any time.",
+            "Alarm",
+            "Wealth of the bet that evidence rows disagree more often than certified, and the "
+            "level at which what is in force is withdrawn. It may be looked at at any time.",
             "none",
             [
-                query(f"max({gauge('skipserve_shadow_evidence')})", "against the certificate"),
-                query(f"max({gauge('skipserve_shadow_alarm_level')})", "level"),
-                query(f"max({gauge('skipserve_shadow_clean_evidence')})", "for coming back"),
+                query(f"max({gauge('skipserve_alarm_evidence')})", "against the certificate"),
+                query(f"max({gauge('skipserve_alarm_level')})", "level"),
             ],
             log=True,
         ).span(12),
         lines(
-            "Shadow runs",
-            "Rows run again at full depth, those that disagreed, and those that found no time.",
+            "Evidence rows",
+            "Routed rows run at full depth to see what the router would have answered, those that "
+            "disagreed, and those that could not be run.",
             "suffix: rows/s",
             [
-                query(total(rate("skipserve_shadow_rows_total")), "run again"),
-                query(total(rate("skipserve_shadow_disagreements_total")), "disagreed"),
-                query(total(rate("skipserve_shadow_dropped_rows_total")), "dropped"),
+                query(total(rate("skipserve_evidence_rows_total")), "evidence"),
+                query(total(rate("skipserve_evidence_disagreements_total")), "disagreed"),
+                query(total(rate("skipserve_evidence_dropped_rows_total")), "dropped"),
             ],
         ).span(8),
         states(
@@ -169,6 +168,75 @@ def agreement() -> Sequence[Panel]:
             "none",
             [now(f"max by (stage) ({gauge('skipserve_threshold')})", "decision {{stage}}")],
         ).span(5),
+    ]
+
+
+def earning() -> Sequence[Panel]:
+    """How far the certificate is that the model's own traffic earns."""
+    rows, needed = gauge("skipserve_earning_rows"), gauge("skipserve_earning_needed_rows")
+    return [
+        number(
+            "Next certificate",
+            "Evidence rows of the epoch, as a share of those that the next candidate takes, by "
+            "risk; absent where the epoch will be over before.",
+            "percentunit",
+            [now(f"max({rows}) / on () group_right () min by (risk) ({needed})", "{{risk}}")],
+        ).span(6),
+        number(
+            "Until then",
+            "Time until the next candidate is earned, at the rate at which evidence comes in.",
+            "s",
+            [
+                now(
+                    f"min by (risk) ({gauge('skipserve_earning_left_seconds')})",
+                    "{{risk}}",
+                )
+            ],
+        ).span(6),
+        lines(
+            "Candidate in force",
+            "Place of the candidate that traffic has earned, from careful to bold, by risk; absent "
+            "where rows run at full depth.",
+            "none",
+            [query(f"max by (risk) ({gauge('skipserve_earning_in_force')})", "{{risk}}")],
+        ).span(6),
+        lines(
+            "Epoch",
+            "An epoch ends after a number of evidence rows that was fixed beforehand, or when the "
+            "alarm is raised.",
+            "none",
+            [query(f"max({gauge('skipserve_earning_epoch')})", "epoch")],
+        ).span(6),
+        bars(
+            "Disagreement of each candidate",
+            "Share of the epoch's evidence rows that each candidate would have answered otherwise "
+            "than full depth, from careful to bold.",
+            "percentunit",
+            [
+                now(
+                    f"max by (candidate) ({gauge('skipserve_earning_disagreements')}) "
+                    f"/ on () group_left () (max({rows}) > 0)",
+                    "{{candidate}}",
+                )
+            ],
+        ).span(12),
+        lines(
+            "Evidence that was lost",
+            "Share of the rows drawn for evidence that could not be run; above 1 % the sample is "
+            "not what it says. The other line is 1 while what is earned cannot be kept.",
+            "percentunit",
+            [
+                query(
+                    share(
+                        rate("skipserve_evidence_dropped_rows_total"),
+                        f"{rate('skipserve_evidence_rows_total')} or "
+                        f"{rate('skipserve_evidence_dropped_rows_total')}",
+                    ),
+                    "dropped",
+                ),
+                query(f"max({gauge('skipserve_earning_problem')})", "cannot be kept"),
+            ],
+        ).span(12),
     ]
 
 

@@ -9,6 +9,7 @@ import typer
 
 from skipserve.commands import console, lifecycle, models, reports, router, service
 from skipserve.commands.bring import bring
+from skipserve.commands.certificate import certificate
 from skipserve.commands.failures import line_for
 from skipserve.commands.loadtest import loadtest
 from skipserve.commands.predict import predict
@@ -18,7 +19,7 @@ COMMANDS = (
     *(bring, predict),
     *(models.build, models.train, models.export, models.calibrate, models.certify),
     *(models.package, models.plot, reports.inspect, reports.report),
-    *(service.serve, service.top, loadtest),
+    *(service.serve, service.top, certificate, loadtest),
     *(lifecycle.versions, lifecycle.rollback, lifecycle.reload),
     *(verify, sign),
 )

@@ -287,8 +287,7 @@ def applied(state: State, events: Iterable[Event]) -> State:
     """
     for event in events:
         if isinstance(event, Begun):
-            next_one = event.epoch == state.epoch + 1
-            if next_one or (event.because == "reset" and event.epoch > state.epoch):
+            if event.epoch > state.epoch:
                 state = _begun(state, event)
         elif event.epoch == state.epoch:
             if isinstance(event, Crossed):

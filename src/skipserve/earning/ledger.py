@@ -51,11 +51,13 @@ class Ledger:
         binding: What the events are about, see binding.py.
 
     Attributes:
+        binding: What the events are about.
         events: As they were when the ledger was last read.
         state: That they lead to.
     """
 
     def __init__(self, folder: Path, binding: str) -> None:
+        self.binding = binding
         self._folder = folder_of(folder, binding)
         self._file = self._folder / NAME
         self._header = Header("ledger", binding)
@@ -95,7 +97,7 @@ class Ledger:
             events = decide(self.state)
             if events:
                 head = b"" if self._mark[1] else line(self._header)
-                append(descriptor, head + b"".join(line(_told(one)) for one in events))
+                append(descriptor, head + b"".join(line(told(one)) for one in events))
                 self._take(descriptor)
         return events
 
@@ -105,11 +107,22 @@ class Ledger:
         Raises:
             OSError: If it cannot be written.
         """
+        self.rewrite(lambda last: reset(rules, last, at_s))
+
+    def rewrite(self, decide: Callable[[int], Sequence[Event]]) -> None:
+        """Write other events in place of these, and forget all counts.
+
+        Args:
+            decide: Gets the last epoch that any worker may have been told of; the last event must
+                begin a later one.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
         with self._held() as descriptor:
-            # Workers that are at it count for an epoch that they were told of.
             last = max((_epochs_said(file) for file in _files(self._folder)), default=0)
-            events = reset(rules, last, at_s)
-            data = line(self._header) + b"".join(line(_told(one)) for one in events)
+            events = decide(last)
+            data = line(self._header) + b"".join(line(told(one)) for one in events)
             for file in self._folder.glob(f"{PREFIX}*"):
                 file.unlink(missing_ok=True)
             # In place, for others wait for the lock on it.
@@ -147,7 +160,7 @@ class Ledger:
             return
         data = os.pread(descriptor, about.st_size, 0)
         whole = data.rfind(b"\n") + 1
-        events = [self._event(one) for one in contents(data, self._file, self._header)]
+        events = events_of(contents(data, self._file, self._header), self._file)
         if whole < len(data):
             # Half a line, of a writer that was killed: nothing may be appended to it.
             with contextlib.suppress(OSError):  # opened to be read only
@@ -156,16 +169,25 @@ class Ledger:
         self.events = tuple(events)
         self.state = applied(State(), events)
 
-    def _event(self, content: bytes) -> Event:
+
+def events_of(lines: Sequence[bytes], file: Path) -> list[Event]:
+    """The events in the lines of a file.
+
+    Raises:
+        StateError: If a line is none.
+    """
+    found: list[Event] = []
+    for text in lines:
         try:
-            said: dict[str, Any] = msgspec.json.decode(content, type=dict[str, Any])
-            kind = _KINDS[said.pop("kind")]
-            return msgspec.convert(said, kind)
+            said: dict[str, Any] = msgspec.json.decode(text, type=dict[str, Any])
+            found.append(msgspec.convert(said, _KINDS[said.pop("kind")]))
         except (msgspec.MsgspecError, LookupError, TypeError):
-            raise damaged(self._file, "a line is no event") from None
+            raise damaged(file, "a line is no event") from None
+    return found
 
 
-def _told(event: Event) -> dict[str, Any]:
+def told(event: Event) -> dict[str, Any]:
+    """An event as a line says it."""
     kind = next(name for name, of in _KINDS.items() if isinstance(event, of))
     return {"kind": kind, **msgspec.to_builtins(event)}
 

@@ -6,8 +6,12 @@ import logging
 from pathlib import Path
 
 from skipserve.artifacts.archive import Unpacked
+from skipserve.artifacts.artifact import Artifact, open_artifact
+from skipserve.errors import LaunchError
 from skipserve.hosts.instance import Instance
 from skipserve.safety.standing import STATE_VARIABLE, evidence_folder
+
+KEPT = "kept"
 
 logger = logging.getLogger(__name__)
 
@@ -42,10 +46,29 @@ def keep_state(instance: Instance, archive: Path, model: Unpacked) -> Path:
                     "serve with %s naming a folder that stays and can be written to",
                     *(model.name, folder, error.strerror, STATE_VARIABLE),
                 )
-            folder = instance.directory / "kept" / model.name
+            folder = instance.directory / KEPT / model.name
             folder.mkdir(parents=True, exist_ok=True)
     fresh = link.with_name(f".{link.name}")
     fresh.unlink(missing_ok=True)
     fresh.symlink_to(folder)
     fresh.replace(link)
     return folder
+
+
+def find_state(directory: Path, model: str) -> tuple[Artifact, Path]:
+    """The artifact and the state of a model that a run serves.
+
+    Args:
+        directory: Of the run.
+        model: What it is served as.
+
+    Raises:
+        LaunchError: If the run has just ended, or is just being reloaded.
+    """
+    # A reload unpacks into a folder of its own, and removes the one before.
+    folders = [store / model for store in directory.glob("store*") if (store / model).is_dir()]
+    link = directory / "evidence" / model
+    if not folders or not link.exists():
+        raise LaunchError(f"{model} is just being opened or closed; ask again in a moment")
+    newest = max(folders, key=lambda folder: folder.stat().st_mtime_ns)
+    return open_artifact(newest), link.resolve()

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from skipserve.artifacts.artifact import Artifact
 from skipserve.artifacts.certificates import from_json
@@ -50,6 +51,22 @@ class Kind:
     provider: str
     precision: Precision
 
+    @staticmethod
+    def of(*labels: Collection[str]) -> Kind:
+        """The kind that the labels of ``skipserve_model_info`` say, each with all its values.
+
+        Raises:
+            StateError: If they say none, or several.
+        """
+        if any(len(one) != 1 for one in labels):
+            told = "; ".join(" and ".join(sorted(one)) or "nothing" for one in labels)
+            raise StateError(
+                f"the workers run on {told}, and a certificate is of one kind; see why they "
+                "differ, or wait until they are there"
+            )
+        backend, provider, precision = (next(iter(one)) for one in labels)
+        return Kind(backend, provider, precision)  # type: ignore[arg-type]
+
 
 def rules_of(spec: RouterSpec, candidates: int) -> Rules:
     """The rules that a model's epochs go by."""
@@ -62,6 +79,21 @@ def rules_of(spec: RouterSpec, candidates: int) -> Rules:
         greatest_age_rows=spec.epoch_rows if age_rows is None else age_rows,
         greatest_age_s=np.inf if age_s is None else age_s,
     )
+
+
+def candidates_of(artifact: Artifact) -> NDArray[np.float32]:
+    """Thresholds of an artifact's candidates, from careful to bold [candidates, decisions]."""
+    spec = artifact.manifest.router
+    assert spec is not None
+    made = [[from_json(one) for one in row] for row in artifact.certificates.candidates]
+    return np.array(made, dtype=np.float32).reshape(-1, len(spec.decisions))
+
+
+def binding_for(artifact: Artifact, kind: Kind) -> str:
+    """What evidence is bound to where an artifact runs on this."""
+    files = artifact.hashes(FORMATS[kind.backend], kind.precision)
+    candidates = candidates_of(artifact)
+    return binding_of(artifact.manifest, candidates, files, kind.precision, kind.provider)
 
 
 class Keeper:
@@ -82,13 +114,10 @@ class Keeper:
         spec = artifact.manifest.router
         assert spec is not None
         self._artifact, self._spec, self._folder = artifact, spec, folder
-        made = artifact.certificates.candidates
-        self._candidates = np.array(
-            [[from_json(one) for one in row] for row in made], dtype=np.float32
-        ).reshape(-1, len(spec.decisions))
-        self.rules = rules_of(spec, len(made))
+        self._candidates = candidates_of(artifact)
+        self.rules = rules_of(spec, len(self._candidates))
         self.state = State()
-        self.counts = Counts.none(len(made))
+        self.counts = Counts.none(len(self._candidates))
         self.problem = ""
         self._kind: Kind | None = None
         self._offline: tuple[int | None, ...] = (None,) * len(spec.risks)
@@ -230,14 +259,11 @@ class Keeper:
                 f"its candidates {pair[0]} and {pair[1]} are not ordered from careful to bold; "
                 "propose them anew with `skipserve calibrate`"
             )
-        files = self._artifact.hashes(FORMATS[kind.backend], kind.precision)  # type: ignore[arg-type]
-        binding = binding_of(
-            self._artifact.manifest, self._candidates, files, kind.precision, kind.provider
-        )
+        binding = binding_for(self._artifact, kind)
         self._ledger = Ledger(self._folder, binding)
         self._reader = CountsReader(self._folder, binding, self.rules.candidates)
         self._room = folder_of(self._folder, binding)
-        self._offline = self._own(kind, files)
+        self._offline = self._own(kind)
         self._kind = kind
         return kind
 
@@ -270,9 +296,10 @@ class Keeper:
             self.counts = Counts.none(self.rules.candidates)
         self.state = state
 
-    def _own(self, kind: Kind, files: dict[str, str]) -> tuple[int | None, ...]:
+    def _own(self, kind: Kind) -> tuple[int | None, ...]:
         """The places of the artifact's own certificates that hold for what runs."""
         spec = self._spec
+        files = self._artifact.hashes(FORMATS[kind.backend], kind.precision)
         held = {
             one.risk: one.candidate
             for one in self._artifact.certificates.certificates

@@ -13,6 +13,39 @@ DURATION = "skipserve_request_duration_seconds"
 
 
 @dataclass(frozen=True)
+class Earning:
+    """How far a model is with earning a certificate on its traffic.
+
+    Attributes:
+        rows: Evidence rows of the epoch.
+        needed: So many it takes for the next candidate, for the risk that is nearest to it;
+            ``None`` if all are earned, or the epoch ends before.
+        seconds: Until then.
+        epoch: Number of the epoch.
+        in_force: Candidates in force by risk, from 1.
+        candidates: How many there are.
+        problem: Whether nothing can be earned now; the log says why.
+    """
+
+    rows: float
+    needed: float | None
+    seconds: float | None
+    epoch: float
+    in_force: Mapping[str, float]
+    candidates: int
+    problem: bool
+
+    def told(self) -> str:
+        """In words, as ``earning: 1,240 of about 2,000 rows``."""
+        text = f"earning: {self.rows:,.0f} "
+        text += "rows" if self.needed is None else f"of about {self.needed:,.0f} rows"
+        if self.seconds is None:
+            return text
+        left = f"{self.seconds:,.0f} s" if self.seconds < 600 else f"{self.seconds / 60:,.0f} min"
+        return f"{text}, {left}"
+
+
+@dataclass(frozen=True)
 class ModelNumbers:
     """One model between two looks; ``None`` where there was nothing to say it from.
 
@@ -28,12 +61,13 @@ class ModelNumbers:
         held_back: Share of those rows that the guard sent to full depth.
         state: Of the router.
         risk: Certified ε in force.
-        shadow_rows: Rows run again at full depth since the service started, at that risk.
+        evidence_rows: Evidence rows since the service started, at that risk.
         disagreements: Those of them whose answer differed.
-        evidence: Wealth of the bet against the certificate.
+        alarm: Wealth of the bet against the certificate.
         alarm_level: Where skipping is switched off.
         fallbacks: Times it was.
         drift: Largest stability index of the signal at any decision.
+        earning: How far it is with earning a certificate; ``None`` where it earns none.
     """
 
     model: str
@@ -49,23 +83,25 @@ class ModelNumbers:
     held_back: float | None
     state: str
     risk: float | None
-    shadow_rows: float
+    evidence_rows: float
     disagreements: float
-    evidence: float | None
+    alarm: float | None
     alarm_level: float | None
     fallbacks: float
     drift: float | None
+    earning: Earning | None
 
     @property
     def disagreement(self) -> float | None:
-        """Share of the shadow rows that disagreed."""
-        return _share(self.disagreements, self.shadow_rows)
+        """Share of the evidence rows that disagreed."""
+        return _share(self.disagreements, self.evidence_rows)
 
     @property
     def breaks_certificate(self) -> bool:
         """Whether even the lower end of the 99 % interval of the disagreement is above ε."""
         return (
-            self.risk is not None and interval(self.disagreements, self.shadow_rows)[0] > self.risk
+            self.risk is not None
+            and interval(self.disagreements, self.evidence_rows)[0] > self.risk
         )
 
 
@@ -160,14 +196,34 @@ def _of_model(model: str, added: Scrape, after: Scrape) -> ModelNumbers:
         ),
         state=_state(model, after),
         risk=risk,
-        shadow_rows=after.total("skipserve_shadow_rows_total", **at_risk) or 0.0,
-        disagreements=after.total("skipserve_shadow_disagreements_total", **at_risk) or 0.0,
-        evidence=after.total("skipserve_shadow_evidence", model=model),
-        alarm_level=after.total("skipserve_shadow_alarm_level", model=model),
+        evidence_rows=after.total("skipserve_evidence_rows_total", **at_risk) or 0.0,
+        disagreements=after.total("skipserve_evidence_disagreements_total", **at_risk) or 0.0,
+        alarm=after.total("skipserve_alarm_evidence", model=model),
+        alarm_level=after.total("skipserve_alarm_level", model=model),
         fallbacks=after.total("skipserve_router_fallbacks_total", model=model) or 0.0,
         drift=max(
             after.by("stage", "skipserve_signal_drift_ratio", model=model).values(), default=None
         ),
+        earning=_earning(model, after),
+    )
+
+
+def _earning(model: str, after: Scrape) -> Earning | None:
+    problem = bool(after.total("skipserve_earning_problem", model=model))
+    rows = after.total("skipserve_earning_rows", model=model)
+    if rows is None and not problem:
+        return None
+    needed = after.by("risk", "skipserve_earning_needed_rows", model=model)
+    nearest = min(needed, key=lambda risk: needed[risk], default="")
+    left = after.by("risk", "skipserve_earning_left_seconds", model=model)
+    return Earning(
+        rows=rows or 0.0,
+        needed=needed.get(nearest),
+        seconds=left.get(nearest),
+        epoch=after.total("skipserve_earning_epoch", model=model) or 0.0,
+        in_force=after.by("risk", "skipserve_earning_in_force", model=model),
+        candidates=len(after.by("candidate", "skipserve_earning_disagreements", model=model)),
+        problem=problem,
     )
 
 

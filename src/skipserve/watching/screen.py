@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from skipserve.errors import WatchError
-from skipserve.watching.numbers import ModelNumbers, Numbers, numbers
+from skipserve.watching.numbers import Earning, ModelNumbers, Numbers, numbers
 from skipserve.watching.scrape import Scrape, fetch
 
 # Long enough for a quantile to mean something, short enough to see a change.
@@ -94,6 +94,8 @@ def _model(one: ModelNumbers) -> RenderableType:
         table.add_row("router", _router(one))
         table.add_row("skip rate", _skip(one))
         table.add_row("agreement", _agreement(one))
+    if one.earning is not None:
+        table.add_row("certificate", _earning(one.earning))
     title = Text.assemble((one.model, "bold"), (f"  {one.runs_on}", DIM))
     return Panel(table, title=title, title_align="left", border_style=DIM)
 
@@ -138,19 +140,30 @@ def _skip(one: ModelNumbers) -> Text:
 
 def _agreement(one: ModelNumbers) -> Text:
     if one.disagreement is None:
-        text = Text("no shadow runs yet", style=DIM)
+        text = Text("no evidence yet", style=DIM)
     else:
         style = BAD if one.breaks_certificate else GOOD
         text = Text.assemble(
             (f"{_percent(1 - one.disagreement)}", style),
-            f" of {one.shadow_rows:,.0f} shadow rows since the start",
+            f" of {one.evidence_rows:,.0f} evidence rows since the start",
         )
-    if one.evidence is not None and one.alarm_level:
-        style = BAD if one.evidence >= one.alarm_level else "default"
-        text.append(f"   evidence {one.evidence:.2g} of {one.alarm_level:.3g}", style=style)
+    if one.alarm is not None and one.alarm_level:
+        style = BAD if one.alarm >= one.alarm_level else "default"
+        text.append(f"   alarm {one.alarm:.2g} of {one.alarm_level:.3g}", style=style)
     if one.drift is not None:
         style = BAD if one.drift > DRIFT_LARGE else WARN if one.drift > DRIFT_SMALL else "default"
         text.append(f"   drift {one.drift:.2f}", style=style)
+    return text
+
+
+def _earning(one: Earning) -> Text:
+    if one.problem:
+        return Text("nothing can be earned now; the log says why", style=BAD)
+    text = Text(f"{one.told()}   epoch {one.epoch:.0f}")
+    for risk, candidate in sorted(one.in_force.items(), key=lambda entry: float(entry[0])):
+        text.append(f"   ε {_percent(float(risk))}: candidate {candidate:.0f}")
+    if one.in_force:
+        text.append(f" of {one.candidates}")
     return text
 
 

@@ -1,0 +1,145 @@
+"""What a model has earned, for whoever asks: read from its state, beside the keeper that runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from skipserve.artifacts.artifact import Artifact
+from skipserve.earning.counts_file import CountsReader
+from skipserve.earning.epochs import Begun, Counts, Crossed, Event, Withdrawn, in_force
+from skipserve.earning.ledger import Ledger
+from skipserve.earning.progress import Progress, progress
+from skipserve.earning.transfer import read_earned, take_over, write_earned
+from skipserve.errors import ArtifactError
+from skipserve.safety.keeper import Kind, binding_for, rules_of
+
+# So many lines of history are told.
+LATEST = 8
+REASONS = {
+    "start": "the first",
+    "rows": "the one before was over",
+    "alarm": "the alarm was raised",
+    "reset": "what was earned was forgotten",
+}
+
+
+@dataclass(frozen=True)
+class Found:
+    """How a model stands.
+
+    Attributes:
+        epoch: The present one.
+        rows: Evidence rows of it, of all replicas.
+        epoch_rows: After so many it ends.
+        risks: How far each is.
+        proofs: By risk, the crossing of the candidate in force.
+        withdrawn: Whether the alarm has put the artifact's own certificates out of force.
+        history: The latest events, in words.
+    """
+
+    epoch: int
+    rows: int
+    epoch_rows: int
+    risks: Sequence[Progress]
+    proofs: Mapping[float, Crossed]
+    withdrawn: bool
+    history: Sequence[str]
+
+
+class Earned:
+    """What a model has earned.
+
+    Args:
+        artifact: Of the model.
+        folder: Of its state.
+        kind: What its workers run on.
+
+    Raises:
+        ArtifactError: If it has no router, or no candidates.
+    """
+
+    def __init__(self, artifact: Artifact, folder: Path, kind: Kind) -> None:
+        spec = artifact.manifest.router
+        candidates = len(artifact.certificates.candidates)
+        if spec is None or not candidates:
+            raise ArtifactError(
+                f"{artifact.manifest.name} has no router with candidates: there is nothing to earn"
+            )
+        binding = binding_for(artifact, kind)
+        self.spec, self.rules = spec, rules_of(spec, candidates)
+        self._ledger = Ledger(folder, binding)
+        self._reader = CountsReader(folder, binding, candidates)
+        self._binding = binding
+
+    def read(self) -> Found:
+        """How it stands now.
+
+        Raises:
+            StateError: If its files are damaged or foreign.
+            OSError: If they cannot be read.
+        """
+        state, counts, now_s = self._ledger.read(), self._counts(), time.time()
+        places = in_force(self.rules, state, counts.rows, now_s)
+        pairs = list(zip(self.rules.risks, places, strict=True))
+        crossed = [one for one in self._ledger.events if isinstance(one, Crossed)]
+        return Found(
+            epoch=state.epoch,
+            rows=counts.rows,
+            epoch_rows=state.epoch_rows,
+            risks=[progress(self.rules, state, counts, risk, one, 0.0) for risk, one in pairs],
+            # The last: an earlier epoch may have earned it as well.
+            proofs={
+                one.risk: one for one in crossed for risk, at in pairs if (risk, at) == _at(one)
+            },
+            withdrawn=state.withdrawn,
+            history=_told(self._ledger.events),
+        )
+
+    def earns(self, found: Found) -> bool:
+        """Whether rows earn anything, or are evidence for the alarm alone."""
+        return self.spec.certificate != "offline" or found.withdrawn
+
+    def write(self, file: Path) -> None:
+        """Write what was earned to a file, for :meth:`take_over` elsewhere.
+
+        Raises:
+            StateError: If nothing was.
+        """
+        write_earned(file, self._ledger, self._counts().rows, self.rules, time.time())
+
+    def take_over(self, file: Path) -> None:
+        """Put in force what was earned elsewhere.
+
+        Raises:
+            StateError: If the file is of other files or damaged, or something was earned here.
+        """
+        take_over(self._ledger, read_earned(file, self._binding))
+
+    def reset(self) -> None:
+        """Forget what was earned, and damage; the artifact's own certificates are in force then."""
+        self._ledger.reset(self.rules, time.time())
+
+    def _counts(self) -> Counts:
+        none = Counts.none(self.rules.candidates)
+        return self._reader.read().get(self._ledger.state.epoch, none)
+
+
+def _at(one: Crossed) -> tuple[float, int]:
+    return one.risk, one.candidate
+
+
+def _told(events: Sequence[Event]) -> list[str]:
+    lines = []
+    for one in events:
+        when = datetime.fromtimestamp(one.at_s, timezone.utc).isoformat(" ", "seconds")[:19]
+        if isinstance(one, Begun):
+            lines.append(f"{when} epoch {one.epoch} began: {REASONS[one.because]}")
+        elif isinstance(one, Withdrawn):
+            lines.append(
+                f"{when} withdrawn: {one.disagreements} of {one.rows:,} evidence rows disagreed"
+            )
+    return lines[-LATEST:]
