@@ -68,6 +68,18 @@ class Served:
         return text
 
 
+def verified(served, archive, folder):
+    """What is said of the certificate that others get."""
+    file, port = str(folder / "certificate.json"), str(served.metrics_port)
+    for command in (
+        ["attest", "small", "--out", file, "--metrics-port", port],
+        ["verify", file, str(archive)],
+    ):
+        result = CliRunner().invoke(app, command)
+        assert result.exit_code == 0, result.output
+    return result.stdout
+
+
 def test_it_earns_keeps_exports_takes_over_and_forgets(archive, tmp_path):
     rows = open_recipe("two_moons").draw("certify").inputs.numpy()[:250]
     earned = r"risk 0\.05: candidate (\d+) of \d+ is in force, earned in epoch 1 on 250 rows"
@@ -87,10 +99,12 @@ def test_it_earns_keeps_exports_takes_over_and_forgets(archive, tmp_path):
         assert again.send(rows[:1])["router"] == "on"
         file = tmp_path / "earned.jsonl"
         assert again.certificate("--export", str(file)) == f"{file}\n"
+        assert "earned in epoch 1, " in verified(again, archive, tmp_path)
         assert "forgotten; epoch 2 begins" in again.certificate("--reset")
         assert "nothing is in force" in again.certificate().splitlines()[2]
         again.certificate("--import", str(file))
         assert re.search(earned, again.certificate())
+        assert "earned in epoch 1, " in verified(again, archive, tmp_path)
         deadline = time.monotonic() + 60
         while again.send(rows[:1])["router"] == "off":
             assert time.monotonic() < deadline

@@ -172,25 +172,32 @@ class CertificateFile(Record):
 
 def certificate_file(
     artifact: Artifact,
-    bounds: Iterable[Offline | Earned],
+    earned: Iterable[Earned],
     *,
     files: dict[str, str],
     precision: Precision,
     provider: Literal["cpu", "cuda"],
 ) -> CertificateFile:
-    """Bounds on some files of an artifact, sealed.
+    """What is certified of some files of an artifact and what traffic earned for them, sealed.
 
     Args:
-        artifact: Whose files they are.
-        bounds: What is certified of them.
+        artifact: With its certificates.
+        earned: On traffic.
         files: The sha256 of each, by name.
         precision: Of the files.
         provider: That ran them.
 
     Raises:
-        ConfigError: If there are no bounds.
+        ArtifactError: If what the certificates follow from was not kept.
+        ConfigError: If there is nothing.
     """
-    found = tuple(bounds)
+    made = artifact.certificates
+    own = [
+        offline(one, made.candidates)
+        for one in made.certificates
+        if (one.files, one.precision, one.provider) == (files, precision, provider)
+    ]
+    found = (*own, *earned)
     if not found:
         raise ConfigError(_NOTHING.format(artifact.manifest.name))
     versions = {package: version_if_installed(package) for package in MADE_BY}
@@ -235,28 +242,23 @@ def offline(certificate: Certificate, candidates: tuple[Thresholds, ...]) -> Off
     )
 
 
-def offline_file(
-    artifact: Artifact,
-    precision: Precision | None = None,
-    provider: Literal["cpu", "cuda"] | None = None,
-    earned: Iterable[Earned] = (),
+def artifact_file(
+    artifact: Artifact, precision: str | None = None, provider: str | None = None
 ) -> CertificateFile:
-    """What is certified of an artifact, offline and by traffic, for one kind of its files.
+    """What is certified of an artifact, for one kind of its files.
 
     Args:
         artifact: With its certificates.
         precision: Of the files; may be left out where only one is certified.
         provider: The same.
-        earned: Bounds that traffic earned for these files.
 
     Raises:
         ArtifactError: If what the certificates follow from was not kept.
         ConfigError: If nothing is certified, or it is not said which of several.
     """
-    made = artifact.certificates
     found = [
         one
-        for one in made.certificates
+        for one in artifact.certificates.certificates
         if one.precision == (precision or one.precision)
         and one.provider == (provider or one.provider)
     ]
@@ -268,13 +270,9 @@ def offline_file(
         )
     if not found:
         raise ConfigError(_NOTHING.format(artifact.manifest.name))
-    return certificate_file(
-        artifact,
-        [*(offline(one, made.candidates) for one in found), *earned],
-        files=found[0].files,
-        precision=found[0].precision,
-        provider=found[0].provider,
-    )
+    one = found[0]
+    about = {"files": one.files, "precision": one.precision, "provider": one.provider}
+    return certificate_file(artifact, (), **about)
 
 
 def write_certificate(file: Path, made: CertificateFile) -> None:
