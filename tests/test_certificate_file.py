@@ -22,12 +22,11 @@ from typer.testing import CliRunner, Result
 
 from skipserve.artifacts.artifact import open_artifact
 from skipserve.artifacts.certificates import CERTIFICATES
+from skipserve.certification.attesting import artifact_file, certificate_file
 from skipserve.certification.certificate_file import (
     Crossing,
     Earned,
     Epoch,
-    artifact_file,
-    certificate_file,
     json_schema,
     seal,
     write_certificate,

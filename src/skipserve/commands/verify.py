@@ -109,7 +109,8 @@ def attest(
 
     Of a model that is being served, what its traffic has earned is in it too.
     """
-    from skipserve.certification.certificate_file import artifact_file, write_certificate
+    from skipserve.certification.attesting import artifact_file
+    from skipserve.certification.certificate_file import write_certificate
     from skipserve.commands.certificate import find_earned
 
     if Path(model).is_dir() or model.endswith(".mar"):
@@ -141,7 +142,7 @@ def sign(
 
 def _served(earned: Earned) -> CertificateFile:
     """What is certified of a model and what it has earned, for the files that it serves with."""
-    from skipserve.certification.certificate_file import certificate_file
+    from skipserve.certification.attesting import certificate_file
     from skipserve.certification.from_traffic import earned_bound
     from skipserve.runtime.runners import FORMATS
 
