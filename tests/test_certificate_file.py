@@ -22,12 +22,12 @@ from typer.testing import CliRunner, Result
 
 from skipserve.artifacts.artifact import open_artifact
 from skipserve.artifacts.certificates import CERTIFICATES
+from skipserve.certification.attesting import artifact_file, certificate_file
 from skipserve.certification.certificate_file import (
     Crossing,
     Earned,
     Epoch,
     json_schema,
-    offline_file,
     seal,
     write_certificate,
 )
@@ -73,7 +73,8 @@ def made(artifact):
             Epoch(number=3, because="rows", level=levels[2], rows=17),
         ),
     )
-    return offline_file(artifact, earned=[earned])
+    kind = {"precision": "fp32", "provider": "cpu"}
+    return certificate_file(artifact, [earned], files=artifact.hashes("onnx", "fp32"), **kind)
 
 
 @pytest.fixture(scope="module")
@@ -322,21 +323,30 @@ def test_certificates_without_the_counts_before_are_not_exported(artifact, tmp_p
         del one["tried"]
     (older / CERTIFICATES).write_text(json.dumps(written))
     with pytest.raises(ArtifactError, match="run `skipserve certify` again"):
-        offline_file(open_artifact(older))
+        artifact_file(open_artifact(older))
     (older / CERTIFICATES).unlink()
     with pytest.raises(ConfigError, match="nothing of the kind is certified of small"):
-        offline_file(open_artifact(older))
+        artifact_file(open_artifact(older))
+
+
+def called(*arguments: object) -> Result:
+    """A command in this process."""
+    return CliRunner().invoke(app, [*map(str, arguments)])
+
+
+def verified(*arguments: object) -> Result:
+    return called("verify", *arguments)
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(cli(*map(str, arguments)), capture_output=True, text=True)
 
 
-def test_from_export_to_verified(routed_project, made, keys, tmp_path):
+def test_from_attested_to_verified(routed_project, keys, tmp_path):
     root = routed_project[0]
     file, artifact = tmp_path / "certificate.json", root / "artifacts" / "small"
-    write_certificate(file, made)
-    assert run("sign", file, "--key", keys / "mine.pem").returncode == 0
+    assert called("attest", artifact, "--out", file).exit_code == 0
+    assert called("sign", file, "--key", keys / "mine.pem").exit_code == 0
     samples = open_recipe("two_moons").draw("certify")
     np.save(tmp_path / "rows.npy", samples.inputs.numpy())
     np.save(tmp_path / "labels.npy", samples.labels.numpy())
@@ -344,13 +354,7 @@ def test_from_export_to_verified(routed_project, made, keys, tmp_path):
     done = run("verify", file, artifact, "--key", keys / "mine.pub", *rows)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("counted anew") == 4
-    assert done.stdout.count("are attested by whoever wrote them") == 1
     assert "nobody but the holder of the key wrote it" in done.stdout
-
-
-def verified(*arguments: object) -> Result:
-    """The same in this process: what a fault ends with."""
-    return CliRunner().invoke(app, ["verify", *map(str, arguments)])
 
 
 def test_a_liar_who_knows_the_mathematics_is_found_by_counting(
@@ -366,6 +370,7 @@ def test_a_liar_who_knows_the_mathematics_is_found_by_counting(
     believed = verified(file, archive)
     assert believed.exit_code == 0, believed.stderr
     assert "this detects accidents, and no forgery" in believed.stdout
+    assert "counts attested" in believed.stdout
     np.save(tmp_path / "rows.npy", open_recipe("two_moons").draw("certify").inputs.numpy())
     caught = verified(file, archive, "--data", tmp_path / "rows.npy")
     assert caught.exit_code == Fault.COUNTS
@@ -413,7 +418,8 @@ def test_what_the_epochs_decided_is_a_proof(artifact, tmp_path):
     about = {"candidates": candidates, "guard_limit": 1.0, "confidence": 0.95}
     bound = earned_bound(rules, events, 0.05, candidate, counts.rows, **about)
     assert (bound.share, len(bound.candidates)) == (pytest.approx(0.5), candidate + 1)
-    values = json.loads(offline_file(artifact, earned=[bound]).model_dump_json())
+    kind = {"precision": "fp32", "provider": "cpu", "files": artifact.hashes("onnx", "fp32")}
+    values = json.loads(certificate_file(artifact, [bound], **kind).model_dump_json())
     assert faults(values, artifact, tmp_path) == set()
     with pytest.raises(ConfigError, match="was not earned"):
         earned_bound(rules, events, 0.05, len(candidates) - 1, counts.rows, **about)

@@ -14,7 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from skipserve.artifacts.artifact import open_artifact
 from skipserve.artifacts.serving import ServingConfig
-from skipserve.safety.monitor import Monitor, Watched
+from skipserve.safety.model_watch import Watched
+from skipserve.safety.monitor import Monitor
 from skipserve.safety.switch import Switch
 from skipserve.telemetry.exposition import Exposition
 

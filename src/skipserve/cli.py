@@ -13,7 +13,7 @@ from skipserve.commands.certificate import certificate
 from skipserve.commands.failures import line_for
 from skipserve.commands.loadtest import loadtest
 from skipserve.commands.predict import predict
-from skipserve.commands.verify import sign, verify
+from skipserve.commands.verify import attest, sign, verify
 
 COMMANDS = (
     *(bring, predict),
@@ -21,7 +21,7 @@ COMMANDS = (
     *(models.package, models.plot, reports.inspect, reports.report),
     *(service.serve, service.top, certificate, loadtest),
     *(lifecycle.versions, lifecycle.rollback, lifecycle.reload),
-    *(verify, sign),
+    *(attest, sign, verify),
 )
 
 app = typer.Typer(

@@ -15,21 +15,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from skipserve.artifacts.artifact import Artifact
-from skipserve.artifacts.certificates import Certificate, Count, Measure, Thresholds, Tried
+from skipserve.artifacts.certificates import Count, Measure, Thresholds, Tried
 from skipserve.artifacts.manifest import Name, Precision
-from skipserve.errors import ArtifactError, ConfigError
 from skipserve.files import replace_text
 from skipserve.schema import Record, Sha256
-from skipserve.versions import version_if_installed
 
 CERTIFICATE_VERSION: Literal[1] = 1
 SEALED_WITHOUT = ("sha256", "signature")
-MADE_BY = ("skipserve", "onnxruntime", "numpy")
-_NOTHING = (
-    "nothing of the kind is certified of {}: there is no certificate to write; run `skipserve "
-    "certify`, or wait until one is earned"
-)
 
 Open = Annotated[float, Field(gt=0, lt=1)]
 
@@ -168,113 +160,6 @@ class CertificateFile(Record):
     versions: dict[str, str]
     sha256: Sha256
     signature: Signature | None = None
-
-
-def certificate_file(
-    artifact: Artifact,
-    bounds: Iterable[Offline | Earned],
-    *,
-    files: dict[str, str],
-    precision: Precision,
-    provider: Literal["cpu", "cuda"],
-) -> CertificateFile:
-    """Bounds on some files of an artifact, sealed.
-
-    Args:
-        artifact: Whose files they are.
-        bounds: What is certified of them.
-        files: The sha256 of each, by name.
-        precision: Of the files.
-        provider: That ran them.
-
-    Raises:
-        ConfigError: If there are no bounds.
-    """
-    found = tuple(bounds)
-    if not found:
-        raise ConfigError(_NOTHING.format(artifact.manifest.name))
-    versions = {package: version_if_installed(package) for package in MADE_BY}
-    made = CertificateFile(
-        model=artifact.manifest.model,
-        files=files,
-        precision=precision,
-        provider=provider,
-        bounds=found,
-        versions={package: version for package, version in versions.items() if version},
-        sha256="0" * 64,
-    )
-    return made.model_copy(update={"sha256": seal(made.model_dump(mode="json"))})
-
-
-def offline(certificate: Certificate, candidates: tuple[Thresholds, ...]) -> Offline:
-    """An artifact's certificate with all that it follows from.
-
-    Args:
-        certificate: One of the artifact.
-        candidates: The artifact's, in order.
-
-    Raises:
-        ArtifactError: If what the candidates before it did was not kept.
-    """
-    if len(certificate.tried) != certificate.candidate + 1:
-        raise ArtifactError(
-            "the certificates were made by an older skipserve, which kept no counts of the "
-            "candidates before the certified one; run `skipserve certify` again"
-        )
-    return Offline(
-        method="exact_binomial" if certificate.measure == "disagreement" else "betting",
-        risk=certificate.risk,
-        measure=certificate.measure,
-        confidence=certificate.confidence,
-        guard_limit=certificate.guard_limit,
-        candidates=candidates[: certificate.candidate + 1],
-        samples=certificate.samples,
-        samples_sha256=certificate.samples_sha256,
-        batch_size=certificate.batch_size,
-        tried=certificate.tried,
-    )
-
-
-def offline_file(
-    artifact: Artifact,
-    precision: Precision | None = None,
-    provider: Literal["cpu", "cuda"] | None = None,
-    earned: Iterable[Earned] = (),
-) -> CertificateFile:
-    """What is certified of an artifact, offline and by traffic, for one kind of its files.
-
-    Args:
-        artifact: With its certificates.
-        precision: Of the files; may be left out where only one is certified.
-        provider: The same.
-        earned: Bounds that traffic earned for these files.
-
-    Raises:
-        ArtifactError: If what the certificates follow from was not kept.
-        ConfigError: If nothing is certified, or it is not said which of several.
-    """
-    made = artifact.certificates
-    found = [
-        one
-        for one in made.certificates
-        if one.precision == (precision or one.precision)
-        and one.provider == (provider or one.provider)
-    ]
-    kinds = {(one.precision, one.provider, tuple(sorted(one.files.items()))) for one in found}
-    if len(kinds) > 1:
-        have = ", ".join(f"{one[0]} on {one[1]}" for one in sorted(kinds))
-        raise ConfigError(
-            f"{artifact.manifest.name} is certified for {have}: name one precision and provider"
-        )
-    if not found:
-        raise ConfigError(_NOTHING.format(artifact.manifest.name))
-    return certificate_file(
-        artifact,
-        [*(offline(one, made.candidates) for one in found), *earned],
-        files=found[0].files,
-        precision=found[0].precision,
-        provider=found[0].provider,
-    )
 
 
 def write_certificate(file: Path, made: CertificateFile) -> None:

@@ -33,7 +33,7 @@ def certificate(
 
     if sum((export is not None, take is not None, reset)) > 1:
         raise ConfigError("ask for one of --export, --import and --reset")
-    earned = _find(metrics_port, model)
+    earned = find_earned(metrics_port, model)
     if reset:
         earned.reset()
         typer.echo(f"{model}: what was earned is forgotten; epoch {earned.read().epoch} begins")
@@ -48,7 +48,12 @@ def certificate(
         _print(model, earned)
 
 
-def _find(metrics_port: int, model: str) -> Earned:
+def find_earned(metrics_port: int, model: str) -> Earned:
+    """What a model has earned that a running service serves.
+
+    Raises:
+        LaunchError: If there is no such service or model.
+    """
     from skipserve.hosts.control import find_router
     from skipserve.hosts.states import find_state
     from skipserve.safety.earned import Earned

@@ -1,4 +1,4 @@
-"""Certificates that others can check: sign one, check one."""
+"""Certificates that others can check: write one, sign one, check one."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from skipserve.commands import console
 if TYPE_CHECKING:
     from skipserve.artifacts.artifact import Artifact
     from skipserve.certification.certificate_file import CertificateFile
+    from skipserve.safety.earned import Earned
 
 File = Annotated[Path, typer.Argument(metavar="CERTIFICATE", help="A certificate, a JSON file.")]
 
@@ -88,6 +89,40 @@ def verify(
     _print_verified(made, data is not None, labels is not None, key)
 
 
+def attest(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="An artifact directory, an archive, or the name of a model that is being served."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="The certificate.")] = Path("certificate.json"),
+    precision: Annotated[
+        str | None, typer.Option(help="Of the files, where several are certified.")
+    ] = None,
+    provider: Annotated[str | None, typer.Option(help="The same: cpu or cuda.")] = None,
+    metrics_port: Annotated[
+        int, typer.Option(envvar="SKIPSERVE_METRICS_PORT", help="Of the running service.")
+    ] = 9464,
+) -> None:
+    """Write all that is certified of a model as one file, which `skipserve verify` checks.
+
+    Of a model that is being served, what its traffic has earned is in it too.
+    """
+    from skipserve.certification.attesting import artifact_file
+    from skipserve.certification.certificate_file import write_certificate
+    from skipserve.commands.certificate import find_earned
+
+    if Path(model).is_dir() or model.endswith(".mar"):
+        with tempfile.TemporaryDirectory(prefix="skipserve-attest.") as scratch:
+            artifact = _opened(Path(model), Path(scratch))
+            made = artifact_file(artifact, precision, provider)
+    else:
+        made = _served(find_earned(metrics_port, model))
+    write_certificate(out, made)
+    typer.echo(out)
+
+
 def sign(
     certificate: File,
     key: Annotated[Path, typer.Option(help="Private key, PEM, Ed25519.")],
@@ -105,6 +140,36 @@ def sign(
     typer.echo(certificate)
 
 
+def _served(earned: Earned) -> CertificateFile:
+    """What is certified of a model and what it has earned, for the files that it serves with."""
+    from skipserve.certification.attesting import certificate_file
+    from skipserve.certification.from_traffic import earned_bound
+    from skipserve.runtime.runners import FORMATS
+
+    found, artifact, kind = earned.read(), earned.artifact, earned.kind
+    bounds = [
+        earned_bound(
+            earned.rules,
+            earned.events,
+            one.risk,
+            one.in_force,
+            found.rows,
+            candidates=artifact.certificates.candidates,
+            guard_limit=earned.spec.guard_limit,
+            confidence=earned.spec.confidence,
+        )
+        for one in found.risks
+        if one.in_force is not None
+    ]
+    return certificate_file(
+        artifact,
+        bounds,
+        files=artifact.hashes(FORMATS[kind.backend], kind.precision),
+        precision=kind.precision,
+        provider=kind.provider,
+    )
+
+
 def _opened(model: Path, scratch: Path) -> Artifact:
     from skipserve.artifacts import archive
     from skipserve.artifacts.archive_names import model_of
@@ -119,13 +184,11 @@ def _opened(model: Path, scratch: Path) -> Artifact:
 def _print_verified(
     made: CertificateFile, counted: bool, with_labels: bool, key: Path | None
 ) -> None:
-    from skipserve.certification.certificate_file import Earned
-
     typer.echo(f"{made.model}: {len(made.files)} files in {made.precision} on {made.provider}")
     for bound in made.bounds:
         about = f"{bound.measure.replace('_', ' ')} at most {bound.risk:g}"
         about += f" with confidence {bound.confidence:g}: candidate {len(bound.candidates) - 1}, "
-        if isinstance(bound, Earned):
+        if bound.kind == "earned":
             last = bound.crossings[-1]
             about += (
                 f"earned in epoch {bound.epoch}, {last.disagreements} of {last.rows:,} rows "

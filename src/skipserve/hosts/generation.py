@@ -17,7 +17,7 @@ from skipserve.hosts.host import Host
 from skipserve.hosts.instance import Instance
 from skipserve.hosts.readiness import Wanted
 from skipserve.hosts.states import keep_state
-from skipserve.safety.monitor import Watched
+from skipserve.safety.model_watch import Watched
 from skipserve.safety.switch import Switch
 
 # Found again at each reload: other archives may be in force then.

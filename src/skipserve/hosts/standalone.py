@@ -21,7 +21,8 @@ from skipserve.hosts.instance import Instance
 from skipserve.hosts.models import Models
 from skipserve.hosts.overdue import Overdue
 from skipserve.hosts.states import keep_state
-from skipserve.safety.monitor import Monitor, Watched
+from skipserve.safety.model_watch import Watched
+from skipserve.safety.monitor import Monitor
 from skipserve.safety.standing import Followed, standing_order
 from skipserve.safety.switch import DIRECTORY_VARIABLE as SWITCHES
 from skipserve.safety.switch import Standing, Switch

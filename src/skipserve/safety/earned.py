@@ -70,6 +70,7 @@ class Earned:
                 f"{artifact.manifest.name} has no router with candidates: there is nothing to earn"
             )
         binding = binding_for(artifact, kind)
+        self.artifact, self.kind = artifact, kind
         self.spec, self.rules = spec, rules_of(spec, candidates)
         self._ledger = Ledger(folder, binding)
         self._reader = CountsReader(folder, binding, candidates)
@@ -98,6 +99,11 @@ class Earned:
             withdrawn=state.withdrawn,
             history=_told(self._ledger.events),
         )
+
+    @property
+    def events(self) -> Sequence[Event]:
+        """All that has happened, in order, as it was last read."""
+        return self._ledger.events
 
     def earns(self, found: Found) -> bool:
         """Whether rows earn anything, or are evidence for the alarm alone."""

@@ -35,6 +35,7 @@ from skipserve.earning.epochs import (
 )
 from skipserve.earning.ledger import Ledger
 from skipserve.errors import StateError
+from skipserve.runtime.backends import Provider
 from skipserve.runtime.runners import FORMATS, BackendName
 
 # Less room than this is none: workers and launcher could not write what they see.
@@ -48,7 +49,7 @@ class Kind:
     """What workers run a model on."""
 
     backend: BackendName
-    provider: str
+    provider: Provider
     precision: Precision
 
     @staticmethod
