@@ -6,6 +6,7 @@ import base64
 import json
 import shutil
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from picture_folders import FAMILIES, LABELS, write_classes
 from pictures import odd
 from PIL import Image
 
+import skipserve
 from skipserve.artifacts.artifact import Artifact, open_artifact
 from skipserve.artifacts.serving import ServingConfig
 from skipserve.artifacts.torch_files import quietly
@@ -142,6 +144,27 @@ def test_a_folder_is_brought_and_served(project: Path, shades: Artifact) -> None
         [one["probabilities"] for one in rows[:6]],
         atol=REORDERED,
     )
+
+
+def test_a_pipeline_answers_as_transformers_does(project: Path, shades: Artifact) -> None:
+    from transformers import pipeline
+
+    theirs = pipeline("image-classification", model=str(project / "net"), device="cpu")
+    ours = skipserve.pipeline("image-classification", shades.directory)
+    files = [str(one) for one in sorted((project / "pictures").rglob("*.*"))[:4]]
+    for asked in (files, files[0], Image.open(files[1])):
+        for options in ({}, {"top_k": 2}):
+            found, expected = ours(asked, **options), theirs(asked, **options)
+            flat = [list(chain(*one)) if asked is files else one for one in (found, expected)]
+            assert [one["label"] for one in flat[0]] == [one["label"] for one in flat[1]]
+            scores = [[one["score"] for one in some] for some in flat]
+            np.testing.assert_allclose(*scores, atol=2e-5)
+    with pytest.raises(ConfigError, match="takes no texts"):
+        skipserve.pipeline("text-classification", shades.directory)
+    with pytest.raises(
+        ConfigError, match="only for text-classification, sentiment-analysis, image"
+    ):
+        skipserve.pipeline("image-segmentation", shades.directory)
 
 
 def test_a_picture_that_changed_is_exported_anew(project: Path, tmp_path: Path) -> None:

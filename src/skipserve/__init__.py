@@ -61,7 +61,7 @@ def pipeline(task: str, model: str | os.PathLike[str], risk: float | None = None
     """Open an artifact that answers as a pipeline of transformers does.
 
     Args:
-        task: ``text-classification``.
+        task: ``text-classification`` or ``image-classification``.
         model: A name in artifacts/, or an artifact directory.
         risk: ε of the router; full depth for ``None``, or where nothing so careful is certified.
 
@@ -71,7 +71,8 @@ def pipeline(task: str, model: str | os.PathLike[str], risk: float | None = None
         [{'label': 'spam', 'score': 0.998}]
 
     Raises:
-        ConfigError: If there is no such pipeline or artifact, or the model takes no texts.
+        ConfigError: If there is no such pipeline or artifact, or the model takes no
+            such values.
     """
     from skipserve.pipelines import pipeline as open_pipeline
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeAlias
 
 from skipserve.artifacts.artifact import find_artifact
 from skipserve.errors import ConfigError
@@ -15,9 +16,48 @@ Text: TypeAlias = str | Mapping[str, str]
 Scores: TypeAlias = dict[str, Any]
 
 BATCH = 32
+# No path is longer; base64 mostly is.
+LONGEST_PATH = 4096
 
 
-class TextClassification:
+class _Classification:
+    """What both pipelines share.
+
+    Args:
+        engine: Of a model that takes such values.
+        risk: ε of the router; full depth for ``None``, or where nothing so careful is certified.
+
+    Raises:
+        ConfigError: If the model takes none.
+    """
+
+    kind: ClassVar[Literal["text", "picture"]]
+
+    def __init__(self, engine: Engine, risk: float | None) -> None:
+        manifest = engine.manifest
+        if manifest.preprocessing is None or manifest.preprocessing.kind != self.kind:
+            raise ConfigError(
+                f"{manifest.name} takes no {self.kind}s; bring a Hugging Face folder with its "
+                f"{'tokenizer' if self.kind == 'text' else 'processor'}"
+            )
+        self._engine = engine
+        self._setting = engine.setting(risk)
+        self._names = manifest.task.names or tuple(f"LABEL_{i}" for i in range(manifest.task.width))
+
+    def _ranks(self, values: Sequence[object]) -> list[list[Scores]]:
+        """Every label and its score for each value, best first."""
+        rows = self._engine.prepare(values)
+        probabilities = self._engine.run_batches(rows, self._setting, BATCH).answers.tolist()
+        return [self._ranked(row) for row in probabilities]
+
+    def _ranked(self, row: Sequence[float]) -> list[Scores]:
+        told = [
+            {"label": name, "score": score} for name, score in zip(self._names, row, strict=True)
+        ]
+        return sorted(told, key=lambda one: one["score"], reverse=True)
+
+
+class TextClassification(_Classification):
     """``pipeline("text-classification")`` of transformers, answered by an artifact.
 
     Args:
@@ -29,16 +69,7 @@ class TextClassification:
     """
 
     task = "text-classification"
-
-    def __init__(self, engine: Engine, risk: float | None) -> None:
-        manifest = engine.manifest
-        if manifest.preprocessing is None or manifest.preprocessing.kind != "text":
-            raise ConfigError(
-                f"{manifest.name} takes no texts; bring a Hugging Face folder with its tokenizer"
-            )
-        self._engine = engine
-        self._setting = engine.setting(risk)
-        self._names = manifest.task.names or tuple(f"LABEL_{i}" for i in range(manifest.task.width))
+    kind = "text"
 
     def __call__(
         self, inputs: Text | Sequence[Text], top_k: int | Literal[""] | None = ""
@@ -60,34 +91,75 @@ class TextClassification:
         texts = [inputs] if alone else list(inputs)
         if not texts:
             return []
-        probabilities = self._engine.run_batches(
-            self._engine.prepare(texts), self._setting, BATCH
-        ).answers.tolist()
+        ranks = self._ranks(texts)
         if top_k == "":
-            best = [self._ranked(row)[0] for row in probabilities]
+            best = [one[0] for one in ranks]
             return best[0] if isinstance(inputs, Mapping) else best
-        ranked = [self._ranked(row)[:top_k] for row in probabilities]
+        ranked = [one[:top_k] for one in ranks]
         return ranked[0] if alone else ranked
 
-    def _ranked(self, row: Sequence[float]) -> list[Scores]:
-        told = [
-            {"label": name, "score": score} for name, score in zip(self._names, row, strict=True)
-        ]
-        return sorted(told, key=lambda one: one["score"], reverse=True)
+
+class ImageClassification(_Classification):
+    """``pipeline("image-classification")`` of transformers, answered by an artifact.
+
+    Args:
+        engine: Of a model that takes pictures.
+        risk: ε of the router; full depth for ``None``, or where nothing so careful is certified.
+
+    Raises:
+        ConfigError: If the model takes no pictures.
+    """
+
+    task = "image-classification"
+    kind = "picture"
+
+    def __call__(self, inputs: Any, top_k: int | None = 5) -> list[Any]:
+        """Classify pictures.
+
+        Args:
+            inputs: A path, base64, a Pillow image or an array of pixels; or a list of them.
+            top_k: How many labels to tell of each, best first; ``None`` is all.
+
+        Returns:
+            As transformers: labels and scores of a single picture, or a list of such.
+
+        Raises:
+            InputError: Naming the row that is no picture.
+        """
+        alone = not isinstance(inputs, list | tuple)
+        pictures = [_opened(one) for one in ([inputs] if alone else inputs)]
+        if not pictures:
+            return []
+        ranked = [one[:top_k] for one in self._ranks(pictures)]
+        return ranked[0] if alone else ranked
+
+
+def _opened(picture: object) -> object:
+    """The bytes of a file that is named; others as they are."""
+    if isinstance(picture, os.PathLike):
+        return Path(picture).read_bytes()
+    if isinstance(picture, str) and len(picture) <= LONGEST_PATH and Path(picture).is_file():
+        return Path(picture).read_bytes()
+    return picture
 
 
 def pipeline(task: str, model: str | os.PathLike[str], risk: float | None = None) -> Any:
     """A pipeline of an artifact.
 
     Args:
-        task: ``text-classification`` (or ``sentiment-analysis``, as transformers also calls it).
+        task: ``text-classification`` (or ``sentiment-analysis``, as transformers also calls it) or
+            ``image-classification``.
         model: A name in artifacts/, or an artifact directory.
         risk: ε of the router.
 
     Raises:
         ConfigError: If there is no such pipeline or artifact.
     """
-    known = (TextClassification.task, "sentiment-analysis")
+    known: dict[str, type[TextClassification] | type[ImageClassification]] = {
+        TextClassification.task: TextClassification,
+        "sentiment-analysis": TextClassification,
+        ImageClassification.task: ImageClassification,
+    }
     if task not in known:
-        raise ConfigError(f"there is no pipeline for {task!r}, only for {known[0]!r}")
-    return TextClassification(Engine(find_artifact(model)), risk)
+        raise ConfigError(f"there is no pipeline for {task!r}, only for {', '.join(known)}")
+    return known[task](Engine(find_artifact(model)), risk)

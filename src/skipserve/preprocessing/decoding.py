@@ -31,13 +31,18 @@ def open_picture(value: object, row: int) -> Image:
     """Open a picture without decoding it.
 
     Args:
-        value: A file's bytes; the same in base64, a ``data:`` URL too; or pixels
-            [height, width], [height, width, channels] or [channels, height, width], 0 … 255.
+        value: A file's bytes; the same in base64, a ``data:`` URL too; pixels [height, width],
+            [height, width, channels] or [channels, height, width], 0 … 255; or a Pillow image.
         row: Its number, for the error.
 
     Raises:
         InputError: If it is no picture, or declares too many pixels.
     """
+    from PIL.Image import Image as Opened
+
+    if isinstance(value, Opened):
+        check_pixels(value.width, value.height, row)
+        return value
     if isinstance(value, str):
         value = _from_base64(value, row)
     if isinstance(value, (bytes, bytearray, memoryview)):
