@@ -24,8 +24,8 @@ class Answers(Protocol):
         """Answer one request; errors are replies, too."""
         ...
 
-    def refuse(self, request: RawRequest, error: InputError) -> Reply:
-        """Refuse a request without reading its rows."""
+    def turn_away(self, request: RawRequest, error: InputError) -> Reply:
+        """Refuse a request without reading its rows, and count it."""
         ...
 
 
