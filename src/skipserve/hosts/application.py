@@ -16,7 +16,7 @@ from skipserve.hosts.door import OPEN, Door
 from skipserve.hosts.models import Model
 from skipserve.hosts.openapi import document, document_route
 from skipserve.hosts.routes import Endpoint, Infer, Route, refused, routes_of, served
-from skipserve.protocols.messages import MAX_BODY_BYTES, Headers, RawRequest, Reply
+from skipserve.protocols.messages import Headers, RawRequest, Reply
 from skipserve.protocols.request_id import request_id
 
 # Shorter replies are not worth packing.
@@ -93,7 +93,8 @@ class Application:
         """Refuse a body by its length."""
         error = InputError(
             "too_many_rows",
-            f"the body has more than the {MAX_BODY_BYTES} bytes allowed; split the request",
+            f"the body has more than the {infer.model.most_bytes} bytes allowed; at most "
+            f"{infer.model.max_rows} rows are answered at once; split the request",
         )
         return self._turned_away(infer, headers, error)
 

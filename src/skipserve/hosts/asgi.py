@@ -122,11 +122,11 @@ async def _inferred(
 
     client = Client(gone)
     try:
-        body = await _body(receive)
+        body, stayed = await _body(receive, infer.model.most_bytes)
         client.has_sent()
-        if body is None:
+        if not stayed:
             return None
-        if len(body) > MAX_BODY_BYTES:
+        if body is None:
             return application.too_long(infer, headers)
         return await application.ask(infer, headers, body)
     except asyncio.CancelledError:
@@ -139,17 +139,24 @@ async def _inferred(
         client.close()
 
 
-async def _body(receive: Receive) -> bytes | None:
-    """The body, or its beginning where that is too long; ``None`` if the client hung up."""
+async def _body(receive: Receive, most: int) -> tuple[bytes | None, bool]:
+    """The body, ``None`` if it has more than so many bytes; and whether the client stayed."""
     parts, total, more = [], 0, True
+    # A client that is not heard out may not hear the answer.
     while more and total <= MAX_BODY_BYTES:
         message = await receive()
         if message["type"] != "http.request":
-            return None
-        parts.append(message.get("body", b""))
-        total += len(parts[-1])
+            return None, False
+        part = message.get("body", b"")
+        total += len(part)
+        if total <= most:
+            parts.append(part)
+        else:
+            parts.clear()
         more = message.get("more_body", False)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+    if total > most:
+        return None, True
+    return parts[0] if len(parts) == 1 else b"".join(parts), True
 
 
 def application(

@@ -70,7 +70,7 @@ async def _inferred(
 ) -> Reply:
     client = Client(protocol.client_disconnect, body_s)
     try:
-        body = await _body(headers, protocol)
+        body = await _body(headers, protocol, infer.model.most_bytes)
         client.has_sent()
         if body is None:
             return application.too_long(infer, headers)
@@ -85,16 +85,23 @@ async def _inferred(
         client.close()
 
 
-async def _body(headers: Headers, protocol: Any) -> bytes | None:
-    """``None`` for one that is too long."""
+async def _body(headers: Headers, protocol: Any, most: int) -> bytes | None:
+    """``None`` for one of more than so many bytes, which is not kept."""
     length = headers.get("content-length", "")
-    if length.isdigit() and int(length) <= MAX_BODY_BYTES:
-        body: bytes = await protocol()
-        return body
+    if length.isdigit():
+        if int(length) <= most:
+            body: bytes = await protocol()
+            return body
+        if int(length) > MAX_BODY_BYTES:
+            return None
+    # A client that is not heard out may not hear the answer.
     parts, total = [], 0
     async for part in protocol:
         total += len(part)
         if total > MAX_BODY_BYTES:
             return None
-        parts.append(part)
-    return b"".join(parts)
+        if total <= most:
+            parts.append(part)
+        else:
+            parts.clear()
+    return b"".join(parts) if total <= most else None
