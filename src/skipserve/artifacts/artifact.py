@@ -95,7 +95,12 @@ def open_artifact(directory: Path) -> Artifact:
 
 def _check(directory: Path, entry: ModelFile) -> None:
     file = directory / entry.path
-    if file.parent != directory or not file.is_file():
+    if file.parent != directory or file.is_symlink():
+        raise ArtifactError(
+            f"{directory / MANIFEST} names {entry.path!r}, expected a file beside it and no link; "
+            "build the artifact again"
+        )
+    if not file.is_file():
         raise ArtifactError(f"{file}: named in the manifest but missing; build the artifact again")
     found = sha256_of(file)
     if found != entry.sha256:
