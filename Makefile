@@ -3,9 +3,11 @@ MODELS = moons_plain moons_residual moons_gated mnist1d_resnet
 BIN = .venv/bin
 MODEL ?= moons_residual
 RATE ?= 100
+REQUESTS ?= 100000
+SECONDS ?= 1800
 SLO ?= p50=15ms,p99=50ms,errors=0
 
-.PHONY: serve test load bench figures clean
+.PHONY: serve test load soak bench figures clean
 
 serve: .venv/serve  ## build what is missing, then serve on 127.0.0.1:8080
 	$(BIN)/skipserve build $(MODELS:%=export/%.toml)
@@ -21,6 +23,9 @@ test: .venv/dev  ## style, types and tests, with coverage
 load: .venv/load  ## load test of moons_residual: PASS, FAIL or INVALID; MODEL=, RATE=, SLO= change it
 	$(BIN)/skipserve build export/$(MODEL).toml
 	$(BIN)/skipserve loadtest --start --model $(MODEL) --rate $(RATE) --duration 30 --slo $(SLO)
+
+soak: .venv/dev  ## 100,000 requests that are nearly right, and half an hour of them; SECONDS= changes it
+	SKIPSERVE_FUZZ=$(REQUESTS) SKIPSERVE_SOAK=$(SECONDS) $(BIN)/python -m pytest tests/test_fuzz.py -q
 
 bench: .venv/dev  ## the measured figures of the README and docs/
 	$(BIN)/skipserve build export/moons_residual.toml export/mnist1d_resnet.toml export/mnist1d_encoder.toml

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from http.client import HTTPConnection
 from itertools import cycle, islice
 from math import prod
@@ -24,9 +25,11 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 from signatures import spec, taking
 
 from skipserve.artifacts.artifact import Artifact
+from skipserve.errors import InputError
 from skipserve.hosts.models import Model
 from skipserve.hosts.openapi import document
 from skipserve.hosts.routes import routes_of
+from skipserve.protocols.deadline import time_allowed
 from skipserve.protocols.oip_replies import HEADER_LENGTH
 from skipserve.service.batcher import Batcher
 
@@ -90,6 +93,13 @@ def every(operation: Any, mode: GenerationMode, most: int, test: Callable[[Any],
     )()
 
 
+def unhurried(case: Any) -> None:
+    """Drop the time that a case allows where that is well said: it may be none at all."""
+    with suppress(InputError):
+        time_allowed({name.lower(): value for name, value in case.headers.items()})
+        case.headers.pop("X-Request-Timeout", None)
+
+
 def test_routes_that_tell_are_as_the_document_says(api: Any) -> None:
     def check(case: Any) -> None:
         case.call_and_validate()
@@ -141,6 +151,7 @@ def test_what_the_document_allows_is_answered(api: Any, path: str) -> None:
     def check(case: Any) -> None:
         assume(case.media_type == "application/json")  # clients of Triton and KServe test bytes
         case.headers.pop(HEADER_LENGTH, None)
+        unhurried(case)
         obey(case.body)
         reply = case.call()
         statuses[reply.status_code] += 1
@@ -155,6 +166,7 @@ def test_what_the_document_allows_is_answered(api: Any, path: str) -> None:
 @pytest.mark.parametrize("path", ASKED)
 def test_what_the_document_does_not_allow_is_refused(api: Any, path: str) -> None:
     def check(case: Any) -> None:
+        unhurried(case)
         case.call_and_validate()
 
     every(api[path]["POST"], GenerationMode.NEGATIVE, 25, check)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import ipaddress
 import socket
 import sys
 from collections.abc import Iterator, Mapping
@@ -55,6 +56,14 @@ class Address:
             raise _not_here(self.host, error) from None
         addresses = sorted(found, key=lambda one: one[0] != socket.AF_INET)
         return str(addresses[0][4][0])
+
+    def is_loopback(self) -> bool:
+        """Whether only this machine reaches it.
+
+        Raises:
+            LaunchError: If the host is neither an address nor a name that is known here.
+        """
+        return ipaddress.ip_address(self.ip().partition("%")[0]).is_loopback
 
     def require_free(self, others: Mapping[str, int]) -> str:
         """Check that every port can be listened on; the host as :meth:`ip` has it.

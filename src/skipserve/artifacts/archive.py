@@ -24,6 +24,7 @@ from skipserve.artifacts.archive_names import (
     version_of_content,
 )
 from skipserve.artifacts.artifact import Artifact, open_artifact
+from skipserve.artifacts.entries import require_harmless
 from skipserve.artifacts.serving import ServingConfig
 from skipserve.errors import ArtifactError, LaunchError
 from skipserve.files import machines_fault
@@ -146,6 +147,7 @@ def _extracted(archive: Path, store: Path, beside: bool) -> tuple[Path, int, dic
     directory = None
     try:
         with zipfile.ZipFile(archive) as content:
+            require_harmless(content, archive)
             name, version = model_of(archive), version_of_content(content.read(ABOUT))
             directory = store / (key_of(name, version) if beside else name)
             content.extractall(directory)

@@ -125,7 +125,12 @@ def find_artifact(name: str | os.PathLike[str]) -> Artifact:
 
 def _check(directory: Path, path: str, sha256: str) -> None:
     file = directory / path
-    if file.parent != directory or not file.is_file():
+    if file.parent != directory or file.is_symlink():
+        raise ArtifactError(
+            f"{directory / MANIFEST} names {path!r}, expected a file beside it and no link; "
+            "build the artifact again"
+        )
+    if not file.is_file():
         raise ArtifactError(f"{file}: named in the manifest but missing; build the artifact again")
     found = sha256_of(file)
     if found != sha256:

@@ -33,6 +33,9 @@ class ServingConfig(Record):
         max_rows: Most rows in one request; more are answered 413.
         access_log: Share of the requests that leave a line in the log; errors always do.
         risk: ε of the router for a request that asks for nothing; full depth if left out.
+        overload_risk: Largest ε that a request which names none may get while requests wait longer
+            than 15 ms for their batch: the router moves from ``risk`` along its certified risks,
+            and back. Left out, it stays where it is. No effect behind TorchServe.
         evidence: Share of the routed rows that is run at full depth, to see what every candidate
             would have answered; 0 turns the alarm off, and earning too.
         alarm_alpha: Chance that the alarm is ever raised although the certificate holds.
@@ -51,6 +54,7 @@ class ServingConfig(Record):
     max_rows: Annotated[int, Field(ge=1)] = 1024
     access_log: Annotated[float, Field(ge=0, le=1)] = 0.0
     risk: Annotated[float, Field(gt=0, lt=1)] | None = None
+    overload_risk: Annotated[float, Field(gt=0, lt=1)] | None = None
     evidence: Annotated[float, Field(ge=0, le=1)] = 0.01
     alarm_alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
     metrics: bool = True

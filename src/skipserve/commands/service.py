@@ -15,7 +15,7 @@ from skipserve.commands import console
 from skipserve.commands.failures import line_for
 from skipserve.commands.progress import watching
 from skipserve.errors import ConfigError, LaunchError
-from skipserve.hosts.config import ServerName, Tls
+from skipserve.hosts.config import KEYS_VARIABLE, ServerName, Tls
 
 if TYPE_CHECKING:
     from skipserve.hosts.launcher import Server
@@ -52,6 +52,10 @@ def serve(
         float | None,
         typer.Option(help="Requests overtake the deep rows of a batch so long after it begins."),
     ] = None,
+    overload_risk: Annotated[
+        float | None,
+        typer.Option(help="Largest certified risk that requests may get while others wait."),
+    ] = None,
     access_log: Annotated[
         float | None, typer.Option(help="Share of the requests that leave a line in the log.")
     ] = None,
@@ -74,6 +78,19 @@ def serve(
     drain_timeout: Annotated[
         float, typer.Option(min=1, help="Seconds for requests on their way when it ends.")
     ] = 10.0,
+    body_timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds that the body of a request may take.")
+    ] = 30.0,
+    keys: Annotated[
+        Path | None,
+        typer.Option(
+            envvar=KEYS_VARIABLE,
+            help="File of the keys that clients must show, one a line; read again when it changes.",
+        ),
+    ] = None,
+    rate_limit: Annotated[
+        float | None, typer.Option(help="Requests a second that each key may make.")
+    ] = None,
 ) -> None:
     """Serve archives over HTTP until SIGTERM or Ctrl-C; options override each model's TOML.
 
@@ -96,6 +113,7 @@ def serve(
         "batch_size": batch_size,
         "max_batch_delay_ms": max_batch_delay_ms,
         "join_ms": join_ms,
+        "overload_risk": overload_risk,
         "access_log": access_log,
     }
     overrides = {key: value for key, value in asked.items() if value is not None}
@@ -107,6 +125,9 @@ def serve(
             tuple(allow_origin or ()),
             ready_timeout,
             drain_timeout,
+            body_timeout,
+            keys,
+            rate_limit,
         )
         try:
             with _waiting(log):

@@ -12,10 +12,11 @@ import msgspec
 
 from skipserve.errors import InputError
 from skipserve.hosts.cross_origin import CrossOrigin
+from skipserve.hosts.door import OPEN, Door
 from skipserve.hosts.models import Model
 from skipserve.hosts.openapi import document, document_route
 from skipserve.hosts.routes import Endpoint, Infer, Route, refused, routes_of, served
-from skipserve.protocols.messages import MAX_BODY_BYTES, Headers, RawRequest, Reply
+from skipserve.protocols.messages import Headers, RawRequest, Reply
 from skipserve.protocols.request_id import request_id
 
 # Shorter replies are not worth packing.
@@ -33,6 +34,7 @@ class Application:
         models: By name.
         ready: Whether the whole service is ready.
         origins: Web pages that may ask from a browser.
+        door: Who may ask at all; by default everybody.
     """
 
     def __init__(
@@ -40,8 +42,10 @@ class Application:
         models: Mapping[str, Model],
         ready: Callable[[], bool] = lambda: True,
         origins: Sequence[str] = (),
+        door: Door | None = None,
     ) -> None:
         self._models = models
+        self._door = door
         self._cross_origin = CrossOrigin(origins)
         self._told = b""
         self._all = [*routes_of(models, ready), document_route(self._document)]
@@ -57,22 +61,18 @@ class Application:
         """All that is answered."""
         return self._all
 
-    def infer(self, method: str, path: str) -> Infer | None:
-        """Who answers a request with the body that follows it; ``None``: :meth:`answer` does."""
+    def begin(self, method: str, path: str, headers: Headers) -> Infer | Reply:
+        """The reply to a request; or who answers it with the body that follows."""
         found = self._at(path)
-        endpoint = None if found is None else found.get(method)
-        return endpoint if isinstance(endpoint, Infer) else None
-
-    async def ask(self, infer: Infer, headers: Headers, body: bytes) -> Reply:
-        """Answer a request to a model."""
-        request = RawRequest(body, headers, self._name(headers), infer.protocol)
-        return self._dressed(await infer.model.batcher.answer(request), headers)
-
-    def answer(self, method: str, path: str, headers: Headers) -> Reply:
-        """Answer a request whose body, if it has one, does not matter."""
-        found = self._at(path)
+        if self._door is not None and method != "OPTIONS":
+            stopped = self._stopped(method, path, headers, found)
+            if stopped is not None:
+                return stopped
         if found is None:
             return self._dressed(self._unknown(path), headers)
+        endpoint = found.get(method)
+        if isinstance(endpoint, Infer):
+            return endpoint
         if method == "OPTIONS":
             return self._cross_origin.preflight(headers, self._allowed(found))
         endpoint = found.get("GET" if method == "HEAD" else method)
@@ -84,14 +84,49 @@ class Application:
             reply = endpoint()
         return self._dressed(reply, headers)
 
+    async def ask(self, infer: Infer, headers: Headers, body: bytes) -> Reply:
+        """Answer a request to a model."""
+        request = RawRequest(body, headers, self._name(headers), infer.protocol)
+        return self._dressed(await infer.model.batcher.answer(request), headers)
+
     def too_long(self, infer: Infer, headers: Headers) -> Reply:
         """Refuse a body by its length."""
         error = InputError(
             "too_many_rows",
-            f"the body has more than the {MAX_BODY_BYTES} bytes allowed; split the request",
+            f"the body has more than the {infer.model.most_bytes} bytes allowed; at most "
+            f"{infer.model.max_rows} rows are answered at once; split the request",
         )
+        return self._turned_away(infer, headers, error)
+
+    def too_slow(self, infer: Infer, headers: Headers, body_s: float) -> Reply:
+        """Refuse a body that did not come in so many seconds."""
+        error = InputError("too_slow", f"the body did not come within {body_s:g} s; send it anew")
+        reply = self._turned_away(infer, headers, error)
+        reply.headers["connection"] = "close"
+        return reply
+
+    def _turned_away(self, infer: Infer, headers: Headers, error: InputError) -> Reply:
         request = RawRequest(b"", headers, self._name(headers), infer.protocol)
-        return self._dressed(infer.model.batcher.refuse(request, error), headers)
+        return self._dressed(infer.model.batcher.turn_away(request, error), headers)
+
+    def _stopped(
+        self, method: str, path: str, headers: Headers, found: Mapping[str, Endpoint] | None
+    ) -> Reply | None:
+        """The reply to a request that may not come in."""
+        assert self._door is not None
+        if path.rstrip("/") in OPEN:
+            return None
+        stopped = self._door.stop(headers)
+        if stopped is None:
+            return None
+        endpoint = None if found is None else found.get(method)
+        if isinstance(endpoint, Infer):
+            reply = self._turned_away(endpoint, headers, stopped.error)
+        else:
+            error = stopped.error
+            reply = self._dressed(refused(path, error.code, error.message), headers)
+        reply.headers |= stopped.headers
+        return reply
 
     def _name(self, headers: Headers) -> str:
         return request_id(headers, "") or f"{self._made}{next(self._count):x}"
@@ -129,7 +164,9 @@ class Application:
     def _document(self) -> Reply:
         # Few ask for it, so it is not made before somebody does.
         if not self._told:
-            self._told = msgspec.json.encode(document(self._all, self._models))
+            self._told = msgspec.json.encode(
+                document(self._all, self._models, self._door is not None)
+            )
         return Reply(self._told)
 
     @staticmethod

@@ -5,6 +5,7 @@ SKIPSERVE_MODEL_STORE=model_store uvicorn --factory skipserve.hosts.asgi:applica
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from pathlib import Path
@@ -13,6 +14,10 @@ from typing import Any, TypeAlias
 from skipserve.artifacts.versions import archives_in
 from skipserve.errors import ConfigError, LaunchError
 from skipserve.hosts.application import Application
+from skipserve.hosts.client import BODY_S, Client
+from skipserve.hosts.config import KEYS_VARIABLE
+from skipserve.hosts.door import Door
+from skipserve.hosts.keys import read_keys
 from skipserve.hosts.routes import Infer
 from skipserve.hosts.standalone import Standalone
 from skipserve.protocols.messages import MAX_BODY_BYTES, Reply
@@ -70,11 +75,11 @@ class Asgi:
                 "have it do so (uvicorn: --lifespan on), or the application that mounts this one"
             )
         method, path, headers = scope["method"], _path(scope), _headers(scope["headers"])
-        infer = application.infer(method, path)
-        if infer is None:
-            reply = application.answer(method, path, headers)
+        begun = application.begin(method, path, headers)
+        if isinstance(begun, Reply):
+            reply = begun
         else:
-            found = await _inferred(application, infer, headers, receive)
+            found = await _inferred(application, begun, headers, receive)
             if found is None:
                 return
             reply = found
@@ -109,23 +114,57 @@ def _headers(pairs: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
 async def _inferred(
     application: Application, infer: Infer, headers: Mapping[str, str], receive: Receive
 ) -> Reply | None:
-    """The reply; ``None`` for a client that hung up before it had sent everything."""
-    parts, total = [], 0
-    while True:
+    """The reply; ``None`` for a client that hung up before it had one."""
+
+    async def gone() -> None:
+        while (await receive())["type"] == "http.request":
+            pass
+
+    client = Client(gone)
+    try:
+        body, stayed = await _body(receive, infer.model.most_bytes)
+        client.has_sent()
+        if not stayed:
+            return None
+        if body is None:
+            return application.too_long(infer, headers)
+        return await application.ask(infer, headers, body)
+    except asyncio.CancelledError:
+        if client.is_slow:
+            return application.too_slow(infer, headers, BODY_S)
+        if client.is_gone:
+            return None
+        raise
+    finally:
+        client.close()
+
+
+async def _body(receive: Receive, most: int) -> tuple[bytes | None, bool]:
+    """The body, ``None`` if it has more than so many bytes; and whether the client stayed."""
+    parts, total, more = [], 0, True
+    # A client that is not heard out may not hear the answer.
+    while more and total <= MAX_BODY_BYTES:
         message = await receive()
         if message["type"] != "http.request":
-            return None
+            return None, False
         part = message.get("body", b"")
         total += len(part)
-        if total > MAX_BODY_BYTES:
-            return application.too_long(infer, headers)
-        parts.append(part)
-        if not message.get("more_body", False):
-            body = parts[0] if len(parts) == 1 else b"".join(parts)
-            return await application.ask(infer, headers, body)
+        if total <= most:
+            parts.append(part)
+        else:
+            parts.clear()
+        more = message.get("more_body", False)
+    if total > most:
+        return None, True
+    return parts[0] if len(parts) == 1 else b"".join(parts), True
 
 
-def application(archives: Sequence[Path] | None = None, origins: Sequence[str] = ()) -> Asgi:
+def application(
+    archives: Sequence[Path] | None = None,
+    origins: Sequence[str] = (),
+    keys: Path | None = None,
+    rate_limit: float | None = None,
+) -> Asgi:
     """An ASGI application that opens archives when its server starts.
 
     Each of the server's processes has models, metrics and an alarm of its own.
@@ -133,9 +172,12 @@ def application(archives: Sequence[Path] | None = None, origins: Sequence[str] =
     Args:
         archives: ``.mar`` files; by default all in the folder that ``SKIPSERVE_MODEL_STORE`` names.
         origins: Web pages that may ask from a browser.
+        keys: File of the keys that clients must show; by default the one that ``SKIPSERVE_KEYS``
+            names, if it names one.
+        rate_limit: Requests a second that a key may make, of each process.
 
     Raises:
-        ConfigError: If there is none.
+        ConfigError: If there is no archive, or the file has no keys.
     """
     if archives is None:
         store = os.environ.get(STORE_VARIABLE)
@@ -145,8 +187,13 @@ def application(archives: Sequence[Path] | None = None, origins: Sequence[str] =
             )
         archives = archives_in(Path(store))
     standalone = Standalone(archives)
+    if keys is None and (named := os.environ.get(KEYS_VARIABLE)):
+        keys = Path(named)
+    if keys is not None:
+        read_keys(keys)
+    door = None if keys is None else Door(keys, rate_limit)
 
     def make() -> Application:
-        return Application(standalone.open(), lambda: not standalone.hanging(), origins)
+        return Application(standalone.open(), lambda: not standalone.hanging(), origins, door)
 
     return Asgi(make, standalone.close)

@@ -10,8 +10,11 @@ from typing import Literal
 
 from skipserve.address import Address
 from skipserve.errors import ConfigError
+from skipserve.hosts.client import BODY_S
 
 ServerName = Literal["granian", "torchserve"]
+# Names the file of the keys where no option does.
+KEYS_VARIABLE = "SKIPSERVE_KEYS"
 
 
 @dataclass(frozen=True)
@@ -78,9 +81,12 @@ class HostConfig:
         origins: Web pages (``https://example.org``, or ``*`` for all) that may ask from a browser.
         ready_s: Seconds until all models must have answered.
         drain_s: Seconds that requests on their way have to be answered once the host shall stop.
+        body_s: Seconds that a request's body may take.
+        keys: File of the keys that clients must show; without it they need none.
+        rate_limit: Requests a second that each key may make.
 
     Raises:
-        ConfigError: If a time is no number, or without end.
+        ConfigError: If a time is no number, or without end, or a limit has no keys.
     """
 
     address: Address
@@ -89,12 +95,27 @@ class HostConfig:
     origins: tuple[str, ...] = ()
     ready_s: float = 120.0
     drain_s: float = 10.0
+    body_s: float = BODY_S
+    keys: Path | None = None
+    rate_limit: float | None = None
 
     def __post_init__(self) -> None:
-        times = {"--ready-timeout": self.ready_s, "--drain-timeout": self.drain_s}
+        times = {
+            "--ready-timeout": self.ready_s,
+            "--drain-timeout": self.drain_s,
+            "--body-timeout": self.body_s,
+        }
         for option, seconds in times.items():
             if not math.isfinite(seconds):
                 raise ConfigError(f"{option} is {seconds}; expected seconds, such as 30")
+        if self.rate_limit is None:
+            return
+        if self.keys is None:
+            raise ConfigError("--rate-limit is for each key; name their file with --keys")
+        if not 0 < self.rate_limit < math.inf:
+            raise ConfigError(
+                f"--rate-limit is {self.rate_limit}; expected requests a second, such as 100"
+            )
 
     @property
     def url(self) -> str:

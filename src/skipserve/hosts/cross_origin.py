@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from skipserve.protocols.messages import Headers, Reply
 
 # What a page's scripts may read of a reply beside its body.
-EXPOSED = "server-timing, x-request-id, inference-header-content-length"
+EXPOSED = (
+    "server-timing, x-request-id, x-skipserve-risk, retry-after, inference-header-content-length"
+)
 PREFLIGHT_S = 600
 
 

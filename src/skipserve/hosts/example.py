@@ -16,6 +16,8 @@ from skipserve.hosts.config import HostConfig
 # Longer bodies, such as a picture's, go into a file.
 LONGEST = 600
 FILE = "example.json"
+# The log is no place for a key.
+KEY = "YOUR_KEY"
 
 
 def curl_of(
@@ -52,7 +54,8 @@ def curl_of(
         data = f"@{directory / FILE}"
     url = shlex.quote(url_of(manifest))  # a shell may take an address's brackets for its own
     unchecked = "" if config.tls is None else "-k "
-    return f"curl {unchecked}-H 'Content-Type: application/json' -d {data} {url}{hint}"
+    key = "" if config.keys is None else f"-H 'Authorization: Bearer {KEY}' "
+    return f"curl {unchecked}{key}-H 'Content-Type: application/json' -d {data} {url}{hint}"
 
 
 def _short(value: Any) -> Any:

@@ -78,6 +78,11 @@ class Instance:
         """A file that is there while the service is ready, for whoever answers for it."""
         return self.directory / "ready"
 
+    @property
+    def rates(self) -> Path:
+        """What the host's processes share to count the requests of each key."""
+        return self.directory / "rates"
+
     def make_folders(self) -> None:
         """Make them all.
 

@@ -21,6 +21,7 @@ from skipserve.hosts.example import curl_of
 from skipserve.hosts.generation import Find, Generation, open_generation
 from skipserve.hosts.host import Host
 from skipserve.hosts.instance import Instance
+from skipserve.hosts.keys import read_keys, warn_of_readers
 from skipserve.hosts.readiness import Readiness
 from skipserve.hosts.ready import Ready
 from skipserve.hosts.reloads import Reloads, reload_soon
@@ -84,6 +85,7 @@ class Server:
             host = _host(server, self._instance, config, self._log)
             if config.tls is not None:
                 config.tls.require()
+            self._key = _first_key(config)
             self._start(self._next(self._instance, host))
         except BaseException:
             self._stack.close()
@@ -105,7 +107,7 @@ class Server:
         first.host.start(first.models)
         self._stack.callback(lambda: self._line.now.host.close())
         deadline = time.monotonic() + config.ready_s
-        warm_up = WarmUp(first.host, deadline, self._stop, self._tail)
+        warm_up = WarmUp(first.host, deadline, self._stop, self._tail, self._key)
         for manifest in self.manifests:
             warm_up.ask(manifest, self.url(manifest))
         readiness = Readiness(
@@ -219,6 +221,20 @@ class Server:
         except OSError:
             return "what it said stands above"
         return "its log ends with\n" + "\n".join(text.splitlines()[-lines:])
+
+
+def _first_key(config: HostConfig) -> str:
+    """What the launcher shows its own workers; empty if they want nothing."""
+    if config.keys is None:
+        if not config.address.is_loopback():
+            logger.warning(
+                "whoever reaches %s may ask every model: it is not on loopback, and wants no keys; "
+                "name a file of them with --keys",
+                config.url,
+            )
+        return ""
+    warn_of_readers(config.keys)
+    return read_keys(config.keys)[0]
 
 
 def _host(server: ServerName, instance: Instance, config: HostConfig, log: Log) -> Host:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 from skipserve.artifacts.archive import Unpacked
 from skipserve.artifacts.manifest import Manifest
 from skipserve.errors import InputError
-from skipserve.protocols.messages import RawRequest, Reply
+from skipserve.protocols.messages import RawRequest, Reply, most_bytes
 from skipserve.protocols.oip_replies import VERSION
 from skipserve.service.batcher import Batcher, Later, Limits, Watch
 from skipserve.service.opening import open_service
@@ -24,8 +25,8 @@ class Answers(Protocol):
         """Answer one request; errors are replies, too."""
         ...
 
-    def refuse(self, request: RawRequest, error: InputError) -> Reply:
-        """Refuse a request without reading its rows."""
+    def turn_away(self, request: RawRequest, error: InputError) -> Reply:
+        """Refuse a request without reading its rows, and count it."""
         ...
 
 
@@ -49,6 +50,11 @@ class Model:
     def name(self) -> str:
         """Of the model, as clients name it; its manifest's is that of its metrics and logs."""
         return self.manifest.model
+
+    @cached_property
+    def most_bytes(self) -> int:
+        """Length that the body of a request may have."""
+        return most_bytes(self.max_rows, self.manifest.signature)
 
     @property
     def is_default(self) -> bool:

@@ -12,9 +12,11 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from skipserve.hosts.door import OPEN
 from skipserve.hosts.models import Model
 from skipserve.hosts.routes import Infer, Route, speaks_text
-from skipserve.protocols.messages import Reply
+from skipserve.protocols.deadline import PATTERN
+from skipserve.protocols.messages import ASK_AGAIN, Reply
 from skipserve.protocols.native_schemas import native, v1
 from skipserve.protocols.oip_schemas import oip
 from skipserve.protocols.schemas import (
@@ -32,10 +34,21 @@ SPOKEN: dict[str, Callable[..., Spoken]] = {"": native, "v1": v1, "oip": oip}
 _TITLES = {"": "native protocol", "v1": "V1", "oip": "Open Inference Protocol"}
 _ERRORS = {
     400: "The request is wrong: what was, and what was expected.",
+    408: "The body did not come in time.",
     413: "More rows or bytes than are answered at once.",
     415: "A media type or a content encoding that is not supported.",
     500: "The server failed; its log says why, by X-Request-ID.",
     503: "Too many requests wait, or this one waited too long.",
+    504: "The time that the request allows passed before it could run; it was not run.",
+}
+_KEY_ERRORS = {
+    401: "No key was shown.",
+    403: "The key is not known, or not any more.",
+    429: "This key asked too often.",
+}
+_KEYS: dict[str, Any] = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
 }
 _HEADERS: dict[str, Any] = {
     "X-Request-ID": {"description": "The request's name in the log.", "schema": TEXT},
@@ -43,9 +56,26 @@ _HEADERS: dict[str, Any] = {
         "description": "Milliseconds spent on decoding and on inference.",
         "schema": TEXT,
     },
+    "X-Skipserve-Risk": {
+        "description": "The certified risk that was in force; absent at full depth.",
+        "schema": TEXT,
+    },
+    "Retry-After": {
+        "description": "Seconds after which it is worth asking again.",
+        "schema": TEXT | {"pattern": "^[0-9]+$"},
+    },
     "Inference-Header-Content-Length": {
         "description": "Bytes of the JSON, where a tensor's bytes follow it.",
         "schema": TEXT | {"pattern": "^[0-9]+$"},
+    },
+}
+_PARAMETERS: dict[str, Any] = {
+    "X-Request-Timeout": {
+        "name": "X-Request-Timeout",
+        "in": "header",
+        "description": "How long the request may take, in seconds (`0.25`) or as gRPC writes it "
+        "(`150m`, `2S`); one that cannot begin within it is not run. `grpc-timeout` is the same.",
+        "schema": TEXT | {"pattern": PATTERN},
     },
 }
 _REQUEST_ID = {
@@ -68,28 +98,36 @@ def document_route(endpoint: Callable[[], Reply]) -> Route:
     return Route("GET", "/openapi.json", endpoint, "This document", says)
 
 
-def document(routes: Sequence[Route], models: Mapping[str, Model]) -> dict[str, Any]:
+def document(
+    routes: Sequence[Route], models: Mapping[str, Model], keyed: bool = False
+) -> dict[str, Any]:
     """Describe routes.
 
     Args:
         routes: All of a service.
         models: Those that answer some of them, by name.
+        keyed: Whether clients must show a key.
     """
+    errors = dict(sorted((_ERRORS | (_KEY_ERRORS if keyed else {})).items()))
     parts: dict[str, dict[str, Any]] = {
         "schemas": {"error.native": NATIVE_ERROR, "error.text": TEXT_ERROR},
         "responses": {
-            f"{shape}.{status}": _refusal(shape, words)
+            f"{shape}.{status}": _refusal(shape, status, words)
             for shape in ("native", "text")
-            for status, words in _ERRORS.items()
+            for status, words in errors.items()
         },
         "examples": {},
         "headers": _HEADERS,
-        "parameters": {"X-Request-ID": _REQUEST_ID},
+        "parameters": {"X-Request-ID": _REQUEST_ID, **_PARAMETERS},
     }
+    if keyed:
+        parts["securitySchemes"] = _KEYS
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         told = _predicts if isinstance(route.endpoint, Infer) else _tells
         operation = {"operationId": _name(route), "tags": [route.model or "service"]}
+        if keyed and route.path in OPEN:
+            operation["security"] = []
         paths.setdefault(route.path, {})[route.method.lower()] = operation | told(route, parts)
     return {
         "openapi": "3.1.1",
@@ -104,7 +142,7 @@ def document(routes: Sequence[Route], models: Mapping[str, Model]) -> dict[str, 
         "tags": [{"name": "service"}, *map(_tag, models.values())],
         "paths": paths,
         "components": parts,
-    }
+    } | ({"security": [{name: []} for name in _KEYS]} if keyed else {})
 
 
 def _tag(model: Model) -> dict[str, str]:
@@ -137,7 +175,7 @@ def _predicts(route: Route, parts: _Parts) -> dict[str, Any]:
         {kind: _named(parts, f"{called}.{which}", schema) for kind, schema in bodies.items()}
         for which, bodies in (("request", spoken.requests), ("reply", spoken.replies))
     )
-    headers = ["X-Request-ID", "Server-Timing", *spoken.headers]
+    headers = ["X-Request-ID", "Server-Timing", "X-Skipserve-Risk", *spoken.headers]
     answered = {
         "description": "An answer for each row.",
         "headers": {name: _to("headers", name) for name in headers},
@@ -150,14 +188,14 @@ def _predicts(route: Route, parts: _Parts) -> dict[str, Any]:
         "summary": f"{route.summary} ({_TITLES[infer.protocol]})",
         "description": spoken.words,
         "parameters": [
-            _to("parameters", "X-Request-ID"),
+            *(_to("parameters", name) for name in ("X-Request-ID", *_PARAMETERS)),
             *(
                 {"name": name, "in": "header", "description": words, "schema": schema}
                 for name, (schema, words) in spoken.headers.items()
             ),
         ],
         "requestBody": {"required": True, "content": body},
-        "responses": {"200": answered, **_refusals(route.path)},
+        "responses": {"200": answered, **_refusals(route.path, parts)},
     }
 
 
@@ -166,18 +204,23 @@ def _plain(name: str) -> str:
     return name.replace("@", ".v")
 
 
-def _refusals(path: str) -> dict[str, Any]:
-    shape = "text" if speaks_text(path) else "native"
-    return {str(status): _to("responses", f"{shape}.{status}") for status in _ERRORS}
+def _refusals(path: str, parts: _Parts) -> dict[str, Any]:
+    begins = ("text" if speaks_text(path) else "native") + "."
+    return {
+        name.removeprefix(begins): _to("responses", name)
+        for name in parts["responses"]
+        if name.startswith(begins)
+    }
 
 
-def _refusal(shape: str, words: str) -> dict[str, Any]:
+def _refusal(shape: str, status: int, words: str) -> dict[str, Any]:
     error: Schema = _to("schemas", f"error.{shape}")
     if shape == "native":  # there, a body may be one of the other protocols, too
         error = {"anyOf": [error, _to("schemas", "error.text")]}
+    headers = ["X-Request-ID", *(["Retry-After"] if status in ASK_AGAIN else [])]
     return {
         "description": words,
-        "headers": {"X-Request-ID": _to("headers", "X-Request-ID")},
+        "headers": {name: _to("headers", name) for name in headers},
         "content": _content(in_json(error)),
     }
 

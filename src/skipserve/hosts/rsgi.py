@@ -7,8 +7,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from skipserve.hosts.application import Application
+from skipserve.hosts.client import BODY_S, Client
 from skipserve.hosts.routes import Infer
 from skipserve.protocols.messages import MAX_BODY_BYTES, Headers, Reply
+
+# What nobody gets whose connection is closed: granian wants a status.
+NOBODY = 499
 
 
 class Rsgi:
@@ -18,6 +22,7 @@ class Rsgi:
         make: Opens the models; called in the event loop before anything is accepted.
         close: Called when the process shall end, its requests answered.
         retired: Whether each reply shall be the last of its connection. HTTP/2 says so itself.
+        body_s: Seconds that a request's body may take.
     """
 
     def __init__(
@@ -25,10 +30,12 @@ class Rsgi:
         make: Callable[[], Awaitable[Application]],
         close: Callable[[], None],
         retired: Callable[[], bool] = lambda: False,
+        body_s: float = BODY_S,
     ) -> None:
         self._make = make
         self._close = close
         self._retired = retired
+        self._body_s = body_s
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         async def make() -> None:
@@ -44,11 +51,11 @@ class Rsgi:
             protocol.close(404)
             return
         application, method, headers = self._application, scope.method, scope.headers
-        infer = application.infer(method, scope.path)
-        if infer is None:
-            reply = application.answer(method, scope.path, headers)
+        begun = application.begin(method, scope.path, headers)
+        if isinstance(begun, Reply):
+            reply = begun
         else:
-            reply = await _inferred(application, infer, headers, protocol)
+            reply = await _inferred(application, begun, headers, protocol, self._body_s)
         if self._retired() and scope.http_version.startswith("1"):
             reply.headers["connection"] = "close"
         if method == "HEAD" or not reply.body:
@@ -59,15 +66,42 @@ class Rsgi:
 
 
 async def _inferred(
-    application: Application, infer: Infer, headers: Headers, protocol: Any
+    application: Application, infer: Infer, headers: Headers, protocol: Any, body_s: float
 ) -> Reply:
+    client = Client(protocol.client_disconnect, body_s)
+    try:
+        body = await _body(headers, protocol, infer.model.most_bytes)
+        client.has_sent()
+        if body is None:
+            return application.too_long(infer, headers)
+        return await application.ask(infer, headers, body)
+    except asyncio.CancelledError:
+        if client.is_slow:
+            return application.too_slow(infer, headers, body_s)
+        if client.is_gone:
+            return Reply(b"", NOBODY)
+        raise
+    finally:
+        client.close()
+
+
+async def _body(headers: Headers, protocol: Any, most: int) -> bytes | None:
+    """``None`` for one of more than so many bytes, which is not kept."""
     length = headers.get("content-length", "")
-    if length.isdigit() and int(length) <= MAX_BODY_BYTES:
-        return await application.ask(infer, headers, await protocol())
+    if length.isdigit():
+        if int(length) <= most:
+            body: bytes = await protocol()
+            return body
+        if int(length) > MAX_BODY_BYTES:
+            return None
+    # A client that is not heard out may not hear the answer.
     parts, total = [], 0
     async for part in protocol:
         total += len(part)
         if total > MAX_BODY_BYTES:
-            return application.too_long(infer, headers)
-        parts.append(part)
-    return await application.ask(infer, headers, b"".join(parts))
+            return None
+        if total <= most:
+            parts.append(part)
+        else:
+            parts.clear()
+    return b"".join(parts) if total <= most else None

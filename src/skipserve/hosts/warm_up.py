@@ -30,15 +30,22 @@ class WarmUp:
         deadline_s: Until when, on the monotonic clock.
         stop: Gives up when set.
         tail: The last lines of its log.
+        key: That it is shown, where it wants one.
     """
 
     def __init__(
-        self, host: Host, deadline_s: float, stop: threading.Event, tail: Callable[[], str]
+        self,
+        host: Host,
+        deadline_s: float,
+        stop: threading.Event,
+        tail: Callable[[], str],
+        key: str = "",
     ) -> None:
         self._host = host
         self._deadline_s = deadline_s
         self._stop = stop
         self._tail = tail
+        self._sent = _SENT | ({"authorization": f"Bearer {key}"} if key else {})
 
     def ask(self, manifest: Manifest, url: str) -> None:
         """Ask a model its example, at full depth and with the router on.
@@ -53,7 +60,7 @@ class WarmUp:
 
     def _answer(self, manifest: Manifest, url: str, router: str) -> list[float]:
         """What a model answers its example with, once it does."""
-        request = Request(url, _question(manifest, router), _SENT)  # noqa: S310 - our own address
+        request = Request(url, _question(manifest, router), self._sent)  # noqa: S310 - our own address
         problem = "no answer"
         while time.monotonic() < self._deadline_s:
             if ended := self._host.ended():

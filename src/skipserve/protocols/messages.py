@@ -40,18 +40,26 @@ JSON = "application/json"
 MAX_BODY_BYTES = 32 << 20
 # Everything else a client gets wrong is a plain 400.
 STATUSES = {
+    "no_key": 401,
+    "wrong_key": 403,
     "not_found": 404,
     "no_explanations": 404,
     "wrong_method": 405,
+    "too_slow": 408,
     "too_many_rows": 413,
     "too_long": 413,
     "picture_too_large": 413,
     "unsupported_media_type": 415,
     "unsupported_encoding": 415,
+    "too_often": 429,
     "internal": 500,
     "overloaded": 503,
     "waited_too_long": 503,
+    "deadline_exceeded": 504,
 }
+# Such a refusal says when to ask again, in seconds.
+ASK_AGAIN = frozenset({429, 503})
+RETRY_AFTER = "retry-after"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -174,6 +182,10 @@ class Reply:
     status: int = 200
     headers: dict[str, str] = field(default_factory=lambda: {"content-type": JSON})
     reason: str = ""
+
+    def __post_init__(self) -> None:
+        if self.status in ASK_AGAIN:
+            self.headers.setdefault(RETRY_AFTER, "1")
 
 
 def status_of(error: InputError) -> int:

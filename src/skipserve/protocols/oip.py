@@ -7,6 +7,7 @@ is null is as good as left out: KServe's own client writes all of them.
 
 from __future__ import annotations
 
+import math
 import re
 from functools import partial
 from typing import Any
@@ -231,7 +232,10 @@ def _router(parameters: dict[str, Any]) -> Asked:
         raise InputError(
             "invalid_parameter", f'router is {asked!r}, expected "on", "off" or a risk'
         )
-    return Risk(asked, measure)
+    try:
+        return Risk(float(asked), measure)
+    except OverflowError:  # JSON knows integers that no float holds
+        return Risk(math.inf, measure)
 
 
 def _split(request: RawRequest) -> tuple[bytes | None, bytes]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from time import perf_counter
 from typing import Protocol
 
 from skipserve.errors import InputError
+from skipserve.protocols.deadline import deadline_exceeded, time_allowed
 from skipserve.protocols.messages import RawRequest, Reply
 from skipserve.service.service import Service
 from skipserve.service.turns import Todo, Turns
@@ -44,11 +46,12 @@ class Limits:
     join_s: float = 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # one is the same as itself alone
 class _Waiting:
     request: RawRequest
     reply: asyncio.Future[Reply]
     since_s: float
+    allowed_s: float
 
 
 class Watch(Protocol):
@@ -85,19 +88,53 @@ class Batcher:
         self._loop = asyncio.get_running_loop()
 
     async def answer(self, request: RawRequest) -> Reply:
-        """Answer one request; a full queue answers it at once."""
-        if len(self._queue) >= self._limits.queue:
-            return self._service.refuse(
-                request,
-                InputError(
+        """Answer one request; a full queue answers it at once.
+
+        One that is cancelled, or whose own deadline passes, while it waits is not run.
+        """
+        try:
+            allowed_s = time_allowed(request.headers)
+            if allowed_s <= 0.0:
+                raise deadline_exceeded(allowed_s)
+            if len(self._queue) >= self._limits.queue:
+                raise InputError(
                     "overloaded",
                     f"{len(self._queue)} requests wait already; ask again later, or less often",
-                ),
-            )
+                )
+        except InputError as error:
+            return self._service.turn_away(request, error)
         reply: asyncio.Future[Reply] = self._loop.create_future()
-        self._queue.append(_Waiting(request, reply, perf_counter()))
+        one = _Waiting(request, reply, perf_counter(), allowed_s)
+        self._queue.append(one)
         self._ask_for_a_turn()
-        return await reply
+        try:
+            if allowed_s == math.inf:
+                return await reply
+            timer = self._loop.call_later(allowed_s, self._expire, one)
+            try:
+                return await reply
+            finally:
+                timer.cancel()
+        except asyncio.CancelledError:
+            if self._leaves(one):
+                self._service.abandoned()
+            raise
+
+    def _expire(self, one: _Waiting) -> None:
+        if self._leaves(one):
+            error = deadline_exceeded(one.allowed_s)
+            one.reply.set_result(self._service.turn_away(one.request, error))
+
+    def _leaves(self, one: _Waiting) -> bool:
+        """Take somebody out of the queue; whether they were in it still."""
+        try:
+            # The thread of a batch takes from the same queue: this is one step of the interpreter.
+            self._queue.remove(one)
+        except ValueError:
+            return False
+        if self._gathering is not None and not self._queue:
+            self._gathering.cancel()  # whoever comes next has a batch of their own to fill
+        return True
 
     def _ask_for_a_turn(self) -> None:
         gather_s = self._limits.gather_s
@@ -123,9 +160,9 @@ class Batcher:
         # Behind the tasks that send the replies, which wake up first.
         self._loop.call_soon(self._idle.work)
 
-    def refuse(self, request: RawRequest, error: InputError) -> Reply:
-        """Refuse a request without reading its rows."""
-        return self._service.refuse(request, error)
+    def turn_away(self, request: RawRequest, error: InputError) -> Reply:
+        """Refuse a request without reading its rows, and count it."""
+        return self._service.turn_away(request, error)
 
     def _steps(self) -> Iterator[Todo]:
         begun_s = perf_counter()
@@ -161,16 +198,20 @@ class Batcher:
         taken = [queue.popleft() for _ in range(min(len(queue), self._limits.batch))]
         now_s = perf_counter()
         self._service.waited([now_s - one.since_s for one in taken])
-        error = InputError(
-            "waited_too_long",
-            f"the request waited longer than {self._limits.wait_s:g} s; ask again later",
-        )
         kept = []
         for one in taken:
-            if now_s - one.since_s > self._limits.wait_s:
-                late.append((one, self._service.refuse(one.request, error)))
-            else:
+            waited_s = now_s - one.since_s
+            if waited_s <= min(self._limits.wait_s, one.allowed_s):
                 kept.append(one)
+            elif waited_s > one.allowed_s:
+                error = deadline_exceeded(one.allowed_s)
+                late.append((one, self._service.turn_away(one.request, error)))
+            else:
+                error = InputError(
+                    "waited_too_long",
+                    f"the request waited longer than {self._limits.wait_s:g} s; ask again later",
+                )
+                late.append((one, self._service.turn_away(one.request, error)))
         return kept
 
 

@@ -13,6 +13,7 @@ from skipserve.protocols.messages import Asked
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Setting
 from skipserve.safety.switch import REASONS, Standing
+from skipserve.service.pressure import Pressure
 
 # What "router": "on" means for a model whose TOML names no risk.
 RISK_IF_ON = 0.01
@@ -29,28 +30,49 @@ class InForce:
     def __init__(self, engine: Engine, serving: ServingConfig) -> None:
         self._engine = engine
         self._risk = serving.risk
+        self._most = serving.overload_risk
+        self._pressure = Pressure(0)
         self._share = serving.evidence
         self._evident = len(engine.candidates) > 0 and serving.evidence > 0
         self._random = np.random.default_rng()
         self._standing: Standing | None = None
         self.follow(Standing())
 
-    def follow(self, standing: Standing) -> None:
-        """Take in what is in force from now on."""
+    def follow(self, standing: Standing) -> bool:
+        """Take in what is in force from now on; whether that is news."""
         if standing is self._standing:
-            return
+            return False
         self._standing = standing
         self.default = self._at(self._risk)
         self._on = self._at(self._risk or RISK_IF_ON)
+        self._bolder = self._ladder()
+        level = min(self._pressure.level, len(self._bolder))
+        self._pressure = Pressure(len(self._bolder), level)
         # Fixed by earlier rows alone: what is in force, and nothing that is known of a row.
         everything = standing.state != "disabled" and self._on.risk is None
         self._chance = 1.0 if everything else self._share
+        return True
 
     @property
     def standing(self) -> Standing:
         """What was followed last."""
         assert self._standing is not None
         return self._standing
+
+    @property
+    def now(self) -> Setting:
+        """What a request gets now that asks for nothing: the default, or bolder."""
+        level = self._pressure.level
+        return self._bolder[level - 1] if level else self.default
+
+    def waited(self, now_s: float, longest_s: float) -> bool:
+        """Take in how long the oldest request of a batch waited; whether what is in force changed.
+
+        Args:
+            now_s: Seconds on a clock that never jumps.
+            longest_s: Seconds.
+        """
+        return bool(self._bolder) and self._pressure.see(now_s, longest_s)
 
     def resolve(self, asked: Asked) -> Setting:
         """The setting of a request.
@@ -59,9 +81,12 @@ class InForce:
             InputError: If the risk is not between 0 and 1.
         """
         if asked is None:
-            return self.default
+            return self.now
         if isinstance(asked, str):
-            return self._on if asked == "on" else self._engine.off
+            if asked == "off":
+                return self._engine.off
+            # At rest its own, which may be bolder than that of who asks for nothing: full depth.
+            return max(self._on, self.now, key=lambda one: one.risk or 0.0)
         return self._at(asked.risk, asked.measure)
 
     def draw(self, setting: Setting, rows: int) -> NDArray[np.bool_] | None:
@@ -81,6 +106,19 @@ class InForce:
             return np.ones(rows, dtype=bool)
         drawn = self._random.random(rows) < self._chance
         return drawn if drawn.any() else None
+
+    def _ladder(self) -> list[Setting]:
+        """The settings beyond the default that an overloaded service may use, from careful on."""
+        if self._most is None:
+            return []
+        spec = self._engine.manifest.router
+        risks = {*self._engine.certified(), *(spec.risks if spec else ())}
+        found: dict[float, Setting] = {}
+        for risk in sorted(risk for risk in risks if risk <= self._most):
+            setting = self._at(risk)
+            if setting.risk is not None and setting.risk > (self.default.risk or 0.0):
+                found[setting.risk] = setting
+        return list(found.values())
 
     def _at(self, risk: float | None, measure: Measure = "disagreement") -> Setting:
         standing = self.standing

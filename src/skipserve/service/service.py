@@ -16,7 +16,7 @@ from time import perf_counter
 from skipserve.artifacts.serving import ServingConfig
 from skipserve.errors import InputError
 from skipserve.protocols.answers import Answer, Predicted
-from skipserve.protocols.messages import RawRequest, Reply
+from skipserve.protocols.messages import RawRequest, Reply, status_of
 from skipserve.protocols.oip_replies import VERSION
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import overflow
@@ -30,12 +30,16 @@ from skipserve.service.reader import INTERNAL, Admission, Read, Reader, named
 from skipserve.service.runs import Ran, Runs
 from skipserve.telemetry.journal import Journal
 from skipserve.telemetry.metrics import NoMetrics, open_metrics
+from skipserve.telemetry.series import ABANDONED
 from skipserve.telemetry.tracing import Phases
 
 # Replies, each with the place of its request among those that were asked.
 Answers = list[tuple[int, Reply]]
 # Says which requests shall set out now.
 More = Callable[[], Sequence[RawRequest]]
+
+# ε in force for a request, also where its protocol's body has no place for it.
+RISK_HEADER = "x-skipserve-risk"
 
 logger = logging.getLogger(__name__)
 
@@ -117,6 +121,15 @@ class Service:
         """Refuse a request without reading its rows."""
         return self._reader.refuse(request, error)
 
+    def turn_away(self, request: RawRequest, error: InputError) -> Reply:
+        """Refuse a request that was not begun, and count it by why."""
+        self._metrics.turned_away(error.code, status_of(error))
+        return self.refuse(request, error)
+
+    def abandoned(self) -> None:
+        """Count a request whose client left before it was begun."""
+        self._metrics.turned_away(ABANDONED)
+
     def fail(self, request: RawRequest) -> Reply:
         """Say that a request failed for no fault of its own."""
         return self.refuse(request, INTERNAL)
@@ -124,12 +137,25 @@ class Service:
     def waited(self, seconds: Sequence[float]) -> None:
         """Take in how long the requests of a batch waited for it."""
         self._metrics.waited(seconds)
+        if seconds and self._in_force.waited(perf_counter(), max(seconds)):
+            self._show_risk()
+
+    def _show_risk(self) -> None:
+        default, now = self._in_force.default.risk, self._in_force.now.risk
+        self._metrics.risk_in_force(now, moved=True)
+        logger.warning(
+            "%s: requests wait; those that name no risk get %s"
+            if now != default
+            else "%s: requests do not wait any more; those that name no risk get %s",
+            *(self._engine.manifest.name, "full depth" if now is None else f"risk {now:g}"),
+        )
 
     def _admit(
         self, requests: Sequence[RawRequest], asked: int, runs: Runs[Read], turn: Turn
     ) -> Answers:
         admission = Admission(perf_counter())
-        self._in_force.follow(self._switch.standing())
+        if self._in_force.follow(self._switch.standing()):
+            self._metrics.risk_in_force(self._in_force.now.risk)
         good, refused = self._reader.read(requests, asked, admission, self._in_force)
         admission.read = perf_counter()
         turn.read_s += admission.read - admission.start
@@ -174,6 +200,8 @@ class Service:
             if all_finite or finite[first:last].all():
                 reply = job.encode(answer)
                 reply.headers["server-timing"] = timing
+                if job.setting.risk is not None:
+                    reply.headers[RISK_HEADER] = f"{job.setting.risk:g}"
             else:
                 reply = job.refuse(overflow(answer.prediction))
             replies.append(named(reply, job.request))

@@ -36,11 +36,15 @@ from skipserve.telemetry.series import (
     HELD_BACK,
     INFO,
     LATENCY,
+    NOT_RUN,
     OVERFLOWS,
+    OVERLOAD_MOVES,
     PHASE,
     PHASES,
     QUEUE_WAIT,
+    REASONS,
     REQUESTS,
+    RISK_IN_FORCE,
     ROWS,
     SIGNAL_ROWS,
     STATUSES,
@@ -66,6 +70,7 @@ class ModelMetrics:
         model = self._model = manifest.name
         self._depth = manifest.depth
         self._requests = {code: REQUESTS.labels(model, str(code)) for code in STATUSES}
+        self._not_run = {reason: NOT_RUN.labels(model, reason) for reason in REASONS}
         self._latency = {depth: LATENCY.labels(model, depth) for depth in ("full", "skipped")}
         self._phases = {phase: PHASE.labels(model, phase) for phase in PHASES}
         self._batch = BATCH.labels(model)
@@ -99,6 +104,10 @@ class ModelMetrics:
             manifest.source.sha256[:12],
         ).set(1)
         FALLBACK.labels(model).set(int(engine.fell_back))
+        self._risk = RISK_IN_FORCE.labels(model)
+        self._moves = {to: OVERLOAD_MOVES.labels(model, to) for to in ("up", "down")}
+        self._at_risk = default.risk or 0.0
+        self._risk.set(self._at_risk)
         if default.risk is not None:
             CERTIFIED_RISK.labels(model).set(default.risk)
             for stage, threshold in enumerate(default.thresholds.tolist(), 1):
@@ -114,11 +123,39 @@ class ModelMetrics:
         """
         found = Tally(statuses)
         for status, count in found.items():
-            if status not in self._requests:
-                self._requests[status] = REQUESTS.labels(self._model, str(status))
-            self._requests[status].inc(count)
+            self._answered(status, count)
         _observe(self._latency["full"], duration_s, found[200] - skipped)
         _observe(self._latency["skipped"], duration_s, skipped)
+
+    def turned_away(self, reason: str, status: int | None = None) -> None:
+        """Count a request that was not begun.
+
+        Args:
+            reason: Why; what is none of the reasons that are counted is the client's fault.
+            status: It was answered, if it was.
+        """
+        if reason in self._not_run:
+            self._not_run[reason].inc()
+        if status is not None:
+            self._answered(status, 1)
+
+    def _answered(self, status: int, count: int) -> None:
+        if status not in self._requests:
+            self._requests[status] = REQUESTS.labels(self._model, str(status))
+        self._requests[status].inc(count)
+
+    def risk_in_force(self, risk: float | None, moved: bool = False) -> None:
+        """Show what a request gets now that names no risk.
+
+        Args:
+            risk: ε; ``None`` for full depth.
+            moved: By the queue, and not by an operator or a certificate.
+        """
+        now = risk or 0.0
+        if moved:
+            self._moves["up" if now > self._at_risk else "down"].inc()
+        self._at_risk = now
+        self._risk.set(now)
 
     def waited(self, seconds: Sequence[float]) -> None:
         """Observe how long each request of a batch waited."""
@@ -233,6 +270,12 @@ class NoMetrics(ModelMetrics):
         pass
 
     def requests(self, statuses: Sequence[int], skipped: int, duration_s: float) -> None:
+        """Nothing."""
+
+    def turned_away(self, reason: str, status: int | None = None) -> None:
+        """Nothing."""
+
+    def risk_in_force(self, risk: float | None, moved: bool = False) -> None:
         """Nothing."""
 
     def waited(self, seconds: Sequence[float]) -> None:

@@ -16,7 +16,10 @@ BUCKETS = (
 DEPTHS = (*range(25), 28, 32, 40, 48, 64, 96, 128)
 PHASES = ("decode", "inference", "encode")
 ANSWERS = ("fp32", "refused")
-STATUSES = (200, 400, 413, 415, 500, 503)
+STATUSES = (200, 400, 413, 415, 500, 503, 504)
+# Why a request was not begun; the others are the codes of what it was answered.
+ABANDONED = "abandoned"
+REASONS = ("overloaded", "waited_too_long", "deadline_exceeded", ABANDONED)
 
 REQUESTS = Counter(
     "skipserve_requests",
@@ -36,6 +39,13 @@ QUEUE_WAIT = Histogram(
     "whose queue is in its frontend.",
     ("model",),
     buckets=BUCKETS,
+)
+NOT_RUN = Counter(
+    "skipserve_requests_not_run",
+    "Requests that were not begun: the queue was full (overloaded), they waited longer than the "
+    "model allows (waited_too_long) or they do (deadline_exceeded), or their client had hung up "
+    "(abandoned). Not counted behind TorchServe.",
+    ("model", "reason"),
 )
 PHASE = Histogram(
     "skipserve_phase_duration_seconds",
@@ -110,6 +120,18 @@ CERTIFIED_RISK = Gauge(
     "Certified rate of disagreement that a request gets which asks for nothing; absent if none.",
     ("model",),
     multiprocess_mode="livemax",
+)
+RISK_IN_FORCE = Gauge(
+    "skipserve_risk_in_force_ratio",
+    "Risk that a request gets now which names none, 0 for full depth: above "
+    "skipserve_certified_risk_ratio while the service is overloaded and may skip more.",
+    ("model",),
+    multiprocess_mode="livemax",
+)
+OVERLOAD_MOVES = Counter(
+    "skipserve_overload_moves",
+    "Times that a worker moved the risk of requests that name none, up or back down.",
+    ("model", "to"),
 )
 THRESHOLD = Gauge(
     "skipserve_threshold",

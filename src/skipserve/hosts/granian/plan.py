@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from skipserve.hosts.config import HostConfig
+from skipserve.hosts.door import Door
 from skipserve.hosts.instance import Instance
 
 # Tells the workers where the plan is.
@@ -28,6 +29,9 @@ class Plan(msgspec.Struct, frozen=True):
         key: Its private key.
         origins: Web pages that may ask from a browser.
         drain_s: Seconds that requests on their way have when it ends.
+        body_s: Seconds that a request's body may take.
+        keys: File of the keys that clients must show; empty for none.
+        rate_limit: Requests a second that each may make.
     """
 
     directory: str
@@ -40,11 +44,20 @@ class Plan(msgspec.Struct, frozen=True):
     key: str
     origins: tuple[str, ...]
     drain_s: float
+    body_s: float
+    keys: str = ""
+    rate_limit: float | None = None
 
     @property
     def instance(self) -> Instance:
         """The instance's folders."""
         return Instance(Path(self.directory), self.generation)
+
+    def door(self) -> Door | None:
+        """Who may ask; everybody without keys."""
+        if not self.keys:
+            return None
+        return Door(Path(self.keys), self.rate_limit, self.instance.rates)
 
 
 def plan_of(
@@ -67,6 +80,9 @@ def plan_of(
         "" if tls is None else str(tls.key.resolve()),
         config.origins,
         config.drain_s,
+        config.body_s,
+        "" if config.keys is None else str(config.keys.resolve()),
+        config.rate_limit,
     )
 
 

@@ -58,7 +58,7 @@ class Worker:
 
         self._models = Models(unpacked, deadline)
         ready = Ready(self._instance.is_ready)
-        application = Application(self._models, ready.is_set, self._plan.origins)
+        application = Application(self._models, ready.is_set, self._plan.origins, self._plan.door())
         if self._instance.generation > 1:
             # The first one's are asked by the launcher, over the port that nobody else answers on.
             for model in self._models.values():
@@ -93,4 +93,4 @@ def make() -> Rsgi:
     Log().attach()
     plan = read_plan(Path(os.environ[PLAN_VARIABLE]))
     worker = Worker(plan, int(os.environ[DESCRIPTOR_VARIABLE]))
-    return Rsgi(worker.open, worker.close, worker.is_retired)
+    return Rsgi(worker.open, worker.close, worker.is_retired, plan.body_s)

@@ -46,9 +46,9 @@ class Remote:
         except (RayError, RayServeException) as error:
             logger.error("a request failed: %s", _line(error), extra=fields(request_id=request.id))
             told = InputError("internal", "no replica of the model could answer; ask again")
-        return self.refuse(request, told)
+        return self.turn_away(request, told)
 
-    def refuse(self, request: RawRequest, error: InputError) -> Reply:
+    def turn_away(self, request: RawRequest, error: InputError) -> Reply:
         """Refuse a request without asking the model."""
         if request.protocol in ("oip", "v1") or speaks_oip(request) or speaks_v1(request):
             reply = text_error(error)

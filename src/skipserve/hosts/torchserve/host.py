@@ -50,10 +50,10 @@ class TorchServe:
 
     def __init__(self, instance: Instance, config: HostConfig, log: Log) -> None:
         require("ts", "yaml", hint=", or leave out --server torchserve")
-        if config.tls is not None or config.origins:
+        if config.tls is not None or config.origins or config.keys is not None:
             raise LaunchError(
-                "TorchServe is served without TLS and CORS here; put a proxy before it, or use "
-                "--server granian"
+                "TorchServe is served without TLS and CORS here, and without keys; put a proxy "
+                "before it, or use --server granian"
             )
         self._ip = config.address.ip()
         if ":" in self._ip:

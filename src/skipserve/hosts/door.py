@@ -1,0 +1,62 @@
+"""Who may ask: keys, and how often each."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from skipserve.errors import InputError
+from skipserve.hosts.keys import Keys, shown_key
+from skipserve.hosts.rates import Rates
+from skipserve.protocols.messages import RETRY_AFTER, Headers
+
+# Whoever watches over a service asks these without a key.
+OPEN = frozenset({"/ping", "/live", "/ready", "/v2/health/live", "/v2/health/ready"})
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """A request that may not come in.
+
+    Attributes:
+        error: Why.
+        headers: Of the reply.
+    """
+
+    error: InputError
+    headers: dict[str, str]
+
+
+class Door:
+    """Lets requests in that show a key.
+
+    Args:
+        file: Of the keys.
+        per_s: Requests a second that each may make; any number by default.
+        shared: Where processes share what they count.
+    """
+
+    def __init__(self, file: Path, per_s: float | None = None, shared: Path | None = None) -> None:
+        self._keys = Keys(file)
+        self._per_s = per_s
+        self._rates = None if per_s is None else Rates(per_s, shared)
+
+    def stop(self, headers: Headers) -> Stopped | None:
+        """Why a request may not come in; ``None`` if it may."""
+        shown = shown_key(headers)
+        if shown is None:
+            message = "a key is needed: send Authorization: Bearer KEY, or X-API-Key: KEY"
+            return Stopped(InputError("no_key", message), {"www-authenticate": "Bearer"})
+        key = self._keys.find(shown)
+        if key is None:
+            return Stopped(InputError("wrong_key", "this key is not known, or not any more"), {})
+        if self._rates is None:
+            return None
+        wait_s = self._rates.wait_s(key)
+        if not wait_s:
+            return None
+        message = f"this key may make {self._per_s:g} requests a second; ask less often"
+        return Stopped(
+            InputError("too_often", message), {RETRY_AFTER: str(max(1, math.ceil(wait_s)))}
+        )

@@ -1,0 +1,153 @@
+"""Requests that are nearly right, over every protocol, beside good ones: `make soak` asks more."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import json
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from fuzzing import Asked, Fuzzer
+from running import JSON, Running, serving
+
+pytestmark = pytest.mark.server
+# `make soak` sets both.
+REQUESTS = int(os.environ.get("SKIPSERVE_FUZZ", "10000"))
+SOAK_S = float(os.environ.get("SKIPSERVE_SOAK", "15"))
+CLIENTS = 4
+ROW = {"inputs": [[0.5, -0.25]], "parameters": {"router": "off"}}
+
+
+@pytest.fixture(scope="module")
+def server(routed_project: tuple[Path, list[str]]) -> Iterator[Running]:
+    with serving(routed_project[0], "--batch-size", "16") as running:
+        yield running
+
+
+def right(server: Running) -> list[float]:
+    status, _, answer = server.ask("small", ROW)
+    assert status == 200
+    probabilities: list[float] = answer["outputs"][0]["probabilities"]
+    return probabilities
+
+
+class Client:
+    """Keeps one connection, on which every fourth request is a good one."""
+
+    def __init__(self, server: Running, expected: Sequence[float]) -> None:
+        self._connection = HTTPConnection("127.0.0.1", server.port, timeout=60)
+        self._expected = expected
+        self.seen = Counter[int]()
+        self.bad = list[tuple[Asked, int, bytes]]()
+
+    def ask(self, asked: Asked) -> None:
+        headers = {name: value.encode("utf-8") for name, value in asked.headers.items()}
+        self._connection.request(asked.method, asked.path, asked.body, headers)  # type: ignore[arg-type]
+        reply = self._connection.getresponse()
+        content = reply.read()
+        self.seen[reply.status] += 1
+        if reply.status >= 500:
+            self.bad.append((asked, reply.status, content))
+        elif content and reply.headers["Content-Type"] == "application/json":
+            if reply.headers["Content-Encoding"] == "gzip":
+                content = gzip.decompress(content)
+            json.loads(content)
+
+    def good(self) -> None:
+        self._connection.request("POST", "/predictions/small", json.dumps(ROW), JSON)
+        reply = self._connection.getresponse()
+        answer = json.loads(reply.read())
+        assert reply.status == 200, answer
+        found = answer["outputs"][0]["probabilities"]
+        assert np.abs(np.subtract(found, self._expected)).max() < 1e-5
+        assert answer["outputs"][0]["depth_run"] == 4
+
+    def run(self, requests: Iterator[Asked]) -> None:
+        with contextlib.closing(self._connection):
+            for i, asked in enumerate(requests):
+                try:
+                    self.ask(asked)
+                except (HTTPException, ConnectionError) as error:  # refused before it was read
+                    self._connection.close()
+                    self.seen[0] += 1
+                    assert self.seen[0] < 5 + i // 20, (asked, error)
+                if i % 4 == 0:
+                    self.good()
+
+
+def test_no_request_is_a_fault_of_the_service(server: Running) -> None:
+    expected = right(server)
+    clients = [Client(server, expected) for _ in range(CLIENTS)]
+    with ThreadPoolExecutor(CLIENTS) as threads:
+        running = [
+            threads.submit(client.run, Fuzzer(seed).requests(REQUESTS // CLIENTS))
+            for seed, client in enumerate(clients)
+        ]
+        for one in running:
+            one.result()
+    seen = sum((client.seen for client in clients), Counter[int]())
+    bad = [one for client in clients for one in client.bad]
+    assert not bad, bad[0]
+    assert sum(seen.values()) == REQUESTS // CLIENTS * CLIENTS
+    # It gets past the door: some are answered, and the others are wrong in many ways.
+    assert seen[200] > REQUESTS / 20, seen
+    assert {400, 404, 405, 413, 415} <= set(seen), seen
+    assert server.restarts() == 0
+    assert "Traceback" not in server.printed
+
+
+def test_the_same_seed_asks_the_same() -> None:
+    one, other = (list(Fuzzer(3).requests(50)) for _ in range(2))
+    assert one == other
+    assert one != list(Fuzzer(4).requests(50))
+
+
+def test_nothing_grows_while_it_goes_on(server: Running) -> None:
+    """Good, wrong and abandoned requests for a while: memory, descriptors and threads."""
+    (worker,) = server.workers()
+    launcher = psutil.Process(server.process.pid)
+    expected, stop, asked = right(server), threading.Event(), 0
+
+    def ask(seed: int) -> int:
+        client, fuzzer = Client(server, expected), Fuzzer(1000 + seed)
+        count = 0
+        while not stop.is_set():
+            client.run(fuzzer.requests(200))
+            count += 200
+        assert not client.bad, client.bad[0]
+        return count
+
+    memory, descriptors, threads = list[int](), list[int](), list[int]()
+    with ThreadPoolExecutor(2) as pool:
+        asking = [pool.submit(ask, seed) for seed in range(2)]
+        end_s = time.monotonic() + SOAK_S
+        try:
+            while (left_s := end_s - time.monotonic()) > 0:
+                stop.wait(min(left_s, SOAK_S / 60))
+                memory.append(worker.memory_info().rss + launcher.memory_info().rss)
+                descriptors.append(worker.num_fds() + launcher.num_fds())
+                threads.append(worker.num_threads() + launcher.num_threads())
+        finally:
+            stop.set()
+        asked = sum(one.result() for one in asking)
+    later = memory[len(memory) // 3 :]  # arenas and caches fill at first
+    slope = np.polyfit(np.arange(len(later)), later, 1)[0] * len(later)
+    assert slope < max(0.03 * later[0], 8 << 20), (slope, later[0])
+    assert (
+        max(descriptors[len(descriptors) // 2 :]) <= max(descriptors[: len(descriptors) // 2]) + 2
+    )
+    half = len(memory) // 2
+    assert max(descriptors[half:]) <= max(descriptors[:half]) + 2
+    assert max(threads[half:]) <= max(threads[:half]) + 1
+    assert asked
+    assert server.restarts() == 0

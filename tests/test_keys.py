@@ -1,0 +1,291 @@
+"""Keys: who is let in, how often, and what changes without a restart."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from running import JSON, Running, cli, free_ports, serving, until
+
+from skipserve.errors import ConfigError
+from skipserve.hosts.keys import Keys, read_keys, shown_key, warn_of_readers
+from skipserve.hosts.rates import SLOTS, Rates
+
+FIRST, SECOND, THIRD = "first-0123456789abcdef", "second-0123456789abcdef", "third-0123456789abc"
+PATH = "/predictions/small"
+BODY = json.dumps({"inputs": [[0.5, 0.5]]}).encode()
+# Every way a model is asked, and what only tells of it.
+WAYS = (
+    ("POST", PATH),
+    ("POST", "/v1/models/small:predict"),
+    ("POST", "/v2/models/small/infer"),
+    ("GET", "/v2"),
+    ("GET", "/v1/models"),
+    ("GET", "/v2/models/small"),
+    ("GET", "/openapi.json"),
+    ("HEAD", "/openapi.json"),
+    ("GET", "/nothing/there"),
+    ("PUT", PATH),
+)
+PROBES = ("/ping", "/live", "/ready", "/v2/health/live", "/v2/health/ready", "/live/")
+
+
+def write(file: Path, *keys: str) -> None:
+    """As somebody does who rotates keys: whole or not at all."""
+    fresh = file.with_suffix(".new")
+    fresh.write_text("# keys of the tests\n\n" + "\n".join(keys) + "\n")
+    fresh.chmod(0o600)
+    fresh.replace(file)
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("keys") / "keys"
+    write(file, FIRST, SECOND)
+    return file
+
+
+@pytest.fixture(scope="module")
+def server(routed_project: tuple[Path, list[str]], keys: Path) -> Iterator[Running]:
+    options = ("--rate-limit", "40", "--workers", "2", "--allow-origin", "https://page.example")
+    environment = {"SKIPSERVE_KEYS": str(keys)}
+    with serving(routed_project[0], *options, environment=environment) as running:
+        yield running
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+def code_in(body: bytes) -> str:
+    error = json.loads(body)["error"]
+    return str(error["code"] if isinstance(error, dict) else error.partition("]")[0][1:])
+
+
+@pytest.mark.parametrize(("method", "path"), WAYS)
+def test_without_a_key_nothing_is_answered(server: Running, method: str, path: str) -> None:
+    status, headers, body = server.send(method, path, BODY, **JSON)
+    assert (status, headers["www-authenticate"]) == (401, "Bearer")
+    if method != "HEAD":
+        assert code_in(body) == "no_key"
+        assert b"small" not in body.replace(path.encode(), b"")
+    status, _, body = server.send(method, path, BODY, **JSON, **bearer("wrong-0123456789abcdef"))
+    assert status == 403
+    if method != "HEAD":
+        assert code_in(body) == "wrong_key"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        bearer(FIRST),
+        {"Authorization": f"bearer  {SECOND} "},
+        {"X-API-Key": SECOND},
+        {"Authorization": "Basic eDp5", "X-API-Key": FIRST},
+    ],
+)
+def test_each_key_opens_in_either_header(server: Running, headers: dict[str, str]) -> None:
+    assert server.send("POST", PATH, BODY, **JSON, **headers)[0] == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Authorization": "Basic eDp5"},
+        {"Authorization": "Bearer"},
+        {"Authorization": FIRST},
+    ],
+)
+def test_what_is_no_key_is_none(server: Running, headers: dict[str, str]) -> None:
+    assert server.send("POST", PATH, BODY, **JSON, **headers)[0] == 401
+
+
+@pytest.mark.parametrize("shown", [FIRST[:-1], FIRST + "0", FIRST.upper(), "", "\xff" * 20])
+def test_nearly_a_key_is_none(server: Running, shown: str) -> None:
+    assert server.send("POST", PATH, BODY, **JSON, X_API_Key=shown)[0] in (401, 403)
+
+
+@pytest.mark.parametrize("path", PROBES)
+def test_probes_need_none(server: Running, path: str) -> None:
+    assert server.send("GET", path)[0] == 200
+    assert server.is_ready()
+
+
+def test_a_preflight_needs_none_for_browsers_cannot_show_one(server: Running) -> None:
+    asked = {"Origin": "https://page.example", "Access_Control_Request_Headers": "authorization"}
+    status, headers, _ = server.send("OPTIONS", PATH, **asked)
+    assert (status, headers["access-control-allow-headers"]) == (204, "authorization")
+
+
+def test_the_document_says_so(server: Running) -> None:
+    document = json.loads(server.send("GET", "/openapi.json", **bearer(SECOND))[2])
+    assert set(document["components"]["securitySchemes"]) == {"bearer", "key"}
+    assert document["security"] == [{"bearer": []}, {"key": []}]
+    assert document["paths"]["/live"]["get"]["security"] == []
+    assert {"401", "403", "429", "504"} <= set(document["paths"][PATH]["post"]["responses"])
+
+
+def test_keys_are_in_neither_log_nor_plan(server: Running) -> None:
+    assert FIRST not in server.printed
+    assert "Authorization: Bearer YOUR_KEY" in server.printed
+    for process in server.descendants():
+        assert FIRST not in " ".join(process.cmdline())
+
+
+def test_one_key_asks_too_often_and_the_other_goes_on(server: Running, keys: Path) -> None:
+    """Whichever of the two workers is asked."""
+    write(keys, FIRST, SECOND, THIRD)
+    until(lambda: server.send("POST", PATH, BODY, **JSON, **bearer(THIRD))[0] in (200, 429))
+    statuses = []
+    for _ in range(400):
+        status, headers, body = server.send("POST", PATH, BODY, **JSON, **bearer(THIRD))
+        statuses.append(status)
+        if status == 429:
+            break
+    assert (statuses[-1], code_in(body)) == (429, "too_often")
+    assert int(headers["retry-after"]) >= 1
+    assert server.send("POST", PATH, BODY, **JSON, **bearer(SECOND))[0] == 200
+    until(lambda: server.send("POST", PATH, BODY, **JSON, **bearer(THIRD))[0] == 200)
+
+
+def test_keys_are_rotated_without_a_restart(server: Running, keys: Path) -> None:
+    def status(key: str) -> set[int]:
+        return {server.send("GET", "/v2", **bearer(key))[0] for _ in range(6)}
+
+    pids = {one.pid for one in server.workers()}
+    write(keys, SECOND, THIRD)
+    until(lambda: status(FIRST) == {403} and status(THIRD) <= {200, 429})
+    # What nobody can read changes nothing.
+    keys.write_text("short\n")
+    until(lambda: status(SECOND) <= {200, 429} and "line 1 is no key" in server.printed)
+    assert "short" not in server.printed
+    keys.unlink()
+    until(lambda: status(SECOND) <= {200, 429} and "cannot be read" in server.printed)
+    write(keys, FIRST, SECOND)
+    until(lambda: status(FIRST) <= {200, 429} and status(THIRD) == {403})
+    assert {one.pid for one in server.workers()} == pids
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "cannot be read (No such file or directory)"),
+        (b"", "has no key"),
+        (b"# only words\n", "has no key"),
+        (b"0123456789abcdef\nshort\n", "line 2 is no key"),
+        (b"0123456789 abcdef\n", "line 1 is no key"),
+        (b"\xff\xfe0123456789abcdef", "line 1 is no key"),
+        (b"a" * 513, "line 1 is no key"),
+    ],
+)
+def test_a_file_that_holds_no_keys_is_one_line(
+    tmp_path: Path, content: bytes | None, says: str
+) -> None:
+    file = tmp_path / "keys"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(ConfigError) as told:
+        read_keys(file)
+    assert says in str(told.value)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--keys", "nowhere"], "--keys nowhere cannot be read"),
+        (["--rate-limit", "5"], "name their file with --keys"),
+        (["--rate-limit", "0", "--keys", "keys"], "--rate-limit is 0.0; expected requests"),
+        (["--keys", "keys", "--server", "torchserve"], "and without keys; put a proxy before it"),
+    ],
+)
+def test_a_start_that_would_not_be_what_was_meant_is_refused(
+    routed_project: tuple[Path, list[str]], options: list[str], says: str
+) -> None:
+    write(routed_project[0] / "keys", FIRST)
+    port, metrics_port = free_ports()
+    ports = ("--port", str(port), "--metrics-port", str(metrics_port))
+    done = subprocess.run(
+        cli("serve", *ports, *options), cwd=routed_project[0], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_open_to_the_network_without_keys_is_said(routed_project: tuple[Path, list[str]]) -> None:
+    with serving(routed_project[0], "--host", "0.0.0.0") as running:
+        assert "may ask every model: it is not on loopback, and wants no keys" in running.printed
+        assert running.send("POST", PATH, BODY, **JSON)[0] == 200
+
+
+def test_what_others_may_read_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "keys"
+    write(file, FIRST)
+    warn_of_readers(file)
+    assert not caplog.records
+    file.chmod(0o644)
+    warn_of_readers(file)
+    assert "chmod 600" in caplog.text
+
+
+def test_a_file_that_comes_later_lets_nobody_in_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("skipserve.hosts.keys.LOOK_S", 0.0)
+    keys = Keys(tmp_path / "keys")
+    assert keys.find(FIRST) is None
+    write(tmp_path / "keys", FIRST)
+    assert keys.find(FIRST) is not None
+    assert keys.find(FIRST) != keys.find(SECOND)
+
+
+@given(st.dictionaries(st.sampled_from(["authorization", "x-api-key"]), st.text(max_size=30)))
+@settings(max_examples=50)
+def test_any_header_is_a_key_or_none(headers: dict[str, str]) -> None:
+    shown = shown_key(headers)
+    assert shown is None or shown in " ".join(headers.values())
+
+
+@given(
+    per_s=st.floats(0.1, 1000),
+    gaps=st.lists(st.floats(0, 2), min_size=1, max_size=200),
+)
+@settings(max_examples=50)
+def test_never_more_than_the_limit_and_a_second_ahead(per_s: float, gaps: list[float]) -> None:
+    rates, now_s, let_in = Rates(per_s), 1000.0, list[float]()
+    for gap in gaps:
+        now_s += gap / per_s
+        wait_s = rates.wait_s(b"12345678", now_s)
+        if not wait_s:
+            let_in.append(now_s)
+        else:  # who waits as long as is said is let in
+            now_s += wait_s * 1.001
+            assert not rates.wait_s(b"12345678", now_s)
+            let_in.append(now_s)
+    burst = max(per_s, 1.0)
+    for i, first in enumerate(let_in):
+        for j in range(i, len(let_in)):
+            assert j - i + 1 <= burst + (let_in[j] - first) * per_s + 1.001
+
+
+def test_processes_share_the_count_and_keys_do_not(tmp_path: Path) -> None:
+    one, other = Rates(2.0, tmp_path / "rates"), Rates(2.0, tmp_path / "rates")
+    assert [rates.wait_s(b"a" * 8, 5.0) for rates in (one, other)] == [0.0, 0.0]
+    assert one.wait_s(b"a" * 8, 5.0) == pytest.approx(0.5)
+    assert other.wait_s(b"a" * 8, 5.0) == pytest.approx(0.5)
+    assert not other.wait_s(b"b" * 8, 5.0)
+    assert not other.wait_s(b"a" * 8, 5.51)
+
+
+def test_more_keys_than_there_is_room_for_are_still_limited() -> None:
+    rates = Rates(1.0)
+    for i in range(1, SLOTS + 10):
+        rates.wait_s(i.to_bytes(8, "little"), 1.0)
+    name = (SLOTS + 5).to_bytes(8, "little")
+    assert rates.wait_s(name, 1.0) > 0
