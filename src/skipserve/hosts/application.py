@@ -15,6 +15,7 @@ from skipserve.hosts.cross_origin import CrossOrigin
 from skipserve.hosts.models import Model
 from skipserve.hosts.openapi import document, document_route
 from skipserve.hosts.routes import Endpoint, Infer, Route, refused, routes_of, served
+from skipserve.protocols.compatible import kinds_at
 from skipserve.protocols.messages import MAX_BODY_BYTES, Headers, RawRequest, Reply
 from skipserve.protocols.request_id import request_id
 
@@ -66,7 +67,7 @@ class Application:
     async def ask(self, infer: Infer, headers: Headers, body: bytes) -> Reply:
         """Answer a request to a model."""
         request = RawRequest(body, headers, self._name(headers), infer.protocol)
-        return self._dressed(await infer.model.batcher.answer(request), headers)
+        return self._dressed(await infer.by.answer(request), headers)
 
     def answer(self, method: str, path: str, headers: Headers) -> Reply:
         """Answer a request whose body, if it has one, does not matter."""
@@ -91,7 +92,7 @@ class Application:
             f"the body has more than the {MAX_BODY_BYTES} bytes allowed; split the request",
         )
         request = RawRequest(b"", headers, self._name(headers), infer.protocol)
-        return self._dressed(infer.model.batcher.refuse(request, error), headers)
+        return self._dressed(infer.by.refuse(request, error), headers)
 
     def _name(self, headers: Headers) -> str:
         return request_id(headers, "") or f"{self._made}{next(self._count):x}"
@@ -118,6 +119,11 @@ class Application:
             message = (
                 f"version {asked['version']} of {model} is not served, only "
                 f"{', '.join(known[model])}"
+            )
+        elif kinds := kinds_at(path):
+            message = (
+                f"no model here answers {path}: that takes texts or tokens, and a task of kind "
+                f"{' or '.join(kinds)}; this service has {', '.join(known)}"
             )
         else:
             message = (

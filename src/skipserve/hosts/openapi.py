@@ -14,6 +14,8 @@ import msgspec
 
 from skipserve.hosts.models import Model
 from skipserve.hosts.routes import Infer, Route, speaks_text
+from skipserve.protocols.compatible import ENDPOINTS, family_at
+from skipserve.protocols.compatible_schemas import COMPATIBLE, OPENAI_ERROR, TEI_ERROR
 from skipserve.protocols.messages import Reply
 from skipserve.protocols.native_schemas import native, v1
 from skipserve.protocols.oip_schemas import oip
@@ -28,8 +30,9 @@ from skipserve.protocols.schemas import (
 )
 from skipserve.versions import version_of
 
-SPOKEN: dict[str, Callable[..., Spoken]] = {"": native, "v1": v1, "oip": oip}
+SPOKEN: dict[str, Callable[..., Spoken]] = {"": native, "v1": v1, "oip": oip, **COMPATIBLE}
 _TITLES = {"": "native protocol", "v1": "V1", "oip": "Open Inference Protocol"}
+_FAMILIES = {"tei": "text-embeddings-inference", "openai": "OpenAI"}
 _ERRORS = {
     400: "The request is wrong: what was, and what was expected.",
     413: "More rows or bytes than are answered at once.",
@@ -76,10 +79,15 @@ def document(routes: Sequence[Route], models: Mapping[str, Model]) -> dict[str, 
         models: Those that answer some of them, by name.
     """
     parts: dict[str, dict[str, Any]] = {
-        "schemas": {"error.native": NATIVE_ERROR, "error.text": TEXT_ERROR},
+        "schemas": {
+            "error.native": NATIVE_ERROR,
+            "error.text": TEXT_ERROR,
+            "error.tei": TEI_ERROR,
+            "error.openai": OPENAI_ERROR,
+        },
         "responses": {
             f"{shape}.{status}": _refusal(shape, words)
-            for shape in ("native", "text")
+            for shape in ("native", "text", "tei", "openai")
             for status, words in _ERRORS.items()
         },
         "examples": {},
@@ -133,6 +141,8 @@ def _predicts(route: Route, parts: _Parts) -> dict[str, Any]:
     manifest, word = infer.model.manifest, infer.protocol or "native"
     spoken = SPOKEN[infer.protocol](manifest, infer.model.max_rows)
     called = f"{_plain(manifest.name)}.{word}"
+    if infer.chosen is not None:
+        called = f"any.{word}"
     request, reply = (
         {kind: _named(parts, f"{called}.{which}", schema) for kind, schema in bodies.items()}
         for which, bodies in (("request", spoken.requests), ("reply", spoken.replies))
@@ -147,7 +157,7 @@ def _predicts(route: Route, parts: _Parts) -> dict[str, Any]:
     if example := _example(parts, called, spoken.example):
         next(iter(body.values()))["examples"] = {"row": example}
     return {
-        "summary": f"{route.summary} ({_TITLES[infer.protocol]})",
+        "summary": f"{route.summary} ({_title(infer.protocol)})",
         "description": spoken.words,
         "parameters": [
             _to("parameters", "X-Request-ID"),
@@ -161,13 +171,19 @@ def _predicts(route: Route, parts: _Parts) -> dict[str, Any]:
     }
 
 
+def _title(protocol: str) -> str:
+    if protocol in _TITLES:
+        return _TITLES[protocol]
+    return _FAMILIES[ENDPOINTS[protocol].family]
+
+
 def _plain(name: str) -> str:
     # Components may not be called NAME@VERSION.
     return name.replace("@", ".v")
 
 
 def _refusals(path: str) -> dict[str, Any]:
-    shape = "text" if speaks_text(path) else "native"
+    shape = family_at(path) or ("text" if speaks_text(path) else "native")
     return {str(status): _to("responses", f"{shape}.{status}") for status in _ERRORS}
 
 

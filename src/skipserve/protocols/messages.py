@@ -41,6 +41,7 @@ MAX_BODY_BYTES = 32 << 20
 # Everything else a client gets wrong is a plain 400.
 STATUSES = {
     "not_found": 404,
+    "model_not_found": 404,
     "no_explanations": 404,
     "wrong_method": 405,
     "too_many_rows": 413,
@@ -73,14 +74,14 @@ class RawRequest(msgspec.Struct, frozen=True):
         body: The bytes after the headers; ``None`` if the server took them for a form.
         headers: Names in lower case.
         id: Its name in the reply's headers, in the log and in traces, if it has one.
-        protocol: What it is meant for, by its path; empty where its content says it.
+        protocol: Name of the one it is meant for, by its path; empty where its content says it.
         explain: Whether it came to a path of explanations, which no model here has.
     """
 
     body: bytes | bytearray | None
     headers: Headers
     id: str = ""
-    protocol: Literal["", "native", "oip", "v1"] = ""
+    protocol: str = ""
     explain: bool = False
 
 
@@ -101,11 +102,13 @@ class Question(msgspec.Struct, frozen=True):
         rows: By input, for the engine to check, or values that become such.
         asked: What it wants of the router.
         encode: Makes the reply.
+        tokenize: Only the tokenizer shall run, with special tokens or without; ``None``: the model.
     """
 
     rows: Tensors | Values
     asked: Asked
     encode: Callable[[Answer], Reply]
+    tokenize: bool | None = None
 
 
 class Speaks(Protocol):
