@@ -117,9 +117,9 @@ def compatible_routes(models: Mapping[str, Model]) -> Iterator[Route]:
             infer = Infer(fitting[0].model, name, Chosen(fitting, endpoint.path))
             yield Route("POST", endpoint.path, infer, endpoint.does)
     asked = [
-        Fitting(model, name)
+        Fitting(model, does)
         for model in models.values()
-        if (name := ROOT.get(model.manifest.task.kind)) and ENDPOINTS[name].fits(model.manifest)
+        if (does := ROOT.get(model.manifest.task.kind)) and ENDPOINTS[does].fits(model.manifest)
     ]
     if asked:
         infer = Infer(asked[0].model, asked[0].protocol, Chosen(asked, "/"))

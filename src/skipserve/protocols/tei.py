@@ -73,7 +73,7 @@ def shortened(vectors: NDArray[np.float32], dimensions: int | None, unit: bool) 
         vectors = vectors[:, :dimensions]
     if unit:
         lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
-        return (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
+        return np.asarray(vectors / np.maximum(lengths, 1e-12), np.float32)
     return vectors
 
 
