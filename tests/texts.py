@@ -45,6 +45,26 @@ class Bare(Texts):
     def forward(self, input_ids):
         return self.answer(input_ids, torch.ones_like(input_ids).unsqueeze(-1).to(torch.float32))
 
+class Vectors(Masked):
+    def forward(self, input_ids, attention_mask):
+        weight = attention_mask.unsqueeze(-1).to(torch.float32)
+        x = self.embed(input_ids)
+        for block in self.blocks:
+            x = block(x, weight)
+        return nn.functional.normalize((x * weight).sum(1) / weight.sum(1), dim=1)
+
+class Pairs(Masked):
+    def forward(self, input_ids, attention_mask):
+        return super().forward(input_ids, attention_mask)[:, :1]
+
+def vectors():
+    ids = torch.arange(16).reshape(2, 8)
+    return Vectors(), (ids, torch.ones_like(ids))
+
+def pairs():
+    ids = torch.arange(16).reshape(2, 8)
+    return Pairs(), (ids, torch.ones_like(ids))
+
 def masked():
     ids = torch.arange(16).reshape(2, 8)
     return Masked(), (ids, torch.ones_like(ids))
@@ -57,7 +77,7 @@ name = "{name}"
 [source]
 module = "texts_network:{name}"
 [task]
-names = ["no", "maybe", "yes"]
+{task}
 [data]
 rows = "{name}.npz"
 [exits]
@@ -72,6 +92,13 @@ risk = 0.2
 """
 
 
+TASKS = {
+    "vectors": 'kind = "embed"\ncosine = 0.9',
+    "pairs": 'kind = "score"\ntolerance = 1.0',
+}
+NAMED = 'names = ["no", "maybe", "yes"]'
+
+
 def texts(count: int, length: int, seed: int = 0) -> dict[str, np.ndarray]:
     """Rows of one length, none padded."""
     ids = np.random.default_rng(seed).integers(1, TOKENS, (count, length))
@@ -79,14 +106,16 @@ def texts(count: int, length: int, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def build(root: Path, name: str) -> Path:
-    """Bring ``masked`` or ``bare`` into a project; its artifact."""
+    """Bring ``masked``, ``bare``, ``vectors`` or ``pairs`` into a project; its artifact."""
     (root / "export").mkdir(exist_ok=True)
     (root / "texts_network.py").write_text(SOURCE)
     rows = texts(800, LENGTH)
     if name == "bare":
         del rows["attention_mask"]
     np.savez(root / f"{name}.npz", **rows)
-    (root / "export" / f"{name}.toml").write_text(MODEL.format(name=name))
+    (root / "export" / f"{name}.toml").write_text(
+        MODEL.format(name=name, task=TASKS.get(name, NAMED))
+    )
     build_file = read_build_file(root / "export" / f"{name}.toml")
     run_steps(build_file, lambda epoch: None, lambda line: None)
     return build_file.artifact

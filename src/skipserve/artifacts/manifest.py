@@ -10,7 +10,7 @@ from pydantic import Field
 from skipserve.artifacts.archive_names import split_key
 from skipserve.certification.measures import CONFIDENCE, RISKS
 from skipserve.files import replace_text
-from skipserve.preprocessing.config import Preprocessing
+from skipserve.preprocessing.config import Preprocessing, TextInput
 from skipserve.routing.config import Earning
 from skipserve.schema import Record, Sha256
 from skipserve.signature import Signature
@@ -245,6 +245,12 @@ class Manifest(Record):
     def model(self) -> str:
         """The model's own name; ``name`` ends with a version where it is served beside another."""
         return split_key(self.name)[0]
+
+    @property
+    def text(self) -> TextInput | None:
+        """How texts become its inputs, if it takes texts."""
+        made = self.preprocessing
+        return made if isinstance(made, TextInput) else None
 
     @property
     def recipe(self) -> str | None:

@@ -16,6 +16,7 @@ from skipserve.hosts.door import OPEN, Door
 from skipserve.hosts.models import Model
 from skipserve.hosts.openapi import document, document_route
 from skipserve.hosts.routes import Endpoint, Infer, Route, refused, routes_of, served
+from skipserve.protocols.compatible import kinds_at
 from skipserve.protocols.messages import Headers, RawRequest, Reply
 from skipserve.protocols.request_id import request_id
 
@@ -87,7 +88,7 @@ class Application:
     async def ask(self, infer: Infer, headers: Headers, body: bytes) -> Reply:
         """Answer a request to a model."""
         request = RawRequest(body, headers, self._name(headers), infer.protocol)
-        return self._dressed(await infer.model.batcher.answer(request), headers)
+        return self._dressed(await infer.by.answer(request), headers)
 
     def too_long(self, infer: Infer, headers: Headers) -> Reply:
         """Refuse a body by its length."""
@@ -107,7 +108,7 @@ class Application:
 
     def _turned_away(self, infer: Infer, headers: Headers, error: InputError) -> Reply:
         request = RawRequest(b"", headers, self._name(headers), infer.protocol)
-        return self._dressed(infer.model.batcher.turn_away(request, error), headers)
+        return self._dressed(infer.by.turn_away(request, error), headers)
 
     def _stopped(
         self, method: str, path: str, headers: Headers, found: Mapping[str, Endpoint] | None
@@ -153,6 +154,11 @@ class Application:
             message = (
                 f"version {asked['version']} of {model} is not served, only "
                 f"{', '.join(known[model])}"
+            )
+        elif kinds := kinds_at(path):
+            message = (
+                f"no model here answers {path}: that takes texts or tokens, and a task of kind "
+                f"{' or '.join(kinds)}; this service has {', '.join(known)}"
             )
         else:
             message = (

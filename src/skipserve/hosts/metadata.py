@@ -9,6 +9,7 @@ from skipserve.artifacts.manifest import Manifest
 from skipserve.protocols.oip_replies import outputs_of
 from skipserve.protocols.oip_tensors import datatype_of
 from skipserve.protocols.oip_values import described
+from skipserve.protocols.tei import label_names
 from skipserve.versions import version_of
 
 EXTENSIONS = ("binary_tensor_data",)
@@ -49,6 +50,41 @@ def model_metadata(manifest: Manifest, versions: Sequence[str]) -> dict[str, Any
             {"name": name, "datatype": datatype, "shape": shape}
             for name, (datatype, shape) in outputs_of(manifest.task).items()
         ],
+    }
+
+
+def model_list(names: Sequence[str]) -> dict[str, Any]:
+    """All models, for KServe's clients (``models``) and for OpenAI's (the rest)."""
+    data = [{"id": one, "object": "model", "created": 0, "owned_by": "skipserve"} for one in names]
+    return {"models": list(names), "object": "list", "data": data}
+
+
+def info_of(manifest: Manifest, max_rows: int) -> dict[str, Any]:
+    """Of a model, as text-embeddings-inference tells it; ``null`` is what does not exist here."""
+    task, text = manifest.task, manifest.text
+    kind: dict[str, Any] = {"embedding": {"pooling": "none"}}
+    if task.output == "probabilities" or task.kind == "score":
+        names = label_names(manifest)
+        labels = {
+            "id2label": {str(i): one for i, one in enumerate(names)},
+            "label2id": {one: i for i, one in enumerate(names)},
+        }
+        kind = {"reranker" if task.kind == "score" else "classifier": labels}
+    return {
+        "model_id": manifest.name,
+        "model_sha": manifest.source.sha256,
+        "model_dtype": "float32",
+        "model_type": kind,
+        "max_concurrent_requests": None,
+        "max_input_length": None if text is None else text.longest,
+        "max_batch_tokens": None,
+        "max_batch_requests": None,
+        "max_client_batch_size": max_rows,
+        "auto_truncate": True,
+        "tokenization_workers": None,
+        "version": version_of("skipserve"),
+        "sha": None,
+        "docker_label": None,
     }
 
 

@@ -54,7 +54,7 @@ class Model:
     @cached_property
     def most_bytes(self) -> int:
         """Length that the body of a request may have."""
-        return most_bytes(self.max_rows, self.manifest.signature)
+        return most_bytes(self.max_rows, self.manifest.signature, self.manifest.preprocessing)
 
     @property
     def is_default(self) -> bool:

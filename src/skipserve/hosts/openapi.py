@@ -15,6 +15,8 @@ import msgspec
 from skipserve.hosts.door import OPEN
 from skipserve.hosts.models import Model
 from skipserve.hosts.routes import Infer, Route, speaks_text
+from skipserve.protocols.compatible import ENDPOINTS, family_at
+from skipserve.protocols.compatible_schemas import COMPATIBLE, OPENAI_ERROR, TEI_ERROR
 from skipserve.protocols.deadline import PATTERN
 from skipserve.protocols.messages import ASK_AGAIN, Reply
 from skipserve.protocols.native_schemas import native, v1
@@ -30,8 +32,9 @@ from skipserve.protocols.schemas import (
 )
 from skipserve.versions import version_of
 
-SPOKEN: dict[str, Callable[..., Spoken]] = {"": native, "v1": v1, "oip": oip}
+SPOKEN: dict[str, Callable[..., Spoken]] = {"": native, "v1": v1, "oip": oip, **COMPATIBLE}
 _TITLES = {"": "native protocol", "v1": "V1", "oip": "Open Inference Protocol"}
+_FAMILIES = {"tei": "text-embeddings-inference", "openai": "OpenAI"}
 _ERRORS = {
     400: "The request is wrong: what was, and what was expected.",
     408: "The body did not come in time.",
@@ -110,10 +113,15 @@ def document(
     """
     errors = dict(sorted((_ERRORS | (_KEY_ERRORS if keyed else {})).items()))
     parts: dict[str, dict[str, Any]] = {
-        "schemas": {"error.native": NATIVE_ERROR, "error.text": TEXT_ERROR},
+        "schemas": {
+            "error.native": NATIVE_ERROR,
+            "error.text": TEXT_ERROR,
+            "error.tei": TEI_ERROR,
+            "error.openai": OPENAI_ERROR,
+        },
         "responses": {
             f"{shape}.{status}": _refusal(shape, status, words)
-            for shape in ("native", "text")
+            for shape in ("native", "text", "tei", "openai")
             for status, words in errors.items()
         },
         "examples": {},
@@ -171,6 +179,8 @@ def _predicts(route: Route, parts: _Parts) -> dict[str, Any]:
     manifest, word = infer.model.manifest, infer.protocol or "native"
     spoken = SPOKEN[infer.protocol](manifest, infer.model.max_rows)
     called = f"{_plain(manifest.name)}.{word}"
+    if infer.chosen is not None:
+        called = f"any.{word}"
     request, reply = (
         {kind: _named(parts, f"{called}.{which}", schema) for kind, schema in bodies.items()}
         for which, bodies in (("request", spoken.requests), ("reply", spoken.replies))
@@ -185,7 +195,7 @@ def _predicts(route: Route, parts: _Parts) -> dict[str, Any]:
     if example := _example(parts, called, spoken.example):
         next(iter(body.values()))["examples"] = {"row": example}
     return {
-        "summary": f"{route.summary} ({_TITLES[infer.protocol]})",
+        "summary": f"{route.summary} ({_title(infer.protocol)})",
         "description": spoken.words,
         "parameters": [
             *(_to("parameters", name) for name in ("X-Request-ID", *_PARAMETERS)),
@@ -199,13 +209,19 @@ def _predicts(route: Route, parts: _Parts) -> dict[str, Any]:
     }
 
 
+def _title(protocol: str) -> str:
+    if protocol in _TITLES:
+        return _TITLES[protocol]
+    return _FAMILIES[ENDPOINTS[protocol].family]
+
+
 def _plain(name: str) -> str:
     # Components may not be called NAME@VERSION.
     return name.replace("@", ".v")
 
 
 def _refusals(path: str, parts: _Parts) -> dict[str, Any]:
-    begins = ("text" if speaks_text(path) else "native") + "."
+    begins = (family_at(path) or ("text" if speaks_text(path) else "native")) + "."
     return {
         name.removeprefix(begins): _to("responses", name)
         for name in parts["responses"]

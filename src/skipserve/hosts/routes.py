@@ -12,12 +12,21 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from skipserve.errors import InputError
-from skipserve.hosts.metadata import model_metadata, server_metadata, v1_status
-from skipserve.hosts.models import Model
+from skipserve.hosts.choosing import Chosen, Fitting, models_for
+from skipserve.hosts.metadata import (
+    info_of,
+    model_list,
+    model_metadata,
+    server_metadata,
+    v1_status,
+)
+from skipserve.hosts.models import Answers, Model
+from skipserve.protocols.compatible import ENDPOINTS, ROOT, family_at, refuse
+from skipserve.protocols.compatible_schemas import INFO, MODEL_LIST
 from skipserve.protocols.messages import Reply, error_reply, text_error
 from skipserve.protocols.native_schemas import V1_STATUS
 from skipserve.protocols.oip_schemas import MODEL_METADATA, MODEL_READY, SERVER_METADATA
-from skipserve.protocols.schemas import FLAG, TEXT, Schema, list_of, object_of
+from skipserve.protocols.schemas import FLAG, Schema, object_of
 
 
 @dataclass(frozen=True)
@@ -25,12 +34,19 @@ class Infer:
     """A route that a model answers.
 
     Attributes:
-        model: That does.
+        model: That does; of several that could, the first.
         protocol: That the path names; empty where the request's content says it.
+        chosen: Answers where the request's body says which model does.
     """
 
     model: Model
-    protocol: Literal["", "oip", "v1"]
+    protocol: str
+    chosen: Answers | None = None
+
+    @property
+    def by(self) -> Answers:
+        """Who answers."""
+        return self.chosen or self.model.batcher
 
 
 Endpoint: TypeAlias = Infer | Callable[[], Reply]
@@ -80,18 +96,44 @@ def routes_of(models: Mapping[str, Model], ready: Callable[[], bool]) -> Iterato
     alive = object_of({"live": FLAG})
     is_ready = object_of({"ready": FLAG})
     ping_says = object_of({"status": {"enum": ["Healthy", "Unhealthy"]}})
-    names = object_of({"models": list_of(TEXT)})
-    called = list(served(models))
+    listed = _json(model_list(list(served(models)))).body
     yield Route("GET", "/ping", ping, "Readiness, as TorchServe says it", ping_says, _WHETHER)
     yield Route("GET", "/live", _live, "Liveness", alive)
     yield Route("GET", "/ready", whether("ready"), "Readiness", is_ready, _WHETHER)
-    yield Route("GET", "/v1/models", lambda: _json({"models": called}), "All models", names)
+    yield Route("GET", "/v1/models", lambda: Reply(listed), "All models", MODEL_LIST)
     about = _json(server_metadata()).body
     yield Route("GET", "/v2", lambda: Reply(about), "About the server", SERVER_METADATA)
     yield Route("GET", "/v2/health/live", _live, "Liveness", alive)
     yield Route("GET", "/v2/health/ready", whether("ready"), "Readiness", is_ready, _WHETHER)
+    yield from compatible_routes(models)
     for model in models.values():
         yield from _of_model(model, served(models)[model.name], ready)
+
+
+def compatible_routes(models: Mapping[str, Model]) -> Iterator[Route]:
+    """Those of other servers that a model here fits."""
+    for name, endpoint in ENDPOINTS.items():
+        if fitting := models_for(models, name):
+            infer = Infer(fitting[0].model, name, Chosen(fitting, endpoint.path))
+            yield Route("POST", endpoint.path, infer, endpoint.does)
+    asked = [
+        Fitting(model, does)
+        for model in models.values()
+        if (does := ROOT.get(model.manifest.task.kind)) and ENDPOINTS[does].fits(model.manifest)
+    ]
+    if asked:
+        infer = Infer(asked[0].model, asked[0].protocol, Chosen(asked, "/"))
+        yield Route("POST", "/", infer, "What the model does")
+        told = [one.model for one in asked]
+        yield Route("GET", "/info", lambda: _info(told), "About the model", INFO)
+
+
+def _info(models: Sequence[Model]) -> Reply:
+    if len(models) > 1:
+        names = ", ".join(one.manifest.name for one in models)
+        message = f"/info is about one model, and here are {names}; ask /v2/models/NAME"
+        return refuse("tei", InputError("several_models", message))
+    return _json(info_of(models[0].manifest, models[0].max_rows))
 
 
 def served(models: Mapping[str, Model]) -> dict[str, list[str]]:
@@ -121,7 +163,7 @@ def _of_model(model: Model, versions: Sequence[str], ready: Callable[[], bool]) 
         statuses = _WHETHER if may_wait else (200,)
         return Route("GET", path, endpoint, summary, reply, statuses, model.manifest.name)
 
-    def post(path: str, protocol: Literal["", "oip", "v1"]) -> Route:
+    def post(path: str, protocol: str) -> Route:
         infer = Infer(model, protocol)
         return Route("POST", path, infer, "Predict", model=model.manifest.name)
 
@@ -145,6 +187,8 @@ def speaks_text(path: str) -> bool:
 
 def refused(path: str, code: str, message: str) -> Reply:
     """An error in the shape of the protocol that a path belongs to."""
+    if family := family_at(path):
+        return refuse(family, InputError(code, message))
     error = text_error(InputError(code, message))
     return error if speaks_text(path) else error_reply(error.status, code, message)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
+import msgspec
 from numpy.typing import NDArray
 
 from skipserve.artifacts.artifact import Artifact
@@ -26,6 +27,37 @@ class Preprocessor(Protocol):
 
         Raises:
             InputError: Naming the row that is no such value.
+        """
+        ...
+
+
+class Token(msgspec.Struct, frozen=True):
+    """A token as text-embeddings-inference tells it.
+
+    Attributes:
+        id: Its number.
+        text: The part of the text that it stands for; its own name, if it stands for none.
+        special: Whether it stands for no text.
+        start: Where its part begins, in characters; ``None`` for a special one.
+        stop: Behind its end.
+    """
+
+    id: int
+    text: str
+    special: bool
+    start: int | None
+    stop: int | None
+
+
+@runtime_checkable
+class Tokenizes(Protocol):
+    """A preprocessor of texts."""
+
+    def tokens(self, values: Sequence[object], special: bool) -> list[list[Token]]:
+        """The tokens of each text, with special ones or without.
+
+        Raises:
+            InputError: Naming the row that is no text.
         """
         ...
 

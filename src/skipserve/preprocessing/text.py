@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from skipserve.errors import ArtifactError, InputError
 from skipserve.extras import require
 from skipserve.preprocessing.config import TextInput
+from skipserve.preprocessing.opening import Token
 
 # Characters of a text, and of the pair it may be of. All of them are tokenized before the rest is
 # cut off, at about a million a second, and nobody else is answered meanwhile.
@@ -109,6 +110,23 @@ class Texts:
             return text
         between = _BETWEEN_WORDS.search(text, self._enough)
         return text if between is None else text[: between.start()]
+
+    def tokens(self, values: Sequence[object], special: bool) -> list[list[Token]]:
+        """The tokens of each text, with special ones or without, cut to the model's length."""
+        found = []
+        for row, value in enumerate(values):
+            text = _text(value, row)
+            made = self._tokenizer.encode(text, add_special_tokens=special)
+            marks = zip(made.ids, made.tokens, made.special_tokens_mask, made.offsets, strict=True)
+            found.append(
+                [
+                    Token(one, name, True, None, None)
+                    if mask
+                    else Token(one, text[start:stop], False, start, stop)
+                    for one, name, mask, (start, stop) in marks
+                ]
+            )
+        return found
 
     def _value(self, value: object, row: int) -> Value:
         if isinstance(value, str | bytes):

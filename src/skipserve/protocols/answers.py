@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from skipserve.runtime.prediction import Prediction, Setting
+from skipserve.runtime.rows import Rows
 from skipserve.tasks import Task, Told
 
 
@@ -52,12 +53,14 @@ class Answer(msgspec.Struct, frozen=True):
         first: Its first row among theirs.
         last: Behind its last.
         setting: It ran with.
+        rows: That it is for, as they ran; ``None`` where nobody looks at them.
     """
 
     of: Predicted
     first: int
     last: int
     setting: Setting
+    rows: Rows | None = None
 
     @property
     def prediction(self) -> Prediction:

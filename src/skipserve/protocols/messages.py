@@ -43,6 +43,7 @@ STATUSES = {
     "no_key": 401,
     "wrong_key": 403,
     "not_found": 404,
+    "model_not_found": 404,
     "no_explanations": 404,
     "wrong_method": 405,
     "too_slow": 408,
@@ -82,14 +83,14 @@ class RawRequest(msgspec.Struct, frozen=True):
         body: The bytes after the headers; ``None`` if the server took them for a form.
         headers: Names in lower case.
         id: Its name in the reply's headers, in the log and in traces, if it has one.
-        protocol: What it is meant for, by its path; empty where its content says it.
+        protocol: Name of the one it is meant for, by its path; empty where its content says it.
         explain: Whether it came to a path of explanations, which no model here has.
     """
 
     body: bytes | bytearray | None
     headers: Headers
     id: str = ""
-    protocol: Literal["", "native", "oip", "v1"] = ""
+    protocol: str = ""
     explain: bool = False
 
 
@@ -110,11 +111,13 @@ class Question(msgspec.Struct, frozen=True):
         rows: By input, for the engine to check, or values that become such.
         asked: What it wants of the router.
         encode: Makes the reply.
+        tokenize: Only the tokenizer shall run, with special tokens or without; ``None``: the model.
     """
 
     rows: Tensors | Values
     asked: Asked
     encode: Callable[[Answer], Reply]
+    tokenize: bool | None = None
 
 
 class Speaks(Protocol):

@@ -13,7 +13,7 @@ from skipserve.artifacts.artifact import Artifact
 from skipserve.artifacts.certificates import Certificate, Measure
 from skipserve.cores import usable_cores
 from skipserve.errors import InputError, LaunchError
-from skipserve.preprocessing.opening import open_preprocessor
+from skipserve.preprocessing.opening import Token, Tokenizes, open_preprocessor
 from skipserve.runtime.backends import Provider, TorchScript, has_gpu
 from skipserve.runtime.flights import Flights
 from skipserve.runtime.many import in_batches
@@ -124,6 +124,20 @@ class Engine:
             InputError: Naming the input and the first row that are wrong.
         """
         return check_rows(rows, self.manifest.signature, self.manifest.name)
+
+    def tokens(self, values: Sequence[object], special: bool) -> list[list[Token]]:
+        """What tokens become of texts.
+
+        Args:
+            values: Texts.
+            special: Whether those that stand for no text are among them.
+
+        Raises:
+            InputError: If the model takes no texts, or one is none.
+        """
+        if not isinstance(self._preprocessor, Tokenizes):
+            raise InputError("no_tokenizer", f"{self.manifest.name} takes no texts")
+        return self._preprocessor.tokens(values, special)
 
     def prepare(self, values: Sequence[object]) -> Rows:
         """Rows from texts or pictures, of a model that takes such.

@@ -12,6 +12,7 @@ import msgspec
 from skipserve.artifacts.serving import ServingConfig
 from skipserve.errors import InputError
 from skipserve.protocols.answers import Answer
+from skipserve.protocols.compatible import speaking
 from skipserve.protocols.content_coding import unpacked
 from skipserve.protocols.json_types import Columns
 from skipserve.protocols.messages import (
@@ -94,6 +95,7 @@ class Reader:
             "native": self._native,
             "oip": self._oip,
             "v1": self._v1,
+            **speaking(manifest, serving.max_rows),
         }
         self._most_bytes = most_bytes(serving.max_rows, manifest.signature, manifest.preprocessing)
 
@@ -140,6 +142,8 @@ class Reader:
                     "no_explanations", "no model here has explanations; ask for predictions"
                 )
             question = protocol.decode(plain)
+            if question.tokenize is not None:
+                return named(self._tokens(question, question.tokenize), request)
             setting = in_force.resolve(question.asked)
         except InputError as error:
             return named(protocol.refuse(error), request)
@@ -182,6 +186,11 @@ class Reader:
             return self._engine.check(rows)
         except InputError as error:
             return error
+
+    def _tokens(self, question: Question, special: bool) -> Reply:
+        assert isinstance(question.rows, Values)
+        tokens = self._engine.tokens(question.rows.values, special)
+        return Reply(msgspec.json.encode(tokens))
 
     def refuse(self, request: RawRequest, error: InputError) -> Reply:
         """Refuse a request without reading its rows."""

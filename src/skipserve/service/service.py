@@ -196,7 +196,7 @@ class Service:
         )
         replies = []
         for job, (first, last) in zip(ran.jobs, ran.ends, strict=True):
-            answer = Answer(predicted, first, last, job.setting)
+            answer = Answer(predicted, first, last, job.setting, job.rows)
             if all_finite or finite[first:last].all():
                 reply = job.encode(answer)
                 reply.headers["server-timing"] = timing

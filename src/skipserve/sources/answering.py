@@ -86,7 +86,11 @@ def _is_answer(given: NDArray[Any], link: Link) -> bool:
 def _with_link(model: onnx.ModelProto, output: str, task: Task, link: Link) -> onnx.ModelProto:
     made = onnx.ModelProto()
     made.CopyFrom(model)
-    graph, answer = made.graph, task.output
+    graph = made.graph
+    taken = {one.name for one in (*graph.input, *graph.initializer)}
+    taken |= {name for node in graph.node for name in node.output}
+    # Exporters call an inner tensor "embedding", too.
+    answer = task.output if task.output not in taken else f"{task.output}/answer"
     del graph.output[:]
     made_of = f"{answer}/float"
     graph.node.append(helper.make_node("Cast", [output], [made_of], to=TensorProto.FLOAT))

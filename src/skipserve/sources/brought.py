@@ -50,12 +50,13 @@ def brought_origin(brought: Brought, root: Path) -> tuple[Origin, Splits]:
         names = tuple(f"LABEL_{i}" for i in range(task.classes))
         task = task.model_copy(update={"names": names})
     plain = prepare(model)
-    answer = TensorSpec(name=task.output, dtype="float32", shape=(BATCH, task.width))
+    name = model.graph.output[0].name
+    answer = TensorSpec(name=name, dtype="float32", shape=(BATCH, task.width))
     signature = signature.model_copy(update={"outputs": (answer,)})
     tried = slice(PARITY_ROWS)
     rows, values = splits.test.rows[tried], splits.test.values
     session = open_model(model, arena=False)
-    parts = [session.run([task.output], part.tensors)[0] for part in parts_of(rows)]
+    parts = [session.run([name], part.tensors)[0] for part in parts_of(rows)]
     answers = np.concatenate(parts).astype(np.float64)
     if splits.test.labels is not None:
         task.truth(splits.test.labels, len(splits.test), "the network")

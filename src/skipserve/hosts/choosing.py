@@ -1,0 +1,88 @@
+"""Which of several models answers a path that names none: the one that its body names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from skipserve.errors import InputError
+from skipserve.hosts.models import Model
+from skipserve.protocols.compatible import ENDPOINTS, refuse
+from skipserve.protocols.content_coding import unpacked
+from skipserve.protocols.messages import MAX_BODY_BYTES, RawRequest, Reply, without_mark
+
+_FIELD = b'"model"'
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """A model that can answer, and what it speaks there."""
+
+    model: Model
+    protocol: str
+
+
+class _Named(msgspec.Struct):
+    model: str | None = None
+
+
+_decoder = msgspec.json.Decoder(_Named)
+
+
+def models_for(models: Mapping[str, Model], protocol: str) -> list[Fitting]:
+    """Those that can answer an endpoint of another server."""
+    endpoint = ENDPOINTS[protocol]
+    return [Fitting(one, protocol) for one in models.values() if endpoint.fits(one.manifest)]
+
+
+class Chosen:
+    """Answers with one of several models.
+
+    Args:
+        fitting: Those that can answer, at least one.
+        path: That they answer, for the error.
+    """
+
+    def __init__(self, fitting: Sequence[Fitting], path: str) -> None:
+        self._fitting = {one.model.manifest.name: one for one in fitting}
+        self._path = path
+
+    async def answer(self, request: RawRequest) -> Reply:
+        """Answer one request; errors are replies, too."""
+        try:
+            one = self._choose(request)
+        except InputError as error:
+            return self.turn_away(request, error)
+        return await one.model.batcher.answer(
+            msgspec.structs.replace(request, protocol=one.protocol)
+        )
+
+    def turn_away(self, request: RawRequest, error: InputError) -> Reply:
+        """Refuse a request without reading its rows."""
+        return refuse(ENDPOINTS[request.protocol].family, error)
+
+    def _choose(self, request: RawRequest) -> Fitting:
+        names, body = ", ".join(self._fitting), unpacked(request, MAX_BODY_BYTES).body
+        named = None
+        if body is not None and _FIELD in body:
+            try:
+                named = _decoder.decode(without_mark(body)).model
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                raise InputError("invalid_json", f"not such a request: {error}") from None
+        if named is None:
+            # Where one has several versions, that without a number answers.
+            unnamed = [one for one in self._fitting.values() if one.model.is_default]
+            if len(unnamed) != 1:
+                raise InputError(
+                    "which_model",
+                    f"several models answer {self._path} here ({names}); name one in the field "
+                    '"model", or serve it alone',
+                )
+            return unnamed[0]
+        if named not in self._fitting:
+            raise InputError(
+                "model_not_found", f"no model {named!r} answers {self._path} here, only {names}"
+            )
+        return self._fitting[named]

@@ -1,0 +1,242 @@
+"""text-embeddings-inference: ``/embed``, ``/predict``, ``/rerank`` and ``/tokenize``.
+
+Source: its OpenAPI document and the types of its router (huggingface/text-embeddings-inference).
+Texts are always cut to the model's length, as it does with ``--auto-truncate``.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from skipserve.artifacts.manifest import Manifest
+from skipserve.errors import InputError
+from skipserve.protocols.answers import Answer
+from skipserve.protocols.messages import Question, RawRequest, Reply, status_of, without_mark
+from skipserve.protocols.texts import TextRows
+
+DEPTH, RISK = "X-Skipserve-Depth", "X-Skipserve-Risk"
+# What it calls an error; all else is a Validation.
+_TYPES = {
+    "internal": "Backend",
+    "overloaded": "Overloaded",
+    "waited_too_long": "Overloaded",
+    "empty": "Empty",
+    "no_tokenizer": "Tokenizer",
+}
+
+
+def refuse(error: InputError) -> Reply:
+    """Its error body."""
+    body = {"error": error.message, "error_type": _TYPES.get(error.code, "Validation")}
+    return Reply(msgspec.json.encode(body), status_of(error), reason=error.code)
+
+
+def decoded(request: RawRequest, type_: Any) -> Any:
+    """The JSON of a request.
+
+    Raises:
+        InputError: If it is no such JSON.
+    """
+    if request.body is None:
+        raise InputError("unsupported_media_type", "the body was sent as a form; expected JSON")
+    try:
+        return msgspec.json.decode(without_mark(request.body), type=type_)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError("invalid_json", f"not such a request: {error}") from None
+
+
+def sent(body: object, answer: Answer) -> Reply:
+    """A reply whose headers say how deep each row ran, and at which risk."""
+    reply = Reply(msgspec.json.encode(body))
+    depth = answer.prediction.depth_run.tolist()
+    reply.headers[DEPTH] = ",".join(map(str, depth))
+    risk = answer.setting.risk
+    reply.headers[RISK] = "off" if risk is None else f"{risk:g}"
+    return reply
+
+
+def shortened(vectors: NDArray[np.float32], dimensions: int | None, unit: bool) -> NDArray[Any]:
+    """Vectors [N, width] of their first numbers, and of length 1 if that is asked.
+
+    Raises:
+        InputError: If they have not as many.
+    """
+    width = vectors.shape[1]
+    if dimensions is not None:
+        if not 1 <= dimensions <= width:
+            raise InputError("invalid_parameter", f"dimensions must lie in 1 … {width}")
+        vectors = vectors[:, :dimensions]
+    if unit:
+        lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
+        return np.asarray(vectors / np.maximum(lengths, 1e-12), np.float32)
+    return vectors
+
+
+class _Speaker:
+    """What they have in common.
+
+    Args:
+        manifest: Of the model.
+        max_rows: Most rows a request may hold.
+    """
+
+    def __init__(self, manifest: Manifest, max_rows: int) -> None:
+        self._manifest = manifest
+        self._rows = TextRows(manifest, max_rows)
+
+    def refuse(self, error: InputError) -> Reply:
+        """Tell a client what was wrong."""
+        return refuse(error)
+
+
+class _EmbedRequest(msgspec.Struct):
+    inputs: Any
+    truncate: bool | None = None
+    normalize: bool | None = None
+    dimensions: int | None = None
+    prompt_name: None = None
+
+
+class Embed(_Speaker):
+    """``/embed``: texts to a list of vectors."""
+
+    def decode(self, request: RawRequest) -> Question:
+        """Read texts, or token ids."""
+        asked: _EmbedRequest = decoded(request, _EmbedRequest)
+        rows, _ = self._rows.read(asked.inputs, "inputs")
+        shortened(np.empty((0, self._manifest.task.width), np.float32), asked.dimensions, False)
+        return Question(rows, None, partial(self._encode, asked))
+
+    def _encode(self, asked: _EmbedRequest, answer: Answer) -> Reply:
+        unit = asked.normalize is not False
+        vectors = shortened(answer.prediction.answers, asked.dimensions, unit)
+        return sent(vectors.tolist(), answer)
+
+
+class _PredictParameters(msgspec.Struct):
+    top_k: int | None = None
+
+
+class _PredictRequest(msgspec.Struct):
+    inputs: Any
+    truncate: bool | None = None
+    raw_scores: bool | None = None
+    parameters: _PredictParameters | None = None
+
+
+class Predict(_Speaker):
+    """``/predict``: texts to the probability of every label, the likeliest first."""
+
+    def decode(self, request: RawRequest) -> Question:
+        """Read one text or pair, or a list of lists of one or two: a batch."""
+        asked: _PredictRequest = decoded(request, _PredictRequest)
+        if asked.raw_scores:
+            raise InputError(
+                "invalid_parameter",
+                "raw_scores are not known: every exit answers with probabilities",
+            )
+        inputs = asked.inputs
+        if isinstance(inputs, list) and all(isinstance(one, str) for one in inputs):
+            if not 1 <= len(inputs) <= 2:
+                raise InputError(
+                    "wrong_type",
+                    "a list of strings is one text or a pair; send a batch as a list of lists, "
+                    '[["first"], ["second"]]',
+                )
+            return Question(
+                self._rows.texts([_one(inputs)]), None, partial(self._encode, asked, True)
+            )
+        if isinstance(inputs, list) and inputs and all(map(_is_row, inputs)):
+            rows = self._rows.texts([_one(one) for one in inputs])
+            return Question(rows, None, partial(self._encode, asked, False))
+        read, alone = self._rows.read(inputs, "inputs")
+        return Question(read, None, partial(self._encode, asked, alone))
+
+    def _encode(self, asked: _PredictRequest, alone: bool, answer: Answer) -> Reply:
+        top = None if asked.parameters is None else asked.parameters.top_k
+        told = [self._ranked(row)[:top] for row in answer.prediction.answers]
+        return sent(told[0] if alone else told, answer)
+
+    def _ranked(self, row: NDArray[np.float32]) -> list[dict[str, object]]:
+        names = label_names(self._manifest)
+        order = np.argsort(-row, kind="stable").tolist()
+        return [{"score": float(row[i]), "label": names[i]} for i in order]
+
+
+def _is_row(value: object) -> bool:
+    return (
+        isinstance(value, list)
+        and 1 <= len(value) <= 2
+        and all(isinstance(one, str) for one in value)
+    )
+
+
+def _one(texts: list[str]) -> object:
+    return texts[0] if len(texts) == 1 else tuple(texts)
+
+
+def label_names(manifest: Manifest) -> list[str]:
+    """What the labels of a model are called; as transformers calls those without names."""
+    task = manifest.task
+    return list(task.names) or [f"LABEL_{i}" for i in range(task.width)]
+
+
+class _RerankRequest(msgspec.Struct):
+    query: str
+    texts: list[str]
+    truncate: bool | None = None
+    raw_scores: bool | None = None
+    return_text: bool | None = None
+
+
+class Rerank(_Speaker):
+    """``/rerank``: texts by how well they go with a query, the best first."""
+
+    def decode(self, request: RawRequest) -> Question:
+        """Read the query and its texts: a pair each."""
+        asked: _RerankRequest = decoded(request, _RerankRequest)
+        rows = self._rows.texts([(asked.query, text) for text in asked.texts])
+        return Question(rows, None, partial(self._encode, asked))
+
+    def _encode(self, asked: _RerankRequest, answer: Answer) -> Reply:
+        scores = answer.prediction.answers[:, 0].astype(np.float64)
+        if not asked.raw_scores:
+            scores = sigmoid(scores)
+        ranks = []
+        for i in np.argsort(-scores, kind="stable").tolist():
+            rank: dict[str, object] = {"index": i}
+            if asked.return_text:
+                rank["text"] = asked.texts[i]
+            ranks.append(rank | {"score": float(scores[i])})
+        return sent(ranks, answer)
+
+
+def sigmoid(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Scores as numbers between 0 and 1."""
+    return np.asarray(0.5 * (1 + np.tanh(0.5 * scores)))
+
+
+class _TokenizeRequest(msgspec.Struct):
+    inputs: str | list[str]
+    add_special_tokens: bool | None = None
+    prompt_name: None = None
+
+
+class Tokenize(_Speaker):
+    """``/tokenize``: what tokens become of texts. Nothing runs for it."""
+
+    def decode(self, request: RawRequest) -> Question:
+        """Read texts."""
+        asked: _TokenizeRequest = decoded(request, _TokenizeRequest)
+        texts = [asked.inputs] if isinstance(asked.inputs, str) else asked.inputs
+        values = self._rows.texts(texts)
+        return Question(values, None, _never, tokenize=asked.add_special_tokens is not False)
+
+
+def _never(answer: Answer) -> Reply:
+    raise AssertionError("tokens are told before anything runs")

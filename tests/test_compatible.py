@@ -1,0 +1,238 @@
+"""Clients of text-embeddings-inference, OpenAI and vLLM, at a real service of models of texts."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import openai
+import pytest
+import texts
+from huggingface_hub import InferenceClient
+from running import Running, serving
+from tokenizing import taking_texts
+
+from skipserve.artifacts.artifact import Artifact, open_artifact
+from skipserve.artifacts.manifest import write_manifest
+from skipserve.artifacts.serving import ServingConfig
+from skipserve.building.buildfile import HANDLER
+from skipserve.certification.calibrate import certify_artifact
+from skipserve.hosts.torchserve.packaging import package
+from skipserve.runtime.engine import Engine
+
+pytestmark = pytest.mark.server
+SENT = ["a great film", "dull", "the very very great films"]
+KINDS = {"masked": "classify", "vectors": "embed", "pairs": "score"}
+
+
+@pytest.fixture(scope="module")
+def artifacts(texts_root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
+    """One model of texts of each task, with a tokenizer."""
+    made = {}
+    for name in KINDS:
+        folder = tmp_path_factory.mktemp("taking") / name
+        folder.mkdir()
+        made[name] = true_example(
+            taking_texts(open_artifact(texts.build(texts_root, name)), folder)
+        )
+        certify_artifact(folder, texts.texts(400, texts.LENGTH, seed=1), [0.2], batch_size=64)
+    return {name: open_artifact(one.directory) for name, one in made.items()}
+
+
+def true_example(artifact: Artifact) -> Artifact:
+    """The same with an example that is what its text becomes."""
+    engine, example = Engine(artifact, provider="cpu"), artifact.manifest.example
+    row = engine.prepare([example.value])
+    answer = tuple(engine.run(row).answers[0].tolist())
+    inputs = {name: tensor[0].tolist() for name, tensor in row.tensors.items()}
+    told = example.model_copy(update={"inputs": inputs, "answer": answer})
+    write_manifest(artifact.directory, artifact.manifest.model_copy(update={"example": told}))
+    return artifact
+
+
+@pytest.fixture(scope="module")
+def engines(artifacts: dict[str, Artifact]) -> dict[str, Engine]:
+    return {name: Engine(one, provider="cpu") for name, one in artifacts.items()}
+
+
+@pytest.fixture(scope="module")
+def server(
+    artifacts: dict[str, Artifact], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Running]:
+    root = tmp_path_factory.mktemp("service")
+    (root / "model_store").mkdir()
+    for one in artifacts.values():
+        package(one.directory, HANDLER, ServingConfig(risk=0.2, max_rows=8), root / "model_store")
+    with serving(root) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(server: Running) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=f"http://127.0.0.1:{server.port}", trust_env=False) as client:
+        yield client
+
+
+def answers(engines: dict[str, Engine], name: str, values: list[Any]) -> Any:
+    return engines[name].predict(values, risk=0.2).answers
+
+
+def test_openais_client_embeds(server: Running, engines: dict[str, Engine]) -> None:
+    client = openai.OpenAI(base_url=f"http://127.0.0.1:{server.port}/v1", api_key="none")
+    expected = answers(engines, "vectors", SENT)
+    made = client.embeddings.create(model="vectors", input=SENT)  # base64, as it asks by itself
+    np.testing.assert_allclose([one.embedding for one in made.data], expected, atol=1e-6)
+    assert (made.model, made.data[2].index) == ("vectors", 2)
+    assert made.usage.prompt_tokens == 5 + 3 + 8
+    floats = client.embeddings.create(model="vectors", input=SENT[0], encoding_format="float")
+    np.testing.assert_allclose(floats.data[0].embedding, expected[0], atol=1e-6)
+    raw = client.embeddings.with_raw_response.create(model="vectors", input=SENT)
+    depth = [int(one) for one in raw.headers["x-skipserve-depth"].split(",")]
+    assert depth == engines["vectors"].predict(SENT, risk=0.2).depth_run.tolist()
+    assert raw.headers["x-skipserve-risk"] in ("0.2", "off")
+    short = client.embeddings.create(model="vectors", input=SENT, dimensions=4)
+    first = expected[:, :4] / np.linalg.norm(expected[:, :4], axis=1, keepdims=True)
+    np.testing.assert_allclose([one.embedding for one in short.data], first, atol=1e-5)
+
+
+def test_openais_client_lists_models_and_its_errors_are_its_own(server: Running) -> None:
+    client = openai.OpenAI(base_url=f"http://127.0.0.1:{server.port}/v1", api_key="none")
+    assert {one.id for one in client.models.list()} == set(KINDS)
+    with pytest.raises(openai.NotFoundError) as caught:
+        client.embeddings.create(model="gpt", input="x")
+    assert caught.value.code == "model_not_found"
+    assert "only vectors" in caught.value.message
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.embeddings.create(model="vectors", input=[["x"]])  # type: ignore[arg-type]
+    assert refused.value.type == "invalid_request_error"
+    assert "input must be a string" in refused.value.message
+
+
+def test_hugging_faces_client_embeds_and_classifies(
+    server: Running, engines: dict[str, Engine]
+) -> None:
+    url = f"http://127.0.0.1:{server.port}"
+    embedded = InferenceClient(f"{url}/embed", token="none").feature_extraction(SENT[0])
+    np.testing.assert_allclose(embedded, answers(engines, "vectors", SENT[:1]), atol=1e-6)
+    told = InferenceClient(f"{url}/predict", token="none").text_classification(SENT[0])
+    best = answers(engines, "masked", SENT[:1])[0]
+    (top,) = told if isinstance(told, list) else [told]
+    assert top.label == texts.CLASSES[int(best.argmax())]
+    assert top.score == pytest.approx(best.max(), abs=1e-6)
+
+
+def test_predict_takes_texts_pairs_and_batches(
+    client: httpx.Client, engines: dict[str, Engine]
+) -> None:
+    alone = client.post("/predict", json={"inputs": SENT[1]}).json()
+    expected = answers(engines, "masked", [SENT[1]])[0]
+    assert [one["label"] for one in alone] == [texts.CLASSES[i] for i in np.argsort(-expected)]
+    np.testing.assert_allclose([one["score"] for one in alone], np.sort(expected)[::-1], atol=1e-6)
+    assert list(alone[0]) == ["score", "label"]
+    batch = client.post("/predict", json={"inputs": [[SENT[1]], [SENT[0], SENT[2]]]}).json()
+    assert [one["label"] for one in batch[0]] == [one["label"] for one in alone]
+    pair = client.post("/predict", json={"inputs": [SENT[0], SENT[2]]}).json()
+    best = answers(engines, "masked", [[SENT[0], SENT[2]]])[0].max()
+    assert pair[0]["score"] == pytest.approx(best, abs=1e-5)
+    assert batch[1][0]["score"] == pytest.approx(best, abs=1e-5)
+    tokens = client.post("/predict", json={"inputs": [2, 8, 4, 6, 3]}).json()
+    again = client.post("/predict", json={"inputs": SENT[0]}).json()
+    assert tokens[0]["score"] == pytest.approx(again[0]["score"], abs=1e-5)
+
+
+def test_rerank_sorts_and_scores(client: httpx.Client, engines: dict[str, Engine]) -> None:
+    asked = {"query": "great film", "texts": SENT}
+    raw = client.post("/rerank", json={**asked, "raw_scores": True, "return_text": True})
+    expected = answers(engines, "pairs", [["great film", one] for one in SENT])[:, 0]
+    order = np.argsort(-expected).tolist()
+    told = raw.json()
+    assert [one["index"] for one in told] == order
+    assert [one["text"] for one in told] == [SENT[i] for i in order]
+    np.testing.assert_allclose([one["score"] for one in told], expected[order], atol=1e-5)
+    assert len(raw.headers["x-skipserve-depth"].split(",")) == 3
+    squashed = client.post("/rerank", json=asked).json()
+    probabilities = 1 / (1 + np.exp(-expected[order]))
+    np.testing.assert_allclose([one["score"] for one in squashed], probabilities, atol=1e-5)
+    assert "text" not in squashed[0]
+
+
+def test_tokenize_and_info(client: httpx.Client) -> None:
+    (tokens,) = client.post("/tokenize", json={"inputs": "A films", "model": "pairs"}).json()
+    assert [one["text"] for one in tokens] == ["[CLS]", "A", "film", "s", "[SEP]"]
+    assert tokens[0] == {"id": 2, "text": "[CLS]", "special": True, "start": None, "stop": None}
+    assert (tokens[2]["id"], tokens[2]["start"], tokens[2]["stop"]) == (6, 2, 6)
+    plain = {"inputs": ["a"], "add_special_tokens": False, "model": "pairs"}
+    assert [one["id"] for one in client.post("/tokenize", json=plain).json()[0]] == [8]
+    info = client.get("/info")
+    assert info.status_code == 400
+    assert "masked, pairs, vectors" in info.json()["error"]
+
+
+def test_vllms_endpoints(client: httpx.Client, engines: dict[str, Engine]) -> None:
+    made = client.post("/classify", json={"model": "masked", "input": SENT}).json()
+    expected = answers(engines, "masked", SENT)
+    np.testing.assert_allclose([one["probs"] for one in made["data"]], expected, atol=1e-5)
+    assert made["data"][0]["label"] == texts.CLASSES[int(expected[0].argmax())]
+    assert made["data"][0]["num_classes"] == 3
+    assert made["id"].startswith("classify-")
+    scored = client.post("/score", json={"model": "pairs", "text_1": "dull", "text_2": SENT}).json()
+    pairs = answers(engines, "pairs", [["dull", one] for one in SENT])[:, 0]
+    np.testing.assert_allclose([one["score"] for one in scored["data"]], pairs, atol=1e-5)
+    pooled = {"model": "vectors", "input": SENT, "encoding_format": "base64"}
+    (first, *_) = client.post("/pooling", json=pooled).json()["data"]
+    vector = np.frombuffer(base64.b64decode(first["data"]), "<f4")
+    np.testing.assert_allclose(vector, answers(engines, "vectors", SENT[:1])[0], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "says"),
+    [
+        ("/embed", {"inputs": 3}, 400, "inputs must be a string"),
+        ("/embed", {"inputs": []}, 400, "holds no row"),
+        ("/embed", {"inputs": "a", "dimensions": 999}, 400, "dimensions must lie in 1 … 16"),
+        ("/embed", {"inputs": ["a"] * 9}, 413, "at most 8 are answered"),
+        ("/embed", {"inputs": [[5, 10**30]]}, 400, ""),
+        ("/embed", {}, 400, "inputs"),
+        ("/embed", {"inputs": "a", "model": "pairs"}, 404, "only vectors"),
+        ("/predict", {"inputs": ["a", "b", "c"]}, 400, "send a batch as a list of lists"),
+        ("/predict", {"inputs": "a", "raw_scores": True}, 400, "raw_scores are not known"),
+        ("/rerank", {"query": "a", "texts": []}, 400, "holds no row"),
+        ("/tokenize", {"inputs": "a"}, 400, 'name one in the field "model"'),
+        ("/score", {"text_1": ["a", "b"], "text_2": ["a"]}, 400, "send one, or as many"),
+        ("/pooling", {"input": "a"}, 400, "several models answer /pooling here (masked, pairs"),
+        ("/", {"inputs": "a"}, 400, "several models answer /"),
+    ],
+)
+def test_errors_are_one_line_in_the_familys_own_body(
+    client: httpx.Client, path: str, body: dict[str, Any], status: int, says: str
+) -> None:
+    reply = client.post(path, json=body)
+    assert reply.status_code == status, reply.text
+    error = reply.json()["error"]
+    if path in ("/score", "/pooling"):
+        error = error["message"]
+    else:
+        assert set(reply.json()) == {"error", "error_type"}
+    assert says in error
+    assert "\n" not in error
+
+
+def test_the_root_answers_as_the_named_model_does(client: httpx.Client) -> None:
+    there = client.post("/embed", json={"inputs": SENT}).json()
+    assert client.post("/", json={"inputs": SENT, "model": "vectors"}).json() == there
+    assert client.get("/embed").status_code == 405
+
+
+def test_the_document_has_them_and_its_examples_are_answered(client: httpx.Client) -> None:
+    document = client.get("/openapi.json").json()
+    paths = ("/embed", "/predict", "/rerank", "/v1/embeddings", "/classify", "/score")
+    for path in paths:
+        content = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]
+        (example,) = content["examples"].values()
+        body = document["components"]["examples"][example["$ref"].rpartition("/")[2]]["value"]
+        assert client.post(path, json=body).status_code == 200, (path, json.dumps(body))
