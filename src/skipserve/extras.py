@@ -17,6 +17,7 @@ EXTRAS = {
     "ray": ("ray", "starlette"),
     "otel": ("opentelemetry",),
     "image": ("PIL",),
+    "lora": ("peft",),
     "text": ("tokenizers",),
 }
 RUNTIME = (

@@ -18,12 +18,14 @@ from skipserve.schema import Record, parse
 from skipserve.sources.config import Brought, DataConfig, SourceConfig
 from skipserve.training.config import TrainingConfig
 from skipserve.training.recipes import Recipe, open_recipe
+from skipserve.tuning.config import TuningConfig
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
+TUNED = "tuned.safetensors"
 HANDLER = Path(__file__).parent.parent / "hosts" / "torchserve" / "handler.py"
 
 
@@ -41,6 +43,7 @@ class _Sections(Record):
     training: dict[str, Any] = Field(default_factory=dict)
     source: SourceConfig | None = None
     data: DataConfig | None = None
+    tuning: TuningConfig | None = None
     export: dict[str, Any] = Field(default_factory=dict)
     exits: ExitsConfig = ExitsConfig()
     router: RouterConfig | None = None
@@ -70,6 +73,7 @@ class BuildFile:
         path: The TOML it was read from.
         name: Of the model, its checkpoint, its artifact and its archive.
         origin: What it comes from.
+        tuning: How it is tuned towards early exits before it is exported, or ``None``.
         export: What the artifact holds.
         exits: Where rows may leave.
         router: The router, or ``None``.
@@ -79,6 +83,7 @@ class BuildFile:
     path: Path
     name: str
     origin: Trained | Brought
+    tuning: TuningConfig | None
     export: ExportConfig
     exits: ExitsConfig
     router: RouterConfig | None
@@ -109,6 +114,11 @@ class BuildFile:
     @property
     def checkpoint(self) -> Path:
         return self.root / "checkpoints" / self.name
+
+    @property
+    def tuned(self) -> Path:
+        """The weights of a network that was brought and tuned."""
+        return self.checkpoint / TUNED
 
     @property
     def shipped(self) -> Path:
@@ -157,6 +167,7 @@ def read_build_file(path: Path, training: dict[str, Any] | None = None) -> Build
         path=path,
         name=sections.name,
         origin=origin,
+        tuning=sections.tuning,
         export=parse(ExportConfig, {**defaults, **sections.export}, f"{path}: export"),
         exits=sections.exits,
         router=sections.router,
@@ -173,7 +184,8 @@ def _brought(sections: _Sections, path: Path) -> Brought:
         )
     if sections.data is None:
         raise ConfigError(f"{path}: [source] needs [data], with rows = 'FILE'")
-    return Brought(source=sections.source, data=sections.data)
+    tuned = None if sections.tuning is None else f"checkpoints/{sections.name}/{TUNED}"
+    return Brought(source=sections.source, data=sections.data, tuned=tuned)
 
 
 def _trained(sections: _Sections, path: Path, overrides: dict[str, Any]) -> Trained:
@@ -183,6 +195,10 @@ def _trained(sections: _Sections, path: Path, overrides: dict[str, Any]) -> Trai
         )
     if sections.data is not None:
         raise ConfigError(f"{path}: [data] comes with the recipe; leave it out")
+    if sections.tuning is not None:
+        raise ConfigError(
+            f"{path}: [tuning] is for networks that were brought; see training.exit_loss"
+        )
     recipe = open_recipe(sections.recipe)
     for key in ("inputs", "classes"):
         if key in sections.network:

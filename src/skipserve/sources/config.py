@@ -70,10 +70,17 @@ class DataConfig(Record):
 
 
 class Brought(Record):
-    """A network that was brought, and rows for it."""
+    """A network that was brought, and rows for it.
+
+    Attributes:
+        source: The network.
+        data: The rows.
+        tuned: Weights that take the place of its own, relative to the project, or ``None``.
+    """
 
     source: SourceConfig
     data: DataConfig
+    tuned: str | None = None
 
     def files(self, root: Path) -> Iterator[Path]:
         """The files that the outcome depends on."""
@@ -81,7 +88,7 @@ class Brought(Record):
             from skipserve.sources.hugging_face.folder import open_folder
 
             yield from open_folder(root / self.source.folder).files()
-        for name in (self.source.onnx, self.data.rows, self.data.fit):
+        for name in (self.source.onnx, self.data.rows, self.data.fit, self.tuned):
             if name is not None and (root / name).is_dir():
                 from skipserve.sources.picture_files import pictures_in
 
