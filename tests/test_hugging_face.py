@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 import skipserve
 from skipserve.artifacts.artifact import Artifact, open_artifact
 from skipserve.artifacts.serving import ServingConfig
+from skipserve.building.bring import Wanted, build_text
 from skipserve.building.buildfile import read_build_file
 from skipserve.building.steps import run_steps
 from skipserve.cli import app
@@ -317,6 +318,22 @@ def test_a_folder_of_optimum_is_read_too(moods: Path, tmp_path: Path) -> None:
     (expected,) = open_model(prepare(read.model)).run(["logits"], rows)
     np.testing.assert_allclose(got, expected, atol=REORDERED)
     assert other.names == LABELS
+
+
+@pytest.mark.parametrize("text", [("body",), ("body", "title"), ()])
+def test_the_build_file_that_bring_writes_names_folder_and_texts(
+    moods: Path, tmp_path: Path, text: tuple[str, ...]
+) -> None:
+    wanted = Wanted(str(moods / "net"), moods / "rows.jsonl", labels="mood", text=text)
+    file = tmp_path / "net.toml"
+    file.write_text(build_text(wanted, "net", moods))
+    build = read_build_file(file)
+    assert build.brought is not None
+    source, data = build.brought.source, build.brought.data
+    assert (source.folder, source.exporters) == ("net", ("torchscript", "dynamo"))
+    assert (data.rows, data.labels, data.texts) == ("rows.jsonl", "mood", text)
+    names = {one.name for one in build.brought.files(moods)}
+    assert names >= {"config.json", "model.safetensors", "tokenizer.json", "rows.jsonl"}
 
 
 def change_config(**changes: Any) -> Callable[[Path], None]:

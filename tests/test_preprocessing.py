@@ -183,6 +183,7 @@ BAD: list[tuple[list[Any], int, str, str]] = [
     ([["a", "b", "c"]], 0, "wrong_type", "row 0 is a list of 3"),
     ([["a", 2]], 0, "wrong_type", "row 0 is a list of 2"),
     (["a", {"text_pair": "b"}], 1, "wrong_type", "an object with 'text_pair'"),
+    ([{"text": None, "text_pair": "b"}], 0, "wrong_type", "an object with 'text', 'text_pair'"),
     (["a", {"text": "b", "title": "c"}], 1, "wrong_type", "an object with 'text', 'title'"),
     (["a", "b" * (LONGEST_TEXT + 1)], 1, "too_long", "more than the 262,144 that are read"),
     (["a", ["b", "b" * (LONGEST_TEXT + 1)]], 1, "too_long", "row 1 has 262,145 characters"),

@@ -115,15 +115,16 @@ class Texts:
             return _text(value, row)
         parts: Sequence[object] = ()
         if isinstance(value, dict) and "text" in value and value.keys() <= {*PAIR}:
-            parts = [value[name] for name in PAIR if value.get(name) is not None]
+            second = value.get("text_pair")
+            parts = [value["text"], *([] if second is None else [second])]
         elif isinstance(value, list | tuple) and len(value) == 2:
             parts = value
         if not parts or not all(isinstance(part, str | bytes) for part in parts):
             raise InputError(
                 "wrong_type", f"row {row} is {_kind(value)}; expected {self._config.takes}", row
             )
-        first, *second = (_text(part, row) for part in parts)
-        return (first, second[0]) if second else first
+        text, *pair = (_text(part, row) for part in parts)
+        return (text, pair[0]) if pair else text
 
 
 def _takes_words_alone(file: Path) -> bool:
