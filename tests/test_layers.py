@@ -35,13 +35,14 @@ BELOW = {
     "graph": {"routing", "runtime"},
     "routing": {"graph", "networks", "runtime"},
     "certification": {"artifacts", "earning", "routing", "runtime"},
-    "sources": {*BESIDE, "artifacts", "networks", "preprocessing", "runtime", "training"},
+    "tuning": set(),
+    "sources": {*BESIDE, "artifacts", "networks", "preprocessing", "runtime", "training", "tuning"},
     "tasks": set(),
     "watching": set(),  # knows a service by what it answers alone
     "loadtest": {"artifacts", "runtime", "hosts", "sources", "training", "watching"},
 }
 BELOW["building"] = {*BESIDE, "artifacts", "networks", "runtime", "hosts", "sources", "training"}
-BELOW["building"] |= {"plots", "preprocessing"}
+BELOW["building"] |= {"plots", "preprocessing", "tuning"}
 BELOW["reporting"] = {*BELOW["building"], "building", "samples"} - {"hosts", "plots"}
 BELOW["commands"] = {*BELOW, "plots", "samples"}
 HELPERS = {

@@ -18,6 +18,7 @@ EXTRAS = {
     "sign": ("cryptography",),
     "otel": ("opentelemetry",),
     "image": ("PIL",),
+    "lora": ("peft",),
     "text": ("tokenizers",),
 }
 RUNTIME = (

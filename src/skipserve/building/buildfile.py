@@ -19,12 +19,14 @@ from skipserve.sources.config import Brought, DataConfig, SourceConfig
 from skipserve.tasks import TaskConfig
 from skipserve.training.config import TrainingConfig
 from skipserve.training.recipes import Recipe, open_recipe
+from skipserve.tuning.config import TuningConfig
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
+TUNED = "tuned.safetensors"
 HANDLER = Path(__file__).parent.parent / "hosts" / "torchserve" / "handler.py"
 
 
@@ -43,6 +45,7 @@ class _Sections(Record):
     source: SourceConfig | None = None
     data: DataConfig | None = None
     task: TaskConfig | None = None
+    tuning: TuningConfig | None = None
     export: dict[str, Any] = Field(default_factory=dict)
     exits: ExitsConfig = ExitsConfig()
     router: RouterConfig | None = None
@@ -72,6 +75,7 @@ class BuildFile:
         path: The TOML it was read from.
         name: Of the model, its checkpoint, its artifact and its archive.
         origin: What it comes from.
+        tuning: How it is tuned towards early exits before it is exported, or ``None``.
         export: What the artifact holds.
         exits: Where rows may leave.
         router: The router, or ``None``.
@@ -81,6 +85,7 @@ class BuildFile:
     path: Path
     name: str
     origin: Trained | Brought
+    tuning: TuningConfig | None
     export: ExportConfig
     exits: ExitsConfig
     router: RouterConfig | None
@@ -111,6 +116,11 @@ class BuildFile:
     @property
     def checkpoint(self) -> Path:
         return self.root / "checkpoints" / self.name
+
+    @property
+    def tuned(self) -> Path:
+        """The weights of a network that was brought and tuned."""
+        return self.checkpoint / TUNED
 
     @property
     def shipped(self) -> Path:
@@ -159,6 +169,7 @@ def read_build_file(path: Path, training: dict[str, Any] | None = None) -> Build
         path=path,
         name=sections.name,
         origin=origin,
+        tuning=sections.tuning,
         export=parse(ExportConfig, {**defaults, **sections.export}, f"{path}: export"),
         exits=sections.exits,
         router=_router(sections),
@@ -183,7 +194,9 @@ def _brought(sections: _Sections, path: Path) -> Brought:
         )
     if sections.data is None:
         raise ConfigError(f"{path}: [source] needs [data], with rows = 'FILE'")
-    return Brought(source=sections.source, data=sections.data, task=sections.task or TaskConfig())
+    tuned = None if sections.tuning is None else f"checkpoints/{sections.name}/{TUNED}"
+    task = sections.task or TaskConfig()
+    return Brought(source=sections.source, data=sections.data, task=task, tuned=tuned)
 
 
 def _trained(sections: _Sections, path: Path, overrides: dict[str, Any]) -> Trained:
@@ -194,6 +207,10 @@ def _trained(sections: _Sections, path: Path, overrides: dict[str, Any]) -> Trai
     for key in ("data", "task"):
         if getattr(sections, key) is not None:
             raise ConfigError(f"{path}: [{key}] comes with the recipe; leave it out")
+    if sections.tuning is not None:
+        raise ConfigError(
+            f"{path}: [tuning] is for networks that were brought; see training.exit_loss"
+        )
     recipe = open_recipe(sections.recipe)
     for key in ("inputs", "classes"):
         if key in sections.network:

@@ -28,6 +28,7 @@ from skipserve.building.products import (
     take_or_train,
 )
 from skipserve.building.sourced import Sourced
+from skipserve.building.tuned import tune_source
 from skipserve.errors import ArtifactError, CheckpointError, ConfigError
 from skipserve.files import sha256_of
 from skipserve.runtime.runners import FORMATS
@@ -77,6 +78,8 @@ def steps(
     manifest, certificates = build.artifact / MANIFEST, build.artifact / CERTIFICATES
     sourced = sourced or Sourced(build)
     found = [] if build.brought is not None else [_training(build, on_epoch, say, on_progress)]
+    if build.tuning is not None:
+        found.append(_tuning(build, say))
     asked = [None if build.router is None else build.router.model_dump(mode="json")]
     asked.append(build.exits.model_dump(mode="json"))
     found.append(
@@ -151,6 +154,22 @@ def _training(build: BuildFile, on_epoch: OnEpoch, say: Say, on_progress: OnProg
         ),
         (checkpoint / WEIGHTS, checkpoint / "config.json"),
         lambda: take_or_train(build, on_epoch, say, on_progress),
+    )
+
+
+def _tuning(build: BuildFile, say: Say) -> Step:
+    assert build.brought is not None and build.tuning is not None
+    tuning, untuned = build.tuning, build.brought.model_copy(update={"tuned": None})
+    return Step(
+        "tune",
+        lambda: (
+            tuning.model_dump(mode="json"),
+            [untuned.model_dump(mode="json"), _hashes(tuple(untuned.files(build.root)))],
+            _sources("tuning", "building/tuned.py", "sources", "preprocessing"),
+            _versions("torch", "transformers", "peft"),
+        ),
+        (build.tuned,),
+        lambda: tune_source(build, say),
     )
 
 

@@ -22,7 +22,7 @@ from skipserve.preprocessing.opening import preprocessor_of
 from skipserve.routing.network import network_of
 from skipserve.signature import BATCH, DTYPES, Signature, TensorSpec
 from skipserve.sources.answering import as_answer, check_answers
-from skipserve.sources.config import Brought, SourceConfig
+from skipserve.sources.config import Brought
 from skipserve.sources.data import Values, match, read_columns
 from skipserve.sources.picture_files import sent
 from skipserve.sources.read import ReadSource
@@ -41,7 +41,7 @@ def brought_origin(brought: Brought, root: Path) -> tuple[Origin, Splits]:
         CutError: If the graph cannot be read, cut, or run on the rows.
         ConfigError: If the rows do not fit it.
     """
-    read = _read(brought.source, root)
+    read = _read(brought, root)
     signature = _known(signature_of(read.model), read)
     splits = _split(brought, signature, root, read)
     model, task = as_answer(read.model, splits.fit.rows, brought.task_of(read.names))
@@ -75,11 +75,18 @@ def brought_origin(brought: Brought, root: Path) -> tuple[Origin, Splits]:
 
 def brought_rows(brought: Brought, root: Path) -> Splits:
     """The rows of what was brought, split."""
-    read = _read(brought.source, root)
-    return _split(brought, _known(signature_of(read.model), read), root, read)
+    return read_brought(brought, root)[1]
 
 
-def _read(source: SourceConfig, root: Path) -> ReadSource:
+def read_brought(brought: Brought, root: Path) -> tuple[ReadSource, Splits]:
+    """What was brought as it was read, and its rows, split."""
+    read = _read(brought, root)
+    return read, _split(brought, _known(signature_of(read.model), read), root, read)
+
+
+def _read(brought: Brought, root: Path) -> ReadSource:
+    source = brought.source
+    tuned = None if brought.tuned is None else root / brought.tuned
     if source.onnx is not None:
         file = root / source.onnx
         described = Source(kind="onnx", name=file.name, sha256=sha256_of(file))
@@ -87,11 +94,12 @@ def _read(source: SourceConfig, root: Path) -> ReadSource:
     if source.folder is not None:
         from skipserve.sources.hugging_face.reading import read_folder
 
-        return read_folder(root / source.folder, source.exporters)
+        return read_folder(root / source.folder, source.exporters, tuned)
     from skipserve.sources.module import read_module
 
     assert source.module is not None
-    return ReadSource(*read_module(source.module, root))
+    model, described, module = read_module(source.module, root, tuned)
+    return ReadSource(model, described, module=module)
 
 
 def _known(signature: Signature, read: ReadSource) -> Signature:

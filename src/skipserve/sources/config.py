@@ -69,11 +69,19 @@ class DataConfig(Record):
 
 
 class Brought(Record):
-    """A network that was brought, rows for it, and what its answers are."""
+    """A network that was brought, rows for it, and what its answers are.
+
+    Attributes:
+        source: The network.
+        data: The rows.
+        task: What its answers are.
+        tuned: Weights that take the place of its own, relative to the project, or ``None``.
+    """
 
     source: SourceConfig
     data: DataConfig
     task: TaskConfig = TaskConfig()
+    tuned: str | None = None
 
     def files(self, root: Path) -> Iterator[Path]:
         """The files that the outcome depends on."""
@@ -81,7 +89,7 @@ class Brought(Record):
             from skipserve.sources.hugging_face.folder import open_folder
 
             yield from open_folder(root / self.source.folder).files()
-        for name in (self.source.onnx, self.data.rows, self.data.fit):
+        for name in (self.source.onnx, self.data.rows, self.data.fit, self.tuned):
             if name is not None and (root / name).is_dir():
                 from skipserve.sources.picture_files import pictures_in
 

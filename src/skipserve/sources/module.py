@@ -17,17 +17,24 @@ from torch import Tensor, nn
 from skipserve.artifacts.manifest import Source
 from skipserve.artifacts.torch_files import export_module
 from skipserve.errors import ConfigError, CutError
+from skipserve.tuning.weights import load_tuned
 
 OUTPUT = "logits"
 
 
-def read_module(name: str, root: Path) -> tuple[onnx.ModelProto, Source]:
+def read_module(
+    name: str, root: Path, tuned: Path | None = None
+) -> tuple[onnx.ModelProto, Source, nn.Module]:
     """Call ``module:function`` and export what it returns.
 
     Args:
         name: Of the function; it takes nothing and returns a torch module and an example of its
             inputs (a tensor, a tuple, or a mapping by name) of at least two rows.
         root: Folder that is looked in first.
+        tuned: Weights that take the place of its own.
+
+    Returns:
+        The graph, where it comes from, and the module.
 
     Raises:
         ConfigError: If there is no such function, or it returns something else.
@@ -39,7 +46,10 @@ def read_module(name: str, root: Path) -> tuple[onnx.ModelProto, Source]:
             f"{name} must return a torch module and an example of its inputs, "
             f"got {type(made).__name__}"
         )
-    return module_graph(*made, name)
+    module, example = made
+    if tuned is not None:
+        load_tuned(module, tuned)
+    return *module_graph(module, example, name), module
 
 
 def module_graph(module: nn.Module, example: Any, name: str) -> tuple[onnx.ModelProto, Source]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import onnx
 
@@ -22,6 +23,7 @@ class ReadSource:
         prepared: What turns values into its inputs, if anything does.
         limits: Largest size of a free dimension, by its name, where it is known.
         notes: What a person should know of it, in words.
+        module: The torch module, which takes the inputs in order, where it came from one.
     """
 
     model: onnx.ModelProto
@@ -30,3 +32,4 @@ class ReadSource:
     prepared: Prepared | None = None
     limits: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    module: Any = None

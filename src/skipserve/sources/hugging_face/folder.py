@@ -27,11 +27,13 @@ class Folder:
         path: Where it is.
         config: Its ``config.json``.
         graph: An ONNX file in place of weights, if it has no weights.
+        tuned: Weights that take the place of its own, or ``None``.
     """
 
     path: Path
     config: Mapping[str, Any]
     graph: Path | None
+    tuned: Path | None = None
 
     @property
     def architecture(self) -> str:
@@ -51,6 +53,8 @@ class Folder:
         digest = hashlib.sha256()
         for file in self.files():
             digest.update(f"{file.relative_to(self.path)} {sha256_of(file)}\n".encode())
+        if self.tuned is not None:
+            digest.update(sha256_of(self.tuned).encode())
         return digest.hexdigest()
 
 

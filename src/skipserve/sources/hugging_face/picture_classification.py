@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -42,6 +43,7 @@ def read_picture_classifier(folder: Folder, exporters: Sequence[Exporter]) -> Re
         channels=int(folder.config.get("num_channels", 3)),
     )
     notes: list[str] = []
+    module: Any = None
     if folder.graph is not None:
         model = _sized(read_graph(folder.graph), pictures)
         given = [one.name for one in model.graph.input]
@@ -50,16 +52,16 @@ def read_picture_classifier(folder: Folder, exporters: Sequence[Exporter]) -> Re
                 f"{folder.graph} takes {', '.join(given)}; expected {INPUT} and nothing else"
             )
     else:
-        model, notes = _exported(folder, pictures, exporters)
+        model, notes, module = _exported(folder, pictures, exporters)
     if not names:
         notes.append("config.json names no classes (id2label): they are called LABEL_0, LABEL_1, …")
     source = Source(kind="hugging_face", name=folder.path.name, sha256=folder.sha256())
-    return ReadSource(model, source, names, Prepared(pictures, {}), notes=tuple(notes))
+    return ReadSource(model, source, names, Prepared(pictures, {}), {}, tuple(notes), module)
 
 
 def _exported(
     folder: Folder, pictures: PictureInput, exporters: Sequence[Exporter]
-) -> tuple[onnx.ModelProto, list[str]]:
+) -> tuple[onnx.ModelProto, list[str], Any]:
     # Torch takes seconds to import; a folder that is refused does without.
     from skipserve.sources.hugging_face.exporting import InOrder, fastest
     from skipserve.sources.hugging_face.weights import load
@@ -76,7 +78,7 @@ def _exported(
             f"{FILE} makes them: {str(error).strip().splitlines()[0]}"
         ) from None
     notes = [f"graph of torch's {exported.exporter} exporter", *(f"not used: {r}" for r in refused)]
-    return exported.model, notes
+    return exported.model, notes, module
 
 
 def _sized(model: onnx.ModelProto, pictures: PictureInput) -> onnx.ModelProto:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from skipserve.errors import ConfigError
@@ -21,19 +22,20 @@ FAMILIES: dict[str, Callable[[Folder, Sequence[Exporter]], ReadSource]] = {
 }
 
 
-def read_folder(path: Path, exporters: Sequence[Exporter]) -> ReadSource:
+def read_folder(path: Path, exporters: Sequence[Exporter], tuned: Path | None = None) -> ReadSource:
     """The network of a folder, and what turns texts or pictures into its inputs.
 
     Args:
         path: Of the folder.
         exporters: Of torch, that are tried.
+        tuned: Weights that take the place of its own.
 
     Raises:
         ConfigError: Saying what in the folder cannot be brought.
         CutError: If the network cannot be exported.
         LaunchError: If transformers or torch is not installed.
     """
-    folder = open_folder(path)
+    folder = replace(open_folder(path), tuned=tuned)
     for suffix, read in FAMILIES.items():
         if folder.architecture.endswith(suffix):
             require("transformers")

@@ -43,6 +43,7 @@ def read_text_classifier(folder: Folder, exporters: Sequence[Exporter]) -> ReadS
     names = names_of(folder.config)
     tokenizer = open_tokenizer(folder)
     notes: list[str] = []
+    module: Any = None
     if folder.graph is not None:
         model = read_graph(folder.graph)
         given = {one.name for one in model.graph.input}
@@ -50,7 +51,7 @@ def read_text_classifier(folder: Folder, exporters: Sequence[Exporter]) -> ReadS
         if INPUTS[0] not in inputs:
             raise CutError(f"{folder.graph} takes {', '.join(sorted(given))}, and no {INPUTS[0]}")
     else:
-        model, inputs, notes = _exported(folder, tokenizer, exporters)
+        model, inputs, notes, module = _exported(folder, tokenizer, exporters)
     if not names:
         notes.append("config.json names no classes (id2label): they are called LABEL_0, LABEL_1, …")
     source = Source(kind="hugging_face", name=folder.path.name, sha256=folder.sha256())
@@ -62,6 +63,7 @@ def read_text_classifier(folder: Folder, exporters: Sequence[Exporter]) -> ReadS
         prepared_texts(folder, tokenizer, inputs),
         {} if places is None else {_length_of(model): places},
         tuple(notes),
+        module,
     )
 
 
@@ -74,7 +76,7 @@ def _length_of(model: onnx.ModelProto) -> str:
 
 def _exported(
     folder: Folder, tokenizer: Any, exporters: Sequence[Exporter]
-) -> tuple[onnx.ModelProto, tuple[str, ...], list[str]]:
+) -> tuple[onnx.ModelProto, tuple[str, ...], list[str], Any]:
     # Torch takes seconds to import; a folder that is refused does without.
     from skipserve.sources.hugging_face.exporting import InOrder, fastest
     from skipserve.sources.hugging_face.weights import load
@@ -96,7 +98,7 @@ def _exported(
     free = [FREE for _ in inputs]
     exported, refused = fastest(module, trials, free, exporters, str(folder.path))
     notes = [f"graph of torch's {exported.exporter} exporter", *(f"not used: {r}" for r in refused)]
-    return exported.model, inputs, notes
+    return exported.model, inputs, notes, module
 
 
 def _tells_types(config: Any) -> bool:

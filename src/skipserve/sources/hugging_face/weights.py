@@ -9,6 +9,7 @@ import transformers
 
 from skipserve.errors import ConfigError
 from skipserve.sources.hugging_face.folder import Folder
+from skipserve.tuning.weights import load_tuned
 
 NAMED = 3
 
@@ -53,4 +54,6 @@ def load(folder: Folder, auto: str) -> Any:
             f"{folder.path} has no weights for {', '.join(missing[:NAMED])}{more}: transformers "
             "would make them up, so this part was never trained; bring a fine-tuned folder"
         )
+    if folder.tuned is not None:
+        load_tuned(model, folder.tuned)
     return model.eval()
