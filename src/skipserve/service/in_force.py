@@ -49,7 +49,8 @@ class InForce:
         level = min(self._pressure.level, len(self._bolder))
         self._pressure = Pressure(len(self._bolder), level)
         # Fixed by earlier rows alone: what is in force, and nothing that is known of a row.
-        everything = standing.state != "disabled" and self._on.risk is None
+        on = standing.state != "disabled"
+        everything = on and (standing.eager or self._on.risk is None)
         self._chance = 1.0 if everything else self._share
         return True
 
