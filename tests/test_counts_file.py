@@ -281,7 +281,9 @@ def test_a_ledger_that_is_not_what_it_was_is_an_error_until_it_is_reset(
     again.reset(RULES, 9.0)
     # Workers that still count for the epoch they were told of count for nothing.
     assert again.state.epoch >= 2
-    assert again.state == Ledger(tmp_path, BINDING).read() == State(again.state.epoch, 1_000)
+    assert (
+        again.state == Ledger(tmp_path, BINDING).read() == State(again.state.epoch, 1_000, "reset")
+    )
     assert read(tmp_path) == {}
     counts.add(1, 50, array(0, 0), array(0, 0))
     counts.flush()

@@ -183,7 +183,7 @@ def test_two_replicas_that_saw_the_same_begin_one_epoch():
 def test_reset_forgets_what_was_earned():
     state = seen(begun(), counts(600, 0, 0, 0))
     state = applied(state, reset(RULES, 7, 3.0))
-    assert state == State(8, 5_000)
+    assert state == State(8, 5_000, "reset")
 
 
 def test_counts_of_other_candidates_are_an_error():

@@ -41,7 +41,7 @@ def test_what_the_page_shows_of_the_service():
     titles = {panel["title"] for panel in PANELS}
     heat = [panel["title"] for panel in PANELS if panel["type"] == "heatmap"]
     assert heat[:2] == ["Latency, a block left out", "Latency, full depth"]
-    assert titles >= {"Latency", "Disagreement", "Evidence", "Drift", "Router state", "Queue wait"}
+    assert titles >= {"Latency", "Disagreement", "Alarm", "Drift", "Router state", "Queue wait"}
     line = next(panel for panel in PANELS if panel["title"] == "Latency")["fieldConfig"]["defaults"]
     assert line["thresholds"]["steps"][1]["value"] == 0.015
     assert line["custom"]["thresholdsStyle"]["mode"] == "dashed"

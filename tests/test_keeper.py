@@ -28,7 +28,8 @@ def certified(routed_project):
 
 def earning(artifact, mode="earned", **settings):
     """The same artifact, as a TOML with these settings would make it."""
-    router = artifact.manifest.router.model_copy(update={"certificate": mode, **settings})
+    asked = {"certificate": mode, "eager_rows": 0, **settings}
+    router = artifact.manifest.router.model_copy(update=asked)
     manifest = artifact.manifest.model_copy(update={"router": router})
     certificates = artifact.certificates
     if mode == "earned":
@@ -161,6 +162,21 @@ def test_the_alarm_withdraws_and_traffic_earns_anew(model):
     model.sees(rows_needed(0.05, level_of(2, 0.05)))
     assert model.standing.state == model.watch.state() == "on"
     assert model.standing.in_force[1] == model.candidates - 1
+
+
+def test_few_rows_prove_little_so_all_of_the_first_give_evidence(tmp_path, certified):
+    model = Model(tmp_path / "one", earning(certified, eager_rows=1_500, epoch_rows=4_000))
+    model.watch.tick()
+    model.sees(1_000, wrong_from=5)
+    assert model.standing == Standing("on", 1, (4, 4), eager=True)
+    model.sees(500, wrong_from=5)
+    assert model.standing == Standing("on", 1, (4, 4), eager=False)
+    model.sees(2_500, wrong_from=5)
+    assert model.standing == Standing("on", 2, (4, 4), eager=False)
+    model.worker.evidence(100, 30)
+    model.watch.tick()
+    model.watch.tick()
+    assert model.standing == Standing("fell_back", 3, (None, None), eager=True)
 
 
 def test_an_epoch_ends_and_what_it_earned_stays_while_the_next_earns(tmp_path, certified):

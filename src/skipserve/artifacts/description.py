@@ -94,6 +94,7 @@ def _router_spec(network: Network, routing: Routing) -> RouterSpec:
         per_class=config.per_class,
         certificate=config.certificate,
         epoch_rows=config.epoch_rows,
+        eager_rows=config.eager_rows,
         greatest_age_rows=config.greatest_age_rows,
         greatest_age_s=config.greatest_age_s,
     )

@@ -169,6 +169,7 @@ class State:
     Attributes:
         epoch: The present one, 0 before the first.
         epoch_rows: Evidence rows after which it ends.
+        because: What ended the one before.
         crossed: Risks and candidates that have reached their level in it.
         held: By risk, what earlier epochs left.
         withdrawn: Whether the alarm was ever raised since the last reset: the artifact's own
@@ -177,6 +178,7 @@ class State:
 
     epoch: int = 0
     epoch_rows: int = 0
+    because: Reason = "start"
     crossed: frozenset[tuple[float, int]] = frozenset()
     held: tuple[tuple[float, Held], ...] = ()
     withdrawn: bool = False
@@ -301,14 +303,14 @@ def applied(state: State, events: Iterable[Event]) -> State:
 
 def _begun(state: State, event: Begun) -> State:
     if event.because == "reset":
-        return State(event.epoch, event.epoch_rows)
+        return State(event.epoch, event.epoch_rows, event.because)
     held = {risk: replace(old, rows=old.rows + event.rows_before) for risk, old in state.held}
     for risk in {risk for risk, _ in state.crossed}:
         candidate = state.earned(risk)
         if candidate is not None:
             held[risk] = Held(candidate, state.epoch, 0, event.at_s)
     kept = tuple(sorted(held.items()))
-    return State(event.epoch, event.epoch_rows, held=kept, withdrawn=state.withdrawn)
+    return State(event.epoch, event.epoch_rows, event.because, held=kept, withdrawn=state.withdrawn)
 
 
 def _young(rules: Rules, old: Held, rows: int, now_s: float) -> bool:

@@ -53,6 +53,8 @@ class Earning(Record):
             these out of force; ``earned``: on the traffic alone, at full depth until then;
             ``both``: on rows set aside to start with, on the traffic to go on, each at δ / 2.
         epoch_rows: Evidence rows after which an epoch of earning ends.
+        eager_rows: So many rows of the first epoch, and of one that follows the alarm or a reset,
+            all give evidence, also once something is in force: few rows prove little.
         greatest_age_rows: Evidence rows that what was earned stays in force after its epoch; as
             many as an epoch has by default.
         greatest_age_s: The same in seconds; no limit by default.
@@ -60,6 +62,7 @@ class Earning(Record):
 
     certificate: CertificateMode = "offline"
     epoch_rows: Annotated[int, Field(ge=100)] = 10_000
+    eager_rows: Annotated[int, Field(ge=0)] = 3_000
     greatest_age_rows: Annotated[int, Field(ge=0)] | None = None
     greatest_age_s: Annotated[float, Field(ge=0)] | None = None
 

@@ -153,6 +153,15 @@ class Keeper:
         return self.state.epoch if self._safe else 0
 
     @property
+    def eager(self) -> bool:
+        """Whether every row shall give evidence, whatever is in force.
+
+        Earlier rows alone have decided it: their number.
+        """
+        fresh = self._safe and self.earning and self.state.because != "rows"
+        return fresh and not self.problem and self.counts.rows < self._spec.eager_rows
+
+    @property
     def in_force(self) -> tuple[int | None, ...] | None:
         """What workers may use for each risk; ``None``: the artifact's own certificates."""
         nothing: tuple[int | None, ...] = (None,) * len(self.rules.risks)

@@ -136,7 +136,7 @@ class ModelWatch:
             self._say(keeper, in_force)
             # What was seen under other candidates says nothing of these.
             self._restart_alarm()
-        self._tell(Standing(state, keeper.epoch, in_force))
+        self._tell(Standing(state, keeper.epoch, in_force, keeper.eager))
 
     def _tell(self, standing: Standing) -> None:
         if standing != self._told or standing != self._switch.standing():

@@ -41,11 +41,13 @@ class Standing:
         in_force: For each risk of the model, in its order, the place of the candidate that may be
             used, or ``None`` for full depth. ``None`` altogether: what the artifact's own
             certificates say.
+        eager: Whether every row that leaves the router on gives evidence, whatever is in force.
     """
 
     state: SwitchState = "on"
     epoch: int = 0
     in_force: tuple[int | None, ...] | None = None
+    eager: bool = False
 
 
 # What a damaged file says: nothing may be skipped.
@@ -129,7 +131,8 @@ def _line(standing: Standing) -> bytes:
     places = "="
     if standing.in_force is not None:
         places = ",".join("-" if one is None else str(one) for one in standing.in_force) or "."
-    text = f"{standing.state} {standing.epoch} {places} ".encode()
+    share = "all" if standing.eager else "some"
+    text = f"{standing.state} {standing.epoch} {places} {share} ".encode()
     line = text + f"{zlib.crc32(text):08x}".encode()
     if len(line) >= _WIDTH:
         raise ValueError(f"a switch holds {_WIDTH} bytes, got {len(line)}")
@@ -138,15 +141,15 @@ def _line(standing: Standing) -> bytes:
 
 def _parsed(line: bytes) -> Standing | None:
     try:
-        state, epoch, places, check = line.decode("ascii").split()
-        if int(check, 16) != zlib.crc32(f"{state} {epoch} {places} ".encode()):
+        state, epoch, places, share, check = line.decode("ascii").split()
+        if int(check, 16) != zlib.crc32(f"{state} {epoch} {places} {share} ".encode()):
             return None
         in_force: tuple[int | None, ...] | None = None
         if places == ".":
             in_force = ()
         elif places != "=":
             in_force = tuple(None if one == "-" else int(one) for one in places.split(","))
-        return Standing(_LETTERS[state[0]], int(epoch), in_force)
+        return Standing(_LETTERS[state[0]], int(epoch), in_force, share == "all")
     except (ValueError, KeyError):
         return None
 

@@ -43,7 +43,8 @@ class InForce:
         self.default = self._at(self._risk)
         self._on = self._at(self._risk or RISK_IF_ON)
         # Fixed by earlier rows alone: what is in force, and nothing that is known of a row.
-        everything = standing.state != "disabled" and self._on.risk is None
+        on = standing.state != "disabled"
+        everything = on and (standing.eager or self._on.risk is None)
         self._chance = 1.0 if everything else self._share
 
     @property

@@ -186,7 +186,7 @@ class ModelMetrics:
             if left_out:
                 self._skipped[block].inc(left_out)
         if prediction.signals is not None:
-            self._bin(prediction.signals, settings)
+            self._bin(prediction, settings)
 
     def _left_out(
         self, prediction: Prediction, on: NDArray[np.bool_], depths: NDArray[np.int64]
@@ -206,9 +206,13 @@ class ModelMetrics:
         if prediction.reran is not None:
             self._overflow["fp32"].inc(int(np.count_nonzero(prediction.reran)))
 
-    def _bin(self, signals: NDArray[np.float32], settings: Sequence[Setting]) -> None:
-        places = [self._places.get((one.measure, one.risk), -1) for one in settings]
-        deciles = self._deciles[places]
+    def _bin(self, prediction: Prediction, settings: Sequence[Setting]) -> None:
+        places = np.array([self._places.get((one.measure, one.risk), -1) for one in settings])
+        if prediction.trail is not None:
+            # They get to every decision; at calibration rows got there that had not left before.
+            places[prediction.trail.drawn] = -1
+        deciles, signals = self._deciles[places], prediction.signals
+        assert signals is not None
         row, stage = np.nonzero(~np.isnan(signals) & ~np.isnan(deciles[:, :, 0]))
         bins = bins_of(signals[row, stage], deciles[row, stage], self._random)
         counts = np.bincount(stage * BINS + bins)
