@@ -82,8 +82,10 @@ def verify(
         if data is not None and not found:
             samples = read_samples(data, labels, artifact.manifest, _say)
             found += check_counts(made, artifact, samples.rows.tensors, samples.labels, _say)
-    for one in found:
-        console.print(f"not verified: {one.sentence}", markup=False, soft_wrap=True)
+    for fault in dict.fromkeys(one.fault for one in found):
+        first, *more = [one.sentence for one in found if one.fault == fault]
+        also = f" (and {len(more)} more such)" if more else ""
+        console.print(f"not verified: {first}{also}", markup=False, soft_wrap=True)
     if found:
         raise typer.Exit(int(found[0].fault))
     _print_verified(made, data is not None, labels is not None, key)
@@ -187,7 +189,7 @@ def _print_verified(
     typer.echo(f"{made.model}: {len(made.files)} files in {made.precision} on {made.provider}")
     for bound in made.bounds:
         about = f"{bound.measure.replace('_', ' ')} at most {bound.risk:g}"
-        about += f" with confidence {bound.confidence:g}: candidate {len(bound.candidates) - 1}, "
+        about += f" with confidence {bound.confidence:g}: candidate {len(bound.candidates)}, "
         if bound.kind == "earned":
             last = bound.crossings[-1]
             about += (
