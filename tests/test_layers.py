@@ -82,7 +82,8 @@ ONLY_IN = {
     "ray": {f"hosts/ray/{name}.py" for name in ("deploy", "front", "metrics", "outlook", "remote")}
     | {"hosts/ray/__init__.py"},
     "asyncio": {
-        *("hosts/models.py", "hosts/rsgi.py", "hosts/granian/worker.py"),
+        *("hosts/asgi.py", "hosts/client.py", "hosts/models.py", "hosts/rsgi.py"),
+        *("hosts/granian/worker.py",),
         *("hosts/ray/front.py", "hosts/ray/outlook.py"),
         *("service/batcher.py", "service/turns.py"),
     },

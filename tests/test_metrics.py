@@ -100,7 +100,10 @@ def test_counts_outlive_their_worker_and_what_only_the_living_say_does_not(direc
     lost = {name for name, _ in while_alive.keys() - after.keys()}
     assert lost == {
         f"skipserve_{name}"
-        for name in ("model_info", "provider_fallback", "certified_risk_ratio", "threshold")
+        for name in (
+            *("model_info", "provider_fallback", "certified_risk_ratio", "risk_in_force_ratio"),
+            "threshold",
+        )
     }
     assert all(value == while_alive[key] for key, value in after.items())
     exposition.retire(first.pid)  # told twice: nothing is counted twice

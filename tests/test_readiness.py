@@ -209,7 +209,7 @@ def test_a_worker_that_died_before_anybody_looked_is_counted_once(make, pulses, 
 
 @pytest.mark.parametrize(("limit_s", "silent_s"), [(2, 10), (60, 10), (300, 50)])
 def test_a_model_that_takes_its_time_is_given_it(limit_s, silent_s):
-    assert Wanted.of(1, limit_s) == Wanted(1, silent_s)
+    assert Wanted.of(1, limit_s) == Wanted(1, silent_s, limit_s + 10)
 
 
 def test_workers_of_a_host_that_comes_and_of_one_that_goes_are_not_missed(

@@ -233,8 +233,9 @@ def _first_key(config: HostConfig) -> str:
                 config.url,
             )
         return ""
+    first = read_keys(config.keys)[0]
     warn_of_readers(config.keys)
-    return read_keys(config.keys)[0]
+    return first
 
 
 def _host(server: ServerName, instance: Instance, config: HostConfig, log: Log) -> Host:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import math
+import os
+import signal
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,15 +31,22 @@ class Wanted:
     Attributes:
         workers: How many.
         silent_s: How long one may take for a batch before it counts as hanging, in seconds.
+        ended_s: How long it may be silent before it is ended, for another to take its place.
     """
 
     workers: int
     silent_s: float
+    ended_s: float = math.inf
 
     @classmethod
     def of(cls, workers: int, response_timeout_s: float) -> Wanted:
-        """By a model's settings: a sixth of the time limit, at least ten seconds."""
-        return cls(workers, max(SILENT_S, response_timeout_s / 6))
+        """By a model's settings: hanging after a sixth of the time limit, at least ten seconds.
+
+        A worker whose batch takes too long ends by itself; one that is stopped cannot, and is ended
+        ten seconds later.
+        """
+        silent_s = max(SILENT_S, response_timeout_s / 6)
+        return cls(workers, silent_s, max(silent_s, response_timeout_s + SILENT_S))
 
 
 class Readiness:
@@ -150,6 +161,12 @@ class Readiness:
     def _silent(self, now_s: float, workers: list[Worker], answering: bool) -> str:
         for worker in workers:
             limit_s = self._wanted[worker.model].silent_s
+            if worker.silent_s > self._wanted[worker.model].ended_s:
+                logger.warning(
+                    "worker %d of %s is ended: it is stopped or hangs", worker.pid, worker.model
+                )
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(worker.pid, signal.SIGKILL)
             if worker.silent_s > limit_s:
                 return (
                     f"worker {worker.pid} of {worker.model} is stopped or hangs: nothing heard "

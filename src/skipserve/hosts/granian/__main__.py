@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import resource
 import socket
 import sys
 from collections.abc import Callable, Sequence
@@ -18,6 +19,9 @@ from granian.server.mp import MPServer, WorkerProcess
 from skipserve.hosts.granian.listeners import BACKLOG, DESCRIPTOR_VARIABLE
 from skipserve.hosts.granian.plan import PLAN_VARIABLE, read_plan
 from skipserve.telemetry.logs import Log
+
+# As many connections as anybody needs; where the machine allows as many files.
+CONNECTIONS = 1 << 16
 
 
 class Main(MPServer):
@@ -70,6 +74,14 @@ def _numbered(load: Callable[[], Any], own: int, inherited: Sequence[socket.sock
     return load()
 
 
+def connections() -> int:
+    """How many a worker may keep open: as many files as the machine lets it open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = max(soft, min(hard, CONNECTIONS)) if hard != resource.RLIM_INFINITY else CONNECTIONS
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    return most
+
+
 def main() -> None:
     """Serve until SIGTERM."""
     Log().attach()
@@ -85,6 +97,9 @@ def main() -> None:
         loop=Loops.uvloop,
         http=HTTPModes.auto,
         websockets=False,
+        # It counts connections, not requests: at its own 1024 as many silent clients, or clients
+        # that wait between two requests, would shut out all others.
+        backpressure=connections(),
         # Our own log has what they say.
         log_dictconfig={"version": 1, "disable_existing_loggers": False},
         ssl_cert=Path(plan.certificate) if plan.certificate else None,

@@ -1,0 +1,175 @@
+"""Faults of the machine and of its operator, injected into a running service under load."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+
+import pytest
+from running import CLOSED, JSON, Running, cli, serving, until
+
+pytestmark = pytest.mark.server
+PATH = "/predictions/small"
+ROW = json.dumps({"inputs": [[0.5, -0.25]]}).encode()
+CLIENTS = 16
+
+
+@pytest.fixture(scope="module")
+def root(routed_project: tuple[Path, list[str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its batches may take a second, so that what hangs is noticed soon."""
+    root = tmp_path_factory.mktemp("faulty") / "project"
+    shutil.copytree(routed_project[0], root, ignore=shutil.ignore_patterns("*.log"))
+    file = root / "export" / "small.toml"
+    file.write_text(file.read_text().replace("[serving]", "[serving]\nresponse_timeout_s = 1"))
+    package = cli("package", "export/small.toml")
+    subprocess.run(package, cwd=root, check=True, capture_output=True)
+    return root
+
+
+class Load:
+    """Clients in a closed loop, each on a connection that it keeps."""
+
+    def __init__(self, server: Running) -> None:
+        self._server = server
+        self._stop = threading.Event()
+        # When each request was sent, and the status that it got.
+        self.outcomes: list[tuple[float, int]] = []
+
+    def __enter__(self) -> Load:
+        self._pool = ThreadPoolExecutor(CLIENTS)
+        self._asking = [self._pool.submit(self._ask) for _ in range(CLIENTS)]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for one in self._asking:
+            one.result()
+        self._pool.shutdown()
+
+    def _ask(self) -> None:
+        connection = HTTPConnection("127.0.0.1", self._server.port, timeout=60)
+        with contextlib.closing(connection):
+            while not self._stop.is_set():
+                sent_s = time.monotonic()
+                try:
+                    connection.request("POST", PATH, ROW, JSON)
+                    sent_s = time.monotonic()
+                    reply = connection.getresponse()
+                    reply.read()
+                    self.outcomes.append((sent_s, reply.status))
+                except (HTTPException, ConnectionError):
+                    connection.close()
+                    self.outcomes.append((sent_s, CLOSED))
+                    time.sleep(0.01)
+
+    def answered(self, least: int) -> None:
+        """Wait for so many answers more."""
+        before = len(self.outcomes)
+        until(lambda: len(self.outcomes) >= before + least)
+
+
+def test_what_was_received_before_it_is_told_to_end_is_answered(root: Path) -> None:
+    with serving(root, "--batch-size", "16") as running:
+        with Load(running) as load:
+            load.answered(500)
+            running.process.send_signal(signal.SIGTERM)
+            told_s = time.monotonic()
+            assert running.process.wait(30) == 0
+        before = [status for sent_s, status in load.outcomes if sent_s < told_s]
+        assert len(before) >= 500
+        assert set(before) == {200}
+        assert {status for _, status in load.outcomes} <= {200, CLOSED}
+
+
+def test_a_worker_that_is_killed_costs_only_what_it_had(root: Path) -> None:
+    with serving(root, "--batch-size", "16", "--workers", "2") as running:
+        with Load(running) as load:
+            load.answered(300)
+            workers = running.workers()
+            workers[0].kill()
+            until(lambda: running.restarts() == 1)
+            load.answered(300)
+            until(running.is_ready)
+            load.answered(300)
+        lost = [status for _, status in load.outcomes if status != 200]
+        # What was on its way in one of two workers, or waited at its socket.
+        assert len(lost) <= CLIENTS
+        assert workers[1].pid in {one.pid for one in running.workers()}
+
+
+def test_a_worker_that_is_stopped_is_replaced_and_nobody_waits_for_ever(root: Path) -> None:
+    with serving(root) as running:
+        (worker,) = running.workers()
+        worker.suspend()
+        began_s = time.monotonic()
+        with ThreadPoolExecutor(1) as client:
+            waiting = client.submit(running.outcome, "small", json.loads(ROW))
+            until(lambda: not running.is_ready())
+            assert waiting.result() in (200, 503, CLOSED)
+        until(lambda: running.restarts() == 1)
+        until(running.is_ready)
+        assert running.outcome("small", json.loads(ROW)) == 200
+        assert worker.pid not in {one.pid for one in running.workers()}
+        assert "is ended: it is stopped or hangs" in running.printed
+        assert time.monotonic() - began_s < 60
+
+
+def test_with_64_descriptors_a_hundred_connections_get_their_turn(
+    root: Path, tmp_path: Path
+) -> None:
+    few = tmp_path / "few"
+    few.write_text(f'#!/bin/sh\nulimit -n 64\nexec {sys.executable} "$@"\n')
+    few.chmod(0o755)
+    lines = f"POST {PATH} HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\n"
+    request = f"{lines}Connection: close\r\nContent-Length: {len(ROW)}\r\n\r\n".encode() + ROW
+    with serving(root, python=str(few)) as running:
+        (worker,) = running.workers()
+        assert worker.rlimit(resource.RLIMIT_NOFILE)[0] == 64
+        with contextlib.ExitStack() as stack:
+            clients = [
+                stack.enter_context(socket.create_connection(("127.0.0.1", running.port), 60))
+                for _ in range(100)
+            ]
+            for one in clients:
+                one.sendall(request)
+            assert all(one.recv(64).startswith(b"HTTP/1.1 200") for one in clients)
+        assert running.restarts() == 0
+        assert running.outcome("small", json.loads(ROW)) == 200
+        until(running.is_ready)
+
+
+def test_a_disk_that_fills_up_while_it_serves_stops_nobody(root: Path, place: Path) -> None:
+    """The service's folder takes no byte more: metrics may fail, answers do not."""
+    namespace = ["unshare", "--user", "--map-root-user", "--mount"]
+    if subprocess.run([*namespace, "true"], capture_output=True).returncode:
+        pytest.skip("this machine gives no user namespaces")
+    disk = place / "disk"
+    disk.mkdir()
+    full = place / "full"
+    full.write_text(
+        f"#!/bin/sh\nexec unshare --user --map-root-user --mount --kill-child --fork sh -c '"
+        f'mount -t tmpfs -o size=48m none {disk} && TMPDIR={disk} exec {sys.executable} "$@"\' '
+        'sh "$@"\n'
+    )
+    full.chmod(0o755)
+    with serving(root, python=str(full)) as running:
+        (worker,) = running.workers()
+        inside = Path(f"/proc/{worker.pid}/root{disk}")
+        with contextlib.suppress(OSError), (inside / "filler").open("wb") as filler:
+            while True:
+                filler.write(bytes(1 << 20))
+        with Load(running) as load:
+            load.answered(300)
+        assert {status for _, status in load.outcomes} == {200}
+        assert running.restarts() == 0
