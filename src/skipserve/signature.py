@@ -22,11 +22,14 @@ class TensorSpec(Record):
         dtype: NumPy's name.
         shape: Sizes; a word such as ``batch`` or ``length`` stands for a free one. Equal words are
             equal sizes.
+        count: Whole numbers from 0 to one less are known to the network, such as the tokens of its
+            vocabulary; ``None`` where nothing is known of that.
     """
 
     name: str
     dtype: Dtype
     shape: tuple[int | str, ...]
+    count: int | None = None
 
     @property
     def row_shape(self) -> tuple[int | str, ...]:
@@ -42,11 +45,13 @@ class Signature(Record):
         outputs: At least one, likewise.
         mask: The input that says which positions of a row are real (1) and which are padding (0),
             if there is one: rows of different length can then be padded to one batch.
+        largest: Largest size of a free dimension, by its word, where it is known.
     """
 
     inputs: Annotated[tuple[TensorSpec, ...], Field(min_length=1)]
     outputs: Annotated[tuple[TensorSpec, ...], Field(min_length=1)]
     mask: str | None = None
+    largest: dict[str, int] = Field(default_factory=dict)
 
     def input(self, name: str) -> TensorSpec | None:
         """The input of a name, or ``None``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,6 +104,23 @@ def open_artifact(directory: Path) -> Artifact:
     for needed in artifact.needed:
         _check(directory, needed.path, needed.sha256)
     return artifact
+
+
+def find_artifact(name: str | os.PathLike[str]) -> Artifact:
+    """Open an artifact directory, or one in artifacts/.
+
+    Raises:
+        ConfigError: If there is none of that name.
+        ArtifactError: If it is damaged.
+    """
+    for directory in (Path(name), Path("artifacts") / name):
+        if (directory / MANIFEST).is_file():
+            return open_artifact(directory)
+    have = sorted(one.parent.name for one in Path("artifacts").glob(f"*/{MANIFEST}"))
+    hint = f"there are {', '.join(have)}" if have else "make one with `skipserve bring`"
+    raise ConfigError(
+        f"{os.fspath(name)!r} is no artifact, and none in artifacts/ has that name; {hint}"
+    )
 
 
 def _check(directory: Path, path: str, sha256: str) -> None:

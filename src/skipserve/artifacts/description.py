@@ -20,6 +20,7 @@ from skipserve.artifacts.manifest import (
 )
 from skipserve.artifacts.origin import Origin, Routing
 from skipserve.routing.network import Network
+from skipserve.runtime.lengths import trim
 from skipserve.runtime.rows import Rows
 from skipserve.runtime.runners import OnnxFiles, open_runner
 from skipserve.tasks import KINDS
@@ -38,7 +39,9 @@ def describe(
     task = network.task
     assert isinstance(task, KINDS)
     opset = next(one.version for one in network.model.opset_import if one.domain in ("", "ai.onnx"))
-    answer = expected.answers[0]
+    shown = _shown(origin)
+    answer = expected.answers[shown]
+    row = trim(expected.rows[shown : shown + 1], network.signature)
     return Manifest(
         name=name,
         source=origin.source,
@@ -51,12 +54,21 @@ def describe(
         parity=(),
         largest_activation=expected.largest_activation,
         example=Example(
-            inputs={name: rows[0].tolist() for name, rows in expected.rows.tensors.items()},
+            inputs={name: tensor[0].tolist() for name, tensor in row.tensors.items()},
             answer=tuple(answer.tolist()),
+            value=origin.values[shown] if origin.values else None,
         ),
         versions={package: version_of(package) for package in MADE_BY},
         router=_router_spec(network, routing) if routing else None,
+        preprocessing=None if origin.prepared is None else origin.prepared.config,
     )
+
+
+def _shown(origin: Origin) -> int:
+    """The row to try a server with: the first, or the shortest text."""
+    if not all(isinstance(one, str) for one in origin.values) or not origin.values:
+        return 0
+    return min(range(len(origin.values)), key=lambda row: len(str(origin.values[row])))
 
 
 def _router_spec(network: Network, routing: Routing) -> RouterSpec:
@@ -116,11 +128,19 @@ def depths_of(artifact: Artifact, origin: Origin) -> Depths | None:
     signals = readings.signals[familiar]
     # Thresholds let shares of the rows leave: who is among the last at every exit stays longest.
     places = signals.argsort(axis=0, kind="stable").argsort(axis=0)
+    chosen = [familiar[row] for row in (signals[:, 0].argmax(), places.max(axis=1).argmin())]
     shallow, deep = (
-        {name: _typed(rows[familiar[row]]) for name, rows in rounded.items()}
-        for row in (signals[:, 0].argmax(), places.max(axis=1).argmin())
+        {
+            name: _typed(tensor[0])
+            for name, tensor in trim(
+                Rows({name: rows[row : row + 1] for name, rows in rounded.items()}),
+                artifact.manifest.signature,
+            ).tensors.items()
+        }
+        for row in chosen
     )
-    return Depths(shallow=shallow, deep=deep)
+    values = (origin.values[chosen[0]], origin.values[chosen[1]]) if origin.values else None
+    return Depths(shallow=shallow, deep=deep, values=values)
 
 
 def _typed(row: NDArray[Any]) -> Any:

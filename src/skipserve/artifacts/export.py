@@ -61,6 +61,9 @@ def export_artifact(
             if not (format == "torchscript" and precision == "int8")
             for role, path in _write(origin, format, precision, fresh, routing)
         ]
+        if origin.prepared is not None:
+            for needed, content in origin.prepared.files.items():
+                (fresh / needed).write_bytes(content)
         manifest = describe(name, origin, files, routing)
         artifact = Artifact(fresh, manifest, Certificates())
         pairs = dict.fromkeys((one.format, one.precision) for one in files)

@@ -28,14 +28,15 @@ class Source(Record):
     """What a model comes from.
 
     Attributes:
-        kind: ``recipe``: trained here; ``onnx``: a file; ``module``: a torch module.
-        name: Of the recipe, the file or the function.
-        sha256: Of the weights or the file.
+        kind: ``recipe``: trained here; ``onnx``: a file; ``module``: a torch module;
+            ``hugging_face``: a folder.
+        name: Of the recipe, the file, the function or the folder.
+        sha256: Of the weights, the file or the files.
         network: Configuration of a network trained here.
         accuracy: Of the source on its test rows, a ratio, if it is known.
     """
 
-    kind: Literal["recipe", "onnx", "module"]
+    kind: Literal["recipe", "onnx", "module", "hugging_face"]
     name: str
     sha256: Sha256
     network: dict[str, Any] | None = None

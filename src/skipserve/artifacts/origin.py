@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from skipserve.artifacts.manifest import Precision, Source
 from skipserve.artifacts.parity import Expected
+from skipserve.preprocessing.config import Preprocessing
 from skipserve.routing.config import ExitsConfig, RouterConfig
 from skipserve.routing.network import Network
 from skipserve.routing.placing import FittedRouter
 
 if TYPE_CHECKING:
     from skipserve.networks import ResidualNetwork
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What turns values into the inputs of a network.
+
+    Attributes:
+        config: What the manifest says of it.
+        files: Content of the files that it needs, by name.
+    """
+
+    config: Preprocessing
+    files: Mapping[str, bytes]
 
 
 @dataclass(frozen=True)
@@ -24,12 +39,18 @@ class Origin:
         network: Its plain graph in FP32, its blocks found.
         expected: Answers of the source, to compare files with.
         torch: The network in PyTorch, where it was trained here: TorchScript takes it.
+        prepared: What turns values into rows, if anything does.
+        values: Those that the expected rows were made of.
+        notes: What a person should know of it, in words.
     """
 
     source: Source
     network: Network
     expected: Expected
     torch: ResidualNetwork | None = None
+    prepared: Prepared | None = None
+    values: tuple[object, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

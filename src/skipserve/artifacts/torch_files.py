@@ -9,7 +9,9 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Iterator
+from inspect import signature
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
@@ -69,7 +71,11 @@ def export_module(
     """
     names = free or tuple({0: "batch"} for _ in inputs)
     dims = {name: torch.export.Dim(name) for axes in names for name in axes.values()}
-    shapes = tuple({axis: dims[name] for axis, name in axes.items()} for axes in names)
+    shapes: tuple[Any, ...] = tuple(
+        {axis: dims[name] for axis, name in axes.items()} for axes in names
+    )
+    if any(one.kind is one.VAR_POSITIONAL for one in signature(module.forward).parameters.values()):
+        shapes = (shapes,)
     with quietly(), torch.no_grad():
         program = torch.onnx.export(
             module,

@@ -31,13 +31,14 @@ class Wanted:
     """What a person asks of a network they bring.
 
     Attributes:
-        source: An ``.onnx`` file, or ``module:function``.
+        source: An ``.onnx`` file, a Hugging Face folder, or ``module:function``.
         data: A file of rows.
         fit: A file of rows that the network was trained on, or ``None``.
         labels: The column of true classes, or ``None``.
         name: Of the model; by default that of the source.
         risk: ε.
         precision: ``fp32`` or ``int8``.
+        text: Columns of texts: one, or two for pairs; found where none is named.
         task: What its answers are: ``classify``, ``multilabel``, ``regress``, ``embed``, ``score``.
         tolerance: Of ``regress`` and ``score``: the largest difference that agrees.
     """
@@ -49,6 +50,7 @@ class Wanted:
     name: str | None = None
     risk: float = 0.01
     precision: str = "fp32"
+    text: tuple[str, ...] = ()
     task: str = "classify"
     tolerance: float | None = None
 
@@ -116,6 +118,8 @@ def bring(
 
 def _name_of(source: str) -> str:
     stem = source.rpartition(":")[2] if ".onnx" not in source else Path(source).stem
+    if Path(source).is_dir():
+        stem = Path(source).resolve().name
     name = re.sub(r"\W+", "_", stem).strip("_")[:LARGEST_NAME]
     if not name:
         raise ConfigError(f"{source!r} gives no name for the model; name it with --name")
@@ -132,6 +136,8 @@ def build_text(wanted: Wanted, name: str, project: Path) -> str:
     source = f"module = {_quoted(wanted.source)}"
     if wanted.source.endswith(".onnx"):
         source = f"onnx = {_quoted(_relative(Path(wanted.source), project))}"
+    elif Path(wanted.source).is_dir():
+        source = f"folder = {_quoted(_relative(Path(wanted.source), project))}"
     lines = [
         f"# A network that was brought. `skipserve build export/{name}.toml` redoes what changed.",
         "",
@@ -153,6 +159,9 @@ def build_text(wanted: Wanted, name: str, project: Path) -> str:
         )
     if wanted.labels is not None:
         lines.append(f"labels = {_quoted(wanted.labels)}")
+    if wanted.text:
+        named = ", ".join(map(_quoted, wanted.text))
+        lines.append(f"text = {named if len(wanted.text) == 1 else f'[{named}]'}")
     lines += [
         '# columns = { input_ids = "ids" }   # what an input is called in the files',
         "",
@@ -224,6 +233,7 @@ def bring_objects(
     risk: float,
     labels: str | None,
     project: Path,
+    text: tuple[str, ...] = (),
     task: str = "classify",
     tolerance: float | None = None,
 ) -> Artifact:
@@ -244,6 +254,6 @@ def bring_objects(
         arrays: dict[str, Any] = {str(key): np.asarray(value) for key, value in rows.items()}
         np.savez(data, **arrays)
         rows = data
-    about: dict[str, Any] = {"labels": labels, "name": name, "risk": risk}
+    about: dict[str, Any] = {"labels": labels, "name": name, "risk": risk, "text": text}
     wanted = Wanted(str(source), Path(rows), **about, task=task, tolerance=tolerance)
     return open_artifact(bring(wanted, project).build.artifact)

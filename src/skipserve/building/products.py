@@ -97,6 +97,8 @@ def export(build: BuildFile, say: Say = lambda line: None, sourced: Sourced | No
     """
     sourced = sourced or Sourced(build)
     origin, splits = sourced.origin, sourced.rows
+    for note in origin.notes:
+        say(f"{build.name}: {note}")
     routing = None
     if build.router is not None:
         routing = _routing(build, origin, splits, say)

@@ -6,12 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from skipserve.artifacts.artifact import Artifact, open_artifact
-from skipserve.artifacts.manifest import MANIFEST
+from skipserve.artifacts.artifact import Artifact
 from skipserve.errors import ConfigError
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Prediction, joined
-from skipserve.sources.data import match, read_columns
+from skipserve.sources.data import match, read_columns, values_of
 from skipserve.tasks import Task
 
 # So many batches between two words about progress.
@@ -33,21 +32,6 @@ class Scored:
     summary: str
 
 
-def find_artifact(name: str) -> Artifact:
-    """Open an artifact directory, or one in artifacts/.
-
-    Raises:
-        ConfigError: If there is none of that name.
-        ArtifactError: If it is damaged.
-    """
-    for directory in (Path(name), Path("artifacts") / name):
-        if (directory / MANIFEST).is_file():
-            return open_artifact(directory)
-    have = sorted(one.parent.name for one in Path("artifacts").glob(f"*/{MANIFEST}"))
-    hint = f"there are {', '.join(have)}" if have else "make one with `skipserve bring`"
-    raise ConfigError(f"{name!r} is no artifact, and none in artifacts/ has that name; {hint}")
-
-
 def score(
     artifact: Artifact,
     file: Path,
@@ -55,6 +39,7 @@ def score(
     batch_size: int,
     cores: int,
     on_progress: Callable[[str, float | None], None],
+    text: tuple[str, ...] = (),
 ) -> Scored:
     """Answer every row of a file.
 
@@ -65,12 +50,14 @@ def score(
         batch_size: Rows that run together.
         cores: To use; 0 takes all.
         on_progress: Told how far it is.
+        text: Columns of texts; found where none is named.
 
     Raises:
         ConfigError: If the rows do not fit the model, or the risk is not certified.
     """
     manifest = artifact.manifest
-    rows = match(read_columns(file), manifest.signature, {}, None, str(file)).rows
+    values = values_of(artifact, text)
+    rows = match(read_columns(file), manifest.signature, {}, None, str(file), values).rows
     engine = Engine.for_many(artifact, cores=cores)
     setting = engine.setting(risk)
     if setting.reason:

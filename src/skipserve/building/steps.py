@@ -88,8 +88,10 @@ def steps(
                 build.export.model_dump(mode="json"),
                 asked,
                 _sources("networks", "routing", "artifacts", "graph", "sources", "runtime"),
+                _sources("preprocessing"),
                 _sources(*OWN_SOURCES, *DRAWING_SOURCES),
                 _versions("torch", "onnx", "onnxscript", "onnxruntime", *DRAWING),
+                _versions("tokenizers", "transformers") if _is_folder(build) else None,
             ),
             (manifest,),
             lambda: export(build, say, sourced),
@@ -106,6 +108,7 @@ def steps(
                     (certified_batch(build), certified_backends(build)),
                     _origin_inputs(build),
                     _sources("certification", "routing", "runtime", "artifacts", "sources"),
+                    _sources("preprocessing"),
                     _sources("networks", *OWN_SOURCES, *DRAWING_SOURCES),
                     _versions("torch", "onnxruntime", *DRAWING),
                 ),
@@ -161,6 +164,10 @@ def _shipped_hash(build: BuildFile) -> str | None:
     if shipped is None or difference(shipped, trained.recipe, trained.network, trained.training):
         return None
     return shipped.weights_sha256
+
+
+def _is_folder(build: BuildFile) -> bool:
+    return build.brought is not None and build.brought.source.folder is not None
 
 
 def _origin_inputs(build: BuildFile) -> Any:

@@ -1,4 +1,4 @@
-"""Bringing a network: from an ONNX file or a torch module to a certified archive and a verdict."""
+"""Bringing a network: from a file, folder or module to a certified archive and a verdict."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from skipserve.commands.risk import parse_risk
 
 def bring(
     source: Annotated[
-        str, typer.Argument(help="An .onnx file, or module:function of a torch module.")
+        str, typer.Argument(help="An .onnx file, a Hugging Face folder, or module:function.")
     ],
     data: Annotated[
         Path, typer.Option(help="Rows: .npz, .npy, .parquet, .csv or .jsonl.", dir_okay=False)
@@ -22,7 +22,14 @@ def bring(
     fit: Annotated[
         Path | None, typer.Option(help="Rows the network was trained on; heads are fitted on them.")
     ] = None,
-    labels: Annotated[str | None, typer.Option(help="Column of true classes in the data.")] = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Option(help="Column of texts; twice for pairs. Default: the only one."),
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option("--labels", "--label", help="Column of true classes in the data."),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Of the model; default: the source's.")] = None,
     risk: Annotated[
         float, typer.Option(parser=parse_risk, metavar="RISK", help="ε, such as 1% or 0.01.")
@@ -41,12 +48,15 @@ def bring(
     Writes export/NAME.toml in the working directory and walks it. Example:
 
     skipserve bring fashion.onnx --data fashion.npz --labels label
+
+    skipserve bring FOLDER --data emails.jsonl --text body --label spam
     """
     with watching("reading") as watch:
         from skipserve.building.bring import Wanted
         from skipserve.building.bring import bring as bring_network
 
-        wanted = Wanted(source, data, fit, labels, name, risk, precision, task, tolerance)
+        texts = tuple(text or ())
+        wanted = Wanted(*(source, data, fit, labels, name, risk, precision, texts, task, tolerance))
         outcome = bring_network(wanted, Path.cwd(), watch.say, watch.progress)
     build = outcome.build
     console.print(f"\n{build.name}: {outcome.verdict}\n", markup=False, soft_wrap=True)

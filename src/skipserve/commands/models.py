@@ -121,6 +121,7 @@ def certify(
     from skipserve.certification.calibrate import certify_artifact
     from skipserve.samples import read_samples
     from skipserve.schema import parse
+    from skipserve.sources.data import values_of
 
     given = {"backend": backend, "precision": precision, "provider": provider, "threads": threads}
     asked = {key: value for key, value in given.items() if value is not None}
@@ -129,7 +130,7 @@ def certify(
             artifact, settings = stack.enter_context(unpacked(model, asked))
         else:
             artifact, settings = open_artifact(model), parse(ServingConfig, asked, "certify")
-        samples = read_samples(data, labels, artifact.manifest, _say)
+        samples = read_samples(data, labels, artifact.manifest, _say, values_of(artifact))
         made = certify_artifact(
             artifact.directory,
             samples.rows.tensors,

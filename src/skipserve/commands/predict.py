@@ -20,6 +20,10 @@ def predict(
         float | None,
         typer.Option(parser=parse_risk, metavar="RISK", help="ε; default: full depth."),
     ] = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Option(help="Column of texts; twice for pairs. Default: the only one."),
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows that run together.")] = 64,
     threads: Annotated[int, typer.Option(min=0, help="Cores to use; 0 is all.")] = 0,
 ) -> None:
@@ -28,11 +32,14 @@ def predict(
     Example: skipserve predict fashion rows.parquet --out answers.parquet --risk 1%
     """
     with watching(f"{model}: reading {rows}") as watch:
+        from skipserve.artifacts.artifact import find_artifact
         from skipserve.building.answers import check_writable, write_answers
-        from skipserve.building.scoring import find_artifact, score
+        from skipserve.building.scoring import score
 
         check_writable(out)
-        scored = score(find_artifact(model), rows, risk, batch_size, threads, watch.progress)
+        artifact = find_artifact(model)
+        texts = tuple(text or ())
+        scored = score(artifact, rows, risk, batch_size, threads, watch.progress, texts)
         write_answers(out, scored)
     console.print(
         f"{len(scored.prediction):,} rows to {out}; {scored.summary}",

@@ -46,7 +46,7 @@ def curl_of(
     if manifest.depths is not None:
         hint += "; the first of these rows is settled early, the second late"
     body = msgspec.json.encode(_short(manifest.asked_deep))
-    data = f"'{body.decode()}'"
+    data = shlex.quote(body.decode())
     if len(body) > LONGEST:
         (directory / FILE).write_bytes(body)
         data = f"@{directory / FILE}"

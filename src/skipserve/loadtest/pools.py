@@ -22,7 +22,7 @@ from skipserve.loadtest.payloads import Choice, Pool
 from skipserve.loadtest.target import Running, Target
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.rows import Rows, check_rows
-from skipserve.sources.data import match, read_columns
+from skipserve.sources.data import match, read_columns, values_of
 from skipserve.tasks import Task
 
 # Decimals a client would send; the engine is asked about the rounded rows.
@@ -96,7 +96,7 @@ def make_subject(
     running = _running(target, name, artifact)
     say(f"working out the answers of {name}")
     engine = _engine(artifact, running)
-    sent = _rounded(_rows(manifest, data)[:rows])
+    sent = _rounded(_rows(artifact, data)[:rows])
     full = _answers(engine, sent, None)
     clear = _clear(task, full, TIES[running.precision])
     if not clear.any():
@@ -149,9 +149,11 @@ def _engine(artifact: Artifact, running: Running) -> Engine:
     return Engine(artifact, backend=backend, precision=precision, provider=provider, threads=0)
 
 
-def _rows(manifest: Manifest, data: Path | None) -> Rows:
+def _rows(artifact: Artifact, data: Path | None) -> Rows:
+    manifest = artifact.manifest
     if data is not None:
-        return match(read_columns(data), manifest.signature, {}, None, str(data)).rows
+        columns, values = read_columns(data), values_of(artifact)
+        return match(columns, manifest.signature, {}, None, str(data), values).rows
     if manifest.recipe is None:
         return _example(manifest)
     from skipserve.training.recipes import open_recipe

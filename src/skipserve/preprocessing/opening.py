@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 from numpy.typing import NDArray
 
 from skipserve.artifacts.artifact import Artifact
+from skipserve.preprocessing.config import Preprocessing
 
 
 class Preprocessor(Protocol):
@@ -68,9 +70,12 @@ def open_preprocessor(artifact: Artifact) -> Preprocessor | None:
         LaunchError: If a library that it needs is not installed.
     """
     config = artifact.manifest.preprocessing
-    if config is None:
-        return None
-    # Each brings a library that other models do without.
+    return None if config is None else preprocessor_of(config, artifact.directory)
+
+
+def preprocessor_of(config: Preprocessing, directory: Path) -> Preprocessor:
+    """The same for files in a directory that is no artifact yet."""
+    # Each kind brings a library that other models do without.
     from skipserve.preprocessing.text import Texts
 
-    return Texts(config, artifact.directory)
+    return Texts(config, directory)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -19,6 +21,16 @@ from skipserve.preprocessing.opening import Token
 # cut off, at about a million a second, and nobody else is answered meanwhile.
 LONGEST_TEXT = 1 << 18
 PAIR = ("text", "text_pair")
+
+# Of a long text so many characters for each token that fits are tokenized first, and no more if so
+# many tokens are left over.
+CHARACTERS, BEHIND = 8, 16
+_BETWEEN_WORDS = re.compile(r"(?<=[A-Za-z0-9])[ \n](?=[A-Za-z0-9])")
+# Pretokenizers that part words at a space, whatever stands on its other side.
+_PARTING = frozenset(
+    {"BertPreTokenizer", "ByteLevel", "Digits", "Metaspace", "Punctuation", "Whitespace"}
+    | {"WhitespaceSplit"}
+)
 
 Value: TypeAlias = str | tuple[str, str]
 
@@ -49,6 +61,9 @@ class Texts:
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(config.longest, direction=config.truncation)
         self._config = config
+        # Characters that are mostly enough to fill a row; 0 where all of a text is needed.
+        alone = config.truncation == "right" and _takes_words_alone(file)
+        self._enough = CHARACTERS * config.longest if alone else 0
 
     def __call__(self, values: Sequence[object]) -> dict[str, NDArray[Any]]:
         """Tokens of each text or pair [N, length], as many as the longest has; int64.
@@ -61,7 +76,7 @@ class Texts:
             InputError: Naming the row that is no such value, is too long, or has no token.
         """
         texts = [self._value(value, row) for row, value in enumerate(values)]
-        rows = self._tokenizer.encode_batch_fast(texts)
+        rows = self._encoded(texts)
         lengths = [len(row.ids) for row in rows]
         if not all(lengths):
             bad = lengths.index(0)
@@ -98,6 +113,21 @@ class Texts:
             )
         return found
 
+    def _encoded(self, texts: Sequence[Value]) -> list[Any]:
+        """Every text's tokens; of a long one its beginning is enough, as the rest is cut off."""
+        begun = [self._beginning(text) for text in texts]
+        rows: list[Any] = self._tokenizer.encode_batch_fast(begun)
+        for i, (row, text) in enumerate(zip(rows, texts, strict=True)):
+            if begun[i] is not text and sum(map(len, row.overflowing)) < BEHIND:
+                rows[i] = self._tokenizer.encode_batch_fast([text])[0]
+        return rows
+
+    def _beginning(self, text: Value) -> Value:
+        if not self._enough or not isinstance(text, str) or len(text) <= self._enough:
+            return text
+        between = _BETWEEN_WORDS.search(text, self._enough)
+        return text if between is None else text[: between.start()]
+
     def _value(self, value: object, row: int) -> Value:
         if isinstance(value, str | bytes):
             return _text(value, row)
@@ -112,6 +142,23 @@ class Texts:
             )
         first, *second = (_text(part, row) for part in parts)
         return (first, second[0]) if second else first
+
+
+def _takes_words_alone(file: Path) -> bool:
+    """Whether the tokens of a word are the same whatever stands behind the space that ends it."""
+    told = json.loads(file.read_text())
+    before = told.get("pre_tokenizer") or {}
+    steps = before.get("pretokenizers", [before])
+    parts = all(
+        step.get("type") in _PARTING and step.get("split", True) and step.get("use_regex", True)
+        for step in steps
+    )
+    # One that holds a space, or takes those beside it, would be seen half.
+    added = all(
+        not one.get("rstrip") and " " not in one["content"] and "\n" not in one["content"]
+        for one in told.get("added_tokens", ())
+    )
+    return parts and added
 
 
 def _text(value: object, row: int) -> str:

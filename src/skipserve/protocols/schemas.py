@@ -93,6 +93,8 @@ def number(spec: TensorSpec) -> Schema:
         return NUMBER | {"minimum": -largest, "maximum": largest}
     if dtype.kind == "b":
         return {"anyOf": [FLAG, {"type": "integer", "enum": [0, 1]}]}
+    if spec.count is not None:
+        return {"type": "integer", "minimum": 0, "maximum": spec.count - 1}
     limits = np.iinfo(dtype)
     return {"type": "integer", "minimum": int(limits.min), "maximum": int(limits.max)}
 

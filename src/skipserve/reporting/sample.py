@@ -15,6 +15,7 @@ from skipserve.errors import ConfigError
 from skipserve.reporting.model import Model
 from skipserve.runtime.rows import Rows
 from skipserve.samples import read_file
+from skipserve.sources.data import values_of
 from skipserve.sources.recipe import INPUT
 from skipserve.sources.splits import Labelled
 from skipserve.training.recipes import open_recipe
@@ -72,7 +73,8 @@ def take_sample(model: Model, data: Path | None = None, labels: str | None = Non
             raise ConfigError("--labels belong to --data FILE; give both, or neither")
         found = split_of(model, "test")
         return Sample(found.rows, found.labels, f"the test split of {_origin(model)}")
-    read = read_file(data, labels, model.signature)
+    values = None if model.artifact is None else values_of(model.artifact)
+    read = read_file(data, labels, model.signature, values)
     known = None
     if read.labels is not None:
         known = model.task.truth(read.labels, len(read), model.name)

@@ -119,6 +119,13 @@ def check_rows(values: object, signature: Signature, name: str) -> Rows:
                         f"{size} is {have} in {spec.name!r} and {other} in {where!r}; "
                         "they must be equal",
                     )
+                most = signature.largest.get(size)
+                if most is not None and have > most:
+                    raise InputError(
+                        "wrong_shape",
+                        f"{size} of {spec.name!r} is {have}, {name} takes {most} at most; send "
+                        "shorter rows",
+                    )
         tensors[spec.name] = tensor
     return Rows(tensors)
 
@@ -143,7 +150,9 @@ def _check_tensor(values: Any, spec: TensorSpec, name: str, which: str) -> NDArr
         raise InputError("wrong_type", f"{spec.name} must be numbers, got {rows.dtype}")
     if np.dtype(spec.dtype).kind == "f":
         return _check_floats(rows, np.dtype(spec.dtype), which)
-    return _check_integers(rows, np.dtype(spec.dtype), spec.name)
+    checked = _check_integers(rows, np.dtype(spec.dtype), spec.name)
+    _check_known(checked, spec, name)
+    return checked
 
 
 def _check_floats(rows: NDArray[Any], dtype: np.dtype[Any], which: str) -> NDArray[Any]:
@@ -186,3 +195,17 @@ def _check_integers(rows: NDArray[Any], dtype: np.dtype[Any], name: str) -> NDAr
             row=bad,
         )
     return np.ascontiguousarray(rows, dtype=dtype)
+
+
+def _check_known(rows: NDArray[Any], spec: TensorSpec, name: str) -> None:
+    if spec.count is None or (rows.min() >= 0 and rows.max() < spec.count):
+        return
+    flat = rows.reshape(len(rows), -1)
+    good = (flat >= 0) & (flat < spec.count)
+    bad = int(np.argmin(good.all(axis=1)))
+    number = flat[bad, np.argmin(good[bad])]
+    raise InputError(
+        "out_of_range",
+        f"row {bad} of {spec.name!r} holds {number}; {name} knows 0 … {spec.count - 1}",
+        row=bad,
+    )

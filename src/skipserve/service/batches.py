@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from skipserve.runtime.lengths import Places, by_length
 from skipserve.runtime.rows import Rows, join, pad
 from skipserve.signature import BATCH, Signature
 
@@ -28,10 +29,12 @@ class Batches:
     Args:
         signature: Of the model. Where it has a mask, rows that differ in a dimension of the mask
             are padded to the longest; rows that differ otherwise run apart.
+        by_length: Whether rows of one group run apart where that saves padding.
     """
 
-    def __init__(self, signature: Signature) -> None:
+    def __init__(self, signature: Signature, by_length: bool = True) -> None:
         self._signature = signature
+        self._by_length = by_length
         shapes = [spec.row_shape for spec in signature.inputs]
         self._fixed = all(isinstance(size, int) for shape in shapes for size in shape)
         mask = signature.input(signature.mask) if signature.mask is not None else None
@@ -43,6 +46,12 @@ class Batches:
         if self._fixed or all(part.shapes == parts[0].shapes for part in parts):
             return [Group(range(len(parts)), join(parts))]
         return self._grouped(parts)
+
+    def apart(self, rows: Rows) -> Iterable[tuple[Places | slice, Rows]]:
+        """The rows of a group as they run: their places, and they themselves."""
+        if self._fixed or not self._by_length:
+            return [(slice(None), rows)]
+        return by_length(rows, self._signature)
 
     def _grouped(self, parts: Sequence[Rows]) -> list[Group]:
         sizes = [self._sizes(part) for part in parts]

@@ -91,10 +91,11 @@ class Runs(Generic[J]):
             size = len(group.rows)
             self._groups.append((Together(group.rows, [len(one.rows) for one in members]), members))
             self._firsts.append(self._rows)
-            names = np.arange(self._rows, self._rows + size)
+            names, limits = np.arange(self._rows, self._rows + size), _limits(members)
             self._rows += size
-            self._flights.admit(group.rows, _limits(members), names)
-            sizes.append(size)
+            for places, rows in self._batches.apart(group.rows):
+                self._flights.admit(rows, limits[places], names[places])
+                sizes.append(len(rows))
         return sizes
 
     def step(self) -> tuple[list[Ran[J]], list[J]]:

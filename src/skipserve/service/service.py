@@ -2,8 +2,9 @@
 
     read (check all rows at once) → run (stage by stage, all rows at once) → encode what is complete
 
-Rows of different shapes are padded to one where the signature has a mask, and run apart where it
-has none. A bad request gets its own error and leaves its neighbours alone.
+Rows of different shapes are padded to one where the signature has a mask, those of similar length
+together, and run apart where it has none. A bad request gets its own error and leaves its
+neighbours alone.
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ class Service:
         self._put_off = idle.when_idle
         self._switch = switch or AlwaysOn()
         self._engine = engine
-        self._batches = Batches(engine.manifest.signature)
+        # On a GPU a run costs nearly the same for few rows and for many.
+        self._batches = Batches(engine.manifest.signature, engine.provider == "cpu")
         self._most = serving.batch_size
         self._reader = Reader(engine, serving, version)
         default = self._reader.default

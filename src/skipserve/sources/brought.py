@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +15,19 @@ from skipserve.artifacts.origin import Origin
 from skipserve.artifacts.parity import Expected, parts_of
 from skipserve.errors import ConfigError, CutError
 from skipserve.files import sha256_of
+from skipserve.graph.known import known_counts
 from skipserve.graph.memory import open_model
 from skipserve.graph.precision import largest_activation
 from skipserve.graph.prepare import prepare, read_graph
+from skipserve.preprocessing.opening import preprocessor_of
 from skipserve.routing.network import network_of
 from skipserve.signature import BATCH, DTYPES, Signature, TensorSpec
 from skipserve.sources.answering import as_answer, check_answers
 from skipserve.sources.config import Brought, SourceConfig
-from skipserve.sources.data import match, read_columns
+from skipserve.sources.data import Values, match, read_columns
+from skipserve.sources.read import ReadSource
 from skipserve.sources.splits import Labelled, Splits, split_rows
+from skipserve.tasks import Classify
 
 PARITY_ROWS = 128
 # Fewer rows leave too few to certify anything on.
@@ -35,15 +41,20 @@ def brought_origin(brought: Brought, root: Path) -> tuple[Origin, Splits]:
         CutError: If the graph cannot be read, cut, or run on the rows.
         ConfigError: If the rows do not fit it.
     """
-    model, source = _read(brought.source, root)
-    signature = signature_of(model)
-    splits = _split(brought, signature, root)
-    model, task = as_answer(model, splits.fit.rows, brought.task)
+    read = _read(brought, root)
+    signature = _known(signature_of(read.model), read)
+    splits = _split(brought, signature, root, read)
+    model, task = as_answer(read.model, splits.fit.rows, brought.task.named(read.names))
+    if read.source.kind == "hugging_face" and isinstance(task, Classify) and not task.names:
+        # As transformers calls them.
+        names = tuple(f"LABEL_{i}" for i in range(task.classes))
+        task = task.model_copy(update={"names": names})
     plain = prepare(model)
     name = model.graph.output[0].name
     answer = TensorSpec(name=name, dtype="float32", shape=(BATCH, task.width))
     signature = signature.model_copy(update={"outputs": (answer,)})
-    rows = splits.test.rows[:PARITY_ROWS]
+    tried = slice(PARITY_ROWS)
+    rows, values = splits.test.rows[tried], splits.test.values
     session = open_model(model, arena=False)
     parts = [session.run([name], part.tensors)[0] for part in parts_of(rows)]
     answers = np.concatenate(parts).astype(np.float64)
@@ -52,24 +63,50 @@ def brought_origin(brought: Brought, root: Path) -> tuple[Origin, Splits]:
     check_answers(task, answers)
     expected = Expected(rows, answers, task, largest_activation(plain, rows))
     network = network_of(plain, signature, task)
-    return Origin(source, network, expected), splits
+    return Origin(
+        read.source,
+        network,
+        expected,
+        prepared=read.prepared,
+        values=() if values is None else tuple(values[tried]),
+        notes=read.notes,
+    ), splits
 
 
 def brought_rows(brought: Brought, root: Path) -> Splits:
     """The rows of what was brought, split."""
-    model, _ = _read(brought.source, root)
-    return _split(brought, signature_of(model), root)
+    read = _read(brought, root)
+    return _split(brought, _known(signature_of(read.model), read), root, read)
 
 
-def _read(source: SourceConfig, root: Path) -> tuple[onnx.ModelProto, Source]:
+def _read(brought: Brought, root: Path) -> ReadSource:
+    """What was brought, with the names of its classes; those that were given come first."""
+    read = _opened(brought.source, root)
+    return replace(read, names=brought.task.names) if brought.task.names else read
+
+
+def _opened(source: SourceConfig, root: Path) -> ReadSource:
     if source.onnx is not None:
         file = root / source.onnx
-        model = read_graph(file)
-        return model, Source(kind="onnx", name=file.name, sha256=sha256_of(file))
+        described = Source(kind="onnx", name=file.name, sha256=sha256_of(file))
+        return ReadSource(read_graph(file), described)
+    if source.folder is not None:
+        from skipserve.sources.hugging_face.reading import read_folder
+
+        return read_folder(root / source.folder, source.exporters)
     from skipserve.sources.module import read_module
 
     assert source.module is not None
-    return read_module(source.module, root)
+    return ReadSource(*read_module(source.module, root))
+
+
+def _known(signature: Signature, read: ReadSource) -> Signature:
+    """The same with what is known of numbers and sizes: those beyond it cannot be run."""
+    counts = known_counts(read.model)
+    inputs = tuple(
+        spec.model_copy(update={"count": counts.get(spec.name)}) for spec in signature.inputs
+    )
+    return signature.model_copy(update={"inputs": inputs, "largest": dict(read.limits)})
 
 
 def signature_of(model: onnx.ModelProto) -> Signature:
@@ -118,11 +155,24 @@ def _is_mask(spec: TensorSpec) -> bool:
     return "mask" in spec.name.lower() and len(spec.shape) == 2 and spec.dtype[:3] in ("int", "boo")
 
 
-def _split(brought: Brought, signature: Signature, root: Path) -> Splits:
-    data = brought.data
+def _split(brought: Brought, signature: Signature, root: Path, source: ReadSource) -> Splits:
+    data, prepared = brought.data, source.prepared
+    values = None
+    if prepared is not None:
+        with tempfile.TemporaryDirectory(prefix="skipserve.") as folder:
+            for name, content in prepared.files.items():
+                (Path(folder) / name).write_bytes(content)
+            values = Values(
+                preprocessor_of(prepared.config, Path(folder)), data.texts, source.names
+            )
+    elif data.texts:
+        raise ConfigError(
+            f"[data] text names {data.texts[0]!r}, but the network takes tensors alone; bring "
+            "it as a Hugging Face folder with its tokenizer"
+        )
 
     def read(name: str, labels: str | None) -> Labelled:
-        return match(read_columns(root / name), signature, data.columns, labels, name)
+        return match(read_columns(root / name), signature, data.columns, labels, name, values)
 
     rows = read(data.rows, data.labels)
     if len(rows) < FEWEST_ROWS:

@@ -4,29 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from skipserve.schema import Record
 from skipserve.tasks import TaskConfig
 
+Exporter = Literal["torchscript", "dynamo"]
+
 
 class SourceConfig(Record):
-    """Where a network comes from: one of the two.
+    """Where a network comes from: one of the three.
 
     Attributes:
         onnx: An ``.onnx`` file, relative to the project.
         module: ``module:function``; the function takes nothing and returns a torch module in
             evaluation mode and an example of its inputs.
+        folder: A Hugging Face folder, relative to the project; it names its classes itself.
+        exporters: Of torch, that make a graph of a folder's weights; the faster graph is kept.
     """
 
     onnx: str | None = None
     module: str | None = None
+    folder: str | None = None
+    exporters: Annotated[tuple[Exporter, ...], Field(min_length=1)] = ("torchscript", "dynamo")
 
     def model_post_init(self, _context: Any) -> None:
-        if (self.onnx is None) == (self.module is None):
-            raise ValueError("name either onnx = 'FILE' or module = 'module:function'")
+        if [self.onnx, self.module, self.folder].count(None) != 2:
+            raise ValueError(
+                "name one of onnx = 'FILE', module = 'module:function' and folder = 'FOLDER'"
+            )
 
 
 class DataConfig(Record):
@@ -37,6 +45,7 @@ class DataConfig(Record):
             for proposing, certifying and testing, and for fitting if ``fit`` is left out.
         fit: Rows to fit heads and guards on, such as those the network was trained on.
         labels: The column of true classes, of ``multilabel`` lists of 0 and 1, or ``None``.
+        text: The column of texts, or two for pairs of texts; where none is named, the only one.
         columns: What each input is called in the files, where the names differ.
         seed: Another seed is another split.
     """
@@ -44,8 +53,14 @@ class DataConfig(Record):
     rows: str
     fit: str | None = None
     labels: str | None = None
+    text: str | tuple[str, ...] = ()
     columns: dict[str, str] = Field(default_factory=dict)
     seed: int = 0
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The columns of texts."""
+        return (self.text,) if isinstance(self.text, str) else self.text
 
 
 class Brought(Record):
@@ -57,6 +72,10 @@ class Brought(Record):
 
     def files(self, root: Path) -> Iterator[Path]:
         """The files that the outcome depends on."""
+        if self.source.folder is not None:
+            from skipserve.sources.hugging_face.folder import open_folder
+
+            yield from open_folder(root / self.source.folder).files()
         for name in (self.source.onnx, self.data.rows, self.data.fit):
             if name is not None:
                 yield root / name

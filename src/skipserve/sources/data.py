@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import difflib
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -15,8 +17,10 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from skipserve.artifacts.artifact import Artifact
 from skipserve.errors import ConfigError, InputError
 from skipserve.extras import require
+from skipserve.preprocessing.opening import Preprocessor, open_preprocessor
 from skipserve.runtime.rows import check_rows
 from skipserve.signature import Signature
 from skipserve.sources.splits import Labelled
@@ -24,6 +28,8 @@ from skipserve.sources.splits import Labelled
 Columns = dict[str, NDArray[Any]]
 # What the one array of a .npy file is called, which has no name.
 UNNAMED = ""
+# Bytes of a line of JSON.
+LONGEST_LINE = 16 << 20
 ARRAYS = (".npy", ".npz")
 TABLES = (".parquet", ".csv", ".jsonl")
 
@@ -71,10 +77,13 @@ def _read(file: Path) -> Columns:
     import pyarrow.json
     import pyarrow.parquet
 
+    # A text may hold lines of its own, and be longer than what Arrow reads at once.
+    lines = pyarrow.csv.ParseOptions(newlines_in_values=True)
+    at_once = pyarrow.json.ReadOptions(block_size=LONGEST_LINE)
     readers = {
         ".parquet": pyarrow.parquet.read_table,
-        ".csv": pyarrow.csv.read_csv,
-        ".jsonl": pyarrow.json.read_json,
+        ".csv": partial(pyarrow.csv.read_csv, parse_options=lines),
+        ".jsonl": partial(pyarrow.json.read_json, read_options=at_once),
     }
     table = readers[kind](str(file))
     return {name: _array(name, table.column(name), file) for name in table.column_names}
@@ -86,7 +95,11 @@ def _array(name: str, column: Any, file: Path) -> NDArray[Any]:
         row = next(i for i, value in enumerate(column) if not value.is_valid)
         raise ConfigError(f"{file}: row {row} of column {name!r} is empty; every row needs a value")
     values = column.to_pylist()
+    if values and isinstance(values[0], str | dict | bytes):
+        return _objects(values)
     if values and isinstance(values[0], list):
+        if values[0] and isinstance(values[0][0], str):
+            return _objects(values)
         try:
             return np.array(values)
         except ValueError:
@@ -97,12 +110,43 @@ def _array(name: str, column: Any, file: Path) -> NDArray[Any]:
     return np.array(values)
 
 
+def _objects(values: Sequence[object]) -> NDArray[np.object_]:
+    """Objects side by side: as NumPy's own strings each would be as long as the longest."""
+    made = np.empty(len(values), object)
+    made[:] = values
+    return made
+
+
+@dataclass(frozen=True)
+class Values:
+    """Texts or pictures among the columns.
+
+    Attributes:
+        prepare: Makes tensors of them.
+        columns: Where they stand: one column, or two for pairs; found where none is named.
+        classes: Names of the classes, which labels may be given by.
+    """
+
+    prepare: Preprocessor
+    columns: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+
+
+def values_of(artifact: Artifact, columns: Sequence[str] = ()) -> Values | None:
+    """What an artifact makes of texts or pictures; ``None`` if it takes nothing but tensors."""
+    prepare = open_preprocessor(artifact)
+    if prepare is None:
+        return None
+    return Values(prepare, tuple(columns), artifact.manifest.task.names)
+
+
 def match(
     columns: Mapping[str, NDArray[Any]],
     signature: Signature,
     names: Mapping[str, str],
     labels: str | None,
     where: str,
+    values: Values | None = None,
 ) -> Labelled:
     """Rows for a network from the columns of a file.
 
@@ -112,6 +156,8 @@ def match(
         names: What an input is called in the file, where the names differ.
         labels: Name of the column of true classes, or ``None``.
         where: Name of the file, for the error.
+        values: What becomes of texts or pictures, for a model that takes such: they are looked for
+            unless the columns hold every input.
 
     Raises:
         ConfigError: If a column is missing or is not what the input takes; it names the row.
@@ -124,8 +170,15 @@ def match(
             f"{', '.join(map(repr, inputs))}"
         )
     # Before the rows: a misspelt column of labels would be taken for one of theirs.
-    known = _labels(columns, labels, where)
+    known = _labels(columns, labels, where, () if values is None else values.classes)
     others = [name for name in columns if name != labels]
+    if values is not None and (values.columns or not columns.keys() >= {*inputs.values()}):
+        found = _found(columns, others, values.columns, where)
+        try:
+            rows = check_rows(values.prepare(found.tolist()), signature, "the network")
+        except InputError as error:
+            raise ConfigError(f"{where}: {error.message}") from None
+        return Labelled(rows, known, found)
     tensors = {}
     for spec in signature.inputs:
         name = inputs[spec.name]
@@ -150,6 +203,36 @@ def match(
     return Labelled(rows, known)
 
 
+def _found(
+    columns: Mapping[str, NDArray[Any]], others: list[str], named: tuple[str, ...], where: str
+) -> NDArray[np.object_]:
+    """The values of each row: of one column, or pairs of two."""
+    listed = ", ".join(map(repr, columns))
+    for name in named:
+        if name not in columns:
+            near = difflib.get_close_matches(name, columns, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it has {listed}"
+            raise ConfigError(f"{where} has no column {name!r} of texts; {hint}")
+    if not named:
+        named = tuple(name for name in others if columns[name].dtype.kind in "OU")
+        if len(named) != 1:
+            raise ConfigError(
+                f"{where} has {len(named) or 'no'} columns of texts among {listed}; name the one "
+                "that the model reads with --text"
+            )
+    if len(named) > 2:
+        raise ConfigError(f"{len(named)} columns of texts; expected one, or two for pairs")
+    for name in named:
+        if columns[name].dtype.kind not in "OU":
+            raise ConfigError(
+                f"{where}: column {name!r} holds {columns[name].dtype}, expected texts"
+            )
+    first, *second = (columns[name].tolist() for name in named)
+    return _objects(
+        [list(pair) for pair in zip(first, second[0], strict=True)] if second else first
+    )
+
+
 def _is_table(columns: Mapping[str, NDArray[Any]], names: list[str]) -> bool:
     """Whether columns are single numbers, which together are the rows of one input."""
     return all(columns[name].ndim == 1 and columns[name].dtype.kind in "fiub" for name in names)
@@ -160,7 +243,7 @@ def _stacked(columns: Mapping[str, NDArray[Any]], names: list[str]) -> NDArray[A
 
 
 def _labels(
-    columns: Mapping[str, NDArray[Any]], name: str | None, where: str
+    columns: Mapping[str, NDArray[Any]], name: str | None, where: str, classes: tuple[str, ...]
 ) -> NDArray[np.int64] | None:
     if name is None:
         return None
@@ -169,9 +252,26 @@ def _labels(
         hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(map(repr, columns))}"
         raise ConfigError(f"{where} has no column {name!r} of labels; {hint}")
     labels = columns[name]
+    if classes and labels.ndim == 1 and labels.dtype.kind in "OU":
+        return _by_name(labels.tolist(), classes, name, where)
+    if labels.ndim == 1 and labels.dtype.kind == "b" and len(classes) == 2:
+        return labels.astype(np.int64)
     if labels.ndim > 2 or labels.dtype.kind not in "iu":
         raise ConfigError(
             f"{where}: the labels in {name!r} must be whole numbers, one a row, or a list of 0 and "
             f"1 for a set of labels; got {labels.dtype} of shape {list(labels.shape)}"
         )
     return labels.astype(np.int64)
+
+
+def _by_name(
+    labels: Sequence[object], classes: tuple[str, ...], name: str, where: str
+) -> NDArray[np.int64]:
+    places = {one: i for i, one in enumerate(classes)}
+    for row, label in enumerate(labels):
+        if label not in places:
+            raise ConfigError(
+                f"{where}: row {row} of {name!r} is {label!r}, which is none of the model's "
+                f"labels: {', '.join(classes)}"
+            )
+    return np.array([places[str(label)] for label in labels], np.int64)

@@ -23,10 +23,17 @@ SHARES_BESIDE = (0.0, 0.3, 0.5, 0.2)
 
 @dataclass(frozen=True)
 class Labelled:
-    """Rows and, where they are known, their classes [N] or sets of labels [N, width], int64."""
+    """Rows and what is known of them.
+
+    Attributes:
+        rows: N rows.
+        labels: Their classes [N] or sets of labels [N, width], int64, or ``None``.
+        values: The texts or pictures that they were made of [N], objects, or ``None``.
+    """
 
     rows: Rows
     labels: NDArray[np.int64] | None = None
+    values: NDArray[np.object_] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -74,7 +81,9 @@ def split_rows(data: Labelled, beside: Labelled | None = None, seed: int = 0) ->
 
 
 def _take(data: Labelled, index: NDArray[np.int64]) -> Labelled:
-    return Labelled(data.rows[index], None if data.labels is None else data.labels[index])
+    labels = None if data.labels is None else data.labels[index]
+    values = None if data.values is None else data.values[index]
+    return Labelled(data.rows[index], labels, values)
 
 
 def _keys(rows: Rows, seed: int) -> NDArray[np.uint64]:

@@ -1,0 +1,118 @@
+"""What stands in a Hugging Face folder, looked at before any of it is loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from skipserve.errors import ConfigError
+from skipserve.files import sha256_of
+
+CONFIG, TOKENIZER_CONFIG = "config.json", "tokenizer_config.json"
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+# optimum writes the one or the other.
+GRAPHS = ("model.onnx", "onnx/model.onnx")
+PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A Hugging Face folder.
+
+    Attributes:
+        path: Where it is.
+        config: Its ``config.json``.
+        graph: An ONNX file in place of weights, if it has no weights.
+    """
+
+    path: Path
+    config: Mapping[str, Any]
+    graph: Path | None
+
+    @property
+    def architecture(self) -> str:
+        """The class of transformers that its weights are of."""
+        names = self.config.get("architectures") or [""]
+        return str(names[0])
+
+    def files(self) -> Iterator[Path]:
+        """What the outcome depends on."""
+        weights = [self.graph] if self.graph else sorted(self.path.glob("*.safetensors"))
+        yield from weights
+        for pattern in ("*.json", "*.txt", "*.model"):
+            yield from sorted(self.path.glob(pattern))
+
+    def sha256(self) -> str:
+        """Of all of them."""
+        digest = hashlib.sha256()
+        for file in self.files():
+            digest.update(f"{file.relative_to(self.path)} {sha256_of(file)}\n".encode())
+        return digest.hexdigest()
+
+
+def open_folder(path: Path) -> Folder:
+    """Look at a folder.
+
+    Raises:
+        ConfigError: If it is none of a model, needs code of its own, or its weights are a pickle.
+    """
+    if not (path / CONFIG).is_file():
+        raise ConfigError(
+            f"{path} has no {CONFIG}; expected a Hugging Face folder, as save_pretrained writes it"
+        )
+    config = _json(path / CONFIG)
+    beside = path / TOKENIZER_CONFIG
+    for name, values in ((CONFIG, config), (TOKENIZER_CONFIG, _json(beside))):
+        if values.get("auto_map"):
+            raise ConfigError(
+                f"{path / name} needs code of its own (auto_map), which is not run; export the "
+                "model to ONNX where you trust it, and bring the file"
+            )
+    if any((path / name).is_file() for name in WEIGHTS):
+        return Folder(path, config, None)
+    graphs = [path / name for name in GRAPHS if (path / name).is_file()]
+    if graphs:
+        return Folder(path, config, graphs[0])
+    if any((path / name).is_file() for name in PICKLES):
+        raise ConfigError(
+            f"{path} holds its weights as a pickle ({PICKLES[0]}), which can run code when it is "
+            "opened; write them as safetensors first, with save_pretrained of transformers 5"
+        )
+    raise ConfigError(f"{path} holds no weights; expected {WEIGHTS[0]} or {GRAPHS[0]}")
+
+
+def _json(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        return {}
+    try:
+        values = json.loads(file.read_text())
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{file} is not JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{file} holds no object")
+    return values
+
+
+def names_of(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the classes, by ``id2label``; empty where the folder gives none.
+
+    Raises:
+        ConfigError: If it does not name every class from 0 on, each differently.
+    """
+    given = config.get("id2label")
+    if not given:
+        return ()
+    try:
+        names = {int(key): str(name) for key, name in given.items()}
+    except (AttributeError, ValueError):
+        names = {}
+    if sorted(names) != list(range(len(names))) or not names or len({*names.values()}) < len(names):
+        raise ConfigError(
+            f"id2label in {CONFIG} must name the classes 0, 1, …, each once and differently; "
+            f"got {given!r}"
+        )
+    return tuple(names[i] for i in range(len(names)))

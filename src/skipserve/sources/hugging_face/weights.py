@@ -1,0 +1,56 @@
+"""Loading the weights of a folder, and refusing those that are not all there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import transformers
+
+from skipserve.errors import ConfigError
+from skipserve.sources.hugging_face.folder import Folder
+
+NAMED = 3
+
+
+def load(folder: Folder, auto: str) -> Any:
+    """A folder's network in FP32 and evaluation mode.
+
+    Args:
+        folder: With weights.
+        auto: The class of transformers that opens it.
+
+    Raises:
+        ConfigError: If it cannot be opened, or some weights are missing: transformers would make
+            them up.
+    """
+    speaks: Any = transformers.logging  # some of it has no types
+    said, bars = (
+        speaks.get_verbosity(),
+        speaks.is_progress_bar_enabled(),
+    )
+    speaks.set_verbosity(speaks.ERROR)
+    speaks.disable_progress_bar()
+    try:
+        model, told = getattr(transformers, auto).from_pretrained(
+            folder.path,
+            local_files_only=True,
+            use_safetensors=True,
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
+    except Exception as error:  # each family raises classes of its own
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ConfigError(f"{folder.path} cannot be opened by transformers: {reason}") from None
+    finally:
+        speaks.set_verbosity(said)
+        if bars:
+            speaks.enable_progress_bar()
+    missing = sorted(told["missing_keys"])
+    if missing:
+        more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
+        raise ConfigError(
+            f"{folder.path} has no weights for {', '.join(missing[:NAMED])}{more}: transformers "
+            "would make them up, so this part was never trained; bring a fine-tuned folder"
+        )
+    return model.eval()

@@ -1,0 +1,109 @@
+"""Small Hugging Face folders with random weights, and rows of text for them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from torch import nn
+
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+WORDS = tuple(f"{a}{b}" for a in "bdfglmnprstv" for b in ("a", "e", "i", "o", "u", "an", "or"))
+LABELS = ("calm", "glad", "grim")
+LONGEST = 24
+SIZES = {
+    "hidden_size": 32,
+    "num_attention_heads": 2,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "max_position_embeddings": 40,
+}
+FAMILIES = {
+    "bert": "BertForSequenceClassification",
+    "distilbert": "DistilBertForSequenceClassification",
+    "roberta": "RobertaForSequenceClassification",
+    "electra": "ElectraForSequenceClassification",
+    "modernbert": "ModernBertForSequenceClassification",
+    "deberta-v2": "DebertaV2ForSequenceClassification",
+}
+
+
+def tokenizer() -> Tokenizer:
+    """BERT's kind of tokenizer, of a hundred words and their parts."""
+    parts = [*SPECIAL, *WORDS, *(f"##{word}" for word in WORDS)]
+    made = Tokenizer(models.WordPiece({word: i for i, word in enumerate(parts)}, unk_token="[UNK]"))
+    made.normalizer = normalizers.BertNormalizer(lowercase=True)
+    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    made.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    return made
+
+
+def network(family: str, **changes: Any) -> nn.Module:
+    """A network of transformers whose answers differ from text to text."""
+    import transformers
+
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {**SIZES, "vocab_size": len(tokenizer().get_vocab()), "pad_token_id": 0}
+    if family == "distilbert":
+        sizes |= {"dim": 32, "n_heads": 2, "hidden_dim": 48, "n_layers": 3}
+    if family == "modernbert":
+        ids = {"bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3}
+        sizes |= {**ids, "local_attention": 8}
+    if family == "deberta-v2":
+        sizes |= {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 8}
+    named = {"id2label": dict(enumerate(LABELS)), "label2id": {n: i for i, n in enumerate(LABELS)}}
+    config = transformers.AutoConfig.for_model(family, **(sizes | named | changes))
+    made = getattr(transformers, FAMILIES[family])(config).eval()
+    with torch.no_grad():
+        for part in made.modules():
+            if isinstance(part, nn.Linear):
+                part.weight *= 4
+                last = part
+            if isinstance(part, nn.Embedding):
+                part.weight *= 20
+        ids = torch.randint(len(SPECIAL), sizes["vocab_size"], (256, LONGEST))
+        logits = made(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+        last.weight *= 2 / logits.std(dim=0, keepdim=True).T
+        logits = made(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+        last.bias -= logits.mean(dim=0)
+    return made
+
+
+def write(folder: Path, family: str = "bert", **changes: Any) -> nn.Module:
+    """Write a folder as ``save_pretrained`` does; the network in it."""
+    from transformers import PreTrainedTokenizerFast
+
+    made = network(family, **changes)
+    made.save_pretrained(folder)
+    types = ["token_type_ids"] if getattr(made.config, "type_vocab_size", 0) > 1 else []
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer(),
+        model_max_length=LONGEST,
+        model_input_names=["input_ids", *types, "attention_mask"],
+        **dict(zip(("pad_token", "unk_token", "cls_token", "sep_token"), SPECIAL, strict=False)),
+    ).save_pretrained(folder)
+    return made
+
+
+def sentences(count: int, seed: int = 0) -> list[str]:
+    """Texts of one to thirty words."""
+    rng = np.random.default_rng(seed)
+    return [" ".join(rng.choice(WORDS, rng.integers(1, 31))) for _ in range(count)]
+
+
+def write_rows(file: Path, texts: list[str], **columns: list[Any]) -> Path:
+    """Write texts and what else stands beside them as lines of JSON."""
+    lines = [
+        json.dumps({"body": text, **{name: column[i] for name, column in columns.items()}})
+        for i, text in enumerate(texts)
+    ]
+    file.write_text("\n".join(lines) + "\n")
+    return file
