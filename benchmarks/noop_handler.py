@@ -17,7 +17,7 @@ class NoopHandler:
         logging.getLogger().setLevel(logging.WARNING)
         idle = worker.apply()
         manifest = open_artifact(Path(context.system_properties["model_dir"])).manifest
-        self._body = msgspec.json.encode({"outputs": [{"label": manifest.example.label}]})
+        self._body = msgspec.json.encode({"outputs": [{"answer": manifest.example.answer}]})
         idle.open_pulse(manifest.name)
 
     def handle(self, data: list[Any], context: Any) -> list[bytes]:

@@ -160,7 +160,7 @@ def reference(root: Path, texts: list[Any]) -> Any:
 def test_what_was_brought_answers_strings_as_transformers_does(moods: Path, engine: Engine) -> None:
     texts: list[Any] = [*sentences(40, seed=1), *ODD]
     answers = engine.predict(texts)
-    np.testing.assert_allclose(answers.probabilities, reference(moods, texts), atol=1e-4)
+    np.testing.assert_allclose(answers.answers, reference(moods, texts), atol=1e-4)
     assert engine.manifest.task.names == LABELS
     assert (answers.depth_run == engine.manifest.depth).all()
     routed = engine.predict(texts, risk=0.2)
@@ -191,7 +191,7 @@ def test_the_manifest_shows_texts(brought: Artifact, moods: Path) -> None:
     texts = {line["body"] for line in lines}
     assert manifest.example.value in texts
     (expected,) = reference(moods, [manifest.example.value])
-    np.testing.assert_allclose(manifest.example.probabilities, expected, atol=1e-4)
+    np.testing.assert_allclose(manifest.example.answer, expected, atol=1e-4)
     assert manifest.depths is not None and manifest.depths.values is not None
     assert {*manifest.depths.values} <= texts
     prepare_texts = Engine(brought, provider="cpu").prepare

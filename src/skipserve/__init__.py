@@ -86,9 +86,9 @@ def bring(
     name: str,
     risk: float = 0.01,
     labels: str | None = None,
+    text: str | Sequence[str] = (),
     task: Literal["classify", "multilabel", "regress", "embed", "score"] = "classify",
     tolerance: float | None = None,
-    text: str | Sequence[str] = (),
     project: str | os.PathLike[str] = ".",
 ) -> Artifact:
     """Bring a trained network: cut it, fit exits, certify, package.
@@ -100,9 +100,9 @@ def bring(
         name: Of the model.
         risk: ε that is wanted.
         labels: Name of the column of true classes, if there is one.
+        text: Names of the columns of texts: one, or two for pairs; found where none is named.
         task: What its answers are.
         tolerance: Of ``regress`` and ``score``: the largest difference from full depth that agrees.
-        text: Names of the columns of texts: one, or two for pairs; found where none is named.
         project: Folder that gets export/, artifacts/ and model_store/.
 
     Returns:
@@ -120,6 +120,4 @@ def bring(
     from skipserve.building.bring import bring_objects
 
     texts = (text,) if isinstance(text, str) else tuple(text)
-    return bring_objects(
-        source, rows, name, risk, labels, Path(project), texts, task=task, tolerance=tolerance
-    )
+    return bring_objects(source, rows, name, risk, labels, Path(project), texts, task, tolerance)

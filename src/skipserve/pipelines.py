@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, TypeAlias
 
 from skipserve.artifacts.artifact import find_artifact
 from skipserve.errors import ConfigError
+from skipserve.protocols.tei import label_names
 from skipserve.runtime.engine import Engine
 
 # A text, or a pair of texts by ``text`` and ``text_pair``.
@@ -40,9 +41,13 @@ class _Classification:
                 f"{manifest.name} takes no {self.kind}s; bring a Hugging Face folder with its "
                 f"{'tokenizer' if self.kind == 'text' else 'processor'}"
             )
+        if manifest.task.output != "probabilities":
+            raise ConfigError(
+                f"{manifest.name} does not classify: its task is {manifest.task.kind}"
+            )
         self._engine = engine
         self._setting = engine.setting(risk)
-        self._names = manifest.task.names or tuple(f"LABEL_{i}" for i in range(manifest.task.width))
+        self._names = label_names(manifest)
 
     def _ranks(self, values: Sequence[object]) -> list[list[Scores]]:
         """Every label and its score for each value, best first."""

@@ -96,21 +96,6 @@ class Texts:
                 tensors[config.types][i, :length] = row.type_ids
         return tensors
 
-    def _encoded(self, texts: Sequence[Value]) -> list[Any]:
-        """Every text's tokens; of a long one its beginning is enough, as the rest is cut off."""
-        begun = [self._beginning(text) for text in texts]
-        rows: list[Any] = self._tokenizer.encode_batch_fast(begun)
-        for i, (row, text) in enumerate(zip(rows, texts, strict=True)):
-            if begun[i] is not text and sum(map(len, row.overflowing)) < BEHIND:
-                rows[i] = self._tokenizer.encode_batch_fast([text])[0]
-        return rows
-
-    def _beginning(self, text: Value) -> Value:
-        if not self._enough or not isinstance(text, str) or len(text) <= self._enough:
-            return text
-        between = _BETWEEN_WORDS.search(text, self._enough)
-        return text if between is None else text[: between.start()]
-
     def tokens(self, values: Sequence[object], special: bool) -> list[list[Token]]:
         """The tokens of each text, with special ones or without, cut to the model's length."""
         found = []
@@ -127,6 +112,21 @@ class Texts:
                 ]
             )
         return found
+
+    def _encoded(self, texts: Sequence[Value]) -> list[Any]:
+        """Every text's tokens; of a long one its beginning is enough, as the rest is cut off."""
+        begun = [self._beginning(text) for text in texts]
+        rows: list[Any] = self._tokenizer.encode_batch_fast(begun)
+        for i, (row, text) in enumerate(zip(rows, texts, strict=True)):
+            if begun[i] is not text and sum(map(len, row.overflowing)) < BEHIND:
+                rows[i] = self._tokenizer.encode_batch_fast([text])[0]
+        return rows
+
+    def _beginning(self, text: Value) -> Value:
+        if not self._enough or not isinstance(text, str) or len(text) <= self._enough:
+            return text
+        between = _BETWEEN_WORDS.search(text, self._enough)
+        return text if between is None else text[: between.start()]
 
     def _value(self, value: object, row: int) -> Value:
         if isinstance(value, str | bytes):

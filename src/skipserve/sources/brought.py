@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +45,7 @@ def brought_origin(brought: Brought, root: Path) -> tuple[Origin, Splits]:
     read = _read(brought, root)
     signature = _known(signature_of(read.model), read)
     splits = _split(brought, signature, root, read)
-    model, task = as_answer(read.model, splits.fit.rows, brought.task_of(read.names))
+    model, task = as_answer(read.model, splits.fit.rows, brought.task.named(read.names))
     if read.source.kind == "hugging_face" and isinstance(task, Classify) and not task.names:
         # As transformers calls them.
         names = tuple(f"LABEL_{i}" for i in range(task.classes))
@@ -85,6 +86,12 @@ def read_brought(brought: Brought, root: Path) -> tuple[ReadSource, Splits]:
 
 
 def _read(brought: Brought, root: Path) -> ReadSource:
+    """What was brought, with the names of its classes; those that were given come first."""
+    read = _opened(brought, root)
+    return replace(read, names=brought.task.names) if brought.task.names else read
+
+
+def _opened(brought: Brought, root: Path) -> ReadSource:
     source = brought.source
     tuned = None if brought.tuned is None else root / brought.tuned
     if source.onnx is not None:
@@ -167,7 +174,7 @@ def _split(brought: Brought, signature: Signature, root: Path, source: ReadSourc
             values = Values.of(
                 preprocessor_of(prepared.config, Path(folder)),
                 data.values,
-                brought.task_of(source.names).names,
+                source.names,
             )
     elif data.values:
         raise ConfigError(

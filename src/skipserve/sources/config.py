@@ -21,7 +21,7 @@ class SourceConfig(Record):
         onnx: An ``.onnx`` file, relative to the project.
         module: ``module:function``; the function takes nothing and returns a torch module in
             evaluation mode and an example of its inputs.
-        folder: A Hugging Face folder, relative to the project.
+        folder: A Hugging Face folder, relative to the project; it names its classes itself.
         exporters: Of torch, that make a graph of a folder's weights; the faster graph is kept.
     """
 
@@ -96,9 +96,3 @@ class Brought(Record):
                 yield from pictures_in(root / name)
             elif name is not None:
                 yield root / name
-
-    def task_of(self, names: tuple[str, ...]) -> TaskConfig:
-        """What the answers are, with the source's own names where the TOML gives none."""
-        if self.task.names or not names or self.task.kind not in ("classify", "multilabel"):
-            return self.task
-        return self.task.model_copy(update={"names": names})

@@ -66,6 +66,12 @@ class TaskConfig(Record):
         """What a router decides by, if nobody says otherwise."""
         return "margin" if self.kind in ("classify", "multilabel") else "agreement"
 
+    def named(self, names: tuple[str, ...]) -> TaskConfig:
+        """The same with names that the source gives, where such a task has names."""
+        if self.names or self.kind not in _BELONGS["names"]:
+            return self
+        return self.model_copy(update={"names": names})
+
     def task(self, width: int, unit: bool = False) -> Task:
         """The task of a network.
 
