@@ -168,6 +168,22 @@ def test_while_nothing_is_in_force_all_rows_give_evidence_at_full_depth(stepped,
     assert kept.disagreements[3].tolist() == expected(stepped, moons)[0]
 
 
+def test_while_the_launcher_is_eager_all_rows_give_evidence_whatever_is_in_force(
+    stepped, moons, switch
+):
+    kept = Kept()
+    in_force = (0,) * len(stepped.manifest.router.risks)
+    switch.tell(Standing(epoch=1, in_force=in_force, eager=True))
+    serving = ServingConfig(risk=RISK, evidence=1e-9)
+    service = Service(stepped, serving, switch=switch, counts=kept)
+    (reply,) = service.answer([request_of(moons)])
+    assert json.loads(reply.body)["router"] == "on"
+    assert kept.rows == {1: len(moons)}
+    switch.tell(Standing(epoch=1, in_force=in_force))
+    service.answer([request_of(moons)])
+    assert kept.rows == {1: len(moons)}
+
+
 def test_what_is_earned_is_in_force_at_once_for_the_risks_it_is_earned_for(stepped, moons, switch):
     spec = stepped.manifest.router
     at, bold = spec.risks.index(RISK), len(stepped.candidates) - 1
@@ -215,12 +231,12 @@ STATES = st.sampled_from(["on", "fell_back", "disabled"])
 PLACES = st.none() | st.lists(st.none() | st.integers(0, 99), max_size=8).map(tuple)
 
 
-@given(STATES, st.integers(0, 10**9), PLACES)
+@given(STATES, st.integers(0, 10**9), PLACES, st.booleans())
 @settings(max_examples=50)
-def test_what_is_told_is_read(tmp_path_factory, state, epoch, in_force):
+def test_what_is_told_is_read(tmp_path_factory, state, epoch, in_force, eager):
     file = tmp_path_factory.mktemp("switch") / "model"
     told, seen = Switch(file), Switch(file)
-    standing = Standing(state, epoch, in_force)
+    standing = Standing(state, epoch, in_force, eager)
     told.tell(standing)
     assert seen.standing() == standing == told.standing()
     told.close(), seen.close()
