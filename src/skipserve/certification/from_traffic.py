@@ -48,8 +48,8 @@ def earned_bound(
     epochs = [epoch for epoch, found in crossed.items() if all(k in found for k in places)]
     if not epochs:
         raise ConfigError(
-            f"candidate {candidate} was not earned at risk {risk:g}: there is nothing to export "
-            "until it is"
+            f"candidate {candidate + 1} was not earned at risk {risk:g}: there is nothing to "
+            "export until it is"
         )
     epoch = max(epochs)
     proof = [crossed[epoch][k] for k in places]

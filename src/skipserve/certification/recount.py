@@ -83,13 +83,15 @@ def check_counts(
         kind = (limit, bound.batch_size)
         if kind not in trials:
             trials[kind] = _Outcomes(Trial(engine, rows, truth, limit, bound.batch_size, say))
-        for place, (candidate, said) in enumerate(zip(bound.candidates, bound.tried, strict=True)):
+        for place, (candidate, said) in enumerate(
+            zip(bound.candidates, bound.tried, strict=True), 1
+        ):
             found = trials[kind].of(candidate)
             wrong = found.disagreements
             if (wrong, found.by_class) != (said.disagreements, said.by_class):
                 yield Finding(
                     Fault.COUNTS,
-                    f"{about}: candidate {place + 1} disagrees on {wrong} samples here, the "
+                    f"{about}: candidate {place} disagrees on {wrong} samples here, the "
                     f"certificate says {said.disagreements}; another processor may round otherwise",
                 )
             elif not np.allclose(
@@ -97,7 +99,7 @@ def check_counts(
             ):
                 yield Finding(
                     Fault.COUNTS,
-                    f"{about}: candidate {place + 1} runs {found.run_rate:.3%} of the blocks and holds "
+                    f"{about}: candidate {place} runs {found.run_rate:.3%} of the blocks and holds "
                     f"back {found.held_back:.3%} of the rows here, the certificate says "
                     f"{said.run_rate:.3%} and {said.held_back:.3%}",
                 )
@@ -106,6 +108,6 @@ def check_counts(
                 if not math.isclose(p, said.p_value, rel_tol=TOLERANCE):
                     yield Finding(
                         Fault.COUNTS,
-                        f"{about}: the p-value of candidate {place + 1} is {p:.6g} here, the "
+                        f"{about}: the p-value of candidate {place} is {p:.6g} here, the "
                         f"certificate says {said.p_value:.6g}",
                     )

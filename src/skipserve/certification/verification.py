@@ -79,8 +79,8 @@ def _check_bound(bound: Offline | Earned, artifact: Artifact) -> Iterator[Findin
     if (places := unordered(numbers)) is not None:
         yield Finding(
             Fault.ORDER,
-            f"the order from careful to bold is broken: candidate {places[1] + 1} is nowhere bolder "
-            f"than candidate {places[0] + 1}",
+            f"the order from careful to bold is broken: candidate {places[1] + 1} is nowhere "
+            f"bolder than candidate {places[0] + 1}",
         )
     if isinstance(bound, Earned):
         yield from _check_earned(bound)
@@ -105,19 +105,19 @@ def _check_offline(bound: Offline) -> Iterator[Finding]:
         yield Finding(
             Fault.NUMBER, f"{bound.measure.replace('_', ' ')} is not tested by {bound.method}"
         )
-    for place, one in enumerate(bound.tried):
+    for place, one in enumerate(bound.tried, 1):
         if one.by_class:
             counted = tuple(map(sum, zip(*one.by_class, strict=True)))
             if counted != (one.disagreements, bound.samples):
                 yield Finding(
                     Fault.NUMBER,
-                    f"the classes of candidate {place + 1} have {counted[0]} of {counted[1]} "
+                    f"the classes of candidate {place} have {counted[0]} of {counted[1]} "
                     f"disagreements, all together {one.disagreements} of {bound.samples}",
                 )
         if one.disagreements > bound.samples:
             yield Finding(
                 Fault.NUMBER,
-                f"candidate {place + 1} disagrees on {one.disagreements} of {bound.samples} samples",
+                f"candidate {place} disagrees on {one.disagreements} of {bound.samples} samples",
             )
         # What accuracy lost is worth follows from the single losses, and not from their number.
         elif bound.method == "exact_binomial":
@@ -125,13 +125,13 @@ def _check_offline(bound: Offline) -> Iterator[Finding]:
             if not math.isclose(p, one.p_value, rel_tol=TOLERANCE, abs_tol=1e-300):
                 yield Finding(
                     Fault.NUMBER,
-                    f"the p-value of candidate {place + 1} does not follow from its counts: it is "
+                    f"the p-value of candidate {place} does not follow from its counts: it is "
                     f"{p:.6g}, the certificate says {one.p_value:.6g}",
                 )
         if one.p_value > 1 - bound.confidence:
             yield Finding(
                 Fault.NUMBER,
-                f"candidate {place + 1} was not passed: its p-value {one.p_value:.3g} is above "
+                f"candidate {place} was not passed: its p-value {one.p_value:.3g} is above "
                 f"{1 - bound.confidence:.3g}",
             )
 
@@ -175,11 +175,11 @@ def _check_earned(bound: Earned) -> Iterator[Finding]:
                 f"{level:.6g}, the certificate says {one.level:.6g}",
             )
     epoch = bound.epochs[numbers.index(bound.epoch)]
-    for place, crossing in enumerate(bound.crossings):
+    for place, crossing in enumerate(bound.crossings, 1):
         if not crossing.disagreements <= crossing.rows <= epoch.rows:
             yield Finding(
                 Fault.NUMBER,
-                f"candidate {place + 1} crossed with {crossing.disagreements} of {crossing.rows} rows, "
+                f"candidate {place} crossed with {crossing.disagreements} of {crossing.rows} rows, "
                 f"in an epoch of {epoch.rows}",
             )
             continue
@@ -187,12 +187,12 @@ def _check_earned(bound: Earned) -> Iterator[Finding]:
         if not math.isclose(wealth, crossing.log_wealth, rel_tol=TOLERANCE):
             yield Finding(
                 Fault.NUMBER,
-                f"the wealth of candidate {place + 1} does not follow from its counts: its logarithm "
+                f"the wealth of candidate {place} does not follow from its counts: its logarithm "
                 f"is {wealth:.6g}, the certificate says {crossing.log_wealth:.6g}",
             )
         elif wealth < math.log(1 / epoch.level):
             yield Finding(
                 Fault.NUMBER,
-                f"candidate {place + 1} has not crossed: the logarithm of its wealth {wealth:.4g} is "
+                f"candidate {place} has not crossed: the logarithm of its wealth {wealth:.4g} is "
                 f"below {math.log(1 / epoch.level):.4g}",
             )
