@@ -111,6 +111,22 @@ def test_an_artifact_that_fails_parity_is_not_written(project, monkeypatch):
         ('name = "small"', 'name = "../small"', "name"),
         ("[network]", "[network", "is not TOML"),
         ("[export]", "[serving]\nmax_batch_delay_ms = -1\n[export]", "max_batch_delay_ms"),
+        ("[export]", '[router]\ncertificate = "online"\n[export]', "certificate = 'online'"),
+        (
+            "[export]",
+            '[router]\ncertificate = "earned"\npolicy = "skip"\n[export]',
+            r"certificate = 'earned' needs policy = 'exit'",
+        ),
+        (
+            "[export]",
+            '[router]\ncertificate = "both"\nper_class = true\n[export]',
+            "does not go with per_class",
+        ),
+        (
+            "[export]",
+            '[router]\ncertificate = "earned"\n[serving]\nevidence = 0.0\n[export]',
+            r"would never earn anything; set evidence = 0\.01",
+        ),
     ],
 )
 def test_a_wrong_build_file_names_the_key_and_the_way_out(project, old, new, says):

@@ -164,6 +164,12 @@ def read_build_file(path: Path, training: dict[str, Any] | None = None) -> Build
         origin = _brought(sections, path)
     else:
         origin = _trained(sections, path, training or {})
+    router = sections.router
+    if router is not None and router.certificate != "offline" and not sections.serving.evidence:
+        raise ConfigError(
+            f"{path}: router.certificate = {router.certificate!r} with serving.evidence = 0 would "
+            "never earn anything; set evidence = 0.01, or leave it out"
+        )
     defaults = {} if isinstance(origin, Trained) else {"formats": ["onnx"], "precisions": ["fp32"]}
     return BuildFile(
         path=path,
