@@ -23,7 +23,7 @@ from running import JSON, Running, serving
 pytestmark = pytest.mark.server
 # `make soak` sets both.
 REQUESTS = int(os.environ.get("SKIPSERVE_FUZZ", "10000"))
-SOAK_S = float(os.environ.get("SKIPSERVE_SOAK", "15"))
+SOAK_S = float(os.environ.get("SKIPSERVE_SOAK", "10"))
 CLIENTS = 4
 ROW = {"inputs": [[0.5, -0.25]], "parameters": {"router": "off"}}
 
