@@ -9,15 +9,20 @@ import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from running import JSON, Running, serving, until
+from signatures import spec, taking
 
+from skipserve.artifacts.artifact import Artifact
 from skipserve.errors import InputError
+from skipserve.hosts.models import Model
 from skipserve.protocols.deadline import HEADERS, time_allowed
-from skipserve.protocols.messages import error_reply
+from skipserve.protocols.messages import MAX_BODY_BYTES, error_reply
+from skipserve.service.batcher import Batcher
 
 PATH = "/predictions/small"
 BODY = json.dumps({"inputs": [[0.5, 0.5]]}).encode()
@@ -140,3 +145,14 @@ def test_many_at_once_lose_nobody_else(server: Running) -> None:
     with ThreadPoolExecutor(12) as clients:
         statuses = list(clients.map(one, range(12)))
     assert statuses == [504 if i % 3 == 0 else 200 for i in range(12)]
+
+
+@pytest.mark.parametrize(
+    ("size", "max_rows", "most"),
+    [(2, 1024, 131_072), (150_528, 1024, MAX_BODY_BYTES), ("length", 1, MAX_BODY_BYTES)],
+)
+def test_a_body_may_have_what_its_rows_can_take_and_no_more_than_any(
+    artifact: Artifact, size: int | str, max_rows: int, most: int
+) -> None:
+    manifest = taking(artifact, spec("x", "float32", size))
+    assert Model(manifest, cast(Batcher, None), max_rows).most_bytes == most

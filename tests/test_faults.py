@@ -154,21 +154,18 @@ def test_a_disk_that_fills_up_while_it_serves_stops_nobody(root: Path, place: Pa
     namespace = ["unshare", "--user", "--map-root-user", "--mount"]
     if subprocess.run([*namespace, "true"], capture_output=True).returncode:
         pytest.skip("this machine gives no user namespaces")
-    disk = place / "disk"
+    disk, full = place / "disk", place / "full"
     disk.mkdir()
-    full = place / "full"
-    full.write_text(
-        f"#!/bin/sh\nexec unshare --user --map-root-user --mount --kill-child --fork sh -c '"
-        f'mount -t tmpfs -o size=48m none {disk} && TMPDIR={disk} exec {sys.executable} "$@"\' '
-        'sh "$@"\n'
-    )
+    mount = f"mount -t tmpfs -o size=48m none {disk}"
+    start = f'TMPDIR={disk} exec {sys.executable} "$@"'
+    full.write_text(f"#!/bin/sh\nexec {' '.join(namespace)} sh -c '{mount} && {start}' sh \"$@\"\n")
     full.chmod(0o755)
     with serving(root, python=str(full)) as running:
         (worker,) = running.workers()
-        inside = Path(f"/proc/{worker.pid}/root{disk}")
-        with contextlib.suppress(OSError), (inside / "filler").open("wb") as filler:
+        filler = Path(f"/proc/{worker.pid}/root{disk}") / "filler"
+        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
             while True:
-                filler.write(bytes(1 << 20))
+                file.write(bytes(1 << 16))
         with Load(running) as load:
             load.answered(300)
         assert {status for _, status in load.outcomes} == {200}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from running import JSON, Running, cli, free_ports, serving, until
 
+from skipserve.address import Address
 from skipserve.errors import ConfigError
+from skipserve.hosts.config import HostConfig
 from skipserve.hosts.keys import Keys, read_keys, shown_key, warn_of_readers
 from skipserve.hosts.rates import SLOTS, Rates
 
@@ -146,7 +149,7 @@ def test_one_key_asks_too_often_and_the_other_goes_on(server: Running, keys: Pat
     )
     request = f"GET /v2 HTTP/1.1\r\nHost: here\r\nX-API-Key: {THIRD}\r\n\r\n".encode()
     last = request.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
-    received = b""
+    received, began_s = b"", time.monotonic()
     for _ in range(8):  # a connection is one worker's
         with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
             connection.sendall(request * 40 + last)
@@ -154,7 +157,7 @@ def test_one_key_asks_too_often_and_the_other_goes_on(server: Running, keys: Pat
                 received += packet
     let_in, kept_out = (received.count(b"HTTP/1.1 %d " % code) for code in (200, 429))
     assert let_in + kept_out == 8 * 41
-    assert let_in >= 39
+    assert 0 < let_in <= 41 + 40 * (time.monotonic() - began_s)
     assert kept_out
     assert received.count(b"retry-after: 1\r\n") == kept_out
     assert b"this key may make 40 requests a second" in received
@@ -208,8 +211,6 @@ def test_a_file_that_holds_no_keys_is_one_line(
     ("options", "says"),
     [
         (["--keys", "nowhere"], "--keys nowhere cannot be read"),
-        (["--rate-limit", "5"], "name their file with --keys"),
-        (["--rate-limit", "0", "--keys", "keys"], "--rate-limit is 0.0; expected requests"),
         (["--keys", "keys", "--server", "torchserve"], "and without keys; put a proxy before it"),
     ],
 )
@@ -225,6 +226,19 @@ def test_a_start_that_would_not_be_what_was_meant_is_refused(
     assert done.returncode == 2
     assert says in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("keys", "limit", "says"),
+    [
+        (None, 5.0, "name their file with --keys"),
+        (Path("keys"), 0.0, "--rate-limit is 0.0; expected requests"),
+        (Path("keys"), float("nan"), "--rate-limit is nan; expected requests"),
+    ],
+)
+def test_a_rate_is_one_of_keys(keys: Path | None, limit: float, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        HostConfig(Address(), keys=keys, rate_limit=limit)
 
 
 def test_open_to_the_network_without_keys_is_said(routed_project: tuple[Path, list[str]]) -> None:

@@ -76,7 +76,7 @@ _PARAMETERS: dict[str, Any] = {
     "X-Request-Timeout": {
         "name": "X-Request-Timeout",
         "in": "header",
-        "description": "How long the request may take, in seconds (`0.25`) or as gRPC writes it "
+        "description": "How long the request may take, in seconds (`1.5`) or as gRPC writes it "
         "(`150m`, `2S`); one that cannot begin within it is not run. `grpc-timeout` is the same.",
         "schema": TEXT | {"pattern": PATTERN},
     },
