@@ -149,8 +149,8 @@ rows = "rows.npz"
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
-        ("[data]", 'module = "a:b"\n[data]', "name either onnx = 'FILE' or module"),
-        ('onnx = "model.onnx"', "", "name either onnx = 'FILE' or module"),
+        ("[data]", 'module = "a:b"\n[data]', "name one of onnx = 'FILE', module"),
+        ('onnx = "model.onnx"', "", "name one of onnx = 'FILE', module"),
         ('[data]\nrows = "rows.npz"', "", r"\[source\] needs \[data\], with rows = 'FILE'"),
         (
             "[source]",

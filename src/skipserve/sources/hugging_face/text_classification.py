@@ -11,6 +11,7 @@ import onnx
 from numpy.typing import NDArray
 
 from skipserve.artifacts.manifest import Source
+from skipserve.errors import CutError
 from skipserve.extras import require
 from skipserve.graph.prepare import read_graph
 from skipserve.sources.config import Exporter
@@ -47,6 +48,8 @@ def read_text_classifier(folder: Folder, exporters: Sequence[Exporter]) -> ReadS
         model = read_graph(folder.graph)
         given = {one.name for one in model.graph.input}
         inputs = tuple(one for one in INPUTS if one in given)
+        if INPUTS[0] not in inputs:
+            raise CutError(f"{folder.graph} takes {', '.join(sorted(given))}, and no {INPUTS[0]}")
     else:
         model, inputs, notes, module = _exported(folder, tokenizer, exporters)
     if not names:
@@ -58,10 +61,17 @@ def read_text_classifier(folder: Folder, exporters: Sequence[Exporter]) -> ReadS
         source,
         names,
         prepared_texts(folder, tokenizer, inputs),
-        {} if places is None else {FREE[1]: places},
+        {} if places is None else {_length_of(model): places},
         tuple(notes),
         module,
     )
+
+
+def _length_of(model: onnx.ModelProto) -> str:
+    """What a graph calls the number of tokens of a row."""
+    (ids,) = (one for one in model.graph.input if one.name == INPUTS[0])
+    word: str = ids.type.tensor_type.shape.dim[1].dim_param
+    return word
 
 
 def _exported(
