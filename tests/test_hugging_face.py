@@ -337,7 +337,7 @@ def test_the_build_file_that_bring_writes_names_folder_and_texts(
     assert build.brought is not None
     source, data = build.brought.source, build.brought.data
     assert (source.folder, source.exporters) == ("net", ("torchscript", "dynamo"))
-    assert (data.rows, data.labels, data.texts) == ("rows.jsonl", "mood", text)
+    assert (data.rows, data.labels, data.values) == ("rows.jsonl", "mood", text)
     names = {one.name for one in build.brought.files(moods)}
     assert names >= {"config.json", "model.safetensors", "tokenizer.json", "rows.jsonl"}
 

@@ -105,7 +105,7 @@ HALF = base64.b64encode(FILES[0][: len(FILES[0]) // 2]).decode()
 BAD: list[tuple[Any, int, str, str]] = [
     (HALF, 400, "invalid_picture", "row 1: the picture cannot be decoded"),
     ("great film!", 400, "invalid_picture", "row 1: the picture is not base64"),
-    (7, 400, "wrong_type", "row 1: a int is no picture; expected a picture (JPEG, PNG"),
+    (7, 400, "wrong_type", "row 1: int is no picture; expected a picture (JPEG, PNG"),
     (base64.b64encode(bomb(9_000, 9_000)).decode(), 413, "picture_too_large", "50 million"),
 ]
 

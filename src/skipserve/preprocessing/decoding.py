@@ -49,7 +49,7 @@ def open_picture(value: object, row: int) -> Image:
         return _from_file(bytes(value), row)
     if isinstance(value, (list, tuple, np.ndarray)):
         return _from_array(value, row)
-    raise _refused("wrong_type", f"a {type(value).__name__} is no picture; expected {TAKES}", row)
+    raise _refused("wrong_type", f"{type(value).__name__} is no picture; expected {TAKES}", row)
 
 
 def upright(picture: Image, mode: Literal["RGB", "L"], row: int, white: bool = False) -> Image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +50,7 @@ class Pictures:
             InputError: If one is no picture, damaged or too large; names the row.
         """
         config = self._config
-        pictures = [open_picture(value, row) for row, value in enumerate(values, first)]
+        pictures = deque(open_picture(value, row) for row, value in enumerate(values, first))
         if sum(one.width * one.height for one in pictures) > LARGEST_REQUEST:
             raise InputError(
                 "picture_too_large",
@@ -57,8 +58,8 @@ class Pictures:
                 "together; send fewer or smaller ones",
             )
         made = np.empty((len(pictures), config.channels, *config.size), dtype=np.float32)
-        for row, picture in enumerate(pictures):
-            self._into(made[row], picture, first + row)
+        for row in range(len(made)):  # what is decoded is let go of before the next
+            self._into(made[row], pictures.popleft(), first + row)
         return {config.input: made}
 
     def _into(self, made: NDArray[np.float32], picture: Image, row: int) -> None:
