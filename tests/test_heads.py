@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from skipserve.routing.heads import fit_head
+from skipserve.routing.heads import fit_head, linked
 
 CLASSES = 3
 
@@ -69,3 +69,15 @@ def test_a_feature_that_never_varies_does_no_harm():
     features[:, 4] = 5
     head = fit_head(features, targets, 8)
     assert all(np.isfinite(numbers).all() for layer in head.layers for numbers in layer)
+
+
+def test_numbers_are_hit_whatever_their_size():
+    random = np.random.default_rng(0)
+    x = random.standard_normal((2_000, 6)).astype(np.float32)
+    y = (1_000 + 50 * x @ random.standard_normal((6, 2))).astype(np.float32)
+    head = fit_head(x, y, 0, link="identity")
+    assert np.abs(head(x) - y).max() < 0.05 * y.std()
+    directions = (y - 1_000) / np.linalg.norm(y - 1_000, axis=1, keepdims=True)
+    head = fit_head(x, directions, 32, link="unit")
+    cosines = (linked("unit", head(x)) * directions).sum(axis=1)
+    assert (cosines >= 0.99).mean() > 0.95
