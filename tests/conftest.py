@@ -145,6 +145,8 @@ signal = "confidence"
 risks = [0.02, 0.05]
 [serving]
 risk = 0.05
+# Which rows run at full depth for evidence is chance.
+evidence = 0
 """
 
 

@@ -63,6 +63,8 @@ corrupted = false
 risks = [0.2]
 [serving]
 risk = 0.2
+# Which rows run at full depth for evidence is chance.
+evidence = 0
 """
 
 

@@ -196,7 +196,7 @@ def test_a_model_with_weak_certificates_alone_runs_at_full_depth_and_says_why(co
     change(copied / CERTIFICATES, confidence=0.9499)
     engine = skipserve.open(copied, provider="cpu")
     assert not engine.certified()
-    service = Service(engine, ServingConfig(max_rows=200, risk=0.05))
+    service = Service(engine, ServingConfig(max_rows=200, risk=0.05, evidence=0))
     for asked in (None, "on", {"risk": 0.05}):
         body = json.loads(service.answer([native(moons[:50], asked)])[0].body)
         assert {output["depth_run"] for output in body["outputs"]} == {DEPTH}
@@ -478,7 +478,7 @@ def oip(rows, router=None) -> RawRequest:
 
 @pytest.fixture(scope="module")
 def service(routed):
-    return Service(routed, ServingConfig(max_rows=200, risk=0.05))
+    return Service(routed, ServingConfig(max_rows=200, risk=0.05, evidence=0))
 
 
 def test_each_request_of_a_batch_gets_its_own_setting(service, routed, moons):
@@ -568,5 +568,5 @@ def test_without_a_risk_of_its_own_a_service_runs_at_full_depth(routed, moons):
 def test_a_service_that_cannot_keep_its_risk_says_so(directory, caplog):
     other = Engine(open_artifact(directory), backend="torchscript", provider="cpu")
     with caplog.at_level(logging.WARNING):
-        Service(other, ServingConfig(max_rows=10, risk=0.05))
+        Service(other, ServingConfig(max_rows=10, risk=0.05, evidence=0))
     assert "serves at full depth: no certificate" in caplog.text

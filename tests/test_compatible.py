@@ -67,7 +67,12 @@ def server(
     root = tmp_path_factory.mktemp("service")
     (root / "model_store").mkdir()
     for one in artifacts.values():
-        package(one.directory, HANDLER, ServingConfig(risk=0.2, max_rows=8), root / "model_store")
+        package(
+            one.directory,
+            HANDLER,
+            ServingConfig(risk=0.2, max_rows=8, evidence=0),
+            root / "model_store",
+        )
     with serving(root) as running:
         yield running
 

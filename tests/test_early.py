@@ -34,7 +34,7 @@ def routed(routed_project: tuple[Path, list[str]]) -> Engine:
 
 @pytest.fixture(scope="module")
 def service(routed: Engine) -> Service:
-    return Service(routed, ServingConfig(risk=RISK, batch_size=64))
+    return Service(routed, ServingConfig(risk=RISK, batch_size=64, evidence=0))
 
 
 def ask(rows: object) -> RawRequest:
@@ -149,7 +149,7 @@ def test_requests_join_a_batch_only_where_they_may(
     async def use() -> Interrupted:
         loop, later = asyncio.get_running_loop(), Later()
         turns = Turns(loop)
-        service = Interrupted(routed, ServingConfig(risk=RISK, batch_size=4), later)
+        service = Interrupted(routed, ServingConfig(risk=RISK, batch_size=4, evidence=0), later)
         limits = Limits(batch=4, queue=100, wait_s=60.0, join_s=join_s)
         ends = Ends()
         service.batcher = Batcher(service, limits, turns, later, ends)

@@ -70,6 +70,8 @@ corrupted = false
 risks = [0.2]
 [serving]
 risk = 0.2
+# Which rows run at full depth for evidence is chance.
+evidence = 0
 max_rows = 64
 """
 

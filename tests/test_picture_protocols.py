@@ -126,12 +126,12 @@ def test_a_bad_picture_names_its_row_and_harms_no_neighbour(
 
 
 def test_python_takes_pictures_too(engine, expected):
-    found = engine.predict(FILES).probabilities
+    found = engine.predict(FILES).answers
     np.testing.assert_allclose(found, [one["probabilities"] for one in expected], atol=1e-6)
     array = drawn(14, 15, 3, 4)
     np.testing.assert_array_equal(
-        engine.predict([array]).probabilities,
-        engine.predict([saved(Image.fromarray(array))]).probabilities,
+        engine.predict([array]).answers,
+        engine.predict([saved(Image.fromarray(array))]).answers,
     )
 
 

@@ -109,6 +109,8 @@ corrupted = false
 risks = [{risk}]
 [serving]
 risk = {risk}
+# Which rows run at full depth for evidence is chance.
+evidence = 0
 """
 
 

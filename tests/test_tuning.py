@@ -214,7 +214,7 @@ def test_a_build_tunes_before_it_exports(tmp_path: Path) -> None:
     with torch.no_grad():
         row = torch.tensor([artifact.manifest.example.inputs["x"]])
         expected, untuned = module(row).softmax(1), network()(row).softmax(1)
-    found = torch.tensor([artifact.manifest.example.probabilities])
+    found = torch.tensor([artifact.manifest.example.answer])
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
     assert not torch.allclose(found, untuned, atol=1e-5)
     said.clear()

@@ -26,6 +26,7 @@ PALETTE = {
     "projected_norm": ("#00866a", "#3fc9a3"),
     "margin": ("#b8860b", "#e8b93a"),
     "confidence": ("#c8500a", "#ff8b4d"),
+    "agreement": ("#4f7a28", "#9ccc65"),
     "random": ("#8a929b", "#7d8791"),
     "oracle": ("#a0528c", "#dd93c8"),
     "gate": ("#7a5cc0", "#a892ee"),

@@ -19,7 +19,7 @@ from skipserve.protocols.answers import Answer
 from skipserve.protocols.messages import Question, RawRequest, Reply, status_of, without_mark
 from skipserve.protocols.texts import TextRows
 
-DEPTH, RISK = "X-Skipserve-Depth", "X-Skipserve-Risk"
+DEPTH, RISK = "x-skipserve-depth", "x-skipserve-risk"
 # What it calls an error; all else is a Validation.
 _TYPES = {
     "internal": "Backend",
