@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 TORCH_CPU=${TORCH_CPU:-https://download.pytorch.org/whl/cpu/torch/}
-common=(--quiet --extra otel --generate-hashes --no-annotate --python-version 3.11
+common=(--quiet --extra otel --extra text --extra image --generate-hashes --no-annotate --python-version 3.11
     --python-platform x86_64-manylinux_2_28 --custom-compile-command deploy/image/lock.sh)
 
 compile() { # target, constraints, further options
