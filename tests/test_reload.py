@@ -214,7 +214,7 @@ def wrong_example(name: str, content: bytes) -> bytes:
     if name != MANIFEST:
         return content
     manifest = json.loads(content)
-    manifest["example"]["label"] = 1 - manifest["example"]["label"]
+    manifest["example"]["answer"].reverse()
     return json.dumps(manifest).encode()
 
 

@@ -47,8 +47,7 @@ def archive(routed_project, tmp_path_factory) -> Path:
     manifest = json.loads((artifact / MANIFEST).read_text())
     manifest["example"] |= {
         "inputs": {"inputs": rows[row].tolist()},
-        "label": int(full.labels[row]),
-        "probabilities": full.answers[row].tolist(),
+        "answer": full.answers[row].tolist(),
     }
     (artifact / MANIFEST).write_text(json.dumps(manifest))
     open_artifact(artifact)
