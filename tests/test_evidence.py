@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,12 @@ from skipserve.artifacts.serving import ServingConfig
 from skipserve.protocols.messages import RawRequest, Reply
 from skipserve.runtime.engine import Engine
 from skipserve.safety.switch import Standing, Switch
+from skipserve.service.batches import Batches
+from skipserve.service.evidence import Witness
+from skipserve.service.reader import Read
+from skipserve.service.runs import Runs
 from skipserve.service.service import Service
+from skipserve.telemetry.metrics import NoMetrics
 from skipserve.training.recipes import open_recipe
 
 RISK = 0.05
@@ -255,3 +261,49 @@ def test_a_damaged_standing_lets_nothing_be_skipped(tmp_path_factory, place, byt
     found = switch.standing()
     assert found == standing if byte == before else found.state == "disabled" or found == standing
     switch.close()
+
+
+class Told(NoMetrics):
+    """Keeps what is counted of the rows in force."""
+
+    def __init__(self) -> None:
+        self.rows: Counter[float] = Counter()
+
+    def evidence(self, risk: float, rows: int, disagreements: int) -> None:
+        self.rows[risk] += rows
+
+
+def test_rows_of_another_measure_say_nothing_to_the_alarm(stepped, moons):
+    rows, told = stepped.check(moons[:8]), Told()
+    place = stepped.setting(RISK).candidate
+    drawn = np.ones(4, dtype=bool)
+    settings = [
+        replace(stepped.setting(RISK), measure=measure)
+        for measure in ("disagreement", "accuracy_lost")
+    ]
+    runs: Runs[Any] = Runs(stepped, Batches(stepped.manifest.signature), 64)
+    jobs = [
+        Read(rows[i : i + 4], settings[i // 4], RawRequest(b"", {}), drawn, i, None, 1, None, None)
+        for i in (0, 4)
+    ]
+    runs.admit(jobs)
+    kept = Kept()
+    witness = Witness(stepped, told, kept)
+    while runs:
+        for ran in runs.step()[0]:
+            witness.see(ran)
+    assert place is not None and kept.rows == {1: 8}
+    assert told.rows == {RISK: 4}
+
+
+def test_a_risk_without_a_certificate_does_not_run_everything_where_others_are_in_force(
+    stepped, moons, switch
+):
+    spec = stepped.manifest.router
+    in_force = tuple(0 if risk == RISK else None for risk in spec.risks)
+    switch.tell(Standing(epoch=1, in_force=in_force))
+    kept = Kept()
+    serving = ServingConfig(risk=min(spec.risks), evidence=1e-9)
+    service = Service(stepped, serving, switch=switch, counts=kept)
+    service.answer([request_of(moons), request_of(moons, {"risk": RISK})])
+    assert not kept.rows

@@ -208,6 +208,23 @@ def test_offline_certificates_stand_until_the_alarm_and_are_followed_by_earned_o
     assert model.standing == Standing("on", 2, (1, 1))
 
 
+def test_an_alarm_is_taken_back_by_switching_on_what_fell_back_and_by_no_other_command(
+    tmp_path, certified
+):
+    model = Model(tmp_path / "one", earning(certified, "offline"))
+    model.watch.tick()
+    model.worker.evidence(100, 30)
+    model.watch.tick()
+    assert model.standing.state == "fell_back"
+    for state in ("disabled", "on"):  # as for maintenance
+        model.watch.switch.throw(state)
+        model.watch.tick()
+    assert model.standing.state == "fell_back"
+    model.watch.switch.throw("on")
+    model.watch.tick()
+    assert model.standing.state == "on" and model.standing.in_force is None
+
+
 def test_both_go_on_by_what_is_bolder(tmp_path, certified):
     made = certified.certificates.certificates
     own = {one.risk: one.candidate for one in made if one.measure == "disagreement"}

@@ -145,7 +145,7 @@ def test_it_goes_along_the_certified_risks_and_no_further(routed: Engine) -> Non
     assert held == [0.02, 0.05]
     for base, most, expected in (
         (0.02, 0.05, [0.02, 0.05]),
-        (None, 0.05, [None, 0.02, 0.05]),
+        (None, 0.05, [None]),
         (0.02, 0.049, [0.02]),
         (0.05, 0.9, [0.05]),
         (0.02, None, [0.02]),

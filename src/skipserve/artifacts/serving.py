@@ -5,7 +5,7 @@ What a host wants (sockets, processes) is in hosts/config.py.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -35,7 +35,8 @@ class ServingConfig(Record):
         risk: ε of the router for a request that asks for nothing; full depth if left out.
         overload_risk: Largest ε that a request which names none may get while requests wait longer
             than 15 ms for their batch: the router moves from ``risk`` along its certified risks,
-            and back. Left out, it stays where it is. No effect behind TorchServe.
+            and back. Left out, or without ``risk``, it stays where it is. No effect behind
+            TorchServe.
         evidence: Share of the routed rows that is run at full depth, to see what every candidate
             would have answered; 0 turns the alarm off, and earning too.
         alarm_alpha: Chance that the alarm is ever raised although the certificate holds.
@@ -58,3 +59,8 @@ class ServingConfig(Record):
     evidence: Annotated[float, Field(ge=0, le=1)] = 0.01
     alarm_alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
     metrics: bool = True
+
+    def model_post_init(self, _context: Any) -> None:
+        risk, most = self.risk, self.overload_risk
+        if risk is not None and most is not None and most <= risk:
+            raise ValueError(f"overload_risk is {most:g}, expected more than risk, {risk:g}")

@@ -46,6 +46,10 @@ def binding_of(
         "signal": spec.signal,
         "policy": spec.policy,
         "task": manifest.task.model_dump(mode="json"),
+        "signature": manifest.signature.model_dump(mode="json"),
+        "exits": [one.model_dump(mode="json") for one in spec.exits],
+        # What the same file makes of a text or a picture depends on its settings.
+        "preprocessing": manifest.preprocessing and manifest.preprocessing.model_dump(mode="json"),
         "risks": spec.risks,
         "level": spec.earned_level,
     }

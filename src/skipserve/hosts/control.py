@@ -113,11 +113,13 @@ def open_switches(
     switches = []
     for archive, manifest in zip(archives, manifests, strict=True):
         model, order = manifest.name, standing_order(archive, manifest.name)
-        switch = Switch(directory / "switches" / model)
+        file = directory / "switches" / model
+        fresh = not file.exists()
+        switch = Switch(file)
         switches.append(switch)
         orders[model] = order if manifest.router is not None else None
-        if manifest.router is not None and manifest.router.certificate == "earned":
-            # Nothing is earned until the monitor says so.
+        if manifest.router is not None and fresh:
+            # Nothing is in force until the monitor has looked: the alarm may be on record.
             switch.tell(Standing(switch.state(), in_force=()))
         if manifest.router is not None and order.exists() and switch.state() != "disabled":
             switch.throw("disabled")

@@ -124,6 +124,8 @@ class Server:
         self._care = Care(readiness, Monitor(self.metrics, first.watched()), self.metrics)
         self._care.show_versions(first)
         self._directory.remember(instance.store, instance.switches, *first.host.keeps())
+        # What is on record of the routers is in force before anybody is told to ask.
+        self._care.monitor.tick(time.monotonic())
         self._look()
         watch = threading.Thread(target=self._watch, daemon=True)
         watch.start()

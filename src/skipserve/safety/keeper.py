@@ -166,7 +166,7 @@ class Keeper:
         """What workers may use for each risk; ``None``: the artifact's own certificates."""
         nothing: tuple[int | None, ...] = (None,) * len(self.rules.risks)
         if not self._safe:
-            # Before the first look nobody knows that an alarm was raised; readiness waits for it.
+            # Where nothing is counted, nothing is on record either.
             own = self.mode != "earned" and not self.problem
             return None if own else nothing
         own = self.mode != "earned" and not self.withdrawn

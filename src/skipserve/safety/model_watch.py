@@ -105,9 +105,9 @@ class ModelWatch:
             standing = self._switch.standing()
             if standing.state != self._told.state:
                 self._commanded(standing)
+            self._against.update(news)  # of what was in force until now
             if self._keeper is not None:
                 self._keep(self._keeper, now_s, gauges)
-            self._against.update(news)
             if self._told.state == "on" and self._against.wealth >= self._level:
                 self._fall_back()
         self._show(gauges)
@@ -117,10 +117,11 @@ class ModelWatch:
 
     def _commanded(self, standing: Standing) -> None:
         logger.warning("the router of %s was switched by command: %s", self._name, standing.state)
+        fell_back = self._told.state == "fell_back"
+        if fell_back and standing.state == "on" and self._keeper is not None:
+            self._keeper.reset()
         self._told = standing
         self._restart_alarm()
-        if standing.state == "on" and self._keeper is not None and self._keeper.withdrawn:
-            self._keeper.reset()
 
     def _keep(self, keeper: Keeper, now_s: float, gauges: Samples) -> None:
         keeper.look(self._kinds(gauges), now_s + self._since_1970_s)

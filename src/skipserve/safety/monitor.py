@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Sequence
 
+from skipserve.errors import StateError
 from skipserve.safety.model_watch import ModelWatch, Watched
 from skipserve.telemetry.exposition import Exposition
 
@@ -82,9 +83,16 @@ class Monitor:
         """
         counts = self._metrics.samples("counter_*.db")
         gauges = self._metrics.samples("gauge_livemax_*.db")
+        problem: OSError | StateError | None = None
         for name, model in self._models.items():
-            if name not in self._held:
+            if name in self._held:
+                continue
+            try:
                 model.tick(now_s, counts, gauges)
+            except (OSError, StateError) as error:  # the others are looked at all the same
+                problem = error
+        if problem is not None:
+            raise problem
 
     def _model(self, model: Watched) -> ModelWatch:
         return ModelWatch(self._metrics, model, self._since_1970_s)

@@ -103,7 +103,13 @@ class Witness:
 
     def _tell(self, settings: Sequence[Setting], judged: Judged) -> None:
         """Count the rows by the risk that is in force for them, and those that disagree there."""
-        places = np.array([-1 if one.candidate is None else one.candidate for one in settings])
+        # What is tested is a rate of disagreement; accuracy lost bounds none.
+        places = np.array(
+            [
+                -1 if one.candidate is None or one.measure != "disagreement" else one.candidate
+                for one in settings
+            ]
+        )
         differs = judged.disagrees[np.arange(len(places)), places]
         risks = np.array([one.risk or 0.0 for one in settings])
         for risk in np.unique(risks[places >= 0]).tolist():

@@ -33,6 +33,7 @@ class InForce:
         self._most = serving.overload_risk
         self._pressure = Pressure(0)
         self._share = serving.evidence
+        self._gather_s = serving.max_batch_delay_ms / 1e3
         self._evident = len(engine.candidates) > 0 and serving.evidence > 0
         self._random = np.random.default_rng()
         self._standing: Standing | None = None
@@ -49,9 +50,9 @@ class InForce:
         level = min(self._pressure.level, len(self._bolder))
         self._pressure = Pressure(len(self._bolder), level)
         # Fixed by earlier rows alone: what is in force, and nothing that is known of a row.
-        on = standing.state != "disabled"
-        everything = on and (standing.eager or self._on.risk is None)
-        self._chance = 1.0 if everything else self._share
+        on, in_force = standing.state != "disabled", standing.in_force
+        nothing = in_force is not None and all(place is None for place in in_force)
+        self._chance = 1.0 if on and (standing.eager or nothing) else self._share
         return True
 
     @property
@@ -73,7 +74,10 @@ class InForce:
             now_s: Seconds on a clock that never jumps.
             longest_s: Seconds.
         """
-        return bool(self._bolder) and self._pressure.see(now_s, longest_s)
+        # What a batch waits for on purpose says nothing of a queue.
+        return bool(self._bolder) and self._pressure.see(
+            now_s, max(0.0, longest_s - self._gather_s)
+        )
 
     def resolve(self, asked: Asked) -> Setting:
         """The setting of a request.
@@ -110,8 +114,8 @@ class InForce:
 
     def _ladder(self) -> list[Setting]:
         """The settings beyond the default that an overloaded service may use, from careful on."""
-        if self._most is None:
-            return []
+        if self._most is None or self._risk is None:
+            return []  # rows of requests that ask for nothing have shown nothing
         spec = self._engine.manifest.router
         risks = {*self._engine.certified(), *(spec.risks if spec else ())}
         found: dict[float, Setting] = {}

@@ -82,7 +82,8 @@ class Service:
             logger.warning("%s serves at full depth: %s", engine.manifest.name, default.reason)
         metrics = open_metrics(engine, default)  # says, too, that this worker is there
         self._metrics = metrics if serving.metrics else NoMetrics()
-        self._witness = Witness(engine, self._metrics, counts)
+        # Also where counting is off: the alarm reads what it counts.
+        self._witness = Witness(engine, metrics, counts)
         journal = journal or Journal(engine.manifest.name, serving.access_log)
         self._observer = Observer(engine.manifest.depth, self._metrics, self._witness, journal)
 
@@ -155,6 +156,7 @@ class Service:
     ) -> Answers:
         admission = Admission(perf_counter())
         if self._in_force.follow(self._switch.standing()):
+            self._metrics.default(self._in_force.default)
             self._metrics.risk_in_force(self._in_force.now.risk)
         good, refused = self._reader.read(requests, asked, admission, self._in_force)
         admission.read = perf_counter()

@@ -96,8 +96,8 @@ def _opened(brought: Brought, root: Path) -> ReadSource:
     tuned = None if brought.tuned is None else root / brought.tuned
     if source.onnx is not None:
         file = root / source.onnx
-        described = Source(kind="onnx", name=file.name, sha256=sha256_of(file))
-        return ReadSource(read_graph(file), described)
+        model = read_graph(file)
+        return ReadSource(model, Source(kind="onnx", name=file.name, sha256=sha256_of(file)))
     if source.folder is not None:
         from skipserve.sources.hugging_face.reading import read_folder
 

@@ -92,8 +92,9 @@ class ModelMetrics:
             self._disagreed = {risk: DISAGREEMENTS.labels(model, n) for risk, n in risks.items()}
             self._dropped = DROPPED.labels(model)
             certified = [(of, risk) for of in MEASURES for risk in engine.certified(of)]
-            self._places: dict[tuple[Measure, float | None], int] = {
-                one: place for place, one in enumerate(certified)
+            self._places: dict[tuple[Measure, float | None, int | None], int] = {
+                (of, risk, engine.certified(of)[risk].candidate): place
+                for place, (of, risk) in enumerate(certified)
             }
             self._open_signals(engine, certified)
         INFO.labels(
@@ -108,10 +109,14 @@ class ModelMetrics:
         self._moves = {to: OVERLOAD_MOVES.labels(model, to) for to in ("up", "down")}
         self._at_risk = default.risk or 0.0
         self._risk.set(self._at_risk)
-        if default.risk is not None:
-            CERTIFIED_RISK.labels(model).set(default.risk)
-            for stage, threshold in enumerate(default.thresholds.tolist(), 1):
-                THRESHOLD.labels(model, str(stage)).set(threshold)
+        self.default(default)
+
+    def default(self, setting: Setting) -> None:
+        """Show what a request gets that asks for nothing; the last that skips stays shown."""
+        if setting.risk is not None:
+            CERTIFIED_RISK.labels(self._model).set(setting.risk)
+            for stage, threshold in enumerate(setting.thresholds.tolist(), 1):
+                THRESHOLD.labels(self._model, str(stage)).set(threshold)
 
     def requests(self, statuses: Sequence[int], skipped: int, duration_s: float) -> None:
         """Count the answered requests of one batch, all of which took as long as it did.
@@ -244,7 +249,9 @@ class ModelMetrics:
             self._overflow["fp32"].inc(int(np.count_nonzero(prediction.reran)))
 
     def _bin(self, prediction: Prediction, settings: Sequence[Setting]) -> None:
-        places = np.array([self._places.get((one.measure, one.risk), -1) for one in settings])
+        # A candidate that was earned is none that calibration has seen at this risk.
+        keys = [(one.measure, one.risk, one.candidate) for one in settings]
+        places = np.array([self._places.get(key, -1) for key in keys])
         if prediction.trail is not None:
             # They get to every decision; at calibration rows got there that had not left before.
             places[prediction.trail.drawn] = -1
@@ -272,6 +279,9 @@ class NoMetrics(ModelMetrics):
 
     def __init__(self) -> None:
         pass
+
+    def default(self, setting: Setting) -> None:
+        """Nothing."""
 
     def requests(self, statuses: Sequence[int], skipped: int, duration_s: float) -> None:
         """Nothing."""
