@@ -134,6 +134,10 @@ def test_a_build_file_may_leave_the_kind_to_the_folder(tmp_path: Path) -> None:
     build = read_build_file(file)
     assert build.brought is not None and build.brought.task.kind == "multilabel"
     assert build.router is not None and build.router.signal == "margin"
+    file.write_text(f"{text}[tuning]\n")
+    with pytest.raises(ConfigError, match=r"tuning. is for classifiers, and .* multilabel"):
+        read_build_file(file)
+    file.write_text(text)
     settings_alone(tmp_path / "net", architectures=[TEXT], **ONE)
     with pytest.raises(ConfigError, match="answers with numbers, and regress needs a tolerance"):
         read_build_file(file)

@@ -211,6 +211,10 @@ def _brought(sections: _Sections, path: Path) -> Brought:
     source, data = sections.source, sections.data
     folder = None if source.folder is None else root_of(path) / source.folder
     task = task_of(folder, sections.task or {}, f"{path}: task", pairs=len(data.values) > 1)
+    if sections.tuning is not None and task.kind != "classify":
+        raise ConfigError(
+            f"{path}: [tuning] is for classifiers, and the task is {task.kind}; leave it out"
+        )
     return Brought(source=source, data=data, task=task, tuned=tuned)
 
 
