@@ -463,7 +463,7 @@ def test_labels_beyond_the_classes_and_texts_for_a_network_of_tensors_are_refuse
     write_whole(tmp_path / "rows.jsonl", {"mood": [7] * 300})
     build = tmp_path / "moods.toml"
     build.write_text(MODEL)
-    with pytest.raises(ConfigError, match="the labels run from 7 to 7, the network knows 0 … 2"):
+    with pytest.raises(ConfigError, match="row 0 has class 7, the network knows 0 … 2"):
         run_steps(read_build_file(build), lambda epoch: None, lambda line: None)
     onnx.save(read_folder(tmp_path / "net", SCRIPT).model, tmp_path / "net.onnx")
     build.write_text(MODEL.replace('folder = "net"', 'onnx = "net.onnx"'))
