@@ -15,6 +15,8 @@ SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WORDS = tuple(f"{a}{b}" for a in "bdfglmnprstv" for b in ("a", "e", "i", "o", "u", "an", "or"))
 LABELS = ("calm", "glad", "grim")
 LONGEST = 24
+# Of sentence embeddings.
+SHORTER = 16
 SIZES = {
     "hidden_size": 32,
     "num_attention_heads": 2,
@@ -79,10 +81,16 @@ def network(family: str, **changes: Any) -> nn.Module:
 
 def write(folder: Path, family: str = "bert", **changes: Any) -> nn.Module:
     """Write a folder as ``save_pretrained`` does; the network in it."""
-    from transformers import PreTrainedTokenizerFast
-
     made = network(family, **changes)
     made.save_pretrained(folder)
+    write_tokenizer(folder, made)
+    return made
+
+
+def write_tokenizer(folder: Path, made: Any) -> None:
+    """Write the tokenizer of a network beside it."""
+    from transformers import PreTrainedTokenizerFast
+
     types = ["token_type_ids"] if getattr(made.config, "type_vocab_size", 0) > 1 else []
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer(),
@@ -90,6 +98,30 @@ def write(folder: Path, family: str = "bert", **changes: Any) -> nn.Module:
         model_input_names=["input_ids", *types, "attention_mask"],
         **dict(zip(("pad_token", "unk_token", "cls_token", "sep_token"), SPECIAL, strict=False)),
     ).save_pretrained(folder)
+
+
+def write_embedder(folder: Path, mode: str, unit: bool) -> nn.Module:
+    """Write a folder as sentence-transformers does; the network in it, without its pooling."""
+    made: nn.Module = network("bert").bert
+    made.save_pretrained(folder)
+    write_tokenizer(folder, made)
+    kinds = ["Transformer", "Pooling", *(["Normalize"] if unit else [])]
+    modules = [
+        {
+            "idx": i,
+            "name": str(i),
+            "path": f"{i}_{kind}" if i else "",
+            "type": f"sentence_transformers.models.{kind}",
+        }
+        for i, kind in enumerate(kinds)
+    ]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "1_Pooling").mkdir()
+    flags = {f"pooling_mode_{one}": one.startswith(mode) for one in ("cls_token", "mean_tokens")}
+    flags |= {"pooling_mode_max_tokens": mode == "max", "word_embedding_dimension": 32}
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(flags))
+    settings = {"max_seq_length": SHORTER, "do_lower_case": False}
+    (folder / "sentence_bert_config.json").write_text(json.dumps(settings))
     return made
 
 

@@ -272,10 +272,6 @@ BAD: dict[str, tuple[Change, str]] = {
         lambda folder: _processor(folder, image_processor_type="DetrImageProcessor"),
         "the processor DetrImageProcessor is not known",
     ),
-    "several labels": (
-        lambda folder: _config(folder, problem_type="multi_label_classification"),
-        "answers with several labels a picture",
-    ),
     "code of its own": (lambda folder: _config(folder, auto_map={"AutoModel": "a.B"}), "auto_map"),
     "another size": (
         lambda folder: _processor(folder, size={"height": 40, "width": 40}),

@@ -87,7 +87,7 @@ def bring(
     risk: float = 0.01,
     labels: str | None = None,
     text: str | Sequence[str] = (),
-    task: Literal["classify", "multilabel", "regress", "embed", "score"] = "classify",
+    task: Literal["classify", "multilabel", "regress", "embed", "score"] | None = None,
     tolerance: float | None = None,
     project: str | os.PathLike[str] = ".",
 ) -> Artifact:
@@ -101,7 +101,7 @@ def bring(
         risk: ε that is wanted.
         labels: Name of the column of true classes, if there is one.
         text: Names of the columns of texts: one, or two for pairs; found where none is named.
-        task: What its answers are.
+        task: What its answers are; where it is left out, what a folder proposes, else ``classify``.
         tolerance: Of ``regress`` and ``score``: the largest difference from full depth that agrees.
         project: Folder that gets export/, artifacts/ and model_store/.
 

@@ -19,7 +19,7 @@ from skipserve.building.steps import run_steps
 from skipserve.building.worth import Worth, measure_worth
 from skipserve.errors import ConfigError
 from skipserve.files import replace_text
-from skipserve.schema import parse
+from skipserve.sources.hugging_face.proposing import task_of
 from skipserve.sources.picture_files import LABEL
 from skipserve.tasks import TaskConfig
 
@@ -40,7 +40,8 @@ class Wanted:
         risk: ε.
         precision: ``fp32`` or ``int8``.
         text: Columns of texts: one, or two for pairs; found where none is named.
-        task: What its answers are: ``classify``, ``multilabel``, ``regress``, ``embed``, ``score``.
+        task: What its answers are: ``classify``, ``multilabel``, ``regress``, ``embed``, ``score``;
+            ``None``: what a folder proposes, of other sources ``classify``.
         tolerance: Of ``regress`` and ``score``: the largest difference that agrees.
         picture: The column of pictures; found where none is named.
     """
@@ -53,7 +54,7 @@ class Wanted:
     risk: float = 0.01
     precision: str = "fp32"
     text: tuple[str, ...] = ()
-    task: str = "classify"
+    task: str | None = None
     tolerance: float | None = None
     picture: str | None = None
 
@@ -132,15 +133,16 @@ def _name_of(source: str) -> str:
 def build_text(wanted: Wanted, name: str, project: Path) -> str:
     """The build file of a brought network, commented."""
     risks = sorted({0.005, 0.01, 0.02, 0.05, wanted.risk})
-    values: dict[str, Any] = {"kind": wanted.task}
-    if wanted.tolerance is not None:
-        values["tolerance"] = wanted.tolerance
-    signal = parse(TaskConfig, values, "task").signal
+    said = {"kind": wanted.task, "tolerance": wanted.tolerance}
+    folder = Path(wanted.source) if Path(wanted.source).is_dir() else None
+    given = {key: value for key, value in said.items() if value is not None}
+    task = task_of(folder, given, "task", pairs=len(wanted.text) > 1)
+    signal = task.signal
     source = f"module = {_quoted(wanted.source)}"
     if wanted.source.endswith(".onnx"):
         source = f"onnx = {_quoted(_relative(Path(wanted.source), project))}"
-    elif Path(wanted.source).is_dir():
-        source = f"folder = {_quoted(_relative(Path(wanted.source), project))}"
+    elif folder is not None:
+        source = f"folder = {_quoted(_relative(folder, project))}"
     lines = [
         f"# A network that was brought. `skipserve build export/{name}.toml` redoes what changed.",
         "",
@@ -149,7 +151,7 @@ def build_text(wanted: Wanted, name: str, project: Path) -> str:
         "[source]",
         source,
         "",
-        *_task_lines(wanted),
+        *_task_lines(task),
         "",
         "[data]",
         f"rows = {_quoted(_relative(wanted.data, project))}"
@@ -208,15 +210,15 @@ _EXPLAINED = {
 }
 
 
-def _task_lines(wanted: Wanted) -> list[str]:
+def _task_lines(task: TaskConfig) -> list[str]:
     """The section [task]."""
-    kind = f"kind = {_quoted(wanted.task)}".ljust(29) + f"# {_EXPLAINED[wanted.task]}"
+    kind = f"kind = {_quoted(task.kind)}".ljust(29) + f"# {_EXPLAINED[task.kind]}"
     lines = ["[task]", kind]
-    if wanted.tolerance is not None:
-        lines.append(f"tolerance = {wanted.tolerance:g}".ljust(29) + "# from full depth, its units")
-    if wanted.task == "embed":
-        lines.append("cosine = 0.99")
-    if wanted.task == "classify":
+    if task.tolerance is not None:
+        lines.append(f"tolerance = {task.tolerance:g}".ljust(29) + "# from full depth, its units")
+    if task.kind == "embed":
+        lines.append(f"cosine = {task.cosine:g}")
+    if task.kind == "classify":
         lines.append('# names = ["cat", "dog"]      # of the classes, in order')
         lines.append('# decide = { label = "dog", at = 0.9 }   # where a threshold decides')
     return lines
@@ -240,7 +242,7 @@ def bring_objects(
     labels: str | None,
     project: Path,
     text: tuple[str, ...] = (),
-    task: str = "classify",
+    task: str | None = None,
     tolerance: float | None = None,
 ) -> Artifact:
     """The same for what is in memory: it is written beside the project's other files first."""

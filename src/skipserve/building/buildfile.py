@@ -16,7 +16,7 @@ from skipserve.networks import NetworkConfig, parse_network
 from skipserve.routing.config import ExitsConfig, RouterConfig
 from skipserve.schema import Record, parse
 from skipserve.sources.config import Brought, DataConfig, SourceConfig
-from skipserve.tasks import TaskConfig
+from skipserve.sources.hugging_face.proposing import task_of
 from skipserve.training.config import TrainingConfig
 from skipserve.training.recipes import Recipe, open_recipe
 from skipserve.tuning.config import TuningConfig
@@ -44,7 +44,7 @@ class _Sections(Record):
     training: dict[str, Any] = Field(default_factory=dict)
     source: SourceConfig | None = None
     data: DataConfig | None = None
-    task: TaskConfig | None = None
+    task: dict[str, Any] | None = None
     tuning: TuningConfig | None = None
     export: dict[str, Any] = Field(default_factory=dict)
     exits: ExitsConfig = ExitsConfig()
@@ -110,8 +110,7 @@ class BuildFile:
     @property
     def root(self) -> Path:
         """The project the file belongs to: the folder that holds export/, else its own folder."""
-        folder = self.path.parent.resolve()
-        return folder.parent if folder.name == "export" else folder
+        return root_of(self.path)
 
     @property
     def checkpoint(self) -> Path:
@@ -142,6 +141,12 @@ class BuildFile:
         return own if own.is_file() else HANDLER
 
 
+def root_of(path: Path) -> Path:
+    """The project that a build file belongs to."""
+    folder = path.parent.resolve()
+    return folder.parent if folder.name == "export" else folder
+
+
 def read_build_file(path: Path, training: dict[str, Any] | None = None) -> BuildFile:
     """Read a build file.
 
@@ -164,7 +169,7 @@ def read_build_file(path: Path, training: dict[str, Any] | None = None) -> Build
         origin = _brought(sections, path)
     else:
         origin = _trained(sections, path, training or {})
-    router = sections.router
+    router = _router(sections, origin)
     if router is not None and router.certificate != "offline" and not sections.serving.evidence:
         raise ConfigError(
             f"{path}: router.certificate = {router.certificate!r} with serving.evidence = 0 would "
@@ -178,17 +183,19 @@ def read_build_file(path: Path, training: dict[str, Any] | None = None) -> Build
         tuning=sections.tuning,
         export=parse(ExportConfig, {**defaults, **sections.export}, f"{path}: export"),
         exits=sections.exits,
-        router=_router(sections),
+        router=router,
         serving=sections.serving,
     )
 
 
-def _router(sections: _Sections) -> RouterConfig | None:
+def _router(sections: _Sections, origin: Trained | Brought) -> RouterConfig | None:
     """The router; what it decides by is the task's own signal where none is named."""
-    router, task = sections.router, sections.task
-    if router is None or task is None or "signal" in router.model_fields_set:
+    router = sections.router
+    if router is None or isinstance(origin, Trained) or "signal" in router.model_fields_set:
         return router
-    return router.model_copy(update={"signal": task.signal})
+    if sections.task is None and origin.task.kind == "classify":
+        return router
+    return router.model_copy(update={"signal": origin.task.signal})
 
 
 def _brought(sections: _Sections, path: Path) -> Brought:
@@ -201,8 +208,14 @@ def _brought(sections: _Sections, path: Path) -> Brought:
     if sections.data is None:
         raise ConfigError(f"{path}: [source] needs [data], with rows = 'FILE'")
     tuned = None if sections.tuning is None else f"checkpoints/{sections.name}/{TUNED}"
-    task = sections.task or TaskConfig()
-    return Brought(source=sections.source, data=sections.data, task=task, tuned=tuned)
+    source, data = sections.source, sections.data
+    folder = None if source.folder is None else root_of(path) / source.folder
+    task = task_of(folder, sections.task or {}, f"{path}: task", pairs=len(data.values) > 1)
+    if sections.tuning is not None and task.kind != "classify":
+        raise ConfigError(
+            f"{path}: [tuning] is for classifiers, and the task is {task.kind}; leave it out"
+        )
+    return Brought(source=source, data=data, task=task, tuned=tuned)
 
 
 def _trained(sections: _Sections, path: Path, overrides: dict[str, Any]) -> Trained:

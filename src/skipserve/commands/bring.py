@@ -43,8 +43,11 @@ def bring(
     ] = 0.01,
     precision: Annotated[str, typer.Option(help="fp32, or int8 for CPUs.")] = "fp32",
     task: Annotated[
-        str, typer.Option(help="classify, multilabel, regress, embed or score.")
-    ] = "classify",
+        str | None,
+        typer.Option(
+            help="classify, multilabel, regress, embed or score. Default: what the folder says."
+        ),
+    ] = None,
     tolerance: Annotated[
         float | None,
         typer.Option(help="Of regress and score: largest difference from full depth that agrees."),

@@ -28,7 +28,7 @@ from skipserve.sources.data import Values, match, read_columns
 from skipserve.sources.picture_files import sent
 from skipserve.sources.read import ReadSource
 from skipserve.sources.splits import Labelled, Splits, split_rows
-from skipserve.tasks import Classify
+from skipserve.tasks import Classify, MultiLabel, Regress, Task
 
 PARITY_ROWS = 128
 # Fewer rows leave too few to certify anything on.
@@ -46,10 +46,8 @@ def brought_origin(brought: Brought, root: Path) -> tuple[Origin, Splits]:
     signature = _known(signature_of(read.model), read)
     splits = _split(brought, signature, root, read)
     model, task = as_answer(read.model, splits.fit.rows, brought.task.named(read.names))
-    if read.source.kind == "hugging_face" and isinstance(task, Classify) and not task.names:
-        # As transformers calls them.
-        names = tuple(f"LABEL_{i}" for i in range(task.classes))
-        task = task.model_copy(update={"names": names})
+    if read.source.kind == "hugging_face":
+        task = _named_as_there(task)
     plain = prepare(model)
     name = model.graph.output[0].name
     answer = TensorSpec(name=name, dtype="float32", shape=(BATCH, task.width))
@@ -72,6 +70,16 @@ def brought_origin(brought: Brought, root: Path) -> tuple[Origin, Splits]:
         values=() if values is None else tuple(map(sent, values[tried])),
         notes=read.notes,
     ), splits
+
+
+def _named_as_there(task: Task) -> Task:
+    """The same with the names that transformers gives classes without any; numbers have none."""
+    numbered = tuple(f"LABEL_{i}" for i in range(task.width))
+    if isinstance(task, Classify | MultiLabel) and not task.names:
+        return task.model_copy(update={"names": numbered})
+    if isinstance(task, Regress) and task.names == numbered:
+        return task.model_copy(update={"names": ()})
+    return task
 
 
 def brought_rows(brought: Brought, root: Path) -> Splits:

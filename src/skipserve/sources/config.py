@@ -45,7 +45,8 @@ class DataConfig(Record):
             folder for each class, relative to the project; split for proposing, certifying and
             testing, and for fitting if ``fit`` is left out.
         fit: Rows to fit heads and guards on, such as those the network was trained on.
-        labels: The column of true classes, of ``multilabel`` lists of 0 and 1, or ``None``.
+        labels: The column of true classes, of ``multilabel`` lists of names or of 0 and 1, or
+            ``None``.
         text: The column of texts, or two for pairs of texts; where none is named, the only one.
         picture: The column of pictures; where none is named, the only one.
         columns: What each input is called in the files, where the names differ.

@@ -24,6 +24,7 @@ from skipserve.preprocessing.opening import Preprocessor, open_preprocessor
 from skipserve.preprocessing.pictures import Pictures
 from skipserve.runtime.rows import check_rows
 from skipserve.signature import Signature
+from skipserve.sources.labels import read_labels
 from skipserve.sources.picture_files import PictureFiles, as_files, read_classes
 from skipserve.sources.splits import Labelled
 
@@ -103,7 +104,8 @@ def _array(name: str, column: Any, file: Path) -> NDArray[Any]:
     if values and isinstance(values[0], str | dict | bytes):
         return _objects(as_files(values, file.parent))
     if values and isinstance(values[0], list):
-        if values[0] and isinstance(values[0][0], str):
+        first: list[object] = next((one for one in values if one), [])
+        if first and isinstance(first[0], str):
             return _objects(values)
         try:
             return np.array(values)
@@ -187,7 +189,7 @@ def match(
             f"{', '.join(map(repr, inputs))}"
         )
     # Before the rows: a misspelt column of labels would be taken for one of theirs.
-    known = _labels(columns, labels, where, () if values is None else values.classes)
+    known = read_labels(columns, labels, where, () if values is None else values.classes)
     others = [name for name in columns if name != labels]
     if values is not None and (values.columns or not columns.keys() >= {*inputs.values()}):
         found = _found(columns, others, values, where)
@@ -268,38 +270,3 @@ def _is_table(columns: Mapping[str, NDArray[Any]], names: list[str]) -> bool:
 
 def _stacked(columns: Mapping[str, NDArray[Any]], names: list[str]) -> NDArray[Any]:
     return np.stack([columns[name] for name in names], axis=1)
-
-
-def _labels(
-    columns: Mapping[str, NDArray[Any]], name: str | None, where: str, classes: tuple[str, ...]
-) -> NDArray[np.int64] | None:
-    if name is None:
-        return None
-    if name not in columns:
-        near = difflib.get_close_matches(name, columns, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(map(repr, columns))}"
-        raise ConfigError(f"{where} has no column {name!r} of labels; {hint}")
-    labels = columns[name]
-    if classes and labels.ndim == 1 and labels.dtype.kind in "OU":
-        return _by_name(labels.tolist(), classes, name, where)
-    if labels.ndim == 1 and labels.dtype.kind == "b" and len(classes) == 2:
-        return labels.astype(np.int64)
-    if labels.ndim > 2 or labels.dtype.kind not in "iu":
-        raise ConfigError(
-            f"{where}: the labels in {name!r} must be whole numbers, one a row, or a list of 0 and "
-            f"1 for a set of labels; got {labels.dtype} of shape {list(labels.shape)}"
-        )
-    return labels.astype(np.int64)
-
-
-def _by_name(
-    labels: Sequence[object], classes: tuple[str, ...], name: str, where: str
-) -> NDArray[np.int64]:
-    places = {one: i for i, one in enumerate(classes)}
-    for row, label in enumerate(labels):
-        if label not in places:
-            raise ConfigError(
-                f"{where}: row {row} of {name!r} is {label!r}, which is none of the model's "
-                f"labels: {', '.join(classes)}"
-            )
-    return np.array([places[str(label)] for label in labels], np.int64)

@@ -11,10 +11,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from skipserve.tasks.config import TaskConfig
+from skipserve.tasks.config import TaskConfig, needs_tolerance
 from skipserve.tasks.deciding import Classify, Decision, MultiLabel
 from skipserve.tasks.embed import Embed
-from skipserve.tasks.task import Answers, Link, SignalName, Task, Told
+from skipserve.tasks.task import Answers, Kind, Link, SignalName, Task, Told
 from skipserve.tasks.values import Regress, Score
 
 KINDS = (Classify, MultiLabel, Regress, Embed, Score)
@@ -28,6 +28,7 @@ __all__ = [
     "Classify",
     "Decision",
     "Embed",
+    "Kind",
     "Link",
     "MultiLabel",
     "Regress",
@@ -36,4 +37,5 @@ __all__ = [
     "Task",
     "TaskConfig",
     "Told",
+    "needs_tolerance",
 ]

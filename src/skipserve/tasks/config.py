@@ -22,6 +22,14 @@ _BELONGS: dict[str, tuple[Kind, ...]] = {
 }
 
 
+def needs_tolerance(kind: Kind) -> str:
+    """What to say where it is missing."""
+    return (
+        f"{kind} needs a tolerance: the largest difference from full depth, in units of the "
+        "answer, that still counts as the same; name it with --tolerance, or in [task]"
+    )
+
+
 class DecideConfig(Record):
     """A decision at a threshold.
 
@@ -56,10 +64,7 @@ class TaskConfig(Record):
             if key in self.model_fields_set and self.kind not in kinds:
                 raise ValueError(f"{key} belongs to {' and '.join(kinds)}, not to {self.kind}")
         if self.kind in _BELONGS["tolerance"] and self.tolerance is None:
-            raise ValueError(
-                f"{self.kind} needs a tolerance: the largest difference from full depth, in units "
-                "of the answer, that still counts as the same"
-            )
+            raise ValueError(needs_tolerance(self.kind))
 
     @property
     def signal(self) -> SignalName:

@@ -26,6 +26,7 @@ from skipserve.graph.flow import Flow
 from skipserve.graph.memory import open_model
 from skipserve.graph.prepare import prepare
 from skipserve.sources.config import Exporter
+from skipserve.sources.hugging_face.pooling import Mode
 
 OUTPUT = "logits"
 # The newest that the TorchScript exporter writes.
@@ -33,6 +34,8 @@ SCRIPT_OPSET = 20
 ROUNDS = 5
 # Largest difference of a logit, relative to the largest.
 TOLERANCE = 1e-3
+# In place of padding, where the largest counts; FP16 holds it, and no number of a token is less.
+OUTSIDE = -1e4
 
 Arrays = Mapping[str, NDArray[Any]]
 Free = Sequence[dict[int, str]]
@@ -49,6 +52,34 @@ class InOrder(nn.Module):
     def forward(self, *inputs: Tensor) -> Tensor:
         logits: Tensor = self.model(**dict(zip(self.names, inputs, strict=True))).logits
         return logits
+
+
+class Pooled(InOrder):
+    """A model of transformers that gives one vector a text, as sentence-transformers makes it.
+
+    Args:
+        model: Gives vectors of tokens.
+        names: Of its inputs, in order; the mask among them.
+        mode: ``mean``, ``cls`` or ``max``.
+        unit: Whether the vector is brought to length 1.
+    """
+
+    def __init__(self, model: nn.Module, names: tuple[str, ...], mode: Mode, unit: bool) -> None:
+        super().__init__(model, names)
+        self.mode, self.unit = mode, unit
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        given = dict(zip(self.names, inputs, strict=True))
+        tokens: Tensor = self.model(**given).last_hidden_state
+        vector = self._pooled(tokens, given["attention_mask"].unsqueeze(-1).to(tokens.dtype))
+        return nn.functional.normalize(vector, dim=1) if self.unit else vector
+
+    def _pooled(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        if self.mode == "cls":
+            return tokens[:, 0]
+        if self.mode == "max":
+            return (tokens * mask + OUTSIDE * (1 - mask)).amax(dim=1)
+        return (tokens * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 # optimum writes the one or the other.
 GRAPHS = ("model.onnx", "onnx/model.onnx")
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+# What a folder is of: ends of its architecture's name, or the file that sentence-transformers adds.
+TEXTS, PICTURES, EMBEDDINGS = "ForSequenceClassification", "ForImageClassification", "modules.json"
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,20 @@ class Folder:
         names = self.config.get("architectures") or [""]
         return str(names[0])
 
+    @property
+    def family(self) -> str | None:
+        """``TEXTS``, ``PICTURES`` or ``EMBEDDINGS``; ``None`` if it is of another kind."""
+        for suffix in (TEXTS, PICTURES):
+            if self.architecture.endswith(suffix):
+                return suffix
+        return EMBEDDINGS if (self.path / EMBEDDINGS).is_file() else None
+
     def files(self) -> Iterator[Path]:
         """What the outcome depends on."""
         weights = [self.graph] if self.graph else sorted(self.path.glob("*.safetensors"))
         yield from weights
-        for pattern in ("*.json", "*.txt", "*.model"):
+        beside = ["*/config.json"] if self.family == EMBEDDINGS else []
+        for pattern in ("*.json", "*.txt", "*.model", *beside):
             yield from sorted(self.path.glob(pattern))
 
     def sha256(self) -> str:
@@ -68,9 +79,9 @@ def open_folder(path: Path) -> Folder:
         raise ConfigError(
             f"{path} has no {CONFIG}; expected a Hugging Face folder, as save_pretrained writes it"
         )
-    config = _json(path / CONFIG)
+    config = read_json(path / CONFIG)
     beside = path / TOKENIZER_CONFIG
-    for name, values in ((CONFIG, config), (TOKENIZER_CONFIG, _json(beside))):
+    for name, values in ((CONFIG, config), (TOKENIZER_CONFIG, read_json(beside))):
         if values.get("auto_map"):
             raise ConfigError(
                 f"{path / name} needs code of its own (auto_map), which is not run; export the "
@@ -89,16 +100,26 @@ def open_folder(path: Path) -> Folder:
     raise ConfigError(f"{path} holds no weights; expected {WEIGHTS[0]} or {GRAPHS[0]}")
 
 
-def _json(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        return {}
-    try:
-        values = json.loads(file.read_text())
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{file} is not JSON: {error}") from None
+def read_json(file: Path) -> dict[str, Any]:
+    """What a file of settings holds; nothing if it is not there.
+
+    Raises:
+        ConfigError: If it is not JSON, or holds no object.
+    """
+    values = read_any_json(file)
     if not isinstance(values, dict):
         raise ConfigError(f"{file} holds no object")
     return values
+
+
+def read_any_json(file: Path) -> Any:
+    """The same for a file that may hold a list; an empty object if it is not there."""
+    if not file.is_file():
+        return {}
+    try:
+        return json.loads(file.read_text())
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{file} is not JSON: {error}") from None
 
 
 def names_of(config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -120,23 +141,3 @@ def names_of(config: Mapping[str, Any]) -> tuple[str, ...]:
             f"got {given!r}"
         )
     return tuple(names[i] for i in range(len(names)))
-
-
-def require_one_label(folder: Folder, of: str) -> None:
-    """Refuse a folder that does not answer with one label of several.
-
-    Args:
-        folder: The folder.
-        of: What is answered, such as ``text``.
-
-    Raises:
-        ConfigError: If it answers with several labels or a number.
-    """
-    kind, labels = folder.config.get("problem_type"), folder.config.get("id2label") or {}
-    count = folder.config.get("num_labels") or len(labels) or 2
-    if kind in ("multi_label_classification", "regression") or count == 1:
-        what = f"several labels a {of}" if kind == "multi_label_classification" else "a number"
-        raise ConfigError(
-            f"{folder.path} answers with {what}; expected a classifier of one label of several "
-            "(problem_type = 'single_label_classification')"
-        )

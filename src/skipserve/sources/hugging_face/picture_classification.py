@@ -16,7 +16,7 @@ from skipserve.extras import require
 from skipserve.graph.prepare import read_graph
 from skipserve.preprocessing.picture_config import PictureInput
 from skipserve.sources.config import Exporter
-from skipserve.sources.hugging_face.folder import Folder, names_of, require_one_label
+from skipserve.sources.hugging_face.folder import Folder, names_of
 from skipserve.sources.hugging_face.processor import FILE, picture_input, read_processor
 from skipserve.sources.read import ReadSource
 
@@ -30,12 +30,10 @@ def read_picture_classifier(folder: Folder, exporters: Sequence[Exporter]) -> Re
     """A folder's network, names of its classes and processor.
 
     Raises:
-        ConfigError: If its task or processor is none that can be brought, or its head was never
-            trained.
+        ConfigError: If its processor is none that can be brought, or its head was never trained.
         CutError: If the network cannot be exported.
     """
     require("PIL")
-    require_one_label(folder, "picture")
     names = names_of(folder.config)
     pictures = picture_input(
         read_processor(folder.path),

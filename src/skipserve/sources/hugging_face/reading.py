@@ -10,15 +10,22 @@ from pathlib import Path
 from skipserve.errors import ConfigError
 from skipserve.extras import require
 from skipserve.sources.config import Exporter
-from skipserve.sources.hugging_face.folder import Folder, open_folder
+from skipserve.sources.hugging_face.folder import (
+    EMBEDDINGS,
+    PICTURES,
+    TEXTS,
+    Folder,
+    open_folder,
+)
 from skipserve.sources.hugging_face.picture_classification import read_picture_classifier
+from skipserve.sources.hugging_face.sentence_embedding import read_sentence_embedder
 from skipserve.sources.hugging_face.text_classification import read_text_classifier
 from skipserve.sources.read import ReadSource
 
-# By the end of the architecture's name.
 FAMILIES: dict[str, Callable[[Folder, Sequence[Exporter]], ReadSource]] = {
-    "ForSequenceClassification": read_text_classifier,
-    "ForImageClassification": read_picture_classifier,
+    TEXTS: read_text_classifier,
+    PICTURES: read_picture_classifier,
+    EMBEDDINGS: read_sentence_embedder,
 }
 
 
@@ -36,14 +43,13 @@ def read_folder(path: Path, exporters: Sequence[Exporter], tuned: Path | None = 
         LaunchError: If transformers or torch is not installed.
     """
     folder = replace(open_folder(path), tuned=tuned)
-    for suffix, read in FAMILIES.items():
-        if folder.architecture.endswith(suffix):
-            require("transformers")
-            # Nothing is asked of a hub: a folder is all there is.
-            os.environ.setdefault("HF_HUB_OFFLINE", "1")
-            return read(folder, exporters)
-    expected = ", ".join(f"…{suffix}" for suffix in FAMILIES)
+    if folder.family is not None:
+        require("transformers")
+        # Nothing is asked of a hub: a folder is all there is.
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+        return FAMILIES[folder.family](folder, exporters)
     raise ConfigError(
         f"{path} holds a {folder.architecture or 'model of no named architecture'}; expected "
-        f"{expected}"
+        f"…{TEXTS}, …{PICTURES}, or beside a model without a head the {EMBEDDINGS} of "
+        "sentence-transformers, which says how its tokens are pooled"
     )

@@ -14,12 +14,13 @@ from skipserve.tuning.weights import load_tuned
 NAMED = 3
 
 
-def load(folder: Folder, auto: str) -> Any:
+def load(folder: Folder, auto: str, unused: tuple[str, ...] = ()) -> Any:
     """A folder's network in FP32 and evaluation mode.
 
     Args:
         folder: With weights.
         auto: The class of transformers that opens it.
+        unused: What names of weights begin with that no answer depends on; they may be missing.
 
     Raises:
         ConfigError: If it cannot be opened, or some weights are missing: transformers would make
@@ -47,7 +48,7 @@ def load(folder: Folder, auto: str) -> Any:
         speaks.set_verbosity(said)
         if bars:
             speaks.enable_progress_bar()
-    missing = sorted(told["missing_keys"])
+    missing = sorted(key for key in told["missing_keys"] if not key.startswith(unused))
     if missing:
         more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
         raise ConfigError(
