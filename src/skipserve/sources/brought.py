@@ -28,7 +28,7 @@ from skipserve.sources.data import Values, match, read_columns
 from skipserve.sources.picture_files import sent
 from skipserve.sources.read import ReadSource
 from skipserve.sources.splits import Labelled, Splits, split_rows
-from skipserve.tasks import Classify
+from skipserve.tasks import Classify, label_names
 
 PARITY_ROWS = 128
 # Fewer rows leave too few to certify anything on.
@@ -48,8 +48,7 @@ def brought_origin(brought: Brought, root: Path) -> tuple[Origin, Splits]:
     model, task = as_answer(read.model, splits.fit.rows, brought.task.named(read.names))
     if read.source.kind == "hugging_face" and isinstance(task, Classify) and not task.names:
         # As transformers calls them.
-        names = tuple(f"LABEL_{i}" for i in range(task.classes))
-        task = task.model_copy(update={"names": names})
+        task = task.model_copy(update={"names": tuple(label_names(task))})
     plain = prepare(model)
     name = model.graph.output[0].name
     answer = TensorSpec(name=name, dtype="float32", shape=(BATCH, task.width))

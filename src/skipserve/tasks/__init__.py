@@ -14,7 +14,7 @@ from pydantic import Field
 from skipserve.tasks.config import TaskConfig
 from skipserve.tasks.deciding import Classify, Decision, MultiLabel
 from skipserve.tasks.embed import Embed
-from skipserve.tasks.task import Answers, Link, SignalName, Task, Told
+from skipserve.tasks.task import Answers, Link, SignalName, Task, Told, label_names
 from skipserve.tasks.values import Regress, Score
 
 KINDS = (Classify, MultiLabel, Regress, Embed, Score)
@@ -36,4 +36,5 @@ __all__ = [
     "Task",
     "TaskConfig",
     "Told",
+    "label_names",
 ]
