@@ -42,7 +42,7 @@ def main() -> None:
     lines = options.texts.read_text().splitlines()[: options.rows]
     texts = [json.loads(line)[options.column] for line in lines]
     engine = skipserve.open(options.artifact, provider="cpu")
-    service = Service(engine, ServingConfig(shadow=0.0, metrics=False))
+    service = Service(engine, ServingConfig(evidence=0.0, metrics=False))
     ids = [
         {name: tensor.tolist() for name, tensor in engine.prepare([text]).tensors.items()}
         for text in texts

@@ -23,7 +23,9 @@ from skipserve.artifacts.serving import ServingConfig
 from skipserve.building.buildfile import HANDLER
 from skipserve.certification.calibrate import certify_artifact
 from skipserve.hosts.torchserve.packaging import package
+from skipserve.protocols.messages import RawRequest
 from skipserve.runtime.engine import Engine
+from skipserve.service.service import Service
 
 pytestmark = pytest.mark.server
 SENT = ["a great film", "dull", "the very very great films"]
@@ -99,10 +101,22 @@ def test_openais_client_embeds(server: Running, engines: dict[str, Engine]) -> N
     raw = client.embeddings.with_raw_response.create(model="vectors", input=SENT)
     depth = [int(one) for one in raw.headers["x-skipserve-depth"].split(",")]
     assert depth == engines["vectors"].predict(SENT, risk=0.2).depth_run.tolist()
-    assert raw.headers["x-skipserve-risk"] in ("0.2", "off")
+    assert raw.headers["x-skipserve-risk"] == "0.2"
     short = client.embeddings.create(model="vectors", input=SENT, dimensions=4)
     first = expected[:, :4] / np.linalg.norm(expected[:, :4], axis=1, keepdims=True)
     np.testing.assert_allclose([one.embedding for one in short.data], first, atol=1e-5)
+
+
+@pytest.mark.parametrize(("risk", "told"), [(0.2, "0.2"), (None, None)])
+def test_a_reply_names_its_risk_unless_it_ran_at_full_depth(
+    engines: dict[str, Engine], risk: float | None, told: str | None
+) -> None:
+    engine, body = engines["vectors"], json.dumps({"inputs": SENT}).encode()
+    service = Service(engine, ServingConfig(risk=risk, evidence=0, metrics=False))
+    (reply,) = service.answer([RawRequest(body, {}, protocol="tei.embed")])
+    depth = engine.predict(SENT, risk=risk).depth_run.tolist()
+    assert reply.headers.get("x-skipserve-risk") == told
+    assert reply.headers["x-skipserve-depth"] == ",".join(map(str, depth))
 
 
 def test_openais_client_lists_models_and_its_errors_are_its_own(server: Running) -> None:

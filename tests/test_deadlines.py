@@ -21,7 +21,7 @@ from skipserve.artifacts.artifact import Artifact
 from skipserve.errors import InputError
 from skipserve.hosts.models import Model
 from skipserve.protocols.deadline import HEADERS, time_allowed
-from skipserve.protocols.messages import MAX_BODY_BYTES, error_reply
+from skipserve.protocols.messages import MAX_BODY_BYTES, error_reply, most_bytes
 from skipserve.service.batcher import Batcher
 
 PATH = "/predictions/small"
@@ -156,3 +156,4 @@ def test_a_body_may_have_what_its_rows_can_take_and_no_more_than_any(
 ) -> None:
     manifest = taking(artifact, spec("x", "float32", size))
     assert Model(manifest, cast(Batcher, None), max_rows).most_bytes == most
+    assert most_bytes(max_rows, manifest.signature) == most

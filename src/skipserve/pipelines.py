@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Literal, TypeAlias
 
 from skipserve.artifacts.artifact import find_artifact
 from skipserve.errors import ConfigError
-from skipserve.protocols.tei import label_names
 from skipserve.runtime.engine import Engine
+from skipserve.tasks import label_names
 
 # A text, or a pair of texts by ``text`` and ``text_pair``.
 Text: TypeAlias = str | Mapping[str, str]
@@ -47,7 +47,7 @@ class _Classification:
             )
         self._engine = engine
         self._setting = engine.setting(risk)
-        self._names = label_names(manifest)
+        self._names = label_names(manifest.task)
 
     def _ranks(self, values: Sequence[object]) -> list[list[Scores]]:
         """Every label and its score for each value, best first."""

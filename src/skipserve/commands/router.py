@@ -38,7 +38,7 @@ def status(
     model: Annotated[str | None, typer.Argument(help="All by default.")] = None,
     metrics_port: Port = 9464,
 ) -> None:
-    """Say how the switches stand; the metrics say what the shadow runs found."""
+    """Say how the switches stand; the metrics say what the evidence rows found."""
     from skipserve.hosts.control import RouterControl, find_router, find_routers
 
     def told(router: RouterControl) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from skipserve.protocols.messages import Headers, Reply
+from skipserve.protocols.messages import DEPTH_HEADER, RETRY_AFTER, RISK_HEADER, Headers, Reply
 
 # What a page's scripts may read of a reply beside its body.
 EXPOSED = (
-    "server-timing, x-request-id, x-skipserve-risk, retry-after, inference-header-content-length"
+    f"server-timing, x-request-id, {RISK_HEADER}, {DEPTH_HEADER}, {RETRY_AFTER}, "
+    "inference-header-content-length"
 )
 PREFLIGHT_S = 600
 

@@ -9,7 +9,7 @@ from skipserve.artifacts.manifest import Manifest
 from skipserve.protocols.oip_replies import outputs_of
 from skipserve.protocols.oip_tensors import datatype_of
 from skipserve.protocols.oip_values import described
-from skipserve.protocols.tei import label_names
+from skipserve.tasks import label_names
 from skipserve.versions import version_of
 
 EXTENSIONS = ("binary_tensor_data",)
@@ -64,7 +64,7 @@ def info_of(manifest: Manifest, max_rows: int) -> dict[str, Any]:
     task, text = manifest.task, manifest.text
     kind: dict[str, Any] = {"embedding": {"pooling": "none"}}
     if task.output == "probabilities" or task.kind == "score":
-        names = label_names(manifest)
+        names = label_names(task)
         labels = {
             "id2label": {str(i): one for i, one in enumerate(names)},
             "label2id": {one: i for i, one in enumerate(names)},

@@ -11,7 +11,7 @@ from typing import Protocol
 from skipserve.artifacts.archive import Unpacked
 from skipserve.artifacts.manifest import Manifest
 from skipserve.errors import InputError
-from skipserve.protocols.messages import MAX_BODY_BYTES, RawRequest, Reply, most_bytes
+from skipserve.protocols.messages import RawRequest, Reply, most_bytes
 from skipserve.protocols.oip_replies import VERSION
 from skipserve.service.batcher import Batcher, Later, Limits, Watch
 from skipserve.service.opening import open_service
@@ -54,9 +54,7 @@ class Model:
     @cached_property
     def most_bytes(self) -> int:
         """Length that the body of a request may have, whatever is in it."""
-        preprocessing = self.manifest.preprocessing
-        most = most_bytes(self.max_rows, self.manifest.signature, preprocessing)
-        return min(MAX_BODY_BYTES, most)
+        return most_bytes(self.max_rows, self.manifest.signature, self.manifest.preprocessing)
 
     @property
     def is_default(self) -> bool:

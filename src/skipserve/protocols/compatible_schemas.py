@@ -41,7 +41,7 @@ OPENAI_ERROR = object_of(
 )
 _WORDS = (
     "Depth and risk stand in the headers `X-Skipserve-Depth` (blocks run, row by row) and "
-    "`X-Skipserve-Risk`. Where several models fit, `model` names one."
+    "`X-Skipserve-Risk` (absent at full depth). Where several models fit, `model` names one."
 )
 
 

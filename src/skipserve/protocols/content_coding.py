@@ -7,7 +7,7 @@ import zlib
 from msgspec.structs import replace
 
 from skipserve.errors import InputError
-from skipserve.protocols.messages import MAX_BODY_BYTES, RawRequest
+from skipserve.protocols.messages import RawRequest
 
 # zlib's window sizes: +16 is a gzip header, without it a zlib header. x-gzip is gzip (8.4.1.3).
 CODINGS = {"gzip": zlib.MAX_WBITS | 16, "x-gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
@@ -22,7 +22,7 @@ def unpacked(request: RawRequest, most: int) -> RawRequest:
 
     Raises:
         InputError: If the encoding is not supported, the body is not encoded so, or becomes longer
-            than ``most`` or than any body may be; no more than that is ever unpacked.
+            than ``most``; no more than that is ever unpacked.
     """
     coding = request.headers.get("content-encoding", "").strip().lower()
     if coding in ("", "identity") or request.body is None:
@@ -33,7 +33,7 @@ def unpacked(request: RawRequest, most: int) -> RawRequest:
             f"content encoding {coding!r} is not supported; "
             "compress the body with gzip or deflate, or not at all",
         )
-    return replace(request, body=_inflate(request.body, coding, min(most, MAX_BODY_BYTES)))
+    return replace(request, body=_inflate(request.body, coding, most))
 
 
 def _inflate(packed: bytes | bytearray, coding: str, most: int) -> bytes:

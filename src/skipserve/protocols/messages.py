@@ -61,6 +61,10 @@ STATUSES = {
 # Such a refusal says when to ask again, in seconds.
 ASK_AGAIN = frozenset({429, 503})
 RETRY_AFTER = "retry-after"
+# ε in force for a request, whatever its protocol; absent at full depth.
+RISK_HEADER = "x-skipserve-risk"
+# Blocks run, row by row, where a protocol's body has no place for them.
+DEPTH_HEADER = "x-skipserve-depth"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -139,7 +143,7 @@ class Speaks(Protocol):
 def most_bytes(
     max_rows: int, signature: Signature, preprocessing: Preprocessing | None = None
 ) -> int:
-    """Length that a body may have: 32 bytes a number and 64 KiB for all else.
+    """Length that a body may have: 32 bytes a number and 64 KiB for all else, as far as any may.
 
     Where a dimension is free, or texts or pictures may stand, only the listener's own bound is
     known.
@@ -150,7 +154,7 @@ def most_bytes(
     if any(isinstance(size, str) for size in sizes):
         return MAX_BODY_BYTES
     numbers = sum(math.prod(map(int, spec.row_shape)) for spec in signature.inputs)
-    return max_rows * numbers * 32 + (64 << 10)
+    return min(MAX_BODY_BYTES, max_rows * numbers * 32 + (64 << 10))
 
 
 def check_size(request: RawRequest, max_rows: int, most: int) -> None:

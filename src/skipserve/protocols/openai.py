@@ -18,14 +18,18 @@ from skipserve.artifacts.manifest import Manifest
 from skipserve.errors import InputError
 from skipserve.protocols.answers import Answer
 from skipserve.protocols.messages import Question, RawRequest, Reply, status_of
-from skipserve.protocols.tei import decoded, label_names, sent, shortened
+from skipserve.protocols.tei import decoded, sent, shortened
 from skipserve.protocols.texts import TextRows, token_count
+from skipserve.tasks import label_names
+
+# What it calls errors that are not of the request's content, by status.
+_TYPES = {401: "authentication_error", 403: "authentication_error", 429: "rate_limit_error"}
 
 
 def refuse(error: InputError) -> Reply:
     """OpenAI's error body."""
     status = status_of(error)
-    kind = "invalid_request_error" if status < 500 else "server_error"
+    kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
     param = "model" if error.code == "model_not_found" else None
     told = {"message": error.message, "type": kind, "param": param, "code": error.code}
     return Reply(msgspec.json.encode({"error": told}), status, reason=error.code)
@@ -116,7 +120,7 @@ class Classifications(OpenAI):
     prefix = "classify"
 
     def _data(self, asked: _Request, answer: Answer) -> list[dict[str, object]]:
-        names, width = label_names(self._manifest), self._manifest.task.width
+        names, width = label_names(self._manifest.task), self._manifest.task.width
         labels = answer.prediction.answers.argmax(axis=1)
         if self._manifest.task.kind == "classify" and answer.prediction.labels is not None:
             labels = answer.prediction.labels

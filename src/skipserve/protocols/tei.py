@@ -16,15 +16,26 @@ from numpy.typing import NDArray
 from skipserve.artifacts.manifest import Manifest
 from skipserve.errors import InputError
 from skipserve.protocols.answers import Answer
-from skipserve.protocols.messages import Question, RawRequest, Reply, status_of, without_mark
+from skipserve.protocols.messages import (
+    DEPTH_HEADER,
+    Question,
+    RawRequest,
+    Reply,
+    status_of,
+    without_mark,
+)
 from skipserve.protocols.texts import TextRows
+from skipserve.tasks import label_names
 
-DEPTH, RISK = "x-skipserve-depth", "x-skipserve-risk"
-# What it calls an error; all else is a Validation.
+# What it calls an error; all else is a Validation. Its types are a closed list, which has none for
+# keys; Overloaded is the one that clients ask again after.
 _TYPES = {
     "internal": "Backend",
     "overloaded": "Overloaded",
     "waited_too_long": "Overloaded",
+    "deadline_exceeded": "Overloaded",
+    "too_slow": "Overloaded",
+    "too_often": "Overloaded",
     "empty": "Empty",
     "no_tokenizer": "Tokenizer",
 }
@@ -51,12 +62,10 @@ def decoded(request: RawRequest, type_: Any) -> Any:
 
 
 def sent(body: object, answer: Answer) -> Reply:
-    """A reply whose headers say how deep each row ran, and at which risk."""
+    """A reply whose header says how deep each row ran."""
     reply = Reply(msgspec.json.encode(body))
     depth = answer.prediction.depth_run.tolist()
-    reply.headers[DEPTH] = ",".join(map(str, depth))
-    risk = answer.setting.risk
-    reply.headers[RISK] = "off" if risk is None else f"{risk:g}"
+    reply.headers[DEPTH_HEADER] = ",".join(map(str, depth))
     return reply
 
 
@@ -163,7 +172,7 @@ class Predict(_Speaker):
         return sent(told[0] if alone else told, answer)
 
     def _ranked(self, row: NDArray[np.float32]) -> list[dict[str, object]]:
-        names = label_names(self._manifest)
+        names = label_names(self._manifest.task)
         order = np.argsort(-row, kind="stable").tolist()
         return [{"score": float(row[i]), "label": names[i]} for i in order]
 
@@ -178,12 +187,6 @@ def _is_row(value: object) -> bool:
 
 def _one(texts: list[str]) -> object:
     return texts[0] if len(texts) == 1 else tuple(texts)
-
-
-def label_names(manifest: Manifest) -> list[str]:
-    """What the labels of a model are called; as transformers calls those without names."""
-    task = manifest.task
-    return list(task.names) or [f"LABEL_{i}" for i in range(task.width)]
 
 
 class _RerankRequest(msgspec.Struct):

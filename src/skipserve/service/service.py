@@ -16,7 +16,7 @@ from time import perf_counter
 from skipserve.artifacts.serving import ServingConfig
 from skipserve.errors import InputError
 from skipserve.protocols.answers import Answer, Predicted
-from skipserve.protocols.messages import RawRequest, Reply, status_of
+from skipserve.protocols.messages import RISK_HEADER, RawRequest, Reply, status_of
 from skipserve.protocols.oip_replies import VERSION
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import overflow
@@ -37,9 +37,6 @@ from skipserve.telemetry.tracing import Phases
 Answers = list[tuple[int, Reply]]
 # Says which requests shall set out now.
 More = Callable[[], Sequence[RawRequest]]
-
-# ε in force for a request, also where its protocol's body has no place for it.
-RISK_HEADER = "x-skipserve-risk"
 
 logger = logging.getLogger(__name__)
 

@@ -124,6 +124,11 @@ def no_truth(kind: Kind, name: str) -> ConfigError:
     )
 
 
+def label_names(task: Task) -> list[str]:
+    """What the numbers of an answer are called; as transformers calls those without names."""
+    return list(task.names) or [f"LABEL_{i}" for i in range(task.width)]
+
+
 def check_names(names: tuple[str, ...], width: int, what: str) -> None:
     """Refuse names that are not as many as there are numbers.
 
