@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import tracemalloc
 from itertools import chain
 
 import numpy as np
@@ -200,6 +201,25 @@ def test_thin_pictures_do_not_grow_without_limit():
     config = PictureInput(shortest=256, crop=(224, 224))
     with pytest.raises(InputError, match="resized"):
         Pictures(config)([thin])
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_thin_picture_is_cropped_before_it_is_filled_up(turned):
+    size = (1, 400_000) if turned else (400_000, 1)
+    thin = Image.new("RGB", size)
+    thin.paste((7, 8, 9), (size[0] // 2, size[1] // 2, *size))
+    prepare, file = Pictures(PictureInput(crop=(200, 224))), saved(thin)
+    tracemalloc.start()
+    (made,) = prepare([file])["pixel_values"]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # Filled up to the crop's height first, it would take 200 × 400,000 pixels: 240 MB.
+    assert peak < 30e6
+    lit = np.zeros((3, 200, 224), np.float32)
+    place = (slice(100, None), 112) if turned else (100, slice(112, None))
+    for channel, value in enumerate((7, 8, 9)):
+        lit[channel][place] = value
+    np.testing.assert_array_equal(made, lit)
 
 
 def test_pillow_may_be_missing(monkeypatch):

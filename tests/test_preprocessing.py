@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from skipserve.protocols.oip_replies import HEADER_LENGTH
 from skipserve.protocols.oip_schemas import oip
 from skipserve.protocols.oip_values import BYTES
 from skipserve.runtime.engine import Engine
+from skipserve.runtime.rows import Rows
 from skipserve.service.service import Service
 
 SENT = ["A great film", "dull", "the films, very very great"]
@@ -206,6 +207,31 @@ def test_a_bad_value_names_its_row_and_harms_no_neighbour(
     assert says in error["message"]
     for refused in (ask(service, {"instances": values}), by_column(service, values)):
         assert f"[{code}]" in json.loads(refused.body)["error"]
+
+
+class RunsOut(Engine):
+    """Has no memory left for one text."""
+
+    def prepare(self, values: Sequence[object]) -> Rows:
+        if "too much" in values:
+            raise MemoryError("0xdead")
+        return super().prepare(values)
+
+
+def test_a_value_that_preprocessing_fails_on_harms_no_neighbour(
+    taking: Artifact, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = Service(RunsOut(taking, provider="cpu"), ServingConfig(max_rows=8))
+    good = RawRequest(json.dumps({"inputs": SENT}).encode(), IS_JSON)
+    bad = RawRequest(json.dumps({"inputs": ["a", "too much"]}).encode(), IS_JSON, id="the bad one")
+    first, reply, last = service.answer([good, bad, good])
+    assert told(first)["outputs"] == told(last)["outputs"]
+    assert len(told(first)["outputs"]) == len(SENT)
+    assert (reply.status, json.loads(reply.body)["error"]["code"]) == (500, "internal")
+    assert b"0xdead" not in bytes(reply.body)
+    (record,) = [one for one in caplog.records if one.exc_info]
+    assert record.__dict__["fields"] == {"request_id": "the bad one"}
+    assert "0xdead" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -74,11 +74,11 @@ class Pictures:
         if size is not None:
             height, width = size
             decoded = decoded.resize((width, height), resample=config.resample)
+        if config.crop is not None:
+            decoded = _cropped(decoded, config.crop)
         pixels = np.asarray(decoded)
         if pixels.ndim == 2:
             pixels = pixels[..., None]
-        if config.crop is not None:
-            pixels = _cropped(pixels, config.crop)
         for channel in range(config.channels):
             np.take(self._table[channel], pixels[..., channel], out=made[channel])
 
@@ -106,17 +106,8 @@ def _resized(config: PictureInput, height: int, width: int) -> Size | None:
     return (longest, config.shortest) if width <= height else (config.shortest, longest)
 
 
-def _cropped(pixels: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
-    """The middle of a picture [height, width, channels]; black where there is less."""
-    have = pixels.shape[:2]
-    begins = [(old - new) // 2 for old, new in zip(have, size, strict=True)]
-    if min(begins) >= 0:
-        (top, left), (height, width) = begins, size
-        return pixels[top : top + height, left : left + width]
-    whole = tuple(max(old, new) for old, new in zip(have, size, strict=True))
-    padded = np.zeros((*whole, pixels.shape[2]), dtype=np.uint8)
-    # Halves are rounded up here and down above, as in the original.
-    top, left = (-((old - new) // 2) for old, new in zip(have, whole, strict=True))
-    padded[top : top + have[0], left : left + have[1]] = pixels
-    top, left = begins[0] + top, begins[1] + left
-    return padded[max(0, top) : top + size[0], max(0, left) : left + size[1]]
+def _cropped(picture: Image, size: Size) -> Image:
+    """The middle of a picture; black where there is less, and halves rounded as in the original."""
+    height, width = size
+    top, left = (picture.height - height) // 2, (picture.width - width) // 2
+    return picture.crop((left, top, left + width, top + height))
