@@ -12,6 +12,7 @@ import msgspec
 
 from skipserve.artifacts.serving import ServingConfig
 from skipserve.errors import InputError
+from skipserve.preprocessing.text import check_together
 from skipserve.protocols.answers import Answer
 from skipserve.protocols.compatible import speaking
 from skipserve.protocols.content_coding import unpacked
@@ -98,6 +99,8 @@ class Reader:
             "v1": self._v1,
             **speaking(manifest, serving.max_rows),
         }
+        prepares = manifest.preprocessing
+        self._takes_texts = prepares is not None and prepares.kind == "text"
         self._most_bytes = most_bytes(serving.max_rows, manifest.signature, manifest.preprocessing)
 
     def read(
@@ -143,6 +146,8 @@ class Reader:
                     "no_explanations", "no model here has explanations; ask for predictions"
                 )
             question = protocol.decode(plain)
+            if self._takes_texts and isinstance(question.rows, Values):
+                check_together(question.rows.values)
             if question.tokenize is not None:
                 return named(self._tokens(question, question.tokenize), request)
             setting = in_force.resolve(question.asked)
