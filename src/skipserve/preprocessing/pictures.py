@@ -50,33 +50,44 @@ class Pictures:
             InputError: If one is no picture, damaged or too large; names the row.
         """
         config = self._config
-        pictures = deque(open_picture(value, row) for row, value in enumerate(values, first))
-        if sum(one.width * one.height for one in pictures) > LARGEST_REQUEST:
-            raise InputError(
-                "picture_too_large",
-                f"the pictures have more than {LARGEST_REQUEST // 1_000_000} million pixels "
-                "together; send fewer or smaller ones",
-            )
+        pictures = self._opened(values, first)
         made = np.empty((len(pictures), config.channels, *config.size), dtype=np.float32)
         for row in range(len(made)):  # what is decoded is let go of before the next
-            self._into(made[row], pictures.popleft(), first + row)
+            # Nothing else may hold the picture: it is let go of once it is turned or converted.
+            decoded = upright(pictures.popleft(), config.mode, first + row, config.white)
+            self._into(made[row], decoded)
         return {config.input: made}
 
-    def _into(self, made: NDArray[np.float32], picture: Image, row: int) -> None:
+    def _opened(self, values: Sequence[object], first: int) -> deque[Image]:
+        """The pictures, none decoded, none larger than may be decoded, nor all of them together."""
+        pictures: deque[Image] = deque()
+        pixels = 0
+        for row, value in enumerate(values, first):
+            picture = open_picture(value, row)
+            pixels += picture.width * picture.height
+            if pixels > LARGEST_REQUEST:
+                raise InputError(
+                    "picture_too_large",
+                    f"the pictures have more than {LARGEST_REQUEST // 1_000_000} million pixels "
+                    "together; send fewer or smaller ones",
+                )
+            size = _resized(self._config, picture.height, picture.width)
+            if size is not None:
+                # A picture one pixel wide may have to grow a millionfold.
+                height, width = size
+                check_pixels(width, height, row, "the picture, resized,")
+            pictures.append(picture)
+        return pictures
+
+    def _into(self, made: NDArray[np.float32], picture: Image) -> None:
         config = self._config
         size = _resized(config, picture.height, picture.width)
         if size is not None:
-            # Before anything is decoded: a picture one pixel wide may have to grow a millionfold.
             height, width = size
-            check_pixels(width, height, row, "the picture, resized,")
-        decoded = upright(picture, config.mode, row, config.white)
-        size = _resized(config, decoded.height, decoded.width)
-        if size is not None:
-            height, width = size
-            decoded = decoded.resize((width, height), resample=config.resample)
+            picture = picture.resize((width, height), resample=config.resample)
         if config.crop is not None:
-            decoded = _cropped(decoded, config.crop)
-        pixels = np.asarray(decoded)
+            picture = _cropped(picture, config.crop)
+        pixels = np.asarray(picture)
         if pixels.ndim == 2:
             pixels = pixels[..., None]
         for channel in range(config.channels):
