@@ -350,6 +350,11 @@ def test_a_model_without_a_router_says_so(engine, rows):
         {"precision": "fp16"},
         {"provider": "cuda"},
         {"thresholds": [0.5, 0.5]},
+        {"thresholds": [0.5, 0.5, 0.5]},
+        {"guard_limit": 2.0},
+        {"guard_limit": None},
+        {"candidate": 999},
+        {"candidate": -1},
     ],
 )
 def test_a_certificate_of_something_else_is_not_used(copied, moons, changed):
@@ -357,6 +362,16 @@ def test_a_certificate_of_something_else_is_not_used(copied, moons, changed):
     changed_engine = skipserve.open(copied, provider="cpu")
     assert not changed_engine.certified()
     assert (changed_engine.predict(moons, risk=0.05).depth_run == DEPTH).all()
+
+
+@pytest.mark.parametrize("change_row", [lambda row: row[:-1], lambda row: [*row, 1.0]])
+def test_candidates_of_another_router_are_one_line(copied, change_row):
+    file = copied / CERTIFICATES
+    content = json.loads(file.read_text())
+    content["candidates"][1] = change_row(content["candidates"][1])
+    file.write_text(json.dumps(content))
+    with pytest.raises(ArtifactError, match=r"candidate 2 has \d thresholds, the router takes 3"):
+        open_artifact(copied)
 
 
 def test_a_certificate_is_of_all_files_it_was_made_with(copied):

@@ -22,7 +22,7 @@ from skipserve.earning.epochs import (
     in_force,
     withdraw,
 )
-from skipserve.earning.ledger import NAME, Ledger
+from skipserve.earning.ledger import NAME, Ledger, told
 from skipserve.earning.lines import FORMAT, Header, line
 from skipserve.earning.transfer import read_earned, take_over, write_earned
 from skipserve.errors import StateError
@@ -326,29 +326,59 @@ def test_what_was_earned_can_be_taken_over_where_the_same_files_serve(tmp_path):
     file, here = tmp_path / "earned.jsonl", Ledger(tmp_path / "here", BINDING)
     write_earned(file, earned_ledger(tmp_path / "there"), 950, RULES, 6.0)
     here.turn(lambda state: decide(RULES, state, Counts.none(2), 7.0))
-    take_over(here, read_earned(file, BINDING))
+    take_over(here, read_earned(file, BINDING, RULES))
     assert here.state == Ledger(tmp_path / "here", BINDING).read()
     assert in_force(RULES, here.state, 0, 8.0) == (0,)
     assert here.state.epoch == 2  # none that a worker here was told of
     with pytest.raises(StateError, match="history of its own"):
-        take_over(here, read_earned(file, BINDING))
+        take_over(here, read_earned(file, BINDING, RULES))
     here.reset(RULES, 9.0)
-    take_over(here, read_earned(file, BINDING))
+    take_over(here, read_earned(file, BINDING, RULES))
     assert here.state.epoch > 3
     assert in_force(RULES, here.state, 0, 9.0) == (0,)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        *({"rows": 493}, {"disagreements": 3}, {"risk": 0.2}, {"candidate": 2}, {"candidate": -1}),
+        *({"epoch": 0}, {"disagreements": -1}, {"rows": -1}),
+    ],
+    ids=str,
+)
+def test_a_crossing_that_its_counts_do_not_prove_is_not_taken_over(tmp_path, changed):
+    file = tmp_path / "earned.jsonl"
+    start = Begun(1, "start", 0, 1_000, 1.0)
+    for values, fine in (({"rows": 494}, True), (changed, False)):
+        of = {
+            "epoch": 1,
+            "risk": 0.01,
+            "candidate": 0,
+            "rows": 900,
+            "disagreements": 0,
+            "at_s": 5.0,
+        }
+        events = [start, Crossed(**of), Crossed(**(of | values)), Begun(2, "rows", 950, 1_000, 6.0)]
+        lines = [line(Header("earned", BINDING)), *(line(told(one)) for one in events)]
+        file.write_bytes(b"".join(lines))
+        if fine:
+            assert read_earned(file, BINDING, RULES) == events
+        else:
+            with pytest.raises(StateError, match=r"is not earned at .* by its counts"):
+                read_earned(file, BINDING, RULES)
 
 
 def test_what_others_earned_is_not_taken_over_for_other_files_or_damaged(tmp_path):
     file = tmp_path / "earned.jsonl"
     write_earned(file, earned_ledger(tmp_path / "there"), 950, RULES, 6.0)
     with pytest.raises(StateError, match="of other files"):
-        read_earned(file, OTHER)
+        read_earned(file, OTHER, RULES)
     data = file.read_bytes()
     file.write_bytes(data.replace(b'"rows":900', b'"rows":901'))
     with pytest.raises(StateError, match="does not have its checksum"):
-        read_earned(file, BINDING)
+        read_earned(file, BINDING, RULES)
     file.write_bytes(data[: data.index(b"\n") + 1])
     with pytest.raises(StateError, match="holds nothing that was earned"):
-        read_earned(file, BINDING)
+        read_earned(file, BINDING, RULES)
     with pytest.raises(StateError, match="nothing is earned yet"):
         write_earned(file, Ledger(tmp_path / "nobody", BINDING), 0, RULES, 6.0)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
+import tracemalloc
+from io import BytesIO
 from itertools import chain
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pictures import bomb, drawn, odd, ordinary, real, saved
+from pictures import EXIF_ORIENTATION, bomb, drawn, odd, ordinary, real, saved
 from PIL import Image
 
 from skipserve.errors import ConfigError, InputError
@@ -195,11 +197,59 @@ def test_a_request_of_large_pictures():
     assert LARGEST_PICTURE > 7_000 * 7_000
 
 
+def test_pictures_beyond_a_requests_bound_are_not_even_opened():
+    with pytest.raises(InputError, match="together"):
+        Pictures(SQUARE)([*[bomb(7_000, 7_000)] * 5, b"no picture"])
+
+
+@pytest.mark.parametrize("rotation", [1, 6])
+def test_a_picture_of_pythons_stays_as_it_was(rotation):
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION] = rotation
+    opened = Image.open(BytesIO(saved(Image.fromarray(drawn(20, 30, 3, 1)), exif=exif)))
+    before = np.asarray(opened).copy()
+    made = Pictures(SQUARE)([opened])["pixel_values"]
+    np.testing.assert_array_equal(np.asarray(opened), before)
+    assert opened.getexif()[EXIF_ORIENTATION] == rotation
+    np.testing.assert_array_equal(made, Pictures(SQUARE)([opened])["pixel_values"])
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_the_clear_colour_becomes_white(mode):
+    colours = drawn(8, 8, 3, 1)[..., 0] if mode == "L" else drawn(8, 8, 3, 1)
+    clear = colours[2, 3].tolist()
+    file = saved(Image.fromarray(colours), transparency=tuple(clear) if mode == "RGB" else clear)
+    config = PictureInput(mode=mode, crop=(8, 8), white=True)
+    made = Pictures(config)([file])["pixel_values"][0]
+    expected = colours.reshape(8, 8, -1).copy()
+    expected[(expected == clear).all(axis=-1)] = 255
+    np.testing.assert_array_equal(made, expected.transpose(2, 0, 1))
+
+
 def test_thin_pictures_do_not_grow_without_limit():
     thin = saved(Image.new("RGB", (30_000, 1)))
     config = PictureInput(shortest=256, crop=(224, 224))
     with pytest.raises(InputError, match="resized"):
         Pictures(config)([thin])
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_thin_picture_is_cropped_before_it_is_filled_up(turned):
+    size = (1, 400_000) if turned else (400_000, 1)
+    thin = Image.new("RGB", size)
+    thin.paste((7, 8, 9), (size[0] // 2, size[1] // 2, *size))
+    prepare, file = Pictures(PictureInput(crop=(200, 224))), saved(thin)
+    tracemalloc.start()
+    (made,) = prepare([file])["pixel_values"]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # Filled up to the crop's height first, it would take 200 × 400,000 pixels: 240 MB.
+    assert peak < 30e6
+    lit = np.zeros((3, 200, 224), np.float32)
+    place = (slice(100, None), 112) if turned else (100, slice(112, None))
+    for channel, value in enumerate((7, 8, 9)):
+        lit[channel][place] = value
+    np.testing.assert_array_equal(made, lit)
 
 
 def test_pillow_may_be_missing(monkeypatch):

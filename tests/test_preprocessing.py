@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,14 @@ from skipserve.artifacts.artifact import Artifact, open_artifact
 from skipserve.artifacts.serving import ServingConfig
 from skipserve.errors import ArtifactError, InputError
 from skipserve.hosts.metadata import model_metadata
-from skipserve.preprocessing.text import LONGEST_TEXT, Texts
+from skipserve.preprocessing.text import LARGEST_REQUEST, LONGEST_TEXT, Texts
 from skipserve.protocols.messages import JSON, RawRequest, Reply
 from skipserve.protocols.native_schemas import native, v1
 from skipserve.protocols.oip_replies import HEADER_LENGTH
 from skipserve.protocols.oip_schemas import oip
 from skipserve.protocols.oip_values import BYTES
 from skipserve.runtime.engine import Engine
+from skipserve.runtime.rows import Rows
 from skipserve.service.service import Service
 
 SENT = ["A great film", "dull", "the films, very very great"]
@@ -208,6 +209,53 @@ def test_a_bad_value_names_its_row_and_harms_no_neighbour(
         assert f"[{code}]" in json.loads(refused.body)["error"]
 
 
+EIGHTH = LARGEST_REQUEST // 8
+
+
+@pytest.mark.parametrize("value", ["a" * EIGHTH, ["a" * (EIGHTH - 2), "éé"]], ids=["text", "pair"])
+def test_the_texts_of_a_request_have_a_bound_together(service: Service, value: Any) -> None:
+    good = RawRequest(json.dumps({"inputs": SENT}).encode(), IS_JSON)
+    most = RawRequest(json.dumps({"inputs": [value] * 8}).encode(), IS_JSON)
+    more = [*[value] * 7, "a" * (EIGHTH + 1)]
+    large = RawRequest(json.dumps({"inputs": more}).encode(), IS_JSON)
+    first, reply, last = service.answer([good, large, most])
+    assert (first.status, reply.status, last.status) == (200, 413, 200)
+    error = json.loads(reply.body)["error"]
+    assert error["code"] == "too_long"
+    assert error["message"].startswith("the texts have more than 2,000,000 characters together")
+    assert by_column(service, more).status == 413
+
+
+def test_more_texts_than_a_request_may_have_are_read_from_a_file(prepare: Texts) -> None:
+    made = prepare(["a " * 100_000] * (LARGEST_REQUEST // 200_000 + 1))
+    assert made["input_ids"].shape == (11, LONGEST)
+
+
+class RunsOut(Engine):
+    """Has no memory left for one text."""
+
+    def prepare(self, values: Sequence[object]) -> Rows:
+        if "too much" in values:
+            raise MemoryError("0xdead")
+        return super().prepare(values)
+
+
+def test_a_value_that_preprocessing_fails_on_harms_no_neighbour(
+    taking: Artifact, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = Service(RunsOut(taking, provider="cpu"), ServingConfig(max_rows=8))
+    good = RawRequest(json.dumps({"inputs": SENT}).encode(), IS_JSON)
+    bad = RawRequest(json.dumps({"inputs": ["a", "too much"]}).encode(), IS_JSON, id="the bad one")
+    first, reply, last = service.answer([good, bad, good])
+    assert told(first)["outputs"] == told(last)["outputs"]
+    assert len(told(first)["outputs"]) == len(SENT)
+    assert (reply.status, json.loads(reply.body)["error"]["code"]) == (500, "internal")
+    assert b"0xdead" not in bytes(reply.body)
+    (record,) = [one for one in caplog.records if one.exc_info]
+    assert record.__dict__["fields"] == {"request_id": "the bad one"}
+    assert "0xdead" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("body", "status", "says"),
     [
@@ -321,8 +369,19 @@ def test_a_long_text_takes_no_longer_than_its_beginning(prepare: Texts) -> None:
         asked = 0
 
         def __getitem__(self, place: Any) -> str:
-            Counting.asked = place.stop
+            Counting.asked = max(Counting.asked, place.stop)
             return super().__getitem__(place)
 
-    prepare([Counting("great film " * 20_000)])
+    text = "great film " * 20_000
+    prepare([Counting(text)])
     assert 0 < Counting.asked < 200
+    for special in (True, False):
+        Counting.asked = 0
+        (found,) = prepare.tokens([Counting(text)], special)
+        assert 0 < Counting.asked < 200
+        own = tokenizer()
+        own.enable_truncation(LONGEST)
+        expected = own.encode(text, add_special_tokens=special)
+        assert [(one.id, one.start or 0, one.stop or 0) for one in found] == [
+            (one, *place) for one, place in zip(expected.ids, expected.offsets, strict=True)
+        ]

@@ -36,15 +36,18 @@ def archive(routed_project, tmp_path_factory) -> Path:
     made = json.loads((artifact / CERTIFICATES).read_text())
     at_once = [0.0] * len(made["certificates"][0]["thresholds"])
     for one in made["certificates"]:
-        one |= {"thresholds": at_once, "guard_limit": None}
+        one |= {"thresholds": at_once, "guard_limit": None, "candidate": 0}
+    made["candidates"] = [at_once]
     (artifact / CERTIFICATES).write_text(json.dumps(made))
+    manifest = json.loads((artifact / MANIFEST).read_text())
+    manifest["router"]["guard_limit"] = None
+    (artifact / MANIFEST).write_text(json.dumps(manifest))
     engine = skipserve.open(artifact, provider="cpu")
     rows = open_recipe("two_moons").draw("certify").inputs.numpy()
     full, fast = engine.predict(rows), engine.predict(rows, risk=0.05)
     assert set(fast.depth_run) == {1}
     row = (full.labels != fast.labels).argmax()
     assert full.labels[row] != fast.labels[row]
-    manifest = json.loads((artifact / MANIFEST).read_text())
     manifest["example"] |= {
         "inputs": {"inputs": rows[row].tolist()},
         "answer": full.answers[row].tolist(),

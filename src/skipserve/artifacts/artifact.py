@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from skipserve.artifacts.certificates import Certificates, read_certificates
+from skipserve.artifacts.certificates import CERTIFICATES, Certificates, read_certificates
 from skipserve.artifacts.manifest import (
     MANIFEST,
     MANIFEST_VERSION,
@@ -75,7 +75,7 @@ def open_artifact(directory: Path) -> Artifact:
 
     Raises:
         ArtifactError: If the manifest is missing, foreign or of another version, or a file is
-            missing or differs from it.
+            missing or differs from it, or its candidates are not of its router.
     """
     source = directory / MANIFEST
     if not source.is_file():
@@ -99,6 +99,7 @@ def open_artifact(directory: Path) -> Artifact:
     except ConfigError as error:
         raise ArtifactError(f"{error}; build the artifact again") from None
     artifact = Artifact(directory, manifest, read_certificates(directory))
+    _check_candidates(artifact)
     for entry in manifest.files:
         _check(directory, entry.path, entry.sha256)
     for needed in artifact.needed:
@@ -121,6 +122,18 @@ def find_artifact(name: str | os.PathLike[str]) -> Artifact:
     raise ConfigError(
         f"{os.fspath(name)!r} is no artifact, and none in artifacts/ has that name; {hint}"
     )
+
+
+def _check_candidates(artifact: Artifact) -> None:
+    spec = artifact.manifest.router
+    decisions = len(spec.decisions) if spec else 0
+    for place, one in enumerate(artifact.certificates.candidates, 1):
+        if len(one) != decisions:
+            file = artifact.directory / CERTIFICATES
+            raise ArtifactError(
+                f"{file}: candidate {place} has {len(one)} thresholds, the router takes "
+                f"{decisions}; delete it and run `skipserve calibrate`"
+            )
 
 
 def _check(directory: Path, path: str, sha256: str) -> None:

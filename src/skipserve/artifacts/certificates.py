@@ -141,7 +141,7 @@ class Certificates(Record):
         weak = {_subject(one) for one in certificates if one.confidence < confidence}
 
         def stands(one: Certificate) -> bool:
-            if not (_is_of(one, self.candidates) and one.guard_limit == guard_limit):
+            if not (is_of(one, self.candidates) and one.guard_limit == guard_limit):
                 return False
             subject = _subject(one)
             return subject not in found or (subject in weak and one.confidence >= confidence)
@@ -159,7 +159,8 @@ def _subject(
     return frozenset(entry.files.items()), entry.provider, entry.measure, entry.risk
 
 
-def _is_of(certificate: Certificate, candidates: Sequence[Thresholds]) -> bool:
+def is_of(certificate: Certificate, candidates: Sequence[Thresholds]) -> bool:
+    """Whether the thresholds of a certificate are those of the candidate that it names."""
     place = certificate.candidate
     return 0 <= place < len(candidates) and candidates[place] == certificate.thresholds
 

@@ -251,6 +251,17 @@ def decide(
     return events
 
 
+def proved(rules: Rules, event: Crossed) -> bool:
+    """Whether what is said of a crossing follows from its counts, under rules."""
+    known = event.risk in rules.risks and 0 <= event.candidate < rules.candidates
+    if not known or event.epoch < 1 or not 0 <= event.disagreements <= event.rows:
+        return False
+    wealth = float(log_wealth(event.rows, event.disagreements, event.risk))
+    goal = math.log(1 / level_of(event.epoch, rules.level))
+    # Sums of logarithms; another machine's may end otherwise.
+    return wealth >= goal or math.isclose(wealth, goal, rel_tol=1e-9)
+
+
 def withdraw(
     rules: Rules, state: State, rows: int, disagreements: int, now: Counts, now_s: float
 ) -> list[Event]:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from skipserve.earning.epochs import Begun, Event, Rules, State, applied
+from skipserve.earning.epochs import Begun, Crossed, Event, Rules, State, applied, proved
 from skipserve.earning.ledger import Ledger, events_of, told
-from skipserve.earning.lines import Header, contents, line
+from skipserve.earning.lines import Header, contents, damaged, line
 from skipserve.errors import StateError
 from skipserve.files import replace_text
 
@@ -36,14 +36,20 @@ def write_earned(file: Path, ledger: Ledger, rows: int, rules: Rules, at_s: floa
     replace_text(file, b"".join(lines).decode())
 
 
-def read_earned(file: Path, binding: str) -> Sequence[Event]:
+def read_earned(file: Path, binding: str, rules: Rules) -> Sequence[Event]:
     """The events in a file that :func:`write_earned` wrote.
 
     Raises:
-        StateError: If it is damaged, empty, of other files or of a newer version.
+        StateError: If it is damaged, empty, of other files or of a newer version, or if a
+            candidate in it has not reached its level with its counts.
         OSError: If it cannot be read.
     """
     events = events_of(contents(file.read_bytes(), file, Header("earned", binding)), file)
+    for one in events:
+        if isinstance(one, Crossed) and not proved(rules, one):
+            raise damaged(
+                file, f"candidate {one.candidate + 1} is not earned at {one.risk:g} by its counts"
+            )
     if not applied(State(), events).held:
         raise StateError(f"{file} holds nothing that was earned")
     return events

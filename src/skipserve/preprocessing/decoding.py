@@ -19,7 +19,8 @@ from skipserve.preprocessing.picture_config import FORMATS, TAKES
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# A picture of so many pixels takes 150 MB decoded; large cameras take 45 to 50 million.
+# Pillow keeps a pixel of colours in four bytes: a picture of so many takes 200 MB decoded, and
+# twice as much while it is turned or converted. Large cameras take 45 to 50 million.
 LARGEST_PICTURE = 50_000_000
 # Rows of one request together: what they take is time.
 LARGEST_REQUEST = 200_000_000
@@ -67,14 +68,20 @@ def upright(picture: Image, mode: Literal["RGB", "L"], row: int, white: bool = F
     Raises:
         InputError: If the file is damaged or ends early.
     """
-    from PIL import Image, ImageOps
+    from PIL import ExifTags, Image, ImageOps
 
     try:
-        decoded = ImageOps.exif_transpose(picture).convert(mode)
+        picture.load()
+        # Turning and converting copy, even what is as it should be; a large copy is 200 MB.
+        if picture.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+            picture = ImageOps.exif_transpose(picture)
+        decoded = picture if picture.mode == mode else picture.convert(mode)
+        del picture
         if white and decoded.info.get("transparency") is not None:
-            clear = decoded.convert("RGBA")
-            under = Image.new("RGBA", clear.size, (255, 255, 255, 255))
-            decoded = Image.alpha_composite(under, clear).convert(mode)
+            seen = decoded.convert("RGBA").getchannel("A")
+            under = Image.new(mode, decoded.size, "white")
+            under.paste(decoded, mask=seen)
+            return under
         return decoded
     except MemoryError:
         raise

@@ -50,35 +50,46 @@ class Pictures:
             InputError: If one is no picture, damaged or too large; names the row.
         """
         config = self._config
-        pictures = deque(open_picture(value, row) for row, value in enumerate(values, first))
-        if sum(one.width * one.height for one in pictures) > LARGEST_REQUEST:
-            raise InputError(
-                "picture_too_large",
-                f"the pictures have more than {LARGEST_REQUEST // 1_000_000} million pixels "
-                "together; send fewer or smaller ones",
-            )
+        pictures = self._opened(values, first)
         made = np.empty((len(pictures), config.channels, *config.size), dtype=np.float32)
         for row in range(len(made)):  # what is decoded is let go of before the next
-            self._into(made[row], pictures.popleft(), first + row)
+            # Nothing else may hold the picture: it is let go of once it is turned or converted.
+            decoded = upright(pictures.popleft(), config.mode, first + row, config.white)
+            self._into(made[row], decoded)
         return {config.input: made}
 
-    def _into(self, made: NDArray[np.float32], picture: Image, row: int) -> None:
+    def _opened(self, values: Sequence[object], first: int) -> deque[Image]:
+        """The pictures, none decoded, none larger than may be decoded, nor all of them together."""
+        pictures: deque[Image] = deque()
+        pixels = 0
+        for row, value in enumerate(values, first):
+            picture = open_picture(value, row)
+            pixels += picture.width * picture.height
+            if pixels > LARGEST_REQUEST:
+                raise InputError(
+                    "picture_too_large",
+                    f"the pictures have more than {LARGEST_REQUEST // 1_000_000} million pixels "
+                    "together; send fewer or smaller ones",
+                )
+            size = _resized(self._config, picture.height, picture.width)
+            if size is not None:
+                # A picture one pixel wide may have to grow a millionfold.
+                height, width = size
+                check_pixels(width, height, row, "the picture, resized,")
+            pictures.append(picture)
+        return pictures
+
+    def _into(self, made: NDArray[np.float32], picture: Image) -> None:
         config = self._config
         size = _resized(config, picture.height, picture.width)
         if size is not None:
-            # Before anything is decoded: a picture one pixel wide may have to grow a millionfold.
             height, width = size
-            check_pixels(width, height, row, "the picture, resized,")
-        decoded = upright(picture, config.mode, row, config.white)
-        size = _resized(config, decoded.height, decoded.width)
-        if size is not None:
-            height, width = size
-            decoded = decoded.resize((width, height), resample=config.resample)
-        pixels = np.asarray(decoded)
+            picture = picture.resize((width, height), resample=config.resample)
+        if config.crop is not None:
+            picture = _cropped(picture, config.crop)
+        pixels = np.asarray(picture)
         if pixels.ndim == 2:
             pixels = pixels[..., None]
-        if config.crop is not None:
-            pixels = _cropped(pixels, config.crop)
         for channel in range(config.channels):
             np.take(self._table[channel], pixels[..., channel], out=made[channel])
 
@@ -106,17 +117,8 @@ def _resized(config: PictureInput, height: int, width: int) -> Size | None:
     return (longest, config.shortest) if width <= height else (config.shortest, longest)
 
 
-def _cropped(pixels: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
-    """The middle of a picture [height, width, channels]; black where there is less."""
-    have = pixels.shape[:2]
-    begins = [(old - new) // 2 for old, new in zip(have, size, strict=True)]
-    if min(begins) >= 0:
-        (top, left), (height, width) = begins, size
-        return pixels[top : top + height, left : left + width]
-    whole = tuple(max(old, new) for old, new in zip(have, size, strict=True))
-    padded = np.zeros((*whole, pixels.shape[2]), dtype=np.uint8)
-    # Halves are rounded up here and down above, as in the original.
-    top, left = (-((old - new) // 2) for old, new in zip(have, whole, strict=True))
-    padded[top : top + have[0], left : left + have[1]] = pixels
-    top, left = begins[0] + top, begins[1] + left
-    return padded[max(0, top) : top + size[0], max(0, left) : left + size[1]]
+def _cropped(picture: Image, size: Size) -> Image:
+    """The middle of a picture; black where there is less, and halves rounded as in the original."""
+    height, width = size
+    top, left = (picture.height - height) // 2, (picture.width - width) // 2
+    return picture.crop((left, top, left + width, top + height))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -20,6 +20,8 @@ from skipserve.preprocessing.opening import Token
 # Characters of a text, and of the pair it may be of. All of them are tokenized before the rest is
 # cut off, at about a million a second, and nobody else is answered meanwhile.
 LONGEST_TEXT = 1 << 18
+# Characters of the texts of one request together: two seconds.
+LARGEST_REQUEST = 2_000_000
 PAIR = ("text", "text_pair")
 
 # Of a long text so many characters for each token that fits are tokenized first, and no more if so
@@ -76,7 +78,7 @@ class Texts:
             InputError: Naming the row that is no such value, is too long, or has no token.
         """
         texts = [self._value(value, row) for row, value in enumerate(values)]
-        rows = self._encoded(texts)
+        rows = self._encoded(texts, self._tokenizer.encode_batch_fast)
         lengths = [len(row.ids) for row in rows]
         if not all(lengths):
             bad = lengths.index(0)
@@ -98,10 +100,14 @@ class Texts:
 
     def tokens(self, values: Sequence[object], special: bool) -> list[list[Token]]:
         """The tokens of each text, with special ones or without, cut to the model's length."""
+        texts = [_text(value, row) for row, value in enumerate(values)]
+
+        def encode(some: Sequence[Value]) -> list[Any]:  # not the fast way, which has no places
+            made: list[Any] = self._tokenizer.encode_batch(some, add_special_tokens=special)
+            return made
+
         found = []
-        for row, value in enumerate(values):
-            text = _text(value, row)
-            made = self._tokenizer.encode(text, add_special_tokens=special)
+        for made, text in zip(self._encoded(texts, encode), texts, strict=True):
             marks = zip(made.ids, made.tokens, made.special_tokens_mask, made.offsets, strict=True)
             found.append(
                 [
@@ -113,13 +119,15 @@ class Texts:
             )
         return found
 
-    def _encoded(self, texts: Sequence[Value]) -> list[Any]:
+    def _encoded(
+        self, texts: Sequence[Value], encode: Callable[[Sequence[Value]], list[Any]]
+    ) -> list[Any]:
         """Every text's tokens; of a long one its beginning is enough, as the rest is cut off."""
         begun = [self._beginning(text) for text in texts]
-        rows: list[Any] = self._tokenizer.encode_batch_fast(begun)
+        rows = encode(begun)
         for i, (row, text) in enumerate(zip(rows, texts, strict=True)):
             if begun[i] is not text and sum(map(len, row.overflowing)) < BEHIND:
-                rows[i] = self._tokenizer.encode_batch_fast([text])[0]
+                rows[i] = encode([text])[0]
         return rows
 
     def _beginning(self, text: Value) -> Value:
@@ -143,6 +151,34 @@ class Texts:
             )
         text, *pair = (_text(part, row) for part in parts)
         return (text, pair[0]) if pair else text
+
+
+def check_together(values: Sequence[object]) -> None:
+    """Refuse the texts of a request that have more characters together than are read.
+
+    Args:
+        values: As a client sent them; what is no text counts nothing here.
+
+    Raises:
+        InputError: If they have.
+    """
+    if sum(map(_length, values)) > LARGEST_REQUEST:
+        raise InputError(
+            "too_long",
+            f"the texts have more than {LARGEST_REQUEST:,} characters together; send fewer or "
+            "shorter ones",
+        )
+
+
+def _length(value: object) -> int:
+    """Characters of a text or of the texts in it."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, bytes):
+        return len(value.decode(errors="ignore"))
+    if isinstance(value, dict):
+        return sum(map(_length, value.values()))
+    return sum(map(_length, value)) if isinstance(value, list | tuple) else 0
 
 
 def _takes_words_alone(file: Path) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from skipserve.artifacts.artifact import Artifact
-from skipserve.artifacts.certificates import Certificate, Measure, from_json
+from skipserve.artifacts.certificates import Certificate, Certificates, Measure, from_json, is_of
 from skipserve.artifacts.manifest import Precision
 from skipserve.errors import InputError
 from skipserve.runtime.backends import Provider
@@ -39,7 +39,7 @@ class Settings:
         decisions = len(spec.decisions) if spec else 0
         self._confidence = spec.offline_confidence if spec else 1.0
         self.off = Setting(np.full(decisions, np.inf, dtype=np.float32), np.inf)
-        self._certified, self._weak = self._usable(artifact.certificates.certificates)
+        self._certified, self._weak = self._usable(artifact.certificates)
         self.guard_limit = from_json(spec.guard_limit) if spec else np.inf
         rows = [[from_json(one) for one in row] for row in artifact.certificates.candidates]
         self.candidates = np.array(rows, dtype=np.float32).reshape(len(rows), decisions)
@@ -108,16 +108,19 @@ class Settings:
         thresholds[decision:] = -np.inf
         return Setting(thresholds, np.inf)
 
-    def _usable(self, made: Sequence[Certificate]) -> tuple[ByRisk, ByRisk]:
+    def _usable(self, made: Certificates) -> tuple[ByRisk, ByRisk]:
         """Certificates that hold here: with the confidence the model asks for, and with less."""
         held: ByRisk = {}
         weak: ByRisk = {}
-        for one in made:
+        spec = self._manifest.router
+        for one in made.certificates:
             if (
-                one.files == self._files
+                spec is not None
+                and one.files == self._files
                 and one.precision == self._precision
                 and one.provider == self._provider
-                and len(one.thresholds) == len(self.off.thresholds)
+                and one.guard_limit == spec.guard_limit
+                and is_of(one, made.candidates)
             ):
                 where = held if one.confidence >= self._confidence else weak
                 where[one.measure, one.risk] = one

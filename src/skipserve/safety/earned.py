@@ -123,7 +123,7 @@ class Earned:
         Raises:
             StateError: If the file is of other files or damaged, or something was earned here.
         """
-        take_over(self._ledger, read_earned(file, self._binding))
+        take_over(self._ledger, read_earned(file, self._binding, self.rules))
 
     def reset(self) -> None:
         """Forget what was earned, and damage; the artifact's own certificates are in force then."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
@@ -11,6 +12,7 @@ import msgspec
 
 from skipserve.artifacts.serving import ServingConfig
 from skipserve.errors import InputError
+from skipserve.preprocessing.text import check_together
 from skipserve.protocols.answers import Answer
 from skipserve.protocols.compatible import speaking
 from skipserve.protocols.content_coding import unpacked
@@ -97,6 +99,8 @@ class Reader:
             "v1": self._v1,
             **speaking(manifest, serving.max_rows),
         }
+        prepares = manifest.preprocessing
+        self._takes_texts = prepares is not None and prepares.kind == "text"
         self._most_bytes = most_bytes(serving.max_rows, manifest.signature, manifest.preprocessing)
 
     def read(
@@ -142,6 +146,8 @@ class Reader:
                     "no_explanations", "no model here has explanations; ask for predictions"
                 )
             question = protocol.decode(plain)
+            if self._takes_texts and isinstance(question.rows, Values):
+                check_together(question.rows.values)
             if question.tokenize is not None:
                 return named(self._tokens(question, question.tokenize), request)
             setting = in_force.resolve(question.asked)
@@ -154,38 +160,45 @@ class Reader:
 
     def _checked(self, asked: Sequence[_Asked]) -> list[Rows | InputError]:
         """The rows of each, or what is wrong with them: all at once, if nothing is."""
-        values = [one.question.rows for one in asked if isinstance(one.question.rows, Values)]
+        values = [one for one in asked if isinstance(one.question.rows, Values)]
         if values:
             ready = iter(self._prepared(values))
             return [
-                next(ready)
-                if isinstance(one.question.rows, Values)
-                else self._check(one.question.rows)
+                next(ready) if isinstance(one.question.rows, Values) else self._check(one)
                 for one in asked
             ]
         columns = [one.question.rows for one in asked if isinstance(one.question.rows, Columns)]
         if len(columns) < len(asked) or len(asked) < 2 or not all(one.even for one in columns):
-            return [self._check(one.question.rows) for one in asked]
-        whole = self._check(Columns.together(columns))
-        if not isinstance(whole, Rows):
-            return [self._check(one) for one in columns]
-        return _apart(whole, [one.rows for one in columns])
+            return [self._check(one) for one in asked]
+        with suppress(Exception):  # whose fault it is comes out one by one
+            whole = self._rows(Columns.together(columns))
+            return _apart(whole, [one.rows for one in columns])
+        return [self._check(one) for one in asked]
 
-    def _prepared(self, some: Sequence[Values]) -> list[Rows | InputError]:
+    def _prepared(self, asked: Sequence[_Asked]) -> list[Rows | InputError]:
         """The tensors that become of values: of all requests at once, if nothing is wrong."""
-        if len(some) > 1:
-            whole = self._check(Values([value for one in some for value in one.values]))
-            if isinstance(whole, Rows):
-                return _apart(whole, [len(one.values) for one in some])
-        return [self._check(one) for one in some]
+        if len(asked) > 1:
+            questions = (one.question.rows for one in asked)
+            some = [rows.values for rows in questions if isinstance(rows, Values)]
+            with suppress(Exception):  # whose fault it is comes out one by one
+                whole = self._rows(Values([value for values in some for value in values]))
+                return _apart(whole, [len(values) for values in some])
+        return [self._check(one) for one in asked]
 
-    def _check(self, rows: Tensors | Values) -> Rows | InputError:
+    def _check(self, one: _Asked) -> Rows | InputError:
+        """The rows of a request, or what is wrong: no request may take its neighbours with it."""
         try:
-            if isinstance(rows, Values):
-                return self._engine.prepare(rows.values)
-            return self._engine.check(rows)
+            return self._rows(one.question.rows)
         except InputError as error:
             return error
+        except Exception:  # libraries decode what strangers send; memory may run out
+            logger.exception("rows could not be made", extra=fields(request_id=one.request.id))
+            return INTERNAL
+
+    def _rows(self, rows: Tensors | Values) -> Rows:
+        if isinstance(rows, Values):
+            return self._engine.prepare(rows.values)
+        return self._engine.check(rows)
 
     def _tokens(self, question: Question, special: bool) -> Reply:
         assert isinstance(question.rows, Values)
