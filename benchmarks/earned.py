@@ -44,6 +44,8 @@ from skipserve.training.recipes import open_recipe
 
 Rows = NDArray[np.float32]
 THREADS = 8
+# Rows that say whether the router is on.
+ENOUGH = 50
 EPSILON = 0.01
 
 
@@ -178,10 +180,12 @@ def run(archive: Path, options: Any, ordinary: Rows, mixed: Rows) -> dict[str, A
 
 
 def routed(traffic: Traffic, depth: int) -> bool:
-    """Whether most rows of the last moment left early."""
-    time.sleep(0.5)
-    depths = traffic.window()
-    return bool(depths) and float(np.mean(depths)) < 0.7 * depth
+    """Whether most rows of the last moment left early; waits until some were answered."""
+    depths: list[int] = []
+    while len(depths) < ENOUGH:
+        time.sleep(0.5)
+        depths += traffic.window()
+    return float(np.mean(depths)) < 0.7 * depth
 
 
 def wait(done: Callable[[], bool], most_s: float) -> float:
@@ -214,16 +218,15 @@ def packaged(artifact: Path, folder: Path) -> Path:
 
 
 def offline(artifact: Path) -> float:
-    """Run rate of the artifact's own certificate."""
-    (one,) = (
-        certificate
-        for certificate in open_artifact(artifact).certificates.certificates
-        if certificate.risk == EPSILON
-        and certificate.measure == "disagreement"
-        and certificate.precision == "fp32"
-        and all(name.endswith((".onnx", ".weights")) for name in certificate.files)
-    )
-    return one.run_rate
+    """Run rate of the artifact's own certificate; NaN without one."""
+    opened = open_artifact(artifact)
+    files = opened.hashes("onnx", "fp32")
+    rates = [
+        one.run_rate
+        for one in opened.certificates.certificates
+        if (one.risk, one.measure, one.files) == (EPSILON, "disagreement", files)
+    ]
+    return rates[0] if rates else float("nan")
 
 
 if __name__ == "__main__":
