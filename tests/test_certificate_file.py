@@ -7,6 +7,8 @@ import json
 import math
 import shutil
 import subprocess
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +39,23 @@ from skipserve.certification.from_traffic import earned_bound
 from skipserve.certification.signing import check_signature, signed
 from skipserve.certification.verification import check_certificate
 from skipserve.cli import app
-from skipserve.earning.epochs import Begun, Counts, Rules, State, applied, decide, in_force
+from skipserve.commands.verify import served_file
+from skipserve.earning.epochs import (
+    Begun,
+    Counts,
+    Crossed,
+    Rules,
+    State,
+    Withdrawn,
+    applied,
+    decide,
+    in_force,
+)
+from skipserve.earning.ledger import Ledger
 from skipserve.earning.wealth import level_of, log_wealth
 from skipserve.errors import ArtifactError, ConfigError
+from skipserve.safety.earned import Earned as Earns
+from skipserve.safety.keeper import Kind, binding_for
 from skipserve.training.recipes import open_recipe
 
 EPSILON, SHARE = 0.05, 0.5
@@ -63,7 +79,7 @@ def made(artifact):
         risk=EPSILON,
         confidence=0.95,
         share=SHARE,
-        guard_limit=1.0,
+        guard_limit=artifact.manifest.router.guard_limit,
         candidates=artifact.certificates.candidates[: len(COUNTS)],
         epoch=2,
         crossings=tuple(crossings),
@@ -215,8 +231,8 @@ def follows(values: dict[str, Any], path: tuple[str | int, ...]) -> bool:
     if bound["kind"] == "offline":
         # A lower confidence is a weaker claim, and as true.
         return bound["measure"] == "disagreement" and path[-1] != "confidence"
-    # A guard may be fitted anew in an epoch; how long the others were, nothing follows from.
-    return path[-1] != "guard_limit" and not (path[2] == "epochs" and path[-1] == "rows")
+    # How long the other epochs were, nothing follows from.
+    return not (path[2] == "epochs" and path[-1] == "rows")
 
 
 def test_numbers_that_do_not_follow_are_found_without_hash(values, artifact, tmp_path):
@@ -252,6 +268,89 @@ def test_a_broken_order_is_found(values, artifact, tmp_path):
         assert Fault.ORDER in faults(sealed(changed), artifact, tmp_path)
     repeated = put(values, ("bounds", -1, "candidates", 1), values["bounds"][-1]["candidates"][0])
     assert Fault.ORDER in faults(sealed(repeated), artifact, tmp_path)
+
+
+@pytest.mark.parametrize("bound", [0, -1], ids=["offline", "earned"])
+def test_thresholds_and_guards_that_are_not_the_artifacts_are_found(
+    values, artifact, tmp_path, bound
+):
+    """A calibration anew proposes others for the same files."""
+    certificates = artifact.certificates
+    others = tuple(
+        tuple(None if one is None else one * 0.99 for one in row) for row in certificates.candidates
+    )
+    anew = replace(artifact, certificates=certificates.model_copy(update={"candidates": others}))
+    alone = sealed({**values, "bounds": [values["bounds"][bound]]})
+    assert faults(alone, artifact, tmp_path) == set()
+    assert faults(alone, anew, tmp_path) == {Fault.ORDER}
+    guarded = put(alone, ("bounds", 0, "guard_limit"), 0.123)
+    assert faults(sealed(guarded), artifact, tmp_path) == {Fault.NUMBER}
+
+
+def test_another_task_or_preprocessing_is_found(values, artifact, tmp_path):
+    assert values["task"]["kind"] == "classify" and values["preprocessing"] is None
+    for changed in (
+        put(values, ("task", "kind"), "multilabel"),
+        {**values, "preprocessing": {"kind": "picture", "resize": [8, 8]}},
+    ):
+        assert faults(sealed(changed), artifact, tmp_path) == {Fault.FILES}
+
+
+def without_start(values: dict[str, Any], because: str) -> dict[str, Any]:
+    """The earned bound, where the first epoch that is told of is the second."""
+    changed = copy.deepcopy(values)
+    epochs = changed["bounds"][-1]["epochs"]
+    del epochs[0]
+    epochs[0]["because"] = because
+    return sealed(changed)
+
+
+def test_a_ledger_begins_with_the_start_or_with_a_reset(values, artifact, tmp_path):
+    assert faults(without_start(values, "reset"), artifact, tmp_path) == set()
+    for because in ("alarm", "rows", "start"):
+        assert faults(without_start(values, because), artifact, tmp_path) == {Fault.ORDER}
+    again = sealed(put(values, ("bounds", -1, "epochs", 1, "because"), "start"))
+    assert faults(again, artifact, tmp_path) == {Fault.ORDER}
+
+
+def earns_in_an_epoch(ledger: Ledger, risk: float) -> None:
+    """The most careful candidate is earned, and the next epoch has begun."""
+    number, now_s = ledger.read().epoch, time.time()
+    ledger.turn(
+        lambda state: [
+            Crossed(number, risk, 0, 8_000, 0, now_s),
+            Begun(number + 1, "rows", 9_000, 9_000, now_s),
+        ]
+    )
+
+
+def test_what_was_earned_after_a_reset_verifies(artifact, tmp_path):
+    kind = Kind("onnxruntime", "cpu", "fp32")
+    earned = Earns(artifact, tmp_path, kind)
+    ledger = Ledger(tmp_path, binding_for(artifact, kind))
+    ledger.turn(lambda state: [Begun(1, "start", 0, 9_000, 1.0)])
+    earned.reset()
+    risk = earned.rules.risks[0]
+    earns_in_an_epoch(ledger, risk)
+    made = json.loads(served_file(earned).model_dump_json())
+    assert [one["kind"] for one in made["bounds"]].count("earned") == 1
+    assert {one["kind"] for one in made["bounds"]} == {"offline", "earned"}
+    assert faults(made, artifact, tmp_path) == set()
+
+
+def test_certificates_that_the_alarm_withdrew_are_not_attested(artifact, tmp_path):
+    kind = Kind("onnxruntime", "cpu", "fp32")
+    earned = Earns(artifact, tmp_path, kind)
+    risk, now_s = earned.rules.risks[0], time.time()
+    ledger = Ledger(tmp_path, binding_for(artifact, kind))
+    alarm = [Withdrawn(1, 100, 60, now_s), Begun(2, "alarm", 100, 9_000, now_s)]
+    ledger.turn(lambda state: [Begun(1, "start", 0, 9_000, now_s), *alarm])
+    with pytest.raises(ConfigError, match="nothing of the kind is certified of small"):
+        served_file(earned)
+    earns_in_an_epoch(ledger, risk)
+    made = json.loads(served_file(earned).model_dump_json())
+    assert [(one["kind"], one["risk"]) for one in made["bounds"]] == [("earned", risk)]
+    assert faults(made, artifact, tmp_path) == set()
 
 
 def test_counts_short_of_the_level_prove_nothing(values, artifact, tmp_path):
@@ -415,7 +514,11 @@ def test_what_the_epochs_decided_is_a_proof(artifact, tmp_path):
         counts += Counts(50, rng.binomial(50, rates).astype(np.int64), counts.blocks)
     (candidate,) = in_force(rules, state, counts.rows, 0.0)
     assert candidate is not None and state.epoch == 2
-    about = {"candidates": candidates, "guard_limit": 1.0, "confidence": 0.95}
+    about = {
+        "candidates": candidates,
+        "guard_limit": artifact.manifest.router.guard_limit,
+        "confidence": 0.95,
+    }
     bound = earned_bound(rules, events, 0.05, candidate, counts.rows, **about)
     assert (bound.share, len(bound.candidates)) == (pytest.approx(0.5), candidate + 1)
     kind = {"precision": "fp32", "provider": "cpu", "files": artifact.hashes("onnx", "fp32")}

@@ -21,12 +21,13 @@ from skipserve.artifacts.artifact import Artifact, open_artifact
 from skipserve.artifacts.serving import ServingConfig
 from skipserve.errors import ArtifactError, InputError
 from skipserve.hosts.metadata import model_metadata
-from skipserve.preprocessing.text import LARGEST_REQUEST, LONGEST_TEXT, Texts
+from skipserve.preprocessing.text import LONGEST_TEXT, Texts
 from skipserve.protocols.messages import JSON, RawRequest, Reply
 from skipserve.protocols.native_schemas import native, v1
 from skipserve.protocols.oip_replies import HEADER_LENGTH
 from skipserve.protocols.oip_schemas import oip
 from skipserve.protocols.oip_values import BYTES
+from skipserve.protocols.text_bound import LARGEST_REQUEST
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.rows import Rows
 from skipserve.service.service import Service

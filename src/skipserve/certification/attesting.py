@@ -8,7 +8,13 @@ from typing import Literal
 from skipserve.artifacts.artifact import Artifact
 from skipserve.artifacts.certificates import Certificate, Thresholds
 from skipserve.artifacts.manifest import Precision
-from skipserve.certification.certificate_file import CertificateFile, Earned, Offline, seal
+from skipserve.certification.certificate_file import (
+    CertificateFile,
+    Earned,
+    Offline,
+    meaning,
+    seal,
+)
 from skipserve.errors import ArtifactError, ConfigError
 from skipserve.versions import version_if_installed
 
@@ -26,6 +32,7 @@ def certificate_file(
     files: dict[str, str],
     precision: Precision,
     provider: Literal["cpu", "cuda"],
+    withdrawn: bool = False,
 ) -> CertificateFile:
     """What is certified of some files of an artifact and what traffic earned for them, sealed.
 
@@ -35,6 +42,8 @@ def certificate_file(
         files: The sha256 of each, by name.
         precision: Of the files.
         provider: That ran them.
+        withdrawn: Whether the alarm has put the artifact's own certificates out of force: they are
+            left out.
 
     Raises:
         ArtifactError: If what the certificates follow from was not kept.
@@ -44,7 +53,8 @@ def certificate_file(
     own = [
         offline(one, certificates.candidates)
         for one in certificates.certificates
-        if (one.files, one.precision, one.provider) == (files, precision, provider)
+        if not withdrawn
+        and (one.files, one.precision, one.provider) == (files, precision, provider)
     ]
     found: tuple[Offline | Earned, ...] = (*own, *earned)
     if not found:
@@ -55,6 +65,7 @@ def certificate_file(
         files=files,
         precision=precision,
         provider=provider,
+        **meaning(artifact.manifest),
         bounds=found,
         versions={package: version for package, version in versions.items() if version},
         sha256="0" * 64,

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from skipserve.artifacts.certificates import Count, Measure, Thresholds, Tried
-from skipserve.artifacts.manifest import Name, Precision
+from skipserve.artifacts.manifest import Manifest, Name, Precision
 from skipserve.files import replace_text
 from skipserve.schema import Record, Sha256
 
@@ -145,6 +145,9 @@ class CertificateFile(Record):
         files: The sha256 of every file it was made with, by name.
         precision: Of the files.
         provider: That ran them.
+        task: When answers agree, as the manifest says it.
+        preprocessing: What becomes of texts or pictures, the same; ``None`` where tensors are taken
+            alone.
         bounds: What is certified, each bound at its own confidence.
         versions: Packages that made it.
         sha256: Of everything else here but the signature, as :func:`canonical` writes it.
@@ -156,10 +159,18 @@ class CertificateFile(Record):
     files: Annotated[dict[str, Sha256], Field(min_length=1)]
     precision: Precision
     provider: Literal["cpu", "cuda"]
+    task: dict[str, Any]
+    preprocessing: dict[str, Any] | None
     bounds: Annotated[tuple[Bound, ...], Field(min_length=1)]
     versions: dict[str, str]
     sha256: Sha256
     signature: Signature | None = None
+
+
+def meaning(manifest: Manifest) -> dict[str, Any]:
+    """What a certificate takes over from a manifest: rows and agreement are what these say."""
+    said = manifest.model_dump(include={"task", "preprocessing"})
+    return {"task": said["task"], "preprocessing": said["preprocessing"]}
 
 
 def write_certificate(file: Path, made: CertificateFile) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from skipserve.artifacts.artifact import Artifact
 from skipserve.artifacts.certificates import from_json
-from skipserve.certification.certificate_file import CertificateFile, Earned, Offline, seal
+from skipserve.certification.certificate_file import CertificateFile, Earned, Offline, meaning, seal
 from skipserve.certification.certify import p_value
 from skipserve.certification.findings import Fault, Finding
 from skipserve.earning.epochs import unordered
@@ -52,12 +52,16 @@ def _check_files(made: CertificateFile, artifact: Artifact) -> Iterator[Finding]
         yield Finding(
             Fault.FILES, f"the certificate is of the model {made.model}, not of {manifest.model}"
         )
+    have = meaning(manifest)
+    for what in ("task", "preprocessing"):
+        if getattr(made, what) != have[what]:
+            yield Finding(Fault.FILES, f"the certificate is of another {what} than the artifact's")
     kinds = [artifact.hashes(format, made.precision) for format in FORMATS.values()]
     if made.files in kinds:
         return
-    have = {name: digest for kind in kinds for name, digest in kind.items()}
-    other = [name for name in made.files if name in have and have[name] != made.files[name]]
-    missing = [name for name in made.files if name not in have]
+    known = {name: digest for kind in kinds for name, digest in kind.items()}
+    other = [name for name, digest in made.files.items() if known.get(name, digest) != digest]
+    missing = [name for name in made.files if name not in known]
     if other:
         said = f"{other[0]} is another file than the certified one: the hash differs"
     elif missing:
@@ -82,15 +86,12 @@ def _check_bound(bound: Offline | Earned, artifact: Artifact) -> Iterator[Findin
             f"the order from careful to bold is broken: candidate {places[1] + 1} is nowhere "
             f"bolder than candidate {places[0] + 1}",
         )
-    if isinstance(bound, Earned):
-        yield from _check_earned(bound)
-        return
     known = artifact.certificates.candidates
     if known and bound.candidates != known[: len(bound.candidates)]:
         yield Finding(Fault.ORDER, "the candidates are not those of the artifact in their order")
     if spec is not None and bound.guard_limit != spec.guard_limit:
         yield Finding(Fault.NUMBER, "its guard limit is not that of the artifact")
-    yield from _check_offline(bound)
+    yield from _check_earned(bound) if isinstance(bound, Earned) else _check_offline(bound)
 
 
 def _check_offline(bound: Offline) -> Iterator[Finding]:
@@ -163,8 +164,15 @@ def _check_earned(bound: Earned) -> Iterator[Finding]:
             Fault.ORDER, f"the ledger of epochs does not go up, or lacks epoch {bound.epoch}"
         )
         return
-    if [one.number for one in bound.epochs if one.because == "start"] != [1]:
-        yield Finding(Fault.ORDER, "the ledger of epochs does not begin with the model's start")
+    first, *later = bound.epochs
+    begins = first.because == "reset" or (first.because == "start" and first.number == 1)
+    if not begins or any(one.because == "start" for one in later):
+        yield Finding(
+            Fault.ORDER,
+            "the ledger of epochs does not begin with the model's start or a reset, or has another "
+            "start",
+        )
+        return
     delta = (1 - bound.confidence) * bound.share
     for one in bound.epochs:
         level = level_of(one.number, delta)

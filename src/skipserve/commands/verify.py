@@ -120,7 +120,7 @@ def attest(
             artifact = _opened(Path(model), Path(scratch))
             made = artifact_file(artifact, precision, provider)
     else:
-        made = _served(find_earned(metrics_port, model))
+        made = served_file(find_earned(metrics_port, model))
     write_certificate(out, made)
     typer.echo(out)
 
@@ -142,7 +142,7 @@ def sign(
     typer.echo(certificate)
 
 
-def _served(earned: Earned) -> CertificateFile:
+def served_file(earned: Earned) -> CertificateFile:
     """What is certified of a model and what it has earned, for the files that it serves with."""
     from skipserve.certification.attesting import certificate_file
     from skipserve.certification.from_traffic import earned_bound
@@ -169,6 +169,7 @@ def _served(earned: Earned) -> CertificateFile:
         files=artifact.hashes(FORMATS[kind.backend], kind.precision),
         precision=kind.precision,
         provider=kind.provider,
+        withdrawn=found.withdrawn,
     )
 
 

@@ -20,8 +20,6 @@ from skipserve.preprocessing.opening import Token
 # Characters of a text, and of the pair it may be of. All of them are tokenized before the rest is
 # cut off, at about a million a second, and nobody else is answered meanwhile.
 LONGEST_TEXT = 1 << 18
-# Characters of the texts of one request together: two seconds.
-LARGEST_REQUEST = 2_000_000
 PAIR = ("text", "text_pair")
 
 # Of a long text so many characters for each token that fits are tokenized first, and no more if so
@@ -151,34 +149,6 @@ class Texts:
             )
         text, *pair = (_text(part, row) for part in parts)
         return (text, pair[0]) if pair else text
-
-
-def check_together(values: Sequence[object]) -> None:
-    """Refuse the texts of a request that have more characters together than are read.
-
-    Args:
-        values: As a client sent them; what is no text counts nothing here.
-
-    Raises:
-        InputError: If they have.
-    """
-    if sum(map(_length, values)) > LARGEST_REQUEST:
-        raise InputError(
-            "too_long",
-            f"the texts have more than {LARGEST_REQUEST:,} characters together; send fewer or "
-            "shorter ones",
-        )
-
-
-def _length(value: object) -> int:
-    """Characters of a text or of the texts in it."""
-    if isinstance(value, str):
-        return len(value)
-    if isinstance(value, bytes):
-        return len(value.decode(errors="ignore"))
-    if isinstance(value, dict):
-        return sum(map(_length, value.values()))
-    return sum(map(_length, value)) if isinstance(value, list | tuple) else 0
 
 
 def _takes_words_alone(file: Path) -> bool:

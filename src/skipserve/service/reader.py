@@ -12,7 +12,6 @@ import msgspec
 
 from skipserve.artifacts.serving import ServingConfig
 from skipserve.errors import InputError
-from skipserve.preprocessing.text import check_together
 from skipserve.protocols.answers import Answer
 from skipserve.protocols.compatible import speaking
 from skipserve.protocols.content_coding import unpacked
@@ -29,6 +28,7 @@ from skipserve.protocols.messages import (
 from skipserve.protocols.native import NativeProtocol
 from skipserve.protocols.oip import OpenInference, speaks_oip
 from skipserve.protocols.request_id import HEADER as REQUEST_ID
+from skipserve.protocols.text_bound import check_together
 from skipserve.protocols.v1 import V1Protocol, speaks_v1
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Setting
