@@ -12,11 +12,13 @@ import httpx
 from transcript import Ask, Told, told
 
 from skipserve.hosts.asgi import Asgi, application
+from skipserve.telemetry.series import INFO
 
 
 @contextlib.asynccontextmanager
 async def lived(app: Asgi) -> AsyncIterator[list[dict[str, Any]]]:
     """An application between startup and shutdown, and what it said of them."""
+    INFO.clear()  # other tests in this process have opened models of these names on other files
     said: list[dict[str, Any]] = []
     stop, spoke = asyncio.Event(), asyncio.Event()
     begun = False
