@@ -230,7 +230,7 @@ BAD_MANIFESTS: dict[str, tuple[Callable[[dict[str, Any]], str], str]] = {
     "no task": (lambda m: changed(m, task={"kind": "sort"}), "task = "),
     "file outside": (
         lambda m: changed(m, files=[m["files"][0] | {"path": "../copy/plain.fp32.onnx"}]),
-        "named in the manifest but missing",
+        "expected a file beside it and no link",
     ),
 }
 

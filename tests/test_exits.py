@@ -78,7 +78,10 @@ def exit_of(layout, signal="confidence", hidden=4):
     pairs = pairwise(sizes)
     head = Head(tuple((numbers(a, b), numbers(b)) for a, b in pairs))
     projection = (numbers(WIDTH, 2), numbers(2)) if signal == "projected_norm" else None
-    return Exit(1, layout, Guard(numbers(n), numbers(n, n)), head, signal, projection)
+    guard, estimate = Guard(numbers(n), numbers(n, n)), None
+    if signal == "agreement":
+        estimate = Head(((numbers(n, 3), numbers(3)), (numbers(3, 1), numbers(1))))
+    return Exit(1, layout, guard, head, signal, projection, estimate)
 
 
 def in_numpy(exit_, stream):
@@ -99,6 +102,10 @@ def in_numpy(exit_, stream):
     if exit_.projection is not None:
         weight, offset = exit_.projection
         signal["projected_norm"] = np.linalg.norm(mean @ weight + offset, axis=1)
+    if exit_.estimate is not None:
+        (first, offset), (last, end) = exit_.estimate.layers
+        hidden = np.maximum(features @ first.astype(np.float64) + offset, 0)
+        signal["agreement"] = (hidden @ last + end)[:, 0]
     whitened = (features - exit_.guard.centre) @ exit_.guard.whiten.astype(np.float64)
     return answer, signal[exit_.signal], np.linalg.norm(whitened, axis=1)
 
@@ -127,8 +134,8 @@ def test_onnx_torch_and_numpy_read_the_same(name, signal):
     assert features_of(exit_.layout, stream)[0].shape == (ROWS, exit_.layout.features)
     found = [in_onnx(exit_, stream)]
     if (
-        not exit_.layout.mask and not exit_.layout.channels_last
-    ):  # networks trained here have neither
+        not exit_.layout.mask and not exit_.layout.channels_last and signal != "agreement"
+    ):  # networks trained here have none of these
         with torch.no_grad():
             eager = EagerExit(exit_, nn.Identity(), torch.float32)(torch.from_numpy(stream))
         found.append([one.numpy() for one in eager])
