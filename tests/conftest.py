@@ -235,7 +235,7 @@ def observed(
     root = tmp_path_factory.mktemp("observed")
     shutil.copytree(routed_project[0], root, dirs_exist_ok=True)
     file = root / "export" / "small.toml"
-    file.write_text(f"{file.read_text()}evidence = 0.5\n")
+    file.write_text(file.read_text().replace("evidence = 0\n", "evidence = 0.5\n"))
     build(root)
     rows = open_recipe("two_moons").draw("test").inputs.numpy()
     with serving(root) as running:

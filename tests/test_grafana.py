@@ -45,7 +45,8 @@ def test_what_the_page_shows_of_the_service():
     line = next(panel for panel in PANELS if panel["title"] == "Latency")["fieldConfig"]["defaults"]
     assert line["thresholds"]["steps"][1]["value"] == 0.015
     assert line["custom"]["thresholdsStyle"]["mode"] == "dashed"
-    assert [one["name"] for one in DASHBOARD["annotations"]["list"]] == ["Fall-backs"]
+    names = [one["name"] for one in DASHBOARD["annotations"]["list"]]
+    assert names == ["Fall-backs", "Earned something bolder"]
 
 
 def test_panels_have_numbers_of_their_own_and_do_not_overlap():

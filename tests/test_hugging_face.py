@@ -170,7 +170,7 @@ def test_what_was_brought_answers_strings_as_transformers_does(moods: Path, engi
 
 
 def test_every_text_of_a_batch_is_answered_as_if_alone(engine: Engine) -> None:
-    service = Service(engine, ServingConfig(risk=0.2, max_rows=64))
+    service = Service(engine, ServingConfig(risk=0.2, max_rows=64, evidence=0))
 
     def ask(texts: list[str]) -> RawRequest:
         return RawRequest(json.dumps({"inputs": texts}).encode(), {"content-type": JSON})
