@@ -223,7 +223,7 @@ def wrong_example(name: str, content: bytes) -> bytes:
     [
         ("flipped", "small.mar is not an archive of this skipserve or is damaged"),
         ("exchanged", "plain.fp32.onnx is not the file the manifest describes"),
-        ("example", "answers its own example with class"),
+        ("example", "answers its own example otherwise than its manifest says"),
         ("gone", "holds no .mar"),
     ],
 )

@@ -177,7 +177,7 @@ def test_what_is_unlike_the_data_runs_everything(made: Made) -> None:
 
 
 def ask(made: Made, body: dict[str, Any]) -> dict[str, Any]:
-    service = Service(Engine(made.artifact), ServingConfig(risk=RISK))
+    service = Service(Engine(made.artifact), ServingConfig(risk=RISK, evidence=0))
     (reply,) = service.answer([RawRequest(json.dumps(body).encode(), {})])
     assert reply.status == 200, reply.body
     return dict(json.loads(reply.body))
