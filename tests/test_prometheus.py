@@ -191,16 +191,29 @@ def test_nothing_is_alarming_about_good_traffic(prometheus):
     ringing = {alert["labels"]["alertname"] for alert in prometheus.api("alerts")["alerts"]}
     busy_machine = {"SkipserveP50Above15ms", "SkipserveBudgetBurnsFast"}
     every_row_is_drawn = {"SkipserveEvidenceStarved"}
-    assert ringing <= busy_machine | every_row_is_drawn
+    # A thousand rows again and again: few of them get to a later stage.
+    few_rows = {"SkipserveSignalDrifted"}
+    assert ringing <= busy_machine | every_row_is_drawn | few_rows
 
 
 @pytest.fixture(scope="module")
 def fallen(observed, prometheus):
-    """The same after the alarm switched skipping off, so that every query has something to say."""
+    """The same after the alarm switched skipping off."""
     observed.until_it_falls_back()
     until(lambda: prometheus.ask("increase(skipserve_router_fallbacks_total[1m]) > 0"))
     yield prometheus
     observed.switch_on()
+
+
+@pytest.fixture(scope="module")
+def earned(observed, fallen):
+    """The same once its traffic has earned anew: every query has something to say."""
+    deadline = time.monotonic() + 120
+    bolder = "increase(skipserve_earning_bolder_total[1m]) > 0"
+    while not all(map(fallen.ask, (bolder, "skipserve_earning_in_force"))):
+        assert time.monotonic() < deadline
+        observed.traffic(50)
+    return fallen
 
 
 @pytest.mark.server
@@ -228,14 +241,17 @@ def test_a_fall_back_rings(fallen):
 
 @pytest.mark.server
 @pytest.mark.parametrize("name", queries())
-def test_every_query_of_the_dashboard_returns_data(fallen, name):
-    result = fallen.ask(queries()[name])
+def test_every_query_of_the_dashboard_returns_data(earned, name):
+    query = queries()[name]
+    if name.startswith("annotation"):  # those stand where something happened
+        query = query.replace("[1m]", "[10m]")
+    result = earned.ask(query)
     assert result
     assert "NaN" not in [sample["value"][1] for sample in result]
 
 
 @pytest.mark.server
-def test_every_metric_of_ours_is_used_and_no_query_names_another(fallen):
+def test_every_metric_of_ours_is_used_and_no_query_names_another(earned):
     used = {
         one.name
         for expr in (
@@ -246,7 +262,7 @@ def test_every_metric_of_ours_is_used_and_no_query_names_another(fallen):
         for one in selectors(expr)
     }
     recorded = {rule["record"] for rule in RECORDED}
-    ours = {name for name in fallen.names() if name.startswith("skipserve_")}
+    ours = {name for name in earned.names() if name.startswith("skipserve_")}
     assert used - recorded - FOREIGN <= ours
     assert {family(name) for name in ours} <= {family(name) for name in used}
     assert recorded <= used, "a rule that nothing reads"

@@ -95,6 +95,22 @@ def traffic() -> Sequence[Panel]:
             [query(total(rate("skipserve_requests_total"), "code"), "{{code}}")],
         ).span(8),
         lines(
+            "Requests that were not run",
+            "By why: their time was up, their client left, or the queue was full.",
+            "reqps",
+            [query(total(rate("skipserve_requests_not_run_total"), "reason"), "{{reason}}")],
+        ).span(8),
+        lines(
+            "Risk in force",
+            "ε of a request that names none, the largest of the workers; 0 is full depth. Under "
+            "overload it moves along the certified risks.",
+            "percentunit",
+            [
+                query(f"max({gauge('skipserve_risk_in_force_ratio')})", "risk"),
+                query(total(rate("skipserve_overload_moves_total"), "to"), "moves {{to}}/s"),
+            ],
+        ).span(8),
+        lines(
             "Rows that ran together",
             "Rows in a batch: the mean, and what nine of ten batches do not exceed.",
             "suffix: rows",
