@@ -229,6 +229,7 @@ def test_another_name_is_asked_for_before_a_build_file_is_replaced(
     ("words", "says"),
     [
         (["none.onnx", "--data", "rows.npz"], "none.onnx is not there"),
+        (["none", "--data", "rows.npz"], "no folder that is there"),
         (["moons.onnx", "--data", "none.npz", "--name", "x"], "does not exist|is not there"),
         (["moons.onnx", "--data", "rows.npz", "--name", "x", "--labels", "lable"], "mean 'label'"),
         (["moons.onnx", "--data", "rows.npz", "--name", "a-b"], "name"),

@@ -82,7 +82,10 @@ def module_graph(module: nn.Module, example: Any, name: str) -> tuple[onnx.Model
 def _call(name: str, root: Path) -> Any:
     where, _, function = name.partition(":")
     if not where or not function:
-        raise ConfigError(f"{name!r} names no function; write module:function")
+        raise ConfigError(
+            f"{name!r} is no .onnx file, no folder that is there, and names no function; write "
+            "FILE.onnx, the path of a Hugging Face folder, or module:function"
+        )
     sys.path.insert(0, str(root))
     try:
         return getattr(importlib.import_module(where), function)()
