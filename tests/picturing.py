@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from pictures import drawn, saved
 from PIL import Image
+from small_router import small_router
 
 from skipserve.artifacts.artifact import Artifact, open_artifact
 from skipserve.artifacts.manifest import write_manifest
@@ -54,18 +55,7 @@ name = "seen"
 module = "picture_network:seen"
 [data]
 rows = "seen.npz"
-[exits]
-at = [0, 1, 2]
-first = 0
-hidden = 0
-corrupted = false
-[router]
-risks = [0.2]
-[serving]
-risk = 0.2
-# Which rows run at full depth for evidence is chance.
-evidence = 0
-"""
+""" + small_router(0, 1, 2)
 
 
 def files(count: int, seed: int = 0) -> list[bytes]:

@@ -15,6 +15,7 @@ import pytest
 import torch
 from conftest import REORDERED
 from folders import FAMILIES, LABELS, LONGEST, sentences
+from small_router import small_router
 from typer.testing import CliRunner
 
 import skipserve
@@ -52,7 +53,8 @@ ODD = [
     "ba de fi go lu " * 7_000,
 ]
 SCRIPT: tuple[Exporter, ...] = ("torchscript",)
-MODEL = """
+MODEL = (
+    """
 name = "moods"
 [source]
 folder = "net"
@@ -61,19 +63,12 @@ exporters = ["torchscript"]
 rows = "rows.jsonl"
 text = "body"
 labels = "mood"
-[exits]
-at = [0, 2, 4]
-first = 0
-hidden = 0
-corrupted = false
-[router]
-risks = [0.2]
-[serving]
-risk = 0.2
-# Which rows run at full depth for evidence is chance.
-evidence = 0
+"""
+    + small_router(0, 2, 4)
+    + """\
 max_rows = 64
 """
+)
 
 
 def prepared(read: ReadSource, folder: Path) -> Any:

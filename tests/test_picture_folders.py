@@ -21,6 +21,7 @@ from conftest import REORDERED
 from picture_folders import FAMILIES, LABELS, write_classes
 from pictures import odd
 from PIL import Image
+from small_router import small_router
 
 import skipserve
 from skipserve.artifacts.artifact import Artifact, open_artifact
@@ -49,18 +50,7 @@ exporters = ["torchscript"]
 [data]
 rows = "pictures"
 labels = "label"
-[exits]
-at = [0, 2, 4]
-first = 0
-hidden = 0
-corrupted = false
-[router]
-risks = [0.2]
-[serving]
-risk = 0.2
-# Which rows run at full depth for evidence is chance.
-evidence = 0
-"""
+""" + small_router(0, 2, 4)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

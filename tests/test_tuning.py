@@ -8,6 +8,7 @@ import foreign
 import numpy as np
 import pytest
 import torch
+from small_router import small_router
 from torch import nn
 
 from skipserve.artifacts.artifact import open_artifact
@@ -56,26 +57,22 @@ class Network(nn.Module):
 def made():
     return Network(), torch.randn(2, 5)
 """
-MODEL = """
+MODEL = (
+    """
 name = "made"
 [source]
 module = "tuned_network:made"
 [data]
 rows = "rows.npz"
-[exits]
-at = [0, 1, 2]
-first = 0
-hidden = 0
-corrupted = false
-[router]
-risks = [0.2]
-[serving]
-risk = 0.2
+"""
+    + small_router(0, 1, 2)
+    + """\
 [tuning]
 epochs = 1
 harm = 0.5
 threads = 1
 """
+)
 SPACE: dict[str, object] = {}
 exec(SOURCE, SPACE)  # the module that the build file names, here too
 CONFIG = TuningConfig(epochs=4, learning_rate=3e-3, harm=0.1, threads=1)

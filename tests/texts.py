@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from small_router import small_router
 
 from skipserve.building.buildfile import read_build_file
 from skipserve.building.steps import run_steps
@@ -80,18 +81,7 @@ module = "texts_network:{name}"
 {task}
 [data]
 rows = "{name}.npz"
-[exits]
-at = [0, 1, 2]
-first = 0
-hidden = 0
-corrupted = false
-[router]
-risks = [0.2]
-[serving]
-risk = 0.2
-# Which rows run at full depth for evidence is chance.
-evidence = 0
-"""
+""" + small_router(0, 1, 2)
 
 
 TASKS = {

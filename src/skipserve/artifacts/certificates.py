@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from skipserve.artifacts.manifest import Precision
@@ -117,6 +119,11 @@ class Certificates(Record):
     certificates: tuple[Certificate, ...] = ()
     refusals: tuple[Refusal, ...] = ()
 
+    def table(self, decisions: int) -> NDArray[np.float32]:
+        """Thresholds of the candidates [candidates, decisions], from careful to bold."""
+        rows = [thresholds_of(one) for one in self.candidates]
+        return np.array(rows, dtype=np.float32).reshape(len(rows), decisions)
+
     def replacing(
         self,
         certificates: Sequence[Certificate],
@@ -188,6 +195,11 @@ def write_certificates(directory: Path, certificates: Certificates) -> None:
 def to_json(limit: float) -> float | None:
     """A threshold or limit as JSON has it: ``None`` for +inf."""
     return None if limit == float("inf") else limit
+
+
+def thresholds_of(candidate: Thresholds) -> NDArray[np.float32]:
+    """Thresholds as they are compared with [decisions]; +inf lets no row leave."""
+    return np.array([from_json(one) for one in candidate], dtype=np.float32)
 
 
 def from_json(value: float | None) -> float:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from numpy.typing import NDArray
 
 from skipserve.artifacts.artifact import Artifact, open_artifact
@@ -17,6 +16,7 @@ from skipserve.artifacts.certificates import (
     Refusal,
     Tried,
     from_json,
+    thresholds_of,
     to_json,
     write_certificates,
 )
@@ -98,7 +98,7 @@ def certify_artifact(
     if labels is not None:
         measures = ("disagreement", "accuracy_lost")
     goals = [Goal(risk, measure) for measure in measures for risk in risks]
-    candidates = [np.array([from_json(t) for t in one], np.float32) for one in made.candidates]
+    candidates = [thresholds_of(one) for one in made.candidates]
     verdicts, outcomes = certify(trial.run, candidates, len(rows), goals, confidence)
     certificates, refusals = [], []
     for verdict in verdicts:

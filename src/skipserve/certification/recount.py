@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skipserve.artifacts.artifact import Artifact
-from skipserve.artifacts.certificates import Thresholds, from_json
+from skipserve.artifacts.certificates import Thresholds, from_json, thresholds_of
 from skipserve.certification.certificate_file import CertificateFile, Offline
 from skipserve.certification.certify import Outcome, betting_p_value
 from skipserve.certification.findings import Fault, Finding
@@ -30,8 +30,7 @@ class _Outcomes:
 
     def of(self, candidate: Thresholds) -> Outcome:
         if candidate not in self._found:
-            numbers = np.array([from_json(one) for one in candidate], np.float32)
-            self._found[candidate] = self._trial.run(numbers)
+            self._found[candidate] = self._trial.run(thresholds_of(candidate))
         return self._found[candidate]
 
 

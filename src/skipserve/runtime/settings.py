@@ -9,7 +9,14 @@ from dataclasses import replace
 import numpy as np
 
 from skipserve.artifacts.artifact import Artifact
-from skipserve.artifacts.certificates import Certificate, Certificates, Measure, from_json, is_of
+from skipserve.artifacts.certificates import (
+    Certificate,
+    Certificates,
+    Measure,
+    from_json,
+    is_of,
+    thresholds_of,
+)
 from skipserve.artifacts.manifest import Precision
 from skipserve.errors import InputError
 from skipserve.runtime.backends import Provider
@@ -41,8 +48,7 @@ class Settings:
         self.off = Setting(np.full(decisions, np.inf, dtype=np.float32), np.inf)
         self._certified, self._weak = self._usable(artifact.certificates)
         self.guard_limit = from_json(spec.guard_limit) if spec else np.inf
-        rows = [[from_json(one) for one in row] for row in artifact.certificates.candidates]
-        self.candidates = np.array(rows, dtype=np.float32).reshape(len(rows), decisions)
+        self.candidates = artifact.certificates.table(decisions)
 
     def certified(self, measure: Measure) -> dict[float, Certificate]:
         """The certificates in force, by risk."""
@@ -67,7 +73,7 @@ class Settings:
             return replace(self.off, reason=self._why_off(risk, measure), measure=measure)
         certificate = held[max(allowed)]
         return Setting(
-            np.array([from_json(one) for one in certificate.thresholds], dtype=np.float32),
+            thresholds_of(certificate.thresholds),
             from_json(certificate.guard_limit),
             certificate.risk,
             measure=measure,

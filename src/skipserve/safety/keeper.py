@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skipserve.artifacts.artifact import Artifact
-from skipserve.artifacts.certificates import from_json
 from skipserve.artifacts.manifest import Precision, RouterSpec
 from skipserve.earning.binding import binding_of
 from skipserve.earning.counts_file import CountsReader, folder_of
@@ -86,8 +85,7 @@ def candidates_of(artifact: Artifact) -> NDArray[np.float32]:
     """Thresholds of an artifact's candidates, from careful to bold [candidates, decisions]."""
     spec = artifact.manifest.router
     assert spec is not None
-    made = [[from_json(one) for one in row] for row in artifact.certificates.candidates]
-    return np.array(made, dtype=np.float32).reshape(-1, len(spec.decisions))
+    return artifact.certificates.table(len(spec.decisions))
 
 
 def binding_for(artifact: Artifact, kind: Kind) -> str:

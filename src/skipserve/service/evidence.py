@@ -65,15 +65,10 @@ class Witness:
         """Take in requests that are complete."""
         if all(job.drawn is None for job in ran.jobs):
             return
-        jobs = [
-            job
-            for job, (first, last) in zip(ran.jobs, ran.ends, strict=True)
-            for _ in range(first, last)
-        ]
         drawn = np.concatenate(
             [np.zeros(len(j.rows), dtype=bool) if j.drawn is None else j.drawn for j in ran.jobs]
         )
-        given = [job for job, one in zip(jobs, drawn.tolist(), strict=True) if one]
+        given = [job for job, one in zip(ran.by_row, drawn.tolist(), strict=True) if one]
         if self._engine.shows_exits:
             task = self._engine.manifest.task
             judged = judge(ran.prediction, task, self._engine.candidates, self._ends)

@@ -99,12 +99,7 @@ class Observer:
         """Count the rows and what they say; how many requests left out a block."""
         ran = seen.ran
         assert ran is not None
-        settings = [
-            job.setting
-            for job, (first, last) in zip(ran.jobs, ran.ends, strict=True)
-            for _ in range(first, last)
-        ]
-        self._metrics.rows(ran.prediction, settings)
+        self._metrics.rows(ran.prediction, [job.setting for job in ran.by_row])
         self._witness.see(ran)
         shallow = ran.prediction.depth_run < self._depth
         if not shallow.any():

@@ -99,8 +99,7 @@ class Reader:
             "v1": self._v1,
             **speaking(manifest, serving.max_rows),
         }
-        prepares = manifest.preprocessing
-        self._takes_texts = prepares is not None and prepares.kind == "text"
+        self._takes_texts = manifest.text is not None
         self._most_bytes = most_bytes(serving.max_rows, manifest.signature, manifest.preprocessing)
 
     def read(

@@ -64,6 +64,11 @@ class Ran(Generic[J]):
         """The first row of each request, and the one behind its last."""
         return list(pairwise(accumulate((len(job.rows) for job in self.jobs), initial=0)))
 
+    @cached_property
+    def by_row(self) -> Sequence[J]:
+        """The request of each row."""
+        return [job for job in self.jobs for _ in range(len(job.rows))]
+
 
 class Runs(Generic[J]):
     """Requests to one model that are on their way.

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from skipserve.schema import Record
-from skipserve.tasks.task import Answers, Link, SignalName, Told, neither, no_truth
+from skipserve.tasks.numbers import Numbers
+from skipserve.tasks.task import Answers, Link, Told, neither
 
 # A vector of no length has no direction; this is as long as any that has one.
 SHORTEST = 1e-12
 
 
-class Embed(Record):
+class Embed(Numbers):
     """A vector; disagreement: its cosine to that of full depth is too small.
 
     Heads of exits map to the space of full depth, so that an index of stored vectors stays valid.
@@ -40,10 +40,6 @@ class Embed(Record):
         return self.dimensions
 
     @property
-    def classes(self) -> int:
-        return 0
-
-    @property
     def output(self) -> str:
         return "embedding"
 
@@ -52,19 +48,8 @@ class Embed(Record):
         return "unit" if self.unit else "identity"
 
     @property
-    def border(self) -> tuple[int, float] | None:
-        return None
-
-    @property
-    def signals(self) -> tuple[SignalName, ...]:
-        return ("agreement", "norm")
-
-    @property
     def differs(self) -> str:
         return f"the cosine to the vector of full depth is below {self.cosine:g}"
-
-    def labels(self, answers: Answers) -> None:
-        return None
 
     def agree(self, served: Answers, full: Answers) -> NDArray[np.bool_]:
         one, other = served.astype(np.float64), full.astype(np.float64)
@@ -73,15 +58,6 @@ class Embed(Record):
         # Two vectors of no length are one and the same.
         same = (cosine >= self.cosine) | (one == other).all(axis=-1)
         return np.asarray(same | neither(served, full))
-
-    def right(self, answers: Answers, truth: NDArray[np.int64]) -> NDArray[np.bool_]:
-        raise no_truth(self.kind, "the network")
-
-    def truth(self, labels: NDArray[Any], rows: int, name: str) -> NDArray[np.int64]:
-        raise no_truth(self.kind, name)
-
-    def targets(self, answers: Answers) -> NDArray[np.float32]:
-        return answers.astype(np.float32)
 
     def tell(self, answers: Answers, labels: NDArray[np.int64] | None) -> list[Told]:
         return [{"embedding": one} for one in answers.tolist()]

@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from skipserve.schema import Record
-from skipserve.tasks.task import Answers, Link, SignalName, Told, check_names, neither, no_truth
+from skipserve.tasks.numbers import Numbers
+from skipserve.tasks.task import Answers, Link, Told, check_names, neither
 
 Tolerance = Annotated[float, Field(gt=0)]
 
 
-class _Values(Record):
+class _Values(Numbers):
     """What both have in common.
 
     Attributes:
@@ -24,35 +24,17 @@ class _Values(Record):
     tolerance: Tolerance
 
     @property
-    def classes(self) -> int:
-        return 0
-
-    @property
     def link(self) -> Link:
         return "identity"
-
-    @property
-    def border(self) -> tuple[int, float] | None:
-        return None
-
-    @property
-    def signals(self) -> tuple[SignalName, ...]:
-        return ("agreement", "norm")
 
     @property
     def differs(self) -> str:
         return f"more than {self.tolerance:g} from the answer of full depth"
 
-    def labels(self, answers: Answers) -> None:
-        return None
-
     def agree(self, served: Answers, full: Answers) -> NDArray[np.bool_]:
         # Of FP64 numbers: the difference of two large FP32 ones loses what the tolerance is about.
         apart = np.abs(served.astype(np.float64) - full.astype(np.float64))
         return np.asarray((apart <= self.tolerance).all(axis=-1) | neither(served, full))
-
-    def targets(self, answers: Answers) -> NDArray[np.float32]:
-        return answers.astype(np.float32)
 
 
 class Regress(_Values):
@@ -78,12 +60,6 @@ class Regress(_Values):
     def output(self) -> str:
         return "values"
 
-    def right(self, answers: Answers, truth: NDArray[np.int64]) -> NDArray[np.bool_]:
-        raise no_truth(self.kind, "the network")
-
-    def truth(self, labels: NDArray[Any], rows: int, name: str) -> NDArray[np.int64]:
-        raise no_truth(self.kind, name)
-
     def tell(self, answers: Answers, labels: NDArray[np.int64] | None) -> list[Told]:
         return [{"values": one} for one in answers.tolist()]
 
@@ -104,12 +80,6 @@ class Score(_Values):
     @property
     def output(self) -> str:
         return "score"
-
-    def right(self, answers: Answers, truth: NDArray[np.int64]) -> NDArray[np.bool_]:
-        raise no_truth(self.kind, "the network")
-
-    def truth(self, labels: NDArray[Any], rows: int, name: str) -> NDArray[np.int64]:
-        raise no_truth(self.kind, name)
 
     def tell(self, answers: Answers, labels: NDArray[np.int64] | None) -> list[Told]:
         return [{"score": one} for (one,) in answers.tolist()]

@@ -1,0 +1,41 @@
+"""What tasks share whose answers are numbers that no label makes right or wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skipserve.schema import Record
+from skipserve.tasks.task import Answers, Kind, SignalName, no_truth
+
+
+class Numbers(Record):
+    """Answers that decide nothing and are compared with those of full depth alone."""
+
+    kind: Kind
+
+    @property
+    def classes(self) -> int:
+        return 0
+
+    @property
+    def border(self) -> tuple[int, float] | None:
+        return None
+
+    @property
+    def signals(self) -> tuple[SignalName, ...]:
+        return ("agreement", "norm")
+
+    def labels(self, answers: Answers) -> None:
+        return None
+
+    def right(self, answers: Answers, truth: NDArray[np.int64]) -> NDArray[np.bool_]:
+        raise no_truth(self.kind, "the network")
+
+    def truth(self, labels: NDArray[Any], rows: int, name: str) -> NDArray[np.int64]:
+        raise no_truth(self.kind, name)
+
+    def targets(self, answers: Answers) -> NDArray[np.float32]:
+        return answers.astype(np.float32)
