@@ -162,7 +162,7 @@ def routed_project(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list
     """A project whose model has a router, and the steps its build took; never changed."""
     root = tmp_path_factory.mktemp("routed")
     (root / "export").mkdir()
-    shutil.copytree(Path(__file__).parent.parent / "handlers", root / "handlers")
+    shutil.copytree(ROOT / "handlers", root / "handlers")
     (root / "export" / "small.toml").write_text(ROUTED)
     return root, build(root)
 
