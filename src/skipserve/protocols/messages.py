@@ -108,7 +108,7 @@ class Values(msgspec.Struct, frozen=True):
     values: Sequence[object]
 
 
-class Question(msgspec.Struct, frozen=True):
+class ParsedRequest(msgspec.Struct, frozen=True):
     """A request that could be read.
 
     Attributes:
@@ -127,7 +127,7 @@ class Question(msgspec.Struct, frozen=True):
 class Speaks(Protocol):
     """A protocol, for one model."""
 
-    def decode(self, request: RawRequest) -> Question:
+    def decode(self, request: RawRequest) -> ParsedRequest:
         """Read a request.
 
         Raises:

@@ -21,7 +21,7 @@ from skipserve.errors import InputError
 from skipserve.protocols.answers import Answer
 from skipserve.protocols.messages import (
     Asked,
-    Question,
+    ParsedRequest,
     RawRequest,
     Reply,
     Risk,
@@ -90,7 +90,7 @@ class OpenInference:
         self._most_bytes = most_bytes(max_rows, manifest.signature, manifest.preprocessing)
         self._decoder = msgspec.json.Decoder(Request)
 
-    def decode(self, request: RawRequest) -> Question:
+    def decode(self, request: RawRequest) -> ParsedRequest:
         """Read a request: the rows of every input, and what it asks of the router.
 
         The parameter ``router`` may be ``"on"``, ``"off"`` or a risk, whose ``router_measure`` is
@@ -121,7 +121,7 @@ class OpenInference:
             known = ", ".join(self._outputs)
             raise InputError("wrong_output", f"no output is named {unknown[0]!r}, only {known}")
         rows = (self._values if raw else self._rows)(message.inputs, binary)
-        return Question(rows, asked, partial(self.encode, message))
+        return ParsedRequest(rows, asked, partial(self.encode, message))
 
     def _holds_values(self, inputs: list[Tensor]) -> bool:
         """Whether a request sends texts or pictures, and no tensors of the network."""
@@ -165,14 +165,14 @@ class OpenInference:
         end = len(binary) if alone or not isinstance(size, int) else max(size, 0)
         return binary_rows(tensor, size, binary[:end]), binary[end:]
 
-    def _raw(self, content: bytes) -> Question:
+    def _raw(self, content: bytes) -> ParsedRequest:
         rows: Tensors | Values = Values([content])
         if self._manifest.preprocessing is None:
             rows = raw_rows(content, self._manifest.signature)
             ((_, array),) = rows.items()
             self._check_count(len(array))
         message = Request([], parameters={"binary_data_output": True})
-        return Question(rows, None, partial(self.encode, message))
+        return ParsedRequest(rows, None, partial(self.encode, message))
 
     def _check_names(self, inputs: list[Tensor]) -> None:
         names = [spec.name for spec in self._manifest.signature.inputs]

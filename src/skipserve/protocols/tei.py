@@ -18,7 +18,7 @@ from skipserve.errors import InputError
 from skipserve.protocols.answers import Answer
 from skipserve.protocols.messages import (
     DEPTH_HEADER,
-    Question,
+    ParsedRequest,
     RawRequest,
     Reply,
     status_of,
@@ -114,12 +114,12 @@ class _EmbedRequest(msgspec.Struct):
 class Embed(_Speaker):
     """``/embed``: texts to a list of vectors."""
 
-    def decode(self, request: RawRequest) -> Question:
+    def decode(self, request: RawRequest) -> ParsedRequest:
         """Read texts, or token ids."""
         asked: _EmbedRequest = decoded(request, _EmbedRequest)
         rows, _ = self._rows.read(asked.inputs, "inputs")
         shortened(np.empty((0, self._manifest.task.width), np.float32), asked.dimensions, False)
-        return Question(rows, None, partial(self._encode, asked))
+        return ParsedRequest(rows, None, partial(self._encode, asked))
 
     def _encode(self, asked: _EmbedRequest, answer: Answer) -> Reply:
         unit = asked.normalize is not False
@@ -141,7 +141,7 @@ class _PredictRequest(msgspec.Struct):
 class Predict(_Speaker):
     """``/predict``: texts to the probability of every label, the likeliest first."""
 
-    def decode(self, request: RawRequest) -> Question:
+    def decode(self, request: RawRequest) -> ParsedRequest:
         """Read one text or pair, or a list of lists of one or two: a batch."""
         asked: _PredictRequest = decoded(request, _PredictRequest)
         if asked.raw_scores:
@@ -157,14 +157,14 @@ class Predict(_Speaker):
                     "a list of strings is one text or a pair; send a batch as a list of lists, "
                     '[["first"], ["second"]]',
                 )
-            return Question(
+            return ParsedRequest(
                 self._rows.texts([_one(inputs)]), None, partial(self._encode, asked, True)
             )
         if isinstance(inputs, list) and inputs and all(map(_is_row, inputs)):
             rows = self._rows.texts([_one(one) for one in inputs])
-            return Question(rows, None, partial(self._encode, asked, False))
+            return ParsedRequest(rows, None, partial(self._encode, asked, False))
         read, alone = self._rows.read(inputs, "inputs")
-        return Question(read, None, partial(self._encode, asked, alone))
+        return ParsedRequest(read, None, partial(self._encode, asked, alone))
 
     def _encode(self, asked: _PredictRequest, alone: bool, answer: Answer) -> Reply:
         top = None if asked.parameters is None else asked.parameters.top_k
@@ -200,11 +200,11 @@ class _RerankRequest(msgspec.Struct):
 class Rerank(_Speaker):
     """``/rerank``: texts by how well they go with a query, the best first."""
 
-    def decode(self, request: RawRequest) -> Question:
+    def decode(self, request: RawRequest) -> ParsedRequest:
         """Read the query and its texts: a pair each."""
         asked: _RerankRequest = decoded(request, _RerankRequest)
         rows = self._rows.texts([(asked.query, text) for text in asked.texts])
-        return Question(rows, None, partial(self._encode, asked))
+        return ParsedRequest(rows, None, partial(self._encode, asked))
 
     def _encode(self, asked: _RerankRequest, answer: Answer) -> Reply:
         scores = answer.prediction.answers[:, 0].astype(np.float64)
@@ -233,12 +233,12 @@ class _TokenizeRequest(msgspec.Struct):
 class Tokenize(_Speaker):
     """``/tokenize``: what tokens become of texts. Nothing runs for it."""
 
-    def decode(self, request: RawRequest) -> Question:
+    def decode(self, request: RawRequest) -> ParsedRequest:
         """Read texts."""
         asked: _TokenizeRequest = decoded(request, _TokenizeRequest)
         texts = [asked.inputs] if isinstance(asked.inputs, str) else asked.inputs
         values = self._rows.texts(texts)
-        return Question(values, None, _never, tokenize=asked.add_special_tokens is not False)
+        return ParsedRequest(values, None, _never, tokenize=asked.add_special_tokens is not False)
 
 
 def _never(answer: Answer) -> Reply:

@@ -15,7 +15,7 @@ from skipserve.artifacts.manifest import Manifest
 from skipserve.errors import InputError
 from skipserve.protocols.answers import Answer
 from skipserve.protocols.json_rows import JsonRows
-from skipserve.protocols.messages import Question, RawRequest, Reply, text_error
+from skipserve.protocols.messages import ParsedRequest, RawRequest, Reply, text_error
 from skipserve.protocols.native import NativeProtocol
 
 # A field and no text: the quotes in a text are escaped, and no colon stands behind a whole one.
@@ -40,7 +40,7 @@ class V1Protocol:
         self._columns = NativeProtocol(manifest, max_rows, (signature,))
         self._reader = JsonRows(manifest, max_rows, "instances", "instances", (signature,))
 
-    def decode(self, request: RawRequest) -> Question:
+    def decode(self, request: RawRequest) -> ParsedRequest:
         """Read the instances, each a row of the one input or an object of all inputs.
 
         ``parameters`` may stand beside them as in the native protocol. A request in TensorFlow
@@ -53,7 +53,7 @@ class V1Protocol:
         if by_column and not speaks_v1(request):
             return self._columns.decode(request)
         rows, asked = self._reader.decode(request)
-        return Question(rows, asked, self.encode)
+        return ParsedRequest(rows, asked, self.encode)
 
     def encode(self, answer: Answer) -> Reply:
         """Answer one request, a prediction for each instance, and no other field."""

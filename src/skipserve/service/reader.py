@@ -17,7 +17,7 @@ from skipserve.protocols.compatible import speaking
 from skipserve.protocols.content_coding import unpacked
 from skipserve.protocols.json_types import Columns
 from skipserve.protocols.messages import (
-    Question,
+    ParsedRequest,
     RawRequest,
     Reply,
     Speaks,
@@ -55,7 +55,7 @@ class Admission:
 class _Asked(msgspec.Struct, frozen=True):
     request: RawRequest
     place: int
-    question: Question
+    parsed: ParsedRequest
     setting: Setting
     refuse: Callable[[InputError], Reply]
 
@@ -128,7 +128,7 @@ class Reader:
                     Read(
                         *(rows, one.setting, one.request),
                         *(in_force.draw(one.setting, len(rows)), one.place, admission),
-                        *(in_force.standing.epoch, one.question.encode, one.refuse),
+                        *(in_force.standing.epoch, one.parsed.encode, one.refuse),
                     )
                 )
             else:
@@ -144,29 +144,29 @@ class Reader:
                 raise InputError(
                     "no_explanations", "no model here has explanations; ask for predictions"
                 )
-            question = protocol.decode(plain)
-            if self._takes_texts and isinstance(question.rows, Values):
-                check_together(question.rows.values)
-            if question.tokenize is not None:
-                return named(self._tokens(question, question.tokenize), request)
-            setting = in_force.resolve(question.asked)
+            parsed = protocol.decode(plain)
+            if self._takes_texts and isinstance(parsed.rows, Values):
+                check_together(parsed.rows.values)
+            if parsed.tokenize is not None:
+                return named(self._tokens(parsed, parsed.tokenize), request)
+            setting = in_force.resolve(parsed.asked)
         except InputError as error:
             return named(protocol.refuse(error), request)
         except Exception:
             logger.exception("a request could not be decoded", extra=fields(request_id=request.id))
             return named(protocol.refuse(INTERNAL), request)
-        return _Asked(request, place, question, setting, protocol.refuse)
+        return _Asked(request, place, parsed, setting, protocol.refuse)
 
     def _checked(self, asked: Sequence[_Asked]) -> list[Rows | InputError]:
         """The rows of each, or what is wrong with them: all at once, if nothing is."""
-        values = [one for one in asked if isinstance(one.question.rows, Values)]
+        values = [one for one in asked if isinstance(one.parsed.rows, Values)]
         if values:
             ready = iter(self._prepared(values))
             return [
-                next(ready) if isinstance(one.question.rows, Values) else self._check(one)
+                next(ready) if isinstance(one.parsed.rows, Values) else self._check(one)
                 for one in asked
             ]
-        columns = [one.question.rows for one in asked if isinstance(one.question.rows, Columns)]
+        columns = [one.parsed.rows for one in asked if isinstance(one.parsed.rows, Columns)]
         if len(columns) < len(asked) or len(asked) < 2 or not all(one.even for one in columns):
             return [self._check(one) for one in asked]
         with suppress(Exception):  # whose fault it is comes out one by one
@@ -177,8 +177,8 @@ class Reader:
     def _prepared(self, asked: Sequence[_Asked]) -> list[Rows | InputError]:
         """The tensors that become of values: of all requests at once, if nothing is wrong."""
         if len(asked) > 1:
-            questions = (one.question.rows for one in asked)
-            some = [rows.values for rows in questions if isinstance(rows, Values)]
+            parsed = (one.parsed.rows for one in asked)
+            some = [rows.values for rows in parsed if isinstance(rows, Values)]
             with suppress(Exception):  # whose fault it is comes out one by one
                 whole = self._rows(Values([value for values in some for value in values]))
                 return _apart(whole, [len(values) for values in some])
@@ -187,7 +187,7 @@ class Reader:
     def _check(self, one: _Asked) -> Rows | InputError:
         """The rows of a request, or what is wrong: no request may take its neighbours with it."""
         try:
-            return self._rows(one.question.rows)
+            return self._rows(one.parsed.rows)
         except InputError as error:
             return error
         except Exception:  # libraries decode what strangers send; memory may run out
@@ -199,9 +199,9 @@ class Reader:
             return self._engine.prepare(rows.values)
         return self._engine.check(rows)
 
-    def _tokens(self, question: Question, special: bool) -> Reply:
-        assert isinstance(question.rows, Values)
-        tokens = self._engine.tokens(question.rows.values, special)
+    def _tokens(self, parsed: ParsedRequest, special: bool) -> Reply:
+        assert isinstance(parsed.rows, Values)
+        tokens = self._engine.tokens(parsed.rows.values, special)
         return Reply(msgspec.json.encode(tokens))
 
     def refuse(self, request: RawRequest, error: InputError) -> Reply:
