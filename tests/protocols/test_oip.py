@@ -18,7 +18,7 @@ from skipserve.artifacts.artifact import Artifact
 from skipserve.errors import InputError
 from skipserve.protocols.answers import answer_of
 from skipserve.protocols.messages import RawRequest, Reply
-from skipserve.protocols.oip import OpenInference, speaks_oip
+from skipserve.protocols.oip import OpenInference, is_oip_request
 from skipserve.protocols.oip_replies import HEADER_LENGTH, outputs_of
 from skipserve.protocols.oip_tensors import DTYPES
 from skipserve.runtime.engine import Engine
@@ -92,7 +92,7 @@ FLOATS = np.float32([1, 2]).tobytes()
 def test_a_request_is_told_by_its_content(
     body: bytes | None, headers: dict[str, str], oip: bool
 ) -> None:
-    assert speaks_oip(RawRequest(body, headers)) is oip
+    assert is_oip_request(RawRequest(body, headers)) is oip
 
 
 # --- tensors in ---

@@ -16,7 +16,7 @@ from skipserve.artifacts.artifact import Artifact
 from skipserve.errors import InputError
 from skipserve.protocols.answers import answer_of
 from skipserve.protocols.messages import RawRequest
-from skipserve.protocols.v1 import V1Protocol, speaks_v1
+from skipserve.protocols.v1 import V1Protocol, is_v1_request
 from skipserve.runtime.engine import Engine
 from skipserve.tasks import Classify
 
@@ -45,7 +45,7 @@ def request(instances: object, **fields: object) -> RawRequest:
     ],
 )
 def test_a_request_is_told_by_its_content(body: bytes | None, v1: bool) -> None:
-    assert speaks_v1(RawRequest(body, {})) is v1
+    assert is_v1_request(RawRequest(body, {})) is v1
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import msgspec
 
 from skipserve.hosts.door import OPEN
 from skipserve.hosts.models import Model
-from skipserve.hosts.routes import Infer, Route, speaks_text
+from skipserve.hosts.routes import Infer, Route, has_text_errors
 from skipserve.protocols.compatible import ENDPOINTS, family_at
 from skipserve.protocols.compatible_schemas import COMPATIBLE, OPENAI_ERROR, TEI_ERROR
 from skipserve.protocols.deadline import PATTERN
@@ -221,7 +221,7 @@ def _plain(name: str) -> str:
 
 
 def _refusals(path: str, parts: _Parts) -> dict[str, Any]:
-    begins = (family_at(path) or ("text" if speaks_text(path) else "native")) + "."
+    begins = (family_at(path) or ("text" if has_text_errors(path) else "native")) + "."
     return {
         name.removeprefix(begins): _to("responses", name)
         for name in parts["responses"]

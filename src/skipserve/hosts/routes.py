@@ -180,7 +180,7 @@ def _of_model(model: Model, versions: Sequence[str], ready: Callable[[], bool]) 
         yield post(f"{root}/infer", "oip")
 
 
-def speaks_text(path: str) -> bool:
+def has_text_errors(path: str) -> bool:
     """Whether errors of a path are text, as in V1 and the Open Inference Protocol."""
     return path.startswith("/v") and path.split("/", 2)[1] in ("v1", "v2")
 
@@ -190,7 +190,7 @@ def refused(path: str, code: str, message: str) -> Reply:
     if family := family_at(path):
         return refuse(family, InputError(code, message))
     error = text_error(InputError(code, message))
-    return error if speaks_text(path) else error_reply(error.status, code, message)
+    return error if has_text_errors(path) else error_reply(error.status, code, message)
 
 
 def _live() -> Reply:

@@ -13,7 +13,7 @@ from typing import Literal
 
 from skipserve.artifacts.manifest import Manifest
 from skipserve.errors import InputError
-from skipserve.protocols.messages import Reply, Speaks
+from skipserve.protocols.messages import Codec, Reply
 from skipserve.protocols.openai import Classifications, Embeddings, OpenAI, Pooling, Scores
 from skipserve.protocols.openai import refuse as refuse_openai
 from skipserve.protocols.tei import Embed, Predict, Rerank, Tokenize
@@ -75,7 +75,7 @@ ROOT = {
 }
 
 
-def speaking(manifest: Manifest, max_rows: int) -> dict[str, Speaks]:
+def compatible_codecs(manifest: Manifest, max_rows: int) -> dict[str, Codec]:
     """What a model speaks beside its own protocols, by name."""
     return {
         name: one.speaks(manifest, max_rows)

@@ -124,7 +124,7 @@ class ParsedRequest(msgspec.Struct, frozen=True):
     tokenize: bool | None = None
 
 
-class Speaks(Protocol):
+class Codec(Protocol):
     """A protocol, for one model."""
 
     def decode(self, request: RawRequest) -> ParsedRequest:

@@ -66,7 +66,7 @@ class Request(msgspec.Struct):
     outputs: list[Output] | None = None
 
 
-def speaks_oip(request: RawRequest) -> bool:
+def is_oip_request(request: RawRequest) -> bool:
     """Whether a request is meant for this protocol."""
     if HEADER_LENGTH.lower() in request.headers:
         return True

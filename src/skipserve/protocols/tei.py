@@ -86,7 +86,7 @@ def shortened(vectors: NDArray[np.float32], dimensions: int | None, unit: bool) 
     return vectors
 
 
-class _Speaker:
+class _TeiCodec:
     """What they have in common.
 
     Args:
@@ -111,7 +111,7 @@ class _EmbedRequest(msgspec.Struct):
     prompt_name: None = None
 
 
-class Embed(_Speaker):
+class Embed(_TeiCodec):
     """``/embed``: texts to a list of vectors."""
 
     def decode(self, request: RawRequest) -> ParsedRequest:
@@ -138,7 +138,7 @@ class _PredictRequest(msgspec.Struct):
     parameters: _PredictParameters | None = None
 
 
-class Predict(_Speaker):
+class Predict(_TeiCodec):
     """``/predict``: texts to the probability of every label, the likeliest first."""
 
     def decode(self, request: RawRequest) -> ParsedRequest:
@@ -197,7 +197,7 @@ class _RerankRequest(msgspec.Struct):
     return_text: bool | None = None
 
 
-class Rerank(_Speaker):
+class Rerank(_TeiCodec):
     """``/rerank``: texts by how well they go with a query, the best first."""
 
     def decode(self, request: RawRequest) -> ParsedRequest:
@@ -230,7 +230,7 @@ class _TokenizeRequest(msgspec.Struct):
     prompt_name: None = None
 
 
-class Tokenize(_Speaker):
+class Tokenize(_TeiCodec):
     """``/tokenize``: what tokens become of texts. Nothing runs for it."""
 
     def decode(self, request: RawRequest) -> ParsedRequest:

@@ -22,7 +22,7 @@ from skipserve.protocols.native import NativeProtocol
 _INSTANCES, _INPUTS = re.compile(rb'"instances"\s*:'), re.compile(rb'"inputs"\s*:')
 
 
-def speaks_v1(request: RawRequest) -> bool:
+def is_v1_request(request: RawRequest) -> bool:
     """Whether a request is meant for this protocol; no other has such a field."""
     return request.body is not None and _INSTANCES.search(request.body) is not None
 
@@ -50,7 +50,7 @@ class V1Protocol:
             InputError: Saying what was wrong, what was expected, and in which row.
         """
         by_column = request.body is not None and _INPUTS.search(request.body) is not None
-        if by_column and not speaks_v1(request):
+        if by_column and not is_v1_request(request):
             return self._columns.decode(request)
         rows, asked = self._reader.decode(request)
         return ParsedRequest(rows, asked, self.encode)

@@ -13,23 +13,23 @@ import msgspec
 from skipserve.artifacts.serving import ServingConfig
 from skipserve.errors import InputError
 from skipserve.protocols.answers import Answer
-from skipserve.protocols.compatible import speaking
+from skipserve.protocols.compatible import compatible_codecs
 from skipserve.protocols.content_coding import unpacked
 from skipserve.protocols.json_types import Columns
 from skipserve.protocols.messages import (
+    Codec,
     ParsedRequest,
     RawRequest,
     Reply,
-    Speaks,
     Tensors,
     Values,
     most_bytes,
 )
 from skipserve.protocols.native import NativeProtocol
-from skipserve.protocols.oip import OpenInference, speaks_oip
+from skipserve.protocols.oip import OpenInference, is_oip_request
 from skipserve.protocols.request_id import HEADER as REQUEST_ID
 from skipserve.protocols.text_bound import check_together
-from skipserve.protocols.v1 import V1Protocol, speaks_v1
+from skipserve.protocols.v1 import V1Protocol, is_v1_request
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Setting
 from skipserve.runtime.rows import Rows
@@ -93,11 +93,11 @@ class Reader:
         self._native = NativeProtocol(manifest, serving.max_rows)
         self._v1 = V1Protocol(manifest, serving.max_rows)
         self._oip = OpenInference(manifest, serving.max_rows, version)
-        self._by_name: dict[str, Speaks] = {
+        self._by_name: dict[str, Codec] = {
             "native": self._native,
             "oip": self._oip,
             "v1": self._v1,
-            **speaking(manifest, serving.max_rows),
+            **compatible_codecs(manifest, serving.max_rows),
         }
         self._takes_texts = manifest.text is not None
         self._most_bytes = most_bytes(serving.max_rows, manifest.signature, manifest.preprocessing)
@@ -139,7 +139,7 @@ class Reader:
         protocol = self._by_name.get(request.protocol, self._native)
         try:
             plain = unpacked(request, self._most_bytes)
-            protocol = self._spoken(plain)
+            protocol = self._codec_of(plain)
             if request.explain:
                 raise InputError(
                     "no_explanations", "no model here has explanations; ask for predictions"
@@ -206,14 +206,14 @@ class Reader:
 
     def refuse(self, request: RawRequest, error: InputError) -> Reply:
         """Refuse a request without reading its rows."""
-        return named(self._spoken(request).refuse(error), request)
+        return named(self._codec_of(request).refuse(error), request)
 
-    def _spoken(self, request: RawRequest) -> Speaks:
+    def _codec_of(self, request: RawRequest) -> Codec:
         if request.protocol:
             return self._by_name[request.protocol]
-        if speaks_oip(request):
+        if is_oip_request(request):
             return self._oip
-        return self._v1 if speaks_v1(request) else self._native
+        return self._v1 if is_v1_request(request) else self._native
 
 
 def _apart(rows: Rows, counts: Sequence[int]) -> list[Rows | InputError]:
