@@ -25,14 +25,14 @@ from skipserve.protocols.schemas import (
     NATIVE_ERROR,
     TEXT,
     TEXT_ERROR,
+    ProtocolSchema,
     Schema,
-    Spoken,
     in_json,
     object_of,
 )
 from skipserve.versions import version_of
 
-SPOKEN: dict[str, Callable[..., Spoken]] = {"": native, "v1": v1, "oip": oip, **COMPATIBLE}
+SPOKEN: dict[str, Callable[..., ProtocolSchema]] = {"": native, "v1": v1, "oip": oip, **COMPATIBLE}
 _TITLES = {"": "native protocol", "v1": "V1", "oip": "Open Inference Protocol"}
 _FAMILIES = {"tei": "text-embeddings-inference", "openai": "OpenAI"}
 _ERRORS = {

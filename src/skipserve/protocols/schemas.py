@@ -29,7 +29,7 @@ BINARY = "application/octet-stream"
 
 
 @dataclass(frozen=True)
-class Spoken:
+class ProtocolSchema:
     """What a protocol takes and gives for one model.
 
     Attributes:
