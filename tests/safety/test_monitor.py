@@ -139,7 +139,7 @@ def test_a_command_switches_it_on_again(watched):
     watched.tick()
     watched.switch.throw("on")
     watched.tick()
-    assert watched.switch.standing().in_force is None
+    assert watched.switch.control().in_force is None
     assert watched.switch.state() == watched.state() == "on"
     assert watched.value("alarm_evidence") == 1  # a new bet
     worker.evidence(100, 20)

@@ -18,7 +18,7 @@ from skipserve.errors import ConfigError, LaunchError
 from skipserve.files import replace_text
 from skipserve.hosts.directory import is_held, no_service, require
 from skipserve.safety.standing import STATE_VARIABLE, give_order, lift_order, standing_order
-from skipserve.safety.switch import Standing, Switch, SwitchState
+from skipserve.safety.switch import ControlState, Switch, SwitchState
 
 ROUTERS = "routers.json"
 # Of each model with a router, the file that keeps it off; of one without, none.
@@ -120,7 +120,7 @@ def open_switches(
         orders[model] = order if manifest.router is not None else None
         if manifest.router is not None and fresh:
             # Nothing is in force until the monitor has looked: the alarm may be on record.
-            switch.tell(Standing(switch.state(), in_force=()))
+            switch.tell(ControlState(switch.state(), in_force=()))
         if manifest.router is not None and order.exists() and switch.state() != "disabled":
             switch.throw("disabled")
             logger.warning(

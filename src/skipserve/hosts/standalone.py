@@ -25,7 +25,7 @@ from skipserve.safety.model_watch import Watched
 from skipserve.safety.monitor import Monitor
 from skipserve.safety.standing import Followed, standing_order
 from skipserve.safety.switch import DIRECTORY_VARIABLE as SWITCHES
-from skipserve.safety.switch import Standing, Switch
+from skipserve.safety.switch import ControlState, Switch
 from skipserve.telemetry import tracing
 from skipserve.telemetry.exposition import Exposition
 
@@ -114,7 +114,7 @@ class Standalone:
         switch = Switch(instance.switches / one.name)
         spec = one.artifact.manifest.router
         if spec is not None:
-            switch.tell(Standing(in_force=()))  # until the monitor has looked
+            switch.tell(ControlState(in_force=()))  # until the monitor has looked
         self._stack.callback(switch.close)
         return switch
 

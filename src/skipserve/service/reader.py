@@ -128,7 +128,7 @@ class Reader:
                     Read(
                         *(rows, one.setting, one.request),
                         *(in_force.draw(one.setting, len(rows)), one.place, admission),
-                        *(in_force.standing.epoch, one.parsed.encode, one.refuse),
+                        *(in_force.control.epoch, one.parsed.encode, one.refuse),
                     )
                 )
             else:

@@ -73,7 +73,7 @@ class Service:
         self._most = serving.batch_size
         self._reader = Reader(engine, serving, version)
         self._in_force = InForce(engine, serving)
-        self._in_force.follow(self._switch.standing())
+        self._in_force.follow(self._switch.control())
         default = self._in_force.default
         if default.reason:
             logger.warning("%s serves at full depth: %s", engine.manifest.name, default.reason)
@@ -152,7 +152,7 @@ class Service:
         self, requests: Sequence[RawRequest], asked: int, runs: Runs[Read], turn: Turn
     ) -> Answers:
         admission = Admission(perf_counter())
-        if self._in_force.follow(self._switch.standing()):
+        if self._in_force.follow(self._switch.control()):
             self._metrics.default(self._in_force.default)
             self._metrics.risk_in_force(self._in_force.now.risk)
         good, refused = self._reader.read(requests, asked, admission, self._in_force)
