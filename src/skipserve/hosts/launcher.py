@@ -113,7 +113,7 @@ class Server:
         readiness = Readiness(
             first.host,
             instance.pulses,
-            first.wanted(config),
+            first.required(config),
             self.metrics,
             self.probes.ready,
             config.ready_s,

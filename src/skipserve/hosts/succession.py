@@ -131,8 +131,8 @@ class Succession:
         host, instance = fresh.host, fresh.instance
         host.start(fresh.models)
         deadline_s = time.monotonic() + self._config.ready_s
-        wanted = fresh.wanted(self._config)
-        while missing := missing_of(living(instance.pulses), wanted):
+        required = fresh.required(self._config)
+        while missing := missing_of(living(instance.pulses), required):
             failure = instance.failure.read_text() if instance.failure.exists() else ""
             if failure or host.ended():
                 raise LaunchError(failure or f"{host.ended()}; see the log of the service")
@@ -144,7 +144,7 @@ class Succession:
     def _hand_over(self, before: Generation, fresh: Generation, care: Care) -> None:
         instance = fresh.instance
         with self.turn:
-            care.readiness.follow(fresh.host, instance.pulses, fresh.wanted(self._config))
+            care.readiness.follow(fresh.host, instance.pulses, fresh.required(self._config))
             announce(instance.directory, fresh.orders)
             self.now = fresh
             keeps = fresh.host.keeps()
