@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from skipserve.errors import InputError
-from skipserve.hosts.choosing import Chosen, Fitting, models_for
+from skipserve.hosts.choosing import ModelChooser, ModelEndpoint, models_for
 from skipserve.hosts.metadata import (
     info_of,
     model_list,
@@ -114,15 +114,15 @@ def compatible_routes(models: Mapping[str, Model]) -> Iterator[Route]:
     """Those of other servers that a model here fits."""
     for name, endpoint in ENDPOINTS.items():
         if fitting := models_for(models, name):
-            infer = Infer(fitting[0].model, name, Chosen(fitting, endpoint.path))
+            infer = Infer(fitting[0].model, name, ModelChooser(fitting, endpoint.path))
             yield Route("POST", endpoint.path, infer, endpoint.does)
     asked = [
-        Fitting(model, does)
+        ModelEndpoint(model, does)
         for model in models.values()
         if (does := ROOT.get(model.manifest.task.kind)) and ENDPOINTS[does].fits(model.manifest)
     ]
     if asked:
-        infer = Infer(asked[0].model, asked[0].protocol, Chosen(asked, "/"))
+        infer = Infer(asked[0].model, asked[0].protocol, ModelChooser(asked, "/"))
         yield Route("POST", "/", infer, "What the model does")
         told = [one.model for one in asked]
         yield Route("GET", "/info", lambda: _info(told), "About the model", INFO)
