@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from skipserve.hosts.door import OPEN
+from skipserve.hosts.access import OPEN
 from skipserve.hosts.models import Model
 from skipserve.hosts.routes import Infer, Route, has_text_errors
 from skipserve.protocols.compatible import ENDPOINTS, family_at
