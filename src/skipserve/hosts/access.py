@@ -34,7 +34,7 @@ class AccessControl:
     Args:
         file: The file of keys.
         per_s: Requests a second allowed for each key; unlimited by default.
-        shared: Folder in which the processes of a service share their counts.
+        shared: File in which the processes of a service share their counts.
     """
 
     def __init__(self, file: Path, per_s: float | None = None, shared: Path | None = None) -> None:

@@ -23,7 +23,7 @@ from skipserve.routing.network import Network
 from skipserve.routing.propose import Seen, greedy
 from skipserve.routing.reading import open_stepper, read_all, seen_of
 from skipserve.routing.stopping import within
-from skipserve.routing.stress import ROWS, Strained, first_exit, strain
+from skipserve.routing.stress import ROWS, StressResult, first_exit, stress_test
 from skipserve.runtime.pieces import OnnxPiece
 from skipserve.runtime.rows import Rows
 from skipserve.runtime.stepper import Stepper
@@ -45,7 +45,7 @@ class FittedRouter:
     exits: tuple[Exit, ...]
     chosen: str
     first: str
-    stress: tuple[Strained, ...] = ()
+    stress: tuple[StressResult, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -117,20 +117,20 @@ def place(
     limit[guarded] = _limits(trial.distances[:, guarded], config.guard)
     inside = np.logical_and.accumulate(within(trial.distances, limit), axis=1)
     ordinary = replace(trial.ordinary, inside=inside).only(trial.kept)
-    strained = {
+    corrupted = {
         kind: seen.only(trial.kept)
-        for kind, seen in _strain_all(network, trial, limit, proposing, say).items()
+        for kind, seen in _stress_all(network, trial, limit, proposing, say).items()
     }
     first, why = 0, "as configured"
     if config.first == "auto":
-        hard = {kind: seen for (kind, is_hard), seen in strained.items() if is_hard}
+        hard = {kind: seen for (kind, is_hard), seen in corrupted.items() if is_hard}
         first, why = first_exit(ordinary, hard, RATE)
     leaving = trial.kept[first:]
     decisions = range(first, len(trial.kept))
     thresholds = greedy(ordinary.only(decisions), RATE)
     stress = tuple(
-        strain(kind, is_hard, seen.only(decisions), thresholds)
-        for (kind, is_hard), seen in strained.items()
+        stress_test(kind, is_hard, seen.only(decisions), thresholds)
+        for (kind, is_hard), seen in corrupted.items()
     )
     final = tuple(
         replace(
@@ -180,7 +180,7 @@ def _limits(distances: NDArray[np.float32], quantile: float) -> NDArray[np.float
     return limit
 
 
-def _strain_all(
+def _stress_all(
     network: Network, trial: Trial, limit: NDArray[np.float64], rows: Rows, say: Say
 ) -> dict[tuple[str, bool], Seen]:
     """What the router would see of corrupted copies, by kind and whether it is a hard one."""
