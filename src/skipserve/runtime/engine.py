@@ -16,6 +16,7 @@ from skipserve.errors import InputError, LaunchError
 from skipserve.preprocessing.opening import Token, Tokenizes, open_preprocessor
 from skipserve.runtime.backends import Provider, TorchScript, has_gpu
 from skipserve.runtime.flights import Flights
+from skipserve.runtime.fp32_fallback import Fp32Fallback, fp32_fallback_of
 from skipserve.runtime.many import in_batches
 from skipserve.runtime.planning import AskedPrecision, plan
 from skipserve.runtime.prediction import Prediction, Setting, joined, overflow
@@ -24,7 +25,6 @@ from skipserve.runtime.runners import FORMATS, BackendName, open_runner
 from skipserve.runtime.settings import Settings
 from skipserve.runtime.stepper import Readings
 from skipserve.runtime.wave import Limits, Stepped
-from skipserve.runtime.wider import Wider, wider_of
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,9 @@ class Engine:
             self._runner = open_runner(artifact, backend, self.precision, picked, threads)
         self.files = artifact.hashes(FORMATS[backend], self.precision)
         self.backend = backend
-        self._wider: Wider | None = wider_of(artifact, backend, self.precision, picked, threads)
+        self._fp32: Fp32Fallback | None = fp32_fallback_of(
+            artifact, backend, self.precision, picked, threads
+        )
         self._settings = Settings(artifact, self.files, self.precision, self.provider)
         self.fell_back = provider != "cpu" and self.provider == "cpu" and has_gpu()
         if self.fell_back:
@@ -235,7 +237,7 @@ class Engine:
             stepped.left_out,
             trail=stepped.trail,
         )
-        return prediction if self._wider is None else self._wider.answer(rows, prediction)
+        return prediction if self._fp32 is None else self._fp32.answer(rows, prediction)
 
     def flights(self, most: int) -> Flights:
         """A way for the rows of many requests through this model, stage by stage.
