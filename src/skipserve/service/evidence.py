@@ -17,7 +17,7 @@ from skipserve.runtime.losses import Judged, judge
 from skipserve.runtime.prediction import Setting
 from skipserve.runtime.rows import Rows
 from skipserve.service.reader import Read
-from skipserve.service.runs import Ran
+from skipserve.service.runs import CompletedRequests
 from skipserve.telemetry.metrics import ModelMetrics
 
 
@@ -61,7 +61,7 @@ class Witness:
         self._counts = counts
         self._ends = np.array([*decisions, engine.manifest.depth])
 
-    def see(self, ran: Ran[Read]) -> None:
+    def see(self, ran: CompletedRequests[Read]) -> None:
         """Take in requests that are complete."""
         if all(job.drawn is None for job in ran.jobs):
             return

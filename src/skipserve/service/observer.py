@@ -12,7 +12,7 @@ from skipserve.protocols.messages import RawRequest, Reply
 from skipserve.runtime.prediction import Prediction
 from skipserve.service.evidence import Witness
 from skipserve.service.reader import Read
-from skipserve.service.runs import Ran
+from skipserve.service.runs import CompletedRequests
 from skipserve.telemetry.journal import Batch, Journal
 from skipserve.telemetry.metrics import ModelMetrics
 from skipserve.telemetry.tracing import Phases
@@ -32,7 +32,7 @@ class Seen:
     requests: Sequence[RawRequest]
     replies: Sequence[Reply]
     phases: Phases
-    ran: Ran[Read] | None = None
+    ran: CompletedRequests[Read] | None = None
 
 
 @dataclass
@@ -58,7 +58,7 @@ class Turn:
         jobs: Sequence[Read],
         replies: Sequence[Reply],
         inferred: float,
-        ran: Ran[Read] | None = None,
+        ran: CompletedRequests[Read] | None = None,
     ) -> None:
         """Requests were answered that set out together, at least one."""
         since = jobs[0].admission

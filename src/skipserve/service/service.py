@@ -27,7 +27,7 @@ from skipserve.service.idle import AtOnce, Idle
 from skipserve.service.in_force import InForce
 from skipserve.service.observer import Observer, Seen, Turn
 from skipserve.service.reader import INTERNAL, Admission, Read, Reader, named
-from skipserve.service.runs import Ran, Runs
+from skipserve.service.runs import CompletedRequests, Runs
 from skipserve.telemetry.journal import Journal
 from skipserve.telemetry.metrics import NoMetrics, open_metrics
 from skipserve.telemetry.series import ABANDONED
@@ -184,7 +184,7 @@ class Service:
         turn.encode_s += perf_counter() - inferred
         return answers
 
-    def _encode(self, ran: Ran[Read], inferred: float) -> list[Reply]:
+    def _encode(self, ran: CompletedRequests[Read], inferred: float) -> list[Reply]:
         predicted = Predicted(ran.prediction, self._engine.manifest.task)
         finite = ran.prediction.finite
         all_finite = bool(finite.all())

@@ -16,7 +16,7 @@ Places = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Complete:
+class CompletedMembers:
     """Requests whose last row left.
 
     Attributes:
@@ -47,7 +47,7 @@ class Together:
     def __len__(self) -> int:
         return len(self._owner)
 
-    def settle(self, places: Places, stepped: Stepped) -> Complete | None:
+    def settle(self, places: Places, stepped: Stepped) -> CompletedMembers | None:
         """Rows left: the requests that are complete by that, if any are.
 
         Args:
@@ -57,14 +57,14 @@ class Together:
         owners = self._owner[places]
         np.subtract.at(self._missing, owners, 1)
         if len(places) == len(self) and (np.diff(places) == 1).all():
-            return Complete(range(len(self._missing)), self._rows, stepped)
+            return CompletedMembers(range(len(self._missing)), self._rows, stepped)
         self._keep(places, stepped)
         assert self._made is not None
         done = np.unique(owners[self._missing[owners] == 0])
         if not len(done):
             return None
         theirs = np.flatnonzero(np.isin(self._owner, done))
-        return Complete(done.tolist(), self._rows[theirs], self._made[theirs])
+        return CompletedMembers(done.tolist(), self._rows[theirs], self._made[theirs])
 
     def give_up(self, places: Places) -> list[int]:
         """Rows could not be run: their requests, which are never complete now."""
