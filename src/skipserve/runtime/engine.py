@@ -24,7 +24,7 @@ from skipserve.runtime.rows import Rows, check_rows
 from skipserve.runtime.runners import FORMATS, BackendName, open_runner
 from skipserve.runtime.settings import Settings
 from skipserve.runtime.stepper import Readings
-from skipserve.runtime.wave import Limits, Stepped
+from skipserve.runtime.wave import Limits, RowResults
 
 logger = logging.getLogger(__name__)
 
@@ -214,28 +214,28 @@ class Engine:
             rows: B rows.
             limits: Of each; full depth if left out.
         """
-        return self.told(rows, self.stepped(rows, limits))
+        return self.to_prediction(rows, self.run_once(rows, limits))
 
-    def stepped(self, rows: Rows, limits: Limits | None) -> Stepped:
-        """What comes of rows that run at once; :meth:`told` makes answers of it."""
+    def run_once(self, rows: Rows, limits: Limits | None) -> RowResults:
+        """What comes of rows that run at once; :meth:`to_prediction` makes answers of it."""
         if limits is not None and self.manifest.router is not None:
             return self._runner.run(rows, limits)
         count = len(rows)
         depth_run = np.full(count, self.manifest.depth, dtype=np.int64)
         held_back = np.zeros(count, dtype=bool)
         signals = np.empty((count, 0), dtype=np.float32)
-        return Stepped(self._runner.full(rows), depth_run, held_back, signals)
+        return RowResults(self._runner.full(rows), depth_run, held_back, signals)
 
-    def told(self, rows: Rows, stepped: Stepped) -> Prediction:
+    def to_prediction(self, rows: Rows, results: RowResults) -> Prediction:
         """The answers to rows by what came of them; FP32 answers those that overflowed FP16."""
         prediction = Prediction(
-            self.manifest.task.labels(stepped.answers),
-            stepped.answers,
-            stepped.depth_run,
-            stepped.held_back,
-            None if self.manifest.router is None else stepped.signals,
-            stepped.left_out,
-            trail=stepped.trail,
+            self.manifest.task.labels(results.answers),
+            results.answers,
+            results.depth_run,
+            results.held_back,
+            None if self.manifest.router is None else results.signals,
+            results.left_out,
+            trail=results.trail,
         )
         return prediction if self._fp32 is None else self._fp32.answer(rows, prediction)
 
@@ -245,7 +245,7 @@ class Engine:
         Args:
             most: Rows that came apart are run together up to so many.
         """
-        return Flights(self.stepped, self._runner.steps, most)
+        return Flights(self.run_once, self._runner.steps, most)
 
     def run_thresholds(
         self, rows: Rows, thresholds: NDArray[np.float32], guard_limit: float

@@ -119,9 +119,9 @@ class Runs(Generic[J]):
             return [], []
         ran = []
         for together, jobs, which, places in self._by_group(left.rows):
-            done = together.settle(places, left.stepped[which])
+            done = together.settle(places, left.results[which])
             if done is not None:
-                prediction = self._engine.told(done.rows, done.stepped)
+                prediction = self._engine.to_prediction(done.rows, done.results)
                 ran.append(
                     CompletedRequests([jobs[i] for i in done.members], done.rows, prediction)
                 )
