@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from skipserve.routing.choose import MOST, Costs, choose_exits, row_seconds
-from skipserve.routing.propose import Seen, greedy
+from skipserve.routing.propose import Observations, greedy
 from skipserve.routing.stress import first_exit, stress_test
 
 LONG, SHORT = 5e-3, 5e-6
@@ -18,7 +18,7 @@ def seen(agrees, signal=None, inside=None, count=400):
     agree = place < np.asarray(agrees)[None]
     shown = np.broadcast_to(1 - place, agree.shape) if signal is None else signal
     within = np.ones(agree.shape, dtype=bool) if inside is None else inside
-    return Seen(np.arange(agree.shape[1] + 1), shown.astype(np.float32), agree, within)
+    return Observations(np.arange(agree.shape[1] + 1), shown.astype(np.float32), agree, within)
 
 
 def costs(cuts, stage, exit_=1e-6):

@@ -20,8 +20,8 @@ from skipserve.routing.config import ExitsConfig
 from skipserve.routing.exits import Exit
 from skipserve.routing.guards import limits, scaled
 from skipserve.routing.network import Network
-from skipserve.routing.propose import Seen, greedy
-from skipserve.routing.reading import open_stepper, read_all, seen_of
+from skipserve.routing.propose import Observations, greedy
+from skipserve.routing.reading import observations_of, open_stepper, read_all
 from skipserve.routing.stopping import within
 from skipserve.routing.stress import ROWS, StressResult, first_exit, stress_test
 from skipserve.runtime.pieces import OnnxPiece
@@ -65,7 +65,7 @@ class Trial:
     exits: tuple[Exit, ...]
     stepper: Stepper
     distances: NDArray[np.float32]
-    ordinary: Seen
+    ordinary: Observations
     kept: tuple[int, ...]
     chosen: str
     row_s: float
@@ -93,7 +93,7 @@ def weigh(
     stepper = open_stepper(models, exits, network.depth)
     readings = read_all(stepper, proposing)
     limit = _limits(readings.distances, config.guard)
-    ordinary = seen_of(network, exits, readings, limit)
+    ordinary = observations_of(network, exits, readings, limit)
     costs = _costs(stages, models, proposing)
     if config.at == "auto":
         kept, chosen = choose_exits(ordinary, costs)
@@ -118,19 +118,19 @@ def place(
     inside = np.logical_and.accumulate(within(trial.distances, limit), axis=1)
     ordinary = replace(trial.ordinary, inside=inside).only(trial.kept)
     corrupted = {
-        kind: seen.only(trial.kept)
-        for kind, seen in _stress_all(network, trial, limit, proposing, say).items()
+        kind: observed.only(trial.kept)
+        for kind, observed in _stress_all(network, trial, limit, proposing, say).items()
     }
     first, why = 0, "as configured"
     if config.first == "auto":
-        hard = {kind: seen for (kind, is_hard), seen in corrupted.items() if is_hard}
+        hard = {kind: observed for (kind, is_hard), observed in corrupted.items() if is_hard}
         first, why = first_exit(ordinary, hard, RATE)
     leaving = trial.kept[first:]
     decisions = range(first, len(trial.kept))
     thresholds = greedy(ordinary.only(decisions), RATE)
     stress = tuple(
-        stress_test(kind, is_hard, seen.only(decisions), thresholds)
-        for (kind, is_hard), seen in corrupted.items()
+        stress_test(kind, is_hard, observed.only(decisions), thresholds)
+        for (kind, is_hard), observed in corrupted.items()
     )
     final = tuple(
         replace(
@@ -182,7 +182,7 @@ def _limits(distances: NDArray[np.float32], quantile: float) -> NDArray[np.float
 
 def _stress_all(
     network: Network, trial: Trial, limit: NDArray[np.float64], rows: Rows, say: Say
-) -> dict[tuple[str, bool], Seen]:
+) -> dict[tuple[str, bool], Observations]:
     """What the router would see of corrupted copies, by kind and whether it is a hard one."""
     mask = network.signature.mask
     hard, mild = corruption.kinds(rows, mask)
@@ -194,7 +194,7 @@ def _stress_all(
             say(f"stress: {kind}")
             copy = corruption.corrupt(some, corrupt, known, mask, random)
             readings = read_all(trial.stepper, copy)
-            found[kind, is_hard] = seen_of(network, trial.exits, readings, limit)
+            found[kind, is_hard] = observations_of(network, trial.exits, readings, limit)
     return found
 
 

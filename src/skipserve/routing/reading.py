@@ -13,7 +13,7 @@ from skipserve.cores import usable_cores
 from skipserve.graph.memory import open_model
 from skipserve.routing.exits import Exit
 from skipserve.routing.network import Network
-from skipserve.routing.propose import Seen
+from skipserve.routing.propose import Observations
 from skipserve.routing.stopping import within
 from skipserve.runtime.many import in_batches
 from skipserve.runtime.pieces import OnnxPiece
@@ -57,13 +57,13 @@ def read_all(stepper: Reads, rows: Rows) -> Readings:
     )
 
 
-def seen_of(
+def observations_of(
     network: Network, exits: Sequence[Exit], readings: Readings, limit: NDArray[np.float64]
-) -> Seen:
+) -> Observations:
     """What a router would see, from what its exits read; every exit lets rows leave."""
     full = readings.answers[:, -1]
     early = np.moveaxis(readings.answers[:, :-1], 1, 0)
     agrees = np.stack([network.task.agree(answers, full) for answers in early], axis=1)
     inside = np.logical_and.accumulate(within(readings.distances, limit), axis=1)
     blocks = np.array([*(one.blocks for one in exits), network.depth])
-    return Seen(blocks, readings.signals, agrees, inside)
+    return Observations(blocks, readings.signals, agrees, inside)
