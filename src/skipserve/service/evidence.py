@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skipserve.runtime.engine import Engine
-from skipserve.runtime.losses import Judged, judge
+from skipserve.runtime.losses import CandidateLosses, candidate_losses
 from skipserve.runtime.prediction import Setting
 from skipserve.runtime.rows import Rows
 from skipserve.service.reader import Read
@@ -71,7 +71,7 @@ class Witness:
         given = [job for job, one in zip(ran.by_row, drawn.tolist(), strict=True) if one]
         if self._engine.shows_exits:
             task = self._engine.manifest.task
-            judged = judge(ran.prediction, task, self._engine.candidates, self._ends)
+            judged = candidate_losses(ran.prediction, task, self._engine.candidates, self._ends)
         else:
             judged = self._by_running(ran.rows[np.flatnonzero(drawn)], given)
         epochs = np.array([job.epoch for job in given])
@@ -90,13 +90,13 @@ class Witness:
                 none = np.zeros(len(self._engine.candidates), dtype=np.int64)
                 self._counts.add(job.epoch, 0, none, none, count)
 
-    def _add(self, epoch: int, judged: Judged, which: NDArray[np.bool_]) -> None:
+    def _add(self, epoch: int, judged: CandidateLosses, which: NDArray[np.bool_]) -> None:
         if self._counts is not None:
             disagreements = judged.disagrees[which].sum(axis=0)
             blocks = judged.blocks[which].sum(axis=0)
             self._counts.add(epoch, int(np.count_nonzero(which)), disagreements, blocks)
 
-    def _tell(self, settings: Sequence[Setting], judged: Judged) -> None:
+    def _tell(self, settings: Sequence[Setting], judged: CandidateLosses) -> None:
         """Count the rows by the risk that is in force for them, and those that disagree there."""
         # What is tested is a rate of disagreement; accuracy lost bounds none.
         places = np.array(
@@ -111,7 +111,7 @@ class Witness:
             at = (risks == risk) & (places >= 0)
             self._metrics.evidence(risk, int(at.sum()), int(differs[at].sum()))
 
-    def _by_running(self, rows: Rows, jobs: Sequence[Read]) -> Judged:
+    def _by_running(self, rows: Rows, jobs: Sequence[Read]) -> CandidateLosses:
         """The same of files that decide inside: the candidates in force are run, and full depth.
 
         Of the others nothing is known, so they count as disagreeing: none of them is ever earned.
@@ -128,4 +128,4 @@ class Witness:
             agrees = engine.manifest.task.agree(answers.answers, full) & known
             disagrees[:, place] = ~agrees
             blocks[:, place] = answers.depth_run
-        return Judged(disagrees, blocks)
+        return CandidateLosses(disagrees, blocks)
