@@ -25,7 +25,7 @@ from skipserve.service.batches import Batches
 from skipserve.service.evidence import Counts, Witness
 from skipserve.service.idle import AtOnce, Idle
 from skipserve.service.in_force import InForce
-from skipserve.service.observer import Observer, Seen, Turn
+from skipserve.service.observer import AnsweredBatch, Observer, Turn
 from skipserve.service.reader import INTERNAL, Admission, Read, Reader, named
 from skipserve.service.runs import CompletedRequests, Runs
 from skipserve.telemetry.journal import Journal
@@ -163,7 +163,7 @@ class Service:
         if refused:
             theirs = [requests[place - asked] for place, _ in refused]
             phases = Phases(admission.start, *[admission.read] * 3)
-            turn.seen.append(Seen(theirs, [reply for _, reply in refused], phases))
+            turn.batches.append(AnsweredBatch(theirs, [reply for _, reply in refused], phases))
         return refused
 
     def _step(self, runs: Runs[Read], turn: Turn) -> Answers:
