@@ -40,8 +40,8 @@ class NativeProtocol:
         Raises:
             InputError: Saying what was wrong, what was expected, and in which row.
         """
-        rows, asked = self._reader.decode(request)
-        return ParsedRequest(rows, asked, self.encode)
+        rows, router = self._reader.decode(request)
+        return ParsedRequest(rows, router, self.encode)
 
     def encode(self, answer: Answer) -> Reply:
         """Answer one request."""

@@ -20,11 +20,11 @@ from skipserve.artifacts.manifest import Manifest
 from skipserve.errors import InputError
 from skipserve.protocols.answers import Answer
 from skipserve.protocols.messages import (
-    Asked,
     ParsedRequest,
     RawRequest,
     Reply,
     Risk,
+    RouterRequest,
     Tensors,
     Values,
     check_size,
@@ -111,7 +111,7 @@ class OpenInference:
         raw = self._holds_values(message.inputs)
         if not raw:
             self._check_names(message.inputs)
-        asked = self._asked(given(message.parameters))
+        router = self._router_request(given(message.parameters))
         # Looked at before anything runs for it.
         flag(message.parameters, "binary_data_output", False)
         for output in message.outputs or ():
@@ -121,7 +121,7 @@ class OpenInference:
             known = ", ".join(self._outputs)
             raise InputError("wrong_output", f"no output is named {unknown[0]!r}, only {known}")
         rows = (self._values if raw else self._rows)(message.inputs, binary)
-        return ParsedRequest(rows, asked, partial(self.encode, message))
+        return ParsedRequest(rows, router, partial(self.encode, message))
 
     def _holds_values(self, inputs: list[Tensor]) -> bool:
         """Whether a request sends texts or pictures, and no tensors of the network."""
@@ -192,14 +192,14 @@ class OpenInference:
                 "too_many_rows", f"{rows} rows, at most {self._max_rows} are answered at once"
             )
 
-    def _asked(self, parameters: dict[str, Any]) -> Asked:
-        asked = _router(parameters)
-        if self._manifest.router is None and asked not in ("off", None):
+    def _router_request(self, parameters: dict[str, Any]) -> RouterRequest:
+        router = _router(parameters)
+        if self._manifest.router is None and router not in ("off", None):
             raise InputError("no_router", f"{self._manifest.name} has no router")
-        return asked
+        return router
 
     def encode(self, request: Request, answer: Answer) -> Reply:
-        """Answer one request, each output in JSON or binary as was asked.
+        """Answer one request, each output in JSON or binary as the request asks.
 
         What the router did to the request stands in ``parameters``, if the model has one.
         """
@@ -219,21 +219,21 @@ class OpenInference:
         return text_error(error)
 
 
-def _router(parameters: dict[str, Any]) -> Asked:
-    asked, measure = parameters.get("router"), parameters.get("router_measure", "disagreement")
+def _router(parameters: dict[str, Any]) -> RouterRequest:
+    router, measure = parameters.get("router"), parameters.get("router_measure", "disagreement")
     if measure not in MEASURES:
         raise InputError(
             "invalid_parameter",
             f"router_measure is {measure!r}, expected {' or '.join(MEASURES)}",
         )
-    if asked in ("on", "off", None):
-        return asked
-    if not isinstance(asked, int | float) or isinstance(asked, bool):
+    if router in ("on", "off", None):
+        return router
+    if not isinstance(router, int | float) or isinstance(router, bool):
         raise InputError(
-            "invalid_parameter", f'router is {asked!r}, expected "on", "off" or a risk'
+            "invalid_parameter", f'router is {router!r}, expected "on", "off" or a risk'
         )
     try:
-        return Risk(float(asked), measure)
+        return Risk(float(router), measure)
     except OverflowError:  # JSON knows integers that no float holds
         return Risk(math.inf, measure)
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from skipserve.artifacts.certificates import Measure
 from skipserve.artifacts.serving import ServingConfig
-from skipserve.protocols.messages import Asked
+from skipserve.protocols.messages import RouterRequest
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Setting
 from skipserve.safety.switch import REASONS, ControlState
@@ -79,20 +79,20 @@ class InForce:
             now_s, max(0.0, longest_s - self._gather_s)
         )
 
-    def resolve(self, asked: Asked) -> Setting:
+    def resolve(self, requested: RouterRequest) -> Setting:
         """The setting of a request.
 
         Raises:
             InputError: If the risk is not between 0 and 1.
         """
-        if asked is None:
+        if requested is None:
             return self.now
-        if isinstance(asked, str):
-            if asked == "off":
+        if isinstance(requested, str):
+            if requested == "off":
                 return self._engine.off
-            # At rest its own, which may be bolder than that of who asks for nothing: full depth.
+            # "on" means the risk of the model. The default may be full depth, or bolder under load.
             return max(self._on, self.now, key=lambda one: one.risk or 0.0)
-        return self._at(asked.risk, asked.measure)
+        return self._at(requested.risk, requested.measure)
 
     def draw(self, setting: Setting, rows: int) -> NDArray[np.bool_] | None:
         """Which rows of a request give evidence [rows], bool; ``None``: none.
