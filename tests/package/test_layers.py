@@ -79,12 +79,12 @@ ONLY_IN = {
     "tokenizers": {"preprocessing/text.py"},
     "ts": {"hosts/torchserve/worker.py"},
     "granian": {"hosts/granian/__main__.py"},
-    "ray": {f"hosts/ray/{name}.py" for name in ("deploy", "front", "metrics", "outlook", "remote")}
+    "ray": {f"hosts/ray/{name}.py" for name in ("deploy", "front", "metrics", "health", "remote")}
     | {"hosts/ray/__init__.py"},
     "asyncio": {
         *("hosts/asgi.py", "hosts/client.py", "hosts/models.py", "hosts/rsgi.py"),
         *("hosts/granian/worker.py",),
-        *("hosts/ray/front.py", "hosts/ray/outlook.py"),
+        *("hosts/ray/front.py", "hosts/ray/health.py"),
         *("service/batcher.py", "service/turns.py"),
     },
     "sklearn": {"training/recipes.py"},
