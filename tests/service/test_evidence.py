@@ -22,7 +22,7 @@ from skipserve.runtime.engine import Engine
 from skipserve.safety.switch import ControlState, Switch
 from skipserve.service.batches import Batches
 from skipserve.service.evidence import Witness
-from skipserve.service.reader import Read
+from skipserve.service.reader import AcceptedRequest
 from skipserve.service.runs import Runs
 from skipserve.service.service import Service
 from skipserve.telemetry.metrics import NoMetrics
@@ -283,7 +283,9 @@ def test_rows_of_another_measure_say_nothing_to_the_alarm(stepped, moons):
     ]
     runs: Runs[Any] = Runs(stepped, Batches(stepped.manifest.signature), 64)
     jobs = [
-        Read(rows[i : i + 4], settings[i // 4], RawRequest(b"", {}), drawn, i, None, 1, None, None)
+        AcceptedRequest(
+            rows[i : i + 4], settings[i // 4], RawRequest(b"", {}), drawn, i, None, 1, None, None
+        )
         for i in (0, 4)
     ]
     runs.admit(jobs)

@@ -16,7 +16,7 @@ from skipserve.runtime.engine import Engine
 from skipserve.runtime.losses import CandidateLosses, candidate_losses
 from skipserve.runtime.prediction import Setting
 from skipserve.runtime.rows import Rows
-from skipserve.service.reader import Read
+from skipserve.service.reader import AcceptedRequest
 from skipserve.service.runs import CompletedRequests
 from skipserve.telemetry.metrics import ModelMetrics
 
@@ -61,7 +61,7 @@ class Witness:
         self._counts = counts
         self._ends = np.array([*decisions, engine.manifest.depth])
 
-    def see(self, ran: CompletedRequests[Read]) -> None:
+    def see(self, ran: CompletedRequests[AcceptedRequest]) -> None:
         """Take in requests that are complete."""
         if all(job.drawn is None for job in ran.jobs):
             return
@@ -79,7 +79,7 @@ class Witness:
             self._add(epoch, judged, epochs == epoch)
         self._tell([job.setting for job in given], judged)
 
-    def lost(self, jobs: Sequence[Read]) -> None:
+    def lost(self, jobs: Sequence[AcceptedRequest]) -> None:
         """Take in requests that could not be run."""
         for job in jobs:
             if job.drawn is None:
@@ -111,7 +111,7 @@ class Witness:
             at = (risks == risk) & (places >= 0)
             self._metrics.evidence(risk, int(at.sum()), int(differs[at].sum()))
 
-    def _by_running(self, rows: Rows, jobs: Sequence[Read]) -> CandidateLosses:
+    def _by_running(self, rows: Rows, jobs: Sequence[AcceptedRequest]) -> CandidateLosses:
         """The same of files that decide inside: the candidates in force are run, and full depth.
 
         Of the others nothing is known, so they count as disagreeing: none of them is ever earned.

@@ -11,7 +11,7 @@ import numpy as np
 from skipserve.protocols.messages import RawRequest, Reply
 from skipserve.runtime.prediction import Prediction
 from skipserve.service.evidence import Witness
-from skipserve.service.reader import Read
+from skipserve.service.reader import AcceptedRequest
 from skipserve.service.runs import CompletedRequests
 from skipserve.telemetry.journal import Batch, Journal
 from skipserve.telemetry.metrics import ModelMetrics
@@ -32,7 +32,7 @@ class AnsweredBatch:
     requests: Sequence[RawRequest]
     replies: Sequence[Reply]
     phases: Phases
-    ran: CompletedRequests[Read] | None = None
+    ran: CompletedRequests[AcceptedRequest] | None = None
 
 
 @dataclass
@@ -55,10 +55,10 @@ class Turn:
 
     def see(
         self,
-        jobs: Sequence[Read],
+        jobs: Sequence[AcceptedRequest],
         replies: Sequence[Reply],
         inferred: float,
-        ran: CompletedRequests[Read] | None = None,
+        ran: CompletedRequests[AcceptedRequest] | None = None,
     ) -> None:
         """Requests were answered that set out together, at least one."""
         since = jobs[0].admission

@@ -52,7 +52,7 @@ class Admission:
     read: float = 0.0
 
 
-class _Asked(msgspec.Struct, frozen=True):
+class _DecodedRequest(msgspec.Struct, frozen=True):
     request: RawRequest
     place: int
     parsed: ParsedRequest
@@ -60,11 +60,11 @@ class _Asked(msgspec.Struct, frozen=True):
     refuse: Callable[[InputError], Reply]
 
 
-class Read(Job, frozen=True):
+class AcceptedRequest(Job, frozen=True):
     """A request that can be answered.
 
     Attributes:
-        place: Among those that were asked.
+        place: Its place in the batch.
         admission: When it was taken in.
         epoch: Of the evidence that its rows give.
         encode: Makes its reply.
@@ -104,28 +104,28 @@ class Reader:
 
     def read(
         self, requests: Sequence[RawRequest], first: int, admission: Admission, in_force: InForce
-    ) -> tuple[list[Read], list[tuple[int, Reply]]]:
+    ) -> tuple[list[AcceptedRequest], list[tuple[int, Reply]]]:
         """Read requests: those that can be answered, and replies to the others with their places.
 
         Args:
             requests: As they arrived.
-            first: Place of the first among those that were asked.
+            first: Place of the first request in the batch.
             admission: When they were taken in.
             in_force: What requests get that leave the router on.
         """
-        asked: list[_Asked] = []
+        decoded: list[_DecodedRequest] = []
         refused: list[tuple[int, Reply]] = []
         for place, request in enumerate(requests, first):
             one = self._decode(request, place, in_force)
-            if isinstance(one, _Asked):
-                asked.append(one)
+            if isinstance(one, _DecodedRequest):
+                decoded.append(one)
             else:
                 refused.append((place, one))
         good = []
-        for one, rows in zip(asked, self._checked(asked), strict=True):
+        for one, rows in zip(decoded, self._checked(decoded), strict=True):
             if isinstance(rows, Rows):
                 good.append(
-                    Read(
+                    AcceptedRequest(
                         *(rows, one.setting, one.request),
                         *(in_force.draw(one.setting, len(rows)), one.place, admission),
                         *(in_force.control.epoch, one.parsed.encode, one.refuse),
@@ -135,7 +135,9 @@ class Reader:
                 refused.append((one.place, named(one.refuse(rows), one.request)))
         return good, refused
 
-    def _decode(self, request: RawRequest, place: int, in_force: InForce) -> _Asked | Reply:
+    def _decode(
+        self, request: RawRequest, place: int, in_force: InForce
+    ) -> _DecodedRequest | Reply:
         protocol = self._by_name.get(request.protocol, self._native)
         try:
             plain = unpacked(request, self._most_bytes)
@@ -149,42 +151,42 @@ class Reader:
                 check_together(parsed.rows.values)
             if parsed.tokenize is not None:
                 return named(self._tokens(parsed, parsed.tokenize), request)
-            setting = in_force.resolve(parsed.asked)
+            setting = in_force.resolve(parsed.router)
         except InputError as error:
             return named(protocol.refuse(error), request)
         except Exception:
             logger.exception("a request could not be decoded", extra=fields(request_id=request.id))
             return named(protocol.refuse(INTERNAL), request)
-        return _Asked(request, place, parsed, setting, protocol.refuse)
+        return _DecodedRequest(request, place, parsed, setting, protocol.refuse)
 
-    def _checked(self, asked: Sequence[_Asked]) -> list[Rows | InputError]:
+    def _checked(self, decoded: Sequence[_DecodedRequest]) -> list[Rows | InputError]:
         """The rows of each, or what is wrong with them: all at once, if nothing is."""
-        values = [one for one in asked if isinstance(one.parsed.rows, Values)]
+        values = [one for one in decoded if isinstance(one.parsed.rows, Values)]
         if values:
             ready = iter(self._prepared(values))
             return [
                 next(ready) if isinstance(one.parsed.rows, Values) else self._check(one)
-                for one in asked
+                for one in decoded
             ]
-        columns = [one.parsed.rows for one in asked if isinstance(one.parsed.rows, Columns)]
-        if len(columns) < len(asked) or len(asked) < 2 or not all(one.even for one in columns):
-            return [self._check(one) for one in asked]
+        columns = [one.parsed.rows for one in decoded if isinstance(one.parsed.rows, Columns)]
+        if len(columns) < len(decoded) or len(decoded) < 2 or not all(one.even for one in columns):
+            return [self._check(one) for one in decoded]
         with suppress(Exception):  # whose fault it is comes out one by one
             whole = self._rows(Columns.together(columns))
             return _apart(whole, [one.rows for one in columns])
-        return [self._check(one) for one in asked]
+        return [self._check(one) for one in decoded]
 
-    def _prepared(self, asked: Sequence[_Asked]) -> list[Rows | InputError]:
+    def _prepared(self, decoded: Sequence[_DecodedRequest]) -> list[Rows | InputError]:
         """The tensors that become of values: of all requests at once, if nothing is wrong."""
-        if len(asked) > 1:
-            parsed = (one.parsed.rows for one in asked)
+        if len(decoded) > 1:
+            parsed = (one.parsed.rows for one in decoded)
             some = [rows.values for rows in parsed if isinstance(rows, Values)]
             with suppress(Exception):  # whose fault it is comes out one by one
                 whole = self._rows(Values([value for values in some for value in values]))
                 return _apart(whole, [len(values) for values in some])
-        return [self._check(one) for one in asked]
+        return [self._check(one) for one in decoded]
 
-    def _check(self, one: _Asked) -> Rows | InputError:
+    def _check(self, one: _DecodedRequest) -> Rows | InputError:
         """The rows of a request, or what is wrong: no request may take its neighbours with it."""
         try:
             return self._rows(one.parsed.rows)

@@ -23,10 +23,10 @@ from skipserve.runtime.prediction import overflow
 from skipserve.safety.switch import AlwaysOn, Switch
 from skipserve.service.batches import Batches
 from skipserve.service.evidence import Counts, Witness
-from skipserve.service.idle import AtOnce, Idle
+from skipserve.service.idle import Idle, Immediate
 from skipserve.service.in_force import InForce
 from skipserve.service.observer import AnsweredBatch, Observer, Turn
-from skipserve.service.reader import INTERNAL, Admission, Read, Reader, named
+from skipserve.service.reader import INTERNAL, AcceptedRequest, Admission, Reader, named
 from skipserve.service.runs import CompletedRequests, Runs
 from skipserve.telemetry.journal import Journal
 from skipserve.telemetry.metrics import NoMetrics, open_metrics
@@ -64,7 +64,7 @@ class Service:
         version: str = VERSION,
         counts: Counts | None = None,
     ) -> None:
-        idle = idle or AtOnce()
+        idle = idle or Immediate()
         self._put_off = idle.when_idle
         self._switch = switch or AlwaysOn()
         self._engine = engine
@@ -103,7 +103,7 @@ class Service:
             more: Asked behind each stage for requests that shall set out now.
         """
         turn, asked = Turn(), 0
-        runs: Runs[Read] = Runs(self._engine, self._batches, self._most)
+        runs: Runs[AcceptedRequest] = Runs(self._engine, self._batches, self._most)
         while requests or runs:
             if requests:
                 refused = self._admit(requests, asked, runs, turn)
@@ -149,7 +149,7 @@ class Service:
         )
 
     def _admit(
-        self, requests: Sequence[RawRequest], asked: int, runs: Runs[Read], turn: Turn
+        self, requests: Sequence[RawRequest], asked: int, runs: Runs[AcceptedRequest], turn: Turn
     ) -> Answers:
         admission = Admission(perf_counter())
         if self._in_force.follow(self._switch.control()):
@@ -166,7 +166,7 @@ class Service:
             turn.batches.append(AnsweredBatch(theirs, [reply for _, reply in refused], phases))
         return refused
 
-    def _step(self, runs: Runs[Read], turn: Turn) -> Answers:
+    def _step(self, runs: Runs[AcceptedRequest], turn: Turn) -> Answers:
         begun = perf_counter()
         complete, lost = runs.step()
         inferred = perf_counter()
@@ -184,7 +184,7 @@ class Service:
         turn.encode_s += perf_counter() - inferred
         return answers
 
-    def _encode(self, ran: CompletedRequests[Read], inferred: float) -> list[Reply]:
+    def _encode(self, ran: CompletedRequests[AcceptedRequest], inferred: float) -> list[Reply]:
         predicted = Predicted(ran.prediction, self._engine.manifest.task)
         finite = ran.prediction.finite
         all_finite = bool(finite.all())
