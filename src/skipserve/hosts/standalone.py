@@ -23,7 +23,7 @@ from skipserve.hosts.overdue import Overdue
 from skipserve.hosts.states import keep_state
 from skipserve.safety.model_watch import Watched
 from skipserve.safety.monitor import Monitor
-from skipserve.safety.standing import Followed, standing_order
+from skipserve.safety.standing import StandingOrderWatch, standing_order
 from skipserve.safety.switch import DIRECTORY_VARIABLE as SWITCHES
 from skipserve.safety.switch import ControlState, Switch
 from skipserve.telemetry import tracing
@@ -85,7 +85,7 @@ class Standalone:
         metrics = Exposition()
         switches = [self._switch(instance, one) for one in unpacked]
         self._followed = [
-            Followed(standing_order(archive, one.name), switch)
+            StandingOrderWatch(standing_order(archive, one.name), switch)
             for (archive, one), switch in zip(pairs, switches, strict=True)
             if one.artifact.manifest.router is not None
         ]

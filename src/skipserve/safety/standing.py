@@ -65,7 +65,7 @@ def lift_order(file: Path) -> None:
 
 
 @dataclass(frozen=True)
-class Followed:
+class StandingOrderWatch:
     """A decision that is looked for while a model serves, where no command reaches its switch.
 
     Attributes:
