@@ -12,7 +12,7 @@ from skipserve.artifacts.manifest import DecisionParity, Format, Parity, Precisi
 from skipserve.errors import ParityError
 from skipserve.routing.stopping import stops, within
 from skipserve.runtime.rows import Rows
-from skipserve.runtime.stepper import Readings
+from skipserve.runtime.stepper import ExitReadings
 from skipserve.runtime.wave import FinishedRows, Limits, RowResults, gathered
 from skipserve.tasks import Task
 
@@ -124,7 +124,7 @@ class Decisions:
     def __init__(
         self,
         rows: Rows,
-        readings: Readings,
+        readings: ExitReadings,
         blocks: NDArray[np.int64],
         leaves: NDArray[np.bool_],
         guarded: bool,

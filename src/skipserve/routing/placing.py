@@ -49,7 +49,7 @@ class FittedRouter:
 
 
 @dataclass(frozen=True)
-class Trial:
+class PlacementTrial:
     """Exits at every cut, read on rows that nothing was fitted to.
 
     Attributes:
@@ -78,7 +78,7 @@ def weigh(
     tail: Stage | None,
     config: ExitsConfig,
     proposing: Rows,
-) -> Trial:
+) -> PlacementTrial:
     """Choose the cuts that are worth an exit, by measured cost.
 
     Args:
@@ -101,11 +101,13 @@ def weigh(
         kept = [i for i, one in enumerate(exits) if one.blocks in config.at]
         chosen = "as configured"
     seconds = row_seconds(kept, ordinary, costs)
-    return Trial(tuple(exits), stepper, readings.distances, ordinary, tuple(kept), chosen, seconds)
+    return PlacementTrial(
+        tuple(exits), stepper, readings.distances, ordinary, tuple(kept), chosen, seconds
+    )
 
 
 def place(
-    network: Network, trial: Trial, config: ExitsConfig, proposing: Rows, say: Say
+    network: Network, trial: PlacementTrial, config: ExitsConfig, proposing: Rows, say: Say
 ) -> FittedRouter:
     """Put the router under stress, and begin its exits where it stands it.
 
@@ -181,7 +183,7 @@ def _limits(distances: NDArray[np.float32], quantile: float) -> NDArray[np.float
 
 
 def _stress_all(
-    network: Network, trial: Trial, limit: NDArray[np.float64], rows: Rows, say: Say
+    network: Network, trial: PlacementTrial, limit: NDArray[np.float64], rows: Rows, say: Say
 ) -> dict[tuple[str, bool], Observations]:
     """What the router would see of corrupted copies, by kind and whether it is a hard one."""
     mask = network.signature.mask

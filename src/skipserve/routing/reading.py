@@ -18,7 +18,7 @@ from skipserve.routing.stopping import within
 from skipserve.runtime.many import in_batches
 from skipserve.runtime.pieces import OnnxPiece
 from skipserve.runtime.rows import Rows
-from skipserve.runtime.stepper import Cut, Readings, Stepper
+from skipserve.runtime.stepper import Cut, ExitReadings, Stepper
 
 # More at a time are no faster, and a transformer's rows take megabytes each.
 BATCH = 32
@@ -39,18 +39,18 @@ def cuts_of(exits: Sequence[Exit]) -> list[Cut]:
     return found
 
 
-class Reads(Protocol):
+class ExitReader(Protocol):
     """What reads every exit."""
 
-    def read(self, rows: Rows) -> Readings:
+    def read(self, rows: Rows) -> ExitReadings:
         """Run rows through every stage, reading every exit on the way."""
         ...
 
 
-def read_all(stepper: Reads, rows: Rows) -> Readings:
+def read_all(stepper: ExitReader, rows: Rows) -> ExitReadings:
     """What every exit reads off any number of rows."""
     parts = list(in_batches(stepper.read, rows, BATCH, usable_cores()))
-    return Readings(
+    return ExitReadings(
         np.concatenate([part.answers for part in parts]),
         np.concatenate([part.signals for part in parts]),
         np.concatenate([part.distances for part in parts]),
@@ -58,7 +58,7 @@ def read_all(stepper: Reads, rows: Rows) -> Readings:
 
 
 def observations_of(
-    network: Network, exits: Sequence[Exit], readings: Readings, limit: NDArray[np.float64]
+    network: Network, exits: Sequence[Exit], readings: ExitReadings, limit: NDArray[np.float64]
 ) -> Observations:
     """What a router would see, from what its exits read; every exit lets rows leave."""
     full = readings.answers[:, -1]

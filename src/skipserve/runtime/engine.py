@@ -13,7 +13,7 @@ from skipserve.artifacts.artifact import Artifact
 from skipserve.artifacts.certificates import Certificate, Measure
 from skipserve.cores import usable_cores
 from skipserve.errors import InputError, LaunchError
-from skipserve.preprocessing.opening import Token, Tokenizes, open_preprocessor
+from skipserve.preprocessing.opening import TextPreprocessor, Token, open_preprocessor
 from skipserve.runtime.backends import Provider, TorchScript, has_gpu
 from skipserve.runtime.flights import Flights
 from skipserve.runtime.fp32_fallback import Fp32Fallback, fp32_fallback_of
@@ -23,7 +23,7 @@ from skipserve.runtime.prediction import Prediction, Setting, joined, overflow
 from skipserve.runtime.rows import Rows, check_rows
 from skipserve.runtime.runners import FORMATS, BackendName, open_runner
 from skipserve.runtime.settings import Settings
-from skipserve.runtime.stepper import Readings
+from skipserve.runtime.stepper import ExitReadings
 from skipserve.runtime.wave import Limits, RowResults
 
 logger = logging.getLogger(__name__)
@@ -137,7 +137,7 @@ class Engine:
         Raises:
             InputError: If the model takes no texts, or one is none.
         """
-        if not isinstance(self._preprocessor, Tokenizes):
+        if not isinstance(self._preprocessor, TextPreprocessor):
             raise InputError("no_tokenizer", f"{self.manifest.name} takes no texts")
         return self._preprocessor.tokens(values, special)
 
@@ -274,7 +274,7 @@ class Engine:
 
         return joined(list(in_batches(run, rows, batch_size, self._workers)))
 
-    def read(self, rows: Rows, batch_size: int = 32) -> Readings:
+    def read(self, rows: Rows, batch_size: int = 32) -> ExitReadings:
         """What every exit reads off rows that run everything.
 
         Raises:
@@ -287,7 +287,7 @@ class Engine:
                 "router with policy = 'exit'"
             )
         parts = list(in_batches(self._runner.read, rows, batch_size, self._workers))
-        return Readings(
+        return ExitReadings(
             np.concatenate([part.answers for part in parts]),
             np.concatenate([part.signals for part in parts]),
             np.concatenate([part.distances for part in parts]),

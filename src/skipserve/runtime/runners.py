@@ -11,7 +11,7 @@ from skipserve.artifacts.artifact import Artifact
 from skipserve.artifacts.manifest import Format, Precision, RouterSpec
 from skipserve.runtime.backends import Provider, TorchScript, open_onnx
 from skipserve.runtime.rows import Rows
-from skipserve.runtime.stepper import Cut, Piece, Readings, Stepper
+from skipserve.runtime.stepper import Cut, ExitReadings, Piece, Stepper
 from skipserve.runtime.wave import Limits, RowResults
 
 BackendName = Literal["onnxruntime", "torchscript"]
@@ -70,7 +70,7 @@ class OnnxFiles:
         some = self.steps.run(rows[routed], limits[routed])
         return _merged(routed, some, self._at_full_depth(rows[~routed], limits[~routed]))
 
-    def read(self, rows: Rows) -> Readings:
+    def read(self, rows: Rows) -> ExitReadings:
         """What every exit reads off rows that run everything; under ``exit`` with a router only."""
         assert self.steps is not None
         return self.steps.read(rows)

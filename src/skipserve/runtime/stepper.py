@@ -198,7 +198,7 @@ class Stepper:
         results = RowResults(answer, depth_run, held_back, wave.signals, left_out, wave.trail)
         return FinishedRows(wave.rows, results)
 
-    def read(self, rows: Rows) -> Readings:
+    def read(self, rows: Rows) -> ExitReadings:
         """Run rows through every stage, reading every exit on the way."""
         count = len(rows)
         nothing = Limits(np.empty((count, self.decisions), np.float32), np.empty(count, np.float32))
@@ -212,7 +212,7 @@ class Stepper:
                 signals.append(read[SIGNAL])
         depth_run = np.full(count, self._depth, dtype=np.int64)
         final = self._finish(wave, depth_run).results.answers
-        return Readings(
+        return ExitReadings(
             np.stack([*answers, final], axis=1),
             np.stack(signals, axis=1) if signals else np.empty((len(rows), 0), np.float32),
             np.stack(distances, axis=1),
@@ -220,7 +220,7 @@ class Stepper:
 
 
 @dataclass(frozen=True)
-class Readings:
+class ExitReadings:
     """What every exit read off rows that ran everything.
 
     Attributes:
