@@ -217,10 +217,10 @@ def test_an_alarm_is_taken_back_by_switching_on_what_fell_back_and_by_no_other_c
     model.watch.tick()
     assert model.control.state == "fell_back"
     for state in ("disabled", "on"):  # as for maintenance
-        model.watch.switch.throw(state)
+        model.watch.switch.set(state)
         model.watch.tick()
     assert model.control.state == "fell_back"
-    model.watch.switch.throw("on")
+    model.watch.switch.set("on")
     model.watch.tick()
     assert model.control.state == "on" and model.control.in_force is None
 
@@ -350,10 +350,10 @@ def test_while_two_artifacts_answer_nothing_is_counted_or_in_force(model):
 
 def test_an_operator_has_the_last_word(model):
     model.sees(2_000, wrong_from=5)
-    model.watch.switch.throw("disabled")
+    model.watch.switch.set("disabled")
     model.sees(20_000)
     assert model.control.state == "disabled"
-    model.watch.switch.throw("on")
+    model.watch.switch.set("on")
     model.watch.tick()
     assert model.control.state == "on"
     assert model.control.in_force is not None

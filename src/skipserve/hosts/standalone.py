@@ -114,7 +114,7 @@ class Standalone:
         switch = Switch(instance.switches / one.name)
         spec = one.artifact.manifest.router
         if spec is not None:
-            switch.tell(ControlState(in_force=()))  # until the monitor has looked
+            switch.write(ControlState(in_force=()))  # until the monitor has looked
         self._stack.callback(switch.close)
         return switch
 

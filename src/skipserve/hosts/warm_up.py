@@ -101,7 +101,7 @@ async def rehearse(application: Application, model: Model) -> None:
 
 
 def _question(manifest: Manifest, router: str) -> bytes:
-    example = manifest.asked
+    example = manifest.example_request
     return msgspec.json.encode({**example, "parameters": {"router": router}})
 
 

@@ -94,13 +94,13 @@ class ModelWatch:
         self._drift.begin(now_s, counts)
         with self._switch.held():
             if self._switch.state() == "fell_back":
-                self._switch.throw("on")
+                self._switch.set("on")
             self._told = self._switch.control()
 
     def tick(self, now_s: float, counts: Samples, gauges: Samples) -> None:
         """Look at what was counted until now."""
         news = self._news(counts)
-        # Held, so that no command of the operator gets lost between looking and throwing.
+        # Held, so that no command of the operator gets lost between reading and setting.
         with self._switch.held():
             control = self._switch.control()
             if control.state != self._told.state:
@@ -141,7 +141,7 @@ class ModelWatch:
 
     def _tell(self, control: ControlState) -> None:
         if control != self._told or control != self._switch.control():
-            self._switch.tell(control)
+            self._switch.write(control)
         self._told = control
 
     def _say(self, keeper: Keeper, now: tuple[int | None, ...] | None) -> None:

@@ -85,4 +85,4 @@ class StandingOrderWatch:
         given = self.order.exists()
         with self.switch.held():
             if given != (self.switch.state() == "disabled"):
-                self.switch.throw("disabled" if given else "on")
+                self.switch.set("disabled" if given else "on")

@@ -68,31 +68,31 @@ class Switch:
         self._read, self._control = b"", DAMAGED
         with self.held():
             if not os.fstat(self._descriptor).st_size:
-                self.tell(ControlState())
+                self.write(ControlState())
 
     def control(self) -> ControlState:
-        """What may be done now; nothing if the file is damaged. Takes about a microsecond."""
+        """The control state now, ``DAMAGED`` if the file is. Takes about a microsecond."""
         line = os.pread(self._descriptor, _WIDTH, 0)
         if line != self._read:
             self._control = self._again(line)
             self._read = line
         return self._control
 
-    def tell(self, control: ControlState) -> None:
-        """Say what may be done from now on."""
+    def write(self, control: ControlState) -> None:
+        """Set the whole control state."""
         os.pwrite(self._descriptor, _line(control), 0)
 
     def state(self) -> SwitchState:
         """The state now; ``disabled`` if the file is damaged."""
         return self.control().state
 
-    def throw(self, state: SwitchState) -> None:
-        """Set the state, and leave the rest as it is."""
-        self.tell(replace(self.control(), state=state))
+    def set(self, state: SwitchState) -> None:
+        """Set the state alone."""
+        self.write(replace(self.control(), state=state))
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keep others from holding it: for whoever looks first and then throws it."""
+        """Hold the switch exclusively, to read it and set it in one step."""
         fcntl.flock(self._descriptor, fcntl.LOCK_EX)
         try:
             yield
@@ -100,7 +100,7 @@ class Switch:
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
     def close(self) -> None:
-        """Give the file back."""
+        """Close the file."""
         os.close(self._descriptor)
 
     def _again(self, line: bytes) -> ControlState:
@@ -114,7 +114,7 @@ class Switch:
 
 
 class AlwaysOn(Switch):
-    """The switch of a model that nobody watches over."""
+    """The switch of a model without a launcher: always on."""
 
     def __init__(self) -> None:
         pass
