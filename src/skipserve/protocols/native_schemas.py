@@ -47,7 +47,7 @@ def native(manifest: Manifest, max_rows: int) -> ProtocolSchema:
     optional = ["risk", "measure", "router_reason"]
     if manifest.router is not None:
         fields |= {"risk": RISK, "measure": {"enum": list(MEASURES)}, "router_reason": TEXT}
-    example = {"inputs": short(manifest.asked["inputs"])}
+    example = {"inputs": short(manifest.example_request["inputs"])}
     return ProtocolSchema(
         in_json(request),
         in_json(object_of(fields, optional)),
@@ -72,7 +72,7 @@ def v1(manifest: Manifest, max_rows: int) -> ProtocolSchema:
     ((_, columns),) = by_column.requests.items()
     ((_, outputs),) = by_column.replies.items()
     columns = columns | {"properties": columns["properties"] | signature}
-    ((_, example),) = manifest.asked.items()
+    ((_, example),) = manifest.example_request.items()
     first = example[0] if isinstance(example, list) else manifest.example.inputs
     request = object_of({"instances": instances, **others}, list(others))
     reply = object_of({"predictions": list_of(answer(manifest), 1, max_rows)})
