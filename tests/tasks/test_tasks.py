@@ -316,7 +316,7 @@ def test_a_decision_at_a_threshold_is_what_counts():
     task = Classify(classes=3, names=("a", "spam", "c"), decide=Decision(label=1, at=0.9))
     answers = np.array([[0.05, 0.92, 0.03], [0.15, 0.8, 0.05], [0.1, 0.3, 0.6]], np.float32)
     assert task.labels(answers).tolist() == [1, 0, 2]
-    assert task.tell(answers, task.labels(answers))[1]["name"] == "a"
+    assert task.output_fields(answers, task.labels(answers))[1]["name"] == "a"
     assert not task.agree(answers[:1], answers[1:2])[0]
     plain = Classify(classes=3)
     assert plain.agree(answers[:1], answers[1:2])[0]

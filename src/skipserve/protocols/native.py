@@ -47,7 +47,7 @@ class NativeProtocol:
         """Answer one request."""
         setting = answer.setting
         body: dict[str, object] = {
-            "outputs": answer.told(),
+            "outputs": answer.outputs(),
             "model": self._manifest.model,
             "depth": self._manifest.depth,
             "router": "off" if setting.risk is None else "on",

@@ -1,8 +1,8 @@
 """The Open Inference Protocol over HTTP: JSON tensors and the binary tensor extension.
 
-Source: the KServe V2 protocol and Triton's binary data extension. A request is told from a native
-one by its content: its ``inputs`` hold objects, or it has the header of the extension. A field that
-is null is as good as left out: KServe's own client writes all of them.
+Source: the KServe V2 protocol and Triton's binary data extension. A request of this
+protocol is recognised by its content: its ``inputs`` hold objects, or it has the header of the
+extension. A field that is null counts as left out: KServe's own client writes all fields.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ from skipserve.protocols.oip_replies import (
     given,
     outputs_of,
     reply,
+    router_parameters,
     tensors,
-    told,
 )
 from skipserve.protocols.oip_tensors import (
     Parameters,
@@ -211,7 +211,7 @@ class OpenInference:
         if request.id is not None:
             body["id"] = request.id
         if self._manifest.router is not None:
-            body["parameters"] = told(answer.setting)
+            body["parameters"] = router_parameters(answer.setting)
         return reply(body, chunks)
 
     def refuse(self, error: InputError) -> Reply:

@@ -57,7 +57,7 @@ class V1Protocol:
 
     def encode(self, answer: Answer) -> Reply:
         """Answer one request, a prediction for each instance, and no other field."""
-        return Reply(msgspec.json.encode({"predictions": answer.told()}))
+        return Reply(msgspec.json.encode({"predictions": answer.outputs()}))
 
     def refuse(self, error: InputError) -> Reply:
         """The protocol's own error body: ``{"error": "message"}``."""
