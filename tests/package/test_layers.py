@@ -35,14 +35,13 @@ BELOW = {
     "graph": {"routing", "runtime"},
     "routing": {"graph", "networks", "runtime"},
     "certification": {"artifacts", "earning", "routing", "runtime"},
-    "tuning": set(),
-    "sources": {*BESIDE, "artifacts", "networks", "preprocessing", "runtime", "training", "tuning"},
+    "sources": {*BESIDE, "artifacts", "networks", "preprocessing", "runtime", "training"},
     "tasks": set(),
     "watching": set(),  # knows a service by what it answers alone
     "loadtest": {"artifacts", "runtime", "hosts", "sources", "training", "watching"},
 }
 BELOW["building"] = {*BESIDE, "artifacts", "networks", "runtime", "hosts", "sources", "training"}
-BELOW["building"] |= {"plots", "preprocessing", "tuning"}
+BELOW["building"] |= {"plots", "preprocessing"}
 BELOW["reporting"] = {*BELOW["building"], "building", "samples"} - {"hosts", "plots"}
 BELOW["commands"] = {*BELOW, "plots", "samples"}
 HELPERS = {

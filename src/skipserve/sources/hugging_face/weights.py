@@ -9,7 +9,7 @@ import transformers
 
 from skipserve.errors import ConfigError
 from skipserve.sources.hugging_face.folder import Folder
-from skipserve.tuning.weights import load_tuned
+from skipserve.training.tuning.weights import load_tuned
 
 NAMED = 3
 
