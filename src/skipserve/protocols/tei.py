@@ -137,7 +137,7 @@ class _SimilarityRequest(msgspec.Struct):
     parameters: dict[str, Any] | None = None
 
 
-class Similarity(_Speaker):
+class Similarity(_TeiCodec):
     """``/similarity``: the cosine of one text's vector to that of each of several."""
 
     def decode(self, request: RawRequest) -> ParsedRequest:
