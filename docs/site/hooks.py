@@ -2,7 +2,8 @@
 
 Pages link to files of the repository that stand outside of docs/ (SECURITY.md, alerts.yml), as
 they do on a forge. Such files become part of the site, under `repository/`. The decisions are
-listed in the navigation and on a page of their own, so that a new one needs no other file.
+listed in the navigation and on a page of their own, so that a new one needs no other file. The
+page of the HTTP API is made of the package.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import http_api  # beside this file, which mkdocs puts on the path
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
@@ -21,7 +23,7 @@ OUTSIDE = "repository"
 # The theme asks another host for what lets search run from disk; ours stands here.
 SHIM, WORKER = "https://unpkg.com/iframe-worker/shim", "assets/worker.js"
 LINK = re.compile(r"(\]\()([^)\s#:]+)((?:#[^)\s]*)?\))")
-INDEX = "decisions/index.md"
+INDEX, HTTP_API = "decisions/index.md", "http-api.md"
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -35,6 +37,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Take in the index of decisions, and what pages link to outside of docs/."""
     files.append(File.generated(config, INDEX, content=index()))
+    files.append(File.generated(config, HTTP_API, content=http_api.page()))
     files.append(File.generated(config, WORKER, abs_src_path=str(DOCS / "site" / "worker.js")))
     left = [file for file in files if file.is_documentation_page() and file.abs_src_path]
     while left:
