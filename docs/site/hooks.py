@@ -27,10 +27,13 @@ INDEX, HTTP_API = "decisions/index.md", "http-api.md"
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """List the decisions in the navigation."""
+    """List the decisions in the navigation, and at its end what it does not name."""
     assert config.nav is not None
+    named = set(re.findall(r"[\w/-]+\.md", repr(config.nav)))
     (section,) = [entry for entry in config.nav if "Decisions" in entry]
     section["Decisions"] = [INDEX, *(f"decisions/{file.name}" for file in decisions())]
+    if others := sorted({file.name for file in DOCS.glob("*.md")} - named):
+        config.nav.append({"More": others})
     return config
 
 
