@@ -36,7 +36,7 @@ from skipserve.building.steps import run_steps
 from skipserve.certification.certify import p_value
 from skipserve.earning.wealth import level_of
 from skipserve.runtime.engine import Engine
-from skipserve.runtime.losses import judge
+from skipserve.runtime.losses import candidate_losses
 from skipserve.runtime.wave import Limits
 from skipserve.tasks import SignalName
 
@@ -137,7 +137,7 @@ def evidence(engine: Engine, inputs: NDArray[Any]) -> dict[str, NDArray[Any]]:
             drawn=np.ones(count, dtype=bool),
         )
         task = engine.manifest.task
-        parts.append(judge(engine.run(rows, limits), task, engine.candidates, ends))
+        parts.append(candidate_losses(engine.run(rows, limits), task, engine.candidates, ends))
     return {
         "disagrees": np.concatenate([one.disagrees for one in parts]).T,
         "run_rate": np.concatenate([one.blocks for one in parts]).mean(axis=0) / depth,

@@ -22,7 +22,7 @@ from skipserve.certification.certify import (
     samples_needed,
 )
 from skipserve.errors import ConfigError
-from skipserve.routing.propose import Seen, greedy, propose, propose_skips, simulate
+from skipserve.routing.propose import Observations, greedy, propose, propose_skips, simulate
 
 DELTA = 0.05
 
@@ -207,7 +207,7 @@ def seen(signal, agrees, depths=None, inside=None):
     """What a router would see; every row inside, one block a decision."""
     count = signal.shape[1]
     blocks = np.arange(1, count + 2) if depths is None else depths
-    return Seen(blocks, signal, agrees, np.ones_like(agrees) if inside is None else inside)
+    return Observations(blocks, signal, agrees, np.ones_like(agrees) if inside is None else inside)
 
 
 def synthetic(count, decisions, seed):

@@ -20,7 +20,7 @@ from skipserve.protocols.messages import RawRequest, Reply
 from skipserve.protocols.oip_replies import HEADER_LENGTH
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.rows import Rows
-from skipserve.runtime.wave import Limits, Stepped
+from skipserve.runtime.wave import Limits, RowResults
 from skipserve.service.service import Service
 
 JSON = {"content-type": "application/json"}
@@ -180,7 +180,7 @@ def test_torchscript_answers_every_protocol(
 class OutOfMemory(Engine):
     """An engine that opens and then fails at every batch."""
 
-    def stepped(self, rows: Rows, limits: Limits | None) -> Stepped:
+    def run_once(self, rows: Rows, limits: Limits | None) -> RowResults:
         raise RuntimeError("bad allocation at 0xdead")
 
 

@@ -14,7 +14,7 @@ from skipserve.artifacts.certificates import (
     Certificates,
     Measure,
     Refusal,
-    Tried,
+    TestedCandidate,
     from_json,
     thresholds_of,
     to_json,
@@ -128,7 +128,7 @@ def certify_artifact(
             "batch_size": batch_size,
             "deciles": trial.deciles[verdict.candidate],
             "tried": tuple(
-                Tried(
+                TestedCandidate(
                     disagreements=one.disagreements,
                     p_value=p_value_of(one, len(rows), verdict.goal, confidence),
                     run_rate=one.run_rate,

@@ -22,9 +22,9 @@ from skipserve.protocols.json_types import (
 )
 from skipserve.protocols.messages import (
     JSON,
-    Asked,
     RawRequest,
     Risk,
+    RouterRequest,
     Tensors,
     Values,
     check_size,
@@ -94,7 +94,7 @@ class JsonRows:
         self._decoder = decoder(make(self._inputs, max_rows))
         self._values = decoder(list_of(Any, max_rows))
 
-    def decode(self, request: RawRequest) -> tuple[Tensors | Values, Asked]:
+    def decode(self, request: RawRequest) -> tuple[Tensors | Values, RouterRequest]:
         """Read a request: its rows by input [B, …], and what it asks of the router.
 
         A model with preprocessing takes values, unless a request names tensors.

@@ -14,8 +14,8 @@ from skipserve.protocols.schemas import (
     NUMBER,
     RISK,
     TEXT,
+    ProtocolSchema,
     Schema,
-    Spoken,
     list_of,
     object_of,
     or_null,
@@ -49,7 +49,7 @@ MODEL_METADATA = object_of(
 MODEL_READY = object_of({"name": TEXT, "ready": FLAG})
 
 
-def oip(manifest: Manifest, max_rows: int) -> Spoken:
+def oip(manifest: Manifest, max_rows: int) -> ProtocolSchema:
     """``POST /v2/models/{model}/infer``."""
     inputs = manifest.signature.inputs
     tensors = [_tensor(spec, max_rows) for spec in inputs]
@@ -79,7 +79,7 @@ def oip(manifest: Manifest, max_rows: int) -> Spoken:
         ["id", "parameters", "outputs"],
         open_=True,
     )
-    return Spoken(
+    return ProtocolSchema(
         {JSON: request, BINARY: {}},
         {JSON: _reply(manifest), BINARY: {}},
         {"inputs": _examples(manifest)},

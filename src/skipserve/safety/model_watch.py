@@ -12,7 +12,7 @@ from skipserve.earning.progress import Pace, Progress, progress
 from skipserve.safety.alarm import Evidence
 from skipserve.safety.drift_watch import DriftWatch
 from skipserve.safety.keeper import Keeper, Kind
-from skipserve.safety.switch import Standing, Switch
+from skipserve.safety.switch import ControlState, Switch
 from skipserve.telemetry.exposition import Exposition, Samples
 
 Seen = dict[float, tuple[int, int]]  # rows and disagreements by ε
@@ -61,7 +61,7 @@ class ModelWatch:
         self._switch = model.switch
         self._since_1970_s = since_1970_s
         self._keeper = Keeper(model.artifact, model.folder) if manifest.router else None
-        self._told = model.switch.standing()
+        self._told = model.switch.control()
         self._said: tuple[int | None, ...] | None = None
         self._certified = False
         self._counted: Seen = {}
@@ -85,7 +85,7 @@ class ModelWatch:
         """Let nobody count, nor use what was earned, while two artifacts answer for this name."""
         in_force = None if self._told.in_force is None else ()
         with self._switch.held():
-            self._tell(Standing(self._switch.state(), 0, in_force))
+            self._tell(ControlState(self._switch.state(), 0, in_force))
 
     def begin(self, now_s: float, counts: Samples) -> None:
         """Leave out what was counted until now, of another artifact of this name."""
@@ -94,17 +94,17 @@ class ModelWatch:
         self._drift.begin(now_s, counts)
         with self._switch.held():
             if self._switch.state() == "fell_back":
-                self._switch.throw("on")
-            self._told = self._switch.standing()
+                self._switch.set("on")
+            self._told = self._switch.control()
 
     def tick(self, now_s: float, counts: Samples, gauges: Samples) -> None:
         """Look at what was counted until now."""
         news = self._news(counts)
-        # Held, so that no command of the operator gets lost between looking and throwing.
+        # Held, so that no command of the operator gets lost between reading and setting.
         with self._switch.held():
-            standing = self._switch.standing()
-            if standing.state != self._told.state:
-                self._commanded(standing)
+            control = self._switch.control()
+            if control.state != self._told.state:
+                self._commanded(control)
             self._against.update(news)  # of what was in force until now
             if self._keeper is not None:
                 self._keep(self._keeper, now_s, gauges)
@@ -115,12 +115,12 @@ class ModelWatch:
             self._show_earning(self._keeper, now_s)
         self._drift.show(now_s, counts)
 
-    def _commanded(self, standing: Standing) -> None:
-        logger.warning("the router of %s was switched by command: %s", self._name, standing.state)
+    def _commanded(self, control: ControlState) -> None:
+        logger.warning("the router of %s was switched by command: %s", self._name, control.state)
         fell_back = self._told.state == "fell_back"
-        if fell_back and standing.state == "on" and self._keeper is not None:
+        if fell_back and control.state == "on" and self._keeper is not None:
             self._keeper.reset()
-        self._told = standing
+        self._told = control
         self._restart_alarm()
 
     def _keep(self, keeper: Keeper, now_s: float, gauges: Samples) -> None:
@@ -137,12 +137,12 @@ class ModelWatch:
             self._say(keeper, in_force)
             # What was seen under other candidates says nothing of these.
             self._restart_alarm()
-        self._tell(Standing(state, keeper.epoch, in_force, keeper.eager))
+        self._tell(ControlState(state, keeper.epoch, in_force, keeper.eager))
 
-    def _tell(self, standing: Standing) -> None:
-        if standing != self._told or standing != self._switch.standing():
-            self._switch.tell(standing)
-        self._told = standing
+    def _tell(self, control: ControlState) -> None:
+        if control != self._told or control != self._switch.control():
+            self._switch.write(control)
+        self._told = control
 
     def _say(self, keeper: Keeper, now: tuple[int | None, ...] | None) -> None:
         """Say where something bolder, or more careful, is in force by what was earned."""
@@ -213,7 +213,7 @@ class ModelWatch:
         )
         if self._keeper is not None:
             self._keeper.withdraw(seen.rows, seen.disagreements)
-        self._tell(Standing("fell_back", self._keeper.epoch if self._keeper else 0, ()))
+        self._tell(ControlState("fell_back", self._keeper.epoch if self._keeper else 0, ()))
 
     def _show(self, gauges: Samples) -> None:
         opened = {labels["model"] for labels, _ in gauges.get("skipserve_model_info", ())}

@@ -32,7 +32,7 @@ REASONS: dict[SwitchState, str] = {
 
 
 @dataclass(frozen=True)
-class Standing:
+class ControlState:
     """What the workers of a model may do.
 
     Attributes:
@@ -51,7 +51,7 @@ class Standing:
 
 
 # What a damaged file says: nothing may be skipped.
-DAMAGED = Standing("disabled", in_force=())
+DAMAGED = ControlState("disabled", in_force=())
 
 
 class Switch:
@@ -65,34 +65,34 @@ class Switch:
         # Never through a link: the command line may run as a user who can write elsewhere.
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         self._descriptor = os.open(file, flags, 0o600)
-        self._read, self._standing = b"", DAMAGED
+        self._read, self._control = b"", DAMAGED
         with self.held():
             if not os.fstat(self._descriptor).st_size:
-                self.tell(Standing())
+                self.write(ControlState())
 
-    def standing(self) -> Standing:
-        """What may be done now; nothing if the file is damaged. Takes about a microsecond."""
+    def control(self) -> ControlState:
+        """The control state now, ``DAMAGED`` if the file is. Takes about a microsecond."""
         line = os.pread(self._descriptor, _WIDTH, 0)
         if line != self._read:
-            self._standing = self._again(line)
+            self._control = self._again(line)
             self._read = line
-        return self._standing
+        return self._control
 
-    def tell(self, standing: Standing) -> None:
-        """Say what may be done from now on."""
-        os.pwrite(self._descriptor, _line(standing), 0)
+    def write(self, control: ControlState) -> None:
+        """Set the whole control state."""
+        os.pwrite(self._descriptor, _line(control), 0)
 
     def state(self) -> SwitchState:
         """The state now; ``disabled`` if the file is damaged."""
-        return self.standing().state
+        return self.control().state
 
-    def throw(self, state: SwitchState) -> None:
-        """Set the state, and leave the rest as it is."""
-        self.tell(replace(self.standing(), state=state))
+    def set(self, state: SwitchState) -> None:
+        """Set the state alone."""
+        self.write(replace(self.control(), state=state))
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keep others from holding it: for whoever looks first and then throws it."""
+        """Hold the switch exclusively, to read it and set it in one step."""
         fcntl.flock(self._descriptor, fcntl.LOCK_EX)
         try:
             yield
@@ -100,46 +100,46 @@ class Switch:
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
     def close(self) -> None:
-        """Give the file back."""
+        """Close the file."""
         os.close(self._descriptor)
 
-    def _again(self, line: bytes) -> Standing:
+    def _again(self, line: bytes) -> ControlState:
         """What a line says; it is read again while it looks like half of one."""
         for _ in range(_ATTEMPTS):
-            standing = _parsed(line)
-            if standing is not None:
-                return standing
+            control = _parsed(line)
+            if control is not None:
+                return control
             line = os.pread(self._descriptor, _WIDTH, 0)
         return DAMAGED
 
 
 class AlwaysOn(Switch):
-    """The switch of a model that nobody watches over."""
+    """The switch of a model without a launcher: always on."""
 
     def __init__(self) -> None:
         pass
 
-    def standing(self) -> Standing:
+    def control(self) -> ControlState:
         """On, with the certificates of the artifact."""
         return _ALWAYS
 
 
-_ALWAYS = Standing()
+_ALWAYS = ControlState()
 
 
-def _line(standing: Standing) -> bytes:
+def _line(control: ControlState) -> bytes:
     places = "="
-    if standing.in_force is not None:
-        places = ",".join("-" if one is None else str(one) for one in standing.in_force) or "."
-    share = "all" if standing.eager else "some"
-    text = f"{standing.state} {standing.epoch} {places} {share} ".encode()
+    if control.in_force is not None:
+        places = ",".join("-" if one is None else str(one) for one in control.in_force) or "."
+    share = "all" if control.eager else "some"
+    text = f"{control.state} {control.epoch} {places} {share} ".encode()
     line = text + f"{zlib.crc32(text):08x}".encode()
     if len(line) >= _WIDTH:
         raise ValueError(f"a switch holds {_WIDTH} bytes, got {len(line)}")
     return line.ljust(_WIDTH - 1) + b"\n"
 
 
-def _parsed(line: bytes) -> Standing | None:
+def _parsed(line: bytes) -> ControlState | None:
     try:
         state, epoch, places, share, check = line.decode("ascii").split()
         if int(check, 16) != zlib.crc32(f"{state} {epoch} {places} {share} ".encode()):
@@ -149,7 +149,7 @@ def _parsed(line: bytes) -> Standing | None:
             in_force = ()
         elif places != "=":
             in_force = tuple(None if one == "-" else int(one) for one in places.split(","))
-        return Standing(_LETTERS[state[0]], int(epoch), in_force, share == "all")
+        return ControlState(_LETTERS[state[0]], int(epoch), in_force, share == "all")
     except (ValueError, KeyError):
         return None
 

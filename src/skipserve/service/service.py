@@ -23,11 +23,11 @@ from skipserve.runtime.prediction import overflow
 from skipserve.safety.switch import AlwaysOn, Switch
 from skipserve.service.batches import Batches
 from skipserve.service.evidence import Counts, Witness
-from skipserve.service.idle import AtOnce, Idle
+from skipserve.service.idle import Idle, Immediate
 from skipserve.service.in_force import InForce
-from skipserve.service.observer import Observer, Seen, Turn
-from skipserve.service.reader import INTERNAL, Admission, Read, Reader, named
-from skipserve.service.runs import Ran, Runs
+from skipserve.service.observer import AnsweredBatch, Observer, Turn
+from skipserve.service.reader import INTERNAL, AcceptedRequest, Admission, Reader, named
+from skipserve.service.runs import CompletedRequests, Runs
 from skipserve.telemetry.journal import Journal
 from skipserve.telemetry.metrics import NoMetrics, open_metrics
 from skipserve.telemetry.series import ABANDONED
@@ -64,7 +64,7 @@ class Service:
         version: str = VERSION,
         counts: Counts | None = None,
     ) -> None:
-        idle = idle or AtOnce()
+        idle = idle or Immediate()
         self._put_off = idle.when_idle
         self._switch = switch or AlwaysOn()
         self._engine = engine
@@ -73,7 +73,7 @@ class Service:
         self._most = serving.batch_size
         self._reader = Reader(engine, serving, version)
         self._in_force = InForce(engine, serving)
-        self._in_force.follow(self._switch.standing())
+        self._in_force.follow(self._switch.control())
         default = self._in_force.default
         if default.reason:
             logger.warning("%s serves at full depth: %s", engine.manifest.name, default.reason)
@@ -103,7 +103,7 @@ class Service:
             more: Asked behind each stage for requests that shall set out now.
         """
         turn, asked = Turn(), 0
-        runs: Runs[Read] = Runs(self._engine, self._batches, self._most)
+        runs: Runs[AcceptedRequest] = Runs(self._engine, self._batches, self._most)
         while requests or runs:
             if requests:
                 refused = self._admit(requests, asked, runs, turn)
@@ -149,10 +149,10 @@ class Service:
         )
 
     def _admit(
-        self, requests: Sequence[RawRequest], asked: int, runs: Runs[Read], turn: Turn
+        self, requests: Sequence[RawRequest], asked: int, runs: Runs[AcceptedRequest], turn: Turn
     ) -> Answers:
         admission = Admission(perf_counter())
-        if self._in_force.follow(self._switch.standing()):
+        if self._in_force.follow(self._switch.control()):
             self._metrics.default(self._in_force.default)
             self._metrics.risk_in_force(self._in_force.now.risk)
         good, refused = self._reader.read(requests, asked, admission, self._in_force)
@@ -163,10 +163,10 @@ class Service:
         if refused:
             theirs = [requests[place - asked] for place, _ in refused]
             phases = Phases(admission.start, *[admission.read] * 3)
-            turn.seen.append(Seen(theirs, [reply for _, reply in refused], phases))
+            turn.batches.append(AnsweredBatch(theirs, [reply for _, reply in refused], phases))
         return refused
 
-    def _step(self, runs: Runs[Read], turn: Turn) -> Answers:
+    def _step(self, runs: Runs[AcceptedRequest], turn: Turn) -> Answers:
         begun = perf_counter()
         complete, lost = runs.step()
         inferred = perf_counter()
@@ -184,7 +184,7 @@ class Service:
         turn.encode_s += perf_counter() - inferred
         return answers
 
-    def _encode(self, ran: Ran[Read], inferred: float) -> list[Reply]:
+    def _encode(self, ran: CompletedRequests[AcceptedRequest], inferred: float) -> list[Reply]:
         predicted = Predicted(ran.prediction, self._engine.manifest.task)
         finite = ran.prediction.finite
         all_finite = bool(finite.all())
