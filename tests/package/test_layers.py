@@ -55,6 +55,7 @@ HELPERS = {
         "files",
         "schema",
         "signature",
+        "slices",
         "style",
         "tasks",
         "versions",

@@ -40,8 +40,8 @@ class NativeProtocol:
         Raises:
             InputError: Saying what was wrong, what was expected, and in which row.
         """
-        rows, asked = self._reader.decode(request)
-        return Question(rows, asked, self.encode)
+        rows, asked, of_slice = self._reader.decode(request)
+        return Question(rows, asked, self.encode, of_slice)
 
     def encode(self, answer: Answer) -> Reply:
         """Answer one request."""

@@ -52,8 +52,8 @@ class V1Protocol:
         by_column = request.body is not None and _INPUTS.search(request.body) is not None
         if by_column and not speaks_v1(request):
             return self._columns.decode(request)
-        rows, asked = self._reader.decode(request)
-        return Question(rows, asked, self.encode)
+        rows, asked, of_slice = self._reader.decode(request)
+        return Question(rows, asked, self.encode, of_slice)
 
     def encode(self, answer: Answer) -> Reply:
         """Answer one request, a prediction for each instance, and no other field."""

@@ -1,8 +1,9 @@
 """The switch of a model's router: who may skip now, as a file the launcher and the workers share.
 
 It is written in place and not replaced, so that it can still be written when the disk is full. It
-is one short line with a checksum: whoever reads half of one reads again, and takes what stays
-damaged for switched off. Whoever may write to the instance's directory (its own user) may write it.
+is one line with a checksum, that says what holds for each slice of the traffic: whoever reads half
+of one reads again, and takes what stays damaged for switched off. Whoever may write to the
+instance's directory (its own user) may write it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,8 @@ from typing import Literal
 SwitchState = Literal["on", "fell_back", "disabled"]
 _LETTERS: dict[str, SwitchState] = {"o": "on", "f": "fell_back", "d": "disabled"}
 _WIDTH = 512
+# Of a switch of many slices; its file is as long from the start, for a full disk.
+_WIDEST = 16 << 10
 _ATTEMPTS = 3
 # Tells the workers where the switches are.
 DIRECTORY_VARIABLE = "SKIPSERVE_SWITCHES"
@@ -33,10 +36,10 @@ REASONS: dict[SwitchState, str] = {
 
 @dataclass(frozen=True)
 class Standing:
-    """What the workers of a model may do.
+    """What the workers of a model may do with one slice of its traffic.
 
     Attributes:
-        state: Of the router.
+        state: Of the router there.
         epoch: Of evidence; rows that are drawn from now on count for it.
         in_force: For each risk of the model, in its order, the place of the candidate that may be
             used, or ``None`` for full depth. ``None`` altogether: what the artifact's own
@@ -52,6 +55,8 @@ class Standing:
 
 # What a damaged file says: nothing may be skipped.
 DAMAGED = Standing("disabled", in_force=())
+# And what one says of a slice that it does not know: workers and launcher have other slices now.
+UNKNOWN = Standing(in_force=())
 
 
 class Switch:
@@ -65,30 +70,57 @@ class Switch:
         # Never through a link: the command line may run as a user who can write elsewhere.
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         self._descriptor = os.open(file, flags, 0o600)
-        self._read, self._standing = b"", DAMAGED
+        self._read: bytes = b""
+        self._standings: Mapping[str, Standing] = {}
         with self.held():
             if not os.fstat(self._descriptor).st_size:
                 self.tell(Standing())
 
-    def standing(self) -> Standing:
-        """What may be done now; nothing if the file is damaged. Takes about a microsecond."""
-        line = os.pread(self._descriptor, _WIDTH, 0)
-        if line != self._read:
-            self._standing = self._again(line)
-            self._read = line
-        return self._standing
+    def standings(self) -> Mapping[str, Standing]:
+        """What may be done now, by slice; none if the file is damaged. Takes about a microsecond.
 
-    def tell(self, standing: Standing) -> None:
-        """Say what may be done from now on."""
-        os.pwrite(self._descriptor, _line(standing), 0)
+        It is the same object until something else is told.
+        """
+        line = os.pread(self._descriptor, _WIDEST, 0)
+        if line != self._read:
+            self._standings = self._again(line)
+            self._read = line
+        return self._standings
+
+    def standing(self, of_slice: str = "") -> Standing:
+        """What may be done now with a slice of the traffic; nothing if the file is damaged.
+
+        Args:
+            of_slice: Its name; "" where traffic is one whole.
+        """
+        return standing_of(self.standings(), of_slice)
+
+    def tell(self, standing: Standing, of_slice: str = "") -> None:
+        """Say what may be done from now on with a slice, and leave the others as they are."""
+        self._write({**self.standings(), of_slice: standing})
+
+    def keep(self, slices: Collection[str]) -> None:
+        """Forget all slices but these; nothing may be skipped in those that were not there."""
+        before = self.standings()
+        if before.keys() != set(slices):
+            self._write({one: standing_of(before, one) for one in slices})
 
     def state(self) -> SwitchState:
-        """The state now; ``disabled`` if the file is damaged."""
-        return self.standing().state
+        """The state of the slice that stands worst; ``disabled`` if the file is damaged."""
+        return worst(one.state for one in self.standings().values())
 
     def throw(self, state: SwitchState) -> None:
-        """Set the state, and leave the rest as it is."""
-        self.tell(replace(self.standing(), state=state))
+        """Set the state of all slices, and leave the rest as it is."""
+        standings = self.standings() or {"": DAMAGED}
+        self._write({of: replace(one, state=state) for of, one in standings.items()})
+
+    def _write(self, standings: Mapping[str, Standing]) -> None:
+        line = _line(standings)
+        size = os.fstat(self._descriptor).st_size
+        width = max(size, _WIDTH if len(line) < _WIDTH else _WIDEST)
+        if len(line) >= _WIDEST:
+            raise ValueError(f"a switch holds {_WIDEST} bytes, got {len(line)}")
+        os.pwrite(self._descriptor, line.ljust(width - 1) + b"\n", 0)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -103,14 +135,14 @@ class Switch:
         """Give the file back."""
         os.close(self._descriptor)
 
-    def _again(self, line: bytes) -> Standing:
+    def _again(self, line: bytes) -> Mapping[str, Standing]:
         """What a line says; it is read again while it looks like half of one."""
         for _ in range(_ATTEMPTS):
-            standing = _parsed(line)
-            if standing is not None:
-                return standing
-            line = os.pread(self._descriptor, _WIDTH, 0)
-        return DAMAGED
+            standings = _parsed(line)
+            if standings is not None:
+                return standings
+            line = os.pread(self._descriptor, _WIDEST, 0)
+        return {}
 
 
 class AlwaysOn(Switch):
@@ -119,39 +151,60 @@ class AlwaysOn(Switch):
     def __init__(self) -> None:
         pass
 
-    def standing(self) -> Standing:
+    def standings(self) -> Mapping[str, Standing]:
         """On, with the certificates of the artifact."""
         return _ALWAYS
 
 
-_ALWAYS = Standing()
+_ALWAYS: Mapping[str, Standing] = {"": Standing()}
 
 
-def _line(standing: Standing) -> bytes:
+def standing_of(standings: Mapping[str, Standing], of_slice: str) -> Standing:
+    """What may be done with a slice; of one that the file does not know, nothing is in force."""
+    found = standings.get(of_slice)
+    if found is not None:
+        return found
+    off = not standings or worst(one.state for one in standings.values()) == "disabled"
+    return DAMAGED if off else UNKNOWN
+
+
+def worst(states: Iterable[SwitchState]) -> SwitchState:
+    """Of the states of several slices, the one that lets the least be skipped."""
+    return max(states, key=list(REASONS).index, default="disabled")
+
+
+def _line(standings: Mapping[str, Standing]) -> bytes:
+    text = " ; ".join(_told(one, of) for of, one in standings.items()).encode()
+    return text + f" {zlib.crc32(text):08x}".encode()
+
+
+def _told(standing: Standing, of_slice: str) -> str:
     places = "="
     if standing.in_force is not None:
         places = ",".join("-" if one is None else str(one) for one in standing.in_force) or "."
     share = "all" if standing.eager else "some"
-    text = f"{standing.state} {standing.epoch} {places} {share} ".encode()
-    line = text + f"{zlib.crc32(text):08x}".encode()
-    if len(line) >= _WIDTH:
-        raise ValueError(f"a switch holds {_WIDTH} bytes, got {len(line)}")
-    return line.ljust(_WIDTH - 1) + b"\n"
+    return f"{standing.state} {standing.epoch} {places} {share} {of_slice}".rstrip()
 
 
-def _parsed(line: bytes) -> Standing | None:
+def _parsed(line: bytes) -> Mapping[str, Standing] | None:
     try:
-        state, epoch, places, share, check = line.decode("ascii").split()
-        if int(check, 16) != zlib.crc32(f"{state} {epoch} {places} {share} ".encode()):
+        text, _, check = line.decode("ascii").rstrip().rpartition(" ")
+        if int(check, 16) != zlib.crc32(text.encode()):
             return None
-        in_force: tuple[int | None, ...] | None = None
-        if places == ".":
-            in_force = ()
-        elif places != "=":
-            in_force = tuple(None if one == "-" else int(one) for one in places.split(","))
-        return Standing(_LETTERS[state[0]], int(epoch), in_force, share == "all")
+        return dict(_one(part.split()) for part in text.split(" ; "))
     except (ValueError, KeyError):
         return None
+
+
+def _one(words: list[str]) -> tuple[str, Standing]:
+    state, epoch, places, share, *name = words
+    in_force: tuple[int | None, ...] | None = None
+    if places == ".":
+        in_force = ()
+    elif places != "=":
+        in_force = tuple(None if one == "-" else int(one) for one in places.split(","))
+    (of_slice,) = name or ("",)
+    return of_slice, Standing(_LETTERS[state[0]], int(epoch), in_force, share == "all")
 
 
 def switch_of(model: str) -> Switch:

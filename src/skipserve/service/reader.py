@@ -33,8 +33,9 @@ from skipserve.protocols.v1 import V1Protocol, speaks_v1
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Setting
 from skipserve.runtime.rows import Rows
-from skipserve.service.in_force import InForce
+from skipserve.service.by_slice import BySlice
 from skipserve.service.runs import Job
+from skipserve.slices import HEADER as SLICE
 from skipserve.telemetry.logs import fields
 
 INTERNAL = InputError(
@@ -56,6 +57,7 @@ class _Asked(msgspec.Struct, frozen=True):
     request: RawRequest
     place: int
     question: Question
+    of_slice: str
     setting: Setting
     refuse: Callable[[InputError], Reply]
 
@@ -69,6 +71,7 @@ class Read(Job, frozen=True):
         epoch: Of the evidence that its rows give.
         encode: Makes its reply.
         refuse: Makes one that says what is wrong.
+        of_slice: Of the traffic; "" where that is one whole.
     """
 
     place: int
@@ -76,6 +79,7 @@ class Read(Job, frozen=True):
     epoch: int
     encode: Callable[[Answer], Reply]
     refuse: Callable[[InputError], Reply]
+    of_slice: str = ""
 
 
 class Reader:
@@ -103,7 +107,7 @@ class Reader:
         self._most_bytes = most_bytes(serving.max_rows, manifest.signature, manifest.preprocessing)
 
     def read(
-        self, requests: Sequence[RawRequest], first: int, admission: Admission, in_force: InForce
+        self, requests: Sequence[RawRequest], first: int, admission: Admission, in_force: BySlice
     ) -> tuple[list[Read], list[tuple[int, Reply]]]:
         """Read requests: those that can be answered, and replies to the others with their places.
 
@@ -111,7 +115,7 @@ class Reader:
             requests: As they arrived.
             first: Place of the first among those that were asked.
             admission: When they were taken in.
-            in_force: What requests get that leave the router on.
+            in_force: What requests get that leave the router on, by slice.
         """
         asked: list[_Asked] = []
         refused: list[tuple[int, Reply]] = []
@@ -124,18 +128,23 @@ class Reader:
         good = []
         for one, rows in zip(asked, self._checked(asked), strict=True):
             if isinstance(rows, Rows):
+                here = in_force.of(one.of_slice)
                 good.append(
                     Read(
-                        *(rows, one.setting, one.request),
-                        *(in_force.draw(one.setting, len(rows)), one.place, admission),
-                        *(in_force.standing.epoch, one.question.encode, one.refuse),
+                        *(rows, one.setting, one.request, here.draw(one.setting, len(rows))),
+                        place=one.place,
+                        admission=admission,
+                        epoch=here.standing.epoch,
+                        encode=one.question.encode,
+                        refuse=one.refuse,
+                        of_slice=one.of_slice,
                     )
                 )
             else:
                 refused.append((one.place, named(one.refuse(rows), one.request)))
         return good, refused
 
-    def _decode(self, request: RawRequest, place: int, in_force: InForce) -> _Asked | Reply:
+    def _decode(self, request: RawRequest, place: int, in_force: BySlice) -> _Asked | Reply:
         protocol = self._by_name.get(request.protocol, self._native)
         try:
             plain = unpacked(request, self._most_bytes)
@@ -149,13 +158,22 @@ class Reader:
                 check_together(question.rows.values)
             if question.tokenize is not None:
                 return named(self._tokens(question, question.tokenize), request)
-            setting = in_force.resolve(question.asked)
+            of_slice = self._slice_of(question, plain)
+            setting = in_force.of(of_slice).resolve(question.asked)
         except InputError as error:
             return named(protocol.refuse(error), request)
         except Exception:
             logger.exception("a request could not be decoded", extra=fields(request_id=request.id))
             return named(protocol.refuse(INTERNAL), request)
-        return _Asked(request, place, question, setting, protocol.refuse)
+        return _Asked(request, place, question, of_slice, setting, protocol.refuse)
+
+    def _slice_of(self, question: Question, request: RawRequest) -> str:
+        slices = self._engine.manifest.slices
+        if not slices.values:
+            return ""
+        # A body that says it counts for more: the header is for those that have no place for it.
+        said = question.of_slice if question.of_slice is not None else request.headers.get(SLICE)
+        return slices.name_of(said)
 
     def _checked(self, asked: Sequence[_Asked]) -> list[Rows | InputError]:
         """The rows of each, or what is wrong with them: all at once, if nothing is."""
