@@ -27,33 +27,52 @@ def certificate(
     reset: Annotated[
         bool, typer.Option("--reset", help="Forget what was earned, and damaged files with it.")
     ] = False,
+    of_slice: Annotated[
+        str | None,
+        typer.Option("--slice", help="Of the traffic, where the build file declares slices."),
+    ] = None,
 ) -> None:
     """Show what a model has earned on its traffic, and how far it is with the next certificate."""
     from skipserve.errors import ConfigError
+    from skipserve.slices import sliced
 
     if sum((export is not None, take is not None, reset)) > 1:
         raise ConfigError("ask for one of --export, --import and --reset")
-    earned = find_earned(metrics_port, model)
-    if reset:
-        earned.reset()
-        typer.echo(f"{model}: what was earned is forgotten; epoch {earned.read().epoch} begins")
-    elif take is not None:
-        earned.take_over(take)
-        typer.echo(f"{model}: {take} is in force within a second")
-    elif export is not None:
-        earned.read()
-        earned.write(export)
-        typer.echo(export)
-    else:
-        _print(model, earned)
+    found = find_earned(metrics_port, model, of_slice)
+    if len(found) > 1 and (export is not None or take is not None):
+        raise ConfigError(
+            f"a file is of one slice, and {model} has {len(found)}; name one with --slice"
+        )
+    for earned in found:
+        called = sliced(model, earned.of_slice)
+        if reset:
+            earned.reset()
+            begun = earned.read().epoch
+            typer.echo(f"{called}: what was earned is forgotten; epoch {begun} begins")
+        elif take is not None:
+            earned.take_over(take)
+            typer.echo(f"{called}: {take} is in force within a second")
+        elif export is not None:
+            earned.read()
+            earned.write(export)
+            typer.echo(export)
+        else:
+            _print(called, earned)
 
 
-def find_earned(metrics_port: int, model: str) -> Earned:
-    """What a model has earned that a running service serves.
+def find_earned(metrics_port: int, model: str, of_slice: str | None = None) -> list[Earned]:
+    """What the slices of a model's traffic have earned that a running service serves.
+
+    Args:
+        metrics_port: Of the service.
+        model: What it is served as.
+        of_slice: One of them; all by default.
 
     Raises:
         LaunchError: If there is no such service or model.
+        ConfigError: If it has no such slice.
     """
+    from skipserve.errors import ConfigError
     from skipserve.hosts.control import find_router
     from skipserve.hosts.states import find_state
     from skipserve.safety.earned import Earned
@@ -67,14 +86,19 @@ def find_earned(metrics_port: int, model: str) -> Earned:
         seen.by(label, "skipserve_model_info", model=model)
         for label in ("backend", "provider", "precision")
     ]
-    return Earned(artifact, folder, Kind.of(*labels))
+    names = artifact.manifest.slices.names
+    if of_slice is not None and of_slice not in names:
+        have = f"only {', '.join(names)}" if names[0] else "its traffic is one whole"
+        raise ConfigError(f"{model} has no slice {of_slice!r}: {have}")
+    chosen = names if of_slice is None else [of_slice]
+    return [Earned(artifact, folder, Kind.of(*labels), one) for one in chosen]
 
 
-def _print(model: str, earned: Earned) -> None:
+def _print(called: str, earned: Earned) -> None:
     found = earned.read()
     spec = earned.spec
     typer.echo(
-        f"{model}: certificate = {spec.certificate}, epoch {found.epoch}, "
+        f"{called}: certificate = {spec.certificate}, epoch {found.epoch}, "
         f"{found.rows:,} of {found.epoch_rows:,} evidence rows"
     )
     for one in found.risks:

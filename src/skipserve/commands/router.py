@@ -41,14 +41,15 @@ def status(
     """Say how the switches stand; the metrics say what the evidence rows found."""
     from skipserve.hosts.control import RouterControl, find_router, find_routers
 
-    def told(router: RouterControl) -> str:
+    def said(router: RouterControl) -> str:
         if router.order is None:
             return "no router"
         state, stays = router.state(), router.stays_off()
         if state == "disabled":
             return "disabled, also after a restart" if stays else "disabled, until a restart"
-        return f"{state}, disabled after a restart" if stays else state
+        told = f"{state} for {', '.join(slices)}" if (slices := router.fell_back()) else state
+        return f"{told}, disabled after a restart" if stays else told
 
     chosen = [find_router(metrics_port, model)] if model else find_routers(metrics_port).values()
     for one in chosen:
-        typer.echo(f"{one.model}: {told(one)}")
+        typer.echo(f"{one.model}: {said(one)}")

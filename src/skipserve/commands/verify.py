@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -142,13 +143,19 @@ def sign(
     typer.echo(certificate)
 
 
-def served_file(earned: Earned) -> CertificateFile:
-    """What is certified of a model and what it has earned, for the files that it serves with."""
+def served_file(slices: Sequence[Earned]) -> CertificateFile:
+    """What is certified of a model and what it has earned, for the files that it serves with.
+
+    Args:
+        slices: Of its traffic, at least one.
+    """
     from skipserve.certification.attesting import certificate_file
     from skipserve.certification.from_traffic import earned_bound
     from skipserve.runtime.runners import FORMATS
 
-    found, artifact, kind = earned.read(), earned.artifact, earned.kind
+    whole = slices[0]
+    artifact, kind = whole.artifact, whole.kind
+    read = [(earned, earned.read()) for earned in slices]
     bounds = [
         earned_bound(
             earned.rules,
@@ -159,7 +166,9 @@ def served_file(earned: Earned) -> CertificateFile:
             candidates=artifact.certificates.candidates,
             guard_limit=earned.spec.guard_limit,
             confidence=earned.spec.confidence,
+            of_slice=earned.of_slice,
         )
+        for earned, found in read
         for one in found.risks
         if one.in_force is not None
     ]
@@ -169,7 +178,7 @@ def served_file(earned: Earned) -> CertificateFile:
         files=artifact.hashes(FORMATS[kind.backend], kind.precision),
         precision=kind.precision,
         provider=kind.provider,
-        withdrawn=found.withdrawn,
+        withdrawn=any(found.withdrawn for _, found in read),
     )
 
 
@@ -190,6 +199,8 @@ def _print_verified(
     typer.echo(f"{made.model}: {len(made.files)} files in {made.precision} on {made.provider}")
     for bound in made.bounds:
         about = f"{bound.measure.replace('_', ' ')} at most {bound.risk:g}"
+        if bound.kind == "earned" and bound.slice:
+            about = f"{bound.slice}: {about}"
         about += f" with confidence {bound.confidence:g}: candidate {len(bound.candidates)}, "
         if bound.kind == "earned":
             last = bound.crossings[-1]

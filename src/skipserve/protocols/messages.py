@@ -115,12 +115,14 @@ class ParsedRequest(msgspec.Struct, frozen=True):
         rows: By input, for the engine to check, or values that become such.
         router: What it asks of the router.
         encode: Makes the reply.
+        of_slice: The value that it gives the parameter by which traffic is sliced, if any.
         tokenize: Only the tokenizer shall run, with special tokens or without; ``None``: the model.
     """
 
     rows: Tensors | Values
     router: RouterRequest
     encode: Callable[[Answer], Reply]
+    of_slice: str | None = None
     tokenize: bool | None = None
 
 

@@ -1,4 +1,4 @@
-"""What is in force for a model: the thresholds that requests get, and which rows give evidence."""
+"""What is in force for a slice of a model's traffic: thresholds, and which rows give evidence."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RISK_IF_ON = 0.01
 
 
 class InForce:
-    """Follows what the launcher says of a model.
+    """Follows what the launcher says of a slice of a model's traffic.
 
     Args:
         engine: The open model.
@@ -41,7 +41,7 @@ class InForce:
 
     def follow(self, control: ControlState) -> bool:
         """Take in what is in force from now on; whether that is news."""
-        if control is self._control:
+        if control == self._control:
             return False
         self._control = control
         self.default = self._at(self._risk)

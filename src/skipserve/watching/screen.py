@@ -94,8 +94,8 @@ def _model(one: ModelNumbers) -> RenderableType:
         table.add_row("router", _router(one))
         table.add_row("skip rate", _skip(one))
         table.add_row("agreement", _agreement(one))
-    if one.earning is not None:
-        table.add_row("certificate", _earning(one.earning))
+    for earning in one.earning:
+        table.add_row(earning.of_slice or "certificate", _earning(earning))
     title = Text.assemble((one.model, "bold"), (f"  {one.runs_on}", DIM))
     return Panel(table, title=title, title_align="left", border_style=DIM)
 
@@ -159,7 +159,9 @@ def _agreement(one: ModelNumbers) -> Text:
 def _earning(one: Earning) -> Text:
     if one.problem:
         return Text("nothing can be earned now; the log says why", style=BAD)
-    text = Text(f"{one.told()}   epoch {one.epoch:.0f}")
+    # The row of the router says it where traffic is one whole.
+    text = Text(one.state, style=STATES.get(one.state, WARN)) if one.of_slice else Text()
+    text.append(f"{'   ' if one.of_slice else ''}{one.told()}   epoch {one.epoch:.0f}", "default")
     for risk, candidate in sorted(one.in_force.items(), key=lambda entry: float(entry[0])):
         text.append(f"   ε {_percent(float(risk))}: candidate {candidate:.0f}")
     if one.in_force:
