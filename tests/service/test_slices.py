@@ -74,8 +74,8 @@ def told(reply):
 
 
 def test_each_row_of_a_batch_runs_by_what_its_own_slice_has_earned(engine, row, switch):
-    switch.tell(ControlState(epoch=7, in_force=in_force(engine)), "acme")
-    switch.tell(ControlState(epoch=3, in_force=(None,) * len(in_force(engine))), "globex")
+    switch.write(ControlState(epoch=7, in_force=in_force(engine)), "acme")
+    switch.write(ControlState(epoch=3, in_force=(None,) * len(in_force(engine))), "globex")
     kept = {name: Kept() for name in TENANTS.names}
     serving = ServingConfig(risk=RISK, evidence=1e-9)
     service = Service(engine, serving, switch=switch, counts=kept)
