@@ -18,11 +18,7 @@ def figure(bars: Sequence[tuple[str, float, float]]) -> str:
     """
     rows = [("Any of them at full depth", 100.0, 0.0), *bars]
     height = 44 + STEP * len(rows)
-    parts = [
-        _text(
-            LEFT, 24, "Blocks run when at most 1 % of answers may differ (certified)", "ink title"
-        )
-    ]
+    parts = [_text(LEFT, 24, "Blocks run when at most 1 % may differ (certified)", "ink title")]
     for i, (name, run, differ) in enumerate(rows):
         top = 48 + STEP * i
         length = SCALE * run / 100
@@ -39,7 +35,8 @@ def figure(bars: Sequence[tuple[str, float, float]]) -> str:
             parts.append(_text(LEFT + 8, top + 34, "100 % of the blocks", "paper"))
     said = "; ".join(f"{name}: {run:g} % of the blocks" for name, run, _ in rows)
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img">\n'
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" '
+        f'viewBox="0 0 {WIDTH} {height}" role="img">\n'
         f"<title>{escape(said)}</title>\n{_style()}\n" + "\n".join(parts) + "\n</svg>\n"
     )
 

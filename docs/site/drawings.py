@@ -153,7 +153,7 @@ def safety() -> Drawing:
     made.line("line", (208, 318), (248, 318), arrow=True)
     made.text(8, 374, "over time", "muted")
     made.line("line", (351, 336), (351, 392), arrow=True)
-    made.text(343, 366, "1 % of the rows run both ways", "muted", "end")
+    made.text(343, 366, "1 % of the rows run to the end, too", "muted", "end")
     made.box(250, 394, 202, 44, "exit", "alarm: do more than ε", "disagree?")
     made.line("line", (250, 416), (210, 416), arrow=True)
     made.text(230, 408, "yes", "muted", "middle")

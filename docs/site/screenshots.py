@@ -40,26 +40,34 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8080)
     parser.add_argument("--metrics-port", type=int, default=9464)
     parser.add_argument("--seconds", type=float, default=45, help="of traffic before the pictures")
+    parser.add_argument("--only", choices=("report", "live"), help="some of the pictures")
     parser.add_argument("--rate", type=float, default=60, help="requests a second")
     asked = parser.parse_args()
     OUT.mkdir(exist_ok=True)
-    subprocess.run([*CLI, "report", MODEL], check=True)
-    report = Path("reports", MODEL, "report.html").resolve()
-    with sync_playwright() as playwright, TemporaryDirectory() as folder:
+    with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(
             executable_path="/usr/bin/chromium", args=["--no-sandbox"]
         )
-        picture(chromium, report.as_uri(), "report", 1000, 900)
-        with serving(asked.port, asked.metrics_port), asking(asked.port, asked.rate):
-            url = f"http://127.0.0.1:{asked.metrics_port}"
-            watched = chromium.new_page(viewport={"width": 900, "height": 760})
-            watched.goto(url)
-            watched.wait_for_timeout(1000 * asked.seconds)
-            watched.screenshot(path=OUT / "page.png", full_page=True, timeout=120_000)
-            frame = Path(folder, "top.html")
-            frame.write_text(top(url))
-        picture(chromium, frame.as_uri(), "top", 900, 200)
+        if asked.only != "live":
+            subprocess.run([*CLI, "report", MODEL], check=True)
+            report = Path("reports", MODEL, "report.html").resolve()
+            picture(chromium, report.as_uri(), "report", 1000, 900)
+        if asked.only != "report":
+            with serving(asked.port, asked.metrics_port), asking(asked.port, asked.rate):
+                live(chromium, f"http://127.0.0.1:{asked.metrics_port}", asked.seconds)
         chromium.close()
+
+
+def live(chromium: Browser, url: str, seconds: float) -> None:
+    """The page at `/` and a frame of `skipserve top`, after some seconds of traffic."""
+    watched = chromium.new_page(viewport={"width": 900, "height": 760})
+    watched.goto(url)
+    watched.wait_for_timeout(1000 * seconds)
+    watched.screenshot(path=OUT / "page.png", full_page=True, timeout=120_000)
+    with TemporaryDirectory() as folder:
+        frame = Path(folder, "top.html")
+        frame.write_text(top(url))
+        picture(chromium, frame.as_uri(), "top", 900, 200)
 
 
 @contextmanager

@@ -18,6 +18,11 @@ from typer.testing import CliRunner
 
 from skipserve.cli import app
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
 # Of an ASGI server, Ray or the tests; a page that shows a command of ours says `skipserve`.
 OURS = re.compile(r"^(?:\$ )?(?:\.venv/bin/)?skipserve ([^#\n]*)", re.MULTILINE)
@@ -156,3 +161,10 @@ def test_each_script_and_target_that_a_page_names_exists(page: Path) -> None:
     assert set(re.findall(r"(?:`|^)make (\w+)", text, re.MULTILINE)) <= targets
     for script in re.findall(r"(?:python |`)((?:benchmarks|deploy|docs)/[\w/]+\.(?:py|sh))", text):
         assert (ROOT / script).exists(), script
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_each_extra_that_a_page_installs_exists(page: Path) -> None:
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for asked in re.findall(r"pip install '\.?[\w]*\[([\w,]+)\]'", page.read_text()):
+        assert set(asked.split(",")) <= set(known["optional-dependencies"]), asked

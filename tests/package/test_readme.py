@@ -47,8 +47,9 @@ PORT, METRICS = "8080", "9464"
 
 
 def commands(block: str) -> list[str]:
-    """The lines of a block for a shell, without comments."""
-    return [re.split(r"\s+#", line)[0].strip() for line in block.splitlines()]
+    """The commands of a block for a shell, without comments."""
+    lines = block.replace("\\\n", " ").splitlines()
+    return [re.split(r"\s+#", line)[0].strip() for line in lines]
 
 
 SHELL = [commands(block) for kind, block in BLOCKS if kind == "sh"]
