@@ -51,7 +51,7 @@ class _Classification:
 
     def _ranks(self, values: Sequence[object]) -> list[list[Scores]]:
         """Every label and its score for each value, best first."""
-        rows = self._engine.prepare(values)
+        rows = self._engine.inputs.prepare(values)
         probabilities = self._engine.run_batches(rows, self._setting, BATCH).answers.tolist()
         return [self._ranked(row) for row in probabilities]
 
