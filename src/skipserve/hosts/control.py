@@ -42,7 +42,7 @@ class RouterControl:
     order: Path | None
 
     def state(self) -> SwitchState:
-        """How the switch stands."""
+        """The state of the switch."""
         switch = Switch(self.switch)
         try:
             return switch.state()
@@ -50,7 +50,7 @@ class RouterControl:
             switch.close()
 
     def stays_off(self) -> bool:
-        """Whether it is off after a restart."""
+        """Whether the router stays off after a restart."""
         return self.order is not None and self.order.exists()
 
     def set(self, state: SwitchState) -> SwitchState:
@@ -89,7 +89,7 @@ class RouterControl:
 
 
 def announce(directory: Path, orders: Mapping[str, Path | None]) -> None:
-    """Say in an instance's directory which routers it has.
+    """Write to the directory of an instance which routers it has.
 
     Args:
         directory: Of the instance.
@@ -104,7 +104,7 @@ def announce(directory: Path, orders: Mapping[str, Path | None]) -> None:
 def open_switches(
     directory: Path, archives: Sequence[Path], manifests: Sequence[Manifest]
 ) -> tuple[list[Switch], dict[str, Path | None]]:
-    """The switch of each model of an instance, off where it was switched off by hand before.
+    """Open the switch of each model; off where an operator switched it off before.
 
     Returns:
         The switches, and what :func:`announce` shall say.
@@ -132,7 +132,7 @@ def open_switches(
 
 
 def find_routers(metrics_port: int) -> dict[str, RouterControl]:
-    """The routers of the instance on a port, by model; models without one are named, too.
+    """The routers of the instance on a port, by model; models without a router included.
 
     Raises:
         LaunchError: If this user runs no such instance here.

@@ -38,5 +38,5 @@ class _OfModel:
         self.since_s = time.monotonic()
 
     def end(self) -> None:
-        """It ended."""
+        """A batch ends."""
         self.since_s = None
