@@ -1,4 +1,4 @@
-"""Checks one reply against the known answers of the rows that were sent."""
+"""Checking replies against the known answers of the rows that were sent."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Answer(msgspec.Struct):
 
 @dataclass
 class Finding:
-    """What one reply showed.
+    """Findings about one reply.
 
     Attributes:
         failure: Why the reply is wrong; empty if it is right.
