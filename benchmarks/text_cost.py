@@ -44,7 +44,7 @@ def main() -> None:
     engine = skipserve.open(options.artifact, provider="cpu")
     service = Service(engine, ServingConfig(evidence=0.0, metrics=False))
     ids = [
-        {name: tensor.tolist() for name, tensor in engine.prepare([text]).tensors.items()}
+        {name: tensor.tolist() for name, tensor in engine.inputs.prepare([text]).tensors.items()}
         for text in texts
     ]
     asked = {

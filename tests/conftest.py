@@ -2,38 +2,33 @@
 
 from __future__ import annotations
 
-import gzip
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from collecting import Collector
 from environments import build_wheel
 from hosts import HOSTS
 from hypothesis import settings
 from logits import Logits
 from numpy.typing import NDArray
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from running import ROOT, Running, cli, serving
+from small_project import MODELS, ROUTED, build
 
 from skipserve.artifacts.artifact import Artifact, open_artifact
 from skipserve.artifacts.export import export_artifact
 from skipserve.artifacts.torch_files import export_module
 from skipserve.building.bring import BringOptions, bring
-from skipserve.building.buildfile import read_build_file
-from skipserve.building.steps import run_steps
 from skipserve.networks import parse_network
 from skipserve.runtime.engine import Engine
 from skipserve.sources.recipe import recipe_origin
@@ -48,8 +43,6 @@ if TYPE_CHECKING:
 settings.register_profile("skipserve", deadline=None)
 settings.load_profile("skipserve")
 
-# One probability computed in batches of different sizes: the sums may be reordered.
-REORDERED = 1e-6
 
 # What others say about themselves and we cannot mend; appended, so these win over "error".
 IGNORED_WARNINGS = (
@@ -126,39 +119,6 @@ def engine(artifact: Artifact) -> Engine:
     return Engine(artifact, provider="cpu")
 
 
-ROUTED = """
-name = "small"
-recipe = "two_moons"
-[network]
-depth = 4
-width = 16
-[training]
-epochs = 3
-[export]
-formats = ["onnx", "torchscript"]
-precisions = ["fp32"]
-[exits]
-at = [1, 2, 3]
-first = 1
-hidden = 0
-corrupted = false
-[router]
-signal = "confidence"
-risks = [0.02, 0.05]
-[serving]
-risk = 0.05
-# Which rows run at full depth for evidence is chance.
-evidence = 0
-"""
-
-
-def build(root: Path) -> list[str]:
-    """Build the model of a project; the steps that took."""
-    said: list[str] = []
-    run_steps(read_build_file(root / "export" / "small.toml"), lambda epoch: None, said.append)
-    return [line.split()[1] for line in said if line.endswith("…")]
-
-
 @pytest.fixture(scope="session")
 def routed_project(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     """A project whose model has a router, and the steps its build took; never changed."""
@@ -167,9 +127,6 @@ def routed_project(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list
     shutil.copytree(ROOT / "handlers", root / "handlers")
     (root / "export" / "small.toml").write_text(ROUTED)
     return root, build(root)
-
-
-MODELS = ("moons_plain", "moons_residual", "moons_gated")
 
 
 @pytest.fixture(scope="session")
@@ -264,58 +221,6 @@ def kserve_packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = subprocess.run([*pip, *into, *asked], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return packages
-
-
-class Collector(ThreadingHTTPServer):
-    """Takes spans as an OpenTelemetry collector does: protobuf over HTTP."""
-
-    def __init__(self) -> None:
-        self.spans: list[Span] = []
-        self.services: set[str] = set()
-
-        class Handler(BaseHTTPRequestHandler):
-            server: Collector
-
-            def do_POST(self) -> None:
-                assert self.path == "/v1/traces"
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                if self.headers.get("Content-Encoding") == "gzip":
-                    body = gzip.decompress(body)
-                self.server.take(ExportTraceServiceRequest.FromString(body))
-                self.send_response(200)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server_port}"
-
-    def take(self, message: ExportTraceServiceRequest) -> None:
-        for group in message.resource_spans:
-            self.services |= {
-                item.value.string_value
-                for item in group.resource.attributes
-                if item.key == "service.name"
-            }
-            for scope in group.scope_spans:
-                self.spans += scope.spans
-
-    def wait_for(self, count: int, seconds: float = 30) -> list[Span]:
-        """At least so many spans; whoever sends them does so later, and together."""
-        deadline = time.monotonic() + seconds
-        while len(self.spans) < count:
-            assert time.monotonic() < deadline, f"{len(self.spans)} spans of {count}"
-            time.sleep(0.02)
-        return list(self.spans)
-
-    @staticmethod
-    def attributes(span: Span) -> dict[str, Any]:
-        return {
-            item.key: getattr(item.value, item.value.WhichOneof("value"))
-            for item in span.attributes
-        }
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Where a service listens, and whether it can."""
+"""The addresses of a service, and whether its ports are free."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def in_url(host: str) -> str:
 
 
 def family_of(ip: str) -> socket.AddressFamily:
-    """Of an IP address."""
+    """The address family of an IP address."""
     return socket.AF_INET6 if ":" in ip else socket.AF_INET
 
 
@@ -143,7 +143,7 @@ def require_free(host: str, port: int, setting: str) -> None:
 
 
 def cannot_listen(host: str, port: int, setting: str, error: OSError) -> LaunchError:
-    """What to say of a port that cannot be bound.
+    """The error for a port that cannot be bound.
 
     Args:
         host: An IP address without brackets.

@@ -1,4 +1,4 @@
-"""The cores this process may use, which a container's limits make fewer than the machine has."""
+"""The cores this process may use, with the limits of its container."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def usable_cores(root: Path = Path("/")) -> int:
 
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """Let PyTorch use so many threads, and as many as before afterwards.
+    """Set the threads of PyTorch, and restore them afterwards.
 
     Sums depend on how they are split, times on how many split them; neither may depend on what
     this process did last.
@@ -44,7 +44,7 @@ def torch_threads(count: int) -> Iterator[None]:
 
 
 def _groups(root: Path) -> Iterator[Path]:
-    """The control groups that limit this process: its own and all above it."""
+    """The control groups that limit this process: its own and all parents."""
     mounted = root / "sys/fs/cgroup"
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""Asking a service over HTTP without a proxy: its ports are on this machine or beside it.
+"""HTTP requests without a proxy, for services on this machine or network.
 
 A company's ``http_proxy`` is meant for the world outside; it cannot reach the loopback of whoever
 asks it, and what is measured through it is the proxy.
@@ -23,7 +23,7 @@ _VARIABLES = ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY")
 
 
 def open_directly(asked: str | Request, timeout_s: float) -> HTTPResponse:
-    """What ``urlopen`` does, whatever proxy the environment names.
+    """``urlopen`` that ignores the proxy of the environment.
 
     Args:
         asked: An http address, or a request to one.
@@ -37,7 +37,7 @@ def open_directly(asked: str | Request, timeout_s: float) -> HTTPResponse:
 
 
 def answers(url: str) -> bool:
-    """Whether somebody answers at an address within two seconds, whatever the status."""
+    """Whether an address answers within two seconds, with any status."""
     try:
         open_directly(url, PING_S).close()
     except HTTPError as error:
@@ -48,6 +48,6 @@ def answers(url: str) -> bool:
 
 
 def proxy_note() -> str:
-    """A remark for whoever wonders why nothing answers; empty without a proxy."""
+    """A hint about the proxy of the environment for error messages; empty without one."""
     named = [name for name in _VARIABLES if os.environ.get(name)]
     return f" ({named[0]} is set; it is not used for this)" if named else ""

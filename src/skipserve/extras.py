@@ -1,4 +1,4 @@
-"""Which extra brings a package that may be missing, and the line that says so."""
+"""Optional packages: which extra installs one, and the error where it is missing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ RUNTIME = (
 
 
 def missing(module: str) -> str | None:
-    """What to say of a module that is not installed; ``None`` if no extra has it.
+    """The error message for a missing module; ``None`` if no extra has it.
 
     Args:
         module: As it is imported, without what is inside it.
@@ -42,7 +42,7 @@ def missing(module: str) -> str | None:
 
 
 def require(*modules: str, hint: str = "") -> None:
-    """Look for modules without importing them: that takes seconds, and memory for good.
+    """Check that modules are installed, without importing them.
 
     Args:
         modules: As they are imported; one extra has all of them.

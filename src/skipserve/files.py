@@ -1,4 +1,4 @@
-"""Directories that appear whole or not at all, and the hashes that tell what is in them."""
+"""Atomic writes of directories and files, and hashes of files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MACHINE = {
 
 
 def machines_fault(error: OSError) -> bool:
-    """Whether an error says that the machine is full, broken or forbids it.
+    """Whether an error is about the machine: full, broken or without permission.
 
     What was to be read or written may be as good as ever then.
     """
@@ -28,7 +28,7 @@ def machines_fault(error: OSError) -> bool:
 
 @contextmanager
 def replacing_directory(directory: Path, marker: str) -> Iterator[Path]:
-    """Yield a fresh directory that takes ``directory``'s place if the block ends well.
+    """Yield a fresh directory that replaces ``directory`` if the block succeeds.
 
     On an exception the old directory is untouched and the new one gone. A reader sees the old
     or the new content, never a mixture; between the two renames it may briefly see neither.
@@ -66,7 +66,7 @@ def replacing_directory(directory: Path, marker: str) -> Iterator[Path]:
 
 
 def replace_text(file: Path, text: str) -> None:
-    """Write a file beside its place and rename it: a reader sees the old or the new one, whole."""
+    """Write a file atomically: readers see the old content or the new."""
     fresh = file.with_name(f".{file.name}")
     fresh.write_text(text)
     fresh.replace(file)

@@ -1,4 +1,4 @@
-"""Answers as transformers' own pipelines give them, from an artifact, without torch."""
+"""Pipelines with the interface of transformers, answered by an artifact without torch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LONGEST_PATH = 4096
 
 
 class _Classification:
-    """What both pipelines share.
+    """What both classification pipelines share.
 
     Args:
         engine: Of a model that takes such values.
@@ -51,7 +51,7 @@ class _Classification:
 
     def _ranks(self, values: Sequence[object]) -> list[list[Scores]]:
         """Every label and its score for each value, best first."""
-        rows = self._engine.prepare(values)
+        rows = self._engine.inputs.prepare(values)
         probabilities = self._engine.run_batches(rows, self._setting, BATCH).answers.tolist()
         return [self._ranked(row) for row in probabilities]
 

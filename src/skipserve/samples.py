@@ -1,4 +1,4 @@
-"""Rows and labels a person brings, or those of a recipe: read, and checked before they are used."""
+"""Samples for certification: rows and labels of a file or a recipe, checked before use."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def read_samples(
     say: Callable[[str], None] = lambda line: None,
     values: Values | None = None,
 ) -> Labelled:
-    """Rows of a model and, if there are, their classes.
+    """Rows of a model, and their classes if there are any.
 
     Args:
         rows: A file of rows; the certify split of the recipe with its labels if left out.
@@ -97,7 +97,7 @@ def _own(recipe: str | None, name: str) -> Labelled:
 
 
 def check_untouched(rows: Rows, recipe: str, where: str) -> None:
-    """Refuse rows that the network was trained on or thresholds were proposed on.
+    """Refuse rows that were used to train the network or to propose thresholds.
 
     A certificate on them would say how well they were learnt, and nothing about rows to come.
 

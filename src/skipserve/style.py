@@ -1,4 +1,4 @@
-"""How figures look: one palette for paper and screen, light and dark, and SVG that can be inlined.
+"""The look of figures: one palette for light and dark, and SVG that can be inlined.
 
 Figures are drawn once with the light palette. In a page each colour of the palette becomes a CSS
 variable, so that the page's own light or dark scheme sets it; letters stay letters.
@@ -41,7 +41,7 @@ WIDTH, HEIGHT = 5.4, 3.7
 
 @contextmanager
 def drawing(name: str) -> Iterator[None]:
-    """Matplotlib set up for one figure; ``name`` keeps its ids apart from other figures'."""
+    """Set up Matplotlib for one figure; ``name`` makes its SVG ids unique."""
     import matplotlib as mpl
 
     mpl.use("Agg")

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from archived import flip, remade
 from click.testing import Result
-from conftest import build
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from running import ROOT
+from small_project import build
 from typer.testing import CliRunner
 
 from skipserve.artifacts.archive import opened, unpack
@@ -41,22 +40,6 @@ def store(archive: Path, tmp_path: Path) -> Path:
     for number in (1, 2, 3):
         put(remade(archive, tmp_path / "fresh.mar", number), tmp_path / "store", "small")
     return tmp_path / "store"
-
-
-def remade(
-    archive: Path, fresh: Path, number: int, change: Callable[[str, bytes], bytes] | None = None
-) -> Path:
-    """The archive as another version of the model, with good checksums whatever is changed."""
-    with zipfile.ZipFile(archive) as old, zipfile.ZipFile(fresh, "w", zipfile.ZIP_DEFLATED) as new:
-        for name in set(old.namelist()) - {"note"}:
-            content = old.read(name)
-            if name == ABOUT:
-                about = json.loads(content)
-                about["model"]["modelVersion"] = str(number)
-                content = json.dumps(about).encode()
-            new.writestr(name, content if change is None else change(name, content))
-        new.writestr("note", str(number))  # or it would be no new version
-    return fresh
 
 
 def numbers(store: Path) -> list[tuple[int, bool]]:
@@ -185,18 +168,6 @@ def test_one_is_in_force_whatever_is_done(
 def members(archive: Path) -> list[str]:
     with zipfile.ZipFile(archive) as content:
         return content.namelist()
-
-
-def flip(archive: Path, name: str) -> None:
-    """Flip a bit in the middle of a member's bytes as they lie in the archive."""
-    with zipfile.ZipFile(archive) as content:
-        member = content.getinfo(name)
-    data = bytearray(archive.read_bytes())
-    header = member.header_offset
-    begins = header + 30 + int.from_bytes(data[header + 26 : header + 28], "little")
-    begins += int.from_bytes(data[header + 28 : header + 30], "little")
-    data[begins + member.compress_size // 2] ^= 0x10
-    archive.write_bytes(data)
 
 
 def test_a_flipped_bit_in_any_file_of_an_archive_is_refused(archive: Path, tmp_path: Path) -> None:

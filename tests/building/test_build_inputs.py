@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROUTED
+from small_project import ROUTED
 
 import skipserve
 

@@ -7,7 +7,7 @@ import onnx
 import pytest
 import torch
 from cutting import cut_everywhere, network_from, random_exits, run_stages, sessions_of, write
-from test_blocks import Drawn
+from drawn_graphs import Drawn
 from torch import nn
 
 from skipserve.graph.memory import open_model

@@ -7,10 +7,10 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from conftest import REORDERED
 from cutting import run_one_file, same_limits, write
 from extremes import batches, ordinary
 from hypothesis import HealthCheck, given, settings
+from small_project import REORDERED
 
 from skipserve.artifacts.torch_files import plain_graph, write_torchscript
 from skipserve.networks import build_network, parse_network

@@ -7,8 +7,7 @@ import onnx
 import pytest
 from cutting import cut_everywhere, network_from, random_exits, run_stages, sessions_of, write
 from onnx import TensorProto
-from test_refusals import CLASSES, WIDTH
-from test_weights import wide
+from residual_graphs import CLASSES, WIDTH, wide
 
 from skipserve.artifacts.graphs import in_precision
 from skipserve.graph.memory import open_model

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
+from residual_graphs import CLASSES, WIDTH, Graph
 
 from skipserve.artifacts.export import export_artifact
 from skipserve.errors import ConfigError, CutError, ParityError
@@ -17,48 +18,6 @@ from skipserve.runtime.rows import Rows
 from skipserve.sources.brought import brought_origin, signature_of
 from skipserve.sources.config import Brought, DataConfig, SourceConfig
 from skipserve.tasks import Classify, TaskConfig
-
-WIDTH, CLASSES, OPSET = 6, 3, 18
-value = helper.make_tensor_value_info
-
-
-class Graph:
-    """A residual network [batch, 6] → [batch, 3], node by node."""
-
-    def __init__(self, opset=OPSET):
-        self.opset, self.nodes, self.constants = opset, [], []
-        self.rng = np.random.default_rng(0)
-
-    def op(self, kind, *inputs, **attributes):
-        name = f"t{len(self.nodes)}"
-        self.nodes.append(helper.make_node(kind, inputs, [name], **attributes))
-        return name
-
-    def constant(self, values, name=None):
-        name = name or f"w{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(values, name))
-        return name
-
-    def weigh(self, x, a=WIDTH, b=WIDTH):
-        weights = self.rng.standard_normal((a, b)).astype(np.float32) / a**0.5
-        return self.op("MatMul", x, self.constant(weights))
-
-    def block(self, x, a=WIDTH, b=WIDTH):
-        inner = self.op("Relu", self.weigh(x, a, b))
-        return self.op("Add", x if a == b else self.weigh(x, a, b), inner)
-
-    def model(self, out, batch="batch", shape=None, domains=()):
-        self.nodes.append(helper.make_node("Identity", [out], ["out"]))
-        graph = helper.make_graph(
-            self.nodes,
-            "graph",
-            [value("x", TensorProto.FLOAT, [batch, WIDTH])],
-            [value("out", TensorProto.FLOAT, shape or ["batch", CLASSES])],
-            self.constants,
-        )
-        opsets = [helper.make_opsetid("", self.opset)]
-        opsets += [helper.make_opsetid(domain, 1) for domain in domains]
-        return helper.make_model(graph, opset_imports=opsets, ir_version=8)
 
 
 def fine(blocks=3, **options):

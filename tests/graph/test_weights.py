@@ -8,20 +8,10 @@ import onnxruntime as ort
 import pytest
 from cutting import network_from, random_exits, write
 from onnx import numpy_helper
-from test_refusals import CLASSES, WIDTH, Graph
+from residual_graphs import CLASSES, WIDE, WIDTH, wide
 
 from skipserve.graph.prepare import prepare
 from skipserve.graph.weights import PAGE_BYTES, SMALLEST_BYTES, all_tensors, write_models
-
-WIDE = 64
-
-
-def wide(blocks=3):
-    made = Graph()
-    x = made.weigh("x", WIDTH, WIDE)
-    for _ in range(blocks):
-        x = made.block(x, WIDE, WIDE)
-    return made.model(made.weigh(x, WIDE, CLASSES))
 
 
 @pytest.fixture

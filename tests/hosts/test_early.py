@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import REORDERED
 from numpy.typing import NDArray
+from small_project import REORDERED
 
 import skipserve
 from skipserve.artifacts.serving import ServingConfig

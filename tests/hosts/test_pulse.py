@@ -5,55 +5,18 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from pulsing import worker
+from running import until
 
 from skipserve.hosts.pulse import BEAT_S, Pulse, living
-
-# Waits for requests that never come; what it is sent on stdin ends nothing.
-WORKER = """
-import socket, sys
-from pathlib import Path
-from skipserve.hosts.pulse import Pulse
-frontend, worker = socket.socketpair()
-pulse = Pulse(Path(sys.argv[1]), "small", sys.argv[2] == "beats")
-print("ready", flush=True)
-pulse.wait(worker) if sys.argv[2] == "beats" else sys.stdin.read()
-"""
-
-
-@contextmanager
-def worker(directory: Path, how: str = "beats") -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(
-        [sys.executable, "-c", WORKER, str(directory), how],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    with process:
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == b"ready\n"
-            yield process
-        finally:
-            process.kill()
 
 
 def silence(directory: Path) -> float:
     (one,) = living(directory)
     return one.silent_s
-
-
-def until(condition, seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_a_worker_counts_while_it_lives(tmp_path):

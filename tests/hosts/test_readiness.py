@@ -11,7 +11,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
-from test_pulse import until, worker
+from pulsing import worker
+from running import until
 
 from skipserve.artifacts.archive import Unpacked
 from skipserve.direct import answers

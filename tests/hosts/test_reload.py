@@ -15,9 +15,9 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
+from archived import flip, remade
 from hosts import can
 from running import JSON, Running, cli, free_ports, serving, until
-from test_lifecycle import flip, remade
 
 from skipserve.address import Address
 from skipserve.artifacts.manifest import MANIFEST

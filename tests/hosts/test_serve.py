@@ -15,9 +15,9 @@ import numpy as np
 import psutil
 import pytest
 import tritonclient.http as triton
-from conftest import MODELS
 from hosts import can
 from running import JSON, Running, example, question, serving, until
+from small_project import MODELS
 
 import skipserve
 

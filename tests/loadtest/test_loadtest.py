@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROUTED
 from running import free_ports
+from small_project import ROUTED
 
 from skipserve.address import Address
 from skipserve.building.buildfile import read_build_file

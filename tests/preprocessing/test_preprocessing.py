@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import texts
 import tritonclient.http as triton
-from conftest import REORDERED
 from hypothesis import given
 from hypothesis import strategies as st
+from small_project import REORDERED
 from tokenizing import LONGEST, taking_texts, text_input, tokenizer
 
 from skipserve.artifacts.artifact import Artifact, open_artifact
@@ -29,6 +29,7 @@ from skipserve.protocols.oip_schemas import oip
 from skipserve.protocols.oip_values import BYTES
 from skipserve.protocols.text_bound import LARGEST_REQUEST
 from skipserve.runtime.engine import Engine
+from skipserve.runtime.inputs import Inputs
 from skipserve.runtime.rows import Rows
 from skipserve.service.service import Service
 
@@ -232,7 +233,7 @@ def test_more_texts_than_a_request_may_have_are_read_from_a_file(prepare: Texts)
     assert made["input_ids"].shape == (11, LONGEST)
 
 
-class RunsOut(Engine):
+class RunsOut(Inputs):
     """Has no memory left for one text."""
 
     def prepare(self, values: Sequence[object]) -> Rows:
@@ -244,7 +245,9 @@ class RunsOut(Engine):
 def test_a_value_that_preprocessing_fails_on_harms_no_neighbour(
     taking: Artifact, caplog: pytest.LogCaptureFixture
 ) -> None:
-    service = Service(RunsOut(taking, provider="cpu"), ServingConfig(max_rows=8))
+    engine = Engine(taking, provider="cpu")
+    engine.inputs = RunsOut(taking)
+    service = Service(engine, ServingConfig(max_rows=8))
     good = RawRequest(json.dumps({"inputs": SENT}).encode(), IS_JSON)
     bad = RawRequest(json.dumps({"inputs": ["a", "too much"]}).encode(), IS_JSON, id="the bad one")
     first, reply, last = service.answer([good, bad, good])
@@ -282,16 +285,16 @@ def test_a_request_of_another_shape_is_refused(
 
 def test_bytes_that_are_no_utf8_are_refused(engine: Engine) -> None:
     with pytest.raises(InputError, match="row 1 is no text in UTF-8") as refused:
-        engine.prepare([b"fine", b"\xff"])
+        engine.inputs.prepare([b"fine", b"\xff"])
     assert refused.value.row == 1
     with pytest.raises(InputError, match="row 0 is no text in UTF-8"):
-        engine.prepare(["\ud800"])
+        engine.inputs.prepare(["\ud800"])
 
 
 def test_a_network_of_numbers_takes_no_texts(engine: Engine, texts_root: Path) -> None:
     bare = Engine(open_artifact(texts.build(texts_root, "bare")), provider="cpu")
     with pytest.raises(InputError, match="bare takes tensors alone"):
-        bare.prepare(["a text"])
+        bare.inputs.prepare(["a text"])
 
 
 def test_python_takes_texts_too(engine: Engine) -> None:

@@ -49,7 +49,7 @@ def artifacts(texts_root: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
 def true_example(artifact: Artifact) -> Artifact:
     """The same with an example that is what its text becomes."""
     engine, example = Engine(artifact, provider="cpu"), artifact.manifest.example
-    row = engine.prepare([example.value])
+    row = engine.inputs.prepare([example.value])
     answer = tuple(engine.run(row).answers[0].tolist())
     inputs = {name: tensor[0].tolist() for name, tensor in row.tensors.items()}
     told = example.model_copy(update={"inputs": inputs, "answer": answer})

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import texts
-from conftest import REORDERED
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY
+from small_project import REORDERED
 
 import skipserve
 from skipserve.artifacts.serving import ServingConfig

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import REORDERED
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from small_project import REORDERED
 
 import skipserve
 from skipserve.artifacts.artifact import Artifact
@@ -22,6 +22,7 @@ from skipserve.artifacts.parity import TOLERANCES
 from skipserve.errors import ArtifactError, InputError, LaunchError
 from skipserve.runtime.backends import TorchScript, has_gpu, open_onnx
 from skipserve.runtime.engine import Engine
+from skipserve.runtime.warming import warm_up
 from skipserve.training.checkpoint import load_checkpoint
 
 FILES = ("plain.fp32.onnx", "weights.fp32.bin", "plain.fp16.onnx", "plain.fp32.pt", "plain.fp16.pt")
@@ -118,7 +119,7 @@ def test_threads_change_no_answer(
     artifact: Artifact, engine: Engine, rows: NDArray[np.float32], threads: int
 ) -> None:
     other = Engine(artifact, provider="cpu", threads=threads)
-    other.warm_up(batch_size=4)
+    warm_up(other, batch_size=4)
     np.testing.assert_allclose(
         other.predict(rows).answers, engine.predict(rows).answers, atol=REORDERED
     )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_stepper import DEPTH, PIECES, ROWS, STEPPER, tables, told
+from stepping import DEPTH, PIECES, ROWS, STEPPER, exits, rows_reading, tables
 
 from skipserve.routing.reading import cuts_of
 from skipserve.runtime.flights import Failed, Flights
@@ -18,7 +18,9 @@ SOON, NEVER = np.float32([-np.inf] * 2), np.float32([np.finfo(np.float32).max] *
 
 
 def admitted(flights: Flights, table, first: int) -> None:
-    flights.admit(Rows(told(*table[:2])), Limits(*table[2:]), np.arange(first, first + ROWS))
+    flights.admit(
+        Rows(rows_reading(*table[:2])), Limits(*table[2:]), np.arange(first, first + ROWS)
+    )
 
 
 def drained(flights: Flights) -> list[FinishedRows]:
@@ -45,7 +47,7 @@ def test_every_row_is_run_as_if_alone_whenever_it_joins(joining, steps):
                 if gone is not None:
                     left.append(gone)
         left += drained(flights)
-        alone = [STEPPER.run(Rows(told(*one[:2])), Limits(*one[2:])) for one in joining]
+        alone = [STEPPER.run(Rows(rows_reading(*one[:2])), Limits(*one[2:])) for one in joining]
     assert sorted(np.concatenate([one.rows for one in left])) == list(range(ROWS * len(joining)))
     got = gathered(left)
     for i, expected in enumerate(alone):
@@ -58,7 +60,7 @@ def rows(*thresholds):
     """Rows inside every guard, each with these thresholds."""
     inside = np.zeros((len(thresholds), 3), np.float32)
     limits = Limits(np.stack(thresholds), np.ones(len(thresholds), np.float32))
-    return Rows(told(inside, inside)), limits, np.arange(len(thresholds))
+    return Rows(rows_reading(inside, inside)), limits, np.arange(len(thresholds))
 
 
 def test_a_row_leaves_before_its_neighbours_are_done():
@@ -111,8 +113,6 @@ class Breaks:
 
 
 def test_a_stage_that_fails_loses_its_rows_and_no_others():
-    from test_stepper import exits
-
     pieces = [PIECES[0], PIECES[1], Breaks(), PIECES[3]]
     flights = Flights(STEPPER.run, Stepper(pieces, cuts_of(exits()), DEPTH), most=8)
     flights.admit(*rows(NEVER, SOON))

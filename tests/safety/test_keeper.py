@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_monitor import Watch, Worker, other_files
+from monitored import Watch, Worker, other_files
 
 from skipserve.artifacts.artifact import open_artifact
 from skipserve.artifacts.certificates import from_json

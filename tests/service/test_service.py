@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from conftest import REORDERED
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from prometheus_client import REGISTRY
+from small_project import REORDERED
 
 from skipserve.artifacts.artifact import Artifact
 from skipserve.artifacts.serving import ServingConfig

@@ -13,8 +13,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import REORDERED
 from folders import FAMILIES, LABELS, LONGEST, sentences
+from small_project import REORDERED
 from small_router import small_router
 from typer.testing import CliRunner
 

@@ -17,10 +17,10 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import torch
-from conftest import REORDERED
 from picture_folders import FAMILIES, LABELS, write_classes
 from pictures import odd
 from PIL import Image
+from small_project import REORDERED
 from small_router import small_router
 
 import skipserve

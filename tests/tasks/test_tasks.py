@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,6 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -41,9 +38,7 @@ from skipserve.reporting.report import measure
 from skipserve.reporting.sample import Sample
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.rows import Rows
-from skipserve.schema import parse
 from skipserve.service.service import Service
-from skipserve.tasks import Classify, Decision, Embed, MultiLabel, Regress, Score, TaskConfig
 
 RISK, WIDTH, OUT = 0.05, 8, 4
 ROWS = 4_000
@@ -269,59 +264,6 @@ def test_answers_of_a_file_are_the_tasks_own(made: Made, tmp_path: Path) -> None
     assert f'"{output}_0"' in columns
 
 
-# Two rows of the same numbers agree, whatever they are; a set, a value or an angle decides else.
-@given(
-    st.lists(st.floats(-1e6, 1e6, width=32), min_size=3, max_size=3),
-    st.floats(0.01, 100),
-    st.floats(0.01, 3),
-)
-def test_values_agree_within_the_tolerance(row, tolerance, times):
-    task = Regress(values=3, tolerance=tolerance)
-    full = np.array([row], np.float64)
-    moved = full + np.array([[0, 0, times * tolerance]])
-    assert task.agree(full, full).all()
-    if abs(times - 1) > 1e-6:
-        assert task.agree(moved, full)[0] == (times < 1)
-    assert Score(tolerance=tolerance).agree(moved[:, 2:], full[:, 2:])[0] == task.agree(moved, full)
-
-
-@given(st.integers(0, 2**32 - 1), st.floats(0.5, 0.999), st.floats(0.1, 10))
-def test_vectors_agree_by_their_angle_alone(seed, cosine, length):
-    task = Embed(dimensions=4, cosine=cosine)
-    one, other = np.random.default_rng(seed).standard_normal((2, 1, 4))
-    angle = float((one * other).sum() / np.linalg.norm(one) / np.linalg.norm(other))
-    if abs(angle - cosine) > 1e-6:
-        assert task.agree(length * one, other)[0] == (angle >= cosine)
-
-
-@given(st.lists(st.floats(0, 1, width=32), min_size=3, max_size=3), st.integers(0, 2))
-def test_sets_of_labels_differ_by_one_label(row, which):
-    task, full = MultiLabel(count=3), np.array([row], np.float32)
-    other = full.copy()
-    other[0, which] = 1 - full[0, which]
-    flips = (full[0, which] >= 0.5) != (other[0, which] >= 0.5)
-    assert task.agree(other, full)[0] == (not flips)
-    assert task.right(full, task.labels(full)).all()
-
-
-def test_rows_that_overflow_either_way_are_no_disagreement():
-    nothing, something = np.array([[np.nan, 1.0]]), np.array([[1.0, 1.0]])
-    for task in (Regress(values=2, tolerance=1), Embed(dimensions=2)):
-        assert task.agree(nothing, nothing).all()
-        assert not task.agree(nothing, something).any()
-        assert not task.agree(something, nothing).any()
-
-
-def test_a_decision_at_a_threshold_is_what_counts():
-    task = Classify(classes=3, names=("a", "spam", "c"), decide=Decision(label=1, at=0.9))
-    answers = np.array([[0.05, 0.92, 0.03], [0.15, 0.8, 0.05], [0.1, 0.3, 0.6]], np.float32)
-    assert task.labels(answers).tolist() == [1, 0, 2]
-    assert task.output_fields(answers, task.labels(answers))[1]["name"] == "a"
-    assert not task.agree(answers[:1], answers[1:2])[0]
-    plain = Classify(classes=3)
-    assert plain.agree(answers[:1], answers[1:2])[0]
-
-
 def test_a_decision_is_brought_and_its_margin_is_the_distance_to_the_threshold(tmp_path):
     export(Net(2, lambda x: 3 * x), tmp_path / "net.onnx")
     rows = np.random.default_rng(0).standard_normal((1_500, WIDTH)).astype(np.float32)
@@ -345,31 +287,6 @@ def test_a_decision_is_brought_and_its_margin_is_the_distance_to_the_threshold(t
     assert ((spam > 0.5) & (spam < 0.9)).any()
 
 
-@pytest.mark.parametrize(
-    ("section", "says"),
-    [
-        ({"kind": "regress"}, "regress needs a tolerance"),
-        ({"kind": "embed", "tolerance": 1.0}, "tolerance belongs to regress and score, not to emb"),
-        ({"kind": "score", "tolerance": -1.0}, "tolerance = -1.0"),
-        ({"kind": "ranking"}, "kind = 'ranking'"),
-        ({"kind": "classify", "cosine": 0.9}, "cosine belongs to embed"),
-        ({"decide": {"label": "spam", "at": 1.5}}, "at = 1.5"),
-        ({"tolerence": 1.0}, "did you mean 'tolerance'"),
-    ],
-)
-def test_a_wrong_section_is_one_line(section, says):
-    with pytest.raises(ConfigError, match=re.escape(says)):
-        parse(TaskConfig, section, "task")
-
-
-def test_a_decision_for_a_class_that_is_not_there_is_refused():
-    config = parse(
-        TaskConfig, {"names": ["ham", "spam"], "decide": {"label": "eggs", "at": 0.9}}, ""
-    )
-    with pytest.raises(ConfigError, match=r"no class is named 'eggs'; there are ham, spam"):
-        config.task(2)
-
-
 def test_what_does_not_fit_the_network_is_refused(tmp_path):
     export(Net(2, lambda x: x), tmp_path / "net.onnx")
     np.savez(tmp_path / "rows.npz", x=np.random.default_rng(0).standard_normal((300, WIDTH)))
@@ -384,12 +301,3 @@ def test_what_does_not_fit_the_network_is_refused(tmp_path):
             tmp_path,
         )
     assert not (tmp_path / "export").exists() or not list((tmp_path / "export").iterdir())
-
-
-def test_labels_belong_to_tasks_that_decide_for_some():
-    sets = MultiLabel(count=2)
-    assert sets.truth(np.array([[0, 1], [1, 1]]), 2, "m").tolist() == [[0, 1], [1, 1]]
-    with pytest.raises(ConfigError, match=r"row 1 is \[2, 0\], m takes a 0 or a 1"):
-        sets.truth(np.array([[0, 1], [2, 0]]), 2, "m")
-    with pytest.raises(ConfigError, match="no label makes right or wrong"):
-        Regress(values=1, tolerance=1).truth(np.zeros(2, int), 2, "m")

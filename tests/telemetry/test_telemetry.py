@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Collector
+from collecting import Collector
 from running import workers_of
 
 from skipserve.artifacts.artifact import Artifact

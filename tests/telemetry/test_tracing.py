@@ -7,7 +7,7 @@ import sys
 import time
 
 import pytest
-from conftest import Collector
+from collecting import Collector
 
 from skipserve.artifacts.serving import ServingConfig
 from skipserve.errors import LaunchError

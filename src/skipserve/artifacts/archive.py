@@ -1,6 +1,6 @@
-"""Archives: an artifact, the handler and its serving settings in one `.mar` file.
+"""Archives: an artifact, a handler and serving settings in one `.mar` file.
 
-It is the file that TorchServe loads; every other host reads the artifact and the settings in it.
+TorchServe loads the file as it is; every other host reads the artifact and the settings in it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ DAMAGE = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOF
 
 @dataclass(frozen=True)
 class Unpacked:
-    """What an archive holds, in a folder.
+    """The content of an archive, unpacked into a folder.
 
     Attributes:
         artifact: Its hashes were checked.
@@ -115,7 +115,7 @@ def unpack_all(
 
 
 def verify(archive: Path, scratch: Path) -> None:
-    """Check every file of an archive, and that it is what its name says.
+    """Check every file of an archive, and that the model has the name of the archive.
 
     Args:
         archive: A ``.mar`` file.
@@ -133,7 +133,7 @@ def verify(archive: Path, scratch: Path) -> None:
 
 
 def opened(directory: Path) -> Unpacked:
-    """What :func:`unpack` has put into a folder, for a process that serves it.
+    """The content of a folder that :func:`unpack` wrote, for a process that serves it.
 
     Raises:
         ArtifactError: If it was changed meanwhile.
@@ -143,7 +143,7 @@ def opened(directory: Path) -> Unpacked:
 
 
 def _extracted(archive: Path, store: Path, beside: bool) -> tuple[Path, int, dict[str, Any]]:
-    """The folder that an archive was unpacked into, its version, and our settings in it."""
+    """The folder of an unpacked archive, its version and its serving settings."""
     directory = None
     try:
         with zipfile.ZipFile(archive) as content:
@@ -180,7 +180,7 @@ def _opened(directory: Path, serving: ServingConfig, version: int) -> Unpacked:
 
 @contextmanager
 def _said_of(archive: Path, directory: Path) -> Iterator[None]:
-    """Errors of a folder are its archive's: the folder is gone when somebody reads them."""
+    """Name the archive in errors about its folder, which is gone when they are read."""
     try:
         yield
     except ArtifactError as error:
@@ -201,13 +201,13 @@ def _require_name(archive: Path, unpacked: Unpacked) -> None:
 
 
 def _keep(directory: Path, serving: ServingConfig) -> None:
-    """Write the settings in force where :func:`opened` finds them."""
+    """Write the serving settings to the file that :func:`opened` reads."""
     file = directory / MODEL_CONFIG
     values = {**msgspec.json.decode(file.read_bytes()), OURS: serving.model_dump(mode="json")}
     file.write_bytes(msgspec.json.encode(values))
 
 
 def _settings(directory: Path) -> dict[str, Any]:
-    """Our part of an unpacked archive's configuration."""
+    """The serving settings of an unpacked archive."""
     values: dict[str, Any] = msgspec.json.decode((directory / MODEL_CONFIG).read_bytes())[OURS]
     return values

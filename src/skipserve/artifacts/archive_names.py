@@ -18,13 +18,13 @@ ABOUT = "MAR-INF/MANIFEST.json"
 
 
 def model_of(archive: Path) -> str:
-    """The model that an archive is of, by where it lies."""
+    """The name of the model of an archive, from the path of the archive."""
     folder = archive.parent.name
     return folder.removesuffix(FOLDER) if folder.endswith(FOLDER) else archive.stem
 
 
 def store_of(archive: Path) -> Path:
-    """The folder of the archives in force, wherever in it an archive lies."""
+    """The model store that holds an archive."""
     folder = archive.parent
     return folder.parent if folder.name.endswith(FOLDER) else folder
 
@@ -35,7 +35,7 @@ def others_of(store: Path, name: str) -> Path:
 
 
 def key_of(name: str, version: int) -> str:
-    """What a version is called that is served beside the one that answers for the name."""
+    """The key of a version that is served beside the version in force."""
     return f"{name}@{version}"
 
 
@@ -46,7 +46,7 @@ def split_key(key: str) -> tuple[str, str]:
 
 
 def version_of_content(about: bytes) -> int:
-    """The version in an archive's description; 1 where it is none of ours (they said ``1.0``).
+    """The version in the description of an archive; 1 for other archives, such as ``1.0``.
 
     Raises:
         ValueError: If it is no description.

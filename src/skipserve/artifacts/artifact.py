@@ -1,4 +1,4 @@
-"""Opening an artifact: the manifest is read, and every file must be what it says."""
+"""Opening an artifact: every file must have the hash that the manifest gives."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Artifact:
 
     @property
     def needed(self) -> tuple[NeededFile, ...]:
-        """The files that preprocessing needs."""
+        """Files that preprocessing needs, such as the tokenizer."""
         return () if self.manifest.preprocessing is None else self.manifest.preprocessing.files
 
     def require(self, format: Format, precision: Precision) -> None:

@@ -1,4 +1,4 @@
-"""Certificates: what was tested about an artifact's files, as JSON beside its manifest.
+"""Certificates of an artifact, as JSON beside its manifest.
 
 They stand in a file of their own: the manifest says what was exported and never changes after;
 certificates are added by whoever tests the files, on whatever machine they will serve.
@@ -31,7 +31,7 @@ Thresholds = tuple[float | None, ...]
 
 
 class TestedCandidate(Record):
-    """What one candidate did on the samples.
+    """The outcome of one candidate on the samples.
 
     Attributes:
         disagreements: Rows whose routed answer differed.
@@ -49,7 +49,7 @@ class TestedCandidate(Record):
 
 
 class Certificate(Record):
-    """What was tested about the files of one precision, and with what outcome.
+    """A bound that holds for the files of one precision on one provider.
 
     Attributes:
         risk: ε, which the true risk does not exceed.
@@ -97,7 +97,7 @@ class Certificate(Record):
 
 
 class Refusal(Record):
-    """A risk that was tested and not certified, and why; it is served at full depth."""
+    """A risk that could not be certified, and why; requests for it run at full depth."""
 
     risk: float
     measure: Measure = "disagreement"
@@ -107,7 +107,7 @@ class Refusal(Record):
 
 
 class Certificates(Record):
-    """All that was tested, and the candidates in the order they are tested in.
+    """All certificates and refusals, and the candidates from careful to bold.
 
     Attributes:
         candidates: From careful to bold.
@@ -131,7 +131,7 @@ class Certificates(Record):
         guard_limit: float | None,
         confidence: float,
     ) -> Certificates:
-        """The same with what was found about a risk in place of what was found about it before.
+        """A copy in which new certificates and refusals replace older ones of the same risk.
 
         What was found about other risks, files and providers stays: it bounds those thresholds
         with that guard on that file, whatever else was tested. It goes if it is not of these
@@ -167,7 +167,7 @@ def _subject(
 
 
 def is_of(certificate: Certificate, candidates: Sequence[Thresholds]) -> bool:
-    """Whether the thresholds of a certificate are those of the candidate that it names."""
+    """Whether a certificate has the thresholds of the candidate that it names."""
     place = certificate.candidate
     return 0 <= place < len(candidates) and candidates[place] == certificate.thresholds
 
@@ -193,7 +193,7 @@ def write_certificates(directory: Path, certificates: Certificates) -> None:
 
 
 def to_json(limit: float) -> float | None:
-    """A threshold or limit as JSON has it: ``None`` for +inf."""
+    """A threshold or limit for JSON: ``None`` stands for +inf."""
     return None if limit == float("inf") else limit
 
 

@@ -1,4 +1,4 @@
-"""What a manifest says of an artifact: its network, its router, and two rows to try it on."""
+"""Making a manifest: the network, the router, an example, and two rows of unequal depth."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MADE_BY = ("skipserve", "torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 def describe(
     name: str, origin: Origin, files: Sequence[ModelFile], routing: Routing | None
 ) -> Manifest:
-    """The manifest of files that nobody has compared yet."""
+    """The manifest of files whose parity has not been checked yet."""
     network, expected = origin.network, origin.expected
     task = network.task
     assert isinstance(task, KINDS)
@@ -65,7 +65,7 @@ def describe(
 
 
 def _shown(origin: Origin) -> int:
-    """The row to try a server with: the first, or the shortest text."""
+    """The example of a manifest: the first row, or the shortest text."""
     if not all(isinstance(one, str) for one in origin.values) or not origin.values:
         return 0
     return min(range(len(origin.values)), key=lambda row: len(str(origin.values[row])))
@@ -114,7 +114,7 @@ def _router_spec(network: Network, routing: Routing) -> RouterSpec:
 
 
 def depths_of(artifact: Artifact, origin: Origin) -> Depths | None:
-    """The row that leaves first and the one that leaves last, almost whatever the thresholds."""
+    """The row that leaves first and the row that leaves last, at almost all thresholds."""
     spec = artifact.manifest.router
     rows = origin.expected.rows[slice(DEPTHS_FROM)]
     if spec is None or spec.policy == "skip" or not artifact.hashes("onnx", "fp32"):
@@ -150,5 +150,5 @@ def depths_of(artifact: Artifact, origin: Origin) -> Depths | None:
 
 
 def _typed(row: NDArray[Any]) -> Any:
-    """A rounded row as a person types it: 0.1, and not what FP32 makes of it."""
+    """A rounded row in short decimals: 0.1, not the nearest FP32 number."""
     return (row.astype(np.float64).round(2) if row.dtype.kind == "f" else row).tolist()

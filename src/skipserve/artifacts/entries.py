@@ -1,4 +1,4 @@
-"""What an archive may hold, looked at before anything of it is unpacked."""
+"""Checks of an archive's entries before anything is unpacked."""
 
 from __future__ import annotations
 

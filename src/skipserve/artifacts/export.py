@@ -1,4 +1,4 @@
-"""A network to an artifact: every format and precision, checked before anybody sees it."""
+"""Exporting a network to an artifact, which is checked before it is put in place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The forms of a network held against each other: answers with the source, decisions alike."""
+"""Parity of all forms of a network: equal answers, equal decisions of the router."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def check_forms(
     pairs: Sequence[tuple[Format, Precision]],
     routing: Routing | None,
 ) -> list[Parity]:
-    """Check every format and precision; decisions of all forms against those of the stages."""
+    """Check every format and precision against the source, and decisions against the stages."""
     decisions: dict[bool, Decisions] = {}
     made = []
     for format, precision in pairs:
@@ -74,7 +74,7 @@ def _check_skips(
     precision: Precision,
     name: str,
 ) -> None:
-    """Under ``skip`` the one-file form is compared with the stages, which have no readings."""
+    """Compare the one-file form with the stages under ``skip``, where no readings exist."""
     spec = artifact.manifest.router
     assert spec is not None
     rows = origin.expected.rows
@@ -89,7 +89,7 @@ def _check_skips(
 
 
 class _OneFile:
-    """The one-file form, run as any ONNX Runtime runs it."""
+    """The one-file form in a plain ONNX Runtime session."""
 
     def __init__(self, file: Path) -> None:
         self._piece, _ = open_onnx(file)

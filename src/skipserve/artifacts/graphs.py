@@ -22,7 +22,7 @@ from skipserve.runtime.rows import Rows
 
 
 def in_precision(network: Network, precision: Precision, rows: Rows) -> Network:
-    """The same network in another precision, its blocks found anew.
+    """The network in another precision; its blocks are searched again.
 
     Args:
         network: In FP32.

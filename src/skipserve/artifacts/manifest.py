@@ -1,4 +1,4 @@
-"""The manifest: everything an artifact says about itself, as JSON beside its model files."""
+"""The manifest: the description of an artifact, as JSON beside its model files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$", max_length=64
 
 
 class Source(Record):
-    """What a model comes from.
+    """The source of a model.
 
     Attributes:
         kind: ``recipe``: trained here; ``onnx``: a file; ``module``: a torch module;
@@ -46,7 +46,7 @@ class Source(Record):
 
 
 class Parity(Record):
-    """How far the files of one format and precision lie from what they were made from.
+    """Differences of the files of one format and precision from their source.
 
     Attributes:
         format: Of the files.
@@ -69,7 +69,7 @@ class Parity(Record):
 
 
 class DecisionParity(Record):
-    """How many rows files run as deep as the reference does, at the same thresholds.
+    """How often files run rows as deep as the reference, at equal thresholds.
 
     Attributes:
         tie_band: Rows with a signal this near to its threshold, relative to it, do not count.
@@ -83,7 +83,7 @@ class DecisionParity(Record):
 
 
 class ExitSpec(Record):
-    """What is read at one cut.
+    """One exit: what is read at one cut.
 
     Attributes:
         blocks: Blocks run when a row gets there.
@@ -101,7 +101,7 @@ class ExitSpec(Record):
 
 
 class StressSpec(Record):
-    """What the router did to rows corrupted in one way, as shares; see routing/stress.py."""
+    """Result of the router on rows with one kind of corruption; see routing/stress.py."""
 
     kind: str
     hard: bool
@@ -176,7 +176,7 @@ class ModelFile(Record):
 
 
 class Example(Record):
-    """A row and its answer at full depth, to try a server with.
+    """An example row and its answer at full depth.
 
     Attributes:
         inputs: One row of each input, by name.
@@ -190,7 +190,7 @@ class Example(Record):
 
 
 class Depths(Record):
-    """Two rows to see a router with: of those tried, the first to leave and the last.
+    """Two rows that leave at different depths: the first and the last of those tried.
 
     Attributes:
         shallow: A row whose answer is settled early, by input.
@@ -204,7 +204,7 @@ class Depths(Record):
 
 
 class Manifest(Record):
-    """What an artifact holds and where it came from.
+    """The content of an artifact and its source.
 
     Attributes:
         name: The model's name; also its name on the server.
@@ -244,7 +244,7 @@ class Manifest(Record):
 
     @property
     def model(self) -> str:
-        """The model's own name; ``name`` ends with a version where it is served beside another."""
+        """The name of the model; ``name`` has the version too where two versions are served."""
         return split_key(self.name)[0]
 
     @property
@@ -254,7 +254,7 @@ class Manifest(Record):
 
     @property
     def text(self) -> TextInput | None:
-        """How texts become its inputs, if it takes texts."""
+        """The text preprocessing, if the model takes texts."""
         made = self.preprocessing
         return made if isinstance(made, TextInput) else None
 

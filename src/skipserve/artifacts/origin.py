@@ -1,4 +1,4 @@
-"""What an artifact is made from: a network, its source, and the router it gets."""
+"""The origin of an artifact: network, source and router."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What turns values into the inputs of a network.
+    """Preprocessing: turns texts or pictures into the inputs of a network.
 
     Attributes:
         config: What the manifest says of it.
@@ -32,7 +32,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Origin:
-    """What an artifact is made from.
+    """The origin of an artifact.
 
     Attributes:
         source: Where it comes from.
@@ -55,7 +55,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Routing:
-    """A router, fitted to each precision that needs numbers of its own.
+    """A router, fitted separately for each precision that needs it.
 
     Attributes:
         exits: What was asked for.

@@ -1,4 +1,4 @@
-"""Parity: do the files compute what they were made from, and do all forms decide alike?"""
+"""Parity: files compute what their source computes, and all forms decide alike."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Run = Callable[[Rows, Limits], RowResults]
 
 @dataclass(frozen=True)
 class Expected:
-    """What files are compared with.
+    """Reference answers that files are compared with.
 
     Attributes:
         rows: Real rows, and others.
@@ -52,7 +52,7 @@ class Expected:
 
 
 def parts_of(rows: Rows) -> Iterator[Rows]:
-    """Rows, so many at a time as run together."""
+    """Slices of rows, one for each batch."""
     for start in range(0, len(rows), TOGETHER):
         yield rows[start : start + TOGETHER]
 
@@ -69,7 +69,7 @@ def _run_all(run: Run, rows: Rows, limits: Limits) -> RowResults:
 def check_parity(
     full: Full, expected: Expected, format: Format, precision: Precision, name: str
 ) -> Parity:
-    """Compare full-depth answers with those of the source, in one batch and row by row.
+    """Compare full-depth answers with the source, in one batch and row by row.
 
     Raises:
         ParityError: If a difference exceeds the tolerance of the precision, if a value is not
@@ -111,7 +111,7 @@ def check_parity(
 
 
 class Decisions:
-    """What every form of a router must decide on some rows, at thresholds across its signals.
+    """Decisions that every form of a router must make on some rows.
 
     Args:
         rows: Real rows [N].

@@ -1,6 +1,6 @@
-"""Certifying a model as it lies in an archive: unpacked for it, and put back in one move.
+"""Certifying a model in its archive: unpack it, certify it, replace the archive at once.
 
-Where a model serves there may be nothing but archives, as in the image.
+On a serving machine there may be only archives, as in the container image.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What a model wants of whoever serves it: [serving] in its TOML, and in its archive.
+"""Serving settings of one model: [serving] in its build file and in its archive.
 
-What a host wants (sockets, processes) is in hosts/config.py.
+Settings of the host (sockets, processes) are in hosts/config.py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What an archive is worth, in a few words, read without unpacking it."""
+"""A summary of an archive in a few words, read without unpacking it."""
 
 from __future__ import annotations
 

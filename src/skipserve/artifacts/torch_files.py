@@ -1,4 +1,4 @@
-"""What a network trained here becomes in PyTorch: a plain ONNX graph, and frozen TorchScript."""
+"""Exports of networks trained here: the plain ONNX graph, and frozen TorchScript."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OPSET = 20
 
 
 class FullDepth(nn.Module):
-    """Raw FP32 rows to FP32 probabilities, everything run.
+    """The full-depth network: raw FP32 rows in, FP32 probabilities out.
 
     Scaling stays in FP32 because raw features may lie beyond FP16; softmax because its sum does.
     """
@@ -101,7 +101,7 @@ def write_torchscript(
     exits: tuple[Exit, ...] = (),
     policy: Policy = "exit",
 ) -> None:
-    """Write a network as TorchScript, with its router inside if it has exits."""
+    """Write a network as TorchScript; with exits, the router is inside."""
     rows = torch.zeros(2, *network.config.inputs)
     with quietly():
         if not exits:
@@ -135,7 +135,7 @@ def _script(routed: RoutedNetwork, rows: Tensor) -> torch.jit.ScriptModule:
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """TorchScript is deprecated and says so at each call; the exporter prints its progress."""
+    """Silence the deprecation warnings of TorchScript and the progress of the exporter."""
     level = logging.getLogger("torch.onnx").level
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""Versions of a model in a store: the one in force, and the last few that were before.
+"""Versions of a model in a store: the version in force and a few earlier ones.
 
     STORE/NAME.mar               the one in force
     STORE/NAME.versions/N.mar    others, by version
@@ -41,7 +41,7 @@ class Version:
 
 
 def version_in(archive: Path) -> int:
-    """The version that an archive says it is.
+    """The version number in an archive.
 
     Raises:
         ArtifactError: If it is no archive.
@@ -57,7 +57,7 @@ def version_in(archive: Path) -> int:
 
 
 def versions_of(store: Path, name: str) -> list[Version]:
-    """All versions of a model, newest first; one in force that is damaged comes last.
+    """All versions of a model, newest first; a damaged version in force comes last.
 
     Raises:
         ConfigError: If there is none.
@@ -100,7 +100,7 @@ def find_version(store: Path, name: str, number: int) -> Version:
 
 
 def archives_in(store: Path, names: Sequence[str] = ()) -> list[Path]:
-    """The archives of a store: those that are named, each in force or by its version, or all.
+    """Archives of a store: those named as NAME or NAME@N, or all that are in force.
 
     Args:
         store: Folder of ``.mar`` files.
@@ -132,7 +132,7 @@ def archives_in(store: Path, names: Sequence[str] = ()) -> list[Path]:
 
 
 def next_number(store: Path, name: str) -> int:
-    """What the next archive of a model shall be called."""
+    """The version number for the next archive of a model."""
     try:
         return versions_of(store, name)[0].number + 1
     except ConfigError:
@@ -140,7 +140,7 @@ def next_number(store: Path, name: str) -> int:
 
 
 def put(fresh: Path, store: Path, name: str) -> Path:
-    """Put an archive in force; the one before is kept, the oldest of many is not.
+    """Put an archive in force, keep the one before, and remove the oldest beyond a limit.
 
     One that holds the same as the one in force is no new version: that one stays.
     """
@@ -156,7 +156,7 @@ def put(fresh: Path, store: Path, name: str) -> Path:
 
 
 def roll_back(store: Path, name: str, to: int | None = None) -> tuple[int, int]:
-    """Put another version in force, once every file in it was checked.
+    """Put another version in force after checking every file in it.
 
     Args:
         store: Folder of archives.
@@ -211,7 +211,7 @@ def _link(file: Path, name: Path) -> None:
 
 
 def _content(archive: Path) -> dict[str, tuple[int, int]] | None:
-    """Length and checksum of each file, but for the description, in which the date stands."""
+    """Length and checksum of each file except the description, which holds the date."""
     try:
         with zipfile.ZipFile(archive) as content:
             entries = content.infolist()

@@ -1,1 +1,1 @@
-"""Building: one TOML to one archive, redoing only what changed."""
+"""Building: one build file to one archive; only what changed is redone."""

@@ -1,4 +1,4 @@
-"""Answers to files: one row each, in the order of the rows."""
+"""Writing answers to a file: one line for each row, in order."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KINDS = (".parquet", ".csv", ".jsonl", ".npz")
 
 
 def check_writable(file: Path) -> None:
-    """Refuse a file that cannot be written before anything is computed.
+    """Refuse a file that cannot be written, before anything is computed.
 
     Raises:
         ConfigError: If its kind is unknown, or its folder is not there.
@@ -32,7 +32,7 @@ def check_writable(file: Path) -> None:
 
 
 def write_answers(file: Path, scored: Scored) -> None:
-    """Write what the task tells of each row, its depth and its guard.
+    """Write the answer of each row with its depth and whether the guard held it back.
 
     Of classes that is label, name where there are names, and the label's probability; the answer
     itself stands beside them where a row may hold several numbers, in .csv a column for each.

@@ -1,4 +1,4 @@
-"""Bringing a network: one build file is written and walked, and a verdict ends it."""
+"""Bringing a network: write a build file, build it, and say what routing is worth."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LARGEST_NAME = 64
 
 @dataclass(frozen=True)
 class BringOptions:
-    """What a person asks of a network they bring.
+    """Options of `skipserve bring`.
 
     Attributes:
         source: An ``.onnx`` file, a Hugging Face folder, or ``module:function``.
@@ -61,7 +61,7 @@ class BringOptions:
 
 @dataclass(frozen=True)
 class BringOutcome:
-    """What became of it.
+    """The result of bringing a network.
 
     Attributes:
         build: The build file that was written.
@@ -83,7 +83,7 @@ def bring(
     say: Say = lambda line: None,
     on_progress: OnProgress = quiet,
 ) -> BringOutcome:
-    """Write the build file of a network and walk the line.
+    """Write the build file of a network and run every step of it.
 
     Args:
         options: What is asked.
@@ -248,7 +248,7 @@ def bring_objects(
     task: str | None = None,
     tolerance: float | None = None,
 ) -> Artifact:
-    """The same for what is in memory: it is written beside the project's other files first."""
+    """Bring objects in memory: they are written to files of the project first."""
     folder = project / "sources"
     if isinstance(source, tuple):
         from skipserve.sources.module import module_graph

@@ -1,4 +1,4 @@
-"""The build file: one TOML in export/ says what becomes of one model."""
+"""The build file: one TOML in export/ describes one model, from source to archive."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ HANDLER = Path(__file__).parent.parent / "hosts" / "torchserve" / "handler.py"
 
 
 class ExportConfig(Record):
-    """Which files an artifact holds."""
+    """The section [export]: formats and precisions of an artifact."""
 
     formats: Annotated[tuple[Format, ...], Field(min_length=1)] = ("onnx", "torchscript")
     precisions: Annotated[tuple[Precision, ...], Field(min_length=1)] = ("fp32", "fp16")
@@ -54,7 +54,7 @@ class _Sections(Record):
 
 @dataclass(frozen=True)
 class Trained:
-    """A network that is trained here.
+    """A network that is trained by a recipe.
 
     Attributes:
         recipe: Data and training defaults.
@@ -93,7 +93,7 @@ class BuildFile:
 
     @property
     def trained(self) -> Trained:
-        """What is trained here.
+        """The recipe, network and training of a model that is trained here.
 
         Raises:
             ConfigError: If the network was brought.
@@ -104,7 +104,7 @@ class BuildFile:
 
     @property
     def brought(self) -> Brought | None:
-        """What was brought, or ``None`` if the network is trained here."""
+        """The network that was brought, or ``None`` if it is trained here."""
         return self.origin if isinstance(self.origin, Brought) else None
 
     @property
@@ -118,12 +118,12 @@ class BuildFile:
 
     @property
     def tuned(self) -> Path:
-        """The weights of a network that was brought and tuned."""
+        """File of the tuned weights of a network that was brought."""
         return self.checkpoint / TUNED
 
     @property
     def shipped(self) -> Path:
-        """Weights that come with the file; there need be none."""
+        """Shipped weights beside the build file; they may be absent."""
         return self.path.resolve().parent / "weights" / f"{self.name}.safetensors"
 
     @property
@@ -136,7 +136,7 @@ class BuildFile:
 
     @property
     def handler(self) -> Path:
-        """The project's own, else the package's."""
+        """The TorchServe handler of the project, else that of the package."""
         own = self.root / "handlers" / "torchserve_handler.py"
         return own if own.is_file() else HANDLER
 
@@ -189,7 +189,7 @@ def read_build_file(path: Path, training: dict[str, Any] | None = None) -> Build
 
 
 def _router(sections: _Sections, origin: Trained | Brought) -> RouterConfig | None:
-    """The router; what it decides by is the task's own signal where none is named."""
+    """The router of a build file, with the default signal of the task."""
     router = sections.router
     if router is None or isinstance(origin, Trained) or "signal" in router.model_fields_set:
         return router

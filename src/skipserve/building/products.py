@@ -1,4 +1,4 @@
-"""What a build makes: checkpoint, artifact, certificates, archive; each from a build file."""
+"""Products of a build: checkpoint, artifact, certificates, archive."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ OnProgress = Callable[[str, float | None], None]
 
 
 def quiet(doing: str, share: float | None) -> None:
-    """Tell nobody how far things are."""
+    """Report no progress."""
 
 
 def train(
@@ -57,7 +57,7 @@ def train(
 
 
 def take_or_train(build: BuildFile, on_epoch: OnEpoch, say: Say, on_progress: OnProgress) -> None:
-    """Make the checkpoint of a build file of the weights that ship with it, or train.
+    """Make the checkpoint from shipped weights where they fit, else by training.
 
     Raises:
         TrainingDiverged: When the loss is no longer finite; the checkpoint is left as it was.
@@ -83,7 +83,7 @@ def _save(
 
 
 def export(build: BuildFile, say: Say = lambda line: None, sourced: Sourced | None = None) -> None:
-    """Export what a build file names to its artifact directory, with its router fitted.
+    """Export the network of a build file, with a fitted router, to its artifact directory.
 
     Args:
         build: The build file.
@@ -177,7 +177,7 @@ def calibrate(build: BuildFile, say: Say, sourced: Sourced | None = None) -> Non
 
 
 def certified_backends(build: BuildFile) -> list[BackendName]:
-    """The backend a model serves with; all it has files for, if it has none for that one."""
+    """Backends to certify: the one that serves, or all if the artifact has no files for it."""
     have = [name for name, format in FORMATS.items() if format in build.export.formats]
     return [build.serving.backend] if build.serving.backend in have else have
 

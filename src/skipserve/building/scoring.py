@@ -1,4 +1,4 @@
-"""Scoring: a file of rows, answered in batches."""
+"""Offline scoring: answers for a file of rows, in batches."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BATCHES = 8
 
 @dataclass(frozen=True)
 class Scored:
-    """Answers of a file.
+    """Answers for a file of rows.
 
     Attributes:
         prediction: For its rows, in order.

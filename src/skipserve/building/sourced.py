@@ -1,4 +1,4 @@
-"""What a build file names as its source, and its rows: read once, however many steps ask."""
+"""Source and rows of a build file, read once and shared by all steps."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Sourced:
 
     @cached_property
     def origin(self) -> Origin:
-        """What an artifact is made from.
+        """The origin of an artifact.
 
         Raises:
             CheckpointError: If there is no checkpoint, or it is of another recipe.

@@ -1,4 +1,4 @@
-"""From build file to archive, redoing only what its inputs changed."""
+"""Steps of a build; a step runs only if its inputs or outputs changed."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Step:
     left: Callable[[], Any] | None = None
 
     def outcome(self) -> Any:
-        """What must be as the step left it."""
+        """What must be unchanged for the step to be skipped."""
         return _hashes(self.outputs) if self.left is None else self.left()
 
 
@@ -190,7 +190,7 @@ def _is_folder(build: BuildFile) -> bool:
 
 
 def _origin_inputs(build: BuildFile) -> Any:
-    """What the origin of a build file depends on."""
+    """Everything that the origin of a build file depends on."""
     if build.brought is None:
         return _hashes((build.checkpoint / WEIGHTS, build.checkpoint / "config.json"))
     brought = build.brought
@@ -198,7 +198,7 @@ def _origin_inputs(build: BuildFile) -> Any:
 
 
 def _exported(build: BuildFile) -> str | None:
-    """The manifest, if every file it names is as it says."""
+    """The manifest, if every file in it has the right hash."""
     try:
         open_artifact(build.artifact)
     except ArtifactError:  # missing or damaged
@@ -207,7 +207,7 @@ def _exported(build: BuildFile) -> str | None:
 
 
 def _packaged(build: BuildFile) -> list[bool | str] | None:
-    """The newest version, which need not be in force: who has gone back wants to stay there."""
+    """The newest version; it may not be in force, because a rollback stays in force."""
     try:
         have = versions_of(build.archive.parent, build.archive.stem)
     except ConfigError:  # there is none
@@ -223,7 +223,7 @@ def run_steps(
     on_progress: OnProgress = quiet,
     sourced: Sourced | None = None,
 ) -> None:
-    """Run every step whose inputs or outputs are not what the last build left.
+    """Run every step whose inputs or outputs changed since the last build.
 
     Content decides, not time stamps: ``.build/NAME.json`` keeps the hash of each step's inputs
     and of its outputs.
@@ -267,7 +267,7 @@ def _hashes(files: tuple[Path, ...]) -> list[str | None]:
 
 
 def _calibrated(build: BuildFile) -> str | None:
-    """The candidates, and which of what the build itself certifies has an entry."""
+    """The candidates, and which risks of the build have a certificate or a refusal."""
     try:
         artifact = open_artifact(build.artifact)
     except ArtifactError:  # damaged
@@ -288,7 +288,7 @@ def _calibrated(build: BuildFile) -> str | None:
 
 
 def _sources(*places: str) -> list[str]:
-    """The hashes of modules, and of all modules in packages."""
+    """Hashes of source files, and of all files in packages."""
     paths = [SOURCES / place for place in places]
     files = [[path] if path.suffix else sorted(path.rglob("*.py")) for path in paths]
     assert all(files), f"no module in {places}: what changed there would go unseen"

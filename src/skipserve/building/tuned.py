@@ -1,4 +1,4 @@
-"""The step that tunes a network which was brought, before it is exported."""
+"""The step that fine-tunes a brought network before export."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from skipserve.errors import ConfigError
 
 
 def tune_source(build: BuildFile, say: Say = lambda line: None) -> None:
-    """Tune what a build file brings, and write its weights where the export looks for them.
+    """Fine-tune the network of a build file, and write its weights where the export reads them.
 
     It is tuned on the rows to fit on; the harm to full depth shows on those to propose on, which
     the certificate does not need to be untouched. Where every epoch harms too much, the weights

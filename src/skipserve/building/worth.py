@@ -1,4 +1,4 @@
-"""What routing a brought network is worth: blocks, milliseconds, and who pays, in one sentence."""
+"""The worth of routing a brought network: blocks, milliseconds, and the class that pays."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ WORTH = 0.95
 
 @dataclass(frozen=True)
 class Worth:
-    """What a router does at one certified risk, on test rows.
+    """Measurements of a router at one certified risk, on test rows.
 
     Attributes:
         risk: ε.
@@ -92,7 +92,7 @@ class Worth:
 
 
 def measure_worth(directory: Path, splits: Splits, risk: float) -> Worth | str:
-    """Look at an artifact on rows that nothing has touched.
+    """Measure an artifact on untouched test rows.
 
     Args:
         directory: The artifact, certified.
@@ -163,7 +163,7 @@ def _accuracy(task: Task, answers: Prediction, data: Labelled) -> float | None:
 
 
 def _shortest_fixed(engine: Engine, rows: Rows, certificate: Certificate) -> int:
-    """Blocks of the shortest fixed depth that is certified by the same test."""
+    """Blocks of the shortest fixed depth that passes the same test."""
     task, spec = engine.manifest.task, engine.manifest.router
     assert spec is not None
     answers = np.moveaxis(engine.read(rows).answers, 1, 0)
@@ -175,7 +175,7 @@ def _shortest_fixed(engine: Engine, rows: Rows, certificate: Certificate) -> int
 def _milliseconds(
     engine: Engine, rows: Rows, setting: Setting, fixed: Setting
 ) -> tuple[float, float, float]:
-    """A row alone, at full depth, routed and at a fixed depth: medians of interleaved rounds."""
+    """Milliseconds of one row at full depth, routed, and at a fixed depth: medians."""
     singles = [rows[i : i + 1] for i in range(len(rows))]
     calls: list[Callable[[Rows], Prediction]] = [
         lambda row: engine.run(row),

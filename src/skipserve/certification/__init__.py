@@ -1,1 +1,1 @@
-"""Certifying: bounds on what skipping changes, made on the files that serve."""
+"""Certification: bounds on how often skipping changes an answer, for the served files."""

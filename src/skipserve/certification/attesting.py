@@ -1,4 +1,4 @@
-"""Writing down what is certified, with all that it follows from, for others to check."""
+"""Writing certificate files, which hold every number that a checker needs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def certificate_file(
     provider: Literal["cpu", "cuda"],
     withdrawn: bool = False,
 ) -> CertificateFile:
-    """What is certified of some files of an artifact and what traffic earned for them, sealed.
+    """The certificate file of an artifact's files: offline bounds and earned bounds, sealed.
 
     Args:
         artifact: With its certificates.
@@ -74,7 +74,7 @@ def certificate_file(
 
 
 def offline(certificate: Certificate, candidates: tuple[Thresholds, ...]) -> Offline:
-    """An artifact's certificate with all that it follows from.
+    """An offline bound with every number that it follows from.
 
     Args:
         certificate: One of the artifact.
@@ -105,7 +105,7 @@ def offline(certificate: Certificate, candidates: tuple[Thresholds, ...]) -> Off
 def artifact_file(
     artifact: Artifact, precision: str | None = None, provider: str | None = None
 ) -> CertificateFile:
-    """What is certified of an artifact, for one kind of its files.
+    """The certificate file of an artifact for one precision and provider.
 
     Args:
         artifact: With its certificates.

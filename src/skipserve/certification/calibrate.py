@@ -1,4 +1,4 @@
-"""Calibrating an artifact: certifying its candidates, on the files that serve."""
+"""Certifying the candidates of an artifact on the files that serve."""
 
 from __future__ import annotations
 

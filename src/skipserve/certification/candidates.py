@@ -1,4 +1,4 @@
-"""Candidates: thresholds proposed on what the files that serve read off rows."""
+"""Candidates: thresholds proposed from what the served files read off rows."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _observed_by_running(engine: Engine, rows: Rows) -> Observations:
 
 
 def _full_and_signals(engine: Engine, rows: Rows) -> tuple[Prediction, NDArray[np.float32]]:
-    """Answers at full depth, and the signal at each decision of rows that run everything."""
+    """Full-depth answers, and the signal at each decision of rows that run everything."""
     full = engine.run_batches(rows, engine.off, BATCH)
     careful = np.full_like(engine.off.thresholds, np.finfo(np.float32).max)
     signals = engine.run_batches(rows, Setting(careful, np.inf), BATCH).signals
@@ -90,7 +90,7 @@ def _full_and_signals(engine: Engine, rows: Rows) -> tuple[Prediction, NDArray[n
 
 
 def _read_skips(engine: Engine, rows: Rows) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """The signal before each stage, and whether the answer stays if it alone is left out."""
+    """The signal before each stage, and whether the answer agrees if only it is left out."""
     full, signals = _full_and_signals(engine, rows)
     agrees = []
     for stage in range(signals.shape[1]):

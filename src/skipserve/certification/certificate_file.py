@@ -1,4 +1,4 @@
-"""A certificate that others can check: one JSON file, apart from the artifact.
+"""The certificate file: one JSON file that others can check without the artifact.
 
 It holds every number that its conclusion follows from: candidates in the order they were tested in,
 what each did, and at which level. :mod:`skipserve.certification.verification` computes them anew.
@@ -58,7 +58,7 @@ class Offline(Record):
 
 
 class Crossing(Record):
-    """The moment at which a candidate had proved itself; its wealth may have fallen since.
+    """The moment at which the wealth of a candidate crossed its level.
 
     Attributes:
         rows: Evidence rows of the epoch until then.
@@ -123,7 +123,7 @@ Bound = Annotated[Offline | Earned, Field(discriminator="kind")]
 
 
 class Signature(Record):
-    """Who stands for the file; over everything in it but this.
+    """A signature over everything in the file but itself.
 
     Attributes:
         algorithm: How it was signed.
@@ -168,7 +168,7 @@ class CertificateFile(Record):
 
 
 def meaning(manifest: Manifest) -> dict[str, Any]:
-    """What a certificate takes over from a manifest: rows and agreement are what these say."""
+    """Fields of the manifest that a certificate repeats: task, signature and preprocessing."""
     said = manifest.model_dump(include={"task", "preprocessing"})
     return {"task": said["task"], "preprocessing": said["preprocessing"]}
 
@@ -179,7 +179,7 @@ def write_certificate(file: Path, made: CertificateFile) -> None:
 
 
 def canonical(values: dict[str, Any], without: Iterable[str] = ()) -> bytes:
-    """JSON of sorted keys, without spaces, in ASCII, numbers as Python writes them.
+    """Canonical JSON: sorted keys, no spaces, ASCII, numbers as Python formats them.
 
     Args:
         values: Of a certificate, as JSON has them.
@@ -191,12 +191,12 @@ def canonical(values: dict[str, Any], without: Iterable[str] = ()) -> bytes:
 
 
 def seal(values: dict[str, Any]) -> str:
-    """The sha256 of a certificate's values, but for the hash itself and the signature."""
+    """The SHA-256 of a certificate's values without the hash itself and the signature."""
     return hashlib.sha256(canonical(values, SEALED_WITHOUT)).hexdigest()
 
 
 def json_schema() -> str:
-    """The JSON Schema of a certificate, as docs/schemas/ publishes it."""
+    """The JSON Schema of a certificate file, as published in docs/schemas/."""
     schema = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **CertificateFile.model_json_schema(),

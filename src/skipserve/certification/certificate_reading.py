@@ -1,4 +1,4 @@
-"""Reading a certificate file: JSON of the published schema, and nothing else."""
+"""Reading a certificate file: JSON that follows the published schema."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from skipserve.schema import parse
 
 
 def read_certificate(file: Path) -> tuple[CertificateFile, dict[str, Any]]:
-    """A certificate and the JSON values that it was read from, not checked yet.
+    """A certificate and the JSON values it was read from; nothing is checked yet.
 
     Raises:
         ConfigError: If the file cannot be read.

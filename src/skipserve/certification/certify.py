@@ -47,7 +47,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Goal:
-    """What is to be certified: a measure of risk, and the ε it shall not exceed."""
+    """A goal of certification: a measure of risk and its bound ε."""
 
     risk: float
     measure: Measure = "disagreement"
@@ -97,7 +97,7 @@ def betting_p_value(losses: NDArray[np.int8], risk: float, confidence: float) ->
 def shortest_fixed(
     blocks: NDArray[np.int64], agrees: NDArray[np.bool_], risk: float, confidence: float
 ) -> int:
-    """Fewest blocks that can be certified if every row runs as many.
+    """The shortest fixed depth that can be certified.
 
     Depths are tested like a router's candidates: in a fixed order, from careful to bold, by the
     same test. Full depth always holds.
@@ -162,7 +162,7 @@ def certify(
 
 
 def p_value_of(outcome: Outcome, samples: int, goal: Goal, confidence: float) -> float:
-    """Chance of an outcome as good as this if the risk were that of the goal, or a bound on it.
+    """The p-value of an outcome against "the risk exceeds the goal", or a bound on it.
 
     Args:
         outcome: Of one candidate.

@@ -1,4 +1,4 @@
-"""What may be wrong with a certificate: one sentence each, and an exit status of its own."""
+"""Faults of a certificate, each with a sentence and an exit status."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from skipserve.errors import SkipserveError
 
 
 class Fault(IntEnum):
-    """What may be wrong with a certificate; the value is the exit status of `skipserve verify`."""
+    """A kind of fault; its value is the exit status of `skipserve verify`."""
 
     SCHEMA = 10
     VERSION = 11
@@ -23,7 +23,7 @@ class Fault(IntEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong.
+    """One fault that was found.
 
     Attributes:
         fault: Its kind.
@@ -35,7 +35,7 @@ class Finding:
 
 
 class NotCertified(SkipserveError):
-    """A file is no certificate that this version can check."""
+    """The file is not a certificate that this version can check."""
 
     def __init__(self, fault: Fault, sentence: str) -> None:
         super().__init__(sentence)

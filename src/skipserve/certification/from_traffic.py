@@ -1,4 +1,4 @@
-"""What a model earned on its traffic, as a bound that stands in a certificate file."""
+"""Earned bounds of a certificate file, from the events of a ledger."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The two risks that can be certified, and what is certified if nobody says otherwise."""
+"""The two measures of risk, and the defaults of certification."""
 
 from __future__ import annotations
 

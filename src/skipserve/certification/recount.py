@@ -1,4 +1,4 @@
-"""Counting anew: the files of an offline certificate run on its samples."""
+"""Recounting an offline certificate: its files run on its samples again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from skipserve.runtime.runners import FORMATS
 
 
 class _Outcomes:
-    """What candidates do on the samples; each is run once, however many bounds name it."""
+    """Outcomes of candidates on the samples; each candidate runs once."""
 
     def __init__(self, trial: Trial) -> None:
         self._trial = trial
@@ -41,7 +41,7 @@ def check_counts(
     labels: NDArray[Any] | None,
     say: Callable[[str], None],
 ) -> Iterator[Finding]:
-    """What differs when the files run on the samples of a certificate's offline bounds.
+    """Differences between the counts of a certificate and a rerun of its files.
 
     Args:
         made: A certificate in which nothing else is wrong.

@@ -1,4 +1,4 @@
-"""Signing certificates with Ed25519, so that nobody can write one in another's name.
+"""Signing certificates with Ed25519, and checking signatures.
 
 Needs the extra ``sign``. Keys are PEM files, as ``openssl genpkey -algorithm ed25519`` makes them.
 """
@@ -50,7 +50,7 @@ def signed(made: CertificateFile, key: Path) -> CertificateFile:
 
 
 def check_signature(made: CertificateFile, values: dict[str, Any], key: Path) -> Finding | None:
-    """What is wrong with the signature of a certificate, if anything.
+    """Faults of the signature of a certificate.
 
     Args:
         made: The certificate.

@@ -1,4 +1,4 @@
-"""A trial: one file of an artifact on one set of samples, and what each candidate does there."""
+"""A trial: the outcomes of all candidates for one file of an artifact on one set of samples."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROWS_FOR_DECILES = 200
 
 
 class Trial:
-    """One file on one set of samples: what each candidate does there."""
+    """Runs candidates for one file on one set of samples."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class Trial:
 
 
 def _deciles(signals: NDArray[np.float32]) -> tuple[tuple[float, ...] | None, ...]:
-    """Of each column of signals [N, decisions], NaN where a row did not get there."""
+    """Deciles of each column of signals [N, decisions]; NaN where a row left before."""
     columns = [column[~np.isnan(column)] for column in signals.T]
     return tuple(
         tuple(np.quantile(column, np.arange(1, 10) / 10).tolist())

@@ -1,4 +1,4 @@
-"""Checking a certificate file: every number that follows from others is computed anew.
+"""Checking a certificate file: every derived number is computed again.
 
 Counts of an offline certificate are computed by :mod:`skipserve.certification.recount`, where its
 samples are at hand. Counts of traffic cannot be: whoever signs the file attests them.
@@ -26,7 +26,7 @@ TOLERANCE = 1e-9
 def check_certificate(
     made: CertificateFile, values: dict[str, Any], artifact: Artifact
 ) -> Iterator[Finding]:
-    """What is wrong with a certificate of an artifact; nothing if it holds.
+    """Faults of a certificate; none if it holds.
 
     Args:
         made: The certificate.

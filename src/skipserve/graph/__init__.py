@@ -1,1 +1,1 @@
-"""ONNX graphs: find where everything flows through, cut there, and put the pieces together."""
+"""ONNX graphs: find dominators, cut there, and assemble the pieces."""

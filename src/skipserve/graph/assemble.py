@@ -1,4 +1,4 @@
-"""Stages with their exits inside, and the head of the network as a graph of its own."""
+"""Assembling stages with their exits, and exits as graphs of their own."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def exit_model(
     opset: Sequence[onnx.OperatorSetIdProto],
     tail: Stage | None = None,
 ) -> onnx.ModelProto:
-    """An exit as a graph of its own, for rows that rejoin the stream before it is read."""
+    """An exit as a graph of its own, for ``skip``, where rows rejoin before the stream is read."""
     graph = onnx.GraphProto(name="exit")
     graph.input.append(stream)
     model = helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION)

@@ -1,4 +1,4 @@
-"""Finding the blocks of a network: where everything flows through, and what lies between.
+"""Finding the residual blocks of a network by the dominators of its graph.
 
 A tensor through which every path from the main input to the output passes is a *dominator* of the
 output (Lengauer and Tarjan, 1979). The residual stream after a block is one; between two of them
@@ -28,7 +28,7 @@ FEWEST = 2
 
 @dataclass(frozen=True)
 class Block:
-    """One block: what lies between two dominators.
+    """One block: the region between two dominators.
 
     Attributes:
         start: The stream before it.
@@ -63,7 +63,7 @@ class FoundBlocks:
 
     @property
     def residual(self) -> bool:
-        """Whether every block can be left out: its stream is a sum with what came in."""
+        """Whether every block can be skipped: its output is a sum with its input."""
         return all(block.residual for block in self.blocks)
 
 
@@ -93,7 +93,7 @@ class _Path:
         ]
 
     def dominators(self) -> list[str]:
-        """Tensors that all of the path flows through, in order, the output last."""
+        """The dominators of the output, in order, the output last."""
         farthest = max(self.reads(self.source), default=-1)
         found = []
         for i, node in enumerate(self.order):
@@ -112,7 +112,7 @@ class _Path:
         return sum(kind in WEIGHTED for kind in kinds)
 
     def blocks(self) -> list[Block]:
-        """Regions of more than one path that hold weights."""
+        """Regions between dominators that have several paths and hold weights."""
         found = []
         dominators = [self.source, *self.dominators()]
         for start, end in pairwise(dominators):
@@ -121,7 +121,7 @@ class _Path:
         return found
 
     def _adds(self, start: str, end: str) -> bool:
-        """Whether a dominator is the sum of an earlier one and something else."""
+        """Whether a dominator is the sum of the earlier dominator and another tensor."""
         meets = self.flow.nodes[self.flow.maker[end]]
         if meets.op_type not in ("Add", "Sum"):
             return False
@@ -136,7 +136,7 @@ class _Path:
         return False
 
     def _float(self, tensor: str) -> str:
-        """A tensor before it was quantised, if it was: numbers are read off that."""
+        """The float tensor before quantisation, if there is one; exits read that."""
         place = self.flow.maker.get(tensor)
         if place is None or self.flow.nodes[place].op_type != "QuantizeLinear":
             return tensor
@@ -144,7 +144,7 @@ class _Path:
         return before if len(self.reads(before)) == 1 else tensor
 
     def after(self, blocks: Sequence[Block]) -> str:
-        """The stream after the last block: made of its end as the stream before it was.
+        """The stream after the last block, at the same kind of node as after the other blocks.
 
         What stands between two blocks, such as a norm behind the sum, belongs to the first.
         """
@@ -165,12 +165,12 @@ class _Path:
         return [self.flow.nodes[self.flow.maker[name]].op_type for name in tensors]
 
     def is_chain(self, layers: Sequence[Block]) -> bool:
-        """Whether no layer holds most of the weights, as one does that everything flows around."""
+        """Whether no single layer holds most of the weights."""
         weights = [self.weighted(layer.start, layer.end) for layer in layers]
         return max(weights) < FEWEST or 2 * max(weights) <= sum(weights)
 
     def layers(self) -> list[Block]:
-        """Weighted nodes of a chain: what takes the place of blocks where there are none."""
+        """Weighted nodes of a chain, which count as blocks where no residual blocks exist."""
         found: list[Block] = []
         dominators = [self.source, *self.dominators()]
         for start, end in pairwise(dominators):
@@ -180,7 +180,7 @@ class _Path:
 
 
 def find_blocks(flow: Flow, output: str) -> FoundBlocks:
-    """Find the blocks that lead to an output, from the input that shows most of them.
+    """Find the blocks on the way to an output, from the input with which most are found.
 
     Args:
         flow: The graph.
@@ -223,7 +223,7 @@ def _rank(found: FoundBlocks) -> int:
 
 
 def _search(flow: Flow, source: str, output: str) -> FoundBlocks:
-    """Blocks from one input, letting tensors that many blocks read travel beside the stream."""
+    """Blocks seen from one input; tensors that many blocks read may bypass the stream."""
     path = _Path(flow, source, output)
     blocks, around = path.blocks(), []
     for _ in range(3):
@@ -238,7 +238,7 @@ def _search(flow: Flow, source: str, output: str) -> FoundBlocks:
 
 
 def _best_limit(path: _Path, tensor: str, blocks: int) -> int | None:
-    """The reader of ``tensor`` from which on it is beside the stream, if that shows more blocks."""
+    """The reader from which on ``tensor`` bypasses the stream, if that shows more blocks."""
     most, best = blocks + 1, None
     for reader in sorted(set(path.flow.readers[tensor]))[1:]:
         trial = _Path(path.flow, path.source, path.output, {**path.ignored, tensor: reader})
@@ -249,7 +249,7 @@ def _best_limit(path: _Path, tensor: str, blocks: int) -> int | None:
 
 
 def _widest(paths: Collection[_Path]) -> str:
-    """The tensor whose readers lie farthest apart, if that is half of the path."""
+    """The tensor whose readers span the most of the path, if they span half of it."""
     widest, span = "", 0
     for path in paths:
         for node in path.order:

@@ -1,4 +1,4 @@
-"""A builder of ONNX graphs: operators added one by one, whole graphs put in as pieces."""
+"""A builder of ONNX graphs: adds operators one by one, and whole graphs inline."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from onnx import helper, numpy_helper
 
 @dataclass
 class GraphBuilder:
-    """Collects nodes of one graph or subgraph; names carry its prefix, so none ever meet.
+    """Collects the nodes of one graph or subgraph; a prefix keeps names unique.
 
     Attributes:
         prefix: Of every name made here.
@@ -40,7 +40,7 @@ class GraphBuilder:
         return names
 
     def name_it(self, value: str, name: str) -> None:
-        """Give a tensor a name of the caller's, such as that of an output."""
+        """Give a tensor a fixed name, such as that of an output."""
         self.nodes.append(helper.make_node("Identity", [value], [name]))
 
     def constant(self, value: NDArray[Any]) -> str:
@@ -54,7 +54,7 @@ class GraphBuilder:
         return self.constant(np.array(values, dtype=np.int64))
 
     def inline(self, piece: onnx.ModelProto, inputs: Mapping[str, str]) -> dict[str, str]:
-        """Put a piece in here.
+        """Add the nodes of a whole graph.
 
         Args:
             piece: A graph of the same opset.
@@ -88,7 +88,7 @@ class GraphBuilder:
         return {one.name: rename(one.name) for one in graph.output}
 
     def branch(self, name: str, outputs: Sequence[str]) -> onnx.GraphProto:
-        """Close this builder as a subgraph; an output of the graph around it is passed through."""
+        """Close this builder as a subgraph; outputs of the outer graph are passed through."""
         made = {output for node in self.nodes for output in node.output}
         own = [out if out in made else self.op("Identity", out) for out in outputs]
         values = [helper.make_empty_tensor_value_info(out) for out in own]

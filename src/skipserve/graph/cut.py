@@ -1,6 +1,6 @@
-"""Cutting a graph into stages at tensors through which everything flows.
+"""Cutting a graph into stages at its dominators.
 
-What crosses a cut beside the stream:
+Three things cross a cut beside the stream:
 
 - *side rows*: tensors made before the first cut with one entry a row (attention masks). They travel
   with the stream and lose the same rows.
@@ -30,7 +30,7 @@ from skipserve.graph.probe import Feeds, probes, read_tensors
 
 @dataclass(frozen=True)
 class Stage:
-    """What lies between two cuts, as a graph of its own.
+    """A stage: the graph between two cuts.
 
     Attributes:
         model: From the stream before it (and side rows) to the stream behind it.
@@ -42,7 +42,7 @@ class Stage:
 
     @property
     def inputs(self) -> list[str]:
-        """What it needs: the stream before it, side rows, inputs of the network."""
+        """Names of its inputs: the stream before it, side rows, inputs of the network."""
         return [one.name for one in self.model.graph.input]
 
 
@@ -122,7 +122,7 @@ class _Cutter:
         return Stages(made, tuple(self.sides), tuple(shapes))
 
     def _place(self) -> None:
-        """In which section every tensor is made: the number of cuts that lie before it."""
+        """Find the section of every tensor: the number of cuts before it."""
         behind = {name: i + 1 for i, name in enumerate(self.cuts)}
         for name in (*self.flow.inputs, *self.flow.constants):
             self.section[name] = behind.get(name, 0)
@@ -137,14 +137,14 @@ class _Cutter:
         self.sizes = {name: [np.atleast_1d(run[name]) for run in runs] for name in names}
 
     def section_of_node(self, place: int) -> int:
-        """The section a node runs in."""
+        """The section in which a node runs."""
         node = self.flow.nodes[place]
         if node.op_type in SIZES:  # known wherever the batch is
             return 0
         return max((self.section[one] for one in node.input if one), default=0)
 
     def origin(self, values: list[int]) -> int | tuple[str, int] | None:
-        """Where a size comes from, told by the probes: a number, or a dimension of a tensor.
+        """The origin of a size, inferred from probes: a number, or a dimension of a tensor.
 
         The empty name stands for the stream, whose first dimension is the batch.
         """
@@ -211,7 +211,7 @@ class _Cutter:
 
 
 class _Draft:
-    """The nodes of one stage, gathered from its outputs backwards."""
+    """The nodes of one stage, collected backwards from its outputs."""
 
     def __init__(self, cutter: _Cutter, i: int) -> None:
         self._cutter = cutter
@@ -226,7 +226,7 @@ class _Draft:
         self.made_constants: list[onnx.TensorProto] = []
 
     def want(self, name: str) -> None:
-        """Take in everything that ``name`` needs."""
+        """Add every node that ``name`` depends on."""
         waiting = [name]
         while waiting:
             one = waiting.pop()
@@ -259,7 +259,7 @@ class _Draft:
         return list(node.input)
 
     def _size(self, node: onnx.NodeProto) -> list[str]:
-        """A size of something this stage does not have, put together from what it has."""
+        """Compute a size of a tensor outside the stage from tensors inside it."""
         name = node.output[0]
         parts, needs = [], []
         for element, values in enumerate(zip(*self._cutter.sizes[name], strict=True)):
@@ -290,5 +290,5 @@ class _Draft:
         return needs
 
     def ordered(self) -> list[onnx.NodeProto]:
-        """The nodes, what was put together first."""
+        """The nodes in order; those made for sizes come first."""
         return [*self._extra, *(self._flow.nodes[place] for place in sorted(self._places))]

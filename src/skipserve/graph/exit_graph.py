@@ -21,7 +21,7 @@ LARGEST = np.array(1 - np.finfo(np.float32).epsneg, np.float32)
 
 @dataclass(frozen=True)
 class ExitTensors:
-    """Names of what an exit gives; no answer and no signal where rows may not leave."""
+    """Names of the outputs of an exit; no answer and no signal where rows may not leave."""
 
     distance: str
     answer: str = ""
@@ -82,7 +82,7 @@ def _tokens(graph: GraphBuilder, x: str, mask: str) -> tuple[str, str]:
 
 
 def build_exit(graph: GraphBuilder, stream: str, exit_: Exit, own_answer: str = "") -> ExitTensors:
-    """Add everything that is read at one cut.
+    """Add an exit: everything that is read at one cut.
 
     Args:
         graph: To add to.
@@ -123,7 +123,7 @@ def build_exit(graph: GraphBuilder, stream: str, exit_: Exit, own_answer: str = 
 
 
 def _through(graph: GraphBuilder, head: Head, value: str) -> str:
-    """The layers of a head behind its first, which is computed already."""
+    """The layers of a head after the first, which is computed already."""
     for weight, bias in head.layers[1:]:
         hidden = graph.op("Relu", value)
         value = graph.op("Gemm", hidden, graph.constant(weight), graph.constant(bias))
@@ -131,7 +131,7 @@ def _through(graph: GraphBuilder, head: Head, value: str) -> str:
 
 
 def _linked(graph: GraphBuilder, link: Link, value: str) -> str:
-    """The answer that a head's numbers stand for."""
+    """The answer for the raw output of a head."""
     if link == "softmax":
         return graph.op("Softmax", value, axis=-1)
     if link == "sigmoid":

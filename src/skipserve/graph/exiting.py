@@ -1,4 +1,4 @@
-"""The policy ``exit`` in the one-file form: rows that stop leave the batch for good."""
+"""The policy ``exit`` in the one-file form: rows that stop leave the batch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from skipserve.graph.policy import Policy
 
 
 class Exiting(Policy):
-    """Rows that stop leave the batch for good."""
+    """Builds the one-file form of the policy ``exit``."""
 
     def build(self) -> tuple[str, str, str]:
         graph, parts = self.graph, self.parts
@@ -59,7 +59,7 @@ class Exiting(Policy):
         inside: str,
         decision: int,
     ) -> _State:
-        """Run stage ``i`` on what is carried, and let rows leave."""
+        """Run stage ``i`` on the carried tensors, and let rows leave."""
         names = {name: carried[name] for name in self.inputs_of(i)}
         made = graph.inline(self.parts.stages[i], names)
         inside, stops = self.stops(graph, made, rows, inside, decision)
@@ -107,7 +107,7 @@ class Exiting(Policy):
         return self.if_any(rows, then, (answer,), none, (idle,))[0]
 
     def _needed(self, i: int) -> list[str]:
-        """What later stages read of all that is there behind stage ``i``, the stream first."""
+        """Tensors behind stage ``i`` that later stages read, the stream first."""
         later = {name for j in range(i + 1, len(self.parts.stages)) for name in self.inputs_of(j)}
         made_later = {
             self.parts.stages[j].graph.output[0].name for j in range(i + 1, len(self.parts.stages))
@@ -115,7 +115,7 @@ class Exiting(Policy):
         return sorted(later - made_later)
 
     def _newest(self, stages: str, parts: int) -> str:
-        """Where each row's last part stands when all parts are put behind each other.
+        """The place of each row's last part in the concatenation of all parts.
 
         Rows stand in order in each part, so a row's place is the number of those in earlier parts
         and before it in its own.
@@ -136,7 +136,7 @@ class Exiting(Policy):
 
 @dataclass(frozen=True)
 class _State:
-    """What is known behind a stage.
+    """State of the rows behind a stage.
 
     Attributes:
         carried: Tensors that later stages read, of the rows that go on.

@@ -1,4 +1,4 @@
-"""Who makes and who reads each tensor of an ONNX graph."""
+"""Producers and consumers of the tensors of an ONNX graph."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SIZES = frozenset({"Shape", "Size"})
 
 
 class Flow:
-    """An ONNX graph as makers and readers of tensors.
+    """An ONNX graph with the producer and the consumers of every tensor.
 
     Args:
         model: Without control flow; its nodes are in topological order, as ONNX demands.

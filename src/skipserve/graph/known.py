@@ -1,4 +1,4 @@
-"""What a graph says of the whole numbers it takes: how many a table that they choose from has."""
+"""Bounds of integer inputs: the rows of the tables (embeddings) that they index."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ SAME = frozenset({"Cast", "Identity", "Reshape", "Unsqueeze", "Squeeze"})
 
 
 def known_counts(model: onnx.ModelProto) -> dict[str, int]:
-    """How many rows the smallest table has that each input chooses rows of, by input.
+    """Rows of the smallest table that each input indexes, by input.
 
     Args:
         model: Numbers beyond that cannot be run. Inputs that choose from none are left out.

@@ -1,4 +1,4 @@
-"""Layout of the stream at a stage's start: convolutions of a stage begin in the runtime's own.
+"""Layout of the stream at the start of a stage: the channel blocks of ONNX Runtime.
 
 ONNX Runtime computes two-dimensional convolutions in blocks of channels, and takes the addition
 of a residual block into the convolution before it where both sides lie in blocks. A stream that
@@ -19,7 +19,7 @@ BLOCK = 8
 
 
 def in_blocks(model: onnx.ModelProto, stream: str, shape: Sequence[int]) -> None:
-    """Put a stage's stream into blocks of channels once, where that pays.
+    """Convert the stream of a stage to channel blocks once, where that is faster.
 
     Args:
         model: The stage; changed in place.

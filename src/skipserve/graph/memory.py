@@ -1,4 +1,4 @@
-"""A graph in memory as a session, also where it is larger than a protobuf may be."""
+"""Sessions of graphs in memory, also for graphs beyond the size limit of protobuf."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def open_model(
     threads: int = 1,
     arena: bool = True,
 ) -> ort.InferenceSession:
-    """Open a graph that stands in no file, on the CPU.
+    """Open a graph in memory on the CPU.
 
     Args:
         model: The graph.

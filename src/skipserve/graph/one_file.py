@@ -1,4 +1,4 @@
-"""The whole router in one ONNX graph, for any ONNX Runtime without this package.
+"""The one-file form: the whole router in one ONNX graph, for any ONNX Runtime.
 
 Per cut: what its exit reads, a comparison with the row's threshold, ``Compress`` of the rows that
 go on, and one ``If`` that holds the next stage, so that skipped work is not done. It decides as the

@@ -1,4 +1,4 @@
-"""What decides in the one-file form: comparisons, guards and branches, for every policy."""
+"""Decisions in the one-file form: comparisons, guards and branches of both policies."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ THRESHOLDS, GUARD_LIMIT = "thresholds", "guard_limit"
 
 @dataclass(frozen=True)
 class Parts:
-    """What a routed graph is put together from.
+    """The parts of a routed graph.
 
     Attributes:
         plain: The whole network; lends its inputs, its output and its opset.
@@ -38,7 +38,7 @@ class Parts:
 
 
 class Policy:
-    """What both policies are built from."""
+    """Shared by both policies."""
 
     # Whether a row must be inside at every cut, or at the first alone.
     accumulates = True

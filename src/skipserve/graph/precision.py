@@ -1,4 +1,4 @@
-"""Graphs in FP16 and in INT8. A graph is converted first and cut afterwards."""
+"""Graphs in FP16 and INT8. A graph is converted first and cut afterwards."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ QUANTISED = ("Conv", "MatMul", "Gemm")
 
 
 def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same graph in FP16 between its scaling and its softmax; inputs and outputs stay FP32."""
+    """Convert to FP16 between the input scaling and the softmax; inputs and outputs stay FP32."""
     from onnxruntime.transformers.float16 import convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
 
@@ -73,7 +73,7 @@ def _is_last(flow: Flow, node: onnx.NodeProto) -> bool:
 
 
 def to_int8(model: onnx.ModelProto, rows: Rows) -> onnx.ModelProto:
-    """The same graph with weights and activations in 8 bits, for CPUs.
+    """Convert weights and activations to 8 bits, for CPUs.
 
     Static: the scale of every activation is fixed by calibration (QDQ, weights per channel).
     Dynamic quantisation takes one scale a tensor from the batch at hand, so that a row's answer

@@ -1,4 +1,4 @@
-"""A network's ONNX file, read with care and made ready to be cut."""
+"""Reading an ONNX file safely, and preparing the graph for cutting."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def _local(model: onnx.ModelProto) -> set[str]:
 
 
 def prepare(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same graph after ONNX Runtime's basic optimisation, which no cut can then hinder.
+    """Apply the basic optimisations of ONNX Runtime before cutting, so that no cut prevents them.
 
     Raises:
         CutError: If ONNX Runtime cannot load it.

@@ -1,4 +1,4 @@
-"""Probing: a graph run on a few rows, to learn how its tensors vary with batch and length."""
+"""Probing: running a graph on a few rows to see how sizes follow batch and length."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LENGTHS = (7, 11, 13)
 def probes(
     example: Mapping[str, NDArray[Any]], symbols: Mapping[str, Sequence[Any]]
 ) -> list[Feeds]:
-    """Three batches of different size, and different length where a length is free.
+    """Three batches of different size, and of different length where it is free.
 
     Args:
         example: Some real rows of every input [N, …].

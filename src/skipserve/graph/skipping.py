@@ -1,4 +1,4 @@
-"""The policy ``skip`` in the one-file form: a row leaves out one stage and may run the next."""
+"""The policy ``skip`` in the one-file form: a row may skip a stage and run the next."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from skipserve.graph.policy import Policy
 
 
 class Skipping(Policy):
-    """A row leaves out one stage and may run the next."""
+    """Builds the one-file form of the policy ``skip``."""
 
     accumulates = False
 
@@ -38,7 +38,7 @@ class Skipping(Policy):
         return answer, graph.op("Cast", depth, to=TensorProto.INT64), held
 
     def _run(self, i: int, carried: dict[str, str], rows: str) -> str:
-        """The stream behind the stage after cut ``i``, which ``rows`` alone run."""
+        """The stream behind the stage after cut ``i``, run only by ``rows``."""
         then, none = GraphBuilder(f"stage{i}/"), GraphBuilder(f"stage{i}/none/")
         stream = carried[self.parts.stages[i].graph.output[0].name]
         some = {name: then.op("GatherND", carried[name], rows) for name in self.inputs_of(i + 1)}

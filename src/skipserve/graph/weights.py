@@ -1,6 +1,6 @@
 """Model files that share one file of weights, as ONNX external data.
 
-The plain graph, its stages and the one-file form hold the same weights; each stands on disk once.
+The plain graph, the stages and the one-file form have the same weights, which are stored once.
 """
 
 from __future__ import annotations

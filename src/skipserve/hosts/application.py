@@ -1,4 +1,4 @@
-"""Answers requests by the table of routes; rsgi.py and asgi.py put it behind servers."""
+"""The application: answers requests by the table of routes, behind RSGI and ASGI servers."""
 
 from __future__ import annotations
 
@@ -59,11 +59,11 @@ class Application:
 
     @property
     def routes(self) -> Sequence[Route]:
-        """All that is answered."""
+        """All routes of the application."""
         return self._all
 
     def begin(self, method: str, path: str, headers: Headers) -> Infer | Reply:
-        """The reply to a request; or who answers it with the body that follows."""
+        """The reply to a request, or the route that answers it once its body is read."""
         found = self._at(path)
         if self._access is not None and method != "OPTIONS":
             denied = self._denied(method, path, headers, found)
@@ -91,7 +91,7 @@ class Application:
         return self._finished(await infer.by.answer(request), headers)
 
     def too_long(self, infer: Infer, headers: Headers) -> Reply:
-        """Refuse a body by its length."""
+        """Refuse a body that is too long."""
         error = InputError(
             "too_many_rows",
             f"the body has more than the {infer.model.most_bytes} bytes allowed; at most "
@@ -100,7 +100,7 @@ class Application:
         return self._refused(infer, headers, error)
 
     def too_slow(self, infer: Infer, headers: Headers, body_s: float) -> Reply:
-        """Refuse a body that did not come in so many seconds."""
+        """Refuse a body that took longer than ``body_s`` seconds."""
         error = InputError("too_slow", f"the body did not come within {body_s:g} s; send it anew")
         reply = self._refused(infer, headers, error)
         reply.headers["connection"] = "close"

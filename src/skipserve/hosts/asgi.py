@@ -31,7 +31,7 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 
 
 class Asgi:
-    """What an ASGI server calls.
+    """The ASGI 3 application.
 
     Args:
         make: Opens the models; called in the event loop before anything is accepted.
@@ -114,7 +114,7 @@ def _headers(pairs: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
 async def _inferred(
     application: Application, infer: Infer, headers: Mapping[str, str], receive: Receive
 ) -> Reply | None:
-    """The reply; ``None`` for a client that hung up before it had one."""
+    """The reply; ``None`` if the client disconnected before."""
 
     async def gone() -> None:
         while (await receive())["type"] == "http.request":
@@ -140,7 +140,7 @@ async def _inferred(
 
 
 async def _body(receive: Receive, most: int) -> tuple[bytes | None, bool]:
-    """The body, ``None`` if it has more than so many bytes; and whether the client stayed."""
+    """The body, ``None`` if it is longer than ``most`` bytes; and whether the client stayed."""
     parts, total, more = [], 0, True
     # A client that is not heard out may not hear the answer.
     while more and total <= MAX_BODY_BYTES:

@@ -1,4 +1,4 @@
-"""A host that is a process of its own, with workers below it."""
+"""A host in a process of its own, with worker processes below it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from skipserve.telemetry.logs import Log
 
 
 class Child:
-    """A program that runs until it is closed; what it says goes to the log.
+    """A child process that runs until it is closed; its output goes to the log.
 
     It gets SIGTERM when the thread that made it ends, so make it in one that stays.
 
@@ -55,11 +55,11 @@ class Child:
         return self.process.pid
 
     def ended(self) -> bool:
-        """Whether it is gone."""
+        """Whether the process has ended."""
         return self.process.poll() is not None
 
     def close(self, stop_s: float = STOP_S) -> None:
-        """End it and everything below it, and hear it out.
+        """End it and all processes below it, and read the rest of its output.
 
         Args:
             stop_s: Seconds that it has to end by itself.

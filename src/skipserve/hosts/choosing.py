@@ -1,4 +1,4 @@
-"""Which of several models answers a path that names none: the one that its body names."""
+"""Choosing the model for paths without a model name, by the field ``model`` of the body."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FIELD = b'"model"'
 
 @dataclass(frozen=True)
 class ModelEndpoint:
-    """A model that can answer, and what it speaks there."""
+    """A model that can answer an endpoint, and the name of its codec there."""
 
     model: Model
     protocol: str
@@ -32,13 +32,13 @@ _decoder = msgspec.json.Decoder(_Named)
 
 
 def models_for(models: Mapping[str, Model], protocol: str) -> list[ModelEndpoint]:
-    """Those that can answer an endpoint of another server."""
+    """Models that can answer an endpoint of another server."""
     endpoint = ENDPOINTS[protocol]
     return [ModelEndpoint(one, protocol) for one in models.values() if endpoint.fits(one.manifest)]
 
 
 class ModelChooser:
-    """Answers with one of several models.
+    """Answers an endpoint with one of several models.
 
     Args:
         endpoints: Those that can answer, at least one.

@@ -1,4 +1,4 @@
-"""The client of one request: whether its body comes in time, and whether it still waits."""
+"""The client of one request: its body must arrive in time, and it must stay connected."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BODY_S = 30.0
 
 
 class Client:
-    """Ends the task that answers a request once its client is too slow, or gone.
+    """Cancels the task of a request whose client is too slow or disconnected.
 
     Made in that task, which calls :meth:`has_sent` once it has the whole body, and :meth:`close`
     in the end.
@@ -42,14 +42,14 @@ class Client:
         self.is_gone = False
 
     def has_sent(self) -> None:
-        """The whole body is there."""
+        """The body has arrived."""
         self._has_sent = True
         if self._looked:
             self._timer.cancel()
             self._timer = self._loop.call_later(LOOK_S, self._watch)
 
     def close(self) -> None:
-        """It is answered."""
+        """The request is answered."""
         self._timer.cancel()
         if self._watching is not None:
             self._watching.cancel()

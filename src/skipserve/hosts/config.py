@@ -1,4 +1,4 @@
-"""What a host wants to know, whatever the models: sockets, processes, times."""
+"""Settings of a host: sockets, processes, timeouts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KEYS_VARIABLE = "SKIPSERVE_KEYS"
 
 @dataclass(frozen=True)
 class Tls:
-    """What a host proves its name with.
+    """The TLS certificate and key of a host.
 
     Attributes:
         certificate: A chain in PEM.
@@ -30,7 +30,7 @@ class Tls:
     key: Path
 
     def require(self) -> None:
-        """Look whether both can be read, and belong together.
+        """Check that both can be read and belong together.
 
         Raises:
             ConfigError: Naming the option to mend.
@@ -72,7 +72,7 @@ class Tls:
 
 @dataclass(frozen=True)
 class HostConfig:
-    """How to listen.
+    """How a host listens.
 
     Attributes:
         address: Where.

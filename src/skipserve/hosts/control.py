@@ -42,7 +42,7 @@ class RouterControl:
     order: Path | None
 
     def state(self) -> SwitchState:
-        """How the switch stands."""
+        """The state of the switch."""
         switch = Switch(self.switch)
         try:
             return switch.state()
@@ -59,7 +59,7 @@ class RouterControl:
         return [of for of, one in controls.items() if of and one.state == "fell_back"]
 
     def stays_off(self) -> bool:
-        """Whether it is off after a restart."""
+        """Whether the router stays off after a restart."""
         return self.order is not None and self.order.exists()
 
     def set(self, state: SwitchState) -> SwitchState:
@@ -98,7 +98,7 @@ class RouterControl:
 
 
 def announce(directory: Path, orders: Mapping[str, Path | None]) -> None:
-    """Say in an instance's directory which routers it has.
+    """Write to the directory of an instance which routers it has.
 
     Args:
         directory: Of the instance.
@@ -113,7 +113,7 @@ def announce(directory: Path, orders: Mapping[str, Path | None]) -> None:
 def open_switches(
     directory: Path, archives: Sequence[Path], manifests: Sequence[Manifest]
 ) -> tuple[list[Switch], dict[str, Path | None]]:
-    """The switch of each model of an instance, off where it was switched off by hand before.
+    """Open the switch of each model; off where an operator switched it off before.
 
     Returns:
         The switches, and what :func:`announce` shall say.
@@ -141,7 +141,7 @@ def open_switches(
 
 
 def find_routers(metrics_port: int) -> dict[str, RouterControl]:
-    """The routers of the instance on a port, by model; models without one are named, too.
+    """The routers of the instance on a port, by model; models without a router included.
 
     Raises:
         LaunchError: If this user runs no such instance here.

@@ -1,4 +1,4 @@
-"""Which web pages may ask from a browser: the CORS protocol of the Fetch standard, section 3.2."""
+"""CORS: which web pages may send requests (Fetch standard, section 3.2)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PREFLIGHT_S = 600
 
 
 class CrossOrigin:
-    """Adds what browsers look for; nothing for pages that are not named.
+    """Adds CORS headers for the configured origins.
 
     Args:
         origins: Such as ``https://example.org``; ``*`` names all.
@@ -25,7 +25,7 @@ class CrossOrigin:
         self._origins = frozenset(origins)
 
     def allow(self, reply: Reply, headers: Headers) -> None:
-        """Let the page that asked read a reply, if it may."""
+        """Allow the page of a request to read the reply, if its origin is configured."""
         if not self._origins:
             return
         reply.headers["vary"] = ", ".join(filter(None, (reply.headers.get("vary"), "origin")))
@@ -35,7 +35,7 @@ class CrossOrigin:
             reply.headers["access-control-expose-headers"] = EXPOSED
 
     def preflight(self, headers: Headers, methods: str) -> Reply:
-        """Answer ``OPTIONS``, which browsers send before a request that a form could not make.
+        """Answer a preflight request (``OPTIONS``).
 
         Args:
             headers: Of the request.

@@ -1,4 +1,4 @@
-"""The directory of one running service: where it may be, whose it is, whether it is still there.
+"""The directory of one running service: its place, its owner and its lock.
 
 The launcher holds a lock on the directory for as long as it lives, and the kernel gives it back
 however it dies: a directory of ours that nobody holds is a leftover. (systemd-tmpfiles, too, leaves
@@ -40,7 +40,7 @@ class _About(msgspec.Struct):
 
 
 class Directory:
-    """A new directory, held until :meth:`remove`; leftovers beside it are removed first.
+    """A new directory, locked until :meth:`remove`; stale ones are removed first.
 
     Args:
         metrics_port: By which `skipserve router` finds it.
@@ -61,28 +61,28 @@ class Directory:
         self._files: list[Path] = []
 
     def remember(self, *within: Path) -> None:
-        """Take the folders that are there now, and the content of these, for what must stay."""
+        """Remember the present folders, and the content of these, as what must stay."""
         self._files = [entry for entry in self.path.iterdir() if entry.is_dir()]
         for folder in within:
             self._files += folder.rglob("*")
 
     def forget(self, *folders: Path) -> None:
-        """Let folders go that had to stay."""
+        """Forget folders that had to stay."""
         gone = [one for one in self._files if any(map(one.is_relative_to, folders))]
         self._files = [one for one in self._files if one not in gone]
 
     def is_whole(self) -> bool:
-        """Whether everything that was remembered is there."""
+        """Whether everything remembered still exists."""
         return all(os.path.lexists(file) for file in self._files)
 
     def remove(self) -> None:
-        """Remove it with all that is in it."""
+        """Remove the directory and its content."""
         shutil.rmtree(self.path, ignore_errors=True)
         os.close(self._descriptor)
 
 
 def find(metrics_port: int) -> Path | None:
-    """The directory of the service on a port that this user runs here."""
+    """The directory of this user's service on a port."""
     for _, place in _places():
         for directory in _ours(place):
             with contextlib.suppress(OSError, msgspec.MsgspecError):
@@ -104,7 +104,7 @@ def require(metrics_port: int) -> Path:
 
 
 def no_service(metrics_port: int) -> LaunchError:
-    """What to say where there is none, or one that is just starting."""
+    """The error where no service runs on the port, or it is still starting."""
     return LaunchError(
         f"no service of this user has its metrics on port {metrics_port} here; run this as the "
         "user who runs it, with the same TMPDIR, and --metrics-port if it has another port"
@@ -112,13 +112,13 @@ def no_service(metrics_port: int) -> LaunchError:
 
 
 def is_held(directory: Path) -> bool:
-    """Whether a launcher lives that made this directory."""
+    """Whether the launcher of a directory is alive."""
     with _open(directory) as descriptor:
         return not lock(descriptor, shared=True)
 
 
 def remove_leftovers(place: Path) -> list[Path]:
-    """Remove directories whose launcher is gone, and say which."""
+    """Remove directories whose launcher has ended; returns them."""
     removed = []
     for directory in _ours(place):
         with contextlib.suppress(OSError), _open(directory) as descriptor:

@@ -1,4 +1,4 @@
-"""The command that `skipserve serve` prints: a request that works, with what to look at."""
+"""The example command that `skipserve serve` prints."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def curl_of(
     config: HostConfig,
     directory: Path,
 ) -> str:
-    """A line for a shell, and a hint below it.
+    """A curl command, and a hint below it.
 
     It asks a model that has a router, if there is one, with two rows of different depth, if its
     artifact knows them.
@@ -59,7 +59,7 @@ def curl_of(
 
 
 def _short(value: Any) -> Any:
-    """The same with floats in the fewest digits that are the same number in FP32."""
+    """Shorten floats to the fewest digits that give the same FP32 number."""
     if isinstance(value, float):
         return float(str(np.float32(value)))
     if isinstance(value, dict):

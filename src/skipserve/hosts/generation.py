@@ -1,4 +1,4 @@
-"""What a service has open at one time: archives, their switches, and the host that answers."""
+"""A generation: the archives that a service has open, their switches, and the host."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Find = Callable[[], Sequence[Path]]
 
 @dataclass(frozen=True)
 class Generation:
-    """One set of models and the host that has them open.
+    """One set of models and the host that serves them.
 
     Attributes:
         instance: Its folders.
@@ -46,36 +46,36 @@ class Generation:
 
     @property
     def manifests(self) -> list[Manifest]:
-        """Of its models."""
+        """The manifests of its models."""
         return [model.artifact.manifest for model in self.models]
 
     def required(self, config: HostConfig) -> dict[str, WorkerRequirement]:
-        """What each model must have to be ready."""
+        """Requirements for each model to be ready."""
         return {
             model.name: WorkerRequirement.of(config.workers, model.serving.response_timeout_s)
             for model in self.models
         }
 
     def watched(self) -> list[Watched]:
-        """What the monitor watches."""
+        """The models that the monitor watches."""
         return [
             Watched(model.artifact, model.serving, switch, state)
             for model, switch, state in zip(self.models, self.switches, self.states, strict=True)
         ]
 
     def differs_from(self, other: Generation) -> set[str]:
-        """Models that are in both, but not the same in both."""
+        """Names of models whose files differ between two generations."""
         before = {model.name: model for model in other.models}
         return {
             one.name for one in self.models if one.name in before and _differ(one, before[one.name])
         }
 
     def say(self) -> str:
-        """Its models with their versions."""
+        """The models and their versions, in words."""
         return ", ".join(f"{model.model} version {model.version}" for model in self.models)
 
     def close(self) -> None:
-        """Give the switches back."""
+        """Close the switches."""
         for switch in self.switches:
             switch.close()
 

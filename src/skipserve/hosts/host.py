@@ -1,4 +1,4 @@
-"""What listens. A host knows sockets and processes, and nothing of what a model answers."""
+"""The host interface: a host knows sockets and processes, but not the answers of models."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from skipserve.hosts.instance import Instance
 
 
 class Host(Protocol):
-    """One way to answer HTTP requests with models that lie unpacked in an instance's store.
+    """A server that answers HTTP requests with the models in the store of an instance.
 
     Attributes:
         name: As its users know it.
@@ -21,7 +21,7 @@ class Host(Protocol):
     name: str
 
     def start(self, models: Sequence[Unpacked]) -> None:
-        """Begin to listen; the models are opened meanwhile.
+        """Begin to listen, and open the models meanwhile.
 
         Raises:
             LaunchError: If something it needs is missing.
@@ -33,7 +33,7 @@ class Host(Protocol):
         ...
 
     def ready(self) -> bool:
-        """Whether it answers on its port; takes two seconds at most."""
+        """Whether it answers on its port, within two seconds."""
         ...
 
     def workers(self) -> set[int]:
@@ -41,7 +41,7 @@ class Host(Protocol):
         ...
 
     def ended(self) -> str:
-        """Why it does not run any more; empty while it does."""
+        """Why it ended; empty while it runs."""
         ...
 
     def successor(self, instance: Instance) -> Host:
@@ -56,7 +56,7 @@ class Host(Protocol):
         ...
 
     def retire(self, stop: threading.Event) -> None:
-        """Leave the port to the successor, answer what is on its way, and end every process.
+        """Leave the port to the successor, answer pending requests, and end every process.
 
         Clients that keep their connections are told with their next reply that it was the last.
 
@@ -66,5 +66,5 @@ class Host(Protocol):
         ...
 
     def close(self) -> None:
-        """Take no new requests, answer those on their way, and end every process."""
+        """Stop accepting, answer pending requests, and end every process."""
         ...

@@ -45,27 +45,27 @@ class Instance:
 
     @property
     def pulses(self) -> Path:
-        """Where each worker says that it is there."""
+        """Where each worker keeps its pulse."""
         return self.directory / self._own("pulses")
 
     @property
     def plan(self) -> Path:
-        """What the host's processes are told, where they read it in a file."""
+        """The plan of the host's processes, where they read one."""
         return self.directory / self._own("plan.json")
 
     @property
     def is_retired(self) -> Path:
-        """A file that is there once another generation answers in place of this."""
+        """A file that exists once another generation has replaced this one."""
         return self.directory / self._own("retired")
 
     @property
     def failure(self) -> Path:
-        """Where a worker writes why it cannot open its models."""
+        """Where a worker writes why it could not open its models."""
         return self.directory / self._own("failure")
 
     @property
     def log(self) -> Path:
-        """What the host and the workers said, where they keep it in a file."""
+        """The log of the host and the workers, where they write one."""
         return self.directory / "logs" / "host.log"
 
     @property
@@ -75,16 +75,16 @@ class Instance:
 
     @property
     def is_ready(self) -> Path:
-        """A file that is there while the service is ready, for whoever answers for it."""
+        """A file that says whether the service is ready."""
         return self.directory / "ready"
 
     @property
     def rates(self) -> Path:
-        """What the host's processes share to count the requests of each key."""
+        """Memory in which the processes count the requests of each key."""
         return self.directory / "rates"
 
     def make_folders(self) -> None:
-        """Make them all.
+        """Make every folder.
 
         Raises:
             OSError: If the disk is full.

@@ -1,4 +1,4 @@
-"""The keys that clients show: a file with one a line, read again whenever it changes."""
+"""API keys: a file with one key a line, read again whenever it changes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 def read_keys(file: Path) -> list[str]:
-    """The keys in a file; empty lines and those that begin with ``#`` are none.
+    """The keys in a file, without empty lines and comments (``#``).
 
     Raises:
         ConfigError: If the file cannot be read, has no key, or a line that can be none.
@@ -61,7 +61,7 @@ def shown_key(headers: Headers) -> str | None:
 
 
 class Keys:
-    """Knows whether a key is one of those in a file, as it is now.
+    """Finds keys in a file, in its present version.
 
     A file that cannot be read leaves in force what was, and the log says so; before the first time
     that is nothing, and nobody is let in.
@@ -77,7 +77,7 @@ class Keys:
         self._looked_s = 0.0
 
     def find(self, key: str) -> bytes | None:
-        """What a key is called here [32 bytes]; ``None`` if it is none.
+        """The hash of a known key [32 bytes]; ``None`` if the key is unknown.
 
         Takes as long whichever it is, and whatever it has in common with one.
         """
@@ -113,7 +113,7 @@ class Keys:
 
 
 def warn_of_readers(file: Path) -> None:
-    """Say in the log if other users of this machine may read or write the file."""
+    """Warn in the log if other users may read or write the file."""
     if file.stat().st_mode & _READ_BY_OTHERS:
         logger.warning("other users may read or write %s; chmod 600 it", file)
 

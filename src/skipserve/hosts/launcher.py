@@ -152,7 +152,7 @@ class Server:
         return f"{self._config.url}/predictions/{name}" + (version and f"/{version}")
 
     def curl(self) -> str:
-        """A command that works, and what to look at in its reply."""
+        """A curl command for the first model, and a hint about its reply."""
         return curl_of(self.manifests, self.url, self._config, self._instance.directory)
 
     def wait(self, stop: threading.Event, reload: threading.Event | None = None) -> None:
@@ -175,7 +175,7 @@ class Server:
                 raise LaunchError(f"{ended}: {self._tail()}")
 
     def close(self) -> None:
-        """Say not ready, stop every process, remove every file."""
+        """Become not ready, stop every process, remove every file."""
         self._ended.set()
         self._stack.close()
 
@@ -226,7 +226,7 @@ class Server:
 
 
 def _first_key(config: HostConfig) -> str:
-    """What the launcher shows its own workers; empty if they want nothing."""
+    """The key for requests of the launcher itself; empty without keys."""
     if config.keys is None:
         if not config.address.is_loopback():
             logger.warning(

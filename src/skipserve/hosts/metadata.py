@@ -1,4 +1,4 @@
-"""What the Open Inference Protocol and V1 tell of a server and of a model."""
+"""Metadata of server and models: Open Inference Protocol, V1, TEI and OpenAI."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ EXTENSIONS = ("binary_tensor_data",)
 
 
 def server_metadata() -> dict[str, Any]:
-    """Of the server."""
+    """Metadata of the server."""
     version = version_of("skipserve")
     return {"name": "skipserve", "version": version, "extensions": list(EXTENSIONS)}
 
 
 def model_metadata(manifest: Manifest, versions: Sequence[str]) -> dict[str, Any]:
-    """Of a model: every input and output, -1 where a dimension is free.
+    """Metadata of a model: every input and output, -1 for free dimensions.
 
     A model with preprocessing tells of the tensor of texts or pictures alone: clients send all
     inputs that they are told of.
@@ -54,13 +54,13 @@ def model_metadata(manifest: Manifest, versions: Sequence[str]) -> dict[str, Any
 
 
 def model_list(names: Sequence[str]) -> dict[str, Any]:
-    """All models, for KServe's clients (``models``) and for OpenAI's (the rest)."""
+    """All models, for clients of KServe (``models``) and OpenAI (the rest)."""
     data = [{"id": one, "object": "model", "created": 0, "owned_by": "skipserve"} for one in names]
     return {"models": list(names), "object": "list", "data": data}
 
 
 def info_of(manifest: Manifest, max_rows: int) -> dict[str, Any]:
-    """Of a model, as text-embeddings-inference tells it; ``null`` is what does not exist here."""
+    """``/info`` of text-embeddings-inference; fields that do not exist here are ``null``."""
     task, text = manifest.task, manifest.text
     kind: dict[str, Any] = {"embedding": {"pooling": "none"}}
     if task.output == "probabilities" or task.kind == "score":
@@ -89,7 +89,7 @@ def info_of(manifest: Manifest, max_rows: int) -> dict[str, Any]:
 
 
 def v1_status(name: str, versions: Sequence[str], ready: bool) -> dict[str, Any]:
-    """Of a model, for KServe's clients (``ready``) and for TensorFlow Serving's (the rest)."""
+    """Status of a model, for clients of KServe (``ready``) and TensorFlow Serving (the rest)."""
     states = [
         {
             "version": version,

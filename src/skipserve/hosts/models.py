@@ -1,4 +1,4 @@
-"""The models that one process serves, each with its queue."""
+"""The models of one process, each with its queue."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from skipserve.service.turns import Turns
 
 
 class Answers(Protocol):
-    """Answers requests to a model, here or elsewhere."""
+    """Answers requests to a model, in this process or another."""
 
     async def answer(self, request: RawRequest) -> Reply:
         """Answer one request; errors are replies, too."""
@@ -48,22 +48,22 @@ class Model:
 
     @property
     def name(self) -> str:
-        """Of the model, as clients name it; its manifest's is that of its metrics and logs."""
+        """The name for clients; metrics and logs use the name in the manifest."""
         return self.manifest.model
 
     @cached_property
     def most_bytes(self) -> int:
-        """Length that the body of a request may have, whatever is in it."""
+        """Largest body of a request, in bytes."""
         return most_bytes(self.max_rows, self.manifest.signature, self.manifest.preprocessing)
 
     @property
     def is_default(self) -> bool:
-        """Whether it answers where no version is asked for."""
+        """Whether it answers requests that name no version."""
         return self.name == self.manifest.name
 
 
 class Models(Mapping[str, Model]):
-    """Open models by name, or ``NAME@VERSION`` beside another; made where their event loop runs.
+    """Open models by key (``NAME`` or ``NAME@VERSION``); made inside their event loop.
 
     Args:
         unpacked: To open; each is warmed up.
@@ -92,7 +92,7 @@ class Models(Mapping[str, Model]):
         return len(self._models)
 
     def close(self) -> None:
-        """End the threads that batches run in."""
+        """End the threads of the batches."""
         self._turns.close()
 
     def _open(self, one: Unpacked, watch: Watch) -> Model:

@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document of a service: its table of routes, in words and schemas.
+"""The OpenAPI 3.1 document of a service, made from its table of routes.
 
 Source: the OpenAPI Specification 3.1.1. The paths are those of the table and no others; what a
 model takes and gives is said by its protocols.
@@ -100,7 +100,7 @@ _Parts: TypeAlias = dict[str, dict[str, Any]]
 
 
 def document_route(endpoint: Callable[[], Reply]) -> Route:
-    """Where the document is."""
+    """The route of the document."""
     says = object_of({"openapi": TEXT, "paths": {"type": "object"}}, open_=True)
     return Route("GET", "/openapi.json", endpoint, "This document", says)
 
@@ -267,7 +267,7 @@ def _named(parts: _Parts, name: str, schema: Schema) -> Schema:
 
 
 def _example(parts: _Parts, name: str, example: object) -> dict[str, str]:
-    """Where an example stands; those of long rows only in one protocol, the native one."""
+    """The place of an example; long examples stand only once, in the native protocol."""
     size = len(msgspec.json.encode(example))
     native = name.endswith(".native")
     if size > (_LONGEST if native else _LONG):

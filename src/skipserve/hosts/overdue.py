@@ -1,4 +1,4 @@
-"""Whether the batches of a process come to an end, where nobody watches over the process."""
+"""Detecting hung batches in a process without a launcher."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from skipserve.hosts.readiness import WorkerRequirement
 
 
 class Overdue:
-    """The batches that run now, at most one of each model."""
+    """The running batches, at most one of each model."""
 
     def __init__(self) -> None:
         self._models: dict[str, _OfModel] = {}
 
     def of(self, one: Unpacked) -> _OfModel:
-        """Is told of the batches of a model."""
+        """The watch of one model's batches."""
         limit_s = WorkerRequirement.of(1, one.serving.response_timeout_s).silent_s
         return self._models.setdefault(one.name, _OfModel(limit_s))
 
     def hanging(self) -> str:
-        """Which model has a batch that does not end; empty if none has."""
+        """The name of a model with a hung batch; empty if there is none."""
         now_s = time.monotonic()
         for name, model in self._models.items():
             if model.since_s is not None and now_s - model.since_s > model.limit_s:
@@ -38,5 +38,5 @@ class _OfModel:
         self.since_s = time.monotonic()
 
     def end(self) -> None:
-        """It ended."""
+        """A batch ends."""
         self.since_s = None

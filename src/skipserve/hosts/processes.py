@@ -1,4 +1,4 @@
-"""Processes: those of a host, and signals to our own."""
+"""Processes of a host, and signals to this process."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> N
 
 
 def _is_over(process: subprocess.Popen[bytes]) -> bool:
-    """Whether it has ended; its number stays its own."""
+    """Whether a child process has ended; it is not reaped, so its PID stays reserved."""
     if process.returncode is not None:
         return True
     try:
@@ -51,7 +51,7 @@ def _is_over(process: subprocess.Popen[bytes]) -> bool:
 
 
 def children(pid: int) -> set[int]:
-    """Everything a process started that still runs."""
+    """All living descendants of a process."""
     try:
         return {child.pid for child in psutil.Process(pid).children(recursive=True)}
     except psutil.NoSuchProcess:
@@ -59,7 +59,7 @@ def children(pid: int) -> set[int]:
 
 
 def command_line(pid: int) -> str:
-    """What a process was started with; empty if it is gone."""
+    """The command line of a process; empty if it has ended."""
     try:
         return " ".join(psutil.Process(pid).cmdline())
     except psutil.Error:
@@ -67,7 +67,7 @@ def command_line(pid: int) -> str:
 
 
 def connections(pid: int, port: int) -> int:
-    """How many clients are connected to a port of a process that are not closed by either side."""
+    """How many connections to a port of a process are established."""
     try:
         found = psutil.Process(pid).net_connections("tcp")
     except psutil.Error:
@@ -87,7 +87,7 @@ def _processes(pids: set[int]) -> list[psutil.Process]:
 
 
 def die_with_parent() -> None:
-    """For a child: get SIGTERM when the parent is killed outright."""
+    """For a child process: receive SIGTERM when the parent dies."""
     # Linux alone knows this; the frontend's workers follow it.
     pr_set_pdeathsig = 1
     with contextlib.suppress(OSError, AttributeError):
@@ -96,7 +96,7 @@ def die_with_parent() -> None:
 
 @dataclass(frozen=True)
 class Signals:
-    """What signals ask of us.
+    """The signals that were received.
 
     Attributes:
         stop: Set by SIGTERM, SIGINT and a terminal that is closed.
@@ -109,7 +109,7 @@ class Signals:
 
 @contextlib.contextmanager
 def listen_to_signals() -> Iterator[Signals]:
-    """What signals ask of us, while the block runs."""
+    """Collect signals while the block runs."""
     signals = Signals(threading.Event(), threading.Event())
     had_terminal = _has_terminal()
     ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # nohup

@@ -1,4 +1,4 @@
-"""Whether the workers are there and come round: what readiness asks, in place of the file system.
+"""Pulses: whether workers are alive and their loops make progress.
 
     worker    holds a lock on PULSES/MODEL.PID, and touches it each time its loop comes round
     launcher  counts the files that are held, and looks how long ago each was touched
@@ -28,7 +28,7 @@ _NEVER_BEATS = 0
 
 
 class Pulse:
-    """A worker's own file; it is held until the process ends.
+    """The pulse file of a worker, locked until the process ends.
 
     Args:
         directory: Where the launcher looks.
@@ -48,13 +48,13 @@ class Pulse:
         fresh.rename(file)
 
     def beat(self) -> None:
-        """Say that the loop has come round; a system call at most twice a second."""
+        """Record one turn of the loop; at most two system calls a second."""
         now_s = time.monotonic()
         if now_s - self._touched_s >= BEAT_S / 2:
             self._touch(now_s)
 
     def wait(self, connection: socket.socket) -> None:
-        """Wait until there is something to read, and beat meanwhile."""
+        """Wait until there is data to read, and beat meanwhile."""
         self.beat()
         while not select.select([connection], [], [], BEAT_S)[0]:
             self.beat()
@@ -67,7 +67,7 @@ class Pulse:
 
 
 class NoPulse(Pulse):
-    """Of a worker that nobody watches."""
+    """The pulse of a worker without a launcher."""
 
     def __init__(self) -> None:
         pass
@@ -76,18 +76,18 @@ class NoPulse(Pulse):
         """Nothing."""
 
     def wait(self, connection: socket.socket) -> None:
-        """Reading waits as well."""
+        """Nothing; reading waits by itself."""
 
 
 def pulse_of(model: str, beats: bool = True) -> Pulse:
-    """The pulse of this worker; nothing without a launcher."""
+    """The pulse of this worker; a pulse that does nothing without a launcher."""
     directory = os.environ.get(DIRECTORY_VARIABLE)
     return Pulse(Path(directory), model, beats) if directory else NoPulse()
 
 
 @dataclass(frozen=True)
 class Worker:
-    """A worker that lives.
+    """A living worker.
 
     Attributes:
         model: What it serves.
@@ -101,7 +101,7 @@ class Worker:
 
 
 def living(directory: Path) -> list[Worker]:
-    """Workers that have their model open; removes what the dead left.
+    """Living workers with an open model; files of dead ones are removed.
 
     Raises:
         OSError: If the directory cannot be read.
@@ -123,7 +123,7 @@ def living(directory: Path) -> list[Worker]:
 
 
 def lock(descriptor: int, shared: bool = False) -> bool:
-    """Take a lock without waiting for it; whether nobody else has it."""
+    """Try to take a lock; whether it was free."""
     try:
         fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:

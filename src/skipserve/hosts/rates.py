@@ -1,4 +1,4 @@
-"""How often each key may ask: one limit for all processes of a service, in memory they share.
+"""Rate limits by key, for all processes of a service, in shared memory.
 
 The generic cell rate algorithm (ITU-T I.371): of each key there is only the time at which its next
 request would be due. Who writes last wins where two processes count the same key at once, so that
@@ -34,7 +34,7 @@ class Rates:
         self._names, self._due_s = memory.cast("Q"), memory.cast("d")
 
     def wait_s(self, key: bytes, now_s: float | None = None) -> float:
-        """Count a request; or 0 < seconds until the key may make another one.
+        """Count a request; returns 0, or the seconds until the key may make one.
 
         Args:
             key: Of whoever asks, at least 8 bytes.

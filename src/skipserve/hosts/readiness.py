@@ -1,4 +1,4 @@
-"""Whether the service can answer: its host does, and each model's workers come round."""
+"""Readiness: the host answers, and the workers of every model are alive."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class WorkerRequirement:
-    """What a model must have to be ready.
+    """The workers that a model needs to be ready.
 
     Attributes:
         workers: How many.
@@ -40,7 +40,7 @@ class WorkerRequirement:
 
     @classmethod
     def of(cls, workers: int, response_timeout_s: float) -> WorkerRequirement:
-        """By a model's settings: hanging after a sixth of the time limit, at least ten seconds.
+        """By the settings of a model: a worker hangs after a sixth of its timeout, at least 10 s.
 
         A worker whose batch takes too long ends by itself; one that is stopped cannot, and is ended
         ten seconds later.
@@ -50,7 +50,7 @@ class WorkerRequirement:
 
 
 class Readiness:
-    """Looks after the processes of a service; :meth:`look` is called once a second.
+    """Watches the processes of a service; :meth:`look` is called once a second.
 
     Args:
         host: Which listens.
@@ -85,7 +85,7 @@ class Readiness:
         self._said = ""
 
     def missing(self) -> str:
-        """Which model lacks workers that have it open; empty if none does.
+        """Which model lacks workers with an open model; empty if none does.
 
         Raises:
             OSError: If the workers' files cannot be read.
@@ -93,7 +93,7 @@ class Readiness:
         return missing_of(living(self._pulses), self._required)
 
     def look(self, now_s: float, stopping: Callable[[], bool]) -> str:
-        """Take stock.
+        """Check the processes once.
 
         Args:
             now_s: Seconds on a clock that never jumps.
@@ -127,11 +127,11 @@ class Readiness:
         return ""
 
     def expect(self, host: Host | None) -> None:
-        """Another host starts or ends beside this one: its workers may come and go."""
+        """Expect another host to start or end: its workers may come and go."""
         self._beside = host
 
     def follow(self, host: Host, pulses: Path, required: Mapping[str, WorkerRequirement]) -> None:
-        """Look after another host, which was expected, and expect the one before to end."""
+        """Watch another, expected host, and expect the one before to end."""
         self._host, self._beside = host, self._host
         self._pulses, self._required = pulses, required
         workers = host.workers()

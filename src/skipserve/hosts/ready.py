@@ -1,4 +1,4 @@
-"""Whether a service is ready: said by the launcher, read by whoever answers for it.
+"""The ready flag: set by the launcher, read by the processes that answer ``/ready``.
 
 One byte in a file that is written in place, so that it can be said on a full disk, too.
 """
@@ -12,7 +12,7 @@ _YES, _NO = b"y", b"n"
 
 
 class Ready:
-    """The answer, shared by the processes of a service.
+    """The flag, shared by the processes of a service.
 
     Args:
         file: Made if it is not there, and then the service is not ready.
@@ -22,17 +22,17 @@ class Ready:
         self._descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def set(self) -> None:
-        """It is."""
+        """Set it."""
         os.pwrite(self._descriptor, _YES, 0)
 
     def clear(self) -> None:
-        """It is not, any more."""
+        """Clear it."""
         os.pwrite(self._descriptor, _NO, 0)
 
     def is_set(self) -> bool:
-        """Whether it is. Takes about a microsecond."""
+        """Whether it is set. Takes about a microsecond."""
         return os.pread(self._descriptor, 1, 0) == _YES
 
     def close(self) -> None:
-        """Give the file back."""
+        """Close the file."""
         os.close(self._descriptor)

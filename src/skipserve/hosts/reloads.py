@@ -1,4 +1,4 @@
-"""A reload, asked of a running service by this machine's user: by a socket in its directory.
+"""Reloads on request, through a socket in the directory of the service.
 
 The directory can be entered by its own user alone.
 """
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 class ReloadOutcome(msgspec.Struct, frozen=True):
-    """What became of a request.
+    """The outcome of a reload.
 
     Attributes:
         line: In one line.
@@ -37,7 +37,7 @@ class ReloadOutcome(msgspec.Struct, frozen=True):
 
 
 class Reloads:
-    """Reloads when asked, one time after the other, in a thread that stays until :meth:`close`.
+    """Serves reload requests one after the other, in a thread, until :meth:`close`.
 
     Args:
         directory: Of the instance.
@@ -53,7 +53,7 @@ class Reloads:
         self._thread.start()
 
     def close(self) -> None:
-        """Take no more; waits for the one that is being done."""
+        """Accept no more requests, and wait for the running one."""
         self._socket.shutdown(socket.SHUT_RDWR)
         self._thread.join()
         self._socket.close()
@@ -84,7 +84,7 @@ class Reloads:
 
 
 def ask_to_reload(metrics_port: int) -> str:
-    """Have the service on a port reload, and wait for it; what was done, in one line.
+    """Reload the service on a port and wait for it; returns one line on what was done.
 
     Raises:
         LaunchError: If there is no such service, or it goes on with what it had open.
@@ -106,7 +106,7 @@ def ask_to_reload(metrics_port: int) -> str:
 
 
 def reload_soon(directory: Path) -> None:
-    """Have the service in a directory reload; what becomes of it is in its log."""
+    """Ask the service in a directory to reload; its log says the outcome."""
     try:
         _asked(directory).close()
     except OSError as error:  # somebody cleaned the folder

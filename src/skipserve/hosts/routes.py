@@ -1,4 +1,4 @@
-"""Every route of a service, once: who answers it, and the words for its document.
+"""The table of routes: path, handler and summary of every route.
 
 Models are known when the table is made, so each path in it is a whole one.
 """
@@ -45,7 +45,7 @@ class Infer:
 
     @property
     def by(self) -> Answers:
-        """Who answers."""
+        """The object that answers."""
         return self.chosen or self.model.batcher
 
 
@@ -80,7 +80,7 @@ _WHETHER = (200, 503)
 
 
 def routes_of(models: Mapping[str, Model], ready: Callable[[], bool]) -> Iterator[Route]:
-    """All routes but that of the document about them.
+    """All routes except that of the OpenAPI document.
 
     Args:
         models: By name.
@@ -114,7 +114,7 @@ def routes_of(models: Mapping[str, Model], ready: Callable[[], bool]) -> Iterato
 
 
 def compatible_routes(models: Mapping[str, Model]) -> Iterator[Route]:
-    """Those of other servers that a model here fits."""
+    """Routes of other servers that a model here fits."""
     for name, endpoint in ENDPOINTS.items():
         if fitting := models_for(models, name):
             infer = Infer(fitting[0].model, name, ModelChooser(fitting, endpoint.path))
@@ -184,7 +184,7 @@ def _of_model(model: Model, versions: Sequence[str], ready: Callable[[], bool]) 
 
 
 def has_text_errors(path: str) -> bool:
-    """Whether errors of a path are text, as in V1 and the Open Inference Protocol."""
+    """Whether the errors of a path are text, as in V1 and the Open Inference Protocol."""
     return path.startswith("/v") and path.split("/", 2)[1] in ("v1", "v2")
 
 

@@ -1,4 +1,4 @@
-"""The application behind granian's own interface, RSGI 1.6."""
+"""The application behind RSGI 1.6, the interface of granian."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NOBODY = 499
 
 
 class Rsgi:
-    """What granian calls.
+    """The RSGI application.
 
     Args:
         make: Opens the models; called in the event loop before anything is accepted.
@@ -86,7 +86,7 @@ async def _inferred(
 
 
 async def _body(headers: Headers, protocol: Any, most: int) -> bytes | None:
-    """``None`` for one of more than so many bytes, which is not kept."""
+    """The body; ``None`` if it is longer than ``most`` bytes."""
     length = headers.get("content-length", "")
     if length.isdigit():
         if int(length) <= most:

@@ -1,4 +1,4 @@
-"""The models of a process that no launcher watches over: behind uvicorn, in a replica of Ray's.
+"""Models of a process without a launcher: behind uvicorn, or in a replica of Ray.
 
 What the launcher does for all the workers of a service is done here for this process alone:
 archives unpacked into a directory of its own, metrics, the alarm and its switches.
@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 
 class Standalone:
-    """Opens archives, and looks after them until it is closed.
+    """Opens archives and watches them until it is closed.
 
     Args:
         archives: ``.mar`` files.
@@ -52,7 +52,7 @@ class Standalone:
         self._stack = contextlib.ExitStack()
 
     def open(self) -> Models:
-        """Open them; called in the event loop that will answer, once.
+        """Open the archives; called once, in the event loop that will answer.
 
         Raises:
             ArtifactError: If an archive is damaged.
@@ -65,7 +65,7 @@ class Standalone:
             raise
 
     def hanging(self) -> str:
-        """Which model has a batch that does not end; empty if none has."""
+        """The name of a model with a hung batch; empty if there is none."""
         return self._overdue.hanging()
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Where what models have earned is kept: beyond the run that serves them, if that can be."""
+"""Folders of earned state, which outlive the run that serves them where possible."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 def keep_state(instance: Instance, archive: Path, model: Unpacked) -> Path:
-    """Make the folder of a model's state, and tell the workers of it by a link.
+    """Make the folder of a model's state, and link it where the workers look.
 
     Where it cannot be written to, the state is in the run's own directory, and gone with it.
 

@@ -1,4 +1,4 @@
-"""A reload: one generation of models and workers takes the place of another while it serves.
+"""A reload: a new generation of models and workers replaces the serving one.
 
 A second host starts beside the first, on the same sockets and with the archives that are in force
 then. Once each of its workers has its models open, the first host leaves the sockets to it.
@@ -27,7 +27,7 @@ from skipserve.telemetry.exposition import Exposition
 
 @dataclass(frozen=True)
 class Supervision:
-    """What looks after the generation that serves.
+    """The watchers of the serving generation.
 
     Attributes:
         readiness: Of its workers.
@@ -45,7 +45,7 @@ class Supervision:
 
 
 class Succession:
-    """One generation after the other.
+    """Replaces one generation by the next.
 
     Args:
         first: That serves first.
@@ -75,7 +75,7 @@ class Succession:
         self._ended = ended
 
     def reload(self, supervision: Supervision) -> str:
-        """Have the archives in force take the place of those that are open.
+        """Replace the open archives by those in force.
 
         Call it in a thread that stays as long as the service.
 
@@ -123,7 +123,7 @@ class Succession:
         return f"reloaded: serving {fresh.say()}"
 
     def close(self) -> None:
-        """Give back what the generation that serves has open here."""
+        """Close the serving generation."""
         self.now.close()
 
     def _open(self, fresh: Generation) -> None:
@@ -154,7 +154,7 @@ class Succession:
 
 
 def _remove(instance: Instance) -> None:
-    """Remove what is of one generation alone."""
+    """Remove the files of one generation."""
     for folder in (instance.store, instance.pulses):
         shutil.rmtree(folder, ignore_errors=True)
     for file in (instance.plan, instance.is_retired, instance.failure):

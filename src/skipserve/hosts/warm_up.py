@@ -1,4 +1,4 @@
-"""Asking each model its own example before a service says that it is ready."""
+"""Warm-up: every model must answer its own example before the service is ready."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SENT = {"content-type": "application/json"}
 
 
 class WarmUp:
-    """Asks models over HTTP, as a client would.
+    """Sends examples to models over HTTP, as a client does.
 
     Args:
         host: Which listens.
@@ -48,7 +48,7 @@ class WarmUp:
         self._sent = _SENT | ({"authorization": f"Bearer {key}"} if key else {})
 
     def ask(self, manifest: Manifest, url: str) -> None:
-        """Ask a model its example, at full depth and with the router on.
+        """Send a model its example, at full depth and with the router on.
 
         Raises:
             LaunchError: If it does not answer in time, or answers otherwise than its manifest says.
@@ -59,7 +59,7 @@ class WarmUp:
             self._answer(manifest, url, "on")
 
     def _answer(self, manifest: Manifest, url: str, router: str) -> list[float]:
-        """What a model answers its example with, once it does."""
+        """The answer of a model to its example, once it answers."""
         request = Request(url, _question(manifest, router), self._sent)  # noqa: S310 - our own address
         problem = "no answer"
         while time.monotonic() < self._deadline_s:
@@ -82,7 +82,7 @@ class WarmUp:
 
 
 async def rehearse(application: Application, model: Model) -> None:
-    """Ask a model its example within the process that has it open.
+    """Send a model its example inside the process that has it open.
 
     Raises:
         LaunchError: If it does not answer, or answers otherwise than its manifest says.

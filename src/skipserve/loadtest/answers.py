@@ -1,8 +1,7 @@
-"""Checks one reply against the known answers of the rows that were sent."""
+"""Checking replies against the known answers of the rows that were sent."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -13,9 +12,6 @@ from pydantic import TypeAdapter
 
 from skipserve.loadtest.payloads import Choice, Pool
 from skipserve.tasks import AnyTask, Classify, Task
-
-# Probabilities travel as rounded decimals of FP32 or FP16.
-SUMS_TO_ONE = 5e-3
 
 
 class Output(msgspec.Struct):
@@ -42,7 +38,7 @@ class Answer(msgspec.Struct):
 
 @dataclass
 class Finding:
-    """What one reply showed.
+    """Findings about one reply.
 
     Attributes:
         failure: Why the reply is wrong; empty if it is right.
@@ -121,36 +117,21 @@ def _task(text: str, width: int) -> Task:
 
 
 def _same(task: Task, output: Output, known: Any) -> bool:
-    """Whether a row agrees with a known answer, by what its task decides."""
-    if task.kind == "classify":
-        return bool(output.label == known)
-    if task.kind == "multilabel":
-        on = [int(one in (output.labels or ())) for one in range(task.width)]
-        return bool(on == known)
-    served = np.array([_answer(output, task)], np.float32)
+    """Whether a row agrees with a known answer: by its decision, or else by its numbers."""
+    decision = task.decision_in(output)
+    if decision is not None:
+        return bool(decision == known)
+    served = np.array([task.answer_in(output)], np.float32)
     return bool(task.agree(served, np.array([known], np.float32))[0])
 
 
-def _answer(output: Output, task: Task) -> list[float]:
-    if task.kind == "score":
-        return [] if output.score is None else [output.score]
-    found: list[float] | None = getattr(output, task.output)
-    return found or []
-
-
 def _malformed(output: Output, pool: Pool, task: Task) -> str:
-    answer = _answer(output, task)
+    answer = task.answer_in(output)
     if len(answer) != pool.width:
         classes = f"{pool.width} classes" if task.classes else f"an answer of {pool.width}"
         return f"{len(answer)} {task.output} for {classes}"
-    if task.output == "probabilities" and not all(0 <= one <= 1 for one in answer):
-        return "probabilities are not between 0 and 1"
-    if task.kind == "classify":
-        if not math.isclose(sum(answer), 1, abs_tol=SUMS_TO_ONE):
-            return "probabilities do not add up to 1"
-        label = -1 if output.label is None else output.label
-        if not 0 <= label < pool.width or (task.border is None and answer[label] < max(answer)):
-            return "the label is not the most probable class"
+    if fault := task.fault_in(output):
+        return fault
     if not 0 <= output.depth_run <= pool.depth:
         return f"{output.depth_run} of {pool.depth} blocks run"
     return ""

@@ -1,4 +1,4 @@
-"""What the test and its client say to each other: a setup, then blocks and their results."""
+"""Messages between the load test and its client process: setup, blocks, results."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from skipserve.loadtest.schedule import Arrivals
 
 
 class Setup(msgspec.Struct, frozen=True):
-    """Said once.
+    """The first message of the test.
 
     Attributes:
         host: Root of the service, such as ``http://127.0.0.1:8080``.
@@ -27,7 +27,7 @@ class Setup(msgspec.Struct, frozen=True):
 
 
 class Block(msgspec.Struct, frozen=True):
-    """A time of load without a change of mix.
+    """A period of load with one mix.
 
     Attributes:
         choices: The mix.
@@ -52,7 +52,7 @@ class Block(msgspec.Struct, frozen=True):
 
 
 class Part(msgspec.Struct, frozen=True):
-    """What one slice of a block measured about one choice of its mix.
+    """Measurements of one slice of a block, for one choice of its mix.
 
     Attributes:
         slice: From 0.
@@ -66,7 +66,7 @@ class Part(msgspec.Struct, frozen=True):
 
 
 class BlockResult(msgspec.Struct, frozen=True):
-    """What came of a block.
+    """The result of a block.
 
     Attributes:
         parts: The measurements.

@@ -48,7 +48,7 @@ class RateTrial(msgspec.Struct, frozen=True):
 
 
 class Capacity(msgspec.Struct, frozen=True):
-    """What the search found for one mix.
+    """The result of the search for one mix.
 
     Attributes:
         name: As asked, or the baseline.
@@ -66,7 +66,7 @@ class Capacity(msgspec.Struct, frozen=True):
 
 
 def search(start: float) -> Generator[float, bool, None]:
-    """Yields rates to try and is sent whether they hold: doubling or halving, then bisection.
+    """Generator of rates to try; receives whether each holds: doubling or halving, then bisection.
 
     Args:
         start: First rate, requests a second.

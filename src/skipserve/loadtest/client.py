@@ -1,4 +1,4 @@
-"""The client as the test sees it: a process that runs blocks."""
+"""The client process of the load test, which runs blocks."""
 
 from __future__ import annotations
 

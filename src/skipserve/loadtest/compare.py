@@ -1,4 +1,4 @@
-"""Two runs against each other: what is faster or slower beyond noise."""
+"""Comparing two runs: what is faster or slower beyond noise."""
 
 from __future__ import annotations
 

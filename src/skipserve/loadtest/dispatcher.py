@@ -1,4 +1,4 @@
-"""Hands requests that are due to users that are free, and keeps what they measured.
+"""The dispatcher: gives due requests to free users, and collects their measurements.
 
 A user is a greenlet with a connection. The open loop does not wait for anybody: a request is due
 when the schedule says, and what it waits for a free user is part of its latency.
@@ -41,7 +41,7 @@ class Request:
 
 
 class Dispatcher:
-    """Runs blocks, one at a time, with whatever users ask it for work.
+    """Runs blocks one at a time, with all users that ask for work.
 
     Args:
         pools: Rows and answers of every model in the mixes to come.
@@ -60,14 +60,14 @@ class Dispatcher:
         self._closed_until_s = 0.0
 
     def hold(self, pools: Sequence[Pool]) -> None:
-        """Take these rows and answers from now on."""
+        """Use these rows and answers from now on."""
         self._pools = {pool.model: pool for pool in pools}
         self._places = {pool.model: count() for pool in pools}
 
     # What a user calls
 
     def take(self) -> tuple[Request, float]:
-        """Wait for a request that is due; with it comes when the user became free."""
+        """Wait for a due request; also returns when the user became free."""
         free_s = perf_counter()
         if free_s < self._closed_until_s and not self._stopping.is_set():
             return self._due(free_s), free_s
@@ -90,12 +90,12 @@ class Dispatcher:
         return f"/predictions/{choice.model}", body(pool, choice, request.first), str(choice)
 
     def sent(self, request: Request, free_s: float, sent_s: float) -> None:
-        """Note that a request was sent."""
+        """Record that a request was sent."""
         self._on_time += sent_s <= self._end_s
         self._tally(request).lag.record(sent_s - max(request.due_s, free_s))
 
     def give_up(self, request: Request, failure: str) -> None:
-        """Note that a request was due and never sent."""
+        """Record that a due request was never sent."""
         tally = self._tally(request)
         tally.corrected.record(self.timeout_s)
         tally.uncorrected.record(self.timeout_s)
@@ -103,7 +103,7 @@ class Dispatcher:
         self._finish(tally)
 
     def lost(self, request: Request, failure: str, waited_s: float) -> None:
-        """Note that a request was sent and got no reply."""
+        """Record that a request got no reply."""
         tally = self._tally(request)
         tally.unanswered[self._choices[request.choice].model] += 1
         tally.failures[failure] += 1
@@ -182,7 +182,7 @@ class Dispatcher:
         )
 
     def stop(self) -> None:
-        """End the block that runs, as soon as the requests that are out have come back."""
+        """End the running block once all pending requests are answered."""
         self._stopping.set()
 
     def _lay_out(self, block: Block, part: int, parts: int) -> None:

@@ -1,4 +1,4 @@
-"""The client process: ``python -m skipserve.loadtest.driver``, told what to do on its stdin.
+"""The client process, ``python -m skipserve.loadtest.driver``, controlled through stdin.
 
 A line with a :class:`Setup`, then a line for every :class:`Block`, each answered with a line with
 its :class:`BlockResult`. A line ``stop`` ends the block that runs; the end of stdin ends it all.
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def say(line: bytes) -> None:
-    """Answer with one line."""
+    """Write one line."""
     sys.stdout.buffer.write(line + b"\n")
     sys.stdout.buffer.flush()
 

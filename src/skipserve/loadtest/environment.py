@@ -1,4 +1,4 @@
-"""Where a run ran: what a figure is worth nothing without."""
+"""The environment of a run, without which its figures mean nothing."""
 
 from __future__ import annotations
 

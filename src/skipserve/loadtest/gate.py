@@ -27,7 +27,7 @@ LAG_FLOOR_S = 0.005
 
 
 def judge(objective: Objective, asked: Arm, baseline: Arm | None) -> list[Check]:
-    """Check the objectives and whether the client could tell."""
+    """Check the objectives, and whether the client could measure them."""
     checks = [_percentile(asked.total, *one) for one in objective.percentiles]
     if objective.errors is not None:
         checks.append(_errors(asked.total, objective.errors))

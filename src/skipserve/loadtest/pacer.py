@@ -1,4 +1,4 @@
-"""Wakes the event loop the moment a request is due."""
+"""Pacing: wakes the event loop the moment a request is due."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is sent: real test rows with known answers, and the mix of requests made of them."""
+"""Payloads: test rows with known answers, and the mix of requests made of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What to run: the load, how it is cut into blocks, and whether it can be judged."""
+"""The plan of a load test: its load, its blocks, and whether it can be judged."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WARM_UP_USERS = 16
 
 @dataclass(frozen=True)
 class Plan:
-    """What to run.
+    """The plan of a load test.
 
     Attributes:
         choices: The mix.
@@ -68,7 +68,7 @@ class Plan:
         return [[(self.duration_s / count, whole[0].rate)] for _ in range(count)]
 
     def check(self, objective: Objective) -> None:
-        """Refuse what cannot be judged, before it takes time.
+        """Refuse a plan that cannot be judged, before it runs.
 
         Raises:
             ConfigError: If the duration is too short for a percentile, or something is wrong.
@@ -85,20 +85,20 @@ class Plan:
                 )
 
     def warm_up(self, choices: list[Choice]) -> Block:
-        """A block whose latencies nobody looks at."""
+        """A block whose latencies are discarded."""
         seconds = min(max(self.duration_s / 10, LEAST_WARM_UP_S), MOST_WARM_UP_S)
         users = self.users or min(WARM_UP_USERS, self.connections)
         return Block(choices, [(seconds, 1.0)], self.arrivals, self.seed, users=users)
 
     @property
     def slice_s(self) -> float:
-        """Time by which results of a block are kept apart."""
+        """Length of the slices of a block, in seconds."""
         block_s = sum(duration_s for duration_s, _ in self.segments()[0])
         return min(block_s, max(1.0, block_s / MOST_BLOCKS))
 
 
 def mixes_of(plan: Plan, subjects: Sequence[Subject]) -> dict[ArmName, list[Choice]]:
-    """The mix as asked and, if that makes a difference, the same at full depth."""
+    """The mix as asked and, where it differs, the same mix at full depth."""
     off = with_router_off(plan.choices)
     if plan.baseline and off != plan.choices and any(one.has_router for one in subjects):
         return {"asked": plan.choices, "baseline": off}
@@ -106,7 +106,7 @@ def mixes_of(plan: Plan, subjects: Sequence[Subject]) -> dict[ArmName, list[Choi
 
 
 def as_text(plan: Plan, objective: Objective, target: Target) -> dict[str, Any]:
-    """What a report says of a plan."""
+    """The plan as text for a report."""
     load = f"{plan.users} users" if plan.users is not None else f"{plan.rate:g} requests/s"
     return {
         "objective": str(objective),

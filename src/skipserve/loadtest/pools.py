@@ -66,7 +66,7 @@ def make_subject(
     data: Path | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Subject:
-    """Work out the answers of one model as the service should give them.
+    """Compute the answers that the service should give for one model.
 
     Args:
         target: Serves it.
@@ -176,7 +176,7 @@ def _answers(engine: Engine, rows: Rows, risk: float | None) -> NDArray[np.float
 
 
 def _clear(task: Task, answers: NDArray[np.float32], tie: float) -> NDArray[np.bool_]:
-    """Which rows decide for something so clearly that another machine decides alike [N]."""
+    """Which rows are clear of ties, so that another machine decides alike [N]."""
     if task.border is not None:
         label, at = task.border
         return np.asarray(np.abs(answers[:, label] - at) > tie)
@@ -189,14 +189,14 @@ def _clear(task: Task, answers: NDArray[np.float32], tie: float) -> NDArray[np.b
 
 
 def _compared(task: Task, answers: NDArray[np.float32]) -> list[Any]:
-    """What replies are held against: what is decided, or the answers themselves."""
+    """What replies are compared with: decisions, or the answers themselves."""
     labels = task.labels(answers)
     found: list[Any] = (answers if labels is None else labels).tolist()
     return found
 
 
 def _rounded(rows: Rows) -> Rows:
-    """What the service will read: the decimals that are sent."""
+    """The rows as the service reads them: rounded to the decimals that are sent."""
     return Rows({name: _decimals(one).astype(one.dtype) for name, one in rows.tensors.items()})
 
 

@@ -1,4 +1,4 @@
-"""The report: figures in plain numbers, and one HTML page that needs nothing but itself."""
+"""The report of a load test: a JSON file, and one self-contained HTML page."""
 
 from __future__ import annotations
 

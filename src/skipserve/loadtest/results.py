@@ -19,7 +19,7 @@ Verdict = Literal["PASS", "FAIL", "INVALID"]
 
 
 class Check(msgspec.Struct, frozen=True):
-    """One thing that was judged.
+    """One check of the verdict.
 
     Attributes:
         what: Its name.
@@ -33,7 +33,7 @@ class Check(msgspec.Struct, frozen=True):
 
 
 class Arm(msgspec.Struct, frozen=True, dict=True):
-    """The blocks that ran with one mix: as asked, or the same at full depth as the baseline.
+    """The blocks of one mix: as asked, or at full depth as the baseline.
 
     Attributes:
         name: Which.
@@ -99,12 +99,12 @@ class Arm(msgspec.Struct, frozen=True, dict=True):
 
     @property
     def busiest(self) -> float:
-        """Largest share of one core that the client took in a block."""
+        """Largest share of one core that the client used in a block."""
         return max((block.cpu_s / block.wall_s for block in self.blocks), default=0.0)
 
 
 class Report(msgspec.Struct, frozen=True):
-    """A run, whole.
+    """A whole run.
 
     Attributes:
         verdict: PASS, FAIL or INVALID.
@@ -130,12 +130,12 @@ class Report(msgspec.Struct, frozen=True):
 
     @property
     def asked(self) -> Arm:
-        """What the verdict is about."""
+        """The mix as asked, which the verdict is about."""
         return self.arms[0]
 
     @property
     def baseline(self) -> Arm | None:
-        """The same at full depth, if it ran."""
+        """The mix at full depth, if it ran."""
         return self.arms[1] if len(self.arms) > 1 else None
 
 

@@ -1,4 +1,4 @@
-"""When requests are due: shapes of the rate over time, and arrivals drawn from them."""
+"""Schedules: shapes of the rate over time, and arrivals drawn from them."""
 
 from __future__ import annotations
 

@@ -159,7 +159,7 @@ def _check_router(plan: Plan, objective: Objective, subjects: Sequence[Subject])
 
 
 def about(subject: Subject) -> dict[str, Any]:
-    """What a report says of a model."""
+    """A model in words for a report."""
     return {
         "backend": subject.running.backend,
         "provider": subject.running.provider,

@@ -1,4 +1,4 @@
-"""What was measured about a number of requests; tallies of parts add up to that of the whole."""
+"""Tallies: counts and latencies of requests; tallies of parts add up to the whole."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Tally:
 
     @property
     def wrong(self) -> int:
-        """Replies that came and were wrong: what no load excuses."""
+        """Replies that were wrong, which no load excuses."""
         return sum(
             count
             for failure, count in self.failures.items()
@@ -77,7 +77,7 @@ class Tally:
 
     @property
     def skip_rate(self) -> float | None:
-        """Share of the blocks that routed rows left out; ``None`` if no row was routed."""
+        """Share of the blocks that routed rows skipped; ``None`` if no row was routed."""
         return 1 - self.blocks_run / self.blocks if self.blocks else None
 
     def count(self, finding: Finding, rows: int, depth: int) -> None:

@@ -1,4 +1,4 @@
-"""The service under test, as anybody sees it from outside: answers, counts, what it runs on."""
+"""The service under test, seen from outside: answers, counts, what it runs on."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SETTLE_S = 5.0
 
 @dataclass(frozen=True)
 class Running:
-    """What the service says a model runs on; checkpoint is the start of its sha256."""
+    """What a model runs on, from its metrics; ``checkpoint`` is the start of its SHA-256."""
 
     backend: str
     provider: str

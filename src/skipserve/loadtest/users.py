@@ -1,4 +1,4 @@
-"""A Locust user that asks when the dispatcher says so; its latencies count from then."""
+"""The Locust user: sends a request when it is due; latency counts from then."""
 
 from __future__ import annotations
 

@@ -1,20 +1,19 @@
-"""Endpoints of other servers that a model answers too, by what its task is.
+"""Endpoints of other servers, for models whose task fits.
 
-Which of them fit: text-embeddings-inference's and OpenAI's are for texts or their tokens. Bodies
-are byte for byte what those servers' clients know; how deep a row ran, and the risk in force, stand
-in headers.
+The endpoints of text-embeddings-inference, OpenAI and vLLM take texts or token ids. Bodies are byte
+for byte those of the other server. The depth of each row and the risk in force stand in headers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from skipserve.artifacts.manifest import Manifest
 from skipserve.errors import InputError
 from skipserve.protocols.messages import Codec, Reply
-from skipserve.protocols.openai import Classifications, Embeddings, OpenAI, Pooling, Scores
+from skipserve.protocols.openai import Classifications, Embeddings, Pooling, Scores
 from skipserve.protocols.openai import refuse as refuse_openai
 from skipserve.protocols.rerank import Ranking
 from skipserve.protocols.tei import Embed, Predict, Rerank, Similarity, Tokenize
@@ -26,21 +25,21 @@ _EVERY = ("classify", "multilabel", "regress", "embed", "score")
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One of them.
+    """An endpoint of another server.
 
     Attributes:
-        path: Where it is.
-        family: Whose clients ask it.
+        path: Of the endpoint.
+        family: Whose errors it answers with.
         kinds: Tasks that it fits.
-        speaks: What reads and answers it.
-        does: What it is for, in a few words.
-        takes_tokens: Whether token ids do where a model has no tokenizer.
+        codec: Makes the codec of a model from its manifest and the most rows of a request.
+        does: A summary for the OpenAPI document.
+        takes_tokens: Whether token ids are enough for a model without a tokenizer.
     """
 
     path: str
     family: Literal["tei", "openai"]
     kinds: tuple[str, ...]
-    speaks: type[Embed | Similarity | Predict | Rerank | Tokenize | OpenAI | Ranking]
+    codec: Callable[[Manifest, int], Codec]
     does: str
     takes_tokens: bool = True
 
@@ -71,7 +70,7 @@ ENDPOINTS: Mapping[str, Endpoint] = {
     "vllm.rerank": Endpoint("/v1/rerank", "openai", ("score",), Ranking, "Rank texts", False),
     "vllm.pooling": Endpoint("/pooling", "openai", _EVERY, Pooling, "Answers of texts"),
 }
-# What a client asks that knows a server's address and nothing else: by the task.
+# The endpoint behind ``POST /``, by the task of the model.
 ROOT = {
     "embed": "tei.embed",
     "classify": "tei.predict",
@@ -81,23 +80,21 @@ ROOT = {
 
 
 def compatible_codecs(manifest: Manifest, max_rows: int) -> dict[str, Codec]:
-    """What a model speaks beside its own protocols, by name."""
+    """The codecs of other servers' endpoints that a model can answer, by name."""
     return {
-        name: one.speaks(manifest, max_rows)
-        for name, one in ENDPOINTS.items()
-        if one.fits(manifest)
+        name: one.codec(manifest, max_rows) for name, one in ENDPOINTS.items() if one.fits(manifest)
     }
 
 
 def family_at(path: str) -> str:
-    """Whose errors a path answers with; empty where they are none of these."""
+    """The family whose errors a path answers with; empty for paths of no such endpoint."""
     if path in ("/", "/info"):
         return "tei"
     return next((one.family for one in ENDPOINTS.values() if one.path == path), "")
 
 
 def kinds_at(path: str) -> tuple[str, ...]:
-    """Tasks that a path is for; none where it is none of these."""
+    """Tasks that a path is for; empty for paths of no such endpoint."""
     return next((one.kinds for one in ENDPOINTS.values() if one.path == path), ())
 
 

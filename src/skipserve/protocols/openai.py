@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import time
+from abc import ABC, abstractmethod
 from functools import partial
 from typing import Any, Literal
 
@@ -22,7 +23,7 @@ from skipserve.protocols.tei import decoded, sent, shortened
 from skipserve.protocols.texts import TextRows, token_count
 from skipserve.tasks import label_names
 
-# What it calls errors that are not of the request's content, by status.
+# Types of errors that are not about the content of a request, by status.
 _TYPES = {401: "authentication_error", 403: "authentication_error", 429: "rate_limit_error"}
 
 
@@ -31,56 +32,29 @@ def refuse(error: InputError) -> Reply:
     status = status_of(error)
     kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
     param = "model" if error.code == "model_not_found" else None
-    told = {"message": error.message, "type": kind, "param": param, "code": error.code}
-    return Reply(msgspec.json.encode({"error": told}), status, reason=error.code)
+    fields = {"message": error.message, "type": kind, "param": param, "code": error.code}
+    return Reply(msgspec.json.encode({"error": fields}), status, reason=error.code)
 
 
-class _Request(msgspec.Struct):
-    """What all but scores have in common."""
-
-    input: Any
-    model: str | None = None
-    encoding_format: Literal["float", "base64"] | None = None
-    dimensions: int | None = None
-    user: str | None = None
-
-
-class OpenAI:
-    """What they have in common.
+class _OpenAICodec:
+    """Everything the endpoints share.
 
     Args:
         manifest: Of the model.
-        max_rows: Most rows a request may hold.
+        max_rows: Most rows that a request may hold.
     """
 
-    prefix = "embd"
+    prefix = ""
 
     def __init__(self, manifest: Manifest, max_rows: int) -> None:
         self._manifest = manifest
         self._rows = TextRows(manifest, max_rows)
 
-    def decode(self, request: RawRequest) -> ParsedRequest:
-        """Read texts, or token ids.
-
-        Raises:
-            InputError: Saying what was wrong and what was expected.
-        """
-        asked: _Request = decoded(request, _Request)
-        rows, _ = self._rows.read(asked.input, "input")
-        shortened(np.empty((0, self._manifest.task.width), np.float32), asked.dimensions, False)
-        return ParsedRequest(rows, None, partial(self._encode, asked, request.id))
-
     def refuse(self, error: InputError) -> Reply:
-        """Tell a client what was wrong."""
+        """OpenAI's error body."""
         return refuse(error)
 
-    def _encode(self, asked: _Request, name: str, answer: Answer) -> Reply:
-        return self._sent(self._data(asked, answer), name, answer)
-
-    def _data(self, asked: _Request, answer: Answer) -> list[dict[str, object]]:
-        raise NotImplementedError
-
-    def _sent(self, data: list[dict[str, object]], name: str, answer: Answer) -> Reply:
+    def _reply(self, data: list[dict[str, object]], name: str, answer: Answer) -> Reply:
         tokens = token_count(answer.rows, self._manifest)
         body: dict[str, object] = {
             "id": f"{self.prefix}-{name}",
@@ -92,34 +66,57 @@ class OpenAI:
         }
         return sent(body, answer)
 
-    def _vectors(self, asked: _Request, answer: Answer) -> list[object]:
-        """Answers as lists of numbers, or as little-endian FP32 in base64."""
-        vectors = answer.prediction.answers
-        if asked.dimensions is not None:
-            vectors = shortened(vectors, asked.dimensions, unit=True)
-        if asked.encoding_format == "base64":
-            little = vectors.astype("<f4")
-            return [base64.b64encode(row.tobytes()).decode() for row in little]
-        found: list[object] = vectors.tolist()
-        return found
+
+class _InputRequest(msgspec.Struct):
+    """The body of every endpoint but ``/score``."""
+
+    input: Any
+    model: str | None = None
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: int | None = None
+    user: str | None = None
 
 
-class Embeddings(OpenAI):
+class _InputCodec(_OpenAICodec, ABC):
+    """An endpoint that takes texts or token ids in the field ``input``."""
+
+    def decode(self, request: RawRequest) -> ParsedRequest:
+        """Read texts or token ids.
+
+        Raises:
+            InputError: Saying what was wrong and what was expected.
+        """
+        body: _InputRequest = decoded(request, _InputRequest)
+        rows, _ = self._rows.read(body.input, "input")
+        shortened(np.empty((0, self._manifest.task.width), np.float32), body.dimensions, False)
+        return ParsedRequest(rows, None, partial(self._encode, body, request.id))
+
+    def _encode(self, body: _InputRequest, name: str, answer: Answer) -> Reply:
+        return self._reply(self._data(body, answer), name, answer)
+
+    @abstractmethod
+    def _data(self, body: _InputRequest, answer: Answer) -> list[dict[str, object]]:
+        """The entries of the reply, one for each row."""
+
+
+class Embeddings(_InputCodec):
     """``/v1/embeddings``."""
 
-    def _data(self, asked: _Request, answer: Answer) -> list[dict[str, object]]:
+    prefix = "embd"
+
+    def _data(self, body: _InputRequest, answer: Answer) -> list[dict[str, object]]:
         return [
             {"object": "embedding", "index": i, "embedding": vector}
-            for i, vector in enumerate(self._vectors(asked, answer))
+            for i, vector in enumerate(_vectors(body, answer))
         ]
 
 
-class Classifications(OpenAI):
-    """``/classify``: the likeliest label of each text, and the probabilities of all."""
+class Classifications(_InputCodec):
+    """``/classify``: the likeliest label of each text, and the probability of every label."""
 
     prefix = "classify"
 
-    def _data(self, asked: _Request, answer: Answer) -> list[dict[str, object]]:
+    def _data(self, body: _InputRequest, answer: Answer) -> list[dict[str, object]]:
         names, width = label_names(self._manifest.task), self._manifest.task.width
         labels = answer.prediction.answers.argmax(axis=1)
         if self._manifest.task.kind == "classify" and answer.prediction.labels is not None:
@@ -131,16 +128,28 @@ class Classifications(OpenAI):
         ]
 
 
-class Pooling(OpenAI):
-    """``/pooling``: the answers as they are, whatever the task."""
+class Pooling(_InputCodec):
+    """``/pooling``: the answers as numbers, for every task."""
 
     prefix = "pool"
 
-    def _data(self, asked: _Request, answer: Answer) -> list[dict[str, object]]:
+    def _data(self, body: _InputRequest, answer: Answer) -> list[dict[str, object]]:
         return [
             {"index": i, "object": "pooling", "data": vector}
-            for i, vector in enumerate(self._vectors(asked, answer))
+            for i, vector in enumerate(_vectors(body, answer))
         ]
+
+
+def _vectors(body: _InputRequest, answer: Answer) -> list[object]:
+    """Answers as lists of numbers, or as little-endian FP32 in base64."""
+    vectors = answer.prediction.answers
+    if body.dimensions is not None:
+        vectors = shortened(vectors, body.dimensions, unit=True)
+    if body.encoding_format == "base64":
+        little = vectors.astype("<f4")
+        return [base64.b64encode(row.tobytes()).decode() for row in little]
+    found: list[object] = vectors.tolist()
+    return found
 
 
 class _ScoreRequest(msgspec.Struct):
@@ -149,16 +158,20 @@ class _ScoreRequest(msgspec.Struct):
     model: str | None = None
 
 
-class Scores(OpenAI):
-    """``/score``: how well each of some texts goes with another, or with its own partner."""
+class Scores(_OpenAICodec):
+    """``/score``: how well two texts go together, for each of several pairs."""
 
     prefix = "score"
 
     def decode(self, request: RawRequest) -> ParsedRequest:
-        """Read pairs: one text with each of several, or as many with as many."""
-        asked: _ScoreRequest = decoded(request, _ScoreRequest)
+        """Read pairs: one text with each of several, or two lists of equal length.
+
+        Raises:
+            InputError: Saying what was wrong and what was expected.
+        """
+        body: _ScoreRequest = decoded(request, _ScoreRequest)
         first, second = (
-            [one] if isinstance(one, str) else one for one in (asked.text_1, asked.text_2)
+            [one] if isinstance(one, str) else one for one in (body.text_1, body.text_2)
         )
         if len(first) == 1:
             first = first * len(second)
@@ -168,11 +181,11 @@ class Scores(OpenAI):
                 f"text_1 holds {len(first)} texts and text_2 {len(second)}; send one, or as many",
             )
         rows = self._rows.texts(list(zip(first, second, strict=True)))
-        return ParsedRequest(rows, None, partial(self._scored, request.id))
+        return ParsedRequest(rows, None, partial(self._encode, request.id))
 
-    def _scored(self, name: str, answer: Answer) -> Reply:
+    def _encode(self, name: str, answer: Answer) -> Reply:
         scores = answer.prediction.answers[:, 0].tolist()
         data: list[dict[str, object]] = [
             {"index": i, "object": "score", "score": score} for i, score in enumerate(scores)
         ]
-        return self._sent(data, name, answer)
+        return self._reply(data, name, answer)

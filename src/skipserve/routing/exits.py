@@ -111,7 +111,7 @@ class Head:
 
 @dataclass(frozen=True)
 class Exit:
-    """What is read at one cut.
+    """One exit: what is read at one cut.
 
     Attributes:
         blocks: Blocks run when a row gets there.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,14 +13,14 @@ from skipserve.artifacts.artifact import Artifact
 from skipserve.artifacts.certificates import Certificate, Measure
 from skipserve.cores import usable_cores
 from skipserve.errors import InputError, LaunchError
-from skipserve.preprocessing.opening import TextPreprocessor, Token, open_preprocessor
 from skipserve.runtime.backends import Provider, TorchScript, has_gpu
 from skipserve.runtime.flights import Flights
 from skipserve.runtime.fp32_fallback import Fp32Fallback, fp32_fallback_of
+from skipserve.runtime.inputs import Inputs
 from skipserve.runtime.many import in_batches
 from skipserve.runtime.planning import AskedPrecision, plan
 from skipserve.runtime.prediction import Prediction, Setting, joined, overflow
-from skipserve.runtime.rows import Rows, check_rows
+from skipserve.runtime.rows import Rows
 from skipserve.runtime.runners import FORMATS, BackendName, open_runner
 from skipserve.runtime.settings import Settings
 from skipserve.runtime.stepper import ExitReadings
@@ -40,6 +40,9 @@ class Engine:
         threads: Cores used inside one operation; 0 takes all.
         workers: Batches of :meth:`run_batches` and :meth:`read` that run side by side.
 
+    Attributes:
+        inputs: Makes rows of texts, pictures or arrays.
+
     Raises:
         ArtifactError: If the artifact has no such files, or they cannot be loaded.
         LaunchError: If ``cuda`` was asked for and is not there.
@@ -56,7 +59,7 @@ class Engine:
         workers: int = 1,
     ) -> None:
         self.manifest = artifact.manifest
-        self._preprocessor = open_preprocessor(artifact)
+        self.inputs = Inputs(artifact)
         self._workers = workers
         picked, self.precision = plan(artifact, backend, precision, provider)
         self._runner = open_runner(artifact, backend, self.precision, picked, threads)
@@ -125,35 +128,7 @@ class Engine:
         Raises:
             InputError: Naming the input and the first row that are wrong.
         """
-        return check_rows(rows, self.manifest.signature, self.manifest.name)
-
-    def tokens(self, values: Sequence[object], special: bool) -> list[list[Token]]:
-        """What tokens become of texts.
-
-        Args:
-            values: Texts.
-            special: Whether those that stand for no text are among them.
-
-        Raises:
-            InputError: If the model takes no texts, or one is none.
-        """
-        if not isinstance(self._preprocessor, TextPreprocessor):
-            raise InputError("no_tokenizer", f"{self.manifest.name} takes no texts")
-        return self._preprocessor.tokens(values, special)
-
-    def prepare(self, values: Sequence[object]) -> Rows:
-        """Rows from texts or pictures, of a model that takes such.
-
-        Args:
-            values: At least one; as a client sends them, or bytes.
-
-        Raises:
-            InputError: If the model takes nothing but tensors, or naming the first row that is
-                no such value.
-        """
-        if self._preprocessor is None:
-            raise InputError("wrong_type", f"{self.manifest.name} takes tensors alone")
-        return self.check(self._preprocessor(values))
+        return self.inputs.check(rows)
 
     @property
     def off(self) -> Setting:
@@ -306,43 +281,11 @@ class Engine:
         Raises:
             InputError: If the inputs are not such rows, or the risk is not between 0 and 1.
         """
-        if self._preprocessor is not None and isinstance(inputs, list):
-            return self._answer(self.prepare(inputs), risk, measure)
-        try:
-            arrays: Any = (
-                {name: np.asarray(one) for name, one in inputs.items()}
-                if isinstance(inputs, Mapping)
-                else np.asarray(inputs)
-            )
-        except ValueError:
-            raise InputError("ragged", "inputs must be rows of one length") from None
-        return self._answer(self.check(arrays), risk, measure)
-
-    def _answer(self, rows: Rows, risk: float | None, measure: Measure) -> Prediction:
         setting = self.setting(risk, measure)
         if setting.reason:
             logger.warning("%s runs at full depth: %s", self.manifest.name, setting.reason)
+        rows = self.inputs.read(inputs)
         answers = self.run_thresholds(rows, setting.thresholds, setting.guard_limit)
         if not answers.finite.all():
             raise overflow(answers)
         return answers
-
-    def warm_up(self, batch_size: int) -> None:
-        """Run the example alone and in a full batch, so that no request pays for a first run.
-
-        Three times each: TorchScript compiles again in its second run.
-        """
-        row = self.example()
-        for count in (1, batch_size) * 3:
-            self.run(row.repeat(count))
-            if self.manifest.router is not None:
-                # Rows that never leave run every stage, those that leave at once the exits.
-                for threshold in (np.finfo(np.float32).max, -np.inf):
-                    thresholds = np.full((count, *self.off.thresholds.shape), threshold, np.float32)
-                    limits = Limits(thresholds, np.full(count, np.inf, np.float32))
-                    self.run(row.repeat(count), limits)
-
-    def example(self) -> Rows:
-        """The manifest's example, one row."""
-        values = self.manifest.example.inputs
-        return self.check({name: np.asarray([one]) for name, one in values.items()})

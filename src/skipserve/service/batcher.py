@@ -61,7 +61,7 @@ class Watch(Protocol):
         """A batch begins."""
 
     def end(self) -> None:
-        """It ended."""
+        """A batch ends."""
 
 
 class Batcher:

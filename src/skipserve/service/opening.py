@@ -7,6 +7,7 @@ from skipserve.artifacts.serving import ServingConfig
 from skipserve.earning.counts_file import counts_of
 from skipserve.protocols.oip_replies import VERSION
 from skipserve.runtime.engine import Engine
+from skipserve.runtime.warming import warm_up
 from skipserve.safety.switch import switch_of
 from skipserve.service.idle import Idle
 from skipserve.service.service import Service
@@ -36,7 +37,7 @@ def open_service(
         provider=serving.provider,
         threads=serving.threads,
     )
-    engine.warm_up(serving.batch_size)
+    warm_up(engine, serving.batch_size)
     name = engine.manifest.name
     journal = Journal(name, serving.access_log, open_tracing())
     about = engine.manifest, engine.candidates, engine.files, engine.precision, engine.provider

@@ -216,12 +216,12 @@ class Reader:
 
     def _rows(self, rows: Tensors | Values) -> Rows:
         if isinstance(rows, Values):
-            return self._engine.prepare(rows.values)
+            return self._engine.inputs.prepare(rows.values)
         return self._engine.check(rows)
 
     def _tokens(self, parsed: ParsedRequest, special: bool) -> Reply:
         assert isinstance(parsed.rows, Values)
-        tokens = self._engine.tokens(parsed.rows.values, special)
+        tokens = self._engine.inputs.tokens(parsed.rows.values, special)
         return Reply(msgspec.json.encode(tokens))
 
     def refuse(self, request: RawRequest, error: InputError) -> Reply:

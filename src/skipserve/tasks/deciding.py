@@ -1,7 +1,9 @@
-"""Tasks whose answers are probabilities, and decide for something."""
+"""Tasks that decide by probabilities: one class of several, or any of several labels."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -10,10 +12,20 @@ from pydantic import Field
 
 from skipserve.errors import ConfigError
 from skipserve.schema import Record
-from skipserve.tasks.task import Answers, Link, OutputFields, SignalName, check_names, check_shape
+from skipserve.tasks.task import (
+    Answers,
+    Link,
+    OutputFields,
+    ReplyRow,
+    SignalName,
+    check_names,
+    check_shape,
+)
 
 # A set of labels holds those that are at least as likely as not.
 HALF = 0.5
+# Replies hold probabilities as rounded decimals of FP32 or FP16.
+SUMS_TO_ONE = 5e-3
 
 
 class Decision(Record):
@@ -118,6 +130,24 @@ class Classify(Record):
             return [{"label": one, "name": names[one], "probabilities": p} for one, p in rows]
         return [{"label": one, "probabilities": p} for one, p in rows]
 
+    def answer_in(self, row: ReplyRow) -> Sequence[float]:
+        return row.probabilities or ()
+
+    def decision_in(self, row: ReplyRow) -> int | None:
+        return row.label
+
+    def fault_in(self, row: ReplyRow) -> str:
+        probabilities = self.answer_in(row)
+        if fault := _no_probabilities(probabilities):
+            return fault
+        if not math.isclose(sum(probabilities), 1, abs_tol=SUMS_TO_ONE):
+            return "probabilities do not add up to 1"
+        label = -1 if row.label is None else row.label
+        known = 0 <= label < self.width
+        if not known or (self.border is None and probabilities[label] < max(probabilities)):
+            return "the label is not the most probable class"
+        return ""
+
     def _name(self, label: int) -> str:
         return self.names[label] if self.names else f"class {label}"
 
@@ -201,3 +231,16 @@ class MultiLabel(Record):
                 for on, p in rows
             ]
         return [{"labels": on, "probabilities": p} for on, p in rows]
+
+    def answer_in(self, row: ReplyRow) -> Sequence[float]:
+        return row.probabilities or ()
+
+    def decision_in(self, row: ReplyRow) -> list[int]:
+        return [int(label in (row.labels or ())) for label in range(self.width)]
+
+    def fault_in(self, row: ReplyRow) -> str:
+        return _no_probabilities(self.answer_in(row))
+
+
+def _no_probabilities(values: Sequence[float]) -> str:
+    return "" if all(0 <= one <= 1 for one in values) else "probabilities are not between 0 and 1"

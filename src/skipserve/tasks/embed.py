@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from skipserve.tasks.numbers import Numbers
-from skipserve.tasks.task import Answers, Link, OutputFields, neither
+from skipserve.tasks.task import Answers, Link, OutputFields, ReplyRow, neither
 
 # A vector of no length has no direction; this is as long as any that has one.
 SHORTEST = 1e-12
@@ -63,3 +64,6 @@ class Embed(Numbers):
         self, answers: Answers, labels: NDArray[np.int64] | None
     ) -> list[OutputFields]:
         return [{"embedding": one} for one in answers.tolist()]
+
+    def answer_in(self, row: ReplyRow) -> Sequence[float]:
+        return row.embedding or ()

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skipserve.schema import Record
-from skipserve.tasks.task import Answers, Kind, SignalName, no_truth
+from skipserve.tasks.task import Answers, Kind, ReplyRow, SignalName, no_truth
 
 
 class Numbers(Record):
@@ -39,3 +39,9 @@ class Numbers(Record):
 
     def targets(self, answers: Answers) -> NDArray[np.float32]:
         return answers.astype(np.float32)
+
+    def decision_in(self, row: ReplyRow) -> None:
+        return None
+
+    def fault_in(self, row: ReplyRow) -> str:
+        return ""

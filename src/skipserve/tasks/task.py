@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -18,6 +19,17 @@ Link = Literal["softmax", "sigmoid", "identity", "unit"]
 Answers: TypeAlias = NDArray[Any]
 # Fields of a reply for one row.
 OutputFields: TypeAlias = dict[str, object]
+
+
+class ReplyRow(Protocol):
+    """One row of a reply of the native protocol; fields of other tasks are ``None``."""
+
+    label: int | None
+    labels: list[int] | None
+    probabilities: list[float] | None
+    values: list[float] | None
+    embedding: list[float] | None
+    score: float | None
 
 
 class Task(Protocol):
@@ -96,6 +108,18 @@ class Task(Protocol):
         self, answers: Answers, labels: NDArray[np.int64] | None
     ) -> list[OutputFields]:
         """Fields of a reply for each answer [N, width]; ``labels`` as :meth:`labels` gives."""
+        ...
+
+    def answer_in(self, row: ReplyRow) -> Sequence[float]:
+        """The answer that a row of a reply holds; empty if it holds none."""
+        ...
+
+    def decision_in(self, row: ReplyRow) -> int | list[int] | None:
+        """The decision that a row of a reply holds, as :meth:`labels` gives it."""
+        ...
+
+    def fault_in(self, row: ReplyRow) -> str:
+        """Why a row of a reply cannot be an answer of this task; empty if it can."""
         ...
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from skipserve.tasks.numbers import Numbers
-from skipserve.tasks.task import Answers, Link, OutputFields, check_names, neither
+from skipserve.tasks.task import Answers, Link, OutputFields, ReplyRow, check_names, neither
 
 Tolerance = Annotated[float, Field(gt=0)]
 
@@ -65,6 +66,9 @@ class Regress(_Values):
     ) -> list[OutputFields]:
         return [{"values": one} for one in answers.tolist()]
 
+    def answer_in(self, row: ReplyRow) -> Sequence[float]:
+        return row.values or ()
+
 
 class Score(_Values):
     """How well the two texts of a pair go together: one number, the larger the better."""
@@ -87,3 +91,6 @@ class Score(_Values):
         self, answers: Answers, labels: NDArray[np.int64] | None
     ) -> list[OutputFields]:
         return [{"score": one} for (one,) in answers.tolist()]
+
+    def answer_in(self, row: ReplyRow) -> Sequence[float]:
+        return () if row.score is None else (row.score,)

@@ -18,10 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import Histogram
 
-from skipserve.artifacts.certificates import MEASURES, Measure
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Prediction, Setting
-from skipserve.safety.drift import BINS, bins_of
 from skipserve.telemetry.counts import SPACE_BYTES
 from skipserve.telemetry.series import (
     ANSWERS,
@@ -46,10 +44,10 @@ from skipserve.telemetry.series import (
     REQUESTS,
     RISK_IN_FORCE,
     ROWS,
-    SIGNAL_ROWS,
     STATUSES,
     THRESHOLD,
 )
+from skipserve.telemetry.signal_rows import SignalRows
 
 logger = logging.getLogger(__name__)
 
@@ -97,12 +95,7 @@ class ModelMetrics:
                 for series in (EVIDENCE_ROWS, DISAGREEMENTS)
             )
             self._dropped = {of: DROPPED.labels(model, of) for of in defaults}
-            certified = [(of, risk) for of in MEASURES for risk in engine.certified(of)]
-            self._places: dict[tuple[Measure, float | None, int | None], int] = {
-                (of, risk, engine.certified(of)[risk].candidate): place
-                for place, (of, risk) in enumerate(certified)
-            }
-            self._open_signals(engine, certified)
+            self._signals = SignalRows(engine)
         INFO.labels(
             model,
             manifest.task.kind,
@@ -198,22 +191,6 @@ class ModelMetrics:
         _observe(self._phases["decode"], decode_s)
         _observe(self._phases["encode"], encode_s)
 
-    def _open_signals(self, engine: Engine, certified: Sequence[tuple[Measure, float]]) -> None:
-        decisions = len(engine.off.thresholds)
-        self._random = np.random.default_rng()
-        # NaN where calibration saw too few rows; the last is for rows whose router was off.
-        self._deciles = np.full((len(certified) + 1, decisions, BINS - 1), np.nan, np.float32)
-        for place, (measure, risk) in enumerate(certified):
-            for stage, deciles in enumerate(engine.certified(measure)[risk].deciles):
-                self._deciles[place, stage] = deciles or np.nan
-        known = [not np.isnan(self._deciles[:, stage, 0]).all() for stage in range(decisions)]
-        self._signal_rows = [
-            [SIGNAL_ROWS.labels(self._model, str(stage), str(bin_)) for bin_ in range(BINS)]
-            if seen
-            else []
-            for stage, seen in enumerate(known, 1)
-        ]
-
     def rows(self, prediction: Prediction, settings: Sequence[Setting]) -> None:
         """Count the rows of one batch.
 
@@ -241,7 +218,7 @@ class ModelMetrics:
             if left_out:
                 self._skipped[block].inc(left_out)
         if prediction.signals is not None:
-            self._bin(prediction, settings)
+            self._signals.count(prediction, settings)
 
     def _left_out(
         self, prediction: Prediction, on: NDArray[np.bool_], depths: NDArray[np.int64]
@@ -260,21 +237,6 @@ class ModelMetrics:
             self._overflow["refused"].inc(int(refused))
         if prediction.reran is not None:
             self._overflow["fp32"].inc(int(np.count_nonzero(prediction.reran)))
-
-    def _bin(self, prediction: Prediction, settings: Sequence[Setting]) -> None:
-        # A candidate that was earned is none that calibration has seen at this risk.
-        keys = [(one.measure, one.risk, one.candidate) for one in settings]
-        places = np.array([self._places.get(key, -1) for key in keys])
-        if prediction.trail is not None:
-            # They get to every decision; at calibration rows got there that had not left before.
-            places[prediction.trail.drawn] = -1
-        deciles, signals = self._deciles[places], prediction.signals
-        assert signals is not None
-        row, stage = np.nonzero(~np.isnan(signals) & ~np.isnan(deciles[:, :, 0]))
-        bins = bins_of(signals[row, stage], deciles[row, stage], self._random)
-        counts = np.bincount(stage * BINS + bins)
-        for place in np.flatnonzero(counts).tolist():
-            self._signal_rows[place // BINS][place % BINS].inc(int(counts[place]))
 
     def evidence(self, of_slice: str, risk: float, rows: int, disagreements: int) -> None:
         """Count evidence rows by the ε in force for them, and those that disagree there."""

@@ -1,4 +1,4 @@
-"""granian's main process: it holds the port and starts the workers. Started by host.py."""
+"""The main process of granian: it holds the port and starts the workers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CONNECTIONS = 1 << 16
 
 
 class Main(MPServer):
-    """granian's server, with the launcher's sockets, and one way to end.
+    """The server of granian, with the sockets of the launcher.
 
     Its handler of signals sets an event, whose lock is not reentrant: a second signal that comes
     while it is held would wait for itself.
@@ -40,7 +40,7 @@ class Main(MPServer):
         self._sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
 
     def signal_handler_interrupt(self, *args: object, **kwargs: object) -> None:
-        """End, at the first signal that says so."""
+        """End at the first signal."""
         if not self.interrupt_signal:
             super().signal_handler_interrupt()  # type: ignore[no-untyped-call]
 
@@ -65,7 +65,7 @@ class Main(MPServer):
 
 
 def _numbered(load: Callable[[], Any], own: int, inherited: Sequence[socket.socket]) -> Any:
-    """What a worker serves, in the worker."""
+    """Load the application in a worker."""
     for one in inherited:
         descriptor = one.detach()
         if descriptor != own:
@@ -75,7 +75,7 @@ def _numbered(load: Callable[[], Any], own: int, inherited: Sequence[socket.sock
 
 
 def connections() -> int:
-    """How many a worker may keep open: as many files as the machine lets it open."""
+    """Most connections of a worker: the file limit of the process."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = max(soft, min(hard, CONNECTIONS)) if hard != resource.RLIM_INFINITY else CONNECTIONS
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

@@ -1,4 +1,4 @@
-"""Batches that take too long end their process: the kernel says so, whatever a thread is at."""
+"""Deadlines of batches: a timer of the kernel ends the process of a hung batch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ AT_ONCE_S = 1e-6
 
 
 class Deadlines:
-    """Those of the batches that run now; the process ends at the first, with its tracebacks.
+    """Deadlines of the running batches; when one passes, the process dumps tracebacks and ends.
 
     The kernel sends the signal and C code answers it, so that a thread that hangs with the
     interpreter's lock cannot prevent it. Make it in the main thread.
@@ -23,7 +23,7 @@ class Deadlines:
         self._ends_s: dict[Deadline, float] = {}
 
     def of(self, limit_s: float) -> Deadline:
-        """For the batches of one model, of which one runs at a time.
+        """The deadline of one model, which runs one batch at a time.
 
         Args:
             limit_s: Seconds that each may take.
@@ -36,7 +36,7 @@ class Deadlines:
         self._arm()
 
     def clear(self, one: Deadline) -> None:
-        """It was kept."""
+        """Remove a deadline that was kept."""
         self._ends_s.pop(one, None)
         self._arm()
 
@@ -47,7 +47,7 @@ class Deadlines:
 
 
 class Deadline:
-    """Of the batches of one model.
+    """The deadline of the batches of one model.
 
     Args:
         all_of_them: It is one of.
@@ -63,5 +63,5 @@ class Deadline:
         self._all.set(self, self._limit_s)
 
     def end(self) -> None:
-        """It ended."""
+        """A batch ends."""
         self._all.clear(self)

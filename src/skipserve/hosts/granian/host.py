@@ -1,4 +1,4 @@
-"""granian as a host: HTTP in Rust, the models in Python processes that it starts again."""
+"""granian as a host: HTTP in Rust, models in Python worker processes that it restarts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LOOK_S = 0.1
 
 
 class Granian:
-    """The host that `skipserve serve` starts if it is told nothing else.
+    """The default host of `skipserve serve`.
 
     Args:
         instance: Folders of this run.
@@ -54,7 +54,7 @@ class Granian:
         self._served = False
 
     def start(self, models: Sequence[Unpacked]) -> None:
-        """Write what its processes read, and start it.
+        """Write the plan of its processes, and start it.
 
         Raises:
             LaunchError: If the port is taken.
@@ -68,7 +68,7 @@ class Granian:
         self._launch()
 
     def keeps(self) -> Sequence[Path]:
-        """None beside the models."""
+        """No folders of its own."""
         return ()
 
     def ready(self) -> bool:
@@ -90,17 +90,17 @@ class Granian:
         }
 
     def ended(self) -> str:
-        """Why it does not run any more; empty once it has served, for it is started again."""
+        """Why it ended before it served; empty afterwards, because it is restarted then."""
         if self._child is None or self._served or not self._child.ended():
             return ""
         return f"granian ended by itself (status {self._child.process.returncode})"
 
     def successor(self, instance: Instance) -> Granian:
-        """Another one with the same sockets: whoever waits at them waits for either."""
+        """A new host on the same sockets; queued connections go to either."""
         return Granian(instance, self._config, self._log, self._listeners)
 
     def retire(self, stop: threading.Event) -> None:
-        """Leave the sockets to the successor, and end once the clients have gone there."""
+        """Stop accepting, and end once no client is connected."""
         self._instance.is_retired.touch()
         deadline_s = time.monotonic() + self._config.drain_s
         # Until every worker has looked, and then until the last client has left.
@@ -112,7 +112,7 @@ class Granian:
         self._end()
 
     def close(self) -> None:
-        """Have it answer what is on its way, and end it."""
+        """Let it answer pending requests, and end it."""
         if self._listeners is not None:
             self._listeners.close()
         self._end()

@@ -1,4 +1,4 @@
-"""The sockets that clients connect to; the launcher holds them, granian's workers accept from them.
+"""Listening sockets: the launcher holds them, the workers of granian accept from them.
 
 Each worker has its own, all on one port, so that the kernel deals the connections out. A worker
 that ends or is replaced leaves its socket, and whoever waits at it, to the next.
@@ -47,19 +47,19 @@ class Listeners:
         return [one.fileno() for one in self._sockets]
 
     def close(self) -> None:
-        """Give them back; clients are refused once the workers have, too."""
+        """Close the sockets of the launcher."""
         for one in self._sockets:
             one.close()
 
 
 def listen(descriptor: int) -> None:
-    """Have clients connect to an inherited socket; they are in the queue until it is accepted."""
+    """Listen on an inherited socket; connections queue until they are accepted."""
     with socket.socket(fileno=os.dup(descriptor)) as one:
         one.listen(BACKLOG)
 
 
 def accept_no_more(descriptor: int) -> None:
-    """Leave the connections of an inherited socket to the other processes that have it.
+    """Stop accepting from an inherited socket; other processes still do.
 
     granian accepts until it ends, and drops a connection then that it has accepted but not yet
     read from. So the socket behind its file descriptors is exchanged for one that nobody knows.

@@ -1,4 +1,4 @@
-"""What the launcher tells granian's processes, as a JSON file."""
+"""The plan: settings that the launcher passes to the processes of granian, as JSON."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Plan(msgspec.Struct, frozen=True):
         return Instance(Path(self.directory), self.generation)
 
     def access(self) -> AccessControl | None:
-        """Who may ask; everybody without keys."""
+        """Access control; ``None`` without keys."""
         if not self.keys:
             return None
         return AccessControl(Path(self.keys), self.rate_limit, self.instance.rates)
@@ -87,5 +87,5 @@ def plan_of(
 
 
 def read_plan(file: Path) -> Plan:
-    """What the launcher wrote."""
+    """Read the plan that the launcher wrote."""
     return msgspec.json.decode(file.read_bytes(), type=Plan)

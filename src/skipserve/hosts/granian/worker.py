@@ -1,4 +1,4 @@
-"""One of granian's workers: every model of the service, in one event loop."""
+"""A worker of granian: every model of the service in one event loop."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from skipserve.telemetry.logs import Log
 
 
 class Worker:
-    """Opens the models of a plan and watches over their batches.
+    """Opens the models of a plan and watches their batches.
 
     Args:
         plan: From the launcher.
@@ -37,7 +37,7 @@ class Worker:
         self._retired = False
 
     async def open(self) -> Application:
-        """Open the models; the launcher learns of it by their pulses.
+        """Open the models; their pulses show the launcher that they are open.
 
         Raises:
             ArtifactError: If the files of one cannot be loaded.
@@ -71,7 +71,7 @@ class Worker:
         return application
 
     def is_retired(self) -> bool:
-        """Whether the processes of another generation answer in place of this."""
+        """Whether another generation has replaced this one."""
         return self._retired
 
     def close(self) -> None:
@@ -88,7 +88,7 @@ class Worker:
 
 
 def make() -> Rsgi:
-    """What granian calls in each of its workers."""
+    """The entry point of granian in each worker."""
     # granian's main process hands down its own handler, which only it obeys.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     die_with_parent()

@@ -1,4 +1,4 @@
-"""What an application of Ray Serve is told."""
+"""The arguments of the Ray Serve application."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from skipserve.schema import Record
 
 
 class RayConfig(Record):
-    """What ``serve run`` takes as NAME=VALUE, and a configuration file of Ray Serve as ``args``.
+    """Arguments of ``serve run`` (NAME=VALUE), or ``args`` of a Ray Serve configuration.
 
     They hold for every model. What one model alone shall have stands in the file, under
     ``deployments``, by the model's name.

@@ -24,7 +24,7 @@ FRONT_ONGOING = 10_000
 
 
 class DeploymentError(ConfigError, ClickException):
-    """What `serve run` prints as one line, without a traceback."""
+    """An error that `serve run` prints as one line, without a traceback."""
 
 
 def app(arguments: Mapping[str, Any]) -> serve.Application:

@@ -1,4 +1,4 @@
-"""What Ray's proxies hand requests to: every route of the service, its models elsewhere."""
+"""The front deployment: every route of the service; the models are in other processes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from skipserve.telemetry.logs import Log
 
 
 class Front:
-    """Knows the models by what their replicas say, and opens none.
+    """Routes requests to the replicas of the models; opens no model itself.
 
     Args:
         config: Of the application.

@@ -1,4 +1,4 @@
-"""The metrics of a replica, given on to Ray, whose agents show those of all replicas of a node."""
+"""Forwarding the metrics of a replica to Ray, whose agents expose them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from skipserve.telemetry.exposition import Exposition
 
 
 class RayMetrics:
-    """Gives on what was counted since the last time; Ray adds replica, deployment and application.
+    """Publishes what was counted since the last time; Ray adds its own labels.
 
     Ray puts ``ray_`` before each name. Its own histograms take single observations; ours are kept
     as what a histogram is in Prometheus, counters by ``le``.
@@ -22,7 +22,7 @@ class RayMetrics:
         self._given: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
 
     def publish(self, metrics: Exposition) -> None:
-        """Give on everything."""
+        """Publish every metric."""
         seen = set()
         for family in metrics.families():
             for sample in family.samples:

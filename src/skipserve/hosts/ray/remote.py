@@ -1,4 +1,4 @@
-"""A model that answers in other processes, as the application sees it."""
+"""A model whose replicas run in other processes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 class Remote:
-    """Asks the replicas of a model.
+    """Sends requests to the replicas of a model.
 
     Args:
         handle: Of its deployment.
@@ -34,7 +34,7 @@ class Remote:
         self._handle = handle
 
     async def answer(self, request: RawRequest) -> Reply:
-        """Answer one request; a replica that is lost meanwhile costs it a second try."""
+        """Answer one request; it is sent again once if its replica is lost."""
         try:
             try:
                 return await self._ask(request)
@@ -49,7 +49,7 @@ class Remote:
         return self.turn_away(request, told)
 
     def turn_away(self, request: RawRequest, error: InputError) -> Reply:
-        """Refuse a request without asking the model."""
+        """Refuse a request without sending it to the model."""
         if request.protocol in ("oip", "v1") or is_oip_request(request) or is_v1_request(request):
             reply = text_error(error)
         else:

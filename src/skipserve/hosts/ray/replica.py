@@ -1,4 +1,4 @@
-"""A model in a process of Ray's; every replica of it has its own metrics, alarm and switch."""
+"""A replica of a model in Ray, with its own metrics, alarm and switch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from skipserve.telemetry.logs import Log
 
 
 class Replica:
-    """Opens one archive of the folder that all nodes share.
+    """Opens one archive of the shared model store.
 
     Args:
         config: Of the application.
@@ -41,7 +41,7 @@ class Replica:
         return await self._model.batcher.answer(request)
 
     async def check_health(self) -> None:
-        """What Ray asks; in the loop of the model, so that no answer is an answer too.
+        """The health check of Ray; it runs in the event loop of the model, so a hung loop fails it.
 
         Raises:
             LaunchError: If a batch hangs; Ray ends the replica after three of these.

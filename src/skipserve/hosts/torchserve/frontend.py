@@ -1,4 +1,4 @@
-"""The two faults of TorchServe 0.12.0's frontend that let a client wait, and what mends them.
+"""Patches for two faults of the TorchServe 0.12.0 frontend that make clients wait.
 
 All else is TorchServe's own. Copies of three classes, a few bytes of each changed, stand before the
 frontend's on the class path; of any other frontend than that one nothing is changed.
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Edit:
-    """Bytes of a class that become others.
+    """A replacement of bytes in a class file.
 
     Attributes:
         of: The class's file.
@@ -75,7 +75,7 @@ EDITS = (
 
 
 def patch_frontend(jar: Path, classes: Path) -> None:
-    """Write the mended classes below ``classes``, which goes before ``jar`` on the class path.
+    """Write patched classes below ``classes``, which precedes ``jar`` on the class path.
 
     A frontend that is not TorchServe 0.12.0's is left as it is, and one line says so.
     """

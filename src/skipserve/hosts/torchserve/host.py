@@ -68,7 +68,7 @@ class TorchServe:
         self._child: Child | None = None
 
     def start(self, models: Sequence[Unpacked]) -> None:
-        """Write what it reads, and start it.
+        """Write its configuration, and start it.
 
         Raises:
             LaunchError: If Java is missing or too old, or a model has several versions.
@@ -95,11 +95,11 @@ class TorchServe:
         self._child = Child(command, environment, instance.directory, self._log, "torchserve")
 
     def keeps(self) -> Sequence[Path]:
-        """Its classes, and its links to the models: a worker that comes back reads them again."""
+        """Its classes and its links to the models, which a restarted worker reads again."""
         return (self._classes, self._instance.scratch / "models")
 
     def ready(self) -> bool:
-        """Whether its frontend answers, be it that workers are missing."""
+        """Whether its frontend answers, even if workers are missing."""
         return answers(f"{self._config.url}/ping")
 
     def workers(self) -> set[int]:
@@ -110,7 +110,7 @@ class TorchServe:
         return {pid for pid in found if "model_service_worker" in command_line(pid)}
 
     def ended(self) -> str:
-        """Why it does not run any more."""
+        """Why it ended."""
         if self._child is None or not self._child.ended():
             return ""
         status = self._child.process.returncode
@@ -118,7 +118,7 @@ class TorchServe:
         return f"TorchServe ended by itself ({why})"
 
     def successor(self, instance: Instance) -> Host:
-        """None: no two of its frontends can share a port."""
+        """None: two frontends cannot share a port."""
         raise LaunchError(
             "TorchServe cannot open other archives while it serves; restart `skipserve serve`, or "
             "use --server granian"
@@ -128,13 +128,13 @@ class TorchServe:
         """Nothing: it has no successor."""
 
     def close(self) -> None:
-        """End it; requests on their way are lost with it."""
+        """End it; pending requests are lost."""
         if self._child is not None:
             self._child.close(self._config.drain_s)
 
     @property
     def _classes(self) -> Path:
-        """Classes of the frontend that replace its own."""
+        """Patched classes of the frontend."""
         return self._instance.directory / "classes"
 
     def _command(self, package: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""What TorchServe's frontend logs, and where: events as JSON for the launcher, and a file."""
+"""Log configuration of the TorchServe frontend: JSON events for the launcher, and a file."""
 
 LOG4J = """\
 <?xml version="1.0" encoding="UTF-8"?>

@@ -1,4 +1,4 @@
-"""Making archives: torch-model-archiver puts an artifact, a handler and the settings into one."""
+"""Making archives of artifact, handler and settings with torch-model-archiver."""
 
 from __future__ import annotations
 

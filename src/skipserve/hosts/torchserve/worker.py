@@ -1,4 +1,4 @@
-"""What hurts in TorchServe 0.12.0's worker and can be mended from inside it.
+"""Patches for the worker of TorchServe 0.12.0, applied from inside it.
 
 Upstream is archived at this version, so the patches are for exactly it and no other.
 """
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 def apply() -> Worker:
-    """Mend the worker this is called in; leaves any other version alone.
+    """Patch the worker of this process; other versions are left alone.
 
     Returns:
         What puts work off until the worker is idle.
@@ -49,19 +49,19 @@ class Worker(Idle, Protocol):
     """TorchServe's worker, as the handler sees it."""
 
     def open_pulse(self, model: str) -> None:
-        """Tell the launcher, from now on, that this worker serves a model and comes round."""
+        """Start the pulse of this worker for a model."""
 
 
 class UnpatchedWorker(Immediate):
-    """A worker that was left as it is: whether its loop comes round nobody knows."""
+    """A worker of another version: its pulse does not beat."""
 
     def open_pulse(self, model: str) -> None:
-        """Tell that it is there."""
+        """Start a pulse that does not beat."""
         pulse_of(model, beats=False)
 
 
 def service_settings(context: Any) -> ServingConfig:
-    """Our part of the archive's ``model-config.yaml``, which TorchServe has read.
+    """The serving settings in ``model-config.yaml``, as TorchServe has read it.
 
     Raises:
         ConfigError: If there is something in it that we do not know.
@@ -71,7 +71,7 @@ def service_settings(context: Any) -> ServingConfig:
 
 
 class BufferedReader:
-    """Reads the frontend's messages with one ``recv`` where the worker makes some fifty.
+    """Reads messages of the frontend with one ``recv`` instead of about fifty.
 
     While it would only wait for the next message it does the work that was put off, so that
     metrics cost no client any time: the frontend takes longer than they do to pass on a reply.
@@ -103,7 +103,7 @@ class BufferedReader:
         return data
 
     def requests(self, connection: socket.socket) -> list[dict[str, Any]]:
-        """A batch as the original reads it, in half its time; bodies stay bytes.
+        """A batch, read twice as fast as by the original; bodies stay bytes.
 
         A list of requests, each an id, a list of headers and a list of parameters; every string
         has its length before it, and -1 ends a list.
@@ -146,7 +146,7 @@ class BufferedReader:
         return self._buffer[start:end]
 
     def open_pulse(self, model: str) -> None:
-        """Tell the launcher that this worker is there, and each time that it comes to read."""
+        """Start the pulse of this worker; it beats each time the worker reads."""
         self._pulse = pulse_of(model)
 
     def when_idle(self, work: Callable[[], None]) -> None:
@@ -154,7 +154,7 @@ class BufferedReader:
         self._idle_work.append(work)
 
     def _work(self) -> None:
-        """Do what was put off."""
+        """Do the deferred work."""
         while self._idle_work:
             try:
                 self._idle_work.pop(0)()
