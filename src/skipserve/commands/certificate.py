@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from skipserve.safety.earned import Earned
+from skipserve.commands.output import print_json
+from skipserve.commands.parameters import METRICS_PORT, Json, MetricsPort, Served
 
-Model = Annotated[str, typer.Argument(help="Name of a model that is being served.")]
-Port = Annotated[int, typer.Option(envvar="SKIPSERVE_METRICS_PORT", help="Of the running service.")]
+if TYPE_CHECKING:
+    from skipserve.safety.earned import Earned, Found
 
 
 def certificate(
-    model: Model,
-    metrics_port: Port = 9464,
+    model: Served,
+    metrics_port: MetricsPort = METRICS_PORT,
     export: Annotated[
         Path | None, typer.Option(help="Write what was earned to a file, for another store.")
     ] = None,
@@ -25,14 +25,17 @@ def certificate(
         typer.Option("--import", help="Put in force what --export wrote where the same files ran."),
     ] = None,
     reset: Annotated[
-        bool, typer.Option("--reset", help="Forget what was earned, and damaged files with it.")
+        bool, typer.Option("--reset", help="Forget what was earned, and any damaged files of it.")
     ] = False,
+    json: Json = False,
 ) -> None:
-    """Show what a model has earned on its traffic, and how far it is with the next certificate."""
+    """Show what a model has earned on its traffic, and how far the next certificate is."""
     from skipserve.errors import ConfigError
 
-    if sum((export is not None, take is not None, reset)) > 1:
-        raise ConfigError("ask for one of --export, --import and --reset")
+    if sum((export is not None, take is not None, reset, json)) > 1:
+        raise ConfigError(
+            "--export, --import, --reset and --json exclude each other; give one of them"
+        )
     earned = find_earned(metrics_port, model)
     if reset:
         earned.reset()
@@ -44,8 +47,10 @@ def certificate(
         earned.read()
         earned.write(export)
         typer.echo(export)
+    elif json:
+        print_json(_values(model, earned, earned.read()))
     else:
-        _print(model, earned)
+        _print(model, earned, earned.read())
 
 
 def find_earned(metrics_port: int, model: str) -> Earned:
@@ -70,8 +75,7 @@ def find_earned(metrics_port: int, model: str) -> Earned:
     return Earned(artifact, folder, Kind.of(*labels))
 
 
-def _print(model: str, earned: Earned) -> None:
-    found = earned.read()
+def _print(model: str, earned: Earned, found: Found) -> None:
     spec = earned.spec
     typer.echo(
         f"{model}: certificate = {spec.certificate}, epoch {found.epoch}, "
@@ -93,3 +97,34 @@ def _print(model: str, earned: Earned) -> None:
         typer.echo(text + (one.told() if earned.earns(found) else "nothing is being earned"))
     for line in found.history:
         typer.echo(f"  {line}")
+
+
+def _values(model: str, earned: Earned, found: Found) -> dict[str, Any]:
+    risks = []
+    for one in found.risks:
+        proof = found.proofs.get(one.risk)
+        risks.append(
+            {
+                "risk": one.risk,
+                "candidate_in_force": None if one.in_force is None else one.in_force + 1,
+                "needed_rows": one.needed,
+                "earned": proof
+                and {
+                    "epoch": proof.epoch,
+                    "rows": proof.rows,
+                    "disagreements": proof.disagreements,
+                },
+            }
+        )
+    return {
+        "model": model,
+        "certificate": earned.spec.certificate,
+        "earning": earned.earns(found),
+        "withdrawn": found.withdrawn,
+        "epoch": found.epoch,
+        "rows": found.rows,
+        "epoch_rows": found.epoch_rows,
+        "candidates": earned.rules.candidates,
+        "risks": risks,
+        "history": found.history,
+    }
