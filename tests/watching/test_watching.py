@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
@@ -247,6 +248,21 @@ def test_one_frame_of_a_real_service(observed):
     assert re.search(r"router +on +certified ε 5 %", text)
     assert re.search(r"skip rate +[\d.]+ % +▏.{4}▕ blocks 1…4", text)
     assert re.search(r"agreement +[\d.]+ % of [\d,]+ evidence rows", text)
+
+
+@pytest.mark.server
+def test_one_look_as_json(observed):
+    command = cli("top", "--json", "--interval=1", observed.metrics_url)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as top:
+        while top.poll() is None:
+            observed.traffic(20)
+        assert top.stdout is not None
+        found = json.loads(top.stdout.read())
+    assert top.returncode == 0
+    (one,) = found["models"]
+    assert (one["model"], one["state"], one["risk"], one["errors"]) == (MODEL, "on", 0.05, 0)
+    assert one["requests_per_s"] > 0
+    assert len(one["skip_rates"]) == 4
 
 
 @pytest.mark.server

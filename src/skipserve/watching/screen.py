@@ -53,9 +53,22 @@ def once(url: str, interval_s: float, console: Console) -> None:
     Raises:
         WatchError: If nothing answers.
     """
+    console.print(draw(url, two_looks(url, interval_s)))
+
+
+def two_looks(url: str, interval_s: float) -> Numbers:
+    """What happened between two looks.
+
+    Args:
+        url: The metrics port of the service.
+        interval_s: Seconds between them.
+
+    Raises:
+        WatchError: If nothing answers.
+    """
     before = fetch(url)
     time.sleep(interval_s)
-    console.print(draw(url, numbers(before, fetch(url))))
+    return numbers(before, fetch(url))
 
 
 def _frames(url: str, interval_s: float, seen: deque[Scrape]) -> Iterator[RenderableType]:
