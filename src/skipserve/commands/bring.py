@@ -14,7 +14,7 @@ from skipserve.commands.parameters import Json, Texts, parse_risk
 from skipserve.commands.progress import watching
 
 if TYPE_CHECKING:
-    pass
+    from skipserve.building.bring import BringOutcome
 
 
 def bring(
