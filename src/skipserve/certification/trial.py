@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from skipserve.certification.certify import Outcome, lost_of, outcome_of
 from skipserve.errors import ConfigError
 from skipserve.routing.propose import Thresholds
-from skipserve.routing.stopping import stops, within
+from skipserve.routing.stopping import first_stop, within
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Prediction, Setting
 from skipserve.runtime.rows import Rows
@@ -77,9 +77,8 @@ class Trial:
         assert spec is not None
         inside = np.logical_and.accumulate(within(read.distances, self._limit), axis=1)
         may = inside[:, [one.leaves for one in spec.exits]]
-        stopped = stops(read.signals, thresholds) & may
-        left = stopped.any(axis=1)
-        where = np.where(left, stopped.argmax(axis=1), len(thresholds))
+        where = first_stop(read.signals, thresholds, may)
+        left = where < len(thresholds)
         blocks = np.array([*spec.decisions, self._engine.manifest.depth])
         answers = read.answers[np.arange(len(where)), where]
         reached = np.arange(len(thresholds)) <= where[:, None]
