@@ -1,4 +1,4 @@
-"""A picture as a client sends it, opened: a file's bytes, base64, or an array of pixels.
+"""Opening pictures as clients send them: file bytes, base64, or an array of pixels.
 
 Opening reads the header alone. What a header declares is held against limits before a pixel is
 decoded, because a few kilobytes may declare gigabytes.
@@ -54,7 +54,7 @@ def open_picture(value: object, row: int) -> Image:
 
 
 def upright(picture: Image, mode: Literal["RGB", "L"], row: int, white: bool = False) -> Image:
-    """Decode a picture, turned as its EXIF says, in a mode.
+    """Decode a picture in a mode, rotated by its EXIF orientation.
 
     Opacity is dropped, not blended with a background, as transformers' ``load_image`` does.
 
@@ -131,7 +131,7 @@ def _from_file(data: bytes, row: int) -> Image:
 
 
 def check_pixels(width: int, height: int, row: int, what: str = "the picture") -> None:
-    """Refuse more pixels than one picture may have.
+    """Refuse a picture with too many pixels.
 
     Raises:
         InputError: Naming what has them.

@@ -1,4 +1,4 @@
-"""Texts to tokens, as transformers does it: through the model's own ``tokenizer.json``."""
+"""Texts to tokens, as transformers makes them, from the model's own ``tokenizer.json``."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ class Texts:
     def _encoded(
         self, texts: Sequence[Value], encode: Callable[[Sequence[Value]], list[Any]]
     ) -> list[Any]:
-        """Every text's tokens; of a long one its beginning is enough, as the rest is cut off."""
+        """The tokens of every text; only the beginning of a long text is tokenised."""
         begun = [self._beginning(text) for text in texts]
         rows = encode(begun)
         for i, (row, text) in enumerate(zip(rows, texts, strict=True)):
@@ -152,7 +152,7 @@ class Texts:
 
 
 def _takes_words_alone(file: Path) -> bool:
-    """Whether the tokens of a word are the same whatever stands behind the space that ends it."""
+    """Whether the tokens of a word do not depend on the text behind the next space."""
     told = json.loads(file.read_text())
     before = told.get("pre_tokenizer") or {}
     steps = before.get("pretokenizers", [before])
@@ -192,7 +192,7 @@ def _too_long(length: int, row: int) -> InputError:
 
 
 def _kind(value: object) -> str:
-    """What JSON calls a value."""
+    """The JSON type of a value."""
     if isinstance(value, dict):
         return f"an object with {', '.join(map(repr, value)) or 'nothing'}"
     if isinstance(value, list | tuple):

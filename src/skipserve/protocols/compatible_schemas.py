@@ -1,4 +1,4 @@
-"""What the endpoints of other servers take and give, as JSON Schema."""
+"""JSON Schema of the endpoints of other servers."""
 
 from __future__ import annotations
 

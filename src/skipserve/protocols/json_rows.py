@@ -1,4 +1,4 @@
-"""JSON bodies whose rows stand in one field."""
+"""JSON bodies with all rows in one field."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _MISSING = re.compile(r"Object missing required field `(.*)` - at `\$[^`]*`$")
 
 
 class Parameters(msgspec.Struct, forbid_unknown_fields=True):
-    """What a request may ask for beside its rows."""
+    """Parameters of a request."""
 
     router: Literal["on", "off"] | Risk | None = None
 
@@ -95,7 +95,7 @@ class JsonRows:
         self._values = decoder(list_of(Any, max_rows))
 
     def decode(self, request: RawRequest) -> tuple[Tensors | Values, RouterRequest]:
-        """Read a request: its rows by input [B, …], and what it asks of the router.
+        """Read a request: its rows by input [B, …], and its router request.
 
         A model with preprocessing takes values, unless a request names tensors.
 
@@ -217,7 +217,7 @@ class JsonRows:
         return InputError(code, f"{problem}; {self._expected(spec)}", row)
 
     def _has_unknown_field(self, body: bytes | bytearray) -> bool:
-        """Whether it is the body that has one; what msgspec says of it might be a client's text."""
+        """Whether the body has an unknown field; msgspec's message may quote client text."""
         try:
             fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -225,7 +225,7 @@ class JsonRows:
         return not fields.keys() <= self._known
 
     def _where(self, place: str) -> tuple[int | None, TensorSpec | None]:
-        """The row and the input that a place in the body belongs to."""
+        """The row and the input at a path in the body."""
         if found := self._by_row.match(place):
             row, name = found.groups()
         elif found := self._by_input.match(place):
@@ -249,7 +249,7 @@ class JsonRows:
 def _first_other(
     column: Sequence[Any], spec: TensorSpec
 ) -> tuple[int, tuple[int, ...] | None, tuple[int, ...]]:
-    """The first row that is not shaped like the first, its shape if it has one, and the first's."""
+    """The first row with another shape than row 0, with both shapes."""
     shapes: list[tuple[int, ...]] = []
     for i, row in enumerate(column):
         try:

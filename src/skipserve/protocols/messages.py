@@ -1,4 +1,4 @@
-"""What comes in and what goes out, whatever the protocol and whatever the server."""
+"""Requests and replies, independent of protocol and server."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Tensors: TypeAlias = Mapping[str, NDArray[Any]]
 
 
 class Risk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A risk that the thresholds shall be certified for.
+    """The risk that a request asks for.
 
     Attributes:
         risk: ε.
@@ -69,7 +69,7 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class Headers(Protocol):
-    """What is read of a request's headers; names in lower case."""
+    """Headers of a request; names in lower case."""
 
     def __contains__(self, name: str, /) -> bool: ...
 
@@ -99,7 +99,7 @@ class RawRequest(msgspec.Struct, frozen=True):
 
 
 class Values(msgspec.Struct, frozen=True):
-    """Texts or pictures as a client sent them; the model's preprocessing makes tensors of them.
+    """Texts or pictures as a client sent them, for preprocessing.
 
     Attributes:
         values: One a row, at least one.
@@ -109,7 +109,7 @@ class Values(msgspec.Struct, frozen=True):
 
 
 class ParsedRequest(msgspec.Struct, frozen=True):
-    """A request that could be read.
+    """A request that a codec has read.
 
     Attributes:
         rows: By input, for the engine to check, or values that become such.
@@ -125,7 +125,7 @@ class ParsedRequest(msgspec.Struct, frozen=True):
 
 
 class Codec(Protocol):
-    """A protocol, for one model."""
+    """Reads requests and writes errors of one protocol for one model."""
 
     def decode(self, request: RawRequest) -> ParsedRequest:
         """Read a request.
@@ -143,7 +143,7 @@ class Codec(Protocol):
 def most_bytes(
     max_rows: int, signature: Signature, preprocessing: Preprocessing | None = None
 ) -> int:
-    """Length that a body may have: 32 bytes a number and 64 KiB for all else, as far as any may.
+    """Largest body in bytes: 32 for each number and 64 KiB for the rest, within the global limit.
 
     Where a dimension is free, or texts or pictures may stand, only the listener's own bound is
     known.
@@ -158,7 +158,7 @@ def most_bytes(
 
 
 def check_size(request: RawRequest, max_rows: int, most: int) -> None:
-    """Refuse a body by its length, before decoding it holds up the worker.
+    """Refuse a body that is too long, before it is decoded.
 
     Args:
         request: With the body.
@@ -177,7 +177,7 @@ def check_size(request: RawRequest, max_rows: int, most: int) -> None:
 
 
 def without_mark(text: bytes | bytearray) -> bytes | bytearray:
-    """JSON without the UTF-8 byte order mark that some clients put before it."""
+    """JSON without the UTF-8 byte order mark that some clients send."""
     return text[len(_BYTE_ORDER_MARK) :] if text.startswith(_BYTE_ORDER_MARK) else text
 
 
@@ -209,6 +209,6 @@ def error_reply(status: int, code: str, message: str, row: int | None = None) ->
 
 
 def text_error(error: InputError) -> Reply:
-    """The error body of protocols that know only text: ``{"error": "[code] message"}``."""
+    """The error body of protocols with text errors: ``{"error": "[code] message"}``."""
     body = msgspec.json.encode({"error": f"[{error.code}] {error.message}"})
     return Reply(body, status_of(error), reason=error.code)

@@ -67,7 +67,7 @@ class Request(msgspec.Struct):
 
 
 def is_oip_request(request: RawRequest) -> bool:
-    """Whether a request is meant for this protocol."""
+    """Whether a request is of this protocol."""
     if HEADER_LENGTH.lower() in request.headers:
         return True
     return request.body is not None and _TENSORS.search(request.body) is not None
@@ -91,7 +91,7 @@ class OpenInference:
         self._decoder = msgspec.json.Decoder(Request)
 
     def decode(self, request: RawRequest) -> ParsedRequest:
-        """Read a request: the rows of every input, and what it asks of the router.
+        """Read a request: the rows of every input, and its router request.
 
         The parameter ``router`` may be ``"on"``, ``"off"`` or a risk, whose ``router_measure`` is
         ``disagreement`` unless it says ``accuracy_lost``. A header length of 0 says that the body
@@ -124,7 +124,7 @@ class OpenInference:
         return ParsedRequest(rows, router, partial(self.encode, message))
 
     def _holds_values(self, inputs: list[Tensor]) -> bool:
-        """Whether a request sends texts or pictures, and no tensors of the network."""
+        """Whether a request sends texts or pictures instead of tensors."""
         preprocessing = self._manifest.preprocessing
         return preprocessing is not None and [one.name for one in inputs] == [preprocessing.name]
 
@@ -137,7 +137,7 @@ class OpenInference:
         return Values(values_of(tensor, size, binary, preprocessing))
 
     def _rows(self, inputs: list[Tensor], binary: bytes) -> Tensors:
-        """Every tensor's rows; those in bytes follow each other as the tensors do."""
+        """The rows of every tensor; binary chunks stand in the order of the tensors."""
         found = dict[str, NDArray[Any]]()
         for tensor in inputs:
             try:

@@ -1,4 +1,4 @@
-"""What the Open Inference Protocol takes and gives, as JSON Schema."""
+"""JSON Schema of the Open Inference Protocol."""
 
 from __future__ import annotations
 

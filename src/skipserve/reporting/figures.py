@@ -1,4 +1,4 @@
-"""Drawing figures; those of blocks, and of what could decide how deep."""
+"""Drawing figures: blocks, and curves of ways to choose depth."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def _lines(axes: Axes, lines: Sequence[tuple[Curve, Any]], depth: int) -> None:
 
 
 def legend_below(axes: Axes, columns: int = 4) -> None:
-    """Put the legend of a figure where no line is."""
+    """Put the legend below the figure."""
     axes.figure.legend(loc="outside lower center", ncols=columns)
 
 
@@ -145,7 +145,7 @@ def log_rates(axes: Axes) -> None:
 
 
 def percent_axis(form: str = "{:.3g}") -> Any:
-    """Labels an axis of rates."""
+    """Label an axis in per cent."""
     from matplotlib.ticker import FuncFormatter
 
     return FuncFormatter(lambda value, _: form.format(100 * value) + "%")

@@ -1,4 +1,4 @@
-"""`skipserve report`: measure a model, and write one page and its figures."""
+"""`skipserve report`: measures a model and writes a page with figures."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def measure(
 
 
 def _read(model: Model, engine: Engine | None, rows: Rows, batch_size: int) -> Reading:
-    """What is answered at each depth: by the files, or where they ask no other head by PyTorch."""
+    """Answers at each depth: from the files, or from PyTorch where exits share the head."""
     spec = None if engine is None else engine.manifest.router
     shared = spec is None or all(one.hidden is None for one in spec.exits if one.leaves)
     if model.checkpoint is None:
