@@ -1,4 +1,4 @@
-"""Which cuts become exits: an exit is worth its time only if it lets enough rows leave."""
+"""Choosing exits: an exit must let enough rows leave to be worth its time."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Costs:
     exits: tuple[float, ...]
 
     def rounded(self) -> Costs:
-        """Rounded to quarters of a power of two, so that a noisy clock seldom changes the graph."""
+        """Round to quarters of a power of two, so that a noisy clock seldom changes the graph."""
 
         def near(seconds: float) -> float:
             return math.pow(2, round(4 * math.log2(max(seconds, 1e-7))) / 4)
@@ -41,7 +41,7 @@ class Costs:
 
 
 def choose_exits(observed: Observations, costs: Costs) -> tuple[list[int], str]:
-    """Drop exits, worst first, while that makes a lone row no slower.
+    """Drop exits, the worst first, while a lone row becomes no slower.
 
     The time of a row is that of the stages it runs, and of the exits it passes; which those are
     follows from thresholds searched anew for each set of exits. The cut at depth 0 is always

@@ -1,4 +1,4 @@
-"""Fitting a router to a graph: guards and heads at every cut, of which some become exits.
+"""Fitting a router to a graph: guards and heads at every cut, some of which become exits.
 
 Nothing here needs labels, or the network in any framework: activations come from ONNX Runtime.
 """
@@ -35,7 +35,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class _ReadableCuts:
-    """Exits at every cut that can be read, and the stages between."""
+    """Cuts that can be read, their layouts, and the stages between them."""
 
     cuts: tuple[int, ...]  # places in Network.blocks
     layouts: tuple[Layout, ...]
@@ -158,7 +158,7 @@ def _hidden(exits: ExitsConfig) -> tuple[int, ...]:
 
 
 def _candidates(network: Network, exits: ExitsConfig, rows: Rows) -> _ReadableCuts:
-    """Every cut whose stream can be read, or those that were asked for."""
+    """Every cut whose stream can be read, or those of the build file."""
     depth = network.depth
     asked = tuple(range(depth)) if exits.at == "auto" else exits.at
     if asked[-1] >= depth:

@@ -1,4 +1,4 @@
-"""Guards: the unfamiliar is never skipped.
+"""Guards: unfamiliar rows are never skipped.
 
 One stands at every cut from depth 0 on, and they accumulate: any single one lets some constant or
 some noise pass (docs/any-network.md).
@@ -29,7 +29,7 @@ PART = 4096
 
 
 def fit_guard(features: NDArray[np.float32], seed: int = 0) -> Guard:
-    """Whiten the features of known rows.
+    """Fit a guard: whiten the features of known rows.
 
     Args:
         features: Of uncorrupted rows [N, features].
@@ -62,7 +62,7 @@ def fit_guard(features: NDArray[np.float32], seed: int = 0) -> Guard:
 
 
 def _finite(features: NDArray[np.float32]) -> Iterator[NDArray[np.float64]]:
-    """The rows that did not overflow, some at a time, in FP64."""
+    """Rows without overflow, in chunks, in FP64."""
     for start in range(0, min(len(features), MOST_ROWS), PART):
         part = np.asarray(features[start : min(start + PART, MOST_ROWS)], dtype=np.float64)
         yield part[np.isfinite(part).all(axis=1)]
@@ -83,7 +83,7 @@ def limits(distances: NDArray[np.float32], quantile: float) -> NDArray[np.float6
 
 
 def scaled(guard: Guard, limit: float) -> Guard:
-    """The same guard with its limit divided out, so that 1 is the limit; as it is for +inf."""
+    """The guard scaled so that its limit is 1; unchanged for +inf."""
     if not 0 < limit < np.inf:  # off, or nothing ever varied: whatever differs is far
         return guard
     return Guard(guard.centre, (guard.whiten / limit).astype(np.float32))

@@ -51,5 +51,5 @@ class Padded:
 
 
 def padded_size(count: int) -> int:
-    """The size that so many rows are padded to: the next power of two."""
+    """The padded size of a batch: the next power of two."""
     return 1 << (count - 1).bit_length()

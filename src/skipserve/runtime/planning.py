@@ -1,4 +1,4 @@
-"""Which files of an artifact run where."""
+"""Planning: which files of an artifact run on which provider."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def plan(
     precision: AskedPrecision,
     provider: Literal["auto", "cpu", "cuda"],
 ) -> tuple[Provider, Precision]:
-    """What an engine with these settings would run, without opening it.
+    """The provider and precision that an engine with these settings would use.
 
     Raises:
         ArtifactError: If the artifact has no such files.

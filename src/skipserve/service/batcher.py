@@ -1,4 +1,4 @@
-"""Batches of one model: what came in while the last one ran.
+"""Batching: requests that arrive while a batch runs form the next one.
 
     answer → queue → (a turn comes) → begin → Service.answers → replies → work put off
 
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class QueueLimits:
-    """What a queue allows.
+    """Limits of a queue.
 
     Attributes:
         batch: Most requests in a batch.
@@ -55,7 +55,7 @@ class _Waiting:
 
 
 class Watch(Protocol):
-    """Looks whether batches end."""
+    """Watches whether batches end."""
 
     def begin(self) -> None:
         """A batch begins."""
@@ -65,7 +65,7 @@ class Watch(Protocol):
 
 
 class Batcher:
-    """The queue of one model; all of it happens in one event loop.
+    """The queue of one model; it lives in one event loop.
 
     Args:
         service: Answers the batches.
@@ -88,7 +88,7 @@ class Batcher:
         self._loop = asyncio.get_running_loop()
 
     async def answer(self, request: RawRequest) -> Reply:
-        """Answer one request; a full queue answers it at once.
+        """Answer one request; a full queue refuses it at once.
 
         One that is cancelled, or whose own deadline passes, while it waits is not run.
         """
@@ -126,7 +126,7 @@ class Batcher:
             one.reply.set_result(self._service.turn_away(one.request, error))
 
     def _leaves(self, one: _Waiting) -> bool:
-        """Take somebody out of the queue; whether they were in it still."""
+        """Remove a request from the queue; whether it was still there."""
         try:
             # The thread of a batch takes from the same queue: this is one step of the interpreter.
             self._queue.remove(one)
@@ -155,7 +155,7 @@ class Batcher:
         return self._steps()
 
     def end(self) -> None:
-        """The batch is over."""
+        """The batch has ended."""
         self._watch.end()
         # Behind the tasks that send the replies, which wake up first.
         self._loop.call_soon(self._idle.work)
@@ -193,7 +193,7 @@ class Batcher:
                 yield partial(_send, late)
 
     def _take(self, late: list[tuple[_Waiting, Reply]]) -> list[_Waiting]:
-        """Who waits, as many as fit; those who waited too long are told so."""
+        """Take waiting requests, as many as fit; those that waited too long are refused."""
         queue = self._queue
         taken = [queue.popleft() for _ in range(min(len(queue), self._limits.batch))]
         now_s = perf_counter()
@@ -222,7 +222,7 @@ def _send(answers: Sequence[tuple[_Waiting, Reply]]) -> None:
 
 
 class DeferredWork:
-    """Keeps the work that a service puts off until its replies were sent."""
+    """Work that is deferred until replies are sent."""
 
     def __init__(self) -> None:
         self._work: list[Callable[[], None]] = []
@@ -232,7 +232,7 @@ class DeferredWork:
         self._work.append(work)
 
     def work(self) -> None:
-        """Do what was put off; an error in it is logged and ends nothing."""
+        """Do the deferred work; its errors are logged."""
         while self._work:
             try:
                 self._work.pop(0)()

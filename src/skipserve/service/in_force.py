@@ -1,4 +1,4 @@
-"""What is in force for a model: the thresholds that requests get, and which rows give evidence."""
+"""Settings in force for a model: thresholds of requests, and which rows give evidence."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RISK_IF_ON = 0.01
 
 
 class InForce:
-    """Follows what the launcher says of a model.
+    """Follows the control state of a model.
 
     Args:
         engine: The open model.
@@ -40,7 +40,7 @@ class InForce:
         self.follow(ControlState())
 
     def follow(self, control: ControlState) -> bool:
-        """Take in what is in force from now on; whether that is news."""
+        """Follow a control state; whether it changed."""
         if control is self._control:
             return False
         self._control = control
@@ -57,18 +57,18 @@ class InForce:
 
     @property
     def control(self) -> ControlState:
-        """What was followed last."""
+        """The control state followed last."""
         assert self._control is not None
         return self._control
 
     @property
     def now(self) -> Setting:
-        """What a request gets now that asks for nothing: the default, or bolder."""
+        """The setting of requests without a router request: the default, or bolder under load."""
         level = self._pressure.level
         return self._bolder[level - 1] if level else self.default
 
     def waited(self, now_s: float, longest_s: float) -> bool:
-        """Take in how long the oldest request of a batch waited; whether what is in force changed.
+        """Record the wait of the oldest request of a batch; whether the setting changed.
 
         Args:
             now_s: Seconds on a clock that never jumps.
@@ -113,7 +113,7 @@ class InForce:
         return drawn if drawn.any() else None
 
     def _ladder(self) -> list[Setting]:
-        """The settings beyond the default that an overloaded service may use, from careful on."""
+        """Settings bolder than the default that an overloaded service may use."""
         if self._most is None or self._risk is None:
             return []  # rows of requests that ask for nothing have shown nothing
         spec = self._engine.manifest.router

@@ -1,4 +1,4 @@
-"""Whether requests wait too long for their batch, and how far that pushes the router."""
+"""Pressure: how far waiting requests push the router."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SOON = 2.0
 
 
 class Pressure:
-    """A level that rises while requests wait long and falls once they do not, by one at a time.
+    """A level that rises while requests wait long, and falls once they do not.
 
     Args:
         highest: Level.
@@ -36,7 +36,7 @@ class Pressure:
         self._seen_s: float | None = None
 
     def see(self, now_s: float, waited_s: float) -> bool:
-        """Take in how long the oldest request of a batch waited; whether the level changed.
+        """Record the wait of the oldest request of a batch; whether the level changed.
 
         Args:
             now_s: Seconds on a clock that never jumps.

@@ -1,4 +1,4 @@
-"""Requests as they arrived in, rows and what they ask of the router out."""
+"""Reading requests: protocol, rows and router request."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Admission:
-    """When requests were taken in together, in seconds of ``perf_counter``."""
+    """When requests were admitted together, in seconds of ``perf_counter``."""
 
     start: float
     read: float = 0.0
@@ -61,7 +61,7 @@ class _DecodedRequest(msgspec.Struct, frozen=True):
 
 
 class AcceptedRequest(Job, frozen=True):
-    """A request that can be answered.
+    """A request that was accepted.
 
     Attributes:
         place: Its place in the batch.
@@ -79,7 +79,7 @@ class AcceptedRequest(Job, frozen=True):
 
 
 class Reader:
-    """Reads requests to one model, whatever protocol they speak.
+    """Reads requests to one model in every protocol.
 
     Args:
         engine: The open model.
@@ -105,7 +105,7 @@ class Reader:
     def read(
         self, requests: Sequence[RawRequest], first: int, admission: Admission, in_force: InForce
     ) -> tuple[list[AcceptedRequest], list[tuple[int, Reply]]]:
-        """Read requests: those that can be answered, and replies to the others with their places.
+        """Read requests: returns accepted ones, and the replies to the others with their places.
 
         Args:
             requests: As they arrived.
@@ -160,7 +160,7 @@ class Reader:
         return _DecodedRequest(request, place, parsed, setting, protocol.refuse)
 
     def _checked(self, decoded: Sequence[_DecodedRequest]) -> list[Rows | InputError]:
-        """The rows of each, or what is wrong with them: all at once, if nothing is."""
+        """The rows of each request, or its error; checked at once if all are right."""
         values = [one for one in decoded if isinstance(one.parsed.rows, Values)]
         if values:
             ready = iter(self._prepared(values))
@@ -177,7 +177,7 @@ class Reader:
         return [self._check(one) for one in decoded]
 
     def _prepared(self, decoded: Sequence[_DecodedRequest]) -> list[Rows | InputError]:
-        """The tensors that become of values: of all requests at once, if nothing is wrong."""
+        """The rows of texts or pictures, or errors; preprocessed at once if all are right."""
         if len(decoded) > 1:
             parsed = (one.parsed.rows for one in decoded)
             some = [rows.values for rows in parsed if isinstance(rows, Values)]
@@ -187,7 +187,7 @@ class Reader:
         return [self._check(one) for one in decoded]
 
     def _check(self, one: _DecodedRequest) -> Rows | InputError:
-        """The rows of a request, or what is wrong: no request may take its neighbours with it."""
+        """The rows of one request, or its error."""
         try:
             return self._rows(one.parsed.rows)
         except InputError as error:
@@ -219,12 +219,12 @@ class Reader:
 
 
 def _apart(rows: Rows, counts: Sequence[int]) -> list[Rows | InputError]:
-    """The rows of each of several requests."""
+    """Split rows by request."""
     return [rows[slice(*places)] for places in pairwise(accumulate(counts, initial=0))]
 
 
 def named(reply: Reply, request: RawRequest) -> Reply:
-    """The reply with the request's name in its headers, if it has one."""
+    """The reply with the request id in its headers, if there is one."""
     if request.id:
         reply.headers[REQUEST_ID] = request.id
     return reply

@@ -1,4 +1,4 @@
-"""One model behind any server: requests in, replies out, each as soon as it is complete.
+"""The service of one model: requests in, replies out, each as soon as it is complete.
 
     read (check all rows at once) → run (stage by stage, all rows at once) → encode what is complete
 
@@ -85,7 +85,7 @@ class Service:
         self._observer = Observer(engine.manifest.depth, self._metrics, self._witness, journal)
 
     def answer(self, requests: Sequence[RawRequest]) -> list[Reply]:
-        """Answer requests, all at once and in their order; never raises for what a client sent."""
+        """Answer requests together, in order; never raises for what a client sent."""
         replies = dict(reply for some in self.answers(requests) for reply in some)
         return [replies[place] for place in range(len(requests))]
 
@@ -120,20 +120,20 @@ class Service:
         return self._reader.refuse(request, error)
 
     def turn_away(self, request: RawRequest, error: InputError) -> Reply:
-        """Refuse a request that was not begun, and count it by why."""
+        """Refuse a request before it is read, and count it by reason."""
         self._metrics.turned_away(error.code, status_of(error))
         return self.refuse(request, error)
 
     def abandoned(self) -> None:
-        """Count a request whose client left before it was begun."""
+        """Count a request whose client disconnected before it began."""
         self._metrics.turned_away(ABANDONED)
 
     def fail(self, request: RawRequest) -> Reply:
-        """Say that a request failed for no fault of its own."""
+        """The reply to a request that failed inside the server."""
         return self.refuse(request, INTERNAL)
 
     def waited(self, seconds: Sequence[float]) -> None:
-        """Take in how long the requests of a batch waited for it."""
+        """Record how long the requests of a batch waited."""
         self._metrics.waited(seconds)
         if seconds and self._in_force.waited(perf_counter(), max(seconds)):
             self._show_risk()
