@@ -1,4 +1,4 @@
-"""Reading what a network gives: the same graph with its answer as the only output, and its task."""
+"""Making the task's answer the only output of a graph."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _FEWEST = {"classify": 2, "embed": 2}
 def as_answer(
     model: onnx.ModelProto, rows: Rows, config: TaskConfig
 ) -> tuple[onnx.ModelProto, Task]:
-    """The same graph with the answer of its task as its only output, and the task.
+    """Make the answer of the task the only output of a graph; returns the task too.
 
     Args:
         model: As it was brought.
@@ -75,7 +75,7 @@ def _are_unit(given: NDArray[Any]) -> bool:
 
 
 def _is_answer(given: NDArray[Any], link: Link) -> bool:
-    """Whether what a network gives has passed through the link already."""
+    """Whether the output of a network has passed through the link already."""
     if link == "softmax":
         return bool(np.abs(given.sum(axis=1) - 1).max() < ABOUT_ONE and given.min() >= 0)
     if link == "sigmoid":
@@ -110,7 +110,7 @@ def _with_link(model: onnx.ModelProto, output: str, task: Task, link: Link) -> o
 
 
 def check_answers(task: Task, answers: NDArray[np.float64]) -> None:
-    """Refuse a network that answers all rows alike.
+    """Refuse a network that gives all rows the same answer.
 
     Raises:
         ConfigError: Saying what to look at.

@@ -1,4 +1,4 @@
-"""A torch module as a source: ``module:function`` names the function that makes it."""
+"""Torch modules as sources: ``module:function`` names a function that makes one."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ SUMS_TO_ONE = 5e-3
 
 
 class Decision(Record):
-    """A class is decided for where its probability is at least so large.
+    """A threshold of a class: the class is chosen if its probability reaches it.
 
     Attributes:
         label: Its place among the classes.

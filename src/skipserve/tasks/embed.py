@@ -1,4 +1,4 @@
-"""Embeddings: vectors that are compared with others by their direction."""
+"""Embeddings: vectors that are compared by direction."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHORTEST = 1e-12
 
 
 class Embed(Numbers):
-    """A vector; disagreement: its cosine to that of full depth is too small.
+    """A vector. It disagrees if its cosine to the full-depth vector is too small.
 
     Heads of exits map to the space of full depth, so that an index of stored vectors stays valid.
 

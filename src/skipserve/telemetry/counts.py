@@ -1,4 +1,4 @@
-"""What was counted in this process, or by all workers of a service in the files they write."""
+"""Counts of this process, or of all workers of a service from their files."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ SPACE_BYTES = 4 << 20
 
 
 class LostCounts(OSError):
-    """Files of the workers are gone that nobody but the launcher may take away."""
+    """Files of workers were removed by another process."""
 
 
 class Here(Collector):
-    """What this process counted since this was made."""
+    """Counts of this process since this object was made."""
 
     def __init__(self) -> None:
         self._before = {
@@ -67,7 +67,7 @@ class Here(Collector):
 
 
 class Workers(Collector):
-    """The files of all workers, those that are gone included."""
+    """Counts in the files of all workers, ended ones included."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory

@@ -1,4 +1,4 @@
-"""What a worker tells of the requests it answered: lines in the log, spans in a trace.
+"""The journal of requests: lines in the log, spans in traces.
 
 One line for each reply that is not 200, none for the others but for a sampled share of them.
 """
@@ -59,11 +59,11 @@ class Journal:
         self._refusals = _Allowance(REFUSALS_PER_S)
 
     def tells(self, replies: Sequence[Reply]) -> bool:
-        """Whether there is anything to tell of requests that were answered so."""
+        """Whether these replies need a line or a span."""
         return self._share > 0 or self._tracing.on or any(one.status != 200 for one in replies)
 
     def write(self, batch: Batch) -> None:
-        """Tell of one batch."""
+        """Write the lines and spans of one batch."""
         for i, (request, reply) in enumerate(zip(batch.requests, batch.replies, strict=True)):
             answer = batch.answers[i]
             rows = 0 if answer is None else len(answer)
@@ -115,7 +115,7 @@ class Journal:
 
 
 class _Allowance:
-    """So many a second, and how many there were beyond that."""
+    """A rate limit for lines, which counts what it suppressed."""
 
     def __init__(self, per_s: int) -> None:
         self._per_s = per_s
@@ -123,7 +123,7 @@ class _Allowance:
         self._taken = self._left_out = 0
 
     def take(self, now_s: float) -> int | None:
-        """How many were refused since the last that was not; ``None`` if this one is."""
+        """How many were suppressed since the last line; ``None`` to suppress this one."""
         if int(now_s) != self._second:
             self._second, self._taken = int(now_s), 0
         if self._taken == self._per_s:

@@ -1,4 +1,4 @@
-"""What an operator reads on stderr: one line an event, as JSON or as text.
+"""The log on stderr: one line an event, as JSON or text.
 
     worker  ──→ stderr, JSON ──→ TorchServe ──┐
     frontend (Java) ──→ stderr, JSON ─────────┼──→ relay ──→ Log ──→ stderr of `skipserve serve`
@@ -36,7 +36,7 @@ HEAD = ("time", "level", "logger", "message")
 
 
 def fields(**values: object) -> dict[str, object]:
-    """Values for ``extra=`` of a logging call: they become keys of the event."""
+    """Fields for ``extra=`` of a logging call; they become keys of the event."""
     return {"fields": {key: value for key, value in values.items() if value not in (None, "")}}
 
 
@@ -60,7 +60,7 @@ class Log:
         self._lock = threading.Lock()
 
     def write(self, event: Event) -> None:
-        """Write one event; a reader that is gone stops nothing."""
+        """Write one event; errors of the stream are ignored."""
         line = self._render(event) + "\n"
         with self._lock:
             try:
@@ -87,7 +87,7 @@ class Log:
                     self.write(foreign)
 
     def attach(self) -> None:
-        """Make the root logger, and with it every library's, write here from WARNING on.
+        """Attach the root logger, and so those of libraries, from WARNING on.
 
         Loggers under ``skipserve`` write from INFO on.
         """

@@ -1,4 +1,4 @@
-"""Prometheus metrics of the workers: what they count, and how a batch is counted.
+"""Prometheus metrics of a worker.
 
 A worker writes to the directory that ``PROMETHEUS_MULTIPROC_DIR`` names; the launcher reads what
 all of them wrote (exposition.py). Counts outlive the worker that made them. docs/metrics.md lists
@@ -105,14 +105,14 @@ class ModelMetrics:
         self.default(default)
 
     def default(self, setting: Setting) -> None:
-        """Show what a request gets that asks for nothing; the last that skips stays shown."""
+        """Show the default setting; without a risk, the last thresholds stay."""
         if setting.risk is not None:
             CERTIFIED_RISK.labels(self._model).set(setting.risk)
             for stage, threshold in enumerate(setting.thresholds.tolist(), 1):
                 THRESHOLD.labels(self._model, str(stage)).set(threshold)
 
     def requests(self, statuses: Sequence[int], skipped: int, duration_s: float) -> None:
-        """Count the answered requests of one batch, all of which took as long as it did.
+        """Count the answered requests of one batch, which all took as long as the batch.
 
         Args:
             statuses: HTTP status of each.
@@ -126,7 +126,7 @@ class ModelMetrics:
         _observe(self._latency["skipped"], duration_s, skipped)
 
     def turned_away(self, reason: str, status: int | None = None) -> None:
-        """Count a request that was not begun.
+        """Count a request that was refused before it began.
 
         Args:
             reason: Why; what is none of the reasons that are counted is the client's fault.
@@ -143,7 +143,7 @@ class ModelMetrics:
         self._requests[status].inc(count)
 
     def risk_in_force(self, risk: float | None, moved: bool = False) -> None:
-        """Show what a request gets now that names no risk.
+        """Show the risk of requests that name none.
 
         Args:
             risk: ε; ``None`` for full depth.
@@ -210,7 +210,7 @@ class ModelMetrics:
     def _left_out(
         self, prediction: Prediction, on: NDArray[np.bool_], depths: NDArray[np.int64]
     ) -> NDArray[np.int64]:
-        """How many rows left out each block [depth]."""
+        """How many rows skipped each block [depth]."""
         if prediction.left_out is None:
             # A row that left after three blocks left out all behind them.
             return np.asarray(np.cumsum(depths)[:-1])
@@ -232,12 +232,12 @@ class ModelMetrics:
             self._disagreed[risk].inc(disagreements)
 
     def evidence_dropped(self, rows: int) -> None:
-        """Count rows that were drawn and could not be run."""
+        """Count evidence rows that failed."""
         self._dropped.inc(rows)
 
 
 class NoMetrics(ModelMetrics):
-    """Counts nothing: where nothing can be written, and to measure what counting costs."""
+    """Counts nothing: where files cannot be written, and to measure the cost of counting."""
 
     def __init__(self) -> None:
         pass

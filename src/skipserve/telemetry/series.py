@@ -1,4 +1,4 @@
-"""The series of the workers: names, labels and buckets. docs/metrics.md says what each means."""
+"""The series of the workers: names, labels and buckets; docs/metrics.md explains each."""
 
 from __future__ import annotations
 

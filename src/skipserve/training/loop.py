@@ -1,4 +1,4 @@
-"""The training loop: epochs of clipped gradient steps, watched layer by layer."""
+"""The training loop: epochs of clipped gradient steps, with gradient norms by layer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from skipserve.training.recipes import Recipe, Samples
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch left behind.
+    """Results of one epoch.
 
     Attributes:
         epoch: Counted from 1.

@@ -1,4 +1,4 @@
-"""Loading the weights of a folder, and refusing those that are not all there."""
+"""Loading the weights of a folder; incomplete weights are refused."""
 
 from __future__ import annotations
 
