@@ -113,7 +113,7 @@ def bring(
         sourced = Sourced(build)
         run_steps(build, lambda epoch: None, say, on_progress, sourced)
     except BaseException:
-        # Nothing half-written: the file goes if it was not there.
+        # On an error, the build file is restored or removed.
         if before is None:
             file.unlink(missing_ok=True)
         else:
@@ -199,7 +199,7 @@ def build_text(options: BringOptions, name: str, project: Path) -> str:
     return "\n".join(lines)
 
 
-# What else a router may decide by.
+# Comments for the signals.
 _SIGNALS = {
     "margin": "margin | confidence | agreement | norm",
     "agreement": "agreement: the estimated chance that leaving agrees | norm",

@@ -13,7 +13,7 @@ from skipserve.runtime.prediction import Prediction, joined
 from skipserve.sources.data import match, read_columns, values_of
 from skipserve.tasks import Task
 
-# So many batches between two words about progress.
+# Batches between two reports of progress.
 BATCHES = 8
 
 

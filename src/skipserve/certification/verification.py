@@ -19,7 +19,7 @@ from skipserve.earning.wealth import level_of, log_wealth
 from skipserve.intervals import p_value
 from skipserve.runtime.runners import FORMATS
 
-# Numbers are sums of logarithms; another machine's may end otherwise.
+# Sums of logarithms may differ in the last digits on other machines.
 TOLERANCE = 1e-9
 
 
@@ -158,7 +158,7 @@ def _check_earned(bound: Earned) -> Iterator[Finding]:
         )
         return
     numbers = [one.number for one in bound.epochs]
-    # What was taken over from elsewhere may leave numbers out, never use one twice.
+    # Epochs taken over from elsewhere may skip numbers, but not repeat one.
     if numbers != sorted(set(numbers)) or bound.epoch not in numbers:
         yield Finding(
             Fault.ORDER, f"the ledger of epochs does not go up, or lacks epoch {bound.epoch}"

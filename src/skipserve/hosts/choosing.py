@@ -72,7 +72,7 @@ class ModelChooser:
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 raise InputError("invalid_json", f"not such a request: {error}") from None
         if named is None:
-            # Where one has several versions, that without a number answers.
+            # Of several versions, the one in force answers.
             unnamed = [one for one in self._endpoints.values() if one.model.is_default]
             if len(unnamed) != 1:
                 raise InputError(

@@ -53,7 +53,7 @@ class Directory:
     """
 
     def __init__(self, metrics_port: int) -> None:
-        # First, for they may be what fills the disk.
+        # First, because leftovers may fill the disk.
         for _, place in _places():
             for left in remove_leftovers(place):
                 logger.warning("removed %s, which a service that was killed had left", left)
@@ -179,7 +179,7 @@ def _places() -> list[tuple[str, Path]]:
 
 
 def _ours(place: Path) -> Iterator[Path]:
-    # Anybody may make a directory of this name in /tmp and wait for another user's command.
+    # Another user may have made a directory of this name in /tmp, so the owner is checked.
     with contextlib.suppress(OSError):
         for directory in sorted(place.glob(f"{PREFIX}*")):
             found = directory.lstat()

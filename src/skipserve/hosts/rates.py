@@ -12,7 +12,7 @@ import os
 import time
 from pathlib import Path
 
-# Keys that are told apart; the memory is two numbers of 8 bytes for each.
+# Number of keys with a limit of their own; each takes two numbers of 8 bytes.
 SLOTS = 4096
 
 
@@ -67,7 +67,7 @@ def _shared(file: Path | None, size: int) -> mmap.mmap:
         return mmap.mmap(-1, size)
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        # A page that a full disk cannot hold would end the process at its first write.
+        # Allocated now: a page that a full disk cannot hold would end the process with SIGBUS.
         os.posix_fallocate(descriptor, 0, size)
         return mmap.mmap(descriptor, size)
     finally:

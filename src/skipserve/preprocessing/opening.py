@@ -75,7 +75,7 @@ def open_preprocessor(artifact: Artifact) -> Preprocessor | None:
 
 def preprocessor_of(config: Preprocessing, directory: Path) -> Preprocessor:
     """A preprocessor for files in a directory that is not an artifact yet."""
-    # Each kind brings a library that other models do without.
+    # Imported here, because each kind needs a library of its own.
     if config.kind == "picture":
         from skipserve.preprocessing.pictures import Pictures
 

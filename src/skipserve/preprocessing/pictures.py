@@ -52,8 +52,8 @@ class Pictures:
         config = self._config
         pictures = self._opened(values, first)
         made = np.empty((len(pictures), config.channels, *config.size), dtype=np.float32)
-        for row in range(len(made)):  # what is decoded is let go of before the next
-            # Nothing else may hold the picture: it is let go of once it is turned or converted.
+        for row in range(len(made)):  # a decoded picture is freed before the next
+            # No other reference: the picture is freed once it is rotated or converted.
             decoded = upright(pictures.popleft(), config.mode, first + row, config.white)
             self._into(made[row], decoded)
         return {config.input: made}

@@ -100,7 +100,9 @@ class Texts:
         """The tokens of each text, with special ones or without, cut to the model's length."""
         texts = [_text(value, row) for row, value in enumerate(values)]
 
-        def encode(some: Sequence[Value]) -> list[Any]:  # not the fast way, which has no places
+        def encode(
+            some: Sequence[Value],
+        ) -> list[Any]:  # not the fast encoding, which has no offsets
             made: list[Any] = self._tokenizer.encode_batch(some, add_special_tokens=special)
             return made
 
@@ -160,7 +162,7 @@ def _takes_words_alone(file: Path) -> bool:
         step.get("type") in _PARTING and step.get("split", True) and step.get("use_regex", True)
         for step in steps
     )
-    # One that holds a space, or takes those beside it, would be seen half.
+    # An added token with a space inside or beside it could be cut in half.
     added = all(
         not one.get("rstrip") and " " not in one["content"] and "\n" not in one["content"]
         for one in told.get("added_tokens", ())

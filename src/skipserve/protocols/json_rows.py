@@ -33,7 +33,7 @@ from skipserve.protocols.messages import (
 )
 from skipserve.signature import TensorSpec
 
-# A client's own text may stand before the place msgspec names, never behind it.
+# In msgspec's message, client text may stand before the path, but not behind it.
 _PLACE = re.compile(r" - at `(\$[^`]*)`$")
 _MISSING = re.compile(r"Object missing required field `(.*)` - at `\$[^`]*`$")
 

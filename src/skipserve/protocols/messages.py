@@ -36,9 +36,9 @@ class Risk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 RouterRequest: TypeAlias = Risk | Literal["on", "off"] | None
 
 JSON = "application/json"
-# A longer body is refused by whatever listens, before it gets here.
+# Hosts refuse longer bodies.
 MAX_BODY_BYTES = 32 << 20
-# Everything else a client gets wrong is a plain 400.
+# HTTP status by error code; all other codes are 400.
 STATUSES = {
     "no_key": 401,
     "wrong_key": 403,
@@ -58,7 +58,7 @@ STATUSES = {
     "waited_too_long": 503,
     "deadline_exceeded": 504,
 }
-# Such a refusal says when to ask again, in seconds.
+# Replies with these statuses have a Retry-After header.
 ASK_AGAIN = frozenset({429, 503})
 RETRY_AFTER = "retry-after"
 # ε in force for a request, whatever its protocol; absent at full depth.

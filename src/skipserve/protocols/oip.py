@@ -112,7 +112,7 @@ class OpenInference:
         if not raw:
             self._check_names(message.inputs)
         router = self._router_request(given(message.parameters))
-        # Looked at before anything runs for it.
+        # Checked before anything runs.
         flag(message.parameters, "binary_data_output", False)
         for output in message.outputs or ():
             flag(output.parameters, "binary_data", False)

@@ -27,8 +27,8 @@ from skipserve.protocols.messages import (
 from skipserve.protocols.texts import TextRows
 from skipserve.tasks import label_names
 
-# What it calls an error; all else is a Validation. Its types are a closed list, which has none for
-# keys; Overloaded is the one that clients ask again after.
+# Error types by code; all others are Validation. The types are a closed list without one for
+# keys; after Overloaded, clients retry.
 _TYPES = {
     "internal": "Backend",
     "overloaded": "Overloaded",

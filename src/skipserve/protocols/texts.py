@@ -95,7 +95,7 @@ class TextRows:
     def _check_count(self, rows: int, field: str) -> None:
         if not rows:
             raise InputError("empty", f"{field} holds no row; send at least one")
-        # A list of tokens is one row, however long: that is checked where it is known to be one.
+        # A list of token ids is one row of any length, so its count is checked later.
         if rows > self._max_rows and field == "inputs":
             raise self._too_many(rows)
 

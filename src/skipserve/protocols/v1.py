@@ -18,7 +18,7 @@ from skipserve.protocols.json_rows import JsonRows
 from skipserve.protocols.messages import ParsedRequest, RawRequest, Reply, text_error
 from skipserve.protocols.native import NativeProtocol
 
-# A field and no text: the quotes in a text are escaped, and no colon stands behind a whole one.
+# Matches a field, not a text: quotes inside texts are escaped.
 _INSTANCES, _INPUTS = re.compile(rb'"instances"\s*:'), re.compile(rb'"inputs"\s*:')
 
 

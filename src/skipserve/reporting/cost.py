@@ -22,7 +22,7 @@ from skipserve.runtime.rows import Rows
 ROUNDS = 7
 # Rows that are timed in each round.
 ROWS = 256
-# Fixed depths that are timed; more would tell nothing more.
+# Number of fixed depths that are timed.
 FIXED_TIMED = 7
 
 Call = Callable[[Rows], object]

@@ -16,7 +16,7 @@ from skipserve.style import HEIGHT, LIGHT, WIDTH, drawing, to_png, to_svg
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# With two classes margin and confidence choose alike, and one would hide the other.
+# With two classes, margin and confidence give the same curve.
 LINES: dict[str, Any] = {"random": ":", "oracle": "--", "margin": (0, (5, 2))}
 
 
@@ -138,7 +138,7 @@ def log_rates(axes: Axes) -> None:
     axes.set_yscale("log")
     axes.set_ylim(low, high)
     axes.yaxis.set_major_formatter(percent_axis())
-    # Over less than two decades the powers of ten alone would leave the axis bare.
+    # Powers of ten alone are too few labels over less than two decades.
     axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
     few = high < 100 * low
     axes.yaxis.set_minor_formatter(percent_axis() if few else NullFormatter())

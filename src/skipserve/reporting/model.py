@@ -127,7 +127,7 @@ def _directory(text: str, root: Path) -> Path:
 def _with_checkpoint(directory: Path) -> Model:
     artifact = open_artifact(directory)
     name = directory.resolve().name
-    if artifact.manifest.recipe is None:  # brought: there never was a checkpoint
+    if artifact.manifest.recipe is None:  # a brought network has no checkpoint
         return Model(name, directory, None, artifact)
     beside = _beside(directory, CHECKPOINTS)
     note = (

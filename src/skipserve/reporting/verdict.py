@@ -12,8 +12,8 @@ from skipserve.intervals import samples_needed
 from skipserve.reporting.percent import percent
 from skipserve.routing.judge import ByDepth
 
-# Going on is worth it if even the oracle, its decisions paid, takes at least this share of the
-# time of full depth less than the best fixed depth.
+# A router is worth trying if the oracle, with the cost of decisions, saves at least this share
+# of full-depth time beyond the best fixed depth.
 WORTH = 0.1
 
 

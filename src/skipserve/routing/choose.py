@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from skipserve.routing.propose import Observations, greedy, where_rows_leave
 
-# More exits than this are not weighed against each other: every other one goes first.
+# Above this number, every other exit is dropped before exits are compared.
 MOST = 24
 # Rate of disagreement at which sets of exits are compared.
 RATE = 0.01
@@ -63,7 +63,7 @@ def choose_exits(observed: Observations, costs: Costs) -> tuple[list[int], str]:
     while len(kept) > 1:
         fewer = [[cut for cut in kept if cut != out] for out in kept]
         times = [row_seconds(cuts, observed, costs) for cuts in fewer]
-        if min(times) > best * (1 + 1e-9):  # what makes no difference goes too
+        if min(times) > best * (1 + 1e-9):  # an exit without effect is dropped too
             break
         best, kept = min(times), fewer[int(np.argmin(times))]
     return kept, (

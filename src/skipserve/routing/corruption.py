@@ -85,7 +85,7 @@ def constant(x: NDArray[Any], about: Tensor, random: Generator) -> NDArray[Any]:
     return np.broadcast_to(_column(x, values), x.shape).astype(np.float32)
 
 
-# What a router is put under; the hard ones must be held back or answered as at full depth.
+# Corruptions for stress tests; hard ones must be held back or answered as at full depth.
 HARD: dict[str, Corrupt] = {
     "noise 0.5": noise(0.5),
     "scaled by 2": scaled(2),

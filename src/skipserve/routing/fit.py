@@ -110,7 +110,7 @@ def fit_router(
         projection = None
         if router.signal == "projected_norm":
             labels = task.labels(seen.answers[: len(fitting)])
-            assert labels is not None  # or the task would not have the signal
+            assert labels is not None  # otherwise the task would not have this signal
             projection = fisher(clean[:, : layout.width], labels)
         for width in widths:
             fitted = heads.get((i, width))

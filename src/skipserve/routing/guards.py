@@ -15,7 +15,7 @@ from skipserve.routing.exits import Guard
 
 # Share of the mean variance added in every direction before it is divided by.
 RIDGE = 1e-3
-# Instead of no variance at all, where features never vary; its root has an inverse in FP32.
+# Least variance, for constant features; its root has an inverse in FP32.
 SMALLEST = 1e-36
 # Wider features are first projected at random to so many numbers (Johnson and Lindenstrauss, 1984):
 # a square matrix would cost as much as a block.
@@ -24,7 +24,7 @@ WIDEST = 1024
 # what is held back within a percent or two of the rows; all of them cost as much as a block.
 MOST_DIRECTIONS = 256
 MOST_ROWS = 20_000
-# So many are looked at together: in FP64 all of them would be several times the features.
+# Rows of a chunk; in FP64 all rows would take several times the memory of the features.
 PART = 4096
 
 
@@ -84,6 +84,6 @@ def limits(distances: NDArray[np.float32], quantile: float) -> NDArray[np.float6
 
 def scaled(guard: Guard, limit: float) -> Guard:
     """The guard scaled so that its limit is 1; unchanged for +inf."""
-    if not 0 < limit < np.inf:  # off, or nothing ever varied: whatever differs is far
+    if not 0 < limit < np.inf:  # off, or constant features: every difference is infinitely far
         return guard
     return Guard(guard.centre, (guard.whiten / limit).astype(np.float32))

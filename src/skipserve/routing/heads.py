@@ -27,12 +27,12 @@ BATCH, EPOCHS = 512, 8
 LEARNING_RATE, DECAY = 2e-3, 1e-2
 # Few rows are shown more often, so that a head takes at least so many steps.
 FEWEST_STEPS = 400
-# Numbers are to be hit and not only told apart: further to go, and more steps for it.
+# Regression needs more steps than classification.
 TO_HIT: tuple[Link, ...] = ("identity", "unit")
 FASTER, MORE_STEPS = 5, 3
-# So many rows are looked at together where all are.
+# Rows of a chunk where all rows are processed.
 PART = 4096
-# So many are enough to see how large numbers are.
+# Rows that are enough to estimate the scale of numbers.
 MOMENTS = 10_000
 # Hidden layer of the estimate beside a linear head.
 ESTIMATE_HIDDEN = 32

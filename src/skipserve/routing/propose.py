@@ -64,7 +64,7 @@ def propose(observed: Observations, risks: Sequence[float] = RISKS) -> list[Thre
     """
     near = [risk * share for risk in risks for share in NEAR]
     rates = sorted({*np.geomspace(CAREFUL, BOLD, COARSE).tolist(), *near})
-    # One that disagrees more must run less, or nobody would want it.
+    # A candidate that disagrees more must run fewer blocks to be useful.
     outcomes = [
         (*simulate(one, observed), one) for one in (greedy(observed, rate) for rate in rates)
     ]

@@ -9,7 +9,7 @@ import numpy as np
 
 from skipserve.routing.propose import Observations, Thresholds, greedy, simulate
 
-# What a hard corruption must come to: few wrong answers, or most rows held back.
+# A hard corruption must have few wrong answers, or most rows held back.
 MOST_DISAGREE, FEWEST_HELD = 0.05, 0.9
 ROWS = 1_000
 

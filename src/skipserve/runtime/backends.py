@@ -18,7 +18,7 @@ from skipserve.runtime.stepper import Piece
 from skipserve.runtime.wave import Limits, RowResults
 
 Provider = Literal["cpu", "cuda"]
-# What opens the files of each, as it is imported.
+# Package that opens the files of each backend.
 LIBRARIES = {"onnxruntime": "onnxruntime", "torchscript": "torch"}
 # ONNX Runtime plans a convolution anew whenever the batch size changes, and by default lets cuDNN
 # try out its algorithms then. HEURISTIC plans in a tenth of the time and runs as fast; DEFAULT
@@ -57,7 +57,7 @@ def open_onnx(file: Path, provider: Provider = "cpu", threads: int = 1) -> tuple
         providers.insert(0, ("CUDAExecutionProvider", CUDA_OPTIONS))
     try:
         session = ort.InferenceSession(str(file), options, providers=providers)
-    except Exception as error:  # ONNX Runtime raises classes of its own for each cause
+    except Exception as error:  # ONNX Runtime raises its own exception types
         raise ArtifactError(f"{file} cannot be loaded by ONNX Runtime: {error}") from None
     piece = OnnxPiece(session)
     if session.get_providers()[0] == "CUDAExecutionProvider":

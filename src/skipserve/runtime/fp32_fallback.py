@@ -56,7 +56,7 @@ class Fp32Fallback:
             return prediction
         try:
             again = runner.full(rows[overflowed])
-        except Exception:  # each backend raises classes of its own
+        except Exception:  # each backend raises its own exception types
             logger.exception("%s could not run rows again that overflow FP16", self._name)
             return prediction
         answers, depth_run = prediction.answers.copy(), prediction.depth_run.copy()

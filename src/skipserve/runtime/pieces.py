@@ -42,7 +42,7 @@ class Padded:
         size = padded_size(count)
         if size == count:
             return self._piece.run(feeds)
-        # A row's copy: zeros might be what no network has ever seen.
+        # Padded with copies of a row, because zeros may be unlike any real row.
         more = {
             name: np.concatenate([rows, np.repeat(rows[-1:], size - count, axis=0)])
             for name, rows in feeds.items()

@@ -192,7 +192,7 @@ class Stepper:
         (answer,) = piece.run({name: wave.tensors[name] for name in piece.inputs})
         held_back = ~wave.inside
         if wave.trail is not None:
-            # A guard that a row would never have got to held nothing back.
+            # A guard behind the exit of a row does not count as holding it back.
             left = stops(wave.signals, wave.limits.thresholds) & wave.trail.inside
             held_back &= ~left.any(axis=1)
         results = RowResults(answer, depth_run, held_back, wave.signals, left_out, wave.trail)

@@ -46,7 +46,7 @@ class QueueLimits:
     join_s: float = 0.0
 
 
-@dataclass(frozen=True, eq=False)  # one is the same as itself alone
+@dataclass(frozen=True, eq=False)  # requests are compared by identity
 class _Waiting:
     request: RawRequest
     reply: asyncio.Future[Reply]
@@ -133,7 +133,7 @@ class Batcher:
         except ValueError:
             return False
         if self._gathering is not None and not self._queue:
-            self._gathering.cancel()  # whoever comes next has a batch of their own to fill
+            self._gathering.cancel()  # later requests fill a batch of their own
         return True
 
     def _ask_for_a_turn(self) -> None:
@@ -157,7 +157,7 @@ class Batcher:
     def end(self) -> None:
         """The batch has ended."""
         self._watch.end()
-        # Behind the tasks that send the replies, which wake up first.
+        # Scheduled behind the tasks that send the replies.
         self._loop.call_soon(self._idle.work)
 
     def turn_away(self, request: RawRequest, error: InputError) -> Reply:
@@ -184,7 +184,7 @@ class Batcher:
                 ready = [(taken[place], reply) for place, reply in answers]
                 yield partial(_send, [*late, *ready])
                 late.clear()
-        except Exception:  # a fault of ours must not keep this model's turn for ever
+        except Exception:  # an internal error must not block the model
             logger.exception("a batch of %d requests failed", len(taken))
             failed = [(one, self._service.fail(one.request)) for one in taken]
             yield partial(_send, [*late, *failed])
@@ -217,7 +217,7 @@ class Batcher:
 
 def _send(answers: Sequence[tuple[_Waiting, Reply]]) -> None:
     for one, reply in answers:
-        if not one.reply.done():  # its client may be gone, or a fault came behind its reply
+        if not one.reply.done():  # its client may have disconnected
             one.reply.set_result(reply)
 
 

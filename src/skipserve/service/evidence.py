@@ -98,7 +98,7 @@ class Witness:
 
     def _tell(self, settings: Sequence[Setting], judged: CandidateLosses) -> None:
         """Count the rows by the risk that is in force for them, and those that disagree there."""
-        # What is tested is a rate of disagreement; accuracy lost bounds none.
+        # Only disagreement is tested; accuracy lost does not bound it.
         places = np.array(
             [
                 -1 if one.candidate is None or one.measure != "disagreement" else one.candidate

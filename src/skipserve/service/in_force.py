@@ -49,7 +49,7 @@ class InForce:
         self._bolder = self._ladder()
         level = min(self._pressure.level, len(self._bolder))
         self._pressure = Pressure(len(self._bolder), level)
-        # Fixed by earlier rows alone: what is in force, and nothing that is known of a row.
+        # Depends on earlier rows only, and on nothing about the row itself.
         on, in_force = control.state != "disabled", control.in_force
         nothing = in_force is not None and all(place is None for place in in_force)
         self._chance = 1.0 if on and (control.eager or nothing) else self._share
@@ -74,7 +74,7 @@ class InForce:
             now_s: Seconds on a clock that never jumps.
             longest_s: Seconds.
         """
-        # What a batch waits for on purpose says nothing of a queue.
+        # Deliberate waiting for a batch is not pressure.
         return bool(self._bolder) and self._pressure.see(
             now_s, max(0.0, longest_s - self._gather_s)
         )
@@ -106,7 +106,7 @@ class InForce:
         if not self._evident or (setting.risk is None and not setting.reason):
             return None
         if setting.candidate is None and not self._engine.shows_exits:
-            return None  # nothing could be learnt of it
+            return None  # its exits cannot be read
         if self._chance == 1.0:
             return np.ones(rows, dtype=bool)
         drawn = self._random.random(rows) < self._chance
@@ -115,7 +115,7 @@ class InForce:
     def _ladder(self) -> list[Setting]:
         """Settings bolder than the default that an overloaded service may use."""
         if self._most is None or self._risk is None:
-            return []  # rows of requests that ask for nothing have shown nothing
+            return []  # requests without a router request are not routed
         spec = self._engine.manifest.router
         risks = {*self._engine.certified(), *(spec.risks if spec else ())}
         found: dict[float, Setting] = {}

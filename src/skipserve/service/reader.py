@@ -171,7 +171,7 @@ class Reader:
         columns = [one.parsed.rows for one in decoded if isinstance(one.parsed.rows, Columns)]
         if len(columns) < len(decoded) or len(decoded) < 2 or not all(one.even for one in columns):
             return [self._check(one) for one in decoded]
-        with suppress(Exception):  # whose fault it is comes out one by one
+        with suppress(Exception):  # the faulty request is found one by one below
             whole = self._rows(Columns.together(columns))
             return _apart(whole, [one.rows for one in columns])
         return [self._check(one) for one in decoded]
@@ -181,7 +181,7 @@ class Reader:
         if len(decoded) > 1:
             parsed = (one.parsed.rows for one in decoded)
             some = [rows.values for rows in parsed if isinstance(rows, Values)]
-            with suppress(Exception):  # whose fault it is comes out one by one
+            with suppress(Exception):  # the faulty request is found one by one below
                 whole = self._rows(Values([value for values in some for value in values]))
                 return _apart(whole, [len(values) for values in some])
         return [self._check(one) for one in decoded]
@@ -192,7 +192,7 @@ class Reader:
             return self._rows(one.parsed.rows)
         except InputError as error:
             return error
-        except Exception:  # libraries decode what strangers send; memory may run out
+        except Exception:  # decoders may fail in any way, and memory may run out
             logger.exception("rows could not be made", extra=fields(request_id=one.request.id))
             return INTERNAL
 

@@ -151,7 +151,7 @@ class Runs(Generic[J]):
                 try:
                     prediction = self._engine.run(job.rows, self._limits([job]))
                     ran.append(CompletedRequests([job], job.rows, prediction))
-                except Exception as error:  # each backend raises classes of its own
+                except Exception as error:  # each backend raises its own exception types
                     lost.append(job)
                     why = error
         logger.error(
@@ -173,6 +173,6 @@ class Runs(Generic[J]):
             drawn = np.concatenate(
                 [np.zeros(n, dtype=bool) if job.drawn is None else job.drawn for job, n in pairs]
             )
-            # Every candidate stands behind the model's guard, whatever is in force.
+            # The guard applies to every candidate.
             guard = np.where(drawn, np.float32(self._engine.guard_limit), guard)
         return Limits(thresholds, guard, drawn)

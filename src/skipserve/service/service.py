@@ -35,7 +35,7 @@ from skipserve.telemetry.tracing import Phases
 
 # Replies, each with the place of its request among those that were asked.
 Answers = list[tuple[int, Reply]]
-# Says which requests shall set out now.
+# Returns requests that begin now.
 More = Callable[[], Sequence[RawRequest]]
 
 logger = logging.getLogger(__name__)
@@ -77,9 +77,9 @@ class Service:
         default = self._in_force.default
         if default.reason:
             logger.warning("%s serves at full depth: %s", engine.manifest.name, default.reason)
-        metrics = open_metrics(engine, default)  # says, too, that this worker is there
+        metrics = open_metrics(engine, default)  # also announces this worker
         self._metrics = metrics if serving.metrics else NoMetrics()
-        # Also where counting is off: the alarm reads what it counts.
+        # Also without metrics, because the alarm reads these counts.
         self._witness = Witness(engine, metrics, counts)
         journal = journal or Journal(engine.manifest.name, serving.access_log)
         self._observer = Observer(engine.manifest.depth, self._metrics, self._witness, journal)

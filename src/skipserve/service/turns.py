@@ -15,7 +15,7 @@ from typing import Protocol
 LONG_S = 5e-3
 # Weight of the newest batch in the estimate of how long one takes.
 NEWEST = 0.2
-# What is to be done in the loop behind a step.
+# Work to do in the loop after a step.
 Todo = Callable[[], None]
 
 
@@ -106,7 +106,7 @@ class Turns:
 
     def _done(self, source: BatchSource, longest_s: float) -> None:
         before_s = self.took(source)
-        # The first is what there is; a single slow one moves the estimate by a fifth.
+        # The first batch sets the estimate; later ones move it by a fifth.
         self._took_s[id(source)] = before_s + (NEWEST if before_s else 1.0) * (longest_s - before_s)
         source.end()
         self._waiting.discard(id(source))

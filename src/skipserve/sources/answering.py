@@ -17,7 +17,7 @@ from skipserve.tasks import Link, Task, TaskConfig
 
 # Answers whose rows sum to one within this are probabilities already; the same of lengths.
 ABOUT_ONE = 1e-3
-# So many rows are looked at to see what a network gives.
+# Rows used to inspect the output of a network.
 LOOKED_AT = 32
 _EXPECTED = {
     "classify": "logits or probabilities of at least two classes",
@@ -47,7 +47,7 @@ def as_answer(
     some = rows[:LOOKED_AT]
     try:
         given: NDArray[Any] = open_model(model).run([output], some.tensors)[0]
-    except Exception as error:  # ONNX Runtime raises classes of its own for each cause
+    except Exception as error:  # ONNX Runtime raises its own exception types
         raise CutError(f"the graph does not run on the rows: {error}") from None
     given_shape = list(given.shape)
     if given.ndim == 1 and config.kind in ("multilabel", "regress", "score"):

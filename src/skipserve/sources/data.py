@@ -29,7 +29,7 @@ from skipserve.sources.picture_files import PictureFiles, as_files, read_classes
 from skipserve.sources.splits import Labelled
 
 Columns = dict[str, NDArray[Any]]
-# What the one array of a .npy file is called, which has no name.
+# Column name for the array of a .npy file.
 UNNAMED = ""
 # Bytes of a line of JSON.
 LONGEST_LINE = 16 << 20
@@ -188,7 +188,7 @@ def match(
             f"data.columns names {sorted(unknown)[0]!r}, which is no input of the network; it has "
             f"{', '.join(map(repr, inputs))}"
         )
-    # Before the rows: a misspelt column of labels would be taken for one of theirs.
+    # Before the rows, because a misspelt label column would be taken for an input.
     known = read_labels(columns, labels, where, () if values is None else values.classes)
     others = [name for name in columns if name != labels]
     if values is not None and (values.columns or not columns.keys() >= {*inputs.values()}):
@@ -234,7 +234,7 @@ def _found(
             raise ConfigError(f"{where} has no column {name!r} of {kind}s; {hint}")
     if not named:
         named = tuple(name for name in others if _may_hold(columns[name], kind))
-        # Texts beside files are labels or words about them.
+        # Texts beside picture files are labels or descriptions.
         files = tuple(name for name in named if not isinstance(columns[name][0], str))
         named = files if kind == "picture" and files else named
         if len(named) != 1:

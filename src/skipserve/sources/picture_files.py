@@ -16,7 +16,7 @@ from skipserve.preprocessing.pictures import Pictures
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
 # Columns of a folder of folders.
 PICTURE, LABEL = "picture", "label"
-# No path is longer; base64 mostly is.
+# Longest path; base64 is mostly longer.
 LONGEST_PATH = 4096
 
 

@@ -97,7 +97,7 @@ class Workers(Collector):
         return {int(number) for number in numbers if number.isdigit()} - {0}
 
     def _notice(self) -> None:
-        # Nobody but retire() takes files away; what is lost otherwise would lower the counts.
+        # Only retire() removes files; other losses would lower the counts.
         gone = self._seen - {file.name for file in self._directory.glob("*.db")}
         if gone:
             lost = ", ".join(sorted(gone))

@@ -17,7 +17,7 @@ from skipserve.runtime.prediction import Prediction
 from skipserve.telemetry.logs import fields
 from skipserve.telemetry.tracing import NO_TRACING, Phases, Tracing
 
-# Clients that keep sending what is refused must not fill a disk.
+# Refused requests must not fill the disk with log lines.
 REFUSALS_PER_S = 10
 _TRACE = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -70,7 +70,7 @@ class Journal:
             depth_run = None if answer is None else float(answer.depth_run.mean())
             if self._tracing.on:
                 self._tracing.record(self._model, request, reply, rows, depth_run, batch.phases)
-            # What failed inside has left its line where it failed.
+            # Internal errors have been logged where they happened.
             if 400 <= reply.status < 500:
                 self._refused(request, reply)
             elif self._share and random.random() < self._share:  # noqa: S311 - a sample

@@ -30,7 +30,7 @@ _CONTINUES = re.compile(r"\s|Caused by: |[\w.]+(Error|Exception)\b")
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
 
 
-# A client that hangs up is no error of ours; TorchServe's frontend has a stack trace for each.
+# Disconnects are not errors; TorchServe's frontend logs a stack trace for each.
 HUNG_UP = re.compile(r"NativeIoException[^\n]*(Connection reset by peer|Broken pipe)")
 HEAD = ("time", "level", "logger", "message")
 
@@ -83,7 +83,7 @@ class Log:
                 foreign = {"time": _now(), "level": "warning", "logger": name, "message": line}
                 try:
                     self.write(_parse(line) or foreign)
-                except Exception:  # whatever it is: a pipe that nobody empties stops the server
+                except Exception:  # any line: a full pipe would stop the server
                     self.write(foreign)
 
     def attach(self) -> None:

@@ -214,7 +214,7 @@ class ModelMetrics:
         if prediction.left_out is None:
             # A row that left after three blocks left out all behind them.
             return np.asarray(np.cumsum(depths)[:-1])
-        # Held back or run again in FP32: whatever was decided, a row of full depth ran it all.
+        # Rows held back or run again in FP32 ran every block.
         shallow = on & (prediction.depth_run < self._depth)
         return np.repeat([0, *prediction.left_out[shallow].sum(axis=0)], self._stage_lengths)
 

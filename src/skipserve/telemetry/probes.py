@@ -17,7 +17,7 @@ from skipserve.telemetry.exposition import Exposition
 
 PLAIN = "text/plain; charset=utf-8"
 PAGE = files("skipserve.telemetry").joinpath("page.html").read_bytes()
-# Nobody needs longer to send a request of one line.
+# Timeout of a request line, in seconds.
 IDLE_S = 30.0
 
 logger = logging.getLogger(__name__)

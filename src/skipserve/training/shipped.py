@@ -114,7 +114,7 @@ def difference(
         return "recipe"
     try:
         made = parse_network(shipped.network, "network")
-    except ConfigError:  # a family or a key that is no more
+    except ConfigError:  # an unknown family or key
         return "network"
     pairs = (("network", made, network), ("training", shipped.training, training))
     for section, old, new in pairs:
@@ -164,7 +164,7 @@ def data_hash(samples: Samples) -> str:
 
 
 def _dumps(about: Shipped) -> str:
-    # A line a key, and a line a layer: a change can be read.
+    # One line for each key and layer, so that diffs are readable.
     values = about.model_dump(mode="json")
     gradients = values.pop("gradients")
     lines = [f'  "{key}": {json.dumps(value)}' for key, value in values.items()]

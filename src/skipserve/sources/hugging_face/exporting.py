@@ -133,7 +133,7 @@ def fastest(
             _check(model, trials, wanted)
             flow = Flow(model)
             find_blocks(flow, flow.outputs[0])
-        except Exception as error:  # the exporters raise classes of their own for each cause
+        except Exception as error:  # the exporters raise their own exception types
             said = str(error).strip().splitlines() or [type(error).__name__]
             refused.append(f"torch's {exporter} exporter: {said[0]}")
         else:

@@ -45,7 +45,7 @@ def read_folder(path: Path, exporters: Sequence[Exporter], tuned: Path | None = 
     folder = replace(open_folder(path), tuned=tuned)
     if folder.family is not None:
         require("transformers")
-        # Nothing is asked of a hub: a folder is all there is.
+        # Never from a hub: only the folder is read.
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
         return FAMILIES[folder.family](folder, exporters)
     raise ConfigError(

@@ -16,7 +16,7 @@ from skipserve.sources.hugging_face.tokens import open_tokenizer
 from skipserve.sources.read import ReadSource
 
 TEXTS_CONFIG, PROMPTS_CONFIG = "sentence_bert_config.json", "config_sentence_transformers.json"
-# Of these the vector depends on nothing, and many folders have no weights for them.
+# The vector does not depend on these weights, and many folders lack them.
 UNUSED = ("pooler.",)
 
 

@@ -11,7 +11,7 @@ from skipserve.preprocessing.config import NeededFile, TextInput
 from skipserve.sources.hugging_face.folder import Folder
 
 FILE = "tokenizer.json"
-# Without one of these transformers makes up a tokenizer that knows no word.
+# Without one of these files, transformers makes an empty tokenizer.
 VOCABULARIES = (
     *(FILE, "vocab.txt", "vocab.json"),
     *("spiece.model", "sentencepiece.bpe.model", "tokenizer.model", "spm.model"),
@@ -35,7 +35,7 @@ def open_tokenizer(folder: Folder) -> Any:
         )
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder.path, local_files_only=True)
-    except Exception as error:  # each family raises classes of its own
+    except Exception as error:  # each family raises its own exception types
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ConfigError(f"the tokenizer of {folder.path} cannot be opened: {reason}") from None
     if not getattr(tokenizer, "is_fast", False):

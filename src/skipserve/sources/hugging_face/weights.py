@@ -41,7 +41,7 @@ def load(folder: Folder, auto: str, unused: tuple[str, ...] = ()) -> Any:
             dtype=torch.float32,
             output_loading_info=True,
         )
-    except Exception as error:  # each family raises classes of its own
+    except Exception as error:  # each family raises its own exception types
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ConfigError(f"{folder.path} cannot be opened by transformers: {reason}") from None
     finally:
