@@ -45,7 +45,7 @@ class Unpacked:
     Attributes:
         artifact: Its hashes were checked.
         serving: The settings in force.
-        version: As clients name it.
+        version: The version for clients.
     """
 
     artifact: Artifact

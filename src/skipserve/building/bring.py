@@ -88,8 +88,8 @@ def bring(
     Args:
         options: What is asked.
         project: Folder that gets export/, artifacts/ and model_store/.
-        say: Told about progress, line by line.
-        on_progress: Told what is being done.
+        say: Receives progress, line by line.
+        on_progress: Receives what is being done.
 
     Raises:
         ConfigError: If the name, the data or the risk is wrong.

@@ -87,7 +87,7 @@ def export(build: BuildFile, say: Say = lambda line: None, sourced: Sourced | No
 
     Args:
         build: The build file.
-        say: Told about progress.
+        say: Receives progress, line by line.
         sourced: Of the build file, where other steps read it too.
 
     Raises:
@@ -130,7 +130,7 @@ def calibrate(build: BuildFile, say: Say, sourced: Sourced | None = None) -> Non
 
     Args:
         build: The build file.
-        say: Told about progress.
+        say: Receives progress, line by line.
         sourced: Of the build file, where other steps read it too.
 
     Raises:

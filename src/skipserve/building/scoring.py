@@ -49,7 +49,7 @@ def score(
         risk: ε of the router; full depth for ``None``.
         batch_size: Rows that run together.
         cores: To use; 0 takes all.
-        on_progress: Told how far it is.
+        on_progress: Receives the finished share.
         text: Columns of texts; found where none is named.
 
     Raises:

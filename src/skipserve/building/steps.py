@@ -230,9 +230,9 @@ def run_steps(
 
     Args:
         build: The build file.
-        on_epoch: Told about each epoch of training.
-        say: Told about progress, line by line.
-        on_progress: Told what is being done.
+        on_epoch: Receives each epoch of training.
+        say: Receives progress, line by line.
+        on_progress: Receives what is being done.
         sourced: Of the build file, where it is read afterwards too.
     """
     record_file = build.root / ".build" / f"{build.name}.json"

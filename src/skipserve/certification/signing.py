@@ -55,7 +55,7 @@ def check_signature(made: CertificateFile, values: dict[str, Any], key: Path) ->
     Args:
         made: The certificate.
         values: The JSON values it was read from.
-        key: The public key of whoever shall have signed it, PEM.
+        key: The public key of the expected signer, PEM.
 
     Raises:
         ConfigError: If the file holds no such key.

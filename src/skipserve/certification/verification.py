@@ -1,7 +1,7 @@
 """Checking a certificate file: every derived number is computed again.
 
 Counts of an offline certificate are computed by :mod:`skipserve.certification.recount`, where its
-samples are at hand. Counts of traffic cannot be: whoever signs the file attests them.
+samples are at hand. Counts of traffic cannot be checked: the signer attests them.
 """
 
 from __future__ import annotations

@@ -152,7 +152,7 @@ def _locked(path: Path, about: bytes) -> tuple[Path, int]:
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         lock(descriptor)
-        # From now on whoever finds it unlocked may remove it.
+        # Without the lock, any launcher may remove it from now on.
         (path / ABOUT).write_bytes(about)
     except OSError:
         os.close(descriptor)

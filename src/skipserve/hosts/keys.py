@@ -64,7 +64,7 @@ class Keys:
     """Finds keys in a file, in its present version.
 
     A file that cannot be read leaves in force what was, and the log says so; before the first time
-    that is nothing, and nobody is let in.
+    that is empty, and every request is refused.
 
     Args:
         file: With the keys.

@@ -56,7 +56,7 @@ class Readiness:
         host: Which listens.
         pulses: Where the workers leave theirs.
         required: By model.
-        metrics: Is told of workers that are gone.
+        metrics: Learns of workers that have ended.
         ready: Set while the service can answer.
         patience_s: How long a model may lack a worker before the service is given up, in seconds.
     """

@@ -74,7 +74,7 @@ def make_subject(
         choices: Of this model in the mix.
         rows: Most rows to use.
         data: A file of rows, in place of the recipe's or the manifest's own.
-        say: Told about progress.
+        say: Receives progress, line by line.
 
     Raises:
         ArtifactError: If there is no artifact.

@@ -18,7 +18,7 @@ from skipserve.preprocessing.config import TextInput
 from skipserve.preprocessing.opening import Token
 
 # Characters of a text, and of the pair it may be of. All of them are tokenized before the rest is
-# cut off, at about a million a second, and nobody else is answered meanwhile.
+# cut off, at about a million a second, and no other request is answered meanwhile.
 LONGEST_TEXT = 1 << 18
 PAIR = ("text", "text_pair")
 

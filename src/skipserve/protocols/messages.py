@@ -25,7 +25,7 @@ class Risk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         risk: ε.
-        measure: What it bounds: ``disagreement`` with full depth, or ``accuracy_lost``.
+        measure: ``disagreement`` with full depth, or ``accuracy_lost``.
     """
 
     risk: float
@@ -84,11 +84,11 @@ class RawRequest(msgspec.Struct, frozen=True):
     """A request as it arrived.
 
     Attributes:
-        body: The bytes after the headers; ``None`` if the server took them for a form.
+        body: The body; ``None`` if the server parsed it as a form.
         headers: Names in lower case.
-        id: Its name in the reply's headers, in the log and in traces, if it has one.
-        protocol: Name of the one it is meant for, by its path; empty where its content says it.
-        explain: Whether it came to a path of explanations, which no model here has.
+        id: The request id in the reply, in the log and in traces; may be empty.
+        protocol: Name of its codec, from the path; empty where the content decides.
+        explain: Whether the path asks for explanations, which are not supported.
     """
 
     body: bytes | bytearray | None
@@ -112,10 +112,10 @@ class ParsedRequest(msgspec.Struct, frozen=True):
     """A request that a codec has read.
 
     Attributes:
-        rows: By input, for the engine to check, or values that become such.
-        router: What it asks of the router.
+        rows: Unchecked rows by input, or values for preprocessing.
+        router: The router request.
         encode: Makes the reply.
-        tokenize: Only the tokenizer shall run, with special tokens or without; ``None``: the model.
+        tokenize: Run only the tokenizer, with or without special tokens; ``None``: the model.
     """
 
     rows: Tensors | Values

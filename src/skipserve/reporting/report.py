@@ -80,7 +80,7 @@ def measure(
         sample: Rows that nothing was trained, proposed or certified on.
         batch_size: That it serves with.
         risk: ε of the first line; by default the certified one nearest to 1 %.
-        say: Told what is being done.
+        say: Receives what is being done.
 
     Raises:
         ConfigError: If there is nothing that can be stopped early, or the risk is not certified.

@@ -93,7 +93,7 @@ def read_activations(
         cuts: Names of the streams.
         layouts: Of each.
         parts: Rows, in parts of possibly different shapes.
-        said: Told how many rows were run since it was told last.
+        said: Receives the number of rows that were run since the last call.
     """
     session = open_model(_with_features(model, cuts, layouts), arena=False)
     features, answers = _OnDisk([one.features for one in layouts]), []

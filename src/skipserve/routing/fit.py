@@ -58,7 +58,7 @@ def fit_router(
         router: What decides.
         fitting: Rows for heads and guards; the network may have been trained on them.
         proposing: Rows that nothing is fitted to; they set the guards' limits and place the exits.
-        say: Told about progress.
+        say: Receives progress, line by line.
 
     Raises:
         ConfigError: If the signal or a place asked for does not exist.

@@ -62,7 +62,7 @@ def fit_heads(
         task: What they are.
         jobs: Cut and width of the hidden layer of each head; 0 makes a linear one.
         estimated: Whether each gets an estimate of where it agrees.
-        say: Told about progress.
+        say: Receives progress, line by line.
     """
     made: dict[tuple[int, int], FittedHead] = {}
     targets = task.targets(answers)

@@ -218,7 +218,7 @@ class Engine:
         """Flights of this model: rows of many requests, stage by stage.
 
         Args:
-            most: Rows that came apart are run together up to so many.
+            most: Most rows that are joined into one batch.
         """
         return Flights(self.run_once, self._runner.steps, most)
 

@@ -54,7 +54,7 @@ class Flights:
     Args:
         whole: Runs rows at once, as deep as their limits ask.
         steps: The stages; ``None`` where the files decide inside, or there is no router.
-        most: Rows that came apart are run together up to so many.
+        most: Most rows that are joined into one batch.
     """
 
     def __init__(

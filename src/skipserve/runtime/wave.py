@@ -20,9 +20,8 @@ class Limits:
     """Thresholds and guard limits of rows.
 
     Attributes:
-        thresholds: [B, decisions], float32; +inf never lets a row leave.
-        guard: [B], float32; a row farther than this from calibration runs everything, +inf holds
-            nothing back.
+        thresholds: [B, decisions], float32; at +inf no row leaves.
+        guard: Limits [B], float32; a row beyond its limit runs everything, at +inf none does.
         drawn: Rows that give evidence [B], bool: they run every stage, whatever their thresholds,
             and what every exit reads is kept. ``None``: none.
     """
@@ -151,7 +150,7 @@ class FinishedRows:
 
     Attributes:
         rows: Which [n].
-        results: What came of them.
+        results: Of these rows.
     """
 
     rows: NDArray[np.int64]

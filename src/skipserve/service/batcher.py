@@ -2,7 +2,7 @@
 
     answer → queue → (a turn comes) → begin → Service.answers → replies → work put off
 
-A lone request waits for nobody, and a reply leaves when its last row has.
+A lone request does not wait, and a reply is sent when its last row has left.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Batcher:
         limits: Of the queue.
         turns: When a batch may run.
         idle: Work that the service put off until its replies were sent.
-        watch: Is told when a batch begins and ends.
+        watch: Called when a batch begins and ends.
     """
 
     def __init__(

@@ -50,7 +50,7 @@ class Witness:
     Args:
         engine: The open model.
         metrics: Counts the rows in force.
-        counts: Keeps what they say; ``None`` where nobody asks.
+        counts: Keeps the counts; ``None`` to keep none.
     """
 
     def __init__(self, engine: Engine, metrics: ModelMetrics, counts: Counts | None) -> None:

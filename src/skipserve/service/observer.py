@@ -25,8 +25,8 @@ class AnsweredBatch:
     Attributes:
         requests: As they arrived.
         replies: One for each.
-        phases: When what happened to them.
-        ran: What came of their rows; ``None`` if those did not run.
+        phases: Times of the batch.
+        ran: Predictions for their rows; ``None`` if they did not run.
     """
 
     requests: Sequence[RawRequest]
@@ -40,10 +40,10 @@ class Turn:
     """Requests that were answered between two idle moments.
 
     Attributes:
-        sizes: Rows that set out together.
-        read_s: Seconds that reading took.
-        inference_s: And the stages.
-        encode_s: And the replies.
+        sizes: Rows that began together.
+        read_s: Seconds of reading.
+        inference_s: Seconds of the stages.
+        encode_s: Seconds of encoding.
         batches: All requests.
     """
 
@@ -71,9 +71,9 @@ class Observer:
 
     Args:
         depth: Blocks of the network.
-        metrics: Counts them.
-        witness: Takes in what some of their rows say of the candidates.
-        journal: Tells of them.
+        metrics: Counts the requests.
+        witness: Receives evidence rows.
+        journal: Logs them.
     """
 
     def __init__(

@@ -65,10 +65,10 @@ class AcceptedRequest(Job, frozen=True):
 
     Attributes:
         place: Its place in the batch.
-        admission: When it was taken in.
-        epoch: Of the evidence that its rows give.
+        admission: When it was admitted.
+        epoch: Epoch of its evidence.
         encode: Makes its reply.
-        refuse: Makes one that says what is wrong.
+        refuse: Makes the reply to an error.
     """
 
     place: int
@@ -84,7 +84,7 @@ class Reader:
     Args:
         engine: The open model.
         serving: Its serving settings.
-        version: As clients name it.
+        version: The version for clients.
     """
 
     def __init__(self, engine: Engine, serving: ServingConfig, version: str) -> None:
@@ -111,7 +111,7 @@ class Reader:
             requests: As they arrived.
             first: Place of the first request in the batch.
             admission: When they were taken in.
-            in_force: What requests get that leave the router on.
+            in_force: Settings of requests.
         """
         decoded: list[_DecodedRequest] = []
         refused: list[tuple[int, Reply]] = []

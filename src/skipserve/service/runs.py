@@ -31,7 +31,7 @@ class Job(msgspec.Struct, frozen=True):
 
     Attributes:
         rows: Checked.
-        setting: They run with.
+        setting: The setting they run with.
         request: As it arrived.
         drawn: Which of them give evidence [n], bool; ``None``: none.
     """
@@ -50,7 +50,7 @@ class CompletedRequests(Generic[J]):
     """Requests whose rows have all left, and their predictions.
 
     Attributes:
-        jobs: Theirs, at least one.
+        jobs: At least one.
         rows: As they ran.
         prediction: For these rows.
     """
@@ -76,7 +76,7 @@ class Runs(Generic[J]):
     Args:
         engine: The open model.
         batches: Joins their rows.
-        most: Rows that came apart are run together up to so many.
+        most: Most rows that are joined into one batch.
     """
 
     def __init__(self, engine: Engine, batches: Batches, most: int) -> None:

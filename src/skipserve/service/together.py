@@ -20,9 +20,9 @@ class CompletedMembers:
     """Requests that became complete.
 
     Attributes:
-        members: Which of those that set out together.
-        rows: Theirs.
-        results: What came of these rows.
+        members: Indices among the requests that began together.
+        rows: Their rows.
+        results: Of these rows.
     """
 
     members: Sequence[int]
@@ -34,8 +34,8 @@ class Together:
     """Requests whose rows began together and leave one by one.
 
     Args:
-        rows: Of all requests, behind each other.
-        counts: How many of them each request has.
+        rows: Rows of all requests, concatenated.
+        counts: Rows of each request.
     """
 
     def __init__(self, rows: Rows, counts: Sequence[int]) -> None:
@@ -52,7 +52,7 @@ class Together:
 
         Args:
             places: Of the rows [n].
-            results: What came of them.
+            results: Of these rows.
         """
         owners = self._owner[places]
         np.subtract.at(self._missing, owners, 1)

@@ -55,7 +55,7 @@ class Here(Collector):
         return set()
 
     def retire(self, pid: int) -> None:
-        """Nobody's."""
+        """Nothing to retire."""
 
     def _ours(self) -> list[Metric]:
         # Libraries count there, too.
@@ -71,7 +71,7 @@ class Workers(Collector):
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._lock = threading.Lock()  # held by whoever reads, and while files are put together
+        self._lock = threading.Lock()  # held while files are read or merged
         self._seen: set[str] = set()
 
     def collect(self) -> Iterable[Metric]:

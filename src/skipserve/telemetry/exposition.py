@@ -160,7 +160,7 @@ class Exposition:
         """Labels and values of matching series in the files of the workers.
 
         Raises:
-            LostCounts: If somebody deleted some.
+            LostCounts: If files were deleted.
             OSError: If they cannot be read, or change faster than they are read.
         """
         found: Samples = {}

@@ -60,7 +60,7 @@ class ModelMetrics:
 
     Args:
         engine: The open model.
-        default: What a request gets that asks for nothing.
+        default: Setting of requests without a router request.
     """
 
     def __init__(self, engine: Engine, default: Setting) -> None:
@@ -129,7 +129,7 @@ class ModelMetrics:
         """Count a request that was refused before it began.
 
         Args:
-            reason: Why; what is none of the reasons that are counted is the client's fault.
+            reason: Why; other reasons than the counted ones are errors of the client.
             status: It was answered, if it was.
         """
         if reason in self._not_run:

@@ -48,8 +48,8 @@ def fit(
         config: What is trained.
         recipe: Draws the rows.
         training: How.
-        on_epoch: Told what each epoch left behind.
-        on_step: Told after each step how many are done, and of how many in all.
+        on_epoch: Receives the results of each epoch.
+        on_step: Receives, after each step, the finished steps and their total.
 
     Raises:
         TrainingDiverged: When the loss of a step is not finite, naming the epoch.

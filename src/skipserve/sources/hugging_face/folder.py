@@ -73,7 +73,7 @@ def open_folder(path: Path) -> Folder:
     """Open a folder.
 
     Raises:
-        ConfigError: If it is none of a model, needs code of its own, or its weights are a pickle.
+        ConfigError: If it holds no model, needs custom code, or its weights are a pickle.
     """
     if not (path / CONFIG).is_file():
         raise ConfigError(

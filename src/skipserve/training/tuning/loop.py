@@ -52,7 +52,7 @@ def tune(
         rows: To tune on.
         kept: Others, to see the harm on.
         config: How.
-        say: Told about each epoch.
+        say: Receives a line for each epoch.
 
     Raises:
         CutError: If no residual blocks are found.
