@@ -56,7 +56,7 @@ class Directory:
         # First, because leftovers may fill the disk.
         for _, place in _places():
             for left in remove_leftovers(place):
-                logger.warning("removed %s, which a service that was killed had left", left)
+                logger.warning("removed %s, left by a service that was killed", left)
         self.path, self._descriptor = _make(msgspec.json.encode(_About(metrics_port)))
         self._files: list[Path] = []
 

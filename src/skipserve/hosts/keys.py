@@ -106,7 +106,7 @@ class Keys:
         try:
             self._hashes = [_hash(key) for key in read_keys(self._file)]
         except ConfigError as error:
-            logger.error("%s; the keys before stay in force", error)
+            logger.error("%s; the previous keys stay in force", error)
         else:
             if rotated:
                 logger.info("%d keys are in force", len(self._hashes))

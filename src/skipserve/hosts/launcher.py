@@ -230,8 +230,8 @@ def _first_key(config: HostConfig) -> str:
     if config.keys is None:
         if not config.address.is_loopback():
             logger.warning(
-                "whoever reaches %s may ask every model: it is not on loopback, and wants no keys; "
-                "name a file of them with --keys",
+                "anyone who reaches %s may use every model: it is not on loopback and needs no "
+                "key; name a file of keys with --keys",
                 config.url,
             )
         return ""

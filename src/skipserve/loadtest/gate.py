@@ -66,7 +66,9 @@ def compare_counts(answered: Counter[str], unanswered: Counter[str], served: Cou
         return Check("counts", "PASS", f"client and server both count {answered.total():,} replies")
     text = "; ".join(f"{m}: client {c:,}, server {s:,}" for m, (c, s) in sorted(off.items()))
     return Check(
-        "counts", "INVALID", f"they count differently ({text}): somebody else used the service?"
+        "counts",
+        "INVALID",
+        f"client and server count differently ({text}): did another client use the service?",
     )
 
 

@@ -58,7 +58,7 @@ def decoded(request: RawRequest, type_: Any) -> Any:
     try:
         return msgspec.json.decode(without_mark(request.body), type=type_)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError("invalid_json", f"not such a request: {error}") from None
+        raise InputError("invalid_json", f"not a request of this endpoint: {error}") from None
 
 
 def sent(body: object, answer: Answer) -> Reply:

@@ -237,4 +237,4 @@ class DeferredWork:
             try:
                 self._work.pop(0)()
             except Exception:
-                logger.exception("work that was put off failed")
+                logger.exception("deferred work failed")
