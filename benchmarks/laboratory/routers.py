@@ -208,8 +208,8 @@ def fit_router(
         network: Trained, in evaluation mode.
         signal: What decides.
         training: Raw rows [N, *inputs] to fit signals and the guard on.
-        calibration: Raw rows [M, *inputs] that nothing is fitted to: the guard's limit is a
-            quantile of theirs, and holds back as many of any rows like them.
+        calibration: Raw rows [M, *inputs] that nothing is fitted to. The limit of
+            the guard is the quantile ``guard`` of their distances.
         heads: ``distilled``: a head for every depth; ``shared``: the network's own.
         guard: The quantile.
 

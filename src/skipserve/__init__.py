@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 # Without ``open``: a star import must not shadow the builtin.
 __all__ = ["__version__", "bring", "pipeline"]
-# Stands here alone: a folder on the path has no metadata that could say it.
+# The only place of the version: a source folder on the path has no metadata.
 __version__ = "0.1.0"
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from skipserve.errors import LaunchError
 
 LOOPBACK = "127.0.0.1"
-# Where a client on this machine finds what listens on every address.
+# Loopback address of a service that listens on every address.
 _REACHED_AT = {"0.0.0.0": LOOPBACK, "::": "::1"}  # noqa: S104 - nothing is bound here
 
 
@@ -177,7 +177,7 @@ def _bare(host: str) -> str:
 
 
 def _claim(ip: str, port: int, setting: str) -> socket.socket:
-    # A name of the kernel's own: of one network, as ports are, and gone with its process.
+    # An abstract socket: local to one network namespace, as ports are, and gone with its process.
     claim = socket.socket(socket.AF_UNIX)
     if sys.platform == "linux":
         try:

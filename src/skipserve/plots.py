@@ -1,4 +1,4 @@
-"""The figure of the experiment: gradient norm by layer, and the loss beside it."""
+"""The training figure: gradient norms by layer, and the loss."""
 
 from __future__ import annotations
 

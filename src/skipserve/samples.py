@@ -33,7 +33,7 @@ def read_samples(
         rows: A file of rows; the certify split of the recipe with its labels if left out.
         labels: The column of classes in that file, or a .npy file of whole numbers, one a row.
         manifest: Of the model.
-        say: Told if it could not be checked that nothing has touched the rows.
+        say: Receives a warning if it cannot be checked that the rows are untouched.
         values: What becomes of texts or pictures in the file, if the model takes such.
 
     Raises:

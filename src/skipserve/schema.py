@@ -1,4 +1,4 @@
-"""Frozen, validated records: every TOML file and every manifest is read through one of these."""
+"""Frozen, validated records for every TOML file and manifest."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class TensorSpec(Record):
 
 
 class Signature(Record):
-    """What a graph takes and gives.
+    """Inputs and outputs of a graph.
 
     Attributes:
         inputs: At least one; the first dimension of each is the batch.
@@ -54,7 +54,7 @@ class Signature(Record):
     largest: dict[str, int] = Field(default_factory=dict)
 
     def input(self, name: str) -> TensorSpec | None:
-        """The input of a name, or ``None``."""
+        """The input with a name, or ``None``."""
         return next((one for one in self.inputs if one.name == name), None)
 
     @property

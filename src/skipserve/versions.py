@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from skipserve import __version__
 
-# The same package by another name; an environment for GPUs has that one alone.
+# GPU environments have the same package under another name.
 ALSO_CALLED = {"onnxruntime": "onnxruntime-gpu"}
 
 

@@ -1,4 +1,4 @@
-"""Where a service keeps its files, and what becomes of those of a launcher that was killed."""
+"""The directory of a service: its place, its owner, and leftovers of killed launchers."""
 
 from __future__ import annotations
 

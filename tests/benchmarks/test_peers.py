@@ -1,4 +1,4 @@
-"""The race's own arithmetic: whose reply is read how, what a failure says, what was reached."""
+"""The comparison with other servers: how replies are read, failures and rates reported."""
 
 from __future__ import annotations
 

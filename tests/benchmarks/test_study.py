@@ -1,4 +1,4 @@
-"""The study's judges against the real routed network, and the study itself on tiny networks."""
+"""The study: its judges against the real routed network, and a run on tiny networks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A build redoes what any of its inputs touches: sources, packages that draw data, settings."""
+"""A build redoes every step whose sources, packages or settings changed."""
 
 from __future__ import annotations
 

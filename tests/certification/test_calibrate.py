@@ -1,4 +1,4 @@
-"""From build file to certified router: what is certified, for which file, and when it is used."""
+"""Calibration in a build: what is certified, for which file, and what a build keeps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Certifying where a model serves: without what trains, on an archive, and what comes next."""
+"""Certifying on a serving machine: without training packages, and on an archive."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a machine refuses, and what is not installed, is one line that says so."""
+"""Errors of the machine and missing packages are one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A long command says what it is at, also where nobody looks at a terminal."""
+"""Progress of long commands, with and without a terminal."""
 
 from __future__ import annotations
 

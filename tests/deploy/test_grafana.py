@@ -1,4 +1,4 @@
-"""The committed dashboard: as its code writes it, and with all that a panel needs."""
+"""The committed dashboard equals what dashboard.py writes, and its panels are complete."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What must hold of the image's files without building it; deploy/image/try.py runs the image."""
+"""The files of the image, without building it; deploy/image/try.py runs the image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The manifests in deploy/kubernetes/: built by the real kustomize, held against real schemas."""
+"""The manifests in deploy/kubernetes/, built by kustomize and checked against real schemas."""
 
 from __future__ import annotations
 

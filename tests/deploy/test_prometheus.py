@@ -1,4 +1,4 @@
-"""Rules, alerts and the dashboard's queries: by promtool, and in a Prometheus that scraped us."""
+"""Rules, alerts and queries of the dashboard, in promtool and in a real Prometheus."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every layer reads again beside the stream, and what the stream's rows bring along."""
+"""Tensors that bypass the stream: inputs of every layer, and side rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exported files over all of float32: the unfamiliar is never skipped, and harms no neighbour."""
+"""Exported files over all of float32: the guard holds back, and neighbours are not harmed."""
 
 from __future__ import annotations
 

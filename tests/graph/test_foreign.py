@@ -1,4 +1,4 @@
-"""Networks of transformers, from both exporters: cut at every block they compute what they did."""
+"""Networks of transformers from both exporters: cut at every block, the answers stay."""
 
 from __future__ import annotations
 

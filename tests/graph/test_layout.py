@@ -1,4 +1,4 @@
-"""Stages of a 2-D network are computed as the uncut network is: in blocks of channels."""
+"""Stages of 2-D networks run in channel blocks, as the uncut network does."""
 
 from __future__ import annotations
 

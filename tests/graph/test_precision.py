@@ -1,4 +1,4 @@
-"""FP16 and INT8: close to FP32, blind to neighbours, and cut at the same blocks."""
+"""FP16 and INT8: close to FP32, independent of neighbours, and cut at the same blocks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights stand on disk once, whatever shares them, and every file that uses them is whole."""
+"""Weights are stored once, and every file that shares them is valid."""
 
 from __future__ import annotations
 

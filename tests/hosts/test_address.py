@@ -1,4 +1,4 @@
-"""Addresses of both families, and the way to them that no proxy is asked about."""
+"""Addresses of IPv4 and IPv6, and requests that bypass the proxy."""
 
 from __future__ import annotations
 

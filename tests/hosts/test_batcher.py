@@ -1,4 +1,4 @@
-"""The queue of one model: batches of what came in, bounds, and faults that end no turn."""
+"""The queue of one model: batches, limits, and faults that do not block the model."""
 
 from __future__ import annotations
 

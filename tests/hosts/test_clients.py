@@ -1,4 +1,4 @@
-"""What clients of all kinds send to a running service, and what they get; the real TorchServe."""
+"""Requests of all kinds of clients to a running service, behind the real TorchServe too."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compressed bodies: unpacked whatever the protocol, never beyond what a plain body may have."""
+"""Compressed bodies in every protocol, within the limit of plain bodies."""
 
 from __future__ import annotations
 

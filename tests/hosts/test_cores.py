@@ -1,4 +1,4 @@
-"""Threads come from the cores a process may use: its affinity, and its control groups' quotas."""
+"""Threads follow the cores of the process: its affinity and the quotas of its cgroups."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests that nobody waits for any more are not run; slow bodies are not waited for."""
+"""Deadlines: abandoned requests do not run, and slow bodies are not awaited."""
 
 from __future__ import annotations
 

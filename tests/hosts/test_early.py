@@ -1,4 +1,4 @@
-"""A reply leaves when its last row has, and later requests overtake deep rows where they may."""
+"""Early replies: a reply leaves with its last row, and later requests overtake deep rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests that are nearly right, over every protocol, beside good ones: `make soak` asks more."""
+"""Fuzzing: nearly valid requests in every protocol beside good ones; `make soak` sends more."""
 
 from __future__ import annotations
 

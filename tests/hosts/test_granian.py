@@ -1,4 +1,4 @@
-"""What granian does that TorchServe cannot, asked over real connections (docs/hosts.md)."""
+"""Features of granian that TorchServe lacks, over real connections (docs/hosts.md)."""
 
 from __future__ import annotations
 

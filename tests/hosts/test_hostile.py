@@ -1,4 +1,4 @@
-"""What hostile clients send, byte for byte: hostile/requests, each beside good requests."""
+"""Hostile requests, byte for byte, each beside good ones."""
 
 from __future__ import annotations
 

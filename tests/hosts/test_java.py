@@ -1,4 +1,4 @@
-"""Which Java TorchServe's frontend is run with."""
+"""The choice of the Java runtime for TorchServe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keys: who is let in, how often, and what changes without a restart."""
+"""API keys: access, rate limits, and changes without a restart."""
 
 from __future__ import annotations
 
@@ -243,7 +243,7 @@ def test_a_rate_is_one_of_keys(keys: Path | None, limit: float, says: str) -> No
 
 def test_open_to_the_network_without_keys_is_said(routed_project: tuple[Path, list[str]]) -> None:
     with serving(routed_project[0], "--host", "0.0.0.0") as running:
-        assert "may ask every model: it is not on loopback, and wants no keys" in running.printed
+        assert "may use every model: it is not on loopback and needs no key" in running.printed
         assert running.send("POST", PATH, BODY, **JSON)[0] == 200
 
 

@@ -1,4 +1,4 @@
-"""Workers count by the locks they hold, and are silent when their loop does not come round."""
+"""Pulses: locked files count as workers, and a stuck loop is silent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Readiness: the host answers, and every model has workers that live and come round."""
+"""Readiness: the host answers, and the workers of every model are alive."""
 
 from __future__ import annotations
 

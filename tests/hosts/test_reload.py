@@ -1,4 +1,4 @@
-"""A granian that opens other archives while it serves, and versions side by side."""
+"""Reloads of a serving granian, and versions side by side."""
 
 from __future__ import annotations
 

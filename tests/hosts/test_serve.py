@@ -1,4 +1,4 @@
-"""The whole way as a user goes it: build, serve, ask over HTTP; behind each host."""
+"""From build to request, as a user does it, behind each host."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What signals ask of a service: to end, or to reload; SIGHUP can mean either."""
+"""Signals: end or reload; SIGHUP can mean either."""
 
 from __future__ import annotations
 

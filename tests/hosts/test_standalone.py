@@ -1,4 +1,4 @@
-"""What a process does for itself that no launcher watches over."""
+"""Processes without a launcher."""
 
 from __future__ import annotations
 

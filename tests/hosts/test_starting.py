@@ -1,4 +1,4 @@
-"""Starts that are refused in one line, and ends that leave nothing behind; of each host."""
+"""Starting and stopping each host: errors are one line, and nothing is left behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The service where machines are not as one would like: proxies, IPv6, odd or cleaned folders."""
+"""Unusual machines: proxies, IPv6, odd or cleaned folders."""
 
 from __future__ import annotations
 

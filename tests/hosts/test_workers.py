@@ -1,4 +1,4 @@
-"""Workers that die, hang and come back, behind each host; no client waits for ever."""
+"""Workers that die, hang and restart, behind each host; no client waits for ever."""
 
 from __future__ import annotations
 

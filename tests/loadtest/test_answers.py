@@ -1,4 +1,4 @@
-"""Requests are made of the pool's rows, and every reply is held against the known answers."""
+"""Requests are made of pool rows, and replies are compared with known answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The client against a small real HTTP server: what it counts, and what it does not hide."""
+"""The client against a small real HTTP server: counts and latencies."""
 
 from __future__ import annotations
 

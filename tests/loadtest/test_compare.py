@@ -1,4 +1,4 @@
-"""Two runs differ beyond noise when they do, and seldom when they do not."""
+"""Comparing runs: real differences are found, and noise seldom is."""
 
 from __future__ import annotations
 

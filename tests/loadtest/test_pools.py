@@ -1,4 +1,4 @@
-"""Known answers of a load test: for networks of the recipes, and for those that were brought."""
+"""Known answers for a load test: networks of recipes and brought networks."""
 
 from __future__ import annotations
 

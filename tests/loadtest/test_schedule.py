@@ -1,4 +1,4 @@
-"""When requests are due: as many as the rate says, spaced as asked, wherever the rate changes."""
+"""Schedules: number and spacing of requests for every shape of the rate."""
 
 from __future__ import annotations
 

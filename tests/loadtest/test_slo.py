@@ -1,4 +1,4 @@
-"""Objectives as users write them, rightly and wrongly."""
+"""Parsing objectives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `import skipserve` gives."""
+"""The public names of `import skipserve`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of similar length run together, without the padding that all of them have."""
+"""Rows of similar length run together, without common padding."""
 
 from __future__ import annotations
 

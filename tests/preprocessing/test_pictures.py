@@ -1,4 +1,4 @@
-"""Pictures become what transformers' own processors make of them, or are refused in one line."""
+"""Pictures: the pixels of transformers' own processors, or an error in one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Texts sent as strings: in every protocol, answered as their tokens are; bad ones name a row."""
+"""Texts in every protocol: answered as their tokens are; errors name the row."""
 
 from __future__ import annotations
 

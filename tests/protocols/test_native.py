@@ -1,4 +1,4 @@
-"""The native native: what is answered, and what every kind of bad request is told."""
+"""The native protocol: requests and replies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Triton's and KServe's own clients against the real granian, with one input and with two."""
+"""The clients of Triton and KServe against the real granian, with one input and two."""
 
 from __future__ import annotations
 

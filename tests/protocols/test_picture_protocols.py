@@ -1,4 +1,4 @@
-"""Pictures sent as files: in every protocol, answered as their pixel values are."""
+"""Pictures in every protocol: answered as their pixel values are."""
 
 from __future__ import annotations
 

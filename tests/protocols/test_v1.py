@@ -1,4 +1,4 @@
-"""The V1 protocol: what TensorFlow Serving's and KServe's clients send, and what they are told."""
+"""The V1 protocol: requests of TensorFlow Serving's and KServe's clients, and replies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Looking at a network block by block: what is measured, and a verdict that can say no."""
+"""Inspecting a network block by block, with a verdict that can say no."""
 
 from __future__ import annotations
 

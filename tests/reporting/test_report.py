@@ -1,4 +1,4 @@
-"""The report: what it measures, what it says first, and the page as a browser shows it."""
+"""The report: measurements, first line, and the page in a browser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where exits stand: none that costs more than it saves, none before it is safe."""
+"""Placing exits: none costs more than it saves, and none stands before it is safe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Corrupted copies of rows: of the right inputs, seeded, and what they are called."""
+"""Corrupted copies of rows: right inputs, seeds and names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exits: the ONNX graph, PyTorch and NumPy read the same off a stream, however it is laid out."""
+"""Exits: ONNX, PyTorch and NumPy read the same numbers off every layout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Guards: as many ordinary rows held back as they say, and what is far from them seen."""
+"""Guards hold back the configured share of ordinary rows, and rows far from them."""
 
 from __future__ import annotations
 

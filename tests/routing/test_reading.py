@@ -1,4 +1,4 @@
-"""Reading many rows to fit a router: the source once, the numbers right."""
+"""Reading rows for fitting: the source is read once, and the numbers are right."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows and labels a person brings: read as they are, and refused if they were used before."""
+"""Samples of a person: read exactly, and refused if they were used before."""
 
 from __future__ import annotations
 

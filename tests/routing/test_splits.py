@@ -1,4 +1,4 @@
-"""Splits: by what is in a row, so that no row ever stands in two of them."""
+"""Splits by content: no row stands in two of them."""
 
 from __future__ import annotations
 

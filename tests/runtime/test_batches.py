@@ -1,4 +1,4 @@
-"""Rows of different shapes: padded where there is a mask, apart without; answered as if alone."""
+"""Rows of different shapes: padded with a mask, run apart without; answers as if alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows on their way: whenever they join, each is run as if alone, and each leaves once."""
+"""Flights: rows may join at any time; each runs as if alone and leaves once."""
 
 from __future__ import annotations
 

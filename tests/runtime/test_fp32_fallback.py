@@ -1,4 +1,4 @@
-"""A row that overflows FP16 alone is answered in FP32, or refused aloud; either way counted."""
+"""The FP32 fallback: rows that overflow FP16 are answered in FP32 or refused, and counted."""
 
 from __future__ import annotations
 

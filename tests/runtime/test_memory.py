@@ -1,4 +1,4 @@
-"""Sessions side by side, as the stages of a network are, do not each keep what their runs took."""
+"""Sessions of stages share one memory arena."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stepping: every row runs as deep as its limits ask, whatever its signals and distances are."""
+"""Stepping: every row runs as deep as its limits ask, for all signals and distances."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One model behind any server: every request of a batch gets what it would get alone."""
+"""The service: every request of a batch gets the reply it would get alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows from files: every kind, matched by name, with one clear sentence where they do not fit."""
+"""Data files: every format, columns matched by name, errors in one sentence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks cut into stages, with exits of random numbers: what is computed is what counts."""
+"""Networks cut into stages, with exits of random numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Environments with the package as its users install it: a wheel, and what its extras ask for."""
+"""Environments with the package as users install it: a wheel and its extras."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks that were not made here, as ONNX files: exported by the tests that ask for them."""
+"""Networks that were not trained here, exported as ONNX files by the tests."""
 
 from __future__ import annotations
 

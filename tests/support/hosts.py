@@ -1,4 +1,4 @@
-"""What each host can do, as docs/hosts.md tells its users."""
+"""Features of each host, as in docs/hosts.md."""
 
 from __future__ import annotations
 

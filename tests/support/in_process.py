@@ -1,4 +1,4 @@
-"""The ASGI application without a server: what the hosts' replies are compared with."""
+"""The ASGI application without a server, whose replies those of hosts are compared with."""
 
 from __future__ import annotations
 

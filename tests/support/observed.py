@@ -1,4 +1,4 @@
-"""A running service with traffic, for the tests of what can be seen of it."""
+"""A running service with traffic, for tests of metrics, pages and logs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures of every kind, drawn by the tests that ask for them, as bytes of files."""
+"""Pictures of every kind, drawn by the tests, as bytes of files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A `skipserve serve` process, as its clients and its operator see it."""
+"""A `skipserve serve` process, seen by its clients and its operator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A network of texts: tokens and a mask in, both of free length; and one without a mask."""
+"""Text networks: tokens of free length, with and without a mask."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a client may ask of the model `small`; every host answers the same bytes."""
+"""A transcript of requests to the model `small`; every host answers the same bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tasks beyond classes: each is brought, certified and served, and disagreement is counted anew."""
+"""Every task is brought, certified and served, and its disagreement is recounted."""
 
 from __future__ import annotations
 

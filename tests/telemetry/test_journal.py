@@ -1,4 +1,4 @@
-"""Which requests leave a line, and what stands in it."""
+"""The journal: which requests get a line, and its fields."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One line an event, whoever said it and however it came."""
+"""The log: one line an event, from every source."""
 
 from __future__ import annotations
 

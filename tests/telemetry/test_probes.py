@@ -1,4 +1,4 @@
-"""The metrics port: what probes, browsers and scrapers ask of it, and what they are told."""
+"""The metrics port: requests of probes, browsers and scrapers."""
 
 from __future__ import annotations
 

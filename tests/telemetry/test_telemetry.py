@@ -1,4 +1,4 @@
-"""Request ids, log lines and spans of a real server, as those see them whom they are for."""
+"""Request ids, log lines and spans of a real server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The seed experiment in small: the highway keeps the gradient alive, and a run leaves traces."""
+"""Training in small: residual connections keep gradients alive, and curves are written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tuning towards exits: they agree more with full depth, which keeps its answers."""
+"""Fine-tuning for exits: they agree more with full depth, which keeps its answers."""
 
 from __future__ import annotations
 

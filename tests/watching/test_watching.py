@@ -1,4 +1,4 @@
-"""`skipserve top`: two looks at /metrics to numbers, from hand-made text and a real service."""
+"""`skipserve top`: numbers from two readings of /metrics, by hand and from a real service."""
 
 from __future__ import annotations
 

@@ -31,10 +31,10 @@ from skipserve.files import machines_fault
 from skipserve.runtime.planning import plan
 from skipserve.schema import parse
 
-# TorchServe reads it as YAML, of which JSON is a part; our settings stand in it under OURS.
+# TorchServe reads it as YAML, which includes JSON; our settings stand under the key OURS.
 MODEL_CONFIG = "model-config.yaml"
 OURS = "skipserve"
-# What zipfile raises, by where the damage is.
+# Exceptions of zipfile for damaged archives.
 DAMAGE = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError)
 
 
@@ -45,7 +45,7 @@ class Unpacked:
     Attributes:
         artifact: Its hashes were checked.
         serving: The settings in force.
-        version: As clients name it.
+        version: The version for clients.
     """
 
     artifact: Artifact
@@ -107,7 +107,7 @@ def unpack_all(
     for archive in archives:
         versions = found.setdefault(model_of(archive), [])
         model = unpack(archive, store, overrides, beside=bool(versions))
-        if model.version in versions:  # asked for by number, and in force as well
+        if model.version in versions:  # requested by number, and also in force
             shutil.rmtree(model.directory)
             continue
         versions.append(model.version)

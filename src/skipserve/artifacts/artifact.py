@@ -110,7 +110,7 @@ def find_artifact(name: str | os.PathLike[str]) -> Artifact:
     """Open an artifact directory, or one in artifacts/.
 
     Raises:
-        ConfigError: If there is none of that name.
+        ConfigError: If there is no artifact of that name.
         ArtifactError: If it is damaged.
     """
     for directory in (Path(name), Path("artifacts") / name):

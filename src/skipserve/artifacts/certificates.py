@@ -1,7 +1,7 @@
 """Certificates of an artifact, as JSON beside its manifest.
 
 They stand in a file of their own: the manifest says what was exported and never changes after;
-certificates are added by whoever tests the files, on whatever machine they will serve.
+certificates are added where the files are tested, on the machine that will serve them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class TestedCandidate(Record):
 
     Attributes:
         disagreements: Rows whose routed answer differed.
-        p_value: Chance of an outcome as good as this if the risk were ε.
+        p_value: Probability of such an outcome or a better one if the risk were ε.
         run_rate: Share of the blocks that ran.
         held_back: Share of the rows the guard held back.
         by_class: Disagreements and samples of each class, where classes are certified one by one.
@@ -59,7 +59,7 @@ class Certificate(Record):
         samples: Rows it was tested on, that nothing else had touched.
         disagreements: Rows whose routed answer differed.
         accuracy_lost: On the samples; ``None`` if they had no labels.
-        p_value: Chance of an outcome as good as this if the risk were ε.
+        p_value: Probability of such an outcome or a better one if the risk were ε.
         run_rate: Share of the blocks that ran.
         held_back: Share of the rows the guard held back.
         thresholds: One a decision; ``None`` is +inf, always run.

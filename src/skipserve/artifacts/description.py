@@ -26,7 +26,7 @@ from skipserve.runtime.runners import OnnxFiles, open_runner
 from skipserve.tasks import KINDS
 from skipserve.versions import version_of
 
-# The real rows among those that files are compared on come first.
+# In the rows for parity, real rows come first.
 DEPTHS_FROM = 256
 MADE_BY = ("skipserve", "torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 
@@ -119,7 +119,7 @@ def depths_of(artifact: Artifact, origin: Origin) -> Depths | None:
     rows = origin.expected.rows[slice(DEPTHS_FROM)]
     if spec is None or spec.policy == "skip" or not artifact.hashes("onnx", "fp32"):
         return None
-    # Rounded before they are tried: they are read and typed.
+    # Rounded first, because people read and type them.
     rounded = {
         name: rows.round(2) if rows.dtype.kind == "f" else rows
         for name, rows in rows.tensors.items()
@@ -132,7 +132,7 @@ def depths_of(artifact: Artifact, origin: Origin) -> Depths | None:
     if len(familiar) < 2:
         return None
     signals = readings.signals[familiar]
-    # Thresholds let shares of the rows leave: who is among the last at every exit stays longest.
+    # Thresholds let shares of the rows leave; a row that ranks last at every exit stays longest.
     places = signals.argsort(axis=0, kind="stable").argsort(axis=0)
     chosen = [familiar[row] for row in (signals[:, 0].argmax(), places.max(axis=1).argmin())]
     shallow, deep = (

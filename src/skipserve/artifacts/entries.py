@@ -6,7 +6,7 @@ import stat
 import zipfile
 from pathlib import Path
 
-# Weights hardly shrink, and JSON by ten or so; what shrinks by more was made to fill a disk.
+# Weights hardly compress, JSON by about ten; a higher ratio is an attack on the disk.
 MOST_TIMES = 100
 FREE_BYTES = 16 << 20
 MOST_ENTRIES = 10_000

@@ -282,7 +282,7 @@ class Manifest(Record):
     def request_of(self, *rows: dict[str, Any]) -> dict[str, Any]:
         """Body of a native request for rows of tensors, each a mapping by input."""
         names = [one.name for one in self.signature.inputs]
-        # Rows without a name are values where there is preprocessing.
+        # With preprocessing, rows without an input name are texts or pictures.
         if len(names) == 1 and self.preprocessing is None:
             return {"inputs": [row[names[0]] for row in rows]}
         return {"inputs": {name: [row[name] for row in rows] for name in names}}

@@ -22,7 +22,7 @@ from skipserve.tasks import Task
 # is not held to a difference: what it changes is counted and published.
 TOLERANCES: dict[Precision, float] = {"fp32": 1e-4, "fp16": 2e-2, "int8": 1.0}
 LARGEST_FP16 = 65_504.0
-# Signals nearer to a threshold than this, relative to it, are ties. FP16 streams carry 11 bits.
+# Signals within this relative distance of a threshold are ties; FP16 streams carry 11 bits.
 TIE_BANDS: dict[Precision, float] = {"fp32": 1e-4, "fp16": 2e-2, "int8": 2e-2}
 FEWEST_EQUAL: dict[Precision, float] = {"fp32": 1.0, "fp16": 0.99, "int8": 0.99}
 # Rows that are run one by one too.
@@ -134,7 +134,7 @@ class Decisions:
         decisions = np.arange(signals.shape[1])
         low, high = signals.min(axis=0), np.quantile(signals, 0.95, axis=0)
         place = (1 + np.arange(count)[:, None] // len(decisions) % 3) / 4
-        # Each row is first asked at a decision of its own: else few would get to the last.
+        # Each row is first tested at a decision of its own, so that some reach the last.
         first = np.arange(count)[:, None] % len(decisions)
         thresholds = np.where(decisions < first, np.inf, low + place * (high - low))
         farthest = np.maximum.accumulate(readings.distances, axis=1)
@@ -145,9 +145,9 @@ class Decisions:
         inside = within(farthest, limit)
         where = first_stop(signals, self._limits.thresholds, inside[:, leaves])
         self._depth = blocks[where]
-        # A row that leaves was inside up to there; one that runs everything passed every cut.
+        # A row that leaves was inside every guard before; one that runs all passes every cut.
         self._held = (where == len(decisions)) & ~inside[:, -1]
-        # Of decisions that a row never gets to, nothing is near anything.
+        # Decisions that a row does not reach cannot be ties.
         self._reached = decisions <= where[:, None]
         self._signals, self._farthest = signals, farthest
 

@@ -32,7 +32,7 @@ class ServingConfig(Record):
             longer for a batch is ended and started again.
         max_rows: Most rows in one request; more are answered 413.
         access_log: Share of the requests that leave a line in the log; errors always do.
-        risk: ε of the router for a request that asks for nothing; full depth if left out.
+        risk: ε of the router for requests that name no risk; full depth if left out.
         overload_risk: Largest ε that a request which names none may get while requests wait longer
             than 15 ms for their batch: the router moves from ``risk`` along its certified risks,
             and back. Left out, or without ``risk``, it stays where it is. No effect behind

@@ -120,7 +120,7 @@ def _trace(module: nn.Module, rows: Tensor) -> torch.jit.ScriptModule:
 
 @torch.no_grad()
 def _script(routed: RoutedNetwork, rows: Tensor) -> torch.jit.ScriptModule:
-    # The pieces are traced, so that only the loop over them has to be understood by the compiler.
+    # Pieces are traced, so that TorchScript compiles only the loop over them.
     scaled = routed.scaling(rows)
     stream = routed.entry(scaled.to(routed.dtype))
     routed.exits = nn.ModuleList(_trace(leave, stream) for leave in routed.exits)

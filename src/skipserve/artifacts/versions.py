@@ -73,7 +73,7 @@ def versions_of(store: Path, name: str) -> list[Version]:
             number = version_in(current)
         except ArtifactError:
             number = 0
-        # Between the two steps of a move it may be there twice.
+        # Between the two steps of a move, the archive exists twice.
         found = [one for one in found if one.number != number]
         found.append(Version(number, current, True))
     if not found:
@@ -193,7 +193,7 @@ def roll_back(store: Path, name: str, to: int | None = None) -> tuple[int, int]:
         verify(archive, Path(scratch))
     current = store / f"{name}.mar"
     _keep(current)
-    # The other name goes last: whatever ends this, both archives are there.
+    # The other name is removed last, so that an interruption loses no archive.
     fresh = current.with_name(f".{current.name}.{os.getpid()}")
     _link(archive, fresh)
     fresh.replace(current)
@@ -204,7 +204,7 @@ def roll_back(store: Path, name: str, to: int | None = None) -> tuple[int, int]:
 def _keep(current: Path) -> None:
     try:
         number = version_in(current)
-    except SkipserveError:  # there is none, or nothing worth to go back to
+    except SkipserveError:  # no archive, or a damaged one that no rollback would want
         return
     folder = others_of(current.parent, current.stem)
     folder.mkdir(exist_ok=True)

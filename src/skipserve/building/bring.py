@@ -89,8 +89,8 @@ def bring(
     Args:
         options: What is asked.
         project: Folder that gets export/, artifacts/ and model_store/.
-        say: Told about progress, line by line.
-        on_progress: Told what is being done.
+        say: Receives progress, line by line.
+        on_progress: Receives what is being done.
 
     Raises:
         ConfigError: If the name, the data or the risk is wrong.
@@ -117,7 +117,7 @@ def bring(
         sourced = Sourced(build)
         run_steps(build, lambda epoch: None, say, on_progress, sourced)
     except BaseException:
-        # Nothing half-written: the file goes if it was not there.
+        # On an error, the build file is restored or removed.
         if before is None:
             file.unlink(missing_ok=True)
         else:
@@ -203,7 +203,7 @@ def build_text(options: BringOptions, name: str, project: Path) -> str:
     return "\n".join(lines)
 
 
-# What else a router may decide by.
+# Comments for the signals.
 _SIGNALS = {
     "margin": "margin | confidence | agreement | norm",
     "agreement": "agreement: the estimated chance that leaving agrees | norm",

@@ -28,7 +28,7 @@ from skipserve.training.shipped import take
 
 OnEpoch = Callable[[Epoch], None]
 Say = Callable[[str], None]
-# What is being done, and the share of it that is done, if that is known.
+# Receives what is being done, and the finished share if it is known.
 OnProgress = Callable[[str, float | None], None]
 
 
@@ -87,7 +87,7 @@ def export(build: BuildFile, say: Say = lambda line: None, sourced: Sourced | No
 
     Args:
         build: The build file.
-        say: Told about progress.
+        say: Receives progress, line by line.
         sourced: Of the build file, where other steps read it too.
 
     Raises:
@@ -119,7 +119,7 @@ def _routing(build: BuildFile, origin: Origin, splits: Splits, say: Say) -> Rout
         rows = splits.fit.rows, splits.propose.rows
         fitted = fit_router(network, exits, build.router, *rows, say)
         routing.fitted[kind] = fitted
-        # One manifest, one set of exits: what comes next has its own numbers at the same places.
+        # A manifest has one set of exits; other precisions have their own numbers at the same cuts.
         leaving = [one.blocks for one in fitted.exits if one.leaves]
         exits = exits.model_copy(update={"at": tuple(leaving), "first": leaving[0]})
     return routing
@@ -130,7 +130,7 @@ def calibrate(build: BuildFile, say: Say, sourced: Sourced | None = None) -> Non
 
     Args:
         build: The build file.
-        say: Told about progress.
+        say: Receives progress, line by line.
         sourced: Of the build file, where other steps read it too.
 
     Raises:

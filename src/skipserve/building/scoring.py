@@ -13,7 +13,7 @@ from skipserve.runtime.prediction import Prediction, joined
 from skipserve.sources.data import match, read_columns, values_of
 from skipserve.tasks import Task
 
-# So many batches between two words about progress.
+# Batches between two reports of progress.
 BATCHES = 8
 
 
@@ -51,7 +51,7 @@ def score(
         risk: ε of the router; full depth for ``None``.
         batch_size: Rows that run together.
         cores: To use; 0 takes all.
-        on_progress: Told how far it is.
+        on_progress: Receives the finished share.
         text: Columns of texts; found where none is named.
 
     Raises:

@@ -37,9 +37,9 @@ from skipserve.training.shipped import difference, read_shipped
 from skipserve.versions import version_if_installed
 
 SOURCES = Path(__file__).parent.parent
-# What makes what a build makes.
+# Sources that every step depends on.
 OWN_SOURCES = (*(f"building/{name}.py" for name in ("products", "sourced", "steps")), "cores.py")
-# What draws the data of the recipes.
+# Packages and sources that draw the data of recipes.
 DRAWING = ("mnist1d", "numpy", "scikit-learn", "scipy")
 DRAWING_SOURCES = ("training/recipes.py", "training/signals_1d.py")
 
@@ -174,7 +174,7 @@ def _tuning(build: BuildFile, say: Say) -> Step:
 
 
 def _shipped_hash(build: BuildFile) -> str | None:
-    # As their JSON gives it: a damaged copy is no reason to train what was taken already.
+    # From the JSON beside the weights; a damaged copy must not cause training.
     trained = build.trained
     try:
         shipped = read_shipped(build.shipped)
@@ -230,9 +230,9 @@ def run_steps(
 
     Args:
         build: The build file.
-        on_epoch: Told about each epoch of training.
-        say: Told about progress, line by line.
-        on_progress: Told what is being done.
+        on_epoch: Receives each epoch of training.
+        say: Receives progress, line by line.
+        on_progress: Receives what is being done.
         sourced: Of the build file, where it is read afterwards too.
     """
     record_file = build.root / ".build" / f"{build.name}.json"
@@ -253,7 +253,7 @@ def run_steps(
 def _read_record(file: Path) -> dict[str, Any]:
     try:
         record = json.loads(file.read_text())
-    except (FileNotFoundError, ValueError):  # no build yet, or a record nobody can use: build
+    except (FileNotFoundError, ValueError):  # no build yet, or an unreadable record: build
         return {}
     return record if isinstance(record, dict) else {}
 
@@ -296,4 +296,6 @@ def _sources(*places: str) -> list[str]:
 
 
 def _versions(*packages: str) -> list[str | None]:
-    return [version_if_installed(name) for name in packages]  # some are of other recipes
+    return [
+        version_if_installed(name) for name in packages
+    ]  # some packages belong to other recipes

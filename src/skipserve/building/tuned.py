@@ -41,6 +41,6 @@ def tune_source(build: BuildFile, say: Say = lambda line: None) -> None:
     )
     tuned = tune(read.module, rows, kept, build.tuning, lambda line: say(f"{build.name}: {line}"))
     say(f"{build.name}: {tuned.sentence()}")
-    # As the folder's own weights are called, which the export opens.
+    # Named like the folder's own weights, which the export opens.
     whole = tuned.module
     save_tuned(whole.model if isinstance(whole, InOrder) else whole, build.tuned)

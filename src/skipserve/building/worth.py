@@ -22,9 +22,9 @@ from skipserve.sources.splits import Labelled, Splits
 from skipserve.tasks import Task
 
 BATCH = 32
-# Rows that are timed, and how often.
+# Rows for timing, and repetitions.
 TIMED, ROUNDS = 96, 7
-# A router that saves less time than this over the best fixed depth is not worth its upkeep.
+# Least share of time that a router must save over the best fixed depth.
 WORTH = 0.95
 
 

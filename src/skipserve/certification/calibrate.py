@@ -63,7 +63,7 @@ def certify_artifact(
         provider: Runs it; ``auto`` as in serving.
         cores: To use; 0 takes all.
         batch_size: Rows that run together.
-        say: Told about progress.
+        say: Receives progress, line by line.
 
     Raises:
         ArtifactError: If the artifact has no router or no candidates.

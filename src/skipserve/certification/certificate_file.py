@@ -151,7 +151,7 @@ class CertificateFile(Record):
         bounds: What is certified, each bound at its own confidence.
         versions: Packages that made it.
         sha256: Of everything else here but the signature, as :func:`canonical` writes it.
-        signature: ``None`` where nobody signed.
+        signature: ``None`` if the file is not signed.
     """
 
     certificate_version: Literal[1] = CERTIFICATE_VERSION

@@ -90,12 +90,12 @@ def betting_p_value(losses: NDArray[np.int8], risk: float, confidence: float) ->
     """
     x = losses.astype(np.float64)
     seen = np.arange(1, len(x) + 1)
-    # A quarter of variance and one sample at ε before the first look: bets are never infinite.
+    # A prior of variance 1/4 and one sample at ε keeps bets finite.
     mean = (risk + np.cumsum(x)) / (seen + 1)
     variance = (0.25 + np.cumsum((x - mean) ** 2)) / (seen + 1)
     before = np.append(0.25, variance[:-1])
     bets = np.sqrt(2 * math.log(1 / (1 - confidence)) / (max(len(x), 1) * before[: len(x)]))
-    # Half of what would risk everything on one loss of 1.
+    # Half of the bet that one loss of 1 would ruin.
     bets = np.minimum(bets, 0.5 / (1 - risk))
     wealth = np.cumsum(np.log1p(bets * (risk - x)))
     return float(min(1.0, math.exp(-max(0.0, float(wealth.max(initial=0.0))))))
@@ -178,7 +178,7 @@ def p_value_of(outcome: Outcome, samples: int, goal: Goal, confidence: float) ->
         confidence: 1 − δ, at which the bets on accuracy lost are aimed.
     """
     if goal.measure == "disagreement" and outcome.by_class:
-        # Every class at δ over their number: that all hold together is a union bound.
+        # Every class is tested at δ divided by their number: a union bound.
         classes = len(outcome.by_class)
         worst = max(p_value(wrong, count, goal.risk) for wrong, count in outcome.by_class)
         return min(1.0, classes * worst)

@@ -48,7 +48,7 @@ def check_counts(
         artifact: Of which it is.
         samples: Rows of the model.
         labels: Their classes [N]; with them, accuracy lost is computed too.
-        say: Told about progress.
+        say: Receives progress, line by line.
 
     Raises:
         ConfigError: If no bound is offline, or the classes do not fit.

@@ -55,7 +55,7 @@ def check_signature(made: CertificateFile, values: dict[str, Any], key: Path) ->
     Args:
         made: The certificate.
         values: The JSON values it was read from.
-        key: The public key of whoever shall have signed it, PEM.
+        key: The public key of the expected signer, PEM.
 
     Raises:
         ConfigError: If the file holds no such key.
@@ -80,7 +80,7 @@ def check_signature(made: CertificateFile, values: dict[str, Any], key: Path) ->
         return Finding(Fault.SIGNATURE, f"it was signed with another key than {key}")
     try:
         value = base64.b64decode(made.signature.value, validate=True)
-        # Of the last digit some bits mean nothing: there is one way to write a signature.
+        # Unused bits of the last base64 digit must be 0, so that a signature has one spelling.
         if _text(value) != made.signature.value:
             raise InvalidSignature
         public.verify(value, canonical(values, ("signature",)))

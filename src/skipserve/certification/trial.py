@@ -17,9 +17,9 @@ from skipserve.runtime.rows import Rows
 from skipserve.runtime.stepper import ExitReadings
 
 Say = Callable[[str], None]
-# It holds back half a percent of what is like calibration; so many are another task.
+# The guard holds back 0.5 % of rows like calibration; this many mean another distribution.
 MOST_HELD_BACK = 0.5
-# Tenths of fewer rows are too rough: of m rows they alone make a stability index of about 9 / m.
+# Deciles of fewer rows are too rough: m rows alone give a stability index of about 9 / m.
 ROWS_FOR_DECILES = 200
 
 

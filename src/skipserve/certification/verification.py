@@ -1,7 +1,7 @@
 """Checking a certificate file: every derived number is computed again.
 
 Counts of an offline certificate are computed by :mod:`skipserve.certification.recount`, where its
-samples are at hand. Counts of traffic cannot be: whoever signs the file attests them.
+samples are at hand. Counts of traffic cannot be checked: the signer attests them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from skipserve.earning.wealth import level_of, log_wealth
 from skipserve.intervals import p_value
 from skipserve.runtime.runners import FORMATS
 
-# Numbers are sums of logarithms; another machine's may end otherwise.
+# Sums of logarithms may differ in the last digits on other machines.
 TOLERANCE = 1e-9
 
 
@@ -165,7 +165,7 @@ def _check_earned(bound: Earned) -> Iterator[Finding]:
         )
         return
     numbers = [one.number for one in bound.epochs]
-    # What was taken over from elsewhere may leave numbers out, never use one twice.
+    # Epochs taken over from elsewhere may skip numbers, but not repeat one.
     if numbers != sorted(set(numbers)) or bound.epoch not in numbers:
         yield Finding(
             Fault.ORDER, f"the ledger of epochs does not go up, or lacks epoch {bound.epoch}"

@@ -13,7 +13,7 @@ from skipserve.graph.exit_graph import build_exit
 from skipserve.graph.prepare import IR_VERSION
 from skipserve.routing.exits import Exit
 
-# Outputs that a stage has beside its stream.
+# Outputs of a stage beside its stream.
 ANSWER, SIGNAL, DISTANCE = "exit/answer", "exit/signal", "exit/distance"
 
 

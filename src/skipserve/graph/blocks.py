@@ -20,7 +20,7 @@ WEIGHTED = frozenset(
     {"MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum", "LSTM", "GRU"}
     | {"MatMulInteger", "QLinearMatMul", "QLinearConv", "ConvInteger"}
 )
-# Nodes that change how numbers are written, not what they are.
+# Nodes that change the dtype of numbers, but not their values.
 SAME = frozenset({"Identity", "Cast", "QuantizeLinear", "DequantizeLinear", "Reshape", "Transpose"})
 # Fewer blocks than this leave nothing to route.
 FEWEST = 2
@@ -74,7 +74,7 @@ class _Path:
     flow: Flow
     source: str
     output: str
-    # Edges that do not count: a tensor, and the place of the first reader that is left out.
+    # Ignored edges: a tensor, and the place of the first reader that is ignored.
     ignored: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -101,7 +101,9 @@ class _Cutter:
         stages = [self._stage(i) for i in range(1, len(self.cuts) + 1)]
         values = read_tensors(self.flow.model, [*self.cuts, *self.sides], self.feeds)
         while no_rows := {name for name in self.sides if not self._is_rows(name, values)}:
-            self.copied |= no_rows  # computed in each stage anew, from what has an entry a row
+            self.copied |= (
+                no_rows  # computed again in each stage, from tensors with one entry a row
+            )
             self.sides.clear()
             stages = [self._stage(i) for i in range(1, len(self.cuts) + 1)]
             values = read_tensors(self.flow.model, [*self.cuts, *self.sides], self.feeds)
@@ -139,7 +141,7 @@ class _Cutter:
     def section_of_node(self, place: int) -> int:
         """The section in which a node runs."""
         node = self.flow.nodes[place]
-        if node.op_type in SIZES:  # known wherever the batch is
+        if node.op_type in SIZES:  # known from the batch in every section
             return 0
         return max((self.section[one] for one in node.input if one), default=0)
 
@@ -265,7 +267,7 @@ class _Draft:
         for element, values in enumerate(zip(*self._cutter.sizes[name], strict=True)):
             source = self._cutter.origin([int(value) for value in values])
             part = f"{name}/size{element}"
-            if source is None:  # nothing names it: carry the tensor itself, for its size
+            if source is None:  # no known dimension has this size: carry the tensor itself
                 self._cutter.sides[node.input[0]] = None
                 self.external[node.input[0]] = None
                 self._extra.append(node)

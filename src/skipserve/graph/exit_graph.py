@@ -11,7 +11,7 @@ from skipserve.graph.builder import GraphBuilder
 from skipserve.routing.exits import Exit, Head, Layout
 from skipserve.tasks import Link
 
-# Instead of −inf at a padded token: lower than anything a network survives in FP32.
+# In place of −inf at padded tokens: below every activation in FP32.
 LOWEST = np.array(np.finfo(np.float32).min, np.float32)
 # Instead of a probability of 0, whose logarithm is no number, and of a length of 0.
 SMALLEST = np.array(np.finfo(np.float32).tiny, np.float32)
@@ -70,7 +70,7 @@ def _tokens(graph: GraphBuilder, x: str, mask: str) -> tuple[str, str]:
         largest = graph.op("ReduceMax", x, axis, keepdims=0)
     else:
         real = graph.op("Unsqueeze", graph.op("Cast", mask, to=TensorProto.BOOL), graph.integers(2))
-        # Chosen and not multiplied: what is padding may hold anything.
+        # Selected, not multiplied: padding may hold NaN.
         kept = graph.op("Where", real, x, graph.constant(np.array(0, np.float32)))
         count = graph.op(
             "ReduceSum", graph.op("Cast", real, to=TensorProto.FLOAT), axis, keepdims=0
@@ -99,7 +99,7 @@ def build_exit(graph: GraphBuilder, stream: str, exit_: Exit, own_answer: str = 
     for head in heads:
         weights.append(head.layers[0][0])
         biases.append(head.layers[0][1])
-    # One product for guard and heads: they read the same features.
+    # One matrix product for guard and heads, which read the same features.
     product = graph.op(
         "Gemm",
         features,
@@ -152,7 +152,7 @@ def _log_odds(graph: GraphBuilder, answer: str) -> str:
 def _signal(graph: GraphBuilder, exit_: Exit, answer: str, logits: str, mean: str) -> str:
     last = graph.integers(1)
     if exit_.signal == "confidence":
-        if exit_.link == "sigmoid":  # the label that is settled least
+        if exit_.link == "sigmoid":  # the least certain label
             one = graph.constant(np.array(1, np.float32))
             answer = graph.op("Max", answer, graph.op("Sub", one, answer))
             return graph.op("ReduceMin", answer, last, keepdims=0)

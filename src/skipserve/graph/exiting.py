@@ -81,7 +81,7 @@ class Exiting(Policy):
         wanted = list(state.carried)
         stream = self.parts.stages[i].graph.output[0].name
         before = self.parts.stages[i - 1].graph.output[0].name
-        # Nothing is left to run: the stream before stands for the one behind, it has no row either.
+        # No rows are left: the empty stream before the stage stands for the one behind it.
         idle = [carried[before] if name == stream else carried[name] for name in wanted]
         made = [*state.carried.values(), state.rows, state.inside, state.all_inside]
         idle += [rows, inside, inside]

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import onnx
 
-# What these nodes give says how large a tensor is, and nothing of what is in it.
+# Nodes whose output depends only on the shape of a tensor.
 SIZES = frozenset({"Shape", "Size"})
 
 

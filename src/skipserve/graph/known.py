@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx
 
-# What hands numbers on as they are.
+# Nodes that pass integers on unchanged.
 SAME = frozenset({"Cast", "Identity", "Reshape", "Unsqueeze", "Squeeze"})
 
 

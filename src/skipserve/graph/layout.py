@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import onnx
 from onnx import TensorProto, helper
 
-# Channels come in so many at a time, or twice as many.
+# Channels of a block; blocks of twice as many exist too.
 BLOCK = 8
 
 

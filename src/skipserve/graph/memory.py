@@ -10,7 +10,7 @@ import onnxruntime as ort
 
 from skipserve.cores import usable_cores
 
-# Of weights that are copied into the message; protobuf ends at 2 GiB.
+# Limit of weights inside the protobuf message, which ends at 2 GiB.
 INLINE_BYTES = 1 << 30
 
 
@@ -35,7 +35,7 @@ def open_model(
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.enable_cpu_mem_arena = arena
-    # Fitting and probing share the machine with others; only what serves may spin.
+    # Threads spin only in serving; fitting and probing share the machine.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     providers = ["CPUExecutionProvider"]
     if sum(len(tensor.raw_data) for tensor in model.graph.initializer) < INLINE_BYTES:

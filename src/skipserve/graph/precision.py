@@ -22,9 +22,9 @@ from skipserve.runtime.rows import Rows
 SCALING = frozenset({"Add", "Sub", "Mul", "Div", "Cast", "Reshape", "Unsqueeze", "Flatten"})
 # INT8 is calibrated on so many rows.
 CALIBRATION_ROWS = 256
-# Every activation is kept while a batch runs: few rows at a time.
+# Every activation is kept while a batch runs, so batches are small.
 CALIBRATION_BATCH = 16
-# Larger numbers are not activations but hide what is padding.
+# Larger numbers are not activations; they mask padding.
 MASKING = 1e30
 QUANTISED = ("Conv", "MatMul", "Gemm")
 
@@ -137,7 +137,7 @@ def largest_activation(model: onnx.ModelProto, rows: Rows) -> float:
         size, most = f"watch/abs{i}", f"watch/max{i}"
         real = f"watch/real{i}"
         watched.graph.node.append(helper.make_node("Abs", [name], [size]))
-        # What hides padding is as low as FP32 goes: no activation.
+        # The lowest FP32 number masks padding and is no activation.
         watched.graph.node.append(helper.make_node("Less", [size, "watch/mask"], [f"{real}/is"]))
         watched.graph.node.append(
             helper.make_node("Where", [f"{real}/is", size, "watch/none"], [real])

@@ -13,15 +13,15 @@ from onnx import TensorProto, checker, helper, version_converter
 from skipserve.errors import CutError
 from skipserve.graph.weights import all_tensors
 
-# What the router's own nodes are written in; older files are converted to it.
+# Opset of the router's nodes; older files are converted to it.
 OPSET = 18
 IR_VERSION = 10
-# Numbers of these kinds fill whole bytes.
+# Dtypes whose numbers fill whole bytes.
 WHOLE_BYTES = frozenset(
     {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.INT64}
     | {TensorProto.INT32, TensorProto.INT8, TensorProto.UINT8, TensorProto.BOOL}
 )
-# Domains that ONNX Runtime runs without a library of somebody else's.
+# Operator domains that ONNX Runtime runs without custom libraries.
 KNOWN_DOMAINS = frozenset({"", "ai.onnx", "com.microsoft"})
 
 
@@ -36,7 +36,7 @@ def read_graph(file: Path) -> onnx.ModelProto:
         raise CutError(f"{file} is not there; name an .onnx file")
     try:
         model = onnx.load(file, load_external_data=False)
-    except Exception as error:  # protobuf raises classes of its own for each cause
+    except Exception as error:  # protobuf raises its own exception types
         raise CutError(f"{file} is not an ONNX file or is cut short: {error}") from None
     if not model.graph.node:
         raise CutError(f"{file} is not an ONNX file: it holds no graph")
@@ -51,7 +51,7 @@ def read_graph(file: Path) -> onnx.ModelProto:
     if opset < OPSET:
         try:
             model = version_converter.convert_version(model, OPSET)
-        except Exception as error:  # a converter in C++: classes of its own again
+        except Exception as error:  # a converter in C++ with its own exception types
             raise CutError(
                 f"{file} is written in opset {opset} and cannot be converted to {OPSET}: "
                 f"{_first_line(error)}; export it again with opset {OPSET} or newer"
@@ -111,7 +111,7 @@ def prepare(model: onnx.ModelProto) -> onnx.ModelProto:
         )
         try:
             ort.InferenceSession(str(plain), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # ONNX Runtime raises classes of its own for each cause
+        except Exception as error:  # ONNX Runtime raises its own exception types
             raise CutError(f"ONNX Runtime cannot load the graph: {_first_line(error)}") from None
         made = onnx.load(better)
     made.ir_version = IR_VERSION

@@ -64,7 +64,7 @@ def read_tensors(
     for one in feeds:
         try:
             values = session.run(wanted, one) if wanted else []
-        except Exception as error:  # ONNX Runtime raises classes of its own for each cause
+        except Exception as error:  # ONNX Runtime raises its own exception types
             raise CutError(
                 f"the graph does not run on {len(next(iter(one.values())))} rows: {error}; "
                 "its batch dimension must be free"

@@ -50,9 +50,7 @@ class AccessControl:
             return AccessDenied(InputError("no_key", message), {"www-authenticate": "Bearer"})
         key = self._keys.find(shown)
         if key is None:
-            return AccessDenied(
-                InputError("wrong_key", "this key is not known, or not any more"), {}
-            )
+            return AccessDenied(InputError("wrong_key", "this key is unknown or was removed"), {})
         if self._rates is None:
             return None
         wait_s = self._rates.wait_s(key)

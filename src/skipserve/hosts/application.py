@@ -20,7 +20,7 @@ from skipserve.protocols.compatible import kinds_at
 from skipserve.protocols.messages import Headers, RawRequest, Reply
 from skipserve.protocols.request_id import request_id
 
-# Shorter replies are not worth packing.
+# Shorter replies are not compressed.
 PACKED_BYTES = 1024
 # A path that names a version.
 _VERSION = re.compile(
@@ -53,7 +53,7 @@ class Application:
         self._routes: dict[str, dict[str, Endpoint]] = {}
         for route in self._all:
             self._routes.setdefault(route.path, {})[route.method] = route.endpoint
-        # Unlike those of any other process, and cheap.
+        # Ids are unique to this process, and cheap to make.
         self._made = f"{os.getpid():x}-{os.urandom(6).hex()}-"
         self._count = itertools.count(1)
 
@@ -133,7 +133,7 @@ class Application:
         return request_id(headers, "") or f"{self._made}{next(self._count):x}"
 
     def _at(self, path: str) -> Mapping[str, Endpoint] | None:
-        # A slash at the end changes nothing.
+        # A trailing slash is ignored.
         return self._routes.get(path) or self._routes.get(path.rstrip("/"))
 
     def _finished(self, reply: Reply, headers: Headers) -> Reply:
@@ -168,7 +168,7 @@ class Application:
         return refused(path, "not_found", message)
 
     def _document(self) -> Reply:
-        # Few ask for it, so it is not made before somebody does.
+        # Made on the first request, because few clients need it.
         if not self._openapi:
             self._openapi = msgspec.json.encode(
                 document(self._all, self._models, self._access is not None)

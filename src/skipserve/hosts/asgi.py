@@ -88,7 +88,7 @@ class Asgi:
     async def _send(self, reply: Reply, method: str, send: Send) -> None:
         if not self._names:
             reply.headers.pop(REQUEST_ID, None)
-        if reply.status != 204:  # HTTP knows no length of what is not there
+        if reply.status != 204:  # no content length for an empty body
             reply.headers["content-length"] = str(len(reply.body))
         pairs = [(name.encode(), value.encode("latin-1")) for name, value in reply.headers.items()]
         await send({"type": "http.response.start", "status": reply.status, "headers": pairs})
@@ -97,7 +97,7 @@ class Asgi:
 
 
 def _path(scope: Message) -> str:
-    # Of an application that is mounted below a prefix, ASGI 3 gives both.
+    # For an application mounted below a prefix, ASGI 3 gives both paths.
     path: str = scope["path"]
     root = scope.get("root_path", "")
     return path[len(root) :] or "/" if root and path.startswith(root) else path
@@ -142,7 +142,7 @@ async def _inferred(
 async def _body(receive: Receive, most: int) -> tuple[bytes | None, bool]:
     """The body, ``None`` if it is longer than ``most`` bytes; and whether the client stayed."""
     parts, total, more = [], 0, True
-    # A client that is not heard out may not hear the answer.
+    # A client whose body is not read may not read the reply.
     while more and total <= MAX_BODY_BYTES:
         message = await receive()
         if message["type"] != "http.request":

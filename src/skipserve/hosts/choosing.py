@@ -70,9 +70,11 @@ class ModelChooser:
             try:
                 named = _decoder.decode(without_mark(body)).model
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-                raise InputError("invalid_json", f"not such a request: {error}") from None
+                raise InputError(
+                    "invalid_json", f"not a request of this endpoint: {error}"
+                ) from None
         if named is None:
-            # Where one has several versions, that without a number answers.
+            # Of several versions, the one in force answers.
             unnamed = [one for one in self._endpoints.values() if one.model.is_default]
             if len(unnamed) != 1:
                 raise InputError(

@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 
-# Most requests are over before anybody looks; looking costs more than they do.
+# Most requests end before the first check, which would cost more than they do.
 LOOK_S = 0.02
-# A body that takes longer is not waited for.
+# Timeout of a body.
 BODY_S = 30.0
 
 
@@ -69,7 +69,7 @@ class Client:
         self._watching = self._loop.create_task(self._hang_on())
 
     async def _hang_on(self) -> None:
-        with contextlib.suppress(Exception):  # whoever cannot say it is taken to be there
+        with contextlib.suppress(Exception):  # a server that cannot tell counts as connected
             await self._gone()
             self.is_gone = True
             self._task.cancel()

@@ -128,7 +128,7 @@ def open_switches(
         switches.append(switch)
         orders[model] = order if manifest.router is not None else None
         if manifest.router is not None and fresh:
-            # Nothing is in force until the monitor has looked: the alarm may be on record.
+            # Nothing is in force until the monitor has looked, because the alarm may be recorded.
             switch.write(ControlState(switch.state(), in_force=()))
         if manifest.router is not None and order.exists() and switch.state() != "disabled":
             switch.set("disabled")

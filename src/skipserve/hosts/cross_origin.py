@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from skipserve.protocols.messages import DEPTH_HEADER, RETRY_AFTER, RISK_HEADER, Headers, Reply
 
-# What a page's scripts may read of a reply beside its body.
+# Reply headers that scripts of a page may read.
 EXPOSED = (
     f"server-timing, x-request-id, {RISK_HEADER}, {DEPTH_HEADER}, {RETRY_AFTER}, "
     "inference-header-content-length"

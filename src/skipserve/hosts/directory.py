@@ -53,10 +53,10 @@ class Directory:
     """
 
     def __init__(self, metrics_port: int) -> None:
-        # First, for they may be what fills the disk.
+        # First, because leftovers may fill the disk.
         for _, place in _places():
             for left in remove_leftovers(place):
-                logger.warning("removed %s, which a service that was killed had left", left)
+                logger.warning("removed %s, left by a service that was killed", left)
         self.path, self._descriptor = _make(msgspec.json.encode(_About(metrics_port)))
         self._files: list[Path] = []
 
@@ -152,7 +152,7 @@ def _locked(path: Path, about: bytes) -> tuple[Path, int]:
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         lock(descriptor)
-        # From now on whoever finds it unlocked may remove it.
+        # Without the lock, any launcher may remove it from now on.
         (path / ABOUT).write_bytes(about)
     except OSError:
         os.close(descriptor)
@@ -179,7 +179,7 @@ def _places() -> list[tuple[str, Path]]:
 
 
 def _ours(place: Path) -> Iterator[Path]:
-    # Anybody may make a directory of this name in /tmp and wait for another user's command.
+    # Another user may have made a directory of this name in /tmp, so the owner is checked.
     with contextlib.suppress(OSError):
         for directory in sorted(place.glob(f"{PREFIX}*")):
             found = directory.lstat()

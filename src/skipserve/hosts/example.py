@@ -16,7 +16,7 @@ from skipserve.hosts.config import HostConfig
 # Longer bodies, such as a picture's, go into a file.
 LONGEST = 600
 FILE = "example.json"
-# The log is no place for a key.
+# Keys must not appear in the log.
 KEY = "YOUR_KEY"
 
 

@@ -110,7 +110,7 @@ class Instance:
             SWITCHES_VARIABLE: str(self.switches),
             EVIDENCE_VARIABLE: str(self.evidence),
             PULSES_VARIABLE: str(self.pulses),
-            # From 1.32 on ONNX Runtime reports to its maker unless told not to.
+            # From 1.32 on, ONNX Runtime sends telemetry unless it is disabled.
             "ORT_DISABLE_TELEMETRY": os.environ.get("ORT_DISABLE_TELEMETRY", "1"),
             # Thread pools of libraries we do not use; the backends get theirs explicitly.
             "OMP_NUM_THREADS": "1",

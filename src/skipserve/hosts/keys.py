@@ -64,7 +64,7 @@ class Keys:
     """Finds keys in a file, in its present version.
 
     A file that cannot be read leaves in force what was, and the log says so; before the first time
-    that is nothing, and nobody is let in.
+    that is empty, and every request is refused.
 
     Args:
         file: With the keys.
@@ -106,7 +106,7 @@ class Keys:
         try:
             self._hashes = [_hash(key) for key in read_keys(self._file)]
         except ConfigError as error:
-            logger.error("%s; the keys before stay in force", error)
+            logger.error("%s; the previous keys stay in force", error)
         else:
             if rotated:
                 logger.info("%d keys are in force", len(self._hashes))

@@ -95,9 +95,9 @@ class Server:
         instance, config = self._instance, self._config
         self._line = Succession(first, self._directory, config, self._next, self._ended)
         self._stack.callback(self._line.close)
-        tracing.asked_for()  # an error here is one line, in a worker it is a restart for ever
+        tracing.asked_for()  # an error here is one line; in a worker it would be an endless restart
         announce(instance.directory, first.orders)
-        # Before the host, to be closed after it: while it stops, /ready says no.
+        # Entered before the host, so closed after it: while it stops, /ready says no.
         self.metrics = Exposition(instance.metrics)
         port = config.address.metrics_port
         ready = Ready(instance.is_ready)
@@ -124,7 +124,7 @@ class Server:
         self._care = Supervision(readiness, Monitor(self.metrics, first.watched()), self.metrics)
         self._care.show_versions(first)
         self._directory.remember(instance.store, instance.switches, *first.host.keeps())
-        # What is on record of the routers is in force before anybody is told to ask.
+        # The recorded state of routers is in force before the service is ready.
         self._care.monitor.tick(time.monotonic())
         self._look()
         watch = threading.Thread(target=self._watch, daemon=True)
@@ -197,7 +197,7 @@ class Server:
                 with self._line.turn:
                     self._look()
             except Exception:
-                # A disk that is full now may not be in a second; serving goes on meanwhile.
+                # A full disk may recover; serving goes on meanwhile.
                 logger.exception("the service could not be watched")
 
     def _look(self) -> None:
@@ -211,7 +211,7 @@ class Server:
             lost = str(error)
         if lost and not self._ended.is_set():
             self.probes.ready.clear()
-            # Without them a worker that dies never comes back, and the alarm is blind.
+            # Without these folders a dead worker is not replaced, and the alarm sees nothing.
             self._lost = (
                 f"{lost}; this service ends, start it again"
                 f" (its files are in {self._instance.directory}; nothing else may delete there)"
@@ -230,8 +230,8 @@ def _first_key(config: HostConfig) -> str:
     if config.keys is None:
         if not config.address.is_loopback():
             logger.warning(
-                "whoever reaches %s may ask every model: it is not on loopback, and wants no keys; "
-                "name a file of them with --keys",
+                "anyone who reaches %s may use every model: it is not on loopback and needs no "
+                "key; name a file of keys with --keys",
                 config.url,
             )
         return ""
@@ -241,7 +241,7 @@ def _first_key(config: HostConfig) -> str:
 
 
 def _host(server: ServerName, instance: Instance, config: HostConfig, log: Log) -> Host:
-    # Each needs what the other's users need not install.
+    # Imported here, because each host needs packages that the other does not.
     if server == "torchserve":
         from skipserve.hosts.torchserve.host import TorchServe
 

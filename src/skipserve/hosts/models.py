@@ -38,7 +38,7 @@ class Model:
         manifest: Of its artifact.
         batcher: Answers requests.
         max_rows: Most rows in one request.
-        version: As clients name it.
+        version: The version for clients.
     """
 
     manifest: Manifest
@@ -67,7 +67,7 @@ class Models(Mapping[str, Model]):
 
     Args:
         unpacked: To open; each is warmed up.
-        watch: For each model, who is told of its batches, of which one runs at a time.
+        watch: Makes the watch of a model's batches, of which one runs at a time.
 
     Raises:
         ArtifactError: If the files of one cannot be loaded.

@@ -246,7 +246,7 @@ def _refusals(path: str, parts: _Parts) -> dict[str, Any]:
 
 def _refusal(shape: str, status: int, words: str) -> dict[str, Any]:
     error: Schema = _to("schemas", f"error.{shape}")
-    if shape == "native":  # there, a body may be one of the other protocols, too
+    if shape == "native":  # on this path, a body may be of the other protocols too
         error = {"anyOf": [error, _to("schemas", "error.text")]}
     headers = ["X-Request-ID", *(["Retry-After"] if status in ASK_AGAIN else [])]
     return {

@@ -27,13 +27,13 @@ def stop_group(process: subprocess.Popen[bytes], stop_s: float = STOP_S) -> None
     psutil.wait_procs(below, timeout=stop_s)
     while not _is_over(process) and time.monotonic() < deadline:
         time.sleep(POLL_S)
-    # Also a worker that was being started meanwhile, which nobody has seen.
+    # Also a worker that was being started meanwhile.
     _signal_group(process, signal.SIGKILL)
     process.wait()
 
 
 def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    # Nobody else can have its number while it is not waited for.
+    # Its PID cannot be reused before it is reaped.
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)
@@ -115,7 +115,7 @@ def listen_to_signals() -> Iterator[Signals]:
     ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # nohup
 
     def hang_up(*_: object) -> None:
-        # The kernel takes a terminal away before it says so.
+        # The terminal is gone before SIGHUP arrives.
         if had_terminal and not _has_terminal():
             if not ignored:
                 signals.stop.set()

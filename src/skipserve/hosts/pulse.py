@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-# Tells the workers where to leave their files.
+# Environment variable with the folder of the pulses.
 DIRECTORY_VARIABLE = "SKIPSERVE_PULSES"
 # A worker touches its file no more often than this, and waits for requests no longer.
 BEAT_S = 1.0
@@ -38,11 +38,11 @@ class Pulse:
 
     def __init__(self, directory: Path, model: str, beats: bool = True) -> None:
         file = directory / f"{model}.{os.getpid()}"
-        # Locked before it has its name: the launcher removes what nobody holds.
+        # Locked before it gets its name, because the launcher removes unlocked files.
         fresh = file.with_name(f".{file.name}")
         self._descriptor = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._descriptor, fcntl.LOCK_EX)
-        # Times alone change from here on: a disk that is full does not stop a worker.
+        # Only its times change from here on, so a full disk does not stop a worker.
         self._touched_s = 0.0
         self._touch(time.monotonic() if beats else _NEVER_BEATS)
         fresh.rename(file)

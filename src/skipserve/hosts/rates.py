@@ -2,7 +2,7 @@
 
 The generic cell rate algorithm (ITU-T I.371): of each key there is only the time at which its next
 request would be due. Who writes last wins where two processes count the same key at once, so that
-a little more than the limit may pass; nobody waits for a lock that a stopped process holds.
+a little more than the limit may pass, but no process waits for the lock of a stopped one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import time
 from pathlib import Path
 
-# Keys that are told apart; the memory is two numbers of 8 bytes for each.
+# Number of keys with a limit of their own; each takes two numbers of 8 bytes.
 SLOTS = 4096
 
 
@@ -37,7 +37,7 @@ class Rates:
         """Count a request; returns 0, or the seconds until the key may make one.
 
         Args:
-            key: Of whoever asks, at least 8 bytes.
+            key: Hash of the key, at least 8 bytes.
             now_s: On the clock that all processes of a machine share.
         """
         now_s = time.monotonic() if now_s is None else now_s
@@ -67,7 +67,7 @@ def _shared(file: Path | None, size: int) -> mmap.mmap:
         return mmap.mmap(-1, size)
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        # A page that a full disk cannot hold would end the process at its first write.
+        # Allocated now: a page that a full disk cannot hold would end the process with SIGBUS.
         os.posix_fallocate(descriptor, 0, size)
         return mmap.mmap(descriptor, size)
     finally:

@@ -17,8 +17,8 @@ from skipserve.hosts.pulse import Worker, living
 from skipserve.telemetry.exposition import Exposition
 from skipserve.telemetry.probes import Flag
 
-# What is silent for longer is stopped or hangs. Batches may take longer where the model's time
-# limit for them says so.
+# A worker that is silent for longer is stopped or hangs. Batches may take longer where the
+# timeout of the model allows it.
 SILENT_S = 10.0
 
 logger = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class Readiness:
         host: Which listens.
         pulses: Where the workers leave theirs.
         required: By model.
-        metrics: Is told of workers that are gone.
+        metrics: Learns of workers that have ended.
         ready: Set while the service can answer.
         patience_s: How long a model may lack a worker before the service is given up, in seconds.
     """
@@ -106,7 +106,7 @@ class Readiness:
             OSError: If the files of the workers cannot be read.
         """
         self._count_the_dead()
-        # Asked first and always: a host that has ended is started again by this.
+        # Always first: this call restarts a host that has ended.
         answering = self._host.ready()
         workers = living(self._pulses)
         problem = missing_of(workers, self._required) or self._silent(now_s, workers, answering)
@@ -115,7 +115,7 @@ class Readiness:
         elif not stopping():
             self._ready.set()
         if problem != self._said:
-            # How many seconds it was does not make it another problem.
+            # Logged once: the seconds are not part of the message.
             logger.warning("%s", f"not ready: {problem}" if problem else "ready again")
             self._said = problem
         have = Counter(worker.model for worker in workers)
@@ -140,7 +140,7 @@ class Readiness:
         self._complete_s = dict.fromkeys(required, float("-inf"))
 
     def _count_the_dead(self) -> None:
-        # Files first: whoever has one and is not found afterwards is gone, seen before or not.
+        # Files first: a worker with a file that is not found afterwards has ended.
         known = self._workers | self._guests | self._metrics.writers()
         beside = set() if self._beside is None else self._beside.workers()
         alive = self._host.workers() | beside

@@ -64,7 +64,7 @@ class Reloads:
                 connection, _ = self._socket.accept()
             except OSError:  # closed
                 return
-            # Who asked need not wait for the answer, which is in the log, too.
+            # The client need not wait, as the log has the outcome too.
             with connection, contextlib.suppress(OSError):
                 connection.settimeout(1.0)
                 if connection.recv(LONGEST) == RELOAD:
@@ -109,7 +109,7 @@ def reload_soon(directory: Path) -> None:
     """Ask the service in a directory to reload; its log says the outcome."""
     try:
         _asked(directory).close()
-    except OSError as error:  # somebody cleaned the folder
+    except OSError as error:  # the folder was cleaned
         logger.error("not reloaded: %s: %s", directory / SOCKET, error.strerror)
 
 

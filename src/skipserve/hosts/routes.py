@@ -170,7 +170,7 @@ def _of_model(model: Model, versions: Sequence[str], ready: Callable[[], bool]) 
         infer = Infer(model, protocol)
         return Route("POST", path, infer, "Predict", model=model.manifest.name)
 
-    # The default has the paths without a version, too; that of TorchServe is /predictions/NAME/N.
+    # The default version has paths without a version too; TorchServe uses /predictions/NAME/N.
     ways = [("", "", versions)] if model.is_default else []
     for native, rest, told in [*ways, (f"/{version}", f"/versions/{version}", [version])]:
         yield post(f"/predictions/{name}{native}", "")

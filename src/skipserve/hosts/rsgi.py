@@ -11,7 +11,7 @@ from skipserve.hosts.client import BODY_S, Client
 from skipserve.hosts.routes import Infer
 from skipserve.protocols.messages import MAX_BODY_BYTES, Headers, Reply
 
-# What nobody gets whose connection is closed: granian wants a status.
+# Status for a closed connection; granian requires one.
 NOBODY = 499
 
 
@@ -94,7 +94,7 @@ async def _body(headers: Headers, protocol: Any, most: int) -> bytes | None:
             return body
         if int(length) > MAX_BODY_BYTES:
             return None
-    # A client that is not heard out may not hear the answer.
+    # A client whose body is not read may not read the reply.
     parts, total = [], 0
     async for part in protocol:
         total += len(part)

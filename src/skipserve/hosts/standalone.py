@@ -90,7 +90,7 @@ class Standalone:
             if one.artifact.manifest.router is not None
         ]
         for followed in self._followed:
-            followed.look()  # so that no row is skipped that an operator forbade
+            followed.look()  # an operator may have switched it off
         states = [keep_state(instance, archive, one) for archive, one in pairs]
         told = {SWITCHES: instance.switches, EVIDENCE: instance.evidence}
         with _environment(told):
@@ -123,7 +123,7 @@ class Standalone:
             try:
                 self._look()
             except Exception:
-                # A folder that cannot be read now may be in a second; serving goes on meanwhile.
+                # An unreadable folder may recover; serving goes on meanwhile.
                 logger.exception("the models could not be watched")
 
     def _look(self) -> None:

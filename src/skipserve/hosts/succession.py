@@ -56,7 +56,7 @@ class Succession:
 
     Attributes:
         now: The generation that serves.
-        turn: Held by whoever looks after it, and while it is exchanged.
+        turn: Lock held while the generation is watched or replaced.
     """
 
     def __init__(

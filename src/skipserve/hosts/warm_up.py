@@ -53,7 +53,7 @@ class WarmUp:
         Raises:
             LaunchError: If it does not answer in time, or answers otherwise than its manifest says.
         """
-        # The example's answer is that of full depth; with the router on it may lawfully differ.
+        # The example has the full-depth answer; with the router on the answer may differ.
         _require_example(manifest, self._answer(manifest, url, "off"))
         if manifest.router is not None:
             self._answer(manifest, url, "on")

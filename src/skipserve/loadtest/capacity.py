@@ -20,7 +20,7 @@ from skipserve.loadtest.slo import Objective
 from skipserve.loadtest.target import Target
 
 REPEATS = 3
-# Where the search stops: the rate that fails is at most this much above the one that holds.
+# Precision of the search: the failing rate over the holding rate, at most.
 TOLERANCE = 1.06
 LOWEST, HIGHEST = 1.0, 100_000.0
 LONGEST_TRIAL_S = 60.0
@@ -160,7 +160,7 @@ def _trial(
         objective = Objective(objective.percentiles, objective.errors)
     checks = judge(objective, arm, None)
     missed = [check for check in checks if check.verdict != "PASS"]
-    # What the client spoilt is named first.
+    # Faults of the client come first.
     missed.sort(key=lambda check: check.verdict != "INVALID")
     tally = arm.total
     return RateTrial(

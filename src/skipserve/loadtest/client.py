@@ -28,7 +28,7 @@ class Client:
             [sys.executable, "-m", "skipserve.loadtest.driver"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            # The terminal's Ctrl-C is for the test alone.
+            # Ctrl-C must reach only the test.
             start_new_session=True,
         )
         assert self._process.stdin and self._process.stdout

@@ -13,7 +13,7 @@ from skipserve.loadtest.tally import Tally
 
 PERCENTS = (50.0, 90.0, 99.0)
 ROUNDS = 1000
-# Several measures are looked at, and one false alarm is one too many.
+# Several measures are compared, so the confidence is high.
 CONFIDENCE = 0.99
 FEWEST_SLICES = 6
 

@@ -64,7 +64,7 @@ class Dispatcher:
         self._pools = {pool.model: pool for pool in pools}
         self._places = {pool.model: count() for pool in pools}
 
-    # What a user calls
+    # Called by users
 
     def take(self) -> tuple[Request, float]:
         """Wait for a due request; also returns when the user became free."""
@@ -145,7 +145,7 @@ class Dispatcher:
         self._finish(tally)
         return failure
 
-    # What a test calls
+    # Called by the test
 
     def run(self, block: Block, part: int = 0, parts: int = 1) -> BlockResult:
         """Run a block and wait for its last reply.
@@ -195,7 +195,7 @@ class Dispatcher:
         segments = tuple(Segment(*one) for one in block.segments)
         due = arrivals(segments, block.arrivals, rng) if block.users is None else np.empty(0)
         weights = np.array([choice.weight for choice in block.choices])
-        # A closed loop draws as it goes; a few thousand draws repeat without harm.
+        # A closed loop draws choices from a table of a few thousand, which repeats.
         draws = max(len(due), 4096)
         self._mix = rng.choice(len(weights), draws, p=weights / weights.sum()).tolist()
         self._mix = self._mix[part::parts]

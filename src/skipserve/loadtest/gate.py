@@ -18,10 +18,10 @@ from skipserve.loadtest.slo import Objective
 from skipserve.loadtest.tally import Tally
 
 EXIT: dict[Verdict, int] = {"PASS": 0, "FAIL": 1, "INVALID": 2}
-# A greenlet loop is full before its core is: replies wait for it.
+# A greenlet loop saturates before its core does.
 BUSIEST = 0.85
 OFFERED = 0.95
-# What the client may add to a percentile: this part of its limit, or this much.
+# Allowed delay of the client: a share of the limit, or this many seconds.
 LAG_SHARE = 0.2
 LAG_FLOOR_S = 0.005
 
@@ -66,7 +66,9 @@ def compare_counts(answered: Counter[str], unanswered: Counter[str], served: Cou
         return Check("counts", "PASS", f"client and server both count {answered.total():,} replies")
     text = "; ".join(f"{m}: client {c:,}, server {s:,}" for m, (c, s) in sorted(off.items()))
     return Check(
-        "counts", "INVALID", f"they count differently ({text}): somebody else used the service?"
+        "counts",
+        "INVALID",
+        f"client and server count differently ({text}): did another client use the service?",
     )
 
 

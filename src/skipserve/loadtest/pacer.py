@@ -21,7 +21,7 @@ def pace(
     release: Callable[[], None],
     stopping: Event,
 ) -> None:
-    """Call ``release`` whenever something is due, until the end or until somebody stops it.
+    """Call ``release`` whenever something is due, until the end or until it is stopped.
 
     A native thread sleeps, because the event loop only knows whole milliseconds.
 

@@ -43,7 +43,7 @@ class Choice(msgspec.Struct, frozen=True):
 
     Attributes:
         model: Name on the server.
-        router: ``default`` asks for nothing; ``on``, ``off`` or a risk such as ``0.02``.
+        router: ``default`` sends no router request; ``on``, ``off`` or a risk such as ``0.02``.
         rows: In one request.
         weight: Share of the requests, relative to the others.
     """

@@ -74,7 +74,7 @@ def make_subject(
         choices: Of this model in the mix.
         rows: Most rows to use.
         data: A file of rows, in place of the recipe's or the manifest's own.
-        say: Told about progress.
+        say: Receives progress, line by line.
 
     Raises:
         ArtifactError: If there is no artifact.
@@ -90,7 +90,7 @@ def make_subject(
     example = _json(_example(manifest), names)
     task, said = manifest.task, manifest.task.model_dump_json()
     trial = Pool(name, manifest.depth, task.width, example, [None], inputs=names, task=said)
-    asked = target.ask(trial, Choice(name))  # 404 before anything slow
+    asked = target.ask(trial, Choice(name))  # an unknown model fails before anything slow
     answers = {choice.router: target.ask(trial, choice) for choice in choices}
     answers.setdefault("default", asked)
     running = _running(target, name, artifact)

@@ -101,7 +101,7 @@ def stopping(client: Client, stop: threading.Event) -> Iterator[None]:
 
 def _order(plan: Plan, mixes: dict[ArmName, list[Choice]]) -> Iterator[tuple[ArmName, int, Block]]:
     for number, segments in enumerate(plan.segments()):
-        # Who goes first changes, so that a trend favours neither; both get the same arrivals.
+        # The order alternates, so that a trend favours neither; both get the same arrivals.
         names = list(mixes) if number % 2 == 0 else list(reversed(mixes))
         for name in names:
             yield (

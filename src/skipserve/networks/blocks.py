@@ -1,4 +1,4 @@
-"""One residual step around any inner function: the connection and the place of the norms."""
+"""The residual block: the connection around any inner function, and the place of norms."""
 
 from __future__ import annotations
 

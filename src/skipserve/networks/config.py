@@ -1,4 +1,4 @@
-"""What a network is made of: frozen, validated, and the same in TOML, checkpoint and manifest."""
+"""Network configuration, the same in TOML, checkpoint and manifest."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class NetworkConfig(Record):
 
     @property
     def skippable(self) -> bool:
-        """Whether leaving a block out leaves the stream as it was."""
+        """Whether skipping a block leaves the stream unchanged."""
         return self.connection != "plain"
 
 

@@ -1,1 +1,1 @@
-"""Preprocessing: what turns a text or a picture into the tensors that a network takes."""
+"""Preprocessing: texts and pictures become the tensors that a network takes."""

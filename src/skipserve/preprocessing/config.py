@@ -1,4 +1,4 @@
-"""What an artifact says of its preprocessing: which values a model takes, and what turns them."""
+"""Preprocessing settings in the manifest: what a model takes, and how it becomes tensors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class NeededFile(Record):
 
 
 class TextInput(Record):
-    """Texts, or pairs of texts, through the tokenizer of the model.
+    """Texts or pairs of texts, tokenised by the model's own tokenizer.
 
     Attributes:
         tokenizer: A ``tokenizer.json`` of the library tokenizers.
@@ -50,17 +50,17 @@ class TextInput(Record):
 
     @property
     def files(self) -> tuple[NeededFile, ...]:
-        """What it needs."""
+        """The files that it needs."""
         return (self.tokenizer,)
 
     @property
     def name(self) -> str:
-        """What the Open Inference Protocol calls the tensor of such values."""
+        """The name of the tensor in the Open Inference Protocol."""
         return "text"
 
     @property
     def takes(self) -> str:
-        """What a value is, in words that follow "expected"."""
+        """A value in words, for errors: "expected …"."""
         return 'a text, or a pair of texts: ["…", "…"] or {"text": "…", "text_pair": "…"}'
 
     @property
@@ -78,7 +78,7 @@ class TextInput(Record):
 
     @property
     def widest(self) -> int:
-        """Most strings of the Open Inference Protocol that make up one value."""
+        """Most strings in one value in the Open Inference Protocol."""
         return 2
 
 

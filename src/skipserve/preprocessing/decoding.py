@@ -1,4 +1,4 @@
-"""A picture as a client sends it, opened: a file's bytes, base64, or an array of pixels.
+"""Opening pictures as clients send them: file bytes, base64, or an array of pixels.
 
 Opening reads the header alone. What a header declares is held against limits before a pixel is
 decoded, because a few kilobytes may declare gigabytes.
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # Pillow keeps a pixel of colours in four bytes: a picture of so many takes 200 MB decoded, and
 # twice as much while it is turned or converted. Large cameras take 45 to 50 million.
 LARGEST_PICTURE = 50_000_000
-# Rows of one request together: what they take is time.
+# Pixels of all pictures of one request, which bounds the time.
 LARGEST_REQUEST = 200_000_000
 # Channels of arrays: grey, colours, colours and opacity.
 CHANNELS = (1, 3, 4)
@@ -54,7 +54,7 @@ def open_picture(value: object, row: int) -> Image:
 
 
 def upright(picture: Image, mode: Literal["RGB", "L"], row: int, white: bool = False) -> Image:
-    """Decode a picture, turned as its EXIF says, in a mode.
+    """Decode a picture in a mode, rotated by its EXIF orientation.
 
     Opacity is dropped, not blended with a background, as transformers' ``load_image`` does.
 
@@ -72,7 +72,7 @@ def upright(picture: Image, mode: Literal["RGB", "L"], row: int, white: bool = F
 
     try:
         picture.load()
-        # Turning and converting copy, even what is as it should be; a large copy is 200 MB.
+        # Rotate and convert only if needed, because each copies up to 200 MB.
         if picture.getexif().get(ExifTags.Base.Orientation, 1) != 1:
             picture = ImageOps.exif_transpose(picture)
         decoded = picture if picture.mode == mode else picture.convert(mode)
@@ -85,7 +85,7 @@ def upright(picture: Image, mode: Literal["RGB", "L"], row: int, white: bool = F
         return decoded
     except MemoryError:
         raise
-    except Exception as error:  # each of Pillow's decoders raises classes of its own
+    except Exception as error:  # each decoder of Pillow raises its own exception types
         raise _refused(
             "invalid_picture",
             f"the picture cannot be decoded: {_first_line(error)}; is the file complete?",
@@ -122,7 +122,7 @@ def _from_file(data: bytes, row: int) -> Image:
         ) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_large("the picture", row) from None
-    except Exception as error:  # each of Pillow's readers raises classes of its own
+    except Exception as error:  # each reader of Pillow raises its own exception types
         raise _refused(
             "invalid_picture", f"the picture cannot be read: {_first_line(error)}", row
         ) from None
@@ -131,7 +131,7 @@ def _from_file(data: bytes, row: int) -> Image:
 
 
 def check_pixels(width: int, height: int, row: int, what: str = "the picture") -> None:
-    """Refuse more pixels than one picture may have.
+    """Refuse a picture with too many pixels.
 
     Raises:
         InputError: Naming what has them.

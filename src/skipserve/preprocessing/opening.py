@@ -1,4 +1,4 @@
-"""Opening what an artifact says of its preprocessing."""
+"""Opening the preprocessing of an artifact."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Preprocessor(Protocol):
 
 
 class Token(msgspec.Struct, frozen=True):
-    """A token as text-embeddings-inference tells it.
+    """A token with the fields of text-embeddings-inference.
 
     Attributes:
         id: Its number.
@@ -54,7 +54,7 @@ class TextPreprocessor(Protocol):
     """A preprocessor of texts."""
 
     def tokens(self, values: Sequence[object], special: bool) -> list[list[Token]]:
-        """The tokens of each text, with special ones or without.
+        """The tokens of each text, with or without special tokens.
 
         Raises:
             InputError: Naming the row that is no text.
@@ -63,7 +63,7 @@ class TextPreprocessor(Protocol):
 
 
 def open_preprocessor(artifact: Artifact) -> Preprocessor | None:
-    """What turns values into the tensors of a model; ``None`` if it takes nothing but tensors.
+    """The preprocessor of an artifact; ``None`` if the model takes only tensors.
 
     Raises:
         ArtifactError: If a file that it needs cannot be read.
@@ -74,8 +74,8 @@ def open_preprocessor(artifact: Artifact) -> Preprocessor | None:
 
 
 def preprocessor_of(config: Preprocessing, directory: Path) -> Preprocessor:
-    """The same for files in a directory that is no artifact yet."""
-    # Each kind brings a library that other models do without.
+    """A preprocessor for files in a directory that is not an artifact yet."""
+    # Imported here, because each kind needs a library of its own.
     if config.kind == "picture":
         from skipserve.preprocessing.pictures import Pictures
 

@@ -1,4 +1,4 @@
-"""What becomes of a picture before a network sees it, as the manifest keeps it."""
+"""Picture preprocessing as the manifest stores it."""
 
 from __future__ import annotations
 
@@ -67,12 +67,12 @@ class PictureInput(Record):
 
     @property
     def name(self) -> str:
-        """What the Open Inference Protocol calls the tensor of such values."""
+        """The name of the tensor in the Open Inference Protocol."""
         return "picture"
 
     @property
     def takes(self) -> str:
-        """What a value is, in words that follow "expected"."""
+        """A value in words, for errors: "expected …"."""
         return TAKES
 
     @property
@@ -86,17 +86,17 @@ class PictureInput(Record):
 
     @property
     def widest(self) -> int:
-        """Most strings of the Open Inference Protocol that make up one value."""
+        """Most strings in one value in the Open Inference Protocol."""
         return 1
 
     @property
     def channels(self) -> int:
-        """Numbers a pixel has."""
+        """Channels of a pixel."""
         return len(self.mode)
 
     @property
     def size(self) -> Size:
-        """Height and width that every picture comes out in."""
+        """Height and width of every preprocessed picture."""
         size = self.crop or self.resize
         assert size is not None
         return size

@@ -1,4 +1,4 @@
-"""Pictures to pixel values, as transformers' processors with their Pillow back end make them."""
+"""Pictures to pixel values, as the Pillow processors of transformers make them."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ class Pictures:
         config = self._config
         pictures = self._opened(values, first)
         made = np.empty((len(pictures), config.channels, *config.size), dtype=np.float32)
-        for row in range(len(made)):  # what is decoded is let go of before the next
-            # Nothing else may hold the picture: it is let go of once it is turned or converted.
+        for row in range(len(made)):  # a decoded picture is freed before the next
+            # No other reference: the picture is freed once it is rotated or converted.
             decoded = upright(pictures.popleft(), config.mode, first + row, config.white)
             self._into(made[row], decoded)
         return {config.input: made}
 
     def _opened(self, values: Sequence[object], first: int) -> deque[Image]:
-        """The pictures, none decoded, none larger than may be decoded, nor all of them together."""
+        """Open the pictures without decoding them; their sizes are checked, alone and together."""
         pictures: deque[Image] = deque()
         pixels = 0
         for row, value in enumerate(values, first):
@@ -95,7 +95,7 @@ class Pictures:
 
 
 def _table(config: PictureInput) -> NDArray[np.float32]:
-    """What each value of each channel becomes [channels, 256]: there are only so many.
+    """The scaled number for every channel and byte value [channels, 256].
 
     In the precisions of the original, so that the results are equal to the last bit.
     """
@@ -110,7 +110,7 @@ def _table(config: PictureInput) -> NDArray[np.float32]:
 
 
 def _resized(config: PictureInput, height: int, width: int) -> Size | None:
-    """Height and width that a picture is resized to, or ``None``."""
+    """Height and width to resize a picture to, or ``None``."""
     if config.shortest is None:
         return config.resize
     longest = int(config.shortest * max(height, width) / min(height, width))
@@ -118,7 +118,7 @@ def _resized(config: PictureInput, height: int, width: int) -> Size | None:
 
 
 def _cropped(picture: Image, size: Size) -> Image:
-    """The middle of a picture; black where there is less, and halves rounded as in the original."""
+    """The centre crop of a picture, padded with black; rounds halves as the original does."""
     height, width = size
     top, left = (picture.height - height) // 2, (picture.width - width) // 2
     return picture.crop((left, top, left + width, top + height))

@@ -1,4 +1,4 @@
-"""Texts to tokens, as transformers does it: through the model's own ``tokenizer.json``."""
+"""Texts to tokens, as transformers makes them, from the model's own ``tokenizer.json``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from skipserve.preprocessing.config import TextInput
 from skipserve.preprocessing.opening import Token
 
 # Characters of a text, and of the pair it may be of. All of them are tokenized before the rest is
-# cut off, at about a million a second, and nobody else is answered meanwhile.
+# cut off, at about a million a second, and no other request is answered meanwhile.
 LONGEST_TEXT = 1 << 18
 PAIR = ("text", "text_pair")
 
@@ -100,7 +100,9 @@ class Texts:
         """The tokens of each text, with special ones or without, cut to the model's length."""
         texts = [_text(value, row) for row, value in enumerate(values)]
 
-        def encode(some: Sequence[Value]) -> list[Any]:  # not the fast way, which has no places
+        def encode(
+            some: Sequence[Value],
+        ) -> list[Any]:  # not the fast encoding, which has no offsets
             made: list[Any] = self._tokenizer.encode_batch(some, add_special_tokens=special)
             return made
 
@@ -120,7 +122,7 @@ class Texts:
     def _encoded(
         self, texts: Sequence[Value], encode: Callable[[Sequence[Value]], list[Any]]
     ) -> list[Any]:
-        """Every text's tokens; of a long one its beginning is enough, as the rest is cut off."""
+        """The tokens of every text; only the beginning of a long text is tokenised."""
         begun = [self._beginning(text) for text in texts]
         rows = encode(begun)
         for i, (row, text) in enumerate(zip(rows, texts, strict=True)):
@@ -152,7 +154,7 @@ class Texts:
 
 
 def _takes_words_alone(file: Path) -> bool:
-    """Whether the tokens of a word are the same whatever stands behind the space that ends it."""
+    """Whether the tokens of a word do not depend on the text behind the next space."""
     told = json.loads(file.read_text())
     before = told.get("pre_tokenizer") or {}
     steps = before.get("pretokenizers", [before])
@@ -160,7 +162,7 @@ def _takes_words_alone(file: Path) -> bool:
         step.get("type") in _PARTING and step.get("split", True) and step.get("use_regex", True)
         for step in steps
     )
-    # One that holds a space, or takes those beside it, would be seen half.
+    # An added token with a space inside or beside it could be cut in half.
     added = all(
         not one.get("rstrip") and " " not in one["content"] and "\n" not in one["content"]
         for one in told.get("added_tokens", ())
@@ -192,7 +194,7 @@ def _too_long(length: int, row: int) -> InputError:
 
 
 def _kind(value: object) -> str:
-    """What JSON calls a value."""
+    """The JSON type of a value."""
     if isinstance(value, dict):
         return f"an object with {', '.join(map(repr, value)) or 'nothing'}"
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""What the endpoints of other servers take and give, as JSON Schema."""
+"""JSON Schema of the endpoints of other servers."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _WORDS = (
 
 
 def _inputs(manifest: Manifest, max_rows: int) -> Schema:
-    # What no schema says: that token ids are those of the model.
+    # A schema cannot say that token ids must be known to the model.
     tokens = list_of({"type": "integer", "minimum": 0, "maximum": 2**31 - 1}, 1)
     kinds = [tokens, list_of(tokens, 1, max_rows)]
     if manifest.text is not None:

@@ -14,7 +14,7 @@ CODINGS = {"gzip": zlib.MAX_WBITS | 16, "x-gzip": zlib.MAX_WBITS | 16, "deflate"
 
 
 def unpacked(request: RawRequest, most: int) -> RawRequest:
-    """The request with its body as it was before it was compressed.
+    """The request with its body decompressed.
 
     Args:
         request: As it arrived.

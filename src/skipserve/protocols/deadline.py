@@ -1,4 +1,4 @@
-"""How long a request may take, by its own word: ``X-Request-Timeout`` or gRPC's ``grpc-timeout``.
+"""Deadlines of requests: the headers ``X-Request-Timeout`` and ``grpc-timeout`` of gRPC.
 
 Source of the units: gRPC over HTTP/2, *Requests*, ``Timeout``: at most eight digits and a letter.
 """
@@ -19,7 +19,7 @@ PATTERN = r"^([0-9]{1,8}(\.[0-9]{1,9})?|[0-9]{1,8}[HMSmun])$"
 
 
 def time_allowed(headers: Headers) -> float:
-    """Seconds that a request may take; infinite if it does not say.
+    """Seconds that a request may take; infinite without such a header.
 
     Args:
         headers: Names in lower case.
@@ -47,7 +47,7 @@ def _seconds(name: str, asked: str) -> float:
 
 
 def deadline_exceeded(allowed_s: float) -> InputError:
-    """What a request is told whose time is over before it could run."""
+    """The error for a request whose deadline passed before it ran."""
     return InputError(
         "deadline_exceeded",
         f"the {allowed_s:g} s that the request allows passed before it could run, and it was not "

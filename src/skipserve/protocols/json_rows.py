@@ -1,4 +1,4 @@
-"""JSON bodies whose rows stand in one field."""
+"""JSON bodies with all rows in one field."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from skipserve.protocols.parameters import parameters_of
 from skipserve.signature import TensorSpec
 from skipserve.slices import LONGEST
 
-# A client's own text may stand before the place msgspec names, never behind it.
+# In msgspec's message, client text may stand before the path, but not behind it.
 _PLACE = re.compile(r" - at `(\$[^`]*)`$")
 _MISSING = re.compile(r"Object missing required field `(.*)` - at `\$[^`]*`$")
 
@@ -217,7 +217,7 @@ class JsonRows:
         return InputError(code, f"{problem}; {self._expected(spec)}", row)
 
     def _has_unknown_field(self, body: bytes | bytearray) -> bool:
-        """Whether it is the body that has one; what msgspec says of it might be a client's text."""
+        """Whether the body has an unknown field; msgspec's message may quote client text."""
         try:
             fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -225,7 +225,7 @@ class JsonRows:
         return not fields.keys() <= self._known
 
     def _where(self, place: str) -> tuple[int | None, TensorSpec | None]:
-        """The row and the input that a place in the body belongs to."""
+        """The row and the input at a path in the body."""
         if found := self._by_row.match(place):
             row, name = found.groups()
         elif found := self._by_input.match(place):
@@ -249,7 +249,7 @@ class JsonRows:
 def _first_other(
     column: Sequence[Any], spec: TensorSpec
 ) -> tuple[int, tuple[int, ...] | None, tuple[int, ...]]:
-    """The first row that is not shaped like the first, its shape if it has one, and the first's."""
+    """The first row with another shape than row 0, with both shapes."""
     shapes: list[tuple[int, ...]] = []
     for i, row in enumerate(column):
         try:

@@ -1,4 +1,4 @@
-"""What rows of a signature are in JSON: types that decode and check them at once, and words."""
+"""Types that decode and check the rows of a signature in JSON, and words for errors."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _number(dtype: np.dtype[Any]) -> Any:
 
 
 def columns_type(inputs: Sequence[TensorSpec], max_rows: int) -> Any:
-    """Rows input by input: an object of lists of rows, or one such list for a single input."""
+    """The type of rows by input: an object of lists of rows, or one list for a single input."""
     columns = [list_of(row_type(spec), max_rows) for spec in inputs]
     named = _named("Columns", inputs, columns)
     return columns[0] | named if len(inputs) == 1 else named
@@ -44,7 +44,7 @@ def list_of(row: Any, most: int) -> Any:
 
 
 def instance_type(inputs: Sequence[TensorSpec], max_rows: int) -> Any:
-    """Rows one by one: each an object with every input, or the bare row of a single input."""
+    """The type of row-wise rows: objects with every input, or bare rows of a single input."""
     rows = [row_type(spec) for spec in inputs]
     named = _named("Instance", inputs, rows)
     return list_of(rows[0] | named if len(inputs) == 1 else named, max_rows)
@@ -70,7 +70,7 @@ def array_of(rows: Sequence[Any], spec: TensorSpec) -> NDArray[Any]:
 
 
 class Columns(Mapping[str, NDArray[Any]]):
-    """Decoded rows of fixed sizes, input by input; arrays only once somebody looks at one.
+    """Decoded rows of fixed sizes by input; arrays are made when they are read.
 
     An array costs as much for one row as for a hundred: those of many requests are made together.
 
@@ -97,7 +97,7 @@ class Columns(Mapping[str, NDArray[Any]]):
 
     @property
     def rows(self) -> int:
-        """How many rows each input has, or the first, if they differ."""
+        """Rows of the first input."""
         return len(self._lists[0])
 
     @property
@@ -107,7 +107,7 @@ class Columns(Mapping[str, NDArray[Any]]):
 
     @staticmethod
     def together(parts: Sequence[Columns]) -> Columns:
-        """The rows of several requests to one model behind each other; at least one."""
+        """Concatenate the rows of several requests to one model; at least one."""
         if len(parts) == 1:
             return parts[0]
         lists = [list(chain(*some)) for some in zip(*(one._lists for one in parts), strict=True)]
@@ -115,7 +115,7 @@ class Columns(Mapping[str, NDArray[Any]]):
 
 
 def described(spec: TensorSpec) -> str:
-    """What the rows of an input are, such as ``rows of 2×3 numbers each``."""
+    """The rows of an input in words, such as ``rows of 2×3 numbers each``."""
     kind = np.dtype(spec.dtype).kind
     numbers = {"f": "numbers", "b": "booleans"}.get(kind, f"whole numbers ({spec.dtype})")
     if not spec.row_shape:

@@ -1,4 +1,4 @@
-"""What comes in and what goes out, whatever the protocol and whatever the server."""
+"""Requests and replies, independent of protocol and server."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ Tensors: TypeAlias = Mapping[str, NDArray[Any]]
 
 
 class Risk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A risk that the thresholds shall be certified for.
+    """The risk that a request asks for.
 
     Attributes:
         risk: ε.
-        measure: What it bounds: ``disagreement`` with full depth, or ``accuracy_lost``.
+        measure: ``disagreement`` with full depth, or ``accuracy_lost``.
     """
 
     risk: float
@@ -36,9 +36,9 @@ class Risk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 RouterRequest: TypeAlias = Risk | Literal["on", "off"] | None
 
 JSON = "application/json"
-# A longer body is refused by whatever listens, before it gets here.
+# Hosts refuse longer bodies.
 MAX_BODY_BYTES = 32 << 20
-# Everything else a client gets wrong is a plain 400.
+# HTTP status by error code; all other codes are 400.
 STATUSES = {
     "no_key": 401,
     "wrong_key": 403,
@@ -58,7 +58,7 @@ STATUSES = {
     "waited_too_long": 503,
     "deadline_exceeded": 504,
 }
-# Such a refusal says when to ask again, in seconds.
+# Replies with these statuses have a Retry-After header.
 ASK_AGAIN = frozenset({429, 503})
 RETRY_AFTER = "retry-after"
 # ε in force for a request, whatever its protocol; absent at full depth.
@@ -69,7 +69,7 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class Headers(Protocol):
-    """What is read of a request's headers; names in lower case."""
+    """Headers of a request; names in lower case."""
 
     def __contains__(self, name: str, /) -> bool: ...
 
@@ -84,11 +84,11 @@ class RawRequest(msgspec.Struct, frozen=True):
     """A request as it arrived.
 
     Attributes:
-        body: The bytes after the headers; ``None`` if the server took them for a form.
+        body: The body; ``None`` if the server parsed it as a form.
         headers: Names in lower case.
-        id: Its name in the reply's headers, in the log and in traces, if it has one.
-        protocol: Name of the one it is meant for, by its path; empty where its content says it.
-        explain: Whether it came to a path of explanations, which no model here has.
+        id: The request id in the reply, in the log and in traces; may be empty.
+        protocol: Name of its codec, from the path; empty where the content decides.
+        explain: Whether the path asks for explanations, which are not supported.
     """
 
     body: bytes | bytearray | None
@@ -99,7 +99,7 @@ class RawRequest(msgspec.Struct, frozen=True):
 
 
 class Values(msgspec.Struct, frozen=True):
-    """Texts or pictures as a client sent them; the model's preprocessing makes tensors of them.
+    """Texts or pictures as a client sent them, for preprocessing.
 
     Attributes:
         values: One a row, at least one.
@@ -109,14 +109,14 @@ class Values(msgspec.Struct, frozen=True):
 
 
 class ParsedRequest(msgspec.Struct, frozen=True):
-    """A request that could be read.
+    """A request that a codec has read.
 
     Attributes:
-        rows: By input, for the engine to check, or values that become such.
-        router: What it asks of the router.
+        rows: Unchecked rows by input, or values for preprocessing.
+        router: The router request.
         encode: Makes the reply.
-        of_slice: The value that it gives the parameter by which traffic is sliced, if any.
-        tokenize: Only the tokenizer shall run, with special tokens or without; ``None``: the model.
+        of_slice: The slice of the traffic that it names, if any.
+        tokenize: Run only the tokenizer, with or without special tokens; ``None``: the model.
     """
 
     rows: Tensors | Values
@@ -127,7 +127,7 @@ class ParsedRequest(msgspec.Struct, frozen=True):
 
 
 class Codec(Protocol):
-    """A protocol, for one model."""
+    """Reads requests and writes errors of one protocol for one model."""
 
     def decode(self, request: RawRequest) -> ParsedRequest:
         """Read a request.
@@ -145,7 +145,7 @@ class Codec(Protocol):
 def most_bytes(
     max_rows: int, signature: Signature, preprocessing: Preprocessing | None = None
 ) -> int:
-    """Length that a body may have: 32 bytes a number and 64 KiB for all else, as far as any may.
+    """Largest body in bytes: 32 for each number and 64 KiB for the rest, within the global limit.
 
     Where a dimension is free, or texts or pictures may stand, only the listener's own bound is
     known.
@@ -160,7 +160,7 @@ def most_bytes(
 
 
 def check_size(request: RawRequest, max_rows: int, most: int) -> None:
-    """Refuse a body by its length, before decoding it holds up the worker.
+    """Refuse a body that is too long, before it is decoded.
 
     Args:
         request: With the body.
@@ -179,7 +179,7 @@ def check_size(request: RawRequest, max_rows: int, most: int) -> None:
 
 
 def without_mark(text: bytes | bytearray) -> bytes | bytearray:
-    """JSON without the UTF-8 byte order mark that some clients put before it."""
+    """JSON without the UTF-8 byte order mark that some clients send."""
     return text[len(_BYTE_ORDER_MARK) :] if text.startswith(_BYTE_ORDER_MARK) else text
 
 
@@ -211,6 +211,6 @@ def error_reply(status: int, code: str, message: str, row: int | None = None) ->
 
 
 def text_error(error: InputError) -> Reply:
-    """The error body of protocols that know only text: ``{"error": "[code] message"}``."""
+    """The error body of protocols with text errors: ``{"error": "[code] message"}``."""
     body = msgspec.json.encode({"error": f"[{error.code}] {error.message}"})
     return Reply(body, status_of(error), reason=error.code)

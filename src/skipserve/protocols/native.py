@@ -35,7 +35,7 @@ class NativeProtocol:
         self._encoder = msgspec.json.Encoder()
 
     def decode(self, request: RawRequest) -> ParsedRequest:
-        """Read the rows of a request, and what it asks of the router.
+        """Read the rows of a request and its router request.
 
         Raises:
             InputError: Saying what was wrong, what was expected, and in which row.
@@ -61,5 +61,5 @@ class NativeProtocol:
         return Reply(self._encoder.encode(body))
 
     def refuse(self, error: InputError) -> Reply:
-        """Tell a client what was wrong."""
+        """The error body of the protocol."""
         return error_reply(status_of(error), error.code, error.message, error.row)

@@ -1,4 +1,4 @@
-"""What the native and the V1 protocol take and give, as JSON Schema."""
+"""JSON Schema of the native and the V1 protocol."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ class Request(msgspec.Struct):
 
 
 def is_oip_request(request: RawRequest) -> bool:
-    """Whether a request is meant for this protocol."""
+    """Whether a request is of this protocol."""
     if HEADER_LENGTH.lower() in request.headers:
         return True
     return request.body is not None and _TENSORS.search(request.body) is not None
@@ -92,7 +92,7 @@ class OpenInference:
         self._decoder = msgspec.json.Decoder(Request)
 
     def decode(self, request: RawRequest) -> ParsedRequest:
-        """Read a request: the rows of every input, and what it asks of the router.
+        """Read a request: the rows of every input, and its router request.
 
         The parameter ``router`` may be ``"on"``, ``"off"`` or a risk, whose ``router_measure`` is
         ``disagreement`` unless it says ``accuracy_lost``. A header length of 0 says that the body
@@ -114,7 +114,7 @@ class OpenInference:
             self._check_names(message.inputs)
         router = self._router_request(given(message.parameters))
         of_slice = slice_in(given(message.parameters), self._manifest.slices)
-        # Looked at before anything runs for it.
+        # Checked before anything runs.
         flag(message.parameters, "binary_data_output", False)
         for output in message.outputs or ():
             flag(output.parameters, "binary_data", False)
@@ -126,7 +126,7 @@ class OpenInference:
         return ParsedRequest(rows, router, partial(self.encode, message), of_slice)
 
     def _holds_values(self, inputs: list[Tensor]) -> bool:
-        """Whether a request sends texts or pictures, and no tensors of the network."""
+        """Whether a request sends texts or pictures instead of tensors."""
         preprocessing = self._manifest.preprocessing
         return preprocessing is not None and [one.name for one in inputs] == [preprocessing.name]
 
@@ -139,7 +139,7 @@ class OpenInference:
         return Values(values_of(tensor, size, binary, preprocessing))
 
     def _rows(self, inputs: list[Tensor], binary: bytes) -> Tensors:
-        """Every tensor's rows; those in bytes follow each other as the tensors do."""
+        """The rows of every tensor; binary chunks stand in the order of the tensors."""
         found = dict[str, NDArray[Any]]()
         for tensor in inputs:
             try:

@@ -1,4 +1,4 @@
-"""Replies of the Open Inference Protocol: each output in JSON or binary, as was asked."""
+"""Replies of the Open Inference Protocol: outputs in JSON or binary, as requested."""
 
 from __future__ import annotations
 
@@ -43,19 +43,19 @@ def _values(prediction: Prediction, task: Task, name: str) -> NDArray[Any]:
 
 
 class Output(msgspec.Struct):
-    """An output that was asked for."""
+    """A requested output."""
 
     name: str
     parameters: Parameters = None
 
 
 def given(parameters: Parameters) -> dict[str, Any]:
-    """Parameters without those that are null, which are as good as left out."""
+    """Parameters without those that are null."""
     return {key: value for key, value in (parameters or {}).items() if value is not None}
 
 
 def flag(parameters: Parameters, name: str, default: bool) -> bool:
-    """A parameter that is true or false.
+    """A boolean parameter.
 
     Raises:
         InputError: If it is something else: ``"no"`` must not mean yes.
@@ -69,7 +69,7 @@ def flag(parameters: Parameters, name: str, default: bool) -> bool:
 def tensors(
     prediction: Prediction, task: Task, asked: list[Output] | None, all_binary: bool
 ) -> tuple[list[dict[str, Any]], list[bytes]]:
-    """The outputs of a reply, and the bytes that follow its JSON.
+    """The outputs of a reply, and the binary chunks behind its JSON.
 
     Args:
         prediction: The answers.
@@ -96,7 +96,7 @@ def tensors(
 
 
 def router_parameters(setting: Setting) -> dict[str, object]:
-    """What a reply says of the router."""
+    """Parameters of a reply: the state of the router and the risk."""
     if setting.risk is not None:
         return {"router": "on", "risk": setting.risk, "router_measure": setting.measure}
     off: dict[str, object] = {"router": "off"}
@@ -104,7 +104,7 @@ def router_parameters(setting: Setting) -> dict[str, object]:
 
 
 def reply(body: dict[str, Any], chunks: list[bytes]) -> Reply:
-    """The JSON, and bytes behind it if there are any."""
+    """The reply: JSON, and binary chunks behind it if there are any."""
     header = msgspec.json.encode(body)
     if not chunks:
         return Reply(header)

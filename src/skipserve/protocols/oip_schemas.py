@@ -1,4 +1,4 @@
-"""What the Open Inference Protocol takes and gives, as JSON Schema."""
+"""JSON Schema of the Open Inference Protocol."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _BINARY = (
     "With the binary tensor extension (`application/octet-stream`) a tensor says "
     "`binary_data_size` in its `parameters` instead,"
     f" its bytes follow the JSON, and `{HEADER_LENGTH}` says how long the JSON is; 0 says that the "
-    "body is the bytes of the only input. A field that is null is as good as left out."
+    "body is the bytes of the only input. A field that is null counts as left out."
 )
 
 SERVER_METADATA = object_of({"name": TEXT, "version": TEXT, "extensions": list_of(TEXT)})

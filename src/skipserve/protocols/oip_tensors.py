@@ -1,4 +1,4 @@
-"""Tensors of the Open Inference Protocol as they come in: JSON, binary, and raw bytes."""
+"""Input tensors of the Open Inference Protocol: JSON, binary, and raw bytes."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _fits(size: int | str, found: int) -> bool:
 
 
 def raw_rows(content: bytes, signature: Signature) -> dict[str, NDArray[Any]]:
-    """The rows of the only input [B, …] from a body that is nothing but their bytes.
+    """The rows of the only input [B, …] from a body of raw bytes.
 
     Raises:
         InputError: If there are several inputs or a dimension is free, so that bytes do not say
@@ -90,7 +90,7 @@ def raw_rows(content: bytes, signature: Signature) -> dict[str, NDArray[Any]]:
 
 
 def datatype_of(spec: TensorSpec) -> str:
-    """What the protocol calls the numbers of an input."""
+    """The datatype of an input in the protocol."""
     dtype = np.dtype(spec.dtype)
     return BOOL if dtype.kind == "b" else next(one for one in DTYPES if DTYPES[one] == dtype)
 
@@ -118,7 +118,7 @@ def binary_rows(tensor: Tensor, size: object, content: bytes) -> NDArray[Any]:
 
 
 def json_rows(tensor: Tensor) -> NDArray[Any]:
-    """The rows of a tensor whose numbers stand in the JSON, of the datatype it names.
+    """The rows of a tensor with JSON numbers, in the datatype it names.
 
     Raises:
         InputError: If they are no numbers, of another shape, or not of that datatype.

@@ -77,5 +77,5 @@ def _from_bytes(content: bytes, size: object, count: int) -> list[object]:
 
 
 def described(preprocessing: Preprocessing) -> dict[str, Any]:
-    """What the metadata say of the tensor."""
+    """The tensor in the metadata of a model."""
     return {"name": preprocessing.name, "datatype": BYTES, "shape": [-1]}

@@ -1,4 +1,4 @@
-"""The name of one request: in its reply's header, in the log and in traces."""
+"""Request ids: in the header of the reply, in the log and in traces."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _WELL_FORMED = re.compile(r"[A-Za-z0-9._~:/+=@-]{1,128}")
 
 
 def request_id(headers: Headers, made: str) -> str:
-    """The client's ``X-Request-ID`` if it is short and well-formed, else the server's name.
+    """The ``X-Request-ID`` of the client if it is short and well-formed, else ``made``.
 
     Args:
         headers: Names in lower case.

@@ -31,7 +31,7 @@ BINARY = "application/octet-stream"
 
 @dataclass(frozen=True)
 class ProtocolSchema:
-    """What a protocol takes and gives for one model.
+    """Request and reply schemas of a protocol for one model.
 
     Attributes:
         requests: By media type.
@@ -51,7 +51,7 @@ class ProtocolSchema:
 def object_of(
     fields: dict[str, Schema], optional: Sequence[str] = (), *, open_: bool = False
 ) -> Schema:
-    """An object of fields, all of them required but those named.
+    """An object whose fields are required, except those named.
 
     Args:
         fields: By name.
@@ -71,7 +71,7 @@ def or_null(schema: Schema) -> Schema:
 
 
 def list_of(items: Schema, least: int = 0, most: int | None = None) -> Schema:
-    """A list of so many items."""
+    """A list with a least and a largest length."""
     made: Schema = {"type": "array", "items": items}
     if least:
         made["minItems"] = least
@@ -101,7 +101,7 @@ def number(spec: TensorSpec) -> Schema:
 
 
 def answer(manifest: Manifest) -> Schema:
-    """What native and V1 replies say of a row."""
+    """One row of native and V1 replies."""
     optional: list[str] = []
     fields = output_schema(manifest.task)
     fields["depth_run"] = {"type": "integer", "minimum": 0, "maximum": manifest.depth}
@@ -112,7 +112,7 @@ def answer(manifest: Manifest) -> Schema:
 
 
 def output_schema(task: Task) -> dict[str, Schema]:
-    """What replies say of an answer, by field."""
+    """Fields of the answer in a reply."""
     probability = NUMBER | {"minimum": 0, "maximum": 1}
     label: Schema = {"type": "integer", "minimum": 0, "maximum": task.width - 1}
     numbers = NUMBER if task.output != "probabilities" else probability
@@ -131,7 +131,7 @@ def output_schema(task: Task) -> dict[str, Schema]:
 
 
 def parameters(manifest: Manifest) -> Schema:
-    """What native and V1 requests may ask for beside their rows."""
+    """Parameters of native and V1 requests."""
     risk = object_of({"risk": RISK, "measure": {"enum": list(MEASURES)}}, ["measure"])
     asked: list[Schema] = [{"enum": ["off", None]}]
     if manifest.router is not None:
@@ -158,12 +158,12 @@ TEXT_ERROR = object_of({"error": TEXT})
 
 
 def in_json(schema: Schema) -> dict[str, Schema]:
-    """A body that is JSON and nothing else."""
+    """The schema of a JSON body."""
     return {JSON: schema}
 
 
 def short(value: Any) -> Any:
-    """An example's numbers with four digits, which are as good and easier to read."""
+    """Round the numbers of an example to four digits."""
     if isinstance(value, list | tuple):
         return [short(one) for one in value]
     if isinstance(value, dict):

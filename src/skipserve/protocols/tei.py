@@ -27,8 +27,8 @@ from skipserve.protocols.messages import (
 from skipserve.protocols.texts import TextRows
 from skipserve.tasks import label_names
 
-# What it calls an error; all else is a Validation. Its types are a closed list, which has none for
-# keys; Overloaded is the one that clients ask again after.
+# Error types by code; all others are Validation. The types are a closed list without one for
+# keys; after Overloaded, clients retry.
 _TYPES = {
     "internal": "Backend",
     "overloaded": "Overloaded",
@@ -42,7 +42,7 @@ _TYPES = {
 
 
 def refuse(error: InputError) -> Reply:
-    """Its error body."""
+    """The error body of text-embeddings-inference."""
     body = {"error": error.message, "error_type": _TYPES.get(error.code, "Validation")}
     return Reply(msgspec.json.encode(body), status_of(error), reason=error.code)
 
@@ -58,7 +58,7 @@ def decoded(request: RawRequest, type_: Any) -> Any:
     try:
         return msgspec.json.decode(without_mark(request.body), type=type_)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError("invalid_json", f"not such a request: {error}") from None
+        raise InputError("invalid_json", f"not a request of this endpoint: {error}") from None
 
 
 def sent(body: object, answer: Answer) -> Reply:
@@ -70,7 +70,7 @@ def sent(body: object, answer: Answer) -> Reply:
 
 
 def shortened(vectors: NDArray[np.float32], dimensions: int | None, unit: bool) -> NDArray[Any]:
-    """Vectors [N, width] of their first numbers, and of length 1 if that is asked.
+    """The first ``dimensions`` numbers of vectors [N, width], normalised on request.
 
     Raises:
         InputError: If they have not as many.
@@ -87,7 +87,7 @@ def shortened(vectors: NDArray[np.float32], dimensions: int | None, unit: bool) 
 
 
 class _TeiCodec:
-    """What they have in common.
+    """Shared by all endpoints of text-embeddings-inference.
 
     Args:
         manifest: Of the model.
@@ -99,7 +99,7 @@ class _TeiCodec:
         self._rows = TextRows(manifest, max_rows)
 
     def refuse(self, error: InputError) -> Reply:
-        """Tell a client what was wrong."""
+        """The error body of the protocol."""
         return refuse(error)
 
 
@@ -246,7 +246,7 @@ class Rerank(_TeiCodec):
 
 
 def sigmoid(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Scores as numbers between 0 and 1."""
+    """The logistic function of scores."""
     return np.asarray(0.5 * (1 + np.tanh(0.5 * scores)))
 
 
@@ -257,7 +257,7 @@ class _TokenizeRequest(msgspec.Struct):
 
 
 class Tokenize(_TeiCodec):
-    """``/tokenize``: what tokens become of texts. Nothing runs for it."""
+    """``/tokenize``: the tokens of texts. The network does not run."""
 
     def decode(self, request: RawRequest) -> ParsedRequest:
         """Read texts."""
@@ -268,4 +268,4 @@ class Tokenize(_TeiCodec):
 
 
 def _never(answer: Answer) -> Reply:
-    raise AssertionError("tokens are told before anything runs")
+    raise AssertionError("tokens are answered before anything runs")

@@ -1,4 +1,4 @@
-"""A bound on the texts of one request together: they hold up everybody while they are tokenized."""
+"""A bound on all texts of one request together, because tokenising blocks the worker."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LARGEST_REQUEST = 2_000_000
 
 
 def check_together(values: Sequence[object]) -> None:
-    """Refuse the texts of a request that have more characters together than are read.
+    """Refuse a request whose texts are too long together.
 
     Args:
         values: As a client sent them; what is no text counts nothing here.

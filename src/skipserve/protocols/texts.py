@@ -1,4 +1,4 @@
-"""Texts and tokens as other servers' clients send them: strings, or lists of token ids."""
+"""Texts and token ids as clients of other servers send them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EXPECTED = "a string, a list of strings, a list of token ids or a list of such l
 
 
 def reads_texts(manifest: Manifest) -> bool:
-    """Whether a model takes texts, or at least their tokens."""
+    """Whether a model takes texts or token ids."""
     if manifest.preprocessing is not None:
         return manifest.text is not None
     return _ids(manifest) is not None
@@ -55,7 +55,7 @@ class TextRows:
         self._max_rows = max_rows
 
     def read(self, inputs: object, field: str) -> tuple[Tensors | Values, bool]:
-        """The rows of a request, and whether it is one that stands alone, in no list.
+        """The rows of a request, and whether it is a single value outside a list.
 
         Args:
             inputs: As JSON gave them.
@@ -95,7 +95,7 @@ class TextRows:
     def _check_count(self, rows: int, field: str) -> None:
         if not rows:
             raise InputError("empty", f"{field} holds no row; send at least one")
-        # A list of tokens is one row, however long: that is checked where it is known to be one.
+        # A list of token ids is one row of any length, so its count is checked later.
         if rows > self._max_rows and field == "inputs":
             raise self._too_many(rows)
 

@@ -1,7 +1,7 @@
 """The V1 protocol of TensorFlow Serving and KServe: ``{"instances": […]}`` to ``{"predictions"}``.
 
 Source: TensorFlow Serving's RESTful API, row format; KServe's V1 protocol, which took it over.
-A request is told from a native one by its content, whatever its path.
+A request is recognised by its content, on any path.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from skipserve.protocols.json_rows import JsonRows
 from skipserve.protocols.messages import ParsedRequest, RawRequest, Reply, text_error
 from skipserve.protocols.native import NativeProtocol
 
-# A field and no text: the quotes in a text are escaped, and no colon stands behind a whole one.
+# Matches a field, not a text: quotes inside texts are escaped.
 _INSTANCES, _INPUTS = re.compile(rb'"instances"\s*:'), re.compile(rb'"inputs"\s*:')
 
 
 def is_v1_request(request: RawRequest) -> bool:
-    """Whether a request is meant for this protocol; no other has such a field."""
+    """Whether a request is of this protocol; no other has the field ``instances``."""
     return request.body is not None and _INSTANCES.search(request.body) is not None
 
 
@@ -41,7 +41,7 @@ class V1Protocol:
         self._reader = JsonRows(manifest, max_rows, "instances", "instances", (signature,))
 
     def decode(self, request: RawRequest) -> ParsedRequest:
-        """Read the instances, each a row of the one input or an object of all inputs.
+        """Read the instances: rows of a single input, or objects of all inputs.
 
         ``parameters`` may stand beside them as in the native protocol. A request in TensorFlow
         Serving's column format, with ``inputs``, is answered with ``outputs``, as a native one.

@@ -1,4 +1,4 @@
-"""What a row costs in milliseconds: the open files, in turns, at full, fixed and routed depth."""
+"""Milliseconds a row at full, fixed and routed depth, measured on the open files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from skipserve.runtime.rows import Rows
 ROUNDS = 7
 # Rows that are timed in each round.
 ROWS = 256
-# Fixed depths that are timed; more would tell nothing more.
+# Number of fixed depths that are timed.
 FIXED_TIMED = 7
 
 Call = Callable[[Rows], object]
@@ -54,7 +54,7 @@ def measure_costs(
     batch_sizes: Sequence[int],
     fixed: Sequence[int],
 ) -> list[Cost]:
-    """Time full depth, fixed depths and the router on the open files, in turns.
+    """Time full depth, fixed depths and the router in interleaved rounds.
 
     Args:
         engine: Of the artifact.
@@ -84,7 +84,7 @@ def full_depth_s(engine: Engine, rows: Rows) -> float:
 
 
 def decision_s(engine: Engine, rows: Rows) -> float:
-    """Median seconds that a decision takes for a lone row: what reading every exit adds, shared."""
+    """Median seconds of one decision for a lone row: the cost of all exits, divided by them."""
     spec = engine.manifest.router
     assert spec is not None
     # No signal reaches it, so that every row is read at every exit.

@@ -1,4 +1,4 @@
-"""Accuracy and disagreement against blocks run, for everything that could decide how deep."""
+"""Curves of accuracy and disagreement against blocks run, for all ways to choose depth."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SMALLEST = float(np.finfo(np.float32).tiny)
 
 @dataclass(frozen=True)
 class Curve:
-    """One way of choosing how deep, from careful to bold.
+    """One way of choosing the depth, from careful to bold.
 
     Attributes:
         name: A signal, ``fixed``, ``random`` or ``oracle``.
@@ -45,7 +45,7 @@ class Curve:
 
 
 def baselines(readings: ByDepth) -> list[Curve]:
-    """Fixed depth, leaving at random, and the oracle, which knows the answer of full depth.
+    """Baselines: fixed depth, random exits, and the oracle, which knows the full-depth answer.
 
     Leaving at random is an expectation, computed: at each depth with the same chance. The oracle
     leaves at the first depth that answers like full depth; allowed to err, it gives up the rows

@@ -1,4 +1,4 @@
-"""Drawing figures; those of blocks, and of what could decide how deep."""
+"""Drawing figures: blocks, and curves of ways to choose depth."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from skipserve.style import HEIGHT, LIGHT, WIDTH, drawing, to_png, to_svg
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# With two classes margin and confidence choose alike, and one would hide the other.
+# With two classes, margin and confidence give the same curve.
 LINES: dict[str, Any] = {"random": ":", "oracle": "--", "margin": (0, (5, 2))}
 
 
@@ -126,7 +126,7 @@ def _lines(axes: Axes, lines: Sequence[tuple[Curve, Any]], depth: int) -> None:
 
 
 def legend_below(axes: Axes, columns: int = 4) -> None:
-    """Put the legend of a figure where no line is."""
+    """Put the legend below the figure."""
     axes.figure.legend(loc="outside lower center", ncols=columns)
 
 
@@ -138,14 +138,14 @@ def log_rates(axes: Axes) -> None:
     axes.set_yscale("log")
     axes.set_ylim(low, high)
     axes.yaxis.set_major_formatter(percent_axis())
-    # Over less than two decades the powers of ten alone would leave the axis bare.
+    # Powers of ten alone are too few labels over less than two decades.
     axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
     few = high < 100 * low
     axes.yaxis.set_minor_formatter(percent_axis() if few else NullFormatter())
 
 
 def percent_axis(form: str = "{:.3g}") -> Any:
-    """Labels an axis of rates."""
+    """Label an axis in per cent."""
     from matplotlib.ticker import FuncFormatter
 
     return FuncFormatter(lambda value, _: form.format(100 * value) + "%")

@@ -1,4 +1,4 @@
-"""Which inputs go deep: the plane coloured by depth, or the easiest and hardest signals drawn."""
+"""The figure of inputs: the plane coloured by depth, or the easiest and hardest signals."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MARKERS = "o^sDvP"
 
 @dataclass(frozen=True)
 class Depths:
-    """How deep rows go, and by whose word.
+    """Depth of rows, and where it comes from.
 
     Attributes:
         of: The only input of rows [N, *inputs] to blocks run [N].
@@ -42,7 +42,7 @@ class Depths:
 
 
 def inputs_figure(sample: Sample, depths: Depths) -> Figure | str:
-    """Draw what goes deep, or say why it cannot be drawn."""
+    """Draw the inputs by depth, or say why they cannot be drawn."""
     if len(sample.rows.tensors) > 1:
         return "Which inputs go deep is not drawn: the network takes several inputs"
     shape = sample.inputs.shape[1:]

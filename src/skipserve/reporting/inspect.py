@@ -1,4 +1,4 @@
-"""`skipserve inspect`: what each block does, and whether a router is worth building."""
+"""`skipserve inspect`: the effect of each block, and whether a router is worth building."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ STREAM_ROWS = 2_000
 
 @dataclass(frozen=True)
 class Inspection:
-    """A network looked at block by block.
+    """An inspection of a network, block by block.
 
     Attributes:
         name: Of the model.
@@ -63,7 +63,7 @@ class Inspection:
 
     @property
     def agreement(self) -> NDArray[np.float64]:
-        """Rate of answers that are those of full depth [D]."""
+        """Rate of agreement with full depth, by depth [D]."""
         rates: NDArray[np.float64] = self.readings.agrees.mean(axis=0)
         return rates
 
@@ -75,7 +75,7 @@ def inspect_model(
     reading: Reading | None = None,
     engine: Engine | None = None,
 ) -> Inspection:
-    """Look at a model block by block.
+    """Inspect a model block by block.
 
     Args:
         model: With a checkpoint, or an artifact with a router.
@@ -189,7 +189,7 @@ def _decisions(model: Model, times: Times) -> Sequence[int]:
 
 
 def _times(model: Model, engine: Engine | None, sample: Sample) -> Times:
-    """Of a block and of a decision, on the files that serve where there are any."""
+    """Seconds of a block and of a decision, on served files where there are any."""
     if engine is None:
         assert model.checkpoint is not None
         return Times(block_time(model.checkpoint.network), DECISION_S)

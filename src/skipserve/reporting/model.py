@@ -1,4 +1,4 @@
-"""Which model is meant: a checkpoint, an artifact, or a name, and what belongs to it."""
+"""Finding a model by checkpoint, artifact or name."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Model:
 
     @property
     def signature(self) -> Signature:
-        """What it takes and gives."""
+        """Inputs and outputs."""
         if self.artifact is not None:
             return self.artifact.manifest.signature
         assert self.checkpoint is not None
@@ -52,7 +52,7 @@ class Model:
 
     @property
     def task(self) -> Task:
-        """What its answer is."""
+        """The task of the model."""
         if self.artifact is not None:
             return self.artifact.manifest.task
         assert self.checkpoint is not None
@@ -68,7 +68,7 @@ class Model:
 
     @property
     def skippable(self) -> bool:
-        """Whether rows may stop early: its blocks add to a stream, or exits were fitted to it."""
+        """Whether rows may stop early: blocks are residual, or exits were fitted."""
         if self.checkpoint is not None:
             return self.checkpoint.network.config.skippable
         assert self.artifact is not None
@@ -77,12 +77,12 @@ class Model:
 
     @property
     def build_file(self) -> Path:
-        """The build file it was made by, whether or not it is still there."""
+        """The path of its build file, which may no longer exist."""
         return self.directory.resolve().parent.parent / "export" / f"{self.name}.toml"
 
 
 def find_model(text: str, root: Path | None = None) -> Model:
-    """Open what a person names, and what belongs to it.
+    """Open the model that a person names, with its checkpoint and artifact.
 
     Args:
         text: A checkpoint directory, an artifact directory, or the name of one in artifacts/ or
@@ -120,7 +120,7 @@ def _directory(text: str, root: Path) -> Path:
 def _with_checkpoint(directory: Path) -> Model:
     artifact = open_artifact(directory)
     name = directory.resolve().name
-    if artifact.manifest.recipe is None:  # brought: there never was a checkpoint
+    if artifact.manifest.recipe is None:  # a brought network has no checkpoint
         return Model(name, directory, None, artifact)
     beside = _beside(directory, CHECKPOINTS)
     note = (

@@ -1,4 +1,4 @@
-"""The page: one HTML file that asks for nothing else, and its figures as PNG beside it."""
+"""The page of a report: one self-contained HTML file, and its figures as PNG."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MADE_BY = ("skipserve", "torch", "onnxruntime")
 
 
 def write_report(found: Findings, directory: Path) -> Path:
-    """Write the page and its figures; equal findings give equal files.
+    """Write the page and its figures. Equal findings give equal files.
 
     Args:
         found: What was measured.
@@ -49,7 +49,7 @@ def write_report(found: Findings, directory: Path) -> Path:
 
 
 def draw_figures(found: Findings) -> tuple[list[Figure], list[str]]:
-    """Every figure that can be drawn, and why the others are not, a sentence each."""
+    """Every figure that can be drawn, and a sentence for each that cannot."""
     figures, notes = [], list(found.notes)
     fixed = _fixed(found)
     if found.points:
@@ -114,7 +114,7 @@ def _fixed(found: Findings) -> Curve:
 
 
 def _cost_rows(found: Findings) -> list[tuple[str, str, str, list[str]]]:
-    """What runs, blocks, disagreement, and milliseconds by batch size."""
+    """Rows of the cost table: name, blocks, disagreement, milliseconds by batch size."""
     if not found.costs:
         return []
     fixed = _fixed(found)

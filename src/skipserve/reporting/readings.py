@@ -1,4 +1,4 @@
-"""What a model answers if it stops at each depth, and what its blocks do."""
+"""Readings: the answers of a model at each depth, and the effect of its blocks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Reading:
-    """What N rows are answered at D depths, the last of them full depth.
+    """Answers of N rows at D depths, the last of them full depth.
 
     Attributes:
         task: What an answer is.
@@ -41,7 +41,7 @@ class Reading:
     streams: Floats | None = None
 
     def by_depth(self, labels: NDArray[np.int64] | None = None) -> ByDepth:
-        """How the answers at each depth fare.
+        """Agreement and accuracy of the answers by depth.
 
         Args:
             labels: The true ones, if they are known.
@@ -55,7 +55,7 @@ class Reading:
 
     @property
     def one_answer(self) -> bool:
-        """Whether all rows are answered alike at full depth."""
+        """Whether all rows have the same answer at full depth."""
         full = self.answers[:, -1]
         return bool(self.task.agree(full, np.broadcast_to(full[:1], full.shape)).all())
 
@@ -72,7 +72,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Blocks:
-    """Means over rows of what L blocks do to the residual stream, each row's stream taken whole.
+    """Mean effect of L blocks on the residual stream, over rows.
 
     Attributes:
         norm: ‖x‖₂ after the stem and after each block [L + 1].

@@ -1,4 +1,4 @@
-"""`skipserve report`: measure a model, and write one page and its figures."""
+"""`skipserve report`: measures a model and writes a page with figures."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def measure(
         sample: Rows that nothing was trained, proposed or certified on.
         batch_size: That it serves with.
         risk: ε of the first line; by default the certified one nearest to 1 %.
-        say: Told what is being done.
+        say: Receives what is being done.
 
     Raises:
         ConfigError: If there is nothing that can be stopped early, or the risk is not certified.
@@ -123,7 +123,7 @@ def measure(
 
 
 def _read(model: Model, engine: Engine | None, rows: Rows, batch_size: int) -> Reading:
-    """What is answered at each depth: by the files, or where they ask no other head by PyTorch."""
+    """Answers at each depth: from the files, or from PyTorch where exits share the head."""
     spec = None if engine is None else engine.manifest.router
     shared = spec is None or all(one.hidden is None for one in spec.exits if one.leaves)
     if model.checkpoint is None:

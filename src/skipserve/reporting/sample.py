@@ -1,4 +1,4 @@
-"""The rows a model is looked at with: its test split, or a person's own."""
+"""The sample of a report: the test split of the model, or rows of a person."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ class Sample:
 
     @property
     def inputs(self) -> NDArray[Any]:
-        """The first input [N, …]; the only one of a network trained here."""
+        """The first input [N, …], which is the only one of networks trained here."""
         return next(iter(self.rows.tensors.values()))
 
     @property
     def classes(self) -> NDArray[np.int64] | None:
-        """The labels, where each row has one and no set of them [N]."""
+        """The classes [N], if each row has exactly one."""
         return self.labels if self.labels is not None and self.labels.ndim == 1 else None
 
     def first(self, count: int) -> Sample:
@@ -57,7 +57,7 @@ class Sample:
 
 
 def take_sample(model: Model, data: Path | None = None, labels: str | None = None) -> Sample:
-    """Read a person's rows, or take the test split that belongs to the model.
+    """Read the rows of a file, or take the test split of the model.
 
     Args:
         model: What they are for.
@@ -82,7 +82,7 @@ def take_sample(model: Model, data: Path | None = None, labels: str | None = Non
 
 
 def split_of(model: Model, name: SplitName) -> Labelled:
-    """One split of the rows that a model was made with.
+    """One split of the rows of a model.
 
     Raises:
         ConfigError: If its recipe is unknown, or it was brought and its build file is gone.

@@ -1,4 +1,4 @@
-"""The artifact as it serves: what its certificates promise, and what it does on rows."""
+"""The artifact as it serves: its certificates, and the router on the sample."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from skipserve.tasks import Task
 
 @dataclass(frozen=True)
 class Point:
-    """A certified risk, as it was tested and as it went on this report's rows.
+    """A certified risk, with its result in certification and on the sample.
 
     Attributes:
         certificate: As it stands in the artifact.
@@ -37,7 +37,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Routed:
-    """What the router did to each row at one risk.
+    """Results of the router on each row at one risk.
 
     Attributes:
         risk: ε.
@@ -60,7 +60,7 @@ class Routed:
 
     @property
     def worst(self) -> tuple[int, Rate, float] | None:
-        """The class that suffers most, its rate, and the 95 % upper bound of that alone.
+        """The class with the highest rate of disagreement, the rate, and its 95 % upper bound.
 
         It has the largest rate; of equal ones that which least is known of.
         """
@@ -123,7 +123,7 @@ def routed_at(
 
 
 def settled(task: Task, answers: NDArray[np.float32]) -> NDArray[np.float32]:
-    """How sure answers are that say so [N]; 0 for those that do not."""
+    """Confidence of answers [N]; 0 for tasks without one."""
     if task.link == "softmax":
         return np.asarray(answers.max(axis=1))
     if task.link == "sigmoid":
@@ -132,7 +132,7 @@ def settled(task: Task, answers: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def refusals(engine: Engine, all_refusals: Sequence[Refusal]) -> list[Refusal]:
-    """What was tested about the open files and not certified."""
+    """Refusals that concern the open files."""
     return [
         one for one in all_refusals if one.files == engine.files and one.provider == engine.provider
     ]

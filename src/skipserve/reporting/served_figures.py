@@ -1,4 +1,4 @@
-"""The figures of an artifact as it serves: promises, depths, milliseconds, who bears the risk."""
+"""Figures of the served artifact: certificates, depths, milliseconds, risk by class."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CLASS_ROWS = 20
 
 
 def certified_figure(points: Sequence[Point], fixed: Curve, depth: int) -> Figure:
-    """Each certificate: where it was tested, and how it went on other rows."""
+    """Each certificate: result in certification and on the sample."""
     made: list[Figure] = []
     caption = (
         "Each colour is one certified risk; its dashed line is the promise. Filled: the rows it "
@@ -55,7 +55,7 @@ def certified_figure(points: Sequence[Point], fixed: Curve, depth: int) -> Figur
 
 
 def depth_figure(routed: Routed, depth: int) -> Figure:
-    """How many rows stop where."""
+    """Rows by the depth at which they stop."""
     made: list[Figure] = []
     held = int(routed.held_back.sum())
     caption = (

@@ -1,4 +1,4 @@
-"""Tables of a report that come from the manifest: exits, stress, and how far files agree."""
+"""Tables of a report from the manifest: exits, stress, parity."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Row = tuple[str, ...]
 
 
 def exit_rows(found: Findings) -> list[Row]:
-    """Depth, numbers read there, hidden width of the head, and what may happen."""
+    """Rows of the table of exits: depth, features, hidden width, and what may happen there."""
     spec = None if found.engine is None else found.engine.manifest.router
     if spec is None:
         return []

@@ -1,4 +1,4 @@
-"""Whether a router is worth it, in one sentence; it must be able to say no."""
+"""The verdict of an inspection: whether a router is worth it, in one sentence."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from skipserve.intervals import samples_needed
 from skipserve.reporting.percent import percent
 from skipserve.routing.judge import ByDepth
 
-# Going on is worth it if even the oracle, its decisions paid, takes at least this share of the
-# time of full depth less than the best fixed depth.
+# A router is worth trying if the oracle, with the cost of decisions, saves at least this share
+# of full-depth time beyond the best fixed depth.
 WORTH = 0.1
 
 
@@ -27,7 +27,7 @@ class Times:
 
 @dataclass(frozen=True)
 class Prospect:
-    """What a router could save at most, beside what needs no router.
+    """The most that a router could save, beside what a fixed depth saves.
 
     Attributes:
         depth: Blocks of the network.
@@ -57,7 +57,7 @@ class Prospect:
 
 
 def prospect(readings: ByDepth, decisions: Sequence[int], risk: float, times: Times) -> Prospect:
-    """Measure what there is to gain.
+    """Measure the possible gain of a router.
 
     Args:
         readings: Answers by depth.
@@ -93,7 +93,7 @@ def hindrance(
     one_answer: bool = False,
     confidence: float = 0.95,
 ) -> str:
-    """Why the question does not arise, or an empty string if it does.
+    """Why a router is out of the question; empty if it is not.
 
     Args:
         readings: Answers by depth, judged by the labels if there are any.
@@ -132,7 +132,7 @@ def hindrance(
 
 
 def sentence(found: Prospect) -> str:
-    """What a router could save at most, what a fixed depth saves already, and whether to go on."""
+    """The verdict: what a router could save, what a fixed depth saves, and the advice."""
     saves, fixed = 1 - found.oracle / found.depth, 1 - found.fixed / found.depth
     already = (
         f"stopping every row {after(found.fixed)} saves {fixed:.0%} already and changes "

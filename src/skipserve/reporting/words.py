@@ -1,4 +1,4 @@
-"""What a report says in words: its first line, and a certificate for who owns the product."""
+"""The sentences of a report: its first line, and certificates in plain words."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EQUAL = 0.03
 
 
 def first_line(found: Findings) -> str:
-    """Whether a fixed depth beats the router, or why that cannot be said."""
+    """The first line: whether a fixed depth beats the router, or why that is unknown."""
     if found.routed is None:
         return f"{_no_router(found)} {found.inspection.verdict}"
     point = _point_at(found)
@@ -47,7 +47,7 @@ def first_line(found: Findings) -> str:
 
 
 def promise(point: Point, found: Findings) -> list[str]:
-    """One certificate, for somebody who decides and does not compute."""
+    """One certificate in plain words."""
     made = point.certificate
     per = max(100, round(1 / made.risk) * 10)
     accuracy = ""
@@ -79,7 +79,7 @@ def accuracy_promises(found: Findings) -> list[str]:
 
 
 def refused(found: Findings) -> list[str]:
-    """What was tested and is not promised, and why."""
+    """Refused risks, and why."""
     return [
         f"A risk of {percent(one.risk)} ({one.measure.replace('_', ' ')}) is not promised: "
         f"{one.reason}."
@@ -88,7 +88,7 @@ def refused(found: Findings) -> list[str]:
 
 
 def limits(found: Findings) -> list[str]:
-    """What no certificate here promises."""
+    """Limits of the certificates."""
     engine = found.engine
     assert engine is not None
     certificate = found.points[0].certificate
@@ -114,7 +114,7 @@ def limits(found: Findings) -> list[str]:
 
 
 def class_name(found: Findings, label: int) -> str:
-    """A class as the model calls it."""
+    """The name of a class."""
     names = found.model.task.names
     return f"{names[label]} ({label})" if names else str(label)
 
@@ -151,7 +151,7 @@ def _point_at(found: Findings) -> Point:
 
 
 def _times(found: Findings, cost: Cost) -> tuple[float, float]:
-    """Milliseconds a row of the router, and of the fixed depth however it is had faster."""
+    """Milliseconds a row of the router, and of the faster form of the fixed depth."""
     blocks = found.fixed[found.risk]
     ways = [cost.full_ms] if blocks == found.model.depth else []
     ways += [ms[blocks] for ms in (cost.fixed_ms, cost.cut_ms) if blocks in ms]

@@ -1,1 +1,1 @@
-"""The router: signals, guard, the routed network, proposing and certifying thresholds."""
+"""The router: features, heads, signals, guards, placing of exits, and thresholds."""

@@ -1,4 +1,4 @@
-"""Activations: what every exit would read off many rows, run once through the whole graph.
+"""Activations: the features of every cut for many rows, in one run of the whole graph.
 
 They come from ONNX Runtime, so no model of the network in any framework is needed, and stand on
 disk: those of one cut at a time are mapped into memory.
@@ -43,7 +43,7 @@ class Activations:
 
 
 class _OnDisk(Sequence[NDArray[np.float32]]):
-    """Arrays in files without a name, mapped into memory for as long as somebody holds them.
+    """Arrays in anonymous files, mapped into memory while they are in use.
 
     Args:
         columns: Of each array.
@@ -86,14 +86,14 @@ def read_activations(
     parts: Sequence[Rows],
     said: Callable[[int], None] = lambda rows: None,
 ) -> Activations:
-    """Run rows through a graph and keep the features of some of its streams.
+    """Run rows through a graph and return the features of some streams.
 
     Args:
         model: The plain graph; its first output is the answer.
         cuts: Names of the streams.
         layouts: Of each.
         parts: Rows, in parts of possibly different shapes.
-        said: Told how many rows were run since it was told last.
+        said: Receives the number of rows that were run since the last call.
     """
     session = open_model(_with_features(model, cuts, layouts), arena=False)
     features, answers = _OnDisk([one.features for one in layouts]), []

@@ -1,4 +1,4 @@
-"""Which cuts become exits: an exit is worth its time only if it lets enough rows leave."""
+"""Choosing exits: an exit must let enough rows leave to be worth its time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from skipserve.routing.propose import Observations, greedy, where_rows_leave
 
-# More exits than this are not weighed against each other: every other one goes first.
+# Above this number, every other exit is dropped before exits are compared.
 MOST = 24
 # Rate of disagreement at which sets of exits are compared.
 RATE = 0.01
@@ -32,7 +32,7 @@ class Costs:
     exits: tuple[float, ...]
 
     def rounded(self) -> Costs:
-        """Rounded to quarters of a power of two, so that a noisy clock seldom changes the graph."""
+        """Round to quarters of a power of two, so that a noisy clock seldom changes the graph."""
 
         def near(seconds: float) -> float:
             return math.pow(2, round(4 * math.log2(max(seconds, 1e-7))) / 4)
@@ -41,7 +41,7 @@ class Costs:
 
 
 def choose_exits(observed: Observations, costs: Costs) -> tuple[list[int], str]:
-    """Drop exits, worst first, while that makes a lone row no slower.
+    """Drop exits, the worst first, while a lone row becomes no slower.
 
     The time of a row is that of the stages it runs, and of the exits it passes; which those are
     follows from thresholds searched anew for each set of exits. The cut at depth 0 is always
@@ -63,7 +63,7 @@ def choose_exits(observed: Observations, costs: Costs) -> tuple[list[int], str]:
     while len(kept) > 1:
         fewer = [[cut for cut in kept if cut != out] for out in kept]
         times = [row_seconds(cuts, observed, costs) for cuts in fewer]
-        if min(times) > best * (1 + 1e-9):  # what makes no difference goes too
+        if min(times) > best * (1 + 1e-9):  # an exit without effect is dropped too
             break
         best, kept = min(times), fewer[int(np.argmin(times))]
     return kept, (

@@ -1,4 +1,4 @@
-"""What a router is asked to be: the sections [exits] and [router] of a build file."""
+"""The sections [exits] and [router] of a build file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Depth = Annotated[int, Field(ge=0)]
 
 
 class ExitsConfig(Record):
-    """Where rows may leave, and what is read there.
+    """The section [exits]: where rows may leave, and what is read there.
 
     Attributes:
         at: Blocks run when a row may leave (0 is before the first), or ``auto``: where an exit
@@ -47,7 +47,7 @@ class ExitsConfig(Record):
 
 
 class Earning(Record):
-    """How a model gets its certificates: on rows set aside, or on its own traffic.
+    """How a model gets certificates: on rows set aside, or on its own traffic.
 
     Attributes:
         certificate: ``offline``: on rows set aside, and on the traffic only after a drift has put
@@ -71,7 +71,7 @@ class Earning(Record):
 
 
 class RouterConfig(Earning):
-    """What decides, and what is certified.
+    """The section [router]: what decides, and what is certified.
 
     Attributes:
         signal: What is compared with the thresholds.

@@ -1,4 +1,4 @@
-"""Corrupted copies of rows: exit heads are fitted on them too, and routers are put under them.
+"""Corrupted copies of rows, for fitting exit heads and for stress tests.
 
 A head that has seen corrupted rows does half the harm off the manifold (docs/any-network.md). The
 full-depth answer is the target, so such rows cost no labels.
@@ -21,7 +21,7 @@ Corrupt = Callable[[NDArray[Any], "Tensor", Generator], NDArray[Any]]
 
 @dataclass(frozen=True)
 class Tensor:
-    """What is known of one input.
+    """Statistics of one input.
 
     Attributes:
         deviation: Standard deviation of its numbers.
@@ -45,12 +45,12 @@ def _column(x: NDArray[Any], values: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def noise(share: float) -> Corrupt:
-    """Normal noise of so many standard deviations."""
+    """Normal noise with a deviation of ``share`` standard deviations."""
     return lambda x, about, random: x + share * about.deviation * _spread(x, random)
 
 
 def scaled(factor: float) -> Corrupt:
-    """Every number times a factor."""
+    """Every number multiplied by a factor."""
     return lambda x, about, random: x * np.float32(factor)
 
 
@@ -66,26 +66,26 @@ def signs(x: NDArray[Any], about: Tensor, random: Generator) -> NDArray[Any]:
 
 
 def shuffled(x: NDArray[Any], about: Tensor, random: Generator) -> NDArray[Any]:
-    """The numbers of each row in another order."""
+    """The numbers of each row in random order."""
     flat = x.reshape(len(x), -1)
     return random.permuted(flat, axis=1).reshape(x.shape)
 
 
 def pure_noise(x: NDArray[Any], about: Tensor, random: Generator) -> NDArray[Any]:
-    """Nothing of the row: noise as wide as the data."""
+    """Pure noise, as wide as the data."""
     centre = np.float32((about.low + about.high) / 2)
     return centre + about.deviation * _spread(x, random)
 
 
 def constant(x: NDArray[Any], about: Tensor, random: Generator) -> NDArray[Any]:
-    """One number everywhere, another for each row, the ends of the range among them."""
+    """Constant rows: one number each, with the ends of the range among them."""
     values = random.uniform(about.low, about.high, len(x))
     values[::4] = about.low
     values[1::4] = about.high
     return np.broadcast_to(_column(x, values), x.shape).astype(np.float32)
 
 
-# What a router is put under; the hard ones must be held back or answered as at full depth.
+# Corruptions for stress tests; hard ones must be held back or answered as at full depth.
 HARD: dict[str, Corrupt] = {
     "noise 0.5": noise(0.5),
     "scaled by 2": scaled(2),
@@ -99,7 +99,7 @@ MILD: dict[str, Corrupt] = {"noise 0.2": noise(0.2), "noise 0.3": noise(0.3), "t
 
 # For token ids. Foreign tokens are those that the data never holds.
 def random_tokens(share: float) -> Corrupt:
-    """A share of the tokens replaced by any others."""
+    """A share of the tokens replaced by random ones."""
 
     def corrupt(x: NDArray[Any], about: Tensor, random: Generator) -> NDArray[Any]:
         other = random.integers(int(about.low), int(about.high) + 1, x.shape).astype(x.dtype)
@@ -109,7 +109,7 @@ def random_tokens(share: float) -> Corrupt:
 
 
 def shuffled_tokens(x: NDArray[Any], about: Tensor, random: Generator) -> NDArray[Any]:
-    """The real tokens of each row in another order, the first kept in its place."""
+    """The real tokens of each row in random order; the first stays."""
     out = x.copy()
     for row in range(len(x)):
         length = x.shape[1] if about.mask is None else int(about.mask[row].sum())
@@ -135,7 +135,7 @@ MILD_TOKENS: dict[str, Corrupt] = {
 
 
 def about(rows: Rows, mask: str | None) -> dict[str, Tensor]:
-    """What corruption has to know of each input of some rows."""
+    """Statistics of each input of some rows."""
     real = rows.tensors[mask].astype(bool) if mask else None
     found = {}
     for name, x in rows.tensors.items():
@@ -181,7 +181,7 @@ def _real(rows: Rows, mask: str | None) -> NDArray[np.bool_] | None:
 
 
 def for_fitting(rows: Rows, mask: str | None, random: Generator) -> list[Rows]:
-    """Corrupted copies that exit heads are fitted on: more than twice as many as there are rows.
+    """Corrupted copies for fitting exit heads, more than two for each row.
 
     Noise of up to 0.6 deviations, mixtures of two, scaling from 0.3 to 2.3 and constants; for
     tokens a random share of them replaced.

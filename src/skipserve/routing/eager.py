@@ -1,4 +1,4 @@
-"""Exits in PyTorch, for the TorchScript files of networks trained here.
+"""Exits in PyTorch, for TorchScript files of networks trained here.
 
 They hold the same numbers as those in the ONNX graphs (graph/exit_graph.py) and decide alike.
 """
@@ -18,7 +18,7 @@ from skipserve.routing.exits import Exit, Layout
 
 
 class Features(nn.Module):
-    """What an exit reads off a stream; see :func:`skipserve.graph.exit_graph.build_features`."""
+    """Features of a stream, as :func:`skipserve.graph.exit_graph.build_features` has them."""
 
     grid: Tensor
 

@@ -1,4 +1,4 @@
-"""An exit: what is read off the stream at one cut, and the numbers that read it.
+"""Exits: layout of the stream, features, guard and head at one cut.
 
 The same numbers are built into ONNX graphs (graph/exit_graph.py) and, for networks trained here,
 into TorchScript (routing/eager.py).
@@ -22,7 +22,7 @@ GRID = 4
 
 @dataclass(frozen=True)
 class Layout:
-    """How one row of a stream lies in memory.
+    """The layout of one row of a stream.
 
     Attributes:
         kind: ``vector`` [width]; ``tokens`` [length, width]; ``channels`` [channels, length] or
@@ -39,7 +39,7 @@ class Layout:
 
     @property
     def width(self) -> int:
-        """Numbers that remain when positions are averaged."""
+        """Size of a row averaged over positions."""
         return self.shape[-1] if self.kind != "channels" else self.shape[0]
 
     @property
@@ -56,7 +56,7 @@ class Layout:
 
     @property
     def features(self) -> int:
-        """Numbers that an exit reads off one row."""
+        """Number of features of one row."""
         if self.kind == "vector":
             return self.width
         if self.kind == "tokens":
@@ -75,7 +75,7 @@ def _cells(size: int, cells: int) -> NDArray[np.float32]:
 
 @dataclass(frozen=True)
 class Guard:
-    """How far features lie from those of calibration, as a whitened norm.
+    """A guard: the whitened distance of features from those of calibration.
 
     Attributes:
         centre: Mean of the features [features].
@@ -88,7 +88,7 @@ class Guard:
 
 @dataclass(frozen=True)
 class Head:
-    """A small network on the features of one cut.
+    """An exit head: a small network on the features of one cut.
 
     Attributes:
         layers: Weights [in, out] and biases [out] of each; ReLU between them.
@@ -98,7 +98,7 @@ class Head:
 
     @property
     def hidden(self) -> int:
-        """Width of the hidden layer, 0 if there is none."""
+        """Width of the hidden layer; 0 if there is none."""
         return self.layers[0][0].shape[1] if len(self.layers) > 1 else 0
 
     def __call__(self, features: Matrix) -> Matrix:
@@ -139,7 +139,7 @@ class Exit:
 
 
 def layout_of(shape: tuple[int, ...], ops_ahead: frozenset[str], mask: str = "") -> Layout | None:
-    """How a stream is laid out, told from its shape and the operators that read it.
+    """The layout of a stream, inferred from its shape and the operators that read it.
 
     Args:
         shape: Of the stream [batch, …]; −1 where it varies.

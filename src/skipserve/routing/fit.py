@@ -1,4 +1,4 @@
-"""Fitting a router to a graph: guards and heads at every cut, of which some become exits.
+"""Fitting a router to a graph: guards and heads at every cut, some of which become exits.
 
 Nothing here needs labels, or the network in any framework: activations come from ONNX Runtime.
 """
@@ -35,7 +35,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class _ReadableCuts:
-    """Exits at every cut that can be read, and the stages between."""
+    """Cuts that can be read, their layouts, and the stages between them."""
 
     cuts: tuple[int, ...]  # places in Network.blocks
     layouts: tuple[Layout, ...]
@@ -58,7 +58,7 @@ def fit_router(
         router: What decides.
         fitting: Rows for heads and guards; the network may have been trained on them.
         proposing: Rows that nothing is fitted to; they set the guards' limits and place the exits.
-        say: Told about progress.
+        say: Receives progress, line by line.
 
     Raises:
         ConfigError: If the signal or a place asked for does not exist.
@@ -110,7 +110,7 @@ def fit_router(
         projection = None
         if router.signal == "projected_norm":
             labels = task.labels(seen.answers[: len(fitting)])
-            assert labels is not None  # or the task would not have the signal
+            assert labels is not None  # otherwise the task would not have this signal
             projection = fisher(clean[:, : layout.width], labels)
         for width in widths:
             fitted = heads.get((i, width))
@@ -158,7 +158,7 @@ def _hidden(exits: ExitsConfig) -> tuple[int, ...]:
 
 
 def _candidates(network: Network, exits: ExitsConfig, rows: Rows) -> _ReadableCuts:
-    """Every cut whose stream can be read, or those that were asked for."""
+    """Every cut whose stream can be read, or those of the build file."""
     depth = network.depth
     asked = tuple(range(depth)) if exits.at == "auto" else exits.at
     if asked[-1] >= depth:

@@ -1,4 +1,4 @@
-"""Guards: the unfamiliar is never skipped.
+"""Guards: unfamiliar rows are never skipped.
 
 One stands at every cut from depth 0 on, and they accumulate: any single one lets some constant or
 some noise pass (docs/any-network.md).
@@ -15,7 +15,7 @@ from skipserve.routing.exits import Guard
 
 # Share of the mean variance added in every direction before it is divided by.
 RIDGE = 1e-3
-# Instead of no variance at all, where features never vary; its root has an inverse in FP32.
+# Least variance, for constant features; its root has an inverse in FP32.
 SMALLEST = 1e-36
 # Wider features are first projected at random to so many numbers (Johnson and Lindenstrauss, 1984):
 # a square matrix would cost as much as a block.
@@ -24,12 +24,12 @@ WIDEST = 1024
 # what is held back within a percent or two of the rows; all of them cost as much as a block.
 MOST_DIRECTIONS = 256
 MOST_ROWS = 20_000
-# So many are looked at together: in FP64 all of them would be several times the features.
+# Rows of a chunk; in FP64 all rows would take several times the memory of the features.
 PART = 4096
 
 
 def fit_guard(features: NDArray[np.float32], seed: int = 0) -> Guard:
-    """Whiten the features of known rows.
+    """Fit a guard: whiten the features of known rows.
 
     Args:
         features: Of uncorrupted rows [N, features].
@@ -62,7 +62,7 @@ def fit_guard(features: NDArray[np.float32], seed: int = 0) -> Guard:
 
 
 def _finite(features: NDArray[np.float32]) -> Iterator[NDArray[np.float64]]:
-    """The rows that did not overflow, some at a time, in FP64."""
+    """Rows without overflow, in chunks, in FP64."""
     for start in range(0, min(len(features), MOST_ROWS), PART):
         part = np.asarray(features[start : min(start + PART, MOST_ROWS)], dtype=np.float64)
         yield part[np.isfinite(part).all(axis=1)]
@@ -83,7 +83,7 @@ def limits(distances: NDArray[np.float32], quantile: float) -> NDArray[np.float6
 
 
 def scaled(guard: Guard, limit: float) -> Guard:
-    """The same guard with its limit divided out, so that 1 is the limit; as it is for +inf."""
-    if not 0 < limit < np.inf:  # off, or nothing ever varied: whatever differs is far
+    """The guard scaled so that its limit is 1; unchanged for +inf."""
+    if not 0 < limit < np.inf:  # off, or constant features: every difference is infinitely far
         return guard
     return Guard(guard.centre, (guard.whiten / limit).astype(np.float32))

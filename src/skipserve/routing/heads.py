@@ -1,4 +1,4 @@
-"""Exit heads: small networks distilled from the full-depth answer, without labels.
+"""Exit heads: small networks, distilled from the full-depth answer without labels.
 
 Distillation (Hinton et al., arXiv:1503.02531) at temperature 1, on the user's rows and on corrupted
 copies of them. Beside a head may stand an *estimate*: a small network that learns on which rows the
@@ -27,12 +27,12 @@ BATCH, EPOCHS = 512, 8
 LEARNING_RATE, DECAY = 2e-3, 1e-2
 # Few rows are shown more often, so that a head takes at least so many steps.
 FEWEST_STEPS = 400
-# Numbers are to be hit and not only told apart: further to go, and more steps for it.
+# Regression needs more steps than classification.
 TO_HIT: tuple[Link, ...] = ("identity", "unit")
 FASTER, MORE_STEPS = 5, 3
-# So many rows are looked at together where all are.
+# Rows of a chunk where all rows are processed.
 PART = 4096
-# So many are enough to see how large numbers are.
+# Rows that are enough to estimate the scale of numbers.
 MOMENTS = 10_000
 # Hidden layer of the estimate beside a linear head.
 ESTIMATE_HIDDEN = 32
@@ -40,7 +40,7 @@ ESTIMATE_HIDDEN = 32
 
 @dataclass(frozen=True)
 class FittedHead:
-    """A head, and what estimates where it agrees; ``None`` where nobody asks."""
+    """A head, and the estimate of where it agrees, if the signal needs one."""
 
     head: Head
     estimate: Head | None = None
@@ -54,7 +54,7 @@ def fit_heads(
     estimated: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[tuple[int, int], FittedHead]:
-    """Fit several heads, one a core at a time.
+    """Fit several heads in parallel, one on each core.
 
     Args:
         features: Of each cut [cuts][N, features]; may be memory maps.
@@ -62,7 +62,7 @@ def fit_heads(
         task: What they are.
         jobs: Cut and width of the hidden layer of each head; 0 makes a linear one.
         estimated: Whether each gets an estimate of where it agrees.
-        say: Told about progress.
+        say: Receives progress, line by line.
     """
     made: dict[tuple[int, int], FittedHead] = {}
     targets = task.targets(answers)
@@ -83,7 +83,7 @@ def fit_heads(
 def fit_estimate(
     features: NDArray[np.float32], answers: NDArray[np.float32], task: Task, hidden: int
 ) -> Head:
-    """Fit what tells on which rows a head agrees: each half of the rows by a head of the other.
+    """Fit the estimate of agreement; each half of the rows is judged by a head of the other half.
 
     Args:
         features: Of one cut [N, features]; may be a memory map.
@@ -105,7 +105,7 @@ def fit_estimate(
 
 
 def linked(link: Link, given: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The answers that a head's numbers [N, width] stand for, as the graphs compute them."""
+    """Answers for the raw output of a head [N, width], as the graphs compute them."""
     value = torch.from_numpy(given)
     if link == "softmax":
         value = value.softmax(dim=-1)
@@ -166,7 +166,7 @@ def fit_head(
 
 
 def _scaled(y: Tensor, link: Link) -> tuple[Tensor, Tensor, float]:
-    """Targets as a head learns them: numbers of no known size about 0 and in units of their spread.
+    """Targets as a head learns them; unbounded numbers are centred and scaled.
 
     Of the middle of the rows, for those that are corrupted may lie anywhere. One unit for all
     numbers of an answer: a tolerance, or an angle, is one for all of them too.
@@ -202,13 +202,13 @@ def _parts(features: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
 
 
 def _finite_rows(features: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Which rows did not overflow: those that did teach nothing."""
+    """Which rows did not overflow; the others are not used for fitting."""
     found = [np.isfinite(part).all(axis=1) for part in _parts(features)]
     return np.flatnonzero(np.concatenate(found))
 
 
 def _moments(features: NDArray[np.float32], rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of each feature over some rows, float64: squares may lie beyond FP32."""
+    """Mean and deviation of each feature over some rows, float64, as squares may exceed FP32."""
 
     def mean_of(of: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> NDArray[np.float64]:
         sums = [
@@ -238,7 +238,7 @@ def _layer(inputs: int, outputs: int, random: torch.Generator) -> nn.Linear:
 def _folded(
     layers: list[nn.Linear], mean: Tensor, deviation: Tensor, centre: Tensor, scale: float
 ) -> Head:
-    """The layers with the scaling of the features in the first, and of the answers in the last."""
+    """Fold the scaling of features into the first layer, and that of answers into the last."""
     numbers: list[tuple[Any, Any]] = [(one.weight.T.double(), one.bias.double()) for one in layers]
     weight, bias = numbers[0]
     weight = weight / deviation[:, None]

@@ -1,4 +1,4 @@
-"""Judging: what becomes of rows that each stop at a depth of their own."""
+"""Judging early stopping: mean depth, disagreement and accuracy."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def of_classes(
     classes: NDArray[np.int64],
     truth: NDArray[np.int64] | None = None,
 ) -> ByDepth:
-    """Of answers that are classes.
+    """Make it of answers that are classes.
 
     Args:
         blocks: Blocks run at each depth [D].
@@ -47,7 +47,7 @@ def of_classes(
 
 @dataclass(frozen=True)
 class StoppingResult:
-    """What stopping early did to some rows.
+    """The result of stopping rows early.
 
     Attributes:
         blocks: Mean blocks run.
@@ -61,7 +61,7 @@ class StoppingResult:
 
 
 def judge(readings: ByDepth, where: NDArray[np.int64]) -> StoppingResult:
-    """Rows that each stop at a depth of their own.
+    """The result for rows that each stop at a given depth.
 
     Args:
         readings: Answers by depth.
@@ -79,7 +79,7 @@ def judge(readings: ByDepth, where: NDArray[np.int64]) -> StoppingResult:
 
 
 def at_random(readings: ByDepth, chance: float) -> StoppingResult:
-    """The expectation for rows that leave at each depth before the last with the same chance."""
+    """The expected result for rows that leave at each depth with the same probability."""
     depths = len(readings.blocks)
     share = chance * (1 - chance) ** np.arange(depths)
     share[-1] = (1 - chance) ** (depths - 1)
@@ -91,7 +91,7 @@ def at_random(readings: ByDepth, chance: float) -> StoppingResult:
 
 
 def oracle(readings: ByDepth, rate: float) -> StoppingResult:
-    """The fewest blocks that any exit needs if at most a share ``rate`` may disagree.
+    """The oracle: the fewest blocks if at most a share ``rate`` of the rows may disagree.
 
     Each row leaves where it first agrees; those that agree latest leave at once instead, as long
     as ``rate`` allows.

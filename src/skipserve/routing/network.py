@@ -1,4 +1,4 @@
-"""A graph that is to be routed: its blocks, its signature, its task."""
+"""The network to be routed: graph, blocks, signature, task."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from skipserve.tasks import Task
 
 @dataclass(frozen=True)
 class Network:
-    """A graph that is to be routed.
+    """The network to be routed.
 
     Attributes:
         model: The plain graph, prepared for cutting.
@@ -74,7 +74,7 @@ def network_of(
 
 
 def tail_of(network: Network, rows: Rows) -> tuple[Stage, tuple[int, ...]]:
-    """The network's own head, for exits that share it, and the shape of the stream it reads."""
+    """The network's own head, for shared exits, and the shape of the stream it reads."""
     symbols = network.signature.symbols
     stages = cut(network.flow, network.found, [network.found.last], rows.tensors, symbols)
     return stages.stages[1], stages.shapes[0]

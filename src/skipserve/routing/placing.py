@@ -1,4 +1,4 @@
-"""Placing exits: the guards' limits, which cuts are worth an exit, where the first may stand."""
+"""Placing exits: guard limits, the cuts worth an exit, and the first safe exit."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class FittedRouter:
-    """A router, fitted.
+    """A fitted router.
 
     Attributes:
         exits: What is read at each cut, in order; the first may only guard.
@@ -50,7 +50,7 @@ class FittedRouter:
 
 @dataclass(frozen=True)
 class PlacementTrial:
-    """Exits at every cut, read on rows that nothing was fitted to.
+    """Exits at every cut, and their readings on rows that nothing was fitted to.
 
     Attributes:
         exits: At every cut.
@@ -79,7 +79,7 @@ def weigh(
     config: ExitsConfig,
     proposing: Rows,
 ) -> PlacementTrial:
-    """Choose the cuts that are worth an exit, by measured cost.
+    """Choose the cuts worth an exit by measured cost.
 
     Args:
         network: What is routed.
@@ -109,7 +109,7 @@ def weigh(
 def place(
     network: Network, trial: PlacementTrial, config: ExitsConfig, proposing: Rows, say: Say
 ) -> FittedRouter:
-    """Put the router under stress, and begin its exits where it stands it.
+    """Stress the router, and let exits begin where it passes.
 
     The guards are those of the cuts that were kept, and of depth 0.
     """
@@ -185,7 +185,7 @@ def _limits(distances: NDArray[np.float32], quantile: float) -> NDArray[np.float
 def _stress_all(
     network: Network, trial: PlacementTrial, limit: NDArray[np.float64], rows: Rows, say: Say
 ) -> dict[tuple[str, bool], Observations]:
-    """What the router would see of corrupted copies, by kind and whether it is a hard one."""
+    """Observations of corrupted copies, by kind and whether it is a hard one."""
     mask = network.signature.mask
     hard, mild = corruption.kinds(rows, mask)
     known = corruption.about(rows, mask)

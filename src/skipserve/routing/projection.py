@@ -12,7 +12,7 @@ RIDGE = 1e-3
 
 
 def fisher(means: NDArray[np.float32], labels: NDArray[np.int64]) -> tuple[Matrix, Matrix]:
-    """Project on the directions that tell the network's own answers apart.
+    """Fisher's discriminant directions of the network's own answers.
 
     Fisher's discriminant (1936), in closed form: whiten within the classes, keep the span of the
     class means. A row far from the middle of that span is settled.

@@ -1,4 +1,4 @@
-"""Proposing: thresholds ordered from careful to bold. Anything goes; nothing is promised."""
+"""Proposing thresholds from careful to bold; only certification promises anything."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Thresholds = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Observations:
-    """What a router would see of rows that all got to the end.
+    """Observations of rows that run everything.
 
     Attributes:
         blocks: Blocks run at each decision, and at full depth [decisions + 1], int64.
@@ -42,7 +42,7 @@ class Observations:
     inside: NDArray[np.bool_]
 
     def only(self, decisions: Sequence[int]) -> Observations:
-        """The same with some of the decisions."""
+        """The same observations with some of the decisions."""
         columns = list(decisions)
         return Observations(
             self.blocks[[*columns, -1]],
@@ -64,7 +64,7 @@ def propose(observed: Observations, risks: Sequence[float] = RISKS) -> list[Thre
     """
     near = [risk * share for risk in risks for share in NEAR]
     rates = sorted({*np.geomspace(CAREFUL, BOLD, COARSE).tolist(), *near})
-    # One that disagrees more must run less, or nobody would want it.
+    # A candidate that disagrees more must run fewer blocks to be useful.
     outcomes = [
         (*simulate(one, observed), one) for one in (greedy(observed, rate) for rate in rates)
     ]
@@ -96,7 +96,7 @@ def propose_skips(signal: NDArray[np.float32], agrees: NDArray[np.bool_]) -> lis
 
 
 def greedy(observed: Observations, rate: float) -> Thresholds:
-    """Going down the depths, the lowest threshold whose leavers disagree at most at ``rate``."""
+    """By depth, the lowest threshold at which leaving rows disagree at most at ``rate``."""
     stays = np.ones(len(observed.signal), dtype=bool)
     thresholds = np.full(observed.signal.shape[1], np.inf, dtype=np.float32)
     for decision, values in enumerate(observed.signal.T):

@@ -1,4 +1,4 @@
-"""Reading: what every exit reads off rows, by a stepping engine whose stages stand in no file."""
+"""Reading every exit with a stepping engine whose stages are in memory."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ BATCH = 32
 
 
 def open_stepper(models: Sequence[onnx.ModelProto], exits: Sequence[Exit], depth: int) -> Stepper:
-    """A stepping engine for stages that stand in no file."""
+    """A stepping engine for stages in memory."""
     pieces = [OnnxPiece(open_model(model, arena=False)) for model in models]
     return Stepper(pieces, cuts_of(exits), depth)
 
 
 def cuts_of(exits: Sequence[Exit]) -> list[Cut]:
-    """What may happen at each cut: those where rows leave are numbered."""
+    """The cuts of a stepper; cuts where rows leave are numbered."""
     found, decision = [], 0
     for one in exits:
         found.append(Cut(one.blocks, decision if one.leaves else None))
@@ -41,7 +41,7 @@ def cuts_of(exits: Sequence[Exit]) -> list[Cut]:
 
 
 class ExitReader(Protocol):
-    """What reads every exit."""
+    """Anything that reads every exit."""
 
     def read(self, rows: Rows) -> ExitReadings:
         """Run rows through every stage, reading every exit on the way."""
@@ -49,7 +49,7 @@ class ExitReader(Protocol):
 
 
 def read_all(stepper: ExitReader, rows: Rows) -> ExitReadings:
-    """What every exit reads off any number of rows."""
+    """Readings of every exit for any number of rows."""
     parts = list(in_batches(stepper.read, rows, BATCH, usable_cores()))
     return ExitReadings(
         np.concatenate([part.answers for part in parts]),

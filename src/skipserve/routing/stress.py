@@ -1,4 +1,4 @@
-"""Stress: how a router does on corrupted copies of the user's own rows."""
+"""Stress: the router on corrupted copies of the user's rows."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 
 from skipserve.routing.propose import Observations, Thresholds, greedy, simulate
 
-# What a hard corruption must come to: few wrong answers, or most rows held back.
+# A hard corruption must have few wrong answers, or most rows held back.
 MOST_DISAGREE, FEWEST_HELD = 0.05, 0.9
 ROWS = 1_000
 
 
 @dataclass(frozen=True)
 class StressResult:
-    """What a router did to rows corrupted in one way, as shares.
+    """The result of a router on rows with one kind of corruption, as shares.
 
     Attributes:
         kind: Of corruption.
@@ -34,14 +34,14 @@ class StressResult:
 
     @property
     def passes(self) -> bool:
-        """Whether it is what a hard corruption must come to."""
+        """Whether the result meets the requirement for hard corruptions."""
         return self.disagreement <= MOST_DISAGREE or self.held_back >= FEWEST_HELD
 
 
 def stress_test(
     kind: str, hard: bool, observed: Observations, thresholds: Thresholds
 ) -> StressResult:
-    """What thresholds do to corrupted rows."""
+    """The result of thresholds on corrupted rows."""
     disagreement, depth = simulate(thresholds, observed)
     return StressResult(
         kind,

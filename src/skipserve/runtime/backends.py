@@ -18,7 +18,7 @@ from skipserve.runtime.stepper import Piece
 from skipserve.runtime.wave import Limits, RowResults
 
 Provider = Literal["cpu", "cuda"]
-# What opens the files of each, as it is imported.
+# Package that opens the files of each backend.
 LIBRARIES = {"onnxruntime": "onnxruntime", "torchscript": "torch"}
 # ONNX Runtime plans a convolution anew whenever the batch size changes, and by default lets cuDNN
 # try out its algorithms then. HEURISTIC plans in a tenth of the time and runs as fast; DEFAULT
@@ -57,7 +57,7 @@ def open_onnx(file: Path, provider: Provider = "cpu", threads: int = 1) -> tuple
         providers.insert(0, ("CUDAExecutionProvider", CUDA_OPTIONS))
     try:
         session = ort.InferenceSession(str(file), options, providers=providers)
-    except Exception as error:  # ONNX Runtime raises classes of its own for each cause
+    except Exception as error:  # ONNX Runtime raises its own exception types
         raise ArtifactError(f"{file} cannot be loaded by ONNX Runtime: {error}") from None
     piece = OnnxPiece(session)
     if session.get_providers()[0] == "CUDAExecutionProvider":
@@ -70,7 +70,7 @@ _shared: list[object] = []
 
 
 def _share_arena() -> None:
-    """Let all sessions of this process that ask for it take their memory from one arena.
+    """Register one shared memory arena for the sessions of this process.
 
     Each stage of a network is a session. With arenas of their own they kept together several
     times what the whole network does, for only one of them runs at a time.
@@ -148,7 +148,7 @@ def _writable(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def pick_provider(backend: str, asked: Literal["auto", "cpu", "cuda"]) -> Provider:
-    """The provider that will really be used; ``auto`` takes CUDA where there is one.
+    """The provider that will be used; ``auto`` takes CUDA where there is a device.
 
     Raises:
         LaunchError: If the backend is not installed, or ``cuda`` was asked for and is not there.
@@ -183,5 +183,5 @@ def _torch_has_cuda() -> bool:
 
 
 def has_gpu() -> bool:
-    """Whether the machine shows an NVIDIA device, whatever the packages make of it."""
+    """Whether the machine has an NVIDIA device, usable or not."""
     return Path("/dev/nvidia0").exists() or Path("/proc/driver/nvidia/version").exists()

@@ -1,4 +1,4 @@
-"""The engine: rows in, answers out. It knows artifacts and runners, and nothing of HTTP."""
+"""The engine: rows in, answers out. It knows artifacts and runners, but not HTTP."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ class Engine:
 
     @property
     def provider(self) -> Provider:
-        """Where the model really runs."""
+        """The provider in use."""
         return self._runner.provider
 
     def check(self, rows: object) -> Rows:
@@ -151,7 +151,7 @@ class Engine:
 
     @property
     def shows_exits(self) -> bool:
-        """Whether rows that run everything show what each exit reads."""
+        """Whether exits can be read for rows that run everything."""
         spec = self.manifest.router
         return spec is not None and spec.policy == "exit" and self._runner.steps is not None
 
@@ -177,7 +177,7 @@ class Engine:
         return self._settings.earned(risk, measure, in_force)
 
     def fixed(self, decision: int) -> Setting:
-        """The setting at which every row stops at one decision, whatever it is like."""
+        """The setting at which every row stops at one decision."""
         return self._settings.fixed(decision)
 
     def run(self, rows: Rows, limits: Limits | None = None) -> Prediction:
@@ -192,7 +192,7 @@ class Engine:
         return self.to_prediction(rows, self.run_once(rows, limits))
 
     def run_once(self, rows: Rows, limits: Limits | None) -> RowResults:
-        """What comes of rows that run at once; :meth:`to_prediction` makes answers of it."""
+        """Run a batch; :meth:`to_prediction` makes answers of its results."""
         if limits is not None and self.manifest.router is not None:
             return self._runner.run(rows, limits)
         count = len(rows)
@@ -202,7 +202,7 @@ class Engine:
         return RowResults(self._runner.full(rows), depth_run, held_back, signals)
 
     def to_prediction(self, rows: Rows, results: RowResults) -> Prediction:
-        """The answers to rows by what came of them; FP32 answers those that overflowed FP16."""
+        """Answers from results; rows that overflowed FP16 are run again in FP32."""
         prediction = Prediction(
             self.manifest.task.labels(results.answers),
             results.answers,
@@ -215,10 +215,10 @@ class Engine:
         return prediction if self._fp32 is None else self._fp32.answer(rows, prediction)
 
     def flights(self, most: int) -> Flights:
-        """A way for the rows of many requests through this model, stage by stage.
+        """Flights of this model: rows of many requests, stage by stage.
 
         Args:
-            most: Rows that came apart are run together up to so many.
+            most: Most rows that are joined into one batch.
         """
         return Flights(self.run_once, self._runner.steps, most)
 
@@ -250,7 +250,7 @@ class Engine:
         return joined(list(in_batches(run, rows, batch_size, self._workers)))
 
     def read(self, rows: Rows, batch_size: int = 32) -> ExitReadings:
-        """What every exit reads off rows that run everything.
+        """Readings of every exit for rows that run everything.
 
         Raises:
             LaunchError: If the files are TorchScript, or the policy is ``skip``.

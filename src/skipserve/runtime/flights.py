@@ -1,4 +1,4 @@
-"""Rows of many requests on their way at once: each leaves when it may, later ones join earlier.
+"""Flights: rows of many requests run together, leave early, and are joined by later ones.
 
     admit → stage 0 → … → stage n        rows before the same stage run it together
     admit → the plain graph              rows at full depth, and files that decide inside
@@ -28,7 +28,7 @@ class Steps(Protocol):
         ...
 
     def step(self, wave: Wave, i: int) -> tuple[FinishedRows | None, Wave | None]:
-        """Run stage ``i``: who leaves behind it, and who goes on."""
+        """Run stage ``i``; returns the rows that leave and those that continue."""
         ...
 
 
@@ -37,7 +37,7 @@ _WHOLE = 1 << 30
 
 
 class Failed(Exception):
-    """A stage could not be run; why is its cause.
+    """A stage failed; its cause is the exception.
 
     Attributes:
         rows: That were in it [n], by name.
@@ -49,12 +49,12 @@ class Failed(Exception):
 
 
 class Flights:
-    """The rows of one model that are on their way.
+    """The rows of one model that are in flight.
 
     Args:
         whole: Runs rows at once, as deep as their limits ask.
         steps: The stages; ``None`` where the files decide inside, or there is no router.
-        most: Rows that came apart are run together up to so many.
+        most: Most rows that are joined into one batch.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Flights:
             self._wait(_WHOLE, _plain(rows[others], limits[others], names[others]))
 
     def step(self) -> FinishedRows | None:
-        """Run the earliest stage that rows are before: those that left behind it.
+        """Run the earliest stage with waiting rows; returns the rows that left behind it.
 
         Raises:
             Failed: If it could not be run; its rows are gone.
@@ -104,7 +104,7 @@ class Flights:
         return left
 
     def _take(self, stage: int) -> Wave:
-        """As many rows as may run together, from the front of a lane."""
+        """Take as many rows as may run together from the front of a lane."""
         lane = self._lanes[stage]
         waves = [lane.popleft()]
         count, shapes = len(waves[0]), waves[0].shapes if lane else None

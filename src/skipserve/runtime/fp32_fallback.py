@@ -1,4 +1,4 @@
-"""The FP32 files beside FP16 ones: they answer the rows that FP16 is too narrow for."""
+"""The FP32 fallback: answers rows that overflow FP16."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 class Fp32Fallback:
-    """Opened when the first row overflows; most services never need it.
+    """FP32 files, opened when the first row overflows.
 
     Args:
         name: Of the model.
@@ -40,7 +40,7 @@ class Fp32Fallback:
         self._broken = False
 
     def answer(self, rows: Rows, prediction: Prediction) -> Prediction:
-        """Run again what has no finite answer, at full depth: nothing certifies it to do less.
+        """Run rows without a finite answer again, at full depth.
 
         Never raises: a row that cannot be run again stays as it is, and its neighbours always do.
 
@@ -56,7 +56,7 @@ class Fp32Fallback:
             return prediction
         try:
             again = runner.full(rows[overflowed])
-        except Exception:  # each backend raises classes of its own
+        except Exception:  # each backend raises its own exception types
             logger.exception("%s could not run rows again that overflow FP16", self._name)
             return prediction
         answers, depth_run = prediction.answers.copy(), prediction.depth_run.copy()
@@ -84,7 +84,7 @@ class Fp32Fallback:
 def fp32_fallback_of(
     artifact: Artifact, backend: BackendName, precision: Precision, provider: Provider, threads: int
 ) -> Fp32Fallback | None:
-    """The FP32 files beside those of FP16, if the artifact has them."""
+    """The fallback of FP16 files, if the artifact has FP32 files."""
     manifest = artifact.manifest
     if precision != "fp16" or not artifact.hashes(FORMATS[backend], "fp32"):
         return None

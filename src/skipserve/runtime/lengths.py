@@ -1,4 +1,4 @@
-"""Rows of different length: what of them is padding, and which run together."""
+"""Rows of different length: trimming padding, and grouping similar lengths."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SPARE = 64
 
 
 def trim(rows: Rows, signature: Signature) -> Rows:
-    """The same rows without the positions at their end that are padding in all of them.
+    """Trim positions at the end that are padding in all rows.
 
     Rows of a model without a mask are left as they are.
     """
@@ -28,7 +28,7 @@ def trim(rows: Rows, signature: Signature) -> Rows:
 
 
 def by_length(rows: Rows, signature: Signature) -> Iterator[tuple[Places | slice, Rows]]:
-    """Rows of similar length, trimmed: their places, and they themselves.
+    """Groups of rows of similar length, trimmed, with their places.
 
     Rows that run together are as long as the longest of them: they are parted where that saves
     enough padding. Rows of a model without a mask stay together.
@@ -61,7 +61,7 @@ def _parts(lengths: NDArray[np.int64], first: int = 0) -> Iterator[slice]:
 
 
 def _word(signature: Signature) -> str | None:
-    """The free dimension that the mask tells of, where rows may differ in it."""
+    """The free dimension of the mask, in which rows may differ."""
     mask = None if signature.mask is None else signature.input(signature.mask)
     if mask is None or len(mask.row_shape) != 1:
         return None
@@ -70,7 +70,7 @@ def _word(signature: Signature) -> str | None:
 
 
 def _lengths(rows: Rows, signature: Signature) -> NDArray[np.int64]:
-    """Positions up to the last that is none of padding [N]; one where all are."""
+    """Positions up to the last real one [N]; 1 where all are padding."""
     assert signature.mask is not None
     real = rows.tensors[signature.mask] != 0
     behind = np.argmax(real[:, ::-1], axis=1)

@@ -1,4 +1,4 @@
-"""What every candidate would have done with rows that give evidence.
+"""Losses of every candidate on evidence rows.
 
 A row that runs all stages passes every exit on its way. So it shows, for every candidate, at which
 exit it would have left and whether the answer there is that of full depth.
@@ -18,7 +18,7 @@ from skipserve.tasks import Task
 
 @dataclass(frozen=True)
 class CandidateLosses:
-    """What the candidates would have done with some rows.
+    """What each candidate would have done with some rows.
 
     Attributes:
         disagrees: Whether each would have answered otherwise than full depth [n, candidates], bool.
@@ -35,7 +35,7 @@ def candidate_losses(
     candidates: NDArray[np.float32],
     ends: NDArray[np.int64],
 ) -> CandidateLosses:
-    """Judge every candidate on the rows of a batch that gave evidence.
+    """Compute the losses of every candidate on the evidence rows of a batch.
 
     A row that the guard holds back before it leaves is answered at full depth, and agrees. A row
     without a finite answer at full depth agrees with no exit.

@@ -1,4 +1,4 @@
-"""Many rows at once: batches that run side by side, a core each."""
+"""Many rows: batches that run in parallel, one on each core."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def in_batches(run: Callable[[Rows], T], rows: Rows, size: int, workers: int) -> Iterator[T]:
-    """What a function makes of rows, batch by batch and in their order.
+    """Results of a function on batches of rows, in order.
 
     ONNX Runtime on a CPU takes batches side by side: several cores on one operation wait for each
     other, the longer the busier the machine is.

@@ -42,7 +42,7 @@ class Padded:
         size = padded_size(count)
         if size == count:
             return self._piece.run(feeds)
-        # A row's copy: zeros might be what no network has ever seen.
+        # Padded with copies of a row, because zeros may be unlike any real row.
         more = {
             name: np.concatenate([rows, np.repeat(rows[-1:], size - count, axis=0)])
             for name, rows in feeds.items()
@@ -51,5 +51,5 @@ class Padded:
 
 
 def padded_size(count: int) -> int:
-    """The size that so many rows are padded to: the next power of two."""
+    """The padded size of a batch: the next power of two."""
     return 1 << (count - 1).bit_length()

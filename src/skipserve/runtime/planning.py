@@ -1,4 +1,4 @@
-"""Which files of an artifact run where."""
+"""Planning: which files of an artifact run on which provider."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from skipserve.runtime.backends import Provider, pick_provider
 from skipserve.runtime.runners import FORMATS, BackendName
 
 AskedPrecision = Literal["auto", "fp32", "fp16", "int8"]
-# FP16 on a CPU is emulated by casts and slower than FP32; on a GPU it is the point of it.
+# FP16 is emulated and slower than FP32 on a CPU, but faster on a GPU.
 PRECISIONS: dict[Provider, Precision] = {"cpu": "fp32", "cuda": "fp16"}
 
 
@@ -20,7 +20,7 @@ def plan(
     precision: AskedPrecision,
     provider: Literal["auto", "cpu", "cuda"],
 ) -> tuple[Provider, Precision]:
-    """What an engine with these settings would run, without opening it.
+    """The provider and precision that an engine with these settings would use.
 
     Raises:
         ArtifactError: If the artifact has no such files.

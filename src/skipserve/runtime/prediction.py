@@ -1,4 +1,4 @@
-"""What goes into the engine beside rows, and what comes out of it."""
+"""Settings and predictions of the engine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from skipserve.runtime.trail import Trail
 
 @dataclass(frozen=True)
 class Setting:
-    """What a request asks of the router, resolved to numbers.
+    """A router request, resolved to thresholds.
 
     Attributes:
         thresholds: [decisions], float32; +inf runs everything.
@@ -66,7 +66,7 @@ class Prediction:
 
     @property
     def finite(self) -> NDArray[np.bool_]:
-        """Which rows have an answer, and did not overflow inside the network [B]."""
+        """Which rows have a finite answer [B]."""
         return np.asarray(np.isfinite(self.answers).all(axis=1))
 
     def rows(self, first: int, last: int) -> Prediction:
@@ -82,7 +82,7 @@ class Prediction:
 
 
 def joined(parts: Sequence[Prediction]) -> Prediction:
-    """The answers of several batches of one model, at least one, as if of a single one."""
+    """Concatenate the predictions of several batches; at least one."""
     signals = [part.signals for part in parts if part.signals is not None]
     left_out = [part.left_out for part in parts if part.left_out is not None]
     labels = [part.labels for part in parts if part.labels is not None]
@@ -103,7 +103,7 @@ def joined(parts: Sequence[Prediction]) -> Prediction:
 
 
 def overflow(answers: Prediction) -> InputError:
-    """The error for finite rows whose answer is not."""
+    """The error for finite rows without a finite answer."""
     row = int(np.argmin(answers.finite))
     return InputError(
         "not_finite",

@@ -1,4 +1,4 @@
-"""Rows: named tensors with one entry a row, checked before anything is run on them."""
+"""Rows: named tensors with one entry a row, checked before they run."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class Rows:
         return Rows({name: tensor[index] for name, tensor in self.tensors.items()})
 
     def repeat(self, times: int) -> Rows:
-        """Every row so many times, copies beside each other."""
+        """Repeat every row; copies stand next to each other."""
         return Rows({name: tensor.repeat(times, axis=0) for name, tensor in self.tensors.items()})
 
     @property
     def sha256(self) -> str:
-        """Hex digest of names, dtypes, shapes and numbers, whatever file they came from."""
+        """SHA-256 of names, dtypes, shapes and numbers, independent of the file."""
         digest = hashlib.sha256()
         for name, tensor in sorted(self.tensors.items()):
             digest.update(f"{name} {tensor.dtype.name} {tensor.shape}\n".encode())
@@ -56,7 +56,7 @@ class Rows:
 
 
 def join(parts: Sequence[Rows]) -> Rows:
-    """Rows of equal shapes behind each other; at least one part."""
+    """Concatenate rows of equal shapes; at least one part."""
     if len(parts) == 1:
         return parts[0]
     names = parts[0].tensors
@@ -64,7 +64,7 @@ def join(parts: Sequence[Rows]) -> Rows:
 
 
 def pad(rows: Rows, signature: Signature, sizes: Mapping[str, int]) -> Rows:
-    """The same rows with padding behind their free dimensions; the mask says 0 there.
+    """Pad rows in their free dimensions; the mask is 0 there.
 
     Args:
         rows: To pad.

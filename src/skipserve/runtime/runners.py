@@ -25,7 +25,7 @@ class Runner(Protocol):
 
     @property
     def steps(self) -> Stepper | None:
-        """What it can be stepped through by, if it can."""
+        """The stages for stepping, if it has any."""
         ...
 
     def full(self, rows: Rows) -> NDArray[np.float32]:
@@ -38,7 +38,7 @@ class Runner(Protocol):
 
 
 class OnnxFiles:
-    """The plain graph, and the stages between which the stepping engine decides.
+    """The plain graph, and the stages of the stepping engine.
 
     Rows at full depth run the plain graph: a router that is off costs nothing.
 
@@ -86,7 +86,7 @@ class OnnxFiles:
 
 
 def _merged(routed: NDArray[np.bool_], some: RowResults, others: RowResults) -> RowResults:
-    """The outcome of a batch from that of the routed rows and that of the others."""
+    """Merge the results of the routed rows and of the others."""
 
     def put(ours: NDArray[Any], theirs: NDArray[Any]) -> NDArray[Any]:
         whole = np.empty((len(routed), *ours.shape[1:]), ours.dtype)
@@ -146,7 +146,7 @@ def open_runner(
 
 
 def cuts_of(spec: RouterSpec) -> list[Cut]:
-    """What may happen behind each stage: exits where rows may leave are numbered."""
+    """The cuts of a router; cuts where rows may leave are numbered."""
     found, decision = [], 0
     for one in spec.exits:
         found.append(Cut(one.blocks, decision if one.leaves else None))

@@ -1,4 +1,4 @@
-"""Which certificates are in force for the files that run, and the thresholds they allow."""
+"""Certificates in force for the open files, and the thresholds they allow."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 class Settings:
-    """What the router may be set to where these files run.
+    """Settings of the router that the open files allow.
 
     Args:
         artifact: The artifact, with its certificates.
@@ -81,7 +81,7 @@ class Settings:
         )
 
     def earned(self, risk: float, measure: Measure, in_force: Sequence[int | None]) -> Setting:
-        """Thresholds for a risk where the model's own traffic says which candidates may be used.
+        """Thresholds for a risk, from the candidates that traffic has earned.
 
         Args:
             risk: ε asked for.
@@ -108,14 +108,14 @@ class Settings:
         return Setting(self.candidates[place], self.guard_limit, of, candidate=place)
 
     def fixed(self, decision: int) -> Setting:
-        """The setting at which every row stops at one decision, whatever it is like."""
+        """The setting at which every row stops at one decision."""
         thresholds = self.off.thresholds.copy()
         # Under ``skip`` a stage that is left out does not end the row: the later ones must go too.
         thresholds[decision:] = -np.inf
         return Setting(thresholds, np.inf)
 
     def _usable(self, made: Certificates) -> tuple[ByRisk, ByRisk]:
-        """Certificates that hold here: with the confidence the model asks for, and with less."""
+        """Certificates for the open files: with the required confidence, and with less."""
         held: ByRisk = {}
         weak: ByRisk = {}
         spec = self._manifest.router

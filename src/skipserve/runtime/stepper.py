@@ -1,4 +1,4 @@
-"""Stepping: run a stage, read signal and answer, let rows leave, go on with the rest.
+"""Stepping: run a stage, read signal and answer, let rows leave, continue with the rest.
 
 The rows on their way are explicit (:class:`Wave`): those of later requests may join them where a
 stage begins.
@@ -35,7 +35,7 @@ class Piece(Protocol):
 
 @dataclass(frozen=True)
 class Cut:
-    """What may happen behind one stage.
+    """A cut: what may happen behind one stage.
 
     Attributes:
         blocks: Blocks run when a row gets there.
@@ -47,7 +47,7 @@ class Cut:
 
 
 class Stepper:
-    """The stages of a network and what is decided behind each.
+    """Runs the stages of a network and decides behind each.
 
     Args:
         stages: One more than there are cuts, each of which reads its exit itself. Under ``skip``
@@ -95,7 +95,7 @@ class Stepper:
         return Wave(names, rows.tensors, inside, limits, signals, begin(limits.drawn))
 
     def step(self, wave: Wave, i: int) -> tuple[FinishedRows | None, Wave | None]:
-        """Run stage ``i`` on a wave: who leaves behind it, and who goes on to the next.
+        """Run stage ``i`` on a wave; returns the rows that leave and those that continue.
 
         A row leaves only if it provably may: its distance was within the limit at every cut so
         far, and its signal reaches the threshold. Whatever is not a number, or infinite, is not.
@@ -159,7 +159,7 @@ class Stepper:
         return self._finish(wave, depth_run, left_out)
 
     def _advance(self, wave: Wave, i: int) -> Tensors:
-        """Run stage ``i`` on a wave; what its exit reads there."""
+        """Run stage ``i`` on a wave; returns what its exit reads."""
         piece = self._stages[i]
         feeds = {name: wave.tensors[name] for name in piece.inputs}
         made = dict(zip(piece.outputs, piece.run(feeds), strict=True))
@@ -192,7 +192,7 @@ class Stepper:
         (answer,) = piece.run({name: wave.tensors[name] for name in piece.inputs})
         held_back = ~wave.inside
         if wave.trail is not None:
-            # A guard that a row would never have got to held nothing back.
+            # A guard behind the exit of a row does not count as holding it back.
             left = stops(wave.signals, wave.limits.thresholds) & wave.trail.inside
             held_back &= ~left.any(axis=1)
         results = RowResults(answer, depth_run, held_back, wave.signals, left_out, wave.trail)
@@ -221,7 +221,7 @@ class Stepper:
 
 @dataclass(frozen=True)
 class ExitReadings:
-    """What every exit read off rows that ran everything.
+    """Readings of every exit for rows that ran everything.
 
     Attributes:
         answers: At each decision, and at full depth [N, decisions + 1, width], float32.

@@ -1,4 +1,4 @@
-"""What the exits read off rows that give evidence, which run every stage."""
+"""Trails: what exits read off evidence rows, which run every stage."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Trail:
-    """What the exits read off the rows of a batch; zeros for rows that give no evidence.
+    """Readings of the exits for a batch; zeros for rows that give no evidence.
 
     Attributes:
         drawn: Whether each row gives evidence [n], bool.
@@ -28,7 +28,7 @@ class Trail:
         return Trail(self.drawn[index], self.answers[index], self.inside[index])
 
     def with_decision(self, answers: NDArray[np.float32], inside: NDArray[np.bool_]) -> Trail:
-        """With what one more exit read.
+        """Append the readings of one more exit.
 
         Args:
             answers: [n, width].
@@ -49,7 +49,7 @@ class Trail:
         self.inside[places] = trail.inside
 
     def blank(self, count: int) -> Trail:
-        """A trail of so many rows, of this shape, none of which gives evidence."""
+        """A trail of this shape whose rows give no evidence."""
         return Trail(
             np.zeros(count, dtype=bool),
             np.zeros((count, *self.answers.shape[1:]), dtype=np.float32),

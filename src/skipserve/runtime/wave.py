@@ -1,4 +1,4 @@
-"""Rows on their way through a network, and what came of those that left."""
+"""Waves: rows in the network, and the results of rows that left."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ Tensors = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Limits:
-    """What rows are compared with.
+    """Thresholds and guard limits of rows.
 
     Attributes:
-        thresholds: [B, decisions], float32; +inf never lets a row leave.
-        guard: [B], float32; a row farther than this from calibration runs everything, +inf holds
-            nothing back.
+        thresholds: [B, decisions], float32; at +inf no row leaves.
+        guard: Limits [B], float32; a row beyond its limit runs everything, at +inf none does.
         drawn: Rows that give evidence [B], bool: they run every stage, whatever their thresholds,
             and what every exit reads is kept. ``None``: none.
     """
@@ -44,10 +43,10 @@ class Limits:
 
 @dataclass
 class Wave:
-    """Rows on their way, all about to run the same stage.
+    """Rows that are about to run the same stage.
 
     Attributes:
-        rows: What whoever sent them calls each [n], int64.
+        rows: Names given by the sender [n], int64.
         tensors: Inputs of the network, side rows and the stream, one entry a row.
         inside: Whether each was inside the guard at every cut so far [n], bool.
         limits: Of each.
@@ -84,7 +83,7 @@ class Wave:
 
 
 def together(waves: Sequence[Wave]) -> Wave:
-    """Waves of equal shapes before the same stage as one; at least one wave."""
+    """Join waves of equal shapes before the same stage; at least one."""
     if len(waves) == 1:
         return waves[0]
     limits = [wave.limits for wave in waves]
@@ -99,7 +98,7 @@ def together(waves: Sequence[Wave]) -> Wave:
 
 
 def limits_of(parts: Sequence[Limits]) -> Limits:
-    """The limits of several batches as those of one."""
+    """Concatenate limits."""
     drawn = None
     if any(one.drawn is not None for one in parts):
         none = [np.zeros(len(one.guard), dtype=bool) for one in parts]
@@ -114,7 +113,7 @@ def limits_of(parts: Sequence[Limits]) -> Limits:
 
 @dataclass(frozen=True)
 class RowResults:
-    """What came of rows that left, or of a whole batch.
+    """Results of rows that left, or of a whole batch.
 
     Attributes:
         answers: [B, width], float32.
@@ -134,7 +133,7 @@ class RowResults:
     trail: Trail | None = None
 
     def __getitem__(self, index: NDArray[Any] | slice) -> RowResults:
-        """What came of some of the rows."""
+        """The results of some of the rows."""
         return RowResults(
             self.answers[index],
             self.depth_run[index],
@@ -147,11 +146,11 @@ class RowResults:
 
 @dataclass(frozen=True)
 class FinishedRows:
-    """Rows that are settled.
+    """Rows that left the network.
 
     Attributes:
         rows: Which [n].
-        results: What came of them.
+        results: Of these rows.
     """
 
     rows: NDArray[np.int64]
@@ -159,7 +158,7 @@ class FinishedRows:
 
 
 def gathered(parts: Sequence[FinishedRows]) -> RowResults:
-    """What came of rows 0 to B - 1, all of which left in some part."""
+    """Results of rows 0 to B − 1 in order, from the parts in which they left."""
     if len(parts) == 1:
         return parts[0].results
     order = np.argsort(np.concatenate([part.rows for part in parts]))

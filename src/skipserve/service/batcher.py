@@ -1,8 +1,8 @@
-"""Batches of one model: what came in while the last one ran.
+"""Batching: requests that arrive while a batch runs form the next one.
 
     answer → queue → (a turn comes) → begin → Service.answers → replies → work put off
 
-A lone request waits for nobody, and a reply leaves when its last row has.
+A lone request does not wait, and a reply is sent when its last row has left.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class QueueLimits:
-    """What a queue allows.
+    """Limits of a queue.
 
     Attributes:
         batch: Most requests in a batch.
@@ -46,7 +46,7 @@ class QueueLimits:
     join_s: float = 0.0
 
 
-@dataclass(frozen=True, eq=False)  # one is the same as itself alone
+@dataclass(frozen=True, eq=False)  # requests are compared by identity
 class _Waiting:
     request: RawRequest
     reply: asyncio.Future[Reply]
@@ -55,7 +55,7 @@ class _Waiting:
 
 
 class Watch(Protocol):
-    """Looks whether batches end."""
+    """Watches whether batches end."""
 
     def begin(self) -> None:
         """A batch begins."""
@@ -65,14 +65,14 @@ class Watch(Protocol):
 
 
 class Batcher:
-    """The queue of one model; all of it happens in one event loop.
+    """The queue of one model; it lives in one event loop.
 
     Args:
         service: Answers the batches.
         limits: Of the queue.
         turns: When a batch may run.
         idle: Work that the service put off until its replies were sent.
-        watch: Is told when a batch begins and ends.
+        watch: Called when a batch begins and ends.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Batcher:
         self._loop = asyncio.get_running_loop()
 
     async def answer(self, request: RawRequest) -> Reply:
-        """Answer one request; a full queue answers it at once.
+        """Answer one request; a full queue refuses it at once.
 
         One that is cancelled, or whose own deadline passes, while it waits is not run.
         """
@@ -126,14 +126,14 @@ class Batcher:
             one.reply.set_result(self._service.turn_away(one.request, error))
 
     def _leaves(self, one: _Waiting) -> bool:
-        """Take somebody out of the queue; whether they were in it still."""
+        """Remove a request from the queue; whether it was still there."""
         try:
             # The thread of a batch takes from the same queue: this is one step of the interpreter.
             self._queue.remove(one)
         except ValueError:
             return False
         if self._gathering is not None and not self._queue:
-            self._gathering.cancel()  # whoever comes next has a batch of their own to fill
+            self._gathering.cancel()  # later requests fill a batch of their own
         return True
 
     def _ask_for_a_turn(self) -> None:
@@ -155,9 +155,9 @@ class Batcher:
         return self._steps()
 
     def end(self) -> None:
-        """The batch is over."""
+        """The batch has ended."""
         self._watch.end()
-        # Behind the tasks that send the replies, which wake up first.
+        # Scheduled behind the tasks that send the replies.
         self._loop.call_soon(self._idle.work)
 
     def turn_away(self, request: RawRequest, error: InputError) -> Reply:
@@ -184,7 +184,7 @@ class Batcher:
                 ready = [(taken[place], reply) for place, reply in answers]
                 yield partial(_send, [*late, *ready])
                 late.clear()
-        except Exception:  # a fault of ours must not keep this model's turn for ever
+        except Exception:  # an internal error must not block the model
             logger.exception("a batch of %d requests failed", len(taken))
             failed = [(one, self._service.fail(one.request)) for one in taken]
             yield partial(_send, [*late, *failed])
@@ -193,7 +193,7 @@ class Batcher:
                 yield partial(_send, late)
 
     def _take(self, late: list[tuple[_Waiting, Reply]]) -> list[_Waiting]:
-        """Who waits, as many as fit; those who waited too long are told so."""
+        """Take waiting requests, as many as fit; those that waited too long are refused."""
         queue = self._queue
         taken = [queue.popleft() for _ in range(min(len(queue), self._limits.batch))]
         now_s = perf_counter()
@@ -217,12 +217,12 @@ class Batcher:
 
 def _send(answers: Sequence[tuple[_Waiting, Reply]]) -> None:
     for one, reply in answers:
-        if not one.reply.done():  # its client may be gone, or a fault came behind its reply
+        if not one.reply.done():  # its client may have disconnected
             one.reply.set_result(reply)
 
 
 class DeferredWork:
-    """Keeps the work that a service puts off until its replies were sent."""
+    """Work that is deferred until replies are sent."""
 
     def __init__(self) -> None:
         self._work: list[Callable[[], None]] = []
@@ -232,9 +232,9 @@ class DeferredWork:
         self._work.append(work)
 
     def work(self) -> None:
-        """Do what was put off; an error in it is logged and ends nothing."""
+        """Do the deferred work; its errors are logged."""
         while self._work:
             try:
                 self._work.pop(0)()
             except Exception:
-                logger.exception("work that was put off failed")
+                logger.exception("deferred work failed")

@@ -1,4 +1,4 @@
-"""Rows of several requests that can run together."""
+"""Joining the rows of several requests into batches."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ class Batches:
         self._padded = frozenset(one for one in sizes if isinstance(one, str) and one != BATCH)
 
     def joined(self, parts: Sequence[Rows]) -> list[Group]:
-        """Every part in one group, as few groups as can be; at least one part."""
+        """Join parts into as few groups as possible; at least one part."""
         if self._fixed or all(part.shapes == parts[0].shapes for part in parts):
             return [Group(range(len(parts)), join(parts))]
         return self._grouped(parts)
 
     def apart(self, rows: Rows) -> Iterable[tuple[Places | slice, Rows]]:
-        """The rows of a group as they run: their places, and they themselves."""
+        """The rows of a group as they run, with their places."""
         if self._fixed or not self._by_length:
             return [(slice(None), rows)]
         return by_length(rows, self._signature)
@@ -69,7 +69,7 @@ class Batches:
         return join([pad(part, self._signature, largest) for part in parts])
 
     def _sizes(self, part: Rows) -> dict[str, int]:
-        """What each free dimension is."""
+        """The size of each free dimension."""
         return {
             name: size
             for spec in self._signature.inputs

@@ -50,7 +50,7 @@ class Witness:
     Args:
         engine: The open model.
         metrics: Counts the rows in force.
-        counts: Keep what they say, by slice of the traffic; of a slice without, nobody asks.
+        counts: Keep the counts, by slice of the traffic; of slices that are missing none are kept.
     """
 
     def __init__(self, engine: Engine, metrics: ModelMetrics, counts: Mapping[str, Counts]) -> None:
@@ -102,7 +102,7 @@ class Witness:
 
     def _tell(self, jobs: Sequence[AcceptedRequest], judged: CandidateLosses) -> None:
         """Count the rows by the risk that is in force for them, and those that disagree there."""
-        # What is tested is a rate of disagreement; accuracy lost bounds none.
+        # Only disagreement is tested; accuracy lost does not bound it.
         places = np.array(
             [
                 -1 if one.candidate is None or one.measure != "disagreement" else one.candidate

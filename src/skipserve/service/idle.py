@@ -1,4 +1,4 @@
-"""The moments in which a worker would only wait: when what no client needs can be done."""
+"""Idle moments of a worker, for work that no client waits for."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Protocol
 
 
 class Idle(Protocol):
-    """Knows when the worker would only wait for its next message."""
+    """Runs work when the worker would only wait for its next message."""
 
     def when_idle(self, work: Callable[[], None]) -> None:
-        """Put work off until the replies are on their way."""
+        """Defer work until the replies are sent."""
 
 
 class Immediate:
-    """For a worker that tells nobody when it is idle."""
+    """Runs work at once, for workers without idle moments."""
 
     def when_idle(self, work: Callable[[], None]) -> None:
-        """Do ``work`` now."""
+        """Run ``work`` now."""
         work()

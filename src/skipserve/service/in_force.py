@@ -1,4 +1,4 @@
-"""What is in force for a slice of a model's traffic: thresholds, and which rows give evidence."""
+"""Settings in force for a slice of the traffic: thresholds, and which rows give evidence."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RISK_IF_ON = 0.01
 
 
 class InForce:
-    """Follows what the launcher says of a slice of a model's traffic.
+    """Follows the control state of a slice of a model's traffic.
 
     Args:
         engine: The open model.
@@ -40,7 +40,7 @@ class InForce:
         self.follow(ControlState())
 
     def follow(self, control: ControlState) -> bool:
-        """Take in what is in force from now on; whether that is news."""
+        """Follow a control state; whether it changed."""
         if control == self._control:
             return False
         self._control = control
@@ -49,7 +49,7 @@ class InForce:
         self._bolder = self._ladder()
         level = min(self._pressure.level, len(self._bolder))
         self._pressure = Pressure(len(self._bolder), level)
-        # Fixed by earlier rows alone: what is in force, and nothing that is known of a row.
+        # Depends on earlier rows only, and on nothing about the row itself.
         on, in_force = control.state != "disabled", control.in_force
         nothing = in_force is not None and all(place is None for place in in_force)
         self._chance = 1.0 if on and (control.eager or nothing) else self._share
@@ -57,24 +57,24 @@ class InForce:
 
     @property
     def control(self) -> ControlState:
-        """What was followed last."""
+        """The control state followed last."""
         assert self._control is not None
         return self._control
 
     @property
     def now(self) -> Setting:
-        """What a request gets now that asks for nothing: the default, or bolder."""
+        """The setting of requests without a router request: the default, or bolder under load."""
         level = self._pressure.level
         return self._bolder[level - 1] if level else self.default
 
     def waited(self, now_s: float, longest_s: float) -> bool:
-        """Take in how long the oldest request of a batch waited; whether what is in force changed.
+        """Record the wait of the oldest request of a batch; whether the setting changed.
 
         Args:
             now_s: Seconds on a clock that never jumps.
             longest_s: Seconds.
         """
-        # What a batch waits for on purpose says nothing of a queue.
+        # Deliberate waiting for a batch is not pressure.
         return bool(self._bolder) and self._pressure.see(
             now_s, max(0.0, longest_s - self._gather_s)
         )
@@ -106,16 +106,16 @@ class InForce:
         if not self._evident or (setting.risk is None and not setting.reason):
             return None
         if setting.candidate is None and not self._engine.shows_exits:
-            return None  # nothing could be learnt of it
+            return None  # its exits cannot be read
         if self._chance == 1.0:
             return np.ones(rows, dtype=bool)
         drawn = self._random.random(rows) < self._chance
         return drawn if drawn.any() else None
 
     def _ladder(self) -> list[Setting]:
-        """The settings beyond the default that an overloaded service may use, from careful on."""
+        """Settings bolder than the default that an overloaded service may use."""
         if self._most is None or self._risk is None:
-            return []  # rows of requests that ask for nothing have shown nothing
+            return []  # requests without a router request are not routed
         spec = self._engine.manifest.router
         risks = {*self._engine.certified(), *(spec.risks if spec else ())}
         found: dict[float, Setting] = {}

@@ -1,4 +1,4 @@
-"""What is counted and told once the replies of a turn are on their way."""
+"""Observing requests: metrics, evidence and log, after the replies are sent."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class AnsweredBatch:
     Attributes:
         requests: As they arrived.
         replies: One for each.
-        phases: When what happened to them.
-        ran: What came of their rows; ``None`` if those did not run.
+        phases: Times of the batch.
+        ran: Predictions for their rows; ``None`` if they did not run.
     """
 
     requests: Sequence[RawRequest]
@@ -37,13 +37,13 @@ class AnsweredBatch:
 
 @dataclass
 class Turn:
-    """Requests that were answered between two quiet moments.
+    """Requests that were answered between two idle moments.
 
     Attributes:
-        sizes: Rows that set out together.
-        read_s: Seconds that reading took.
-        inference_s: And the stages.
-        encode_s: And the replies.
+        sizes: Rows that began together.
+        read_s: Seconds of reading.
+        inference_s: Seconds of the stages.
+        encode_s: Seconds of encoding.
         batches: All requests.
     """
 
@@ -60,7 +60,7 @@ class Turn:
         inferred: float,
         ran: CompletedRequests[AcceptedRequest] | None = None,
     ) -> None:
-        """Requests were answered that set out together, at least one."""
+        """Record requests that were answered together; at least one."""
         since = jobs[0].admission
         phases = Phases(since.start, since.read, inferred, perf_counter())
         self.batches.append(AnsweredBatch([job.request for job in jobs], replies, phases, ran))
@@ -71,9 +71,9 @@ class Observer:
 
     Args:
         depth: Blocks of the network.
-        metrics: Counts them.
-        witness: Takes in what some of their rows say of the candidates.
-        journal: Tells of them.
+        metrics: Counts the requests.
+        witness: Receives evidence rows.
+        journal: Logs them.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Observer:
         self._metrics.phases(turn.sizes, turn.read_s, turn.inference_s, turn.encode_s)
 
     def _rows(self, batch: AnsweredBatch) -> int:
-        """Count the rows and what they say; how many requests left out a block."""
+        """Count rows and evidence; returns how many requests skipped a block."""
         ran = batch.ran
         assert ran is not None
         self._metrics.rows(ran.prediction, [job.setting for job in ran.by_row])

@@ -24,7 +24,7 @@ def open_service(
         artifact: Of the model.
         serving: Its settings.
         idle: Does work once the replies are on their way.
-        version: As clients name it.
+        version: The version for clients.
 
     Raises:
         ArtifactError: If its files cannot be loaded.

@@ -1,4 +1,4 @@
-"""Whether requests wait too long for their batch, and how far that pushes the router."""
+"""Pressure: how far waiting requests push the router."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SOON = 2.0
 
 
 class Pressure:
-    """A level that rises while requests wait long and falls once they do not, by one at a time.
+    """A level that rises while requests wait long, and falls once they do not.
 
     Args:
         highest: Level.
@@ -36,7 +36,7 @@ class Pressure:
         self._seen_s: float | None = None
 
     def see(self, now_s: float, waited_s: float) -> bool:
-        """Take in how long the oldest request of a batch waited; whether the level changed.
+        """Record the wait of the oldest request of a batch; whether the level changed.
 
         Args:
             now_s: Seconds on a clock that never jumps.
@@ -62,14 +62,14 @@ class Pressure:
             self._down_s = min(2 * self._down_s, MOST_DOWN_S)
         else:
             self._down_s = DOWN_S
-        self._fell_s = float("-inf")  # what fell once was too soon once
+        self._fell_s = float("-inf")  # the level fell too soon
         self.level += 1
         self._long_since_s = now_s
 
     def _short(self, now_s: float) -> None:
         self._long_since_s = None
         if self._short_since_s is None:
-            # Nobody came in between: there was no queue.
+            # No request arrived in between, so there was no queue.
             self._short_since_s = now_s if self._seen_s is None else self._seen_s
         while self.level and now_s - self._short_since_s >= self._down_s:
             self.level -= 1

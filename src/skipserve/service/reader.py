@@ -1,4 +1,4 @@
-"""Requests as they arrived in, rows and what they ask of the router out."""
+"""Reading requests: protocol, rows and router request."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Admission:
-    """When requests were taken in together, in seconds of ``perf_counter``."""
+    """When requests were admitted together, in seconds of ``perf_counter``."""
 
     start: float
     read: float = 0.0
@@ -63,15 +63,15 @@ class _DecodedRequest(msgspec.Struct, frozen=True):
 
 
 class AcceptedRequest(Job, frozen=True):
-    """A request that can be answered.
+    """A request that was accepted.
 
     Attributes:
         place: Its place in the batch.
-        admission: When it was taken in.
-        epoch: Of the evidence that its rows give.
+        admission: When it was admitted.
+        epoch: Epoch of its evidence.
         encode: Makes its reply.
-        refuse: Makes one that says what is wrong.
-        of_slice: Of the traffic; "" where that is one whole.
+        refuse: Makes the reply to an error.
+        of_slice: Its slice of the traffic; "" where traffic is not sliced.
     """
 
     place: int
@@ -83,12 +83,12 @@ class AcceptedRequest(Job, frozen=True):
 
 
 class Reader:
-    """Reads requests to one model, whatever protocol they speak.
+    """Reads requests to one model in every protocol.
 
     Args:
         engine: The open model.
         serving: Its serving settings.
-        version: As clients name it.
+        version: The version for clients.
     """
 
     def __init__(self, engine: Engine, serving: ServingConfig, version: str) -> None:
@@ -109,13 +109,13 @@ class Reader:
     def read(
         self, requests: Sequence[RawRequest], first: int, admission: Admission, in_force: BySlice
     ) -> tuple[list[AcceptedRequest], list[tuple[int, Reply]]]:
-        """Read requests: those that can be answered, and replies to the others with their places.
+        """Read requests: returns accepted ones, and the replies to the others with their places.
 
         Args:
             requests: As they arrived.
             first: Place of the first request in the batch.
             admission: When they were taken in.
-            in_force: What requests get that leave the router on, by slice.
+            in_force: Settings of requests, by slice.
         """
         decoded: list[_DecodedRequest] = []
         refused: list[tuple[int, Reply]] = []
@@ -173,12 +173,12 @@ class Reader:
         slices = self._engine.manifest.slices
         if not slices.values:
             return ""
-        # A body that says it counts for more: the header is for those that have no place for it.
+        # The body wins: the header is for bodies that have no field for it.
         said = parsed.of_slice if parsed.of_slice is not None else request.headers.get(SLICE)
         return slices.name_of(said)
 
     def _checked(self, decoded: Sequence[_DecodedRequest]) -> list[Rows | InputError]:
-        """The rows of each, or what is wrong with them: all at once, if nothing is."""
+        """The rows of each request, or its error; checked at once if all are right."""
         values = [one for one in decoded if isinstance(one.parsed.rows, Values)]
         if values:
             ready = iter(self._prepared(values))
@@ -189,28 +189,28 @@ class Reader:
         columns = [one.parsed.rows for one in decoded if isinstance(one.parsed.rows, Columns)]
         if len(columns) < len(decoded) or len(decoded) < 2 or not all(one.even for one in columns):
             return [self._check(one) for one in decoded]
-        with suppress(Exception):  # whose fault it is comes out one by one
+        with suppress(Exception):  # the faulty request is found one by one below
             whole = self._rows(Columns.together(columns))
             return _apart(whole, [one.rows for one in columns])
         return [self._check(one) for one in decoded]
 
     def _prepared(self, decoded: Sequence[_DecodedRequest]) -> list[Rows | InputError]:
-        """The tensors that become of values: of all requests at once, if nothing is wrong."""
+        """The rows of texts or pictures, or errors; preprocessed at once if all are right."""
         if len(decoded) > 1:
             parsed = (one.parsed.rows for one in decoded)
             some = [rows.values for rows in parsed if isinstance(rows, Values)]
-            with suppress(Exception):  # whose fault it is comes out one by one
+            with suppress(Exception):  # the faulty request is found one by one below
                 whole = self._rows(Values([value for values in some for value in values]))
                 return _apart(whole, [len(values) for values in some])
         return [self._check(one) for one in decoded]
 
     def _check(self, one: _DecodedRequest) -> Rows | InputError:
-        """The rows of a request, or what is wrong: no request may take its neighbours with it."""
+        """The rows of one request, or its error."""
         try:
             return self._rows(one.parsed.rows)
         except InputError as error:
             return error
-        except Exception:  # libraries decode what strangers send; memory may run out
+        except Exception:  # decoders may fail in any way, and memory may run out
             logger.exception("rows could not be made", extra=fields(request_id=one.request.id))
             return INTERNAL
 
@@ -237,12 +237,12 @@ class Reader:
 
 
 def _apart(rows: Rows, counts: Sequence[int]) -> list[Rows | InputError]:
-    """The rows of each of several requests."""
+    """Split rows by request."""
     return [rows[slice(*places)] for places in pairwise(accumulate(counts, initial=0))]
 
 
 def named(reply: Reply, request: RawRequest) -> Reply:
-    """The reply with the request's name in its headers, if it has one."""
+    """The reply with the request id in its headers, if there is one."""
     if request.id:
         reply.headers[REQUEST_ID] = request.id
     return reply

@@ -1,4 +1,4 @@
-"""Running the rows of several requests: as few runs as their shapes allow; each leaves early."""
+"""Running the rows of several requests in as few batches as their shapes allow."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Job(msgspec.Struct, frozen=True):
 
     Attributes:
         rows: Checked.
-        setting: They run with.
+        setting: The setting they run with.
         request: As it arrived.
         drawn: Which of them give evidence [n], bool; ``None``: none.
     """
@@ -47,10 +47,10 @@ J = TypeVar("J", bound=Job)
 
 @dataclass(frozen=True)
 class CompletedRequests(Generic[J]):
-    """Requests that are complete, and what came of their rows.
+    """Requests whose rows have all left, and their predictions.
 
     Attributes:
-        jobs: Theirs, at least one.
+        jobs: At least one.
         rows: As they ran.
         prediction: For these rows.
     """
@@ -61,7 +61,7 @@ class CompletedRequests(Generic[J]):
 
     @cached_property
     def ends(self) -> Sequence[tuple[int, int]]:
-        """The first row of each request, and the one behind its last."""
+        """The first row of each request, and the row behind its last."""
         return list(pairwise(accumulate((len(job.rows) for job in self.jobs), initial=0)))
 
     @cached_property
@@ -71,12 +71,12 @@ class CompletedRequests(Generic[J]):
 
 
 class Runs(Generic[J]):
-    """Requests to one model that are on their way.
+    """Requests to one model that are running.
 
     Args:
         engine: The open model.
         batches: Joins their rows.
-        most: Rows that came apart are run together up to so many.
+        most: Most rows that are joined into one batch.
     """
 
     def __init__(self, engine: Engine, batches: Batches, most: int) -> None:
@@ -92,7 +92,7 @@ class Runs(Generic[J]):
         return bool(self._flights)
 
     def admit(self, jobs: Sequence[J]) -> list[int]:
-        """Take in requests, at least one: how many rows set out together."""
+        """Admit requests, at least one; returns the rows of each batch."""
         sizes = []
         for group in self._batches.joined([job.rows for job in jobs]):
             members = [jobs[i] for i in group.members]
@@ -107,7 +107,7 @@ class Runs(Generic[J]):
         return sizes
 
     def step(self) -> tuple[list[CompletedRequests[J]], list[J]]:
-        """Run one stage: the requests that are complete by that, and those that cannot run.
+        """Run one stage; returns requests that are completed, and requests that failed.
 
         The log says why they cannot.
         """
@@ -128,7 +128,7 @@ class Runs(Generic[J]):
         return ran, []
 
     def _by_group(self, rows: Places) -> Iterator[tuple[Together, list[J], Places | slice, Places]]:
-        """Requests that set out together, which of the rows are theirs, and their places there."""
+        """Groups of finished rows, with their places in the group."""
         if len(self._groups) == 1:
             yield *self._groups[0], slice(None), rows
             return
@@ -138,7 +138,7 @@ class Runs(Generic[J]):
             yield *self._groups[i], which, rows[which] - self._firsts[i]
 
     def _alone(self, failed: Failed) -> tuple[list[CompletedRequests[J]], list[J]]:
-        """Each request of a failed run by itself: rows that cannot run must harm no neighbour."""
+        """Run each request of a failed batch alone, so that only faulty rows fail."""
         jobs = [
             group[i]
             for together, group, _, places in self._by_group(failed.rows)
@@ -151,7 +151,7 @@ class Runs(Generic[J]):
                 try:
                     prediction = self._engine.run(job.rows, self._limits([job]))
                     ran.append(CompletedRequests([job], job.rows, prediction))
-                except Exception as error:  # each backend raises classes of its own
+                except Exception as error:  # each backend raises its own exception types
                     lost.append(job)
                     why = error
         logger.error(
@@ -173,6 +173,6 @@ class Runs(Generic[J]):
             drawn = np.concatenate(
                 [np.zeros(n, dtype=bool) if job.drawn is None else job.drawn for job, n in pairs]
             )
-            # Every candidate stands behind the model's guard, whatever is in force.
+            # The guard applies to every candidate.
             guard = np.where(drawn, np.float32(self._engine.guard_limit), guard)
         return Limits(thresholds, guard, drawn)

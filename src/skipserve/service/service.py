@@ -1,4 +1,4 @@
-"""One model behind any server: requests in, replies out, each as soon as it is complete.
+"""The service of one model: requests in, replies out, each as soon as it is complete.
 
     read (check all rows at once) → run (stage by stage, all rows at once) → encode what is complete
 
@@ -36,7 +36,7 @@ from skipserve.telemetry.tracing import Phases
 
 # Replies, each with the place of its request among those that were asked.
 Answers = list[tuple[int, Reply]]
-# Says which requests shall set out now.
+# Returns requests that begin now.
 More = Callable[[], Sequence[RawRequest]]
 
 logger = logging.getLogger(__name__)
@@ -80,15 +80,15 @@ class Service:
             if default.reason:
                 about = sliced(engine.manifest.name, name)
                 logger.warning("%s serves at full depth: %s", about, default.reason)
-        metrics = open_metrics(engine, defaults)  # says, too, that this worker is there
+        metrics = open_metrics(engine, defaults)  # also announces this worker
         self._metrics = metrics if serving.metrics else NoMetrics()
-        # Also where counting is off: the alarm reads what it counts.
+        # Also without metrics, because the alarm reads these counts.
         self._witness = Witness(engine, metrics, counts or {})
         journal = journal or Journal(engine.manifest.name, serving.access_log)
         self._observer = Observer(engine.manifest.depth, self._metrics, self._witness, journal)
 
     def answer(self, requests: Sequence[RawRequest]) -> list[Reply]:
-        """Answer requests, all at once and in their order; never raises for what a client sent."""
+        """Answer requests together, in order; never raises for what a client sent."""
         replies = dict(reply for some in self.answers(requests) for reply in some)
         return [replies[place] for place in range(len(requests))]
 
@@ -123,20 +123,20 @@ class Service:
         return self._reader.refuse(request, error)
 
     def turn_away(self, request: RawRequest, error: InputError) -> Reply:
-        """Refuse a request that was not begun, and count it by why."""
+        """Refuse a request before it is read, and count it by reason."""
         self._metrics.turned_away(error.code, status_of(error))
         return self.refuse(request, error)
 
     def abandoned(self) -> None:
-        """Count a request whose client left before it was begun."""
+        """Count a request whose client disconnected before it began."""
         self._metrics.turned_away(ABANDONED)
 
     def fail(self, request: RawRequest) -> Reply:
-        """Say that a request failed for no fault of its own."""
+        """The reply to a request that failed inside the server."""
         return self.refuse(request, INTERNAL)
 
     def waited(self, seconds: Sequence[float]) -> None:
-        """Take in how long the requests of a batch waited for it."""
+        """Record how long the requests of a batch waited."""
         self._metrics.waited(seconds)
         for name in self._in_force.waited(perf_counter(), max(seconds)) if seconds else ():
             self._show_risk(name)

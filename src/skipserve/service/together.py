@@ -1,4 +1,4 @@
-"""Requests whose rows set out together: which of them are complete, and what came of their rows."""
+"""Requests whose rows began together: which are complete, and their results."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Places = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class CompletedMembers:
-    """Requests whose last row left.
+    """Requests that became complete.
 
     Attributes:
-        members: Which of those that set out together.
-        rows: Theirs.
-        results: What came of these rows.
+        members: Indices among the requests that began together.
+        rows: Their rows.
+        results: Of these rows.
     """
 
     members: Sequence[int]
@@ -31,11 +31,11 @@ class CompletedMembers:
 
 
 class Together:
-    """Some requests whose rows set out together, and leave one by one.
+    """Requests whose rows began together and leave one by one.
 
     Args:
-        rows: Of all requests, behind each other.
-        counts: How many of them each request has.
+        rows: Rows of all requests, concatenated.
+        counts: Rows of each request.
     """
 
     def __init__(self, rows: Rows, counts: Sequence[int]) -> None:
@@ -48,11 +48,11 @@ class Together:
         return len(self._owner)
 
     def settle(self, places: Places, results: RowResults) -> CompletedMembers | None:
-        """Rows left: the requests that are complete by that, if any are.
+        """Record rows that left; returns the requests that became complete, if any.
 
         Args:
             places: Of the rows [n].
-            results: What came of them.
+            results: Of these rows.
         """
         owners = self._owner[places]
         np.subtract.at(self._missing, owners, 1)
@@ -67,7 +67,7 @@ class Together:
         return CompletedMembers(done.tolist(), self._rows[theirs], self._made[theirs])
 
     def give_up(self, places: Places) -> list[int]:
-        """Rows could not be run: their requests, which are never complete now."""
+        """Give up rows that failed; returns their requests, which never become complete."""
         lost: list[int] = np.unique(self._owner[places]).tolist()
         self._missing[lost] = -1
         return lost

@@ -1,4 +1,4 @@
-"""Whose batch is next: models that share an event loop take turns, one batch each."""
+"""Scheduling: models that share an event loop take turns, one batch each."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from typing import Protocol
 LONG_S = 5e-3
 # Weight of the newest batch in the estimate of how long one takes.
 NEWEST = 0.2
-# What is to be done in the loop behind a step.
+# Work to do in the loop after a step.
 Todo = Callable[[], None]
 
 
 class BatchSource(Protocol):
-    """Has batches to run."""
+    """A source of batches."""
 
     def waits(self) -> bool:
-        """Whether there is something to run now."""
+        """Whether a batch is waiting."""
 
     def begin(self) -> Iterator[Todo]:
-        """In the loop: the next batch, step by step; each may be run anywhere."""
+        """In the loop: the steps of the next batch; each may run in any thread."""
 
     def end(self) -> None:
-        """In the loop: the batch is over."""
+        """In the loop: the batch has ended."""
 
 
 class Turns:
@@ -50,7 +50,7 @@ class Turns:
         self._scheduled = False
 
     def want(self, source: BatchSource) -> None:
-        """Ask for a turn; without effect for one who waits for one, or has one."""
+        """Ask for a turn; no effect while one is pending or running."""
         if id(source) in self._waiting:
             return
         self._waiting.add(id(source))
@@ -58,11 +58,11 @@ class Turns:
         self._schedule()
 
     def took(self, source: BatchSource) -> float:
-        """Seconds that the longest step of a batch of somebody takes, by the last batches."""
+        """Seconds of the longest step of a source's batches, a moving average."""
         return self._took_s.get(id(source), 0.0)
 
     def close(self) -> None:
-        """End the threads; their batches first."""
+        """End the threads after their batches."""
         for thread in self._threads.values():
             thread.shutdown()
 
@@ -106,7 +106,7 @@ class Turns:
 
     def _done(self, source: BatchSource, longest_s: float) -> None:
         before_s = self.took(source)
-        # The first is what there is; a single slow one moves the estimate by a fifth.
+        # The first batch sets the estimate; later ones move it by a fifth.
         self._took_s[id(source)] = before_s + (NEWEST if before_s else 1.0) * (longest_s - before_s)
         source.end()
         self._waiting.discard(id(source))

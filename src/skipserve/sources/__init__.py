@@ -1,1 +1,1 @@
-"""Sources: what a model comes from. Each becomes a plain graph with its signature, and rows."""
+"""Sources of models. Each becomes a plain graph with its signature, and rows."""

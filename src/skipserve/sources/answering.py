@@ -1,4 +1,4 @@
-"""Reading what a network gives: the same graph with its answer as the only output, and its task."""
+"""Making the task's answer the only output of a graph."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from skipserve.tasks import Link, Task, TaskConfig
 
 # Answers whose rows sum to one within this are probabilities already; the same of lengths.
 ABOUT_ONE = 1e-3
-# So many rows are looked at to see what a network gives.
+# Rows used to inspect the output of a network.
 LOOKED_AT = 32
 _EXPECTED = {
     "classify": "logits or probabilities of at least two classes",
@@ -32,7 +32,7 @@ _FEWEST = {"classify": 2, "embed": 2}
 def as_answer(
     model: onnx.ModelProto, rows: Rows, config: TaskConfig
 ) -> tuple[onnx.ModelProto, Task]:
-    """The same graph with the answer of its task as its only output, and the task.
+    """Make the answer of the task the only output of a graph; returns the task too.
 
     Args:
         model: As it was brought.
@@ -47,7 +47,7 @@ def as_answer(
     some = rows[:LOOKED_AT]
     try:
         given: NDArray[Any] = open_model(model).run([output], some.tensors)[0]
-    except Exception as error:  # ONNX Runtime raises classes of its own for each cause
+    except Exception as error:  # ONNX Runtime raises its own exception types
         raise CutError(f"the graph does not run on the rows: {error}") from None
     given_shape = list(given.shape)
     if given.ndim == 1 and config.kind in ("multilabel", "regress", "score"):
@@ -75,7 +75,7 @@ def _are_unit(given: NDArray[Any]) -> bool:
 
 
 def _is_answer(given: NDArray[Any], link: Link) -> bool:
-    """Whether what a network gives has passed through the link already."""
+    """Whether the output of a network has passed through the link already."""
     if link == "softmax":
         return bool(np.abs(given.sum(axis=1) - 1).max() < ABOUT_ONE and given.min() >= 0)
     if link == "sigmoid":
@@ -110,7 +110,7 @@ def _with_link(model: onnx.ModelProto, output: str, task: Task, link: Link) -> o
 
 
 def check_answers(task: Task, answers: NDArray[np.float64]) -> None:
-    """Refuse a network that answers all rows alike.
+    """Refuse a network that gives all rows the same answer.
 
     Raises:
         ConfigError: Saying what to look at.

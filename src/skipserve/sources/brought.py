@@ -1,4 +1,4 @@
-"""A network that was brought as a source: an ONNX file, or a torch module, and rows for it."""
+"""Brought networks as sources: an ONNX file, a folder or a torch module, and rows."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ FEWEST_ROWS = 200
 
 
 def brought_origin(brought: Brought, root: Path) -> tuple[Origin, Splits]:
-    """What was brought as something to make an artifact from, and its rows.
+    """The origin of an artifact from a brought network, and its rows.
 
     Raises:
         CutError: If the graph cannot be read, cut, or run on the rows.
@@ -73,7 +73,7 @@ def brought_origin(brought: Brought, root: Path) -> tuple[Origin, Splits]:
 
 
 def _named_as_there(task: Task) -> Task:
-    """The same with the names that transformers gives classes without any; numbers have none."""
+    """Name classes as transformers does where they have no names."""
     numbered = tuple(f"LABEL_{i}" for i in range(task.width))
     if isinstance(task, Classify | MultiLabel) and not task.names:
         return task.model_copy(update={"names": numbered})
@@ -83,18 +83,18 @@ def _named_as_there(task: Task) -> Task:
 
 
 def brought_rows(brought: Brought, root: Path) -> Splits:
-    """The rows of what was brought, split."""
+    """The rows of a brought network, split."""
     return read_brought(brought, root)[1]
 
 
 def read_brought(brought: Brought, root: Path) -> tuple[ReadSource, Splits]:
-    """What was brought as it was read, and its rows, split."""
+    """A brought network as it was read, and its rows, split."""
     read = _read(brought, root)
     return read, _split(brought, _known(signature_of(read.model), read), root, read)
 
 
 def _read(brought: Brought, root: Path) -> ReadSource:
-    """What was brought, with the names of its classes; those that were given come first."""
+    """Read a brought network; class names of the build file come before those of the source."""
     read = _opened(brought, root)
     return replace(read, names=brought.task.names) if brought.task.names else read
 
@@ -118,7 +118,7 @@ def _opened(brought: Brought, root: Path) -> ReadSource:
 
 
 def _known(signature: Signature, read: ReadSource) -> Signature:
-    """The same with what is known of numbers and sizes: those beyond it cannot be run."""
+    """Add known bounds of integers and sizes to a signature."""
     counts = known_counts(read.model)
     inputs = tuple(
         spec.model_copy(update={"count": counts.get(spec.name)}) for spec in signature.inputs
@@ -127,7 +127,7 @@ def _known(signature: Signature, read: ReadSource) -> Signature:
 
 
 def signature_of(model: onnx.ModelProto) -> Signature:
-    """The signature of a graph as it stands in its file.
+    """The signature of a graph as its file declares it.
 
     Raises:
         CutError: If an input or the first output has no batch dimension, or a fixed one, or is of

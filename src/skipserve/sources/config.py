@@ -15,7 +15,7 @@ Exporter = Literal["torchscript", "dynamo"]
 
 
 class SourceConfig(Record):
-    """Where a network comes from: one of the three.
+    """The section [source]: exactly one kind of source.
 
     Attributes:
         onnx: An ``.onnx`` file, relative to the project.
@@ -38,7 +38,7 @@ class SourceConfig(Record):
 
 
 class DataConfig(Record):
-    """Rows for a network that was brought.
+    """The section [data]: rows for a brought network.
 
     Attributes:
         rows: A file of rows (.npz, .npy, .parquet, .csv or .jsonl), or a folder of pictures with a
@@ -70,7 +70,7 @@ class DataConfig(Record):
 
 
 class Brought(Record):
-    """A network that was brought, rows for it, and what its answers are.
+    """A brought network: source, rows and task.
 
     Attributes:
         source: The network.
@@ -85,7 +85,7 @@ class Brought(Record):
     tuned: str | None = None
 
     def files(self, root: Path) -> Iterator[Path]:
-        """The files that the outcome depends on."""
+        """Files that the outcome depends on."""
         if self.source.folder is not None:
             from skipserve.sources.hugging_face.folder import open_folder
 

@@ -29,7 +29,7 @@ from skipserve.sources.picture_files import PictureFiles, as_files, read_classes
 from skipserve.sources.splits import Labelled
 
 Columns = dict[str, NDArray[Any]]
-# What the one array of a .npy file is called, which has no name.
+# Column name for the array of a .npy file.
 UNNAMED = ""
 # Bytes of a line of JSON.
 LONGEST_LINE = 16 << 20
@@ -127,7 +127,7 @@ def _array(name: str, column: Any, file: Path) -> NDArray[Any]:
 
 
 def _objects(values: Sequence[object]) -> NDArray[np.object_]:
-    """Objects side by side: as NumPy's own strings each would be as long as the longest."""
+    """An object array, because fixed-width NumPy strings are all as long as the longest."""
     made = np.empty(len(values), object)
     for row, value in enumerate(values):  # all at once, arrays of one shape would become one
         made[row] = value
@@ -154,14 +154,14 @@ class Values:
     def of(
         cls, prepare: Preprocessor, columns: Sequence[str] = (), classes: Sequence[str] = ()
     ) -> Values:
-        """For what makes tensors of values as clients send them; pictures may be files here."""
+        """Make it of a preprocessor; pictures may be files here."""
         if isinstance(prepare, Pictures):
             return cls(PictureFiles(prepare), "picture", tuple(columns), tuple(classes))
         return cls(prepare, "text", tuple(columns), tuple(classes))
 
 
 def values_of(artifact: Artifact, columns: Sequence[str] = ()) -> Values | None:
-    """What an artifact makes of texts or pictures; ``None`` if it takes nothing but tensors."""
+    """The preprocessing of an artifact for columns; ``None`` if it takes only tensors."""
     prepare = open_preprocessor(artifact)
     if prepare is None:
         return None
@@ -197,7 +197,7 @@ def match(
             f"data.columns names {sorted(unknown)[0]!r}, which is no input of the network; it has "
             f"{', '.join(map(repr, inputs))}"
         )
-    # Before the rows: a misspelt column of labels would be taken for one of theirs.
+    # Before the rows, because a misspelt label column would be taken for an input.
     known = read_labels(columns, labels, where, () if values is None else values.classes)
     others = [name for name in columns if name != labels]
     if values is not None and (values.columns or not columns.keys() >= {*inputs.values()}):
@@ -234,7 +234,7 @@ def match(
 def _found(
     columns: Mapping[str, NDArray[Any]], others: list[str], values: Values, where: str
 ) -> NDArray[np.object_]:
-    """The values of each row: of one column, or pairs of two."""
+    """The values of each row: from one column, or pairs from two."""
     kind, named, listed = values.kind, values.columns, ", ".join(map(repr, columns))
     for name in named:
         if name not in columns:
@@ -243,7 +243,7 @@ def _found(
             raise ConfigError(f"{where} has no column {name!r} of {kind}s; {hint}")
     if not named:
         named = tuple(name for name in others if _may_hold(columns[name], kind))
-        # Texts beside files are labels or words about them.
+        # Texts beside picture files are labels or descriptions.
         files = tuple(name for name in named if not isinstance(columns[name][0], str))
         named = files if kind == "picture" and files else named
         if len(named) != 1:
@@ -267,13 +267,13 @@ def _found(
 
 
 def _may_hold(column: NDArray[Any], kind: Literal["text", "picture"]) -> bool:
-    """Whether a column may be one of texts or pictures; pixels are whole numbers."""
+    """Whether a column may hold texts or pictures."""
     pixels = column.ndim > 2 and column.dtype.kind in "iu"
     return column.dtype.kind in "OU" or (kind == "picture" and pixels)
 
 
 def _is_table(columns: Mapping[str, NDArray[Any]], names: list[str]) -> bool:
-    """Whether columns are single numbers, which together are the rows of one input."""
+    """Whether columns are single numbers that together form the rows of one input."""
     return all(columns[name].ndim == 1 and columns[name].dtype.kind in "fiub" for name in names)
 
 

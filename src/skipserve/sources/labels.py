@@ -1,4 +1,4 @@
-"""Labels among a person's data: classes or sets of labels, by name or by number."""
+"""Labels in data files: classes or sets of labels, by name or by number."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _by_name(
 def _sets_by_name(
     labels: Sequence[object], classes: tuple[str, ...], name: str, where: str
 ) -> NDArray[np.int64]:
-    """A 1 for each label of a row's set [N, classes]."""
+    """Sets of labels as 0 and 1 [N, classes]."""
     sets = np.zeros((len(labels), len(classes)), np.int64)
     for row, given in enumerate(labels):
         if not isinstance(given, list):

@@ -1,4 +1,4 @@
-"""A torch module as a source: ``module:function`` names the function that makes it."""
+"""Torch modules as sources: ``module:function`` names a function that makes one."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def module_graph(module: nn.Module, example: Any, name: str) -> tuple[onnx.Model
     )
     try:
         model = export_module(module.eval(), tuple(inputs.values()), tuple(inputs), OUTPUT, free)
-    except Exception as error:  # the exporter raises classes of its own for each cause
+    except Exception as error:  # the exporter raises its own exception types
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CutError(
             f"{name} cannot be exported: {reason}; bring an ONNX file of the network instead"

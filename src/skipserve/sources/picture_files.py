@@ -1,4 +1,4 @@
-"""Pictures among a person's data: files that a column names, files in it, or folders of classes."""
+"""Pictures in data: files named by a column, bytes in a column, or folders of classes."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from skipserve.preprocessing.pictures import Pictures
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
 # Columns of a folder of folders.
 PICTURE, LABEL = "picture", "label"
-# No path is longer; base64 mostly is.
+# Longest path; base64 is mostly longer.
 LONGEST_PATH = 4096
 
 
 def read_classes(folder: Path) -> dict[str, NDArray[np.object_]]:
-    """The columns of a folder that holds a folder of pictures for each class.
+    """The columns of a folder with one subfolder of pictures for each class.
 
     Raises:
         ConfigError: If it holds none.
@@ -39,14 +39,14 @@ def read_classes(folder: Path) -> dict[str, NDArray[np.object_]]:
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """Pictures in a folder and all folders in it, in order."""
+    """Pictures in a folder and its subfolders, in order."""
     return sorted(
         one for one in folder.rglob("*") if one.suffix.lower() in ENDINGS and one.is_file()
     )
 
 
 def as_files(values: Sequence[object], folder: Path) -> Sequence[object]:
-    """Paths, where values are names of pictures in a folder; others as they are.
+    """Make names of pictures paths in a folder; other values stay.
 
     The first decides: it must be there.
     """
@@ -59,7 +59,7 @@ def as_files(values: Sequence[object], folder: Path) -> Sequence[object]:
 
 
 def sent(value: object) -> object:
-    """What a client sends for a picture, or a text, of the data."""
+    """A picture or text of the data as a client sends it."""
     value = _read(value, 0)
     if isinstance(value, np.ndarray):
         return value.tolist()
@@ -67,7 +67,7 @@ def sent(value: object) -> object:
 
 
 class PictureFiles:
-    """Reads pictures where they lie and makes the input of a network from them, one at a time.
+    """Reads pictures one at a time and makes the input of a network.
 
     Args:
         pictures: Makes it.
@@ -96,7 +96,7 @@ class PictureFiles:
 
 
 def _read(value: object, row: int) -> object:
-    """A picture of the data as it can be opened."""
+    """A picture of the data, ready to be opened."""
     if isinstance(value, Mapping):
         value = value.get("bytes") or value.get("path")
     if not isinstance(value, Path):

@@ -1,4 +1,4 @@
-"""What was read of a source, whatever kind it is."""
+"""The result of reading a source of any kind."""
 
 from __future__ import annotations
 

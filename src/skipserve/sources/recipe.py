@@ -1,4 +1,4 @@
-"""A recipe trained here as a source: its checkpoint becomes a plain graph, its splits the rows."""
+"""Recipes as sources: the checkpoint becomes a plain graph, the splits become rows."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PARITY_ROWS = 256
 
 
 def signature_of(config: NetworkConfig) -> Signature:
-    """What a network trained here takes and gives."""
+    """The signature of a network trained here."""
     return Signature(
         inputs=(TensorSpec(name=INPUT, dtype="float32", shape=(BATCH, *config.inputs)),),
         outputs=(TensorSpec(name=OUTPUT, dtype="float32", shape=(BATCH, config.classes)),),
@@ -35,7 +35,7 @@ def signature_of(config: NetworkConfig) -> Signature:
 
 
 def recipe_origin(checkpoint: Checkpoint, recipe: Recipe) -> Origin:
-    """A checkpoint as something to make an artifact from.
+    """The origin of an artifact from a checkpoint.
 
     Raises:
         CutError: If other blocks are found in its graph than it has.
@@ -63,7 +63,7 @@ def recipe_origin(checkpoint: Checkpoint, recipe: Recipe) -> Origin:
 
 
 def recipe_splits(recipe: Recipe) -> Splits:
-    """The splits of a recipe: it is fitted on what the network was trained on."""
+    """The splits of a recipe; the router is fitted on the training rows of the network."""
     train, propose = recipe.draw("train"), recipe.draw("propose")
     certify, test = recipe.draw("certify"), recipe.draw("test")
     return Splits(*(_labelled(samples) for samples in (train, propose, certify, test)))
@@ -78,7 +78,7 @@ def _rows(inputs: Tensor) -> Rows:
 
 
 def _far(network: ResidualNetwork, real: Tensor) -> Tensor:
-    """As many random rows, and as many far ones, three deviations wide, from a fixed seed."""
+    """As many random rows, and as many three deviations wide, from a fixed seed."""
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(2, *real.shape, generator=generator)
     spread = noise * torch.tensor([1.0, 3.0]).view(2, *[1] * real.dim())

@@ -23,7 +23,7 @@ SHARES_BESIDE = (0.0, 0.3, 0.5, 0.2)
 
 @dataclass(frozen=True)
 class Labelled:
-    """Rows and what is known of them.
+    """Rows with their labels.
 
     Attributes:
         rows: N rows.
@@ -57,7 +57,7 @@ class Splits:
 
 
 def split_rows(data: Labelled, beside: Labelled | None = None, seed: int = 0) -> Splits:
-    """Split rows by what is in them.
+    """Split rows by their content.
 
     Args:
         data: All rows, or those beside ``beside``.
@@ -87,7 +87,7 @@ def _take(data: Labelled, index: NDArray[np.int64]) -> Labelled:
 
 
 def _keys(rows: Rows, seed: int) -> NDArray[np.uint64]:
-    """A number from the content of each row [N]."""
+    """A hash of the content of each row [N]."""
     salt = seed.to_bytes(8, "little")
     keys = np.empty(len(rows), np.uint64)
     tensors = [np.ascontiguousarray(tensor) for tensor in rows.tensors.values()]

@@ -1,8 +1,8 @@
-"""Tasks: what an answer is, when two answers agree, and what decides that one is settled.
+"""Tasks: what an answer is, when two answers agree, and which signals exist.
 
-A task says these things, and nothing else in the package knows them: how to read what a network
-gives, how wide an answer is, which labels it decides, when the served answer agrees with the
-full-depth one, which signals exist, what an exit head is fitted to, and how a reply tells it.
+Only a task knows these things: how to read the output of a network, how wide an answer is, which
+labels it decides, when a served answer agrees with the full-depth one, which signals exist, what an
+exit head is fitted to, and how a reply holds the answer.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The section [task] of a build file: what the answers of a network that was brought are."""
+"""The section [task] of a build file: the task of a brought network."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _BELONGS: dict[str, tuple[Kind, ...]] = {
 
 
 def needs_tolerance(kind: Kind) -> str:
-    """What to say where it is missing."""
+    """The error for a missing tolerance."""
     return (
         f"{kind} needs a tolerance: the largest difference from full depth, in units of the "
         "answer, that still counts as the same; name it with --tolerance, or in [task]"
@@ -43,7 +43,7 @@ class DecideConfig(Record):
 
 
 class TaskConfig(Record):
-    """What the answers of a network are.
+    """The section [task].
 
     Attributes:
         kind: Of task.
@@ -68,11 +68,11 @@ class TaskConfig(Record):
 
     @property
     def signal(self) -> SignalName:
-        """What a router decides by, if nobody says otherwise."""
+        """The default signal of the router."""
         return "margin" if self.kind in ("classify", "multilabel") else "agreement"
 
     def named(self, names: tuple[str, ...]) -> TaskConfig:
-        """The same with names that the source gives, where such a task has names."""
+        """Add the class names of the source, if the task has names."""
         if self.names or self.kind not in _BELONGS["names"]:
             return self
         return self.model_copy(update={"names": names})

@@ -29,7 +29,7 @@ SUMS_TO_ONE = 5e-3
 
 
 class Decision(Record):
-    """A class is decided for where its probability is at least so large.
+    """A threshold of a class: the class is chosen if its probability reaches it.
 
     Attributes:
         label: Its place among the classes.
@@ -79,7 +79,7 @@ class Classify(Record):
     @property
     def signals(self) -> tuple[SignalName, ...]:
         if self.decide is not None:
-            # The likeliest class may be settled long before a threshold is passed.
+            # The margin to the threshold decides, not that of the likeliest class.
             return ("margin", "agreement", "norm", "projected_norm")
         return ("margin", "confidence", "agreement", "norm", "projected_norm")
 

@@ -1,4 +1,4 @@
-"""Embeddings: vectors that are compared with others by their direction."""
+"""Embeddings: vectors that are compared by direction."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pydantic import Field
 from skipserve.tasks.numbers import Numbers
 from skipserve.tasks.task import Answers, Link, OutputFields, ReplyRow, neither
 
-# A vector of no length has no direction; this is as long as any that has one.
+# Least length of a vector; the zero vector has no direction.
 SHORTEST = 1e-12
 
 
 class Embed(Numbers):
-    """A vector; disagreement: its cosine to that of full depth is too small.
+    """A vector. It disagrees if its cosine to the full-depth vector is too small.
 
     Heads of exits map to the space of full depth, so that an index of stored vectors stays valid.
 
@@ -56,7 +56,7 @@ class Embed(Numbers):
         one, other = served.astype(np.float64), full.astype(np.float64)
         lengths = np.linalg.norm(one, axis=-1) * np.linalg.norm(other, axis=-1)
         cosine = (one * other).sum(axis=-1) / np.maximum(lengths, SHORTEST)
-        # Two vectors of no length are one and the same.
+        # Two zero vectors agree.
         same = (cosine >= self.cosine) | (one == other).all(axis=-1)
         return np.asarray(same | neither(served, full))
 

@@ -1,4 +1,4 @@
-"""What tasks share whose answers are numbers that no label makes right or wrong."""
+"""Shared by tasks whose answers are numbers without true labels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from skipserve.tasks.task import Answers, Kind, ReplyRow, SignalName, no_truth
 
 
 class Numbers(Record):
-    """Answers that decide nothing and are compared with those of full depth alone."""
+    """Answers that decide nothing; they are only compared with full depth."""
 
     kind: Kind
 

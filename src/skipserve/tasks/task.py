@@ -1,4 +1,4 @@
-"""What every task says."""
+"""The interface of tasks."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ class ReplyRow(Protocol):
 
 
 class Task(Protocol):
-    """What a task says. An answer is a row of numbers [width]."""
+    """A task. An answer is a row of numbers [width]."""
 
     @property
     def kind(self) -> Kind:
-        """Its name in a manifest and in a build file."""
+        """The name of the task in manifests and build files."""
         ...
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the numbers of an answer, in order; empty where they have none."""
+        """Names of the numbers of an answer, in order; empty if they have none."""
         ...
 
     @property
@@ -52,36 +52,36 @@ class Task(Protocol):
 
     @property
     def classes(self) -> int:
-        """Classes of which an answer decides for one; 0 where it decides nothing of the kind."""
+        """Number of classes of which an answer chooses one; 0 for other tasks."""
         ...
 
     @property
     def output(self) -> str:
-        """What an answer is called, in graphs and in the Open Inference Protocol."""
+        """The name of an answer in graphs and in the Open Inference Protocol."""
         ...
 
     @property
     def link(self) -> Link:
-        """How what a network gives becomes an answer."""
+        """The function that turns the output of a network into an answer."""
         ...
 
     @property
     def border(self) -> tuple[int, float] | None:
-        """Class and probability of the only decision that counts, if there is one."""
+        """Class and probability of the decision at a threshold, if there is one."""
         ...
 
     @property
     def signals(self) -> tuple[SignalName, ...]:
-        """Signals that can be computed for such answers; the one to begin with comes first."""
+        """Signals that can be computed for the answers; the default comes first."""
         ...
 
     @property
     def differs(self) -> str:
-        """When two answers disagree, in words that follow "disagreement: "."""
+        """When two answers disagree, in words: "disagreement: …"."""
         ...
 
     def labels(self, answers: Answers) -> NDArray[np.int64] | None:
-        """What is decided by answers [N, width]: [N] or [N, width]; ``None``: nothing."""
+        """Decisions of answers [N, width]: [N] or [N, width]; ``None`` if it decides nothing."""
         ...
 
     def agree(self, served: Answers, full: Answers) -> NDArray[np.bool_]:
@@ -101,7 +101,7 @@ class Task(Protocol):
         ...
 
     def targets(self, answers: Answers) -> NDArray[np.float32]:
-        """What an exit head is fitted to, from full-depth answers [N, width]."""
+        """Targets of an exit head, from full-depth answers [N, width]."""
         ...
 
     def output_fields(
@@ -138,12 +138,12 @@ def check_shape(labels: NDArray[Any], shape: tuple[int, ...]) -> None:
 
 
 def neither(served: Answers, full: Answers) -> NDArray[np.bool_]:
-    """Rows that overflow whichever way they run: a client gets the same error for both [N]."""
+    """Rows that overflow both routed and at full depth [N]; they agree, as both are errors."""
     return np.asarray(~(np.isfinite(served).all(axis=-1) | np.isfinite(full).all(axis=-1)))
 
 
 def no_truth(kind: Kind, name: str) -> ConfigError:
-    """For tasks whose answers are right or wrong by no label."""
+    """The error for labels of a task without true labels."""
     return ConfigError(
         f"{name} answers with numbers ({kind}), which no label makes right or wrong: leave the "
         "labels out; what is certified is how often an answer differs from full depth"
@@ -151,12 +151,12 @@ def no_truth(kind: Kind, name: str) -> ConfigError:
 
 
 def label_names(task: Task) -> list[str]:
-    """What the numbers of an answer are called; as transformers calls those without names."""
+    """Names of the numbers of an answer; ``LABEL_i`` where they have none, as in transformers."""
     return list(task.names) or [f"LABEL_{i}" for i in range(task.width)]
 
 
 def check_names(names: tuple[str, ...], width: int, what: str) -> None:
-    """Refuse names that are not as many as there are numbers.
+    """Refuse names whose number does not fit the width.
 
     Raises:
         ValueError: Saying how many there are.

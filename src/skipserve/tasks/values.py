@@ -16,7 +16,7 @@ Tolerance = Annotated[float, Field(gt=0)]
 
 
 class _Values(Numbers):
-    """What both have in common.
+    """Shared by both.
 
     Attributes:
         tolerance: Largest difference from full depth, in units of the answer, that still agrees.
@@ -39,7 +39,7 @@ class _Values(Numbers):
 
 
 class Regress(_Values):
-    """Numbers; disagreement: one of them lies beyond the tolerance.
+    """Numbers. They disagree if one of them differs by more than the tolerance.
 
     Attributes:
         values: How many a row.

@@ -1,4 +1,4 @@
-"""What was counted in this process, or by all workers of a service in the files they write."""
+"""Counts of this process, or of all workers of a service from their files."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ SPACE_BYTES = 4 << 20
 
 
 class LostCounts(OSError):
-    """Files of the workers are gone that nobody but the launcher may take away."""
+    """Files of workers were removed by another process."""
 
 
 class Here(Collector):
-    """What this process counted since this was made."""
+    """Counts of this process since this object was made."""
 
     def __init__(self) -> None:
         self._before = {
@@ -55,7 +55,7 @@ class Here(Collector):
         return set()
 
     def retire(self, pid: int) -> None:
-        """Nobody's."""
+        """Nothing to retire."""
 
     def _ours(self) -> list[Metric]:
         # Libraries count there, too.
@@ -67,11 +67,11 @@ class Here(Collector):
 
 
 class Workers(Collector):
-    """The files of all workers, those that are gone included."""
+    """Counts in the files of all workers, ended ones included."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._lock = threading.Lock()  # held by whoever reads, and while files are put together
+        self._lock = threading.Lock()  # held while files are read or merged
         self._seen: set[str] = set()
 
     def collect(self) -> Iterable[Metric]:
@@ -97,7 +97,7 @@ class Workers(Collector):
         return {int(number) for number in numbers if number.isdigit()} - {0}
 
     def _notice(self) -> None:
-        # Nobody but retire() takes files away; what is lost otherwise would lower the counts.
+        # Only retire() removes files; other losses would lower the counts.
         gone = self._seen - {file.name for file in self._directory.glob("*.db")}
         if gone:
             lost = ", ".join(sorted(gone))

@@ -1,4 +1,4 @@
-"""What the launcher shows of earning, by model and slice of its traffic."""
+"""Gauges of earning, which the launcher sets: by model and slice of its traffic."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from skipserve.earning.progress import Progress
 
 
 class EarningGauges:
-    """The series of earning.
+    """The gauges of earning.
 
     Args:
         registry: That shows them.
@@ -81,7 +81,7 @@ class EarningGauges:
             show(self._left, one.seconds, *at)
 
     def forget(self, model: str) -> None:
-        """Show nothing of a model any more."""
+        """Remove the gauges of a model."""
         forget(self._problem, model=model)
         self._forget(model=model)
 
@@ -91,7 +91,7 @@ class EarningGauges:
 
 
 def show(gauge: Gauge, value: float | None, *labels: str) -> None:
-    """Set a gauge; ``None`` takes the series away: no number is better than an old one."""
+    """Set a gauge; ``None`` removes its series, as no number is better than an old one."""
     if value is not None:
         gauge.labels(*labels).set(value)
     else:

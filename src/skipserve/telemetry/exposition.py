@@ -1,4 +1,4 @@
-"""The launcher's side of the metrics: what all workers wrote, and what only the launcher knows."""
+"""The ``/metrics`` of the launcher: counts of all workers, and gauges of its own."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STATES = ("on", "off", "uncertified", "fell_back", "disabled")
 
 
 class Exposition:
-    """What ``/metrics`` shows.
+    """The content of ``/metrics``.
 
     Args:
         directory: Where the workers write; without, this process is the only one.
@@ -103,13 +103,13 @@ class Exposition:
         info.labels(version_of("skipserve"), platform.python_version(), *serving).set(1)
 
     def show_versions(self, versions: Mapping[str, str]) -> None:
-        """Show the version of each model that is served, and of none else."""
+        """Show the versions of the served models, and of no others."""
         self._versions.clear()
         for model, version in versions.items():
             self._versions.labels(model).set(int(version))
 
     def set_state(self, model: str, of_slice: str, state: str) -> None:
-        """Show the state a model's router is in.
+        """Show the state of a router, for one slice of the traffic.
 
         Args:
             model: Name of the model.
@@ -120,7 +120,7 @@ class Exposition:
             self.router_state.labels(model, of_slice, one).set(int(one == state))
 
     def forget(self, model: str, stages: int) -> None:
-        """Take away what is shown of a router that is served no more; what was counted stays.
+        """Remove the gauges of a router that is no longer served; counters stay.
 
         Args:
             model: Name of the model.
@@ -133,7 +133,7 @@ class Exposition:
             self.show(self.drift, None, model, str(stage))
 
     def show(self, gauge: Gauge, value: float | None, *labels: str) -> None:
-        """Set a gauge; ``None`` takes the series away: no number is better than an old one."""
+        """Set a gauge; ``None`` removes its series, as no number is better than an old one."""
         show(gauge, value, *labels)
 
     def show_earning(
@@ -158,10 +158,10 @@ class Exposition:
         self._earning.show(model, of_slice, epoch, disagreements, found, problem)
 
     def samples(self, pattern: str) -> Samples:
-        """Labels and values of what stands in the workers' files that match, by series.
+        """Labels and values of matching series in the files of the workers.
 
         Raises:
-            LostCounts: If somebody deleted some.
+            LostCounts: If files were deleted.
             OSError: If they cannot be read, or change faster than they are read.
         """
         found: Samples = {}
@@ -171,7 +171,7 @@ class Exposition:
         return found
 
     def families(self) -> Iterable[Metric]:
-        """Everything, one metric after the other, for whoever shows it in another way.
+        """All metrics, for other ways to expose them.
 
         Raises:
             OSError: If the workers' files cannot be read, or change faster than they are read.
@@ -179,7 +179,7 @@ class Exposition:
         return self._registry.collect()
 
     def retire(self, pid: int) -> None:
-        """Take in that a worker is gone: its live gauges go, its counts are kept with the others'.
+        """Retire an ended worker: its live gauges go, its counts are merged.
 
         In one file for all the dead: a worker that dies every minute must not fill the disk. If
         it is full already, the counts stay where they are.
@@ -187,7 +187,7 @@ class Exposition:
         self._counts.retire(pid)
 
     def writers(self) -> set[int]:
-        """Processes that have files here and were not retired."""
+        """Processes with files here that were not retired."""
         return self._counts.writers()
 
     def text(self, accept: str = "") -> tuple[bytes, str]:

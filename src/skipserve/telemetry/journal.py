@@ -1,4 +1,4 @@
-"""What a worker tells of the requests it answered: lines in the log, spans in a trace.
+"""The journal of requests: lines in the log, spans in traces.
 
 One line for each reply that is not 200, none for the others but for a sampled share of them.
 """
@@ -17,7 +17,7 @@ from skipserve.runtime.prediction import Prediction
 from skipserve.telemetry.logs import fields
 from skipserve.telemetry.tracing import NO_TRACING, Phases, Tracing
 
-# Clients that keep sending what is refused must not fill a disk.
+# Refused requests must not fill the disk with log lines.
 REFUSALS_PER_S = 10
 _TRACE = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -59,18 +59,18 @@ class Journal:
         self._refusals = _Allowance(REFUSALS_PER_S)
 
     def tells(self, replies: Sequence[Reply]) -> bool:
-        """Whether there is anything to tell of requests that were answered so."""
+        """Whether these replies need a line or a span."""
         return self._share > 0 or self._tracing.on or any(one.status != 200 for one in replies)
 
     def write(self, batch: Batch) -> None:
-        """Tell of one batch."""
+        """Write the lines and spans of one batch."""
         for i, (request, reply) in enumerate(zip(batch.requests, batch.replies, strict=True)):
             answer = batch.answers[i]
             rows = 0 if answer is None else len(answer)
             depth_run = None if answer is None else float(answer.depth_run.mean())
             if self._tracing.on:
                 self._tracing.record(self._model, request, reply, rows, depth_run, batch.phases)
-            # What failed inside has left its line where it failed.
+            # Internal errors have been logged where they happened.
             if 400 <= reply.status < 500:
                 self._refused(request, reply)
             elif self._share and random.random() < self._share:  # noqa: S311 - a sample
@@ -115,7 +115,7 @@ class Journal:
 
 
 class _Allowance:
-    """So many a second, and how many there were beyond that."""
+    """A rate limit for lines, which counts what it suppressed."""
 
     def __init__(self, per_s: int) -> None:
         self._per_s = per_s
@@ -123,7 +123,7 @@ class _Allowance:
         self._taken = self._left_out = 0
 
     def take(self, now_s: float) -> int | None:
-        """How many were refused since the last that was not; ``None`` if this one is."""
+        """How many were suppressed since the last line; ``None`` to suppress this one."""
         if int(now_s) != self._second:
             self._second, self._taken = int(now_s), 0
         if self._taken == self._per_s:

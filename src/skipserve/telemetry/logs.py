@@ -1,4 +1,4 @@
-"""What an operator reads on stderr: one line an event, as JSON or as text.
+"""The log on stderr: one line an event, as JSON or text.
 
     worker  ──→ stderr, JSON ──→ TorchServe ──┐
     frontend (Java) ──→ stderr, JSON ─────────┼──→ relay ──→ Log ──→ stderr of `skipserve serve`
@@ -30,13 +30,13 @@ _CONTINUES = re.compile(r"\s|Caused by: |[\w.]+(Error|Exception)\b")
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
 
 
-# A client that hangs up is no error of ours; TorchServe's frontend has a stack trace for each.
+# Disconnects are not errors; TorchServe's frontend logs a stack trace for each.
 HUNG_UP = re.compile(r"NativeIoException[^\n]*(Connection reset by peer|Broken pipe)")
 HEAD = ("time", "level", "logger", "message")
 
 
 def fields(**values: object) -> dict[str, object]:
-    """Values for ``extra=`` of a logging call: they become keys of the event."""
+    """Fields for ``extra=`` of a logging call; they become keys of the event."""
     return {"fields": {key: value for key, value in values.items() if value not in (None, "")}}
 
 
@@ -60,7 +60,7 @@ class Log:
         self._lock = threading.Lock()
 
     def write(self, event: Event) -> None:
-        """Write one event; a reader that is gone stops nothing."""
+        """Write one event; errors of the stream are ignored."""
         line = self._render(event) + "\n"
         with self._lock:
             try:
@@ -83,11 +83,11 @@ class Log:
                 foreign = {"time": _now(), "level": "warning", "logger": name, "message": line}
                 try:
                     self.write(_parse(line) or foreign)
-                except Exception:  # whatever it is: a pipe that nobody empties stops the server
+                except Exception:  # any line: a full pipe would stop the server
                     self.write(foreign)
 
     def attach(self) -> None:
-        """Make the root logger, and with it every library's, write here from WARNING on.
+        """Attach the root logger, and so those of libraries, from WARNING on.
 
         Loggers under ``skipserve`` write from INFO on.
         """

@@ -1,4 +1,4 @@
-"""Prometheus metrics of the workers: what they count, and how a batch is counted.
+"""Prometheus metrics of a worker.
 
 A worker writes to the directory that ``PROMETHEUS_MULTIPROC_DIR`` names; the launcher reads what
 all of them wrote (exposition.py). Counts outlive the worker that made them. docs/metrics.md lists
@@ -60,7 +60,7 @@ class ModelMetrics:
 
     Args:
         engine: The open model.
-        defaults: What a request gets that asks for nothing, by slice of the traffic.
+        defaults: Setting of requests without a router request, by slice of the traffic.
     """
 
     def __init__(self, engine: Engine, defaults: Mapping[str, Setting]) -> None:
@@ -112,11 +112,11 @@ class ModelMetrics:
             self.default(of_slice, setting)
 
     def default(self, of_slice: str, setting: Setting) -> None:
-        """Show what a request gets that asks for nothing; the last that skips stays shown.
+        """Show the default setting; without a risk, the last thresholds stay.
 
         Args:
-            of_slice: Of the traffic; "" where that is one whole, here and below.
-            setting: What it gets.
+            of_slice: Slice of the traffic; "" where it is not sliced, here and below.
+            setting: Of requests without a router request.
         """
         if setting.risk is not None:
             CERTIFIED_RISK.labels(self._model, of_slice).set(setting.risk)
@@ -124,7 +124,7 @@ class ModelMetrics:
                 THRESHOLD.labels(self._model, of_slice, str(stage)).set(threshold)
 
     def requests(self, statuses: Sequence[int], skipped: int, duration_s: float) -> None:
-        """Count the answered requests of one batch, all of which took as long as it did.
+        """Count the answered requests of one batch, which all took as long as the batch.
 
         Args:
             statuses: HTTP status of each.
@@ -138,10 +138,10 @@ class ModelMetrics:
         _observe(self._latency["skipped"], duration_s, skipped)
 
     def turned_away(self, reason: str, status: int | None = None) -> None:
-        """Count a request that was not begun.
+        """Count a request that was refused before it began.
 
         Args:
-            reason: Why; what is none of the reasons that are counted is the client's fault.
+            reason: Why; other reasons than the counted ones are errors of the client.
             status: It was answered, if it was.
         """
         if reason in self._not_run:
@@ -155,7 +155,7 @@ class ModelMetrics:
         self._requests[status].inc(count)
 
     def risk_in_force(self, of_slice: str, risk: float | None, moved: bool = False) -> None:
-        """Show what a request gets now that names no risk.
+        """Show the risk of requests that name none.
 
         Args:
             of_slice: That the request is of.
@@ -223,11 +223,11 @@ class ModelMetrics:
     def _left_out(
         self, prediction: Prediction, on: NDArray[np.bool_], depths: NDArray[np.int64]
     ) -> NDArray[np.int64]:
-        """How many rows left out each block [depth]."""
+        """How many rows skipped each block [depth]."""
         if prediction.left_out is None:
             # A row that left after three blocks left out all behind them.
             return np.asarray(np.cumsum(depths)[:-1])
-        # Held back or run again in FP32: whatever was decided, a row of full depth ran it all.
+        # Rows held back or run again in FP32 ran every block.
         shallow = on & (prediction.depth_run < self._depth)
         return np.repeat([0, *prediction.left_out[shallow].sum(axis=0)], self._stage_lengths)
 
@@ -250,7 +250,7 @@ class ModelMetrics:
 
 
 class NoMetrics(ModelMetrics):
-    """Counts nothing: where nothing can be written, and to measure what counting costs."""
+    """Counts nothing: where files cannot be written, and to measure the cost of counting."""
 
     def __init__(self) -> None:
         pass

@@ -1,4 +1,4 @@
-"""The service's own port: ``/metrics``, ``/ready`` and ``/live``, and ``/`` for a browser."""
+"""The metrics port: ``/metrics``, ``/ready``, ``/live``, and a page at ``/``."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from skipserve.telemetry.exposition import Exposition
 
 PLAIN = "text/plain; charset=utf-8"
 PAGE = files("skipserve.telemetry").joinpath("page.html").read_bytes()
-# Nobody needs longer to send a request of one line.
+# Timeout of a request line, in seconds.
 IDLE_S = 30.0
 
 logger = logging.getLogger(__name__)
 
 
 class Flag(Protocol):
-    """Says yes or no."""
+    """A flag."""
 
     def set(self) -> None:
-        """Yes."""
+        """Set it."""
 
     def clear(self) -> None:
-        """No."""
+        """Clear it."""
 
     def is_set(self) -> bool:
-        """Whether it is yes."""
+        """Whether it is set."""
 
 
 class Probes:
@@ -111,7 +111,7 @@ class _Server(ThreadingHTTPServer):
         super().__init__(address, handler)
 
     def server_bind(self) -> None:
-        """Bind as Java does: ``::`` is every address, those of IPv4 too."""
+        """Bind ``::`` to every address, IPv4 included, as Java does."""
         if self.address_family == socket.AF_INET6:
             self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         super().server_bind()

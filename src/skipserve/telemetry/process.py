@@ -1,4 +1,4 @@
-"""The number of this process, remembered: prometheus_client wants it at every count."""
+"""The PID of this process, cached, because prometheus_client reads it at every count."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ _number = os.getpid()
 
 
 def number() -> int:
-    """As ``os.getpid``, which asks the kernel each time: a tenth of what a busy worker did."""
+    """The PID, without a system call."""
     return _number
 
 
 def count_by_number() -> None:
-    """Let series that are made from now on ask here; without effect where no files are written."""
+    """Make new series use :func:`number`; no effect without multiprocess files."""
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         values.ValueClass = values.MultiProcessValue(number)  # type: ignore[no-untyped-call]
 

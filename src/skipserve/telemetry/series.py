@@ -1,4 +1,4 @@
-"""The series of the workers: names, labels and buckets. docs/metrics.md says what each means."""
+"""The series of the workers: names, labels and buckets; docs/metrics.md explains each."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ FALLBACK = Gauge(
 )
 CERTIFIED_RISK = Gauge(
     "skipserve_certified_risk_ratio",
-    "Certified rate of disagreement that a request gets which asks for nothing; absent if none.",
+    "Certified rate of disagreement of requests that name no risk; absent if none.",
     ("model", "slice"),
     multiprocess_mode="livemax",
 )
@@ -135,7 +135,7 @@ OVERLOAD_MOVES = Counter(
 )
 THRESHOLD = Gauge(
     "skipserve_threshold",
-    "Signal from which a row skips, by stage, for a request that asks for nothing.",
+    "Signal from which a row skips, by stage, for requests that name no risk.",
     ("model", "slice", "stage"),
     multiprocess_mode="livemax",
 )

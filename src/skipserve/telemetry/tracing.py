@@ -25,7 +25,7 @@ PROTOCOLS = ("OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"
 
 @dataclass(frozen=True)
 class Phases:
-    """When what happened to a batch, in seconds of ``perf_counter``."""
+    """Times of a batch in seconds of ``perf_counter``."""
 
     start: float
     decoded: float
@@ -34,7 +34,7 @@ class Phases:
 
 
 class Tracing(Protocol):
-    """Where spans go."""
+    """Receives spans."""
 
     on: bool
 
@@ -55,14 +55,14 @@ class _NoTracing:
     on = False
 
     def record(self, *_: object) -> None:
-        """Nobody asked for spans."""
+        """Nothing."""
 
 
 NO_TRACING: Tracing = _NoTracing()
 
 
 def asked_for() -> bool:
-    """Whether the environment asks for spans.
+    """Whether the environment enables tracing.
 
     Raises:
         LaunchError: If it asks and they cannot be made.
@@ -87,7 +87,7 @@ def asked_for() -> bool:
 
 
 def open_tracing() -> Tracing:
-    """Tracing as the environment asks for it.
+    """Tracing as configured in the environment.
 
     Raises:
         LaunchError: If it asks for what cannot be had.

@@ -29,7 +29,7 @@ WEIGHTS = "checkpoint.safetensors"
 
 
 class RunConfig(Record):
-    """What made a checkpoint; ``network`` is read by its own parser, which knows the families."""
+    """The configuration of a run; ``network`` is read by the parser of its family."""
 
     recipe: str
     network: dict[str, Any]
@@ -39,7 +39,7 @@ class RunConfig(Record):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A trained network and what made it.
+    """A trained network and its configuration.
 
     Attributes:
         network: In evaluation mode, on the CPU, FP32.

@@ -1,4 +1,4 @@
-"""Gradient norms by layer: what shows that the residual highway keeps the gradient alive."""
+"""Gradient norms by layer, which show whether gradients vanish."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class GradientNorms:
         self._steps = 0
 
     def add(self) -> None:
-        """Take the norms of the gradients as they stand now."""
+        """Add the norms of the present gradients."""
         gradients: list[Tensor] = [
             torch.zeros_like(weight) if weight.grad is None else weight.grad
             for weight in self._weights.values()

@@ -1,4 +1,4 @@
-"""The training loop: epochs of clipped gradient steps, watched layer by layer."""
+"""The training loop: epochs of clipped gradient steps, with gradient norms by layer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from skipserve.training.recipes import Recipe, Samples
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch left behind.
+    """Results of one epoch.
 
     Attributes:
         epoch: Counted from 1.
@@ -48,8 +48,8 @@ def fit(
         config: What is trained.
         recipe: Draws the rows.
         training: How.
-        on_epoch: Told what each epoch left behind.
-        on_step: Told after each step how many are done, and of how many in all.
+        on_epoch: Receives the results of each epoch.
+        on_step: Receives, after each step, the finished steps and their total.
 
     Raises:
         TrainingDiverged: When the loss of a step is not finite, naming the epoch.

@@ -1,4 +1,4 @@
-"""Recipes: a data set with its splits and seeds, and how a network is trained on it."""
+"""Recipes: a data set with splits and seeds, and training settings."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Samples:
 
 
 class Recipe(Protocol):
-    """What a recipe offers: shapes, defaults, and disjoint seeded draws by the name of a split."""
+    """A recipe: shapes, defaults, and disjoint seeded splits by name."""
 
     @property
     def name(self) -> str: ...

@@ -1,4 +1,4 @@
-"""Weights that ship: trained once, and taken instead of training while they are of the same making.
+"""Shipped weights: trained once, and used instead of training while the configuration is equal.
 
 NAME.safetensors   weights and input scaling, FP32
 NAME.json          what made them, hashes of the training rows and of the weights, the run's curves
@@ -37,7 +37,7 @@ TRIED_ROWS, TRIED_TOLERANCE = 1_000, 0.04
 
 
 class Shipped(RunConfig):
-    """What stands beside shipped weights.
+    """The description of shipped weights.
 
     Attributes:
         data_sha256: Of the rows of the training split and their classes.
@@ -54,7 +54,7 @@ class Shipped(RunConfig):
     gradients: dict[str, tuple[float, ...]]
 
     def history(self) -> list[Epoch]:
-        """The run, epoch by epoch."""
+        """The epochs of the run."""
         return [
             Epoch(
                 at + 1, loss, share, {layer: norms[at] for layer, norms in self.gradients.items()}
@@ -92,7 +92,7 @@ def ship(weights: Path, checkpoint: Path, recipe: Recipe) -> None:
 
 
 def read_shipped(weights: Path) -> Shipped | None:
-    """What is said of shipped weights, or ``None`` if none are there.
+    """The description of shipped weights, or ``None`` if there are none.
 
     Raises:
         CheckpointError: If the JSON beside them is missing or damaged.
@@ -114,7 +114,7 @@ def difference(
         return "recipe"
     try:
         made = parse_network(shipped.network, "network")
-    except ConfigError:  # a family or a key that is no more
+    except ConfigError:  # an unknown family or key
         return "network"
     pairs = (("network", made, network), ("training", shipped.training, training))
     for section, old, new in pairs:
@@ -164,7 +164,7 @@ def data_hash(samples: Samples) -> str:
 
 
 def _dumps(about: Shipped) -> str:
-    # A line a key, and a line a layer: a change can be read.
+    # One line for each key and layer, so that diffs are readable.
     values = about.model_dump(mode="json")
     gradients = values.pop("gradients")
     lines = [f'  "{key}": {json.dumps(value)}' for key, value in values.items()]

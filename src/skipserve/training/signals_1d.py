@@ -1,4 +1,4 @@
-"""MNIST-1D drawn fast: the numbers of the package `mnist1d`, bit for bit, in a tenth of its time.
+"""MNIST-1D, bit for bit as the package `mnist1d` draws it, in a tenth of the time.
 
 The package transforms one signal at a time with general tools, 0.6 ms each, and time stamps that
 nobody asks for with it; a build draws eighty thousand. Here only what uses random numbers goes

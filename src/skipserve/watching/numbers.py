@@ -1,4 +1,4 @@
-"""Two looks at ``/metrics`` to what a person wants to know."""
+"""Numbers for a person, from two readings of ``/metrics``."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class ModelNumbers:
 
 @dataclass(frozen=True)
 class Numbers:
-    """All models between two looks.
+    """Numbers of all models between two readings.
 
     Attributes:
         seconds: Between them.

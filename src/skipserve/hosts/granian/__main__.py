@@ -20,7 +20,7 @@ from skipserve.hosts.granian.listeners import BACKLOG, DESCRIPTOR_VARIABLE
 from skipserve.hosts.granian.plan import PLAN_VARIABLE, read_plan
 from skipserve.telemetry.logs import Log
 
-# As many connections as anybody needs; where the machine allows as many files.
+# Upper limit of connections, if the machine allows as many files.
 CONNECTIONS = 1 << 16
 
 
@@ -48,7 +48,7 @@ class Main(MPServer):
         self._sso = None  # each worker gets its own
 
     def _drop_shared_socket(self) -> None:
-        # Before the workers end: whoever keeps a socket open keeps clients waiting at it.
+        # Closed before the workers end, because clients queue on every open socket.
         for one in self._sockets:
             one.close()
 
@@ -97,10 +97,10 @@ def main() -> None:
         loop=Loops.uvloop,
         http=HTTPModes.auto,
         websockets=False,
-        # It counts connections, not requests: at its own 1024 as many silent clients, or clients
-        # that wait between two requests, would shut out all others.
+        # The limit counts connections, not requests: at the default of 1024, as many silent clients
+        # or idle keep-alive clients would shut out all others.
         backpressure=connections(),
-        # Our own log has what they say.
+        # Our own log has this information.
         log_dictconfig={"version": 1, "disable_existing_loggers": False},
         ssl_cert=Path(plan.certificate) if plan.certificate else None,
         ssl_key=Path(plan.key) if plan.key else None,

@@ -6,7 +6,7 @@ import faulthandler
 import signal
 from time import monotonic
 
-# A timer of 0 would be none.
+# A timer of 0 would be disabled.
 AT_ONCE_S = 1e-6
 
 

@@ -21,7 +21,7 @@ from skipserve.hosts.processes import children, command_line, connections
 from skipserve.hosts.pulse import BEAT_S
 from skipserve.telemetry.logs import Log
 
-# granian ends when a worker dies twice in six seconds; it is started again, but not in a rush.
+# granian ends when a worker dies twice in six seconds; it is restarted after a pause.
 RESTART_S = 0.5
 LOOK_S = 0.1
 
@@ -103,7 +103,7 @@ class Granian:
         """Stop accepting, and end once no client is connected."""
         self._instance.is_retired.touch()
         deadline_s = time.monotonic() + self._config.drain_s
-        # Until every worker has looked, and then until the last client has left.
+        # Until every worker has checked, and then until the last client has left.
         left_s = 2 * BEAT_S
         while not stop.wait(left_s) and time.monotonic() < deadline_s:
             if not any(connections(pid, self._config.address.port) for pid in self.workers()):

@@ -1,7 +1,7 @@
 """Listening sockets: the launcher holds them, the workers of granian accept from them.
 
 Each worker has its own, all on one port, so that the kernel deals the connections out. A worker
-that ends or is replaced leaves its socket, and whoever waits at it, to the next.
+that ends or is replaced leaves its socket, with the queued connections, to the next.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ def plan_of(
     """The plan for a host's configuration.
 
     Raises:
-        LaunchError: If its address is none of this machine.
+        LaunchError: If the address is not of this machine.
     """
     tls = config.tls
     return Plan(

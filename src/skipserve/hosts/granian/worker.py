@@ -62,7 +62,7 @@ class Worker:
             self._models, ready.is_set, self._plan.origins, self._plan.access()
         )
         if self._instance.generation > 1:
-            # The first one's are asked by the launcher, over the port that nobody else answers on.
+            # The launcher warms up the first generation, over the port.
             for model in self._models.values():
                 await rehearse(application, model)
         listen(self._listener)

@@ -17,7 +17,7 @@ from skipserve.hosts.ray.front import Front
 from skipserve.hosts.ray.replica import Replica
 from skipserve.schema import parse
 
-# No model can be called so: names of models have no hyphen.
+# No model has this name, as names of models have no hyphen.
 FRONT = "front-door"
 # A front only waits for its models, whose own bounds hold.
 FRONT_ONGOING = 10_000
@@ -66,7 +66,7 @@ def _model(config: RayConfig, name: str) -> serve.Application:
 def _options(config: RayConfig) -> dict[str, Any]:
     most = config.max_replicas_per_node
     return {
-        # `serve build` cannot write down what is not said.
+        # `serve build` needs explicit values.
         **({"max_replicas_per_node": most} if most else {}),
         "max_ongoing_requests": config.max_ongoing_requests,
         "health_check_period_s": config.health_check_period_s,

@@ -34,7 +34,7 @@ class RayMetrics:
                 elif sample.value > self._given.get(key, 0.0):
                     made.inc(sample.value - self._given.get(key, 0.0), tags=sample.labels)
                 self._given[key] = sample.value
-        # No number is better than an old one, and Ray has no way to take one back.
+        # NaN, because Ray cannot remove a series and an old number would be wrong.
         for name, labels in self._given.keys() - seen:
             self._metrics[name].set(math.nan, tags=dict(labels))
             del self._given[name, labels]

@@ -16,8 +16,8 @@ from skipserve.protocols.request_id import HEADER as REQUEST_ID
 from skipserve.protocols.v1 import is_v1_request
 from skipserve.telemetry.logs import fields
 
-# The replica is gone, and what it was asked with it. A question changes nothing, so it is asked
-# again: once, for it may be what ended the replica.
+# The replica is gone, and the request with it. Requests change nothing, so it is sent
+# again: once, because the request itself may have ended the replica.
 LOST = (RayActorError, ObjectLostError, NodeDiedError)
 
 logger = logging.getLogger(__name__)

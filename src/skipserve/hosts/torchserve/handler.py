@@ -26,7 +26,7 @@ class SkipserveHandler:
         idle = worker.apply()
         artifact = open_artifact(Path(context.system_properties["model_dir"]))
         self._service = open_service(artifact, worker.service_settings(context), idle)
-        idle.open_pulse(artifact.manifest.name)  # last: it says that requests may come
+        idle.open_pulse(artifact.manifest.name)  # last, because it announces the worker
 
     def handle(self, data: list[dict[str, Any]], context: Any) -> list[bytes | str]:
         """Answer one batch; one entry of ``data`` is one request."""
@@ -35,7 +35,7 @@ class SkipserveHandler:
             properties = context.get_all_request_header(i)
             headers = {k.lower(): v for k, v in properties.items() if isinstance(v, str)}
             name = request_id(headers, context.request_ids[i])
-            # The frontend's own word for a path of explanations; a client's stands before it.
+            # Header of the frontend for explanations; one of the client would stand before it.
             explain = properties.get("explain") == "True"
             requests.append(RawRequest(item.get("body"), headers, name, explain=explain))
         replies = self._service.answer(requests)

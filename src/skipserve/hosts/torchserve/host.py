@@ -28,9 +28,9 @@ from skipserve.hosts.torchserve.packaging import model_config
 from skipserve.protocols.messages import MAX_BODY_BYTES
 from skipserve.telemetry.logs import Log
 
-# Of the frontend; each body of a request and of a reply stands in it.
+# Java heap of the frontend, which holds every body.
 HEAP = "512m"
-# What -XX:+ExitOnOutOfMemoryError ends with, its reason on a stdout that nobody reads.
+# Exit status of -XX:+ExitOnOutOfMemoryError.
 OUT_OF_MEMORY = 3
 
 

@@ -159,4 +159,4 @@ class BufferedReader:
             try:
                 self._idle_work.pop(0)()
             except Exception:
-                logger.exception("work that was put off failed")
+                logger.exception("deferred work failed")

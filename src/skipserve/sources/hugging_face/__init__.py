@@ -1,1 +1,1 @@
-"""A Hugging Face folder as a source: one file a family of tasks, and what they share."""
+"""Hugging Face folders as sources, one module for each family of tasks."""

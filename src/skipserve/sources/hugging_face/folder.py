@@ -1,4 +1,4 @@
-"""What stands in a Hugging Face folder, looked at before any of it is loaded."""
+"""The files of a Hugging Face folder, checked before anything is loaded."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Folder:
         return EMBEDDINGS if (self.path / EMBEDDINGS).is_file() else None
 
     def files(self) -> Iterator[Path]:
-        """What the outcome depends on."""
+        """Files that the outcome depends on."""
         weights = [self.graph] if self.graph else sorted(self.path.glob("*.safetensors"))
         yield from weights
         beside = ["*/config.json"] if self.family == EMBEDDINGS else []
@@ -73,7 +73,7 @@ class Folder:
             yield from sorted(one for one in self.adapter.path.iterdir() if one.is_file())
 
     def sha256(self) -> str:
-        """Of all of them."""
+        """SHA-256 of all files."""
         digest = hashlib.sha256()
         for file in self.files():
             inside = file.is_relative_to(self.path)
@@ -90,10 +90,10 @@ def is_folder(path: Path) -> bool:
 
 
 def open_folder(path: Path) -> Folder:
-    """Look at a folder.
+    """Open a folder.
 
     Raises:
-        ConfigError: If it is none of a model, needs code of its own, or its weights are a pickle.
+        ConfigError: If it holds no model, needs custom code, or its weights are a pickle.
     """
     if (path / peft.CONFIG).is_file():
         adapter = adapter_in(path, read_json(path / peft.CONFIG))
@@ -137,7 +137,7 @@ def _headed(config: Mapping[str, Any], labels: int | None) -> Mapping[str, Any]:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """What a file of settings holds; nothing if it is not there.
+    """A JSON file of settings; empty if the file does not exist.
 
     Raises:
         ConfigError: If it is not JSON, or holds no object.
@@ -149,7 +149,7 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def read_any_json(file: Path) -> Any:
-    """The same for a file that may hold a list; an empty object if it is not there."""
+    """A JSON file that may hold a list; an empty object if it does not exist."""
     if not file.is_file():
         return {}
     try:

@@ -1,4 +1,4 @@
-"""Picture classification: ``…ForImageClassification`` of transformers, and its processor."""
+"""Picture classification: ``…ForImageClassification`` of transformers and its processor."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _exported(
 
 
 def _sized(model: onnx.ModelProto, pictures: PictureInput) -> onnx.ModelProto:
-    """The same graph, told how large pictures are: optimum leaves every dimension free."""
+    """Fix the picture size of a graph, because optimum leaves every dimension free."""
     for value in model.graph.input:
         dims = value.type.tensor_type.shape.dim
         if value.name == INPUT and len(dims) == 4:

@@ -1,4 +1,4 @@
-"""How sentence-transformers makes one vector of a text's tokens: what its files say of it."""
+"""Pooling of sentence-transformers: how the tokens of a text become one vector."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FLAG = "pooling_mode_"
 
 @dataclass(frozen=True)
 class Pooling:
-    """How one vector is made of many.
+    """Pooling settings.
 
     Attributes:
         mode: The mean of a text's tokens, its first one, or the largest of each number.
@@ -37,7 +37,7 @@ class Pooling:
 
 
 def pooling_of(folder: Folder) -> Pooling:
-    """What a folder's files say.
+    """The pooling settings of a folder.
 
     Raises:
         ConfigError: If they say anything but Transformer, Pooling and perhaps Normalize, or a mode
@@ -64,7 +64,7 @@ def pooling_of(folder: Folder) -> Pooling:
 
 
 def _kind(module: Mapping[str, Any]) -> str:
-    """The name of a module's class; in whole, if it is none of the library's."""
+    """The class name of a module; the full path for modules of other libraries."""
     whole = str(module.get("type"))
     return whole.rpartition(".")[2] if whole.startswith(LIBRARY) else whole
 

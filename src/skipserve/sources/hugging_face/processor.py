@@ -1,4 +1,4 @@
-"""``preprocessor_config.json`` of a Hugging Face folder: what becomes of a picture."""
+"""``preprocessor_config.json`` of a Hugging Face folder: picture preprocessing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STRETCHED = 384
 
 @dataclass(frozen=True)
 class _Defaults:
-    """What a processor does where its file says nothing."""
+    """Defaults of a processor."""
 
     resample: int
     size: Mapping[str, int]
@@ -71,7 +71,7 @@ def read_processor(folder: Path) -> dict[str, Any]:
 
 
 def picture_input(values: Mapping[str, Any], where: str, channels: int = 3) -> PictureInput:
-    """What a processor does, from its file.
+    """The picture preprocessing of a processor file.
 
     Args:
         values: Content of ``preprocessor_config.json``.
@@ -153,7 +153,7 @@ def _size(size: Any, square: bool, where: str) -> dict[str, Any]:
 
 
 def _convnext(size: dict[str, Any], kept: float) -> dict[str, Any]:
-    """ConvNeXt's: the shortest edge is that of a larger picture, whose middle is kept."""
+    """ConvNeXt resizes to a larger picture and crops its centre."""
     edge = size.get("shortest")
     if edge is None:
         raise ConfigError(f"size is {size}; a ConvNext processor takes a shortest_edge")
@@ -171,7 +171,7 @@ def _crop(size: Any, where: str) -> tuple[int, int]:
 
 
 def _per_channel(values: Any, channels: int) -> tuple[float, ...]:
-    """One number a channel; one stands for all, and three equal ones for one."""
+    """One number for each channel; a single number applies to all."""
     if isinstance(values, (int, float)):
         return (float(values),) * channels
     if len(set(values)) == 1:

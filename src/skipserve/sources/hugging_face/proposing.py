@@ -1,4 +1,4 @@
-"""The task that a Hugging Face folder proposes: by its settings, before any of it is loaded."""
+"""The task that the settings of a Hugging Face folder propose."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ANSWERS = {"regress": "numbers", "score": "one number for each pair of texts"}
 
 
 def proposed_kind(folder: Folder, pairs: bool = False) -> Kind:
-    """What the answers of a folder's network are.
+    """The kind of task that a folder proposes.
 
     Args:
         folder: The folder.
@@ -43,7 +43,7 @@ def proposed_kind(folder: Folder, pairs: bool = False) -> Kind:
 def task_of(
     folder: Path | None, given: Mapping[str, Any], where: str, pairs: bool = False
 ) -> TaskConfig:
-    """The task of a network that is brought: what is said of it, else what its folder proposes.
+    """The task of a brought network: that of the build file, else that of the folder.
 
     Args:
         folder: A Hugging Face folder, or ``None`` for other sources, which are ``classify``.

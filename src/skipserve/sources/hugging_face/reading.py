@@ -1,4 +1,4 @@
-"""Reading a Hugging Face folder: whichever family of tasks it is of."""
+"""Reading a Hugging Face folder of any family of tasks."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FAMILIES: dict[str, Callable[[Folder, Sequence[Exporter]], ReadSource]] = {
 
 
 def read_folder(path: Path, exporters: Sequence[Exporter], tuned: Path | None = None) -> ReadSource:
-    """The network of a folder, and what turns texts or pictures into its inputs.
+    """The network of a folder, and its preprocessing.
 
     Args:
         path: Of the folder.
@@ -45,7 +45,7 @@ def read_folder(path: Path, exporters: Sequence[Exporter], tuned: Path | None = 
     folder = replace(open_folder(path), tuned=tuned)
     if folder.family is not None:
         require("transformers")
-        # Nothing is asked of a hub: a folder is all there is.
+        # Never from a hub: only the folder is read.
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
         return FAMILIES[folder.family](folder, exporters)
     raise ConfigError(

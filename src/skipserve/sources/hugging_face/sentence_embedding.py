@@ -1,4 +1,4 @@
-"""Sentence embeddings: a folder of sentence-transformers, as one graph with its pooling inside."""
+"""Sentence embeddings: a folder of sentence-transformers as one graph with pooling."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from skipserve.sources.hugging_face.tokens import open_tokenizer
 from skipserve.sources.read import ReadSource
 
 TEXTS_CONFIG, PROMPTS_CONFIG = "sentence_bert_config.json", "config_sentence_transformers.json"
-# Of these the vector depends on nothing, and many folders have no weights for them.
+# The vector does not depend on these weights, and many folders lack them.
 UNUSED = ("pooler.",)
 
 
@@ -47,7 +47,7 @@ def read_sentence_embedder(folder: Folder, exporters: Sequence[Exporter]) -> Rea
 
 
 def _open_tokenizer(folder: Folder) -> Any:
-    """The tokenizer, with what sentence-transformers itself says of texts."""
+    """The tokenizer, with the text settings of sentence-transformers."""
     tokenizer, config = open_tokenizer(folder), read_json(folder.path / TEXTS_CONFIG)
     if config.get("max_seq_length"):
         tokenizer.model_max_length = int(config["max_seq_length"])
@@ -60,13 +60,13 @@ def _open_tokenizer(folder: Folder) -> Any:
 
 
 def _lowers(tokenizer: Any) -> bool:
-    """Whether it lowers texts itself."""
+    """Whether the tokenizer lower-cases texts itself."""
     normalizer = tokenizer.backend_tokenizer.normalizer
     return normalizer is not None and normalizer.normalize_str("AZ") == "az"
 
 
 def _prompts(folder: Folder) -> list[str]:
-    """A remark on prompts, if there are any."""
+    """A note about prompts, if the folder has any."""
     prompts = read_json(folder.path / PROMPTS_CONFIG).get("prompts") or {}
     named = [name for name, prompt in prompts.items() if prompt]
     if not named:

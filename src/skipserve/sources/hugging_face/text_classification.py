@@ -46,7 +46,7 @@ def read_text_classifier(folder: Folder, exporters: Sequence[Exporter]) -> ReadS
 
 
 def _given(folder: Folder) -> TextNetwork:
-    """The graph that stands in the folder."""
+    """The ONNX graph in the folder."""
     assert folder.graph is not None
     model = read_graph(folder.graph)
     given = {one.name for one in model.graph.input}

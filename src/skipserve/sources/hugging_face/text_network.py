@@ -1,4 +1,4 @@
-"""What all networks of texts share: the inputs they take, and their export."""
+"""Text networks: their inputs and their export."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SHAPES = ((2, 9), (1, 32), (8, 64), (1, 160))
 
 @dataclass(frozen=True)
 class TextNetwork:
-    """A network of texts.
+    """A text network.
 
     Attributes:
         model: Its graph.
@@ -43,7 +43,7 @@ class TextNetwork:
     module: Any = None
 
     def read(self, folder: Folder, tokenizer: Any, names: tuple[str, ...] = ()) -> ReadSource:
-        """The same with its tokenizer, the names of its classes and its longest row."""
+        """Make the read source: with tokenizer, class names and longest row."""
         places = most_places(folder)
         return ReadSource(
             self.model,
@@ -57,7 +57,7 @@ class TextNetwork:
 
 
 def inputs_of(model: Any, tokenizer: Any) -> tuple[str, ...]:
-    """Inputs of a network of transformers that its tokenizer makes."""
+    """Inputs of a transformers network that its tokenizer makes."""
     takes = inspect.signature(model.forward).parameters
     known = {*tokenizer.model_input_names, "attention_mask"}
     return tuple(
@@ -92,7 +92,7 @@ def export_texts(
 
 
 def _length_of(model: onnx.ModelProto) -> str:
-    """What a graph calls the number of tokens of a row."""
+    """The name of the token dimension in a graph."""
     (ids,) = (one for one in model.graph.input if one.name == INPUTS[0])
     word: str = ids.type.tensor_type.shape.dim[1].dim_param
     return word

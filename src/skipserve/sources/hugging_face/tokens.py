@@ -1,4 +1,4 @@
-"""The tokenizer of a folder, as transformers itself opens it."""
+"""The tokenizer of a folder, opened by transformers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from skipserve.preprocessing.config import NeededFile, TextInput
 from skipserve.sources.hugging_face.folder import Folder
 
 FILE = "tokenizer.json"
-# Without one of these transformers makes up a tokenizer that knows no word.
+# Without one of these files, transformers makes an empty tokenizer.
 VOCABULARIES = (
     *(FILE, "vocab.txt", "vocab.json"),
     *("spiece.model", "sentencepiece.bpe.model", "tokenizer.model", "spm.model"),
@@ -57,7 +57,7 @@ def open_tokenizer(folder: Folder) -> Any:
 
 
 def prepared_texts(folder: Folder, tokenizer: Any, inputs: tuple[str, ...]) -> Prepared:
-    """What makes tokens of texts for a network of some inputs."""
+    """The text preprocessing for a network with given inputs."""
     backend = tokenizer.backend_tokenizer
     content = backend.to_str().encode()
     needed = NeededFile(
@@ -75,7 +75,7 @@ def prepared_texts(folder: Folder, tokenizer: Any, inputs: tuple[str, ...]) -> P
 
 
 def longest_of(folder: Folder, tokenizer: Any) -> int:
-    """Most tokens of a row: what the tokenizer says, and no more than the network has places for.
+    """Most tokens of a row: the limit of the tokenizer, within the positions of the network.
 
     Raises:
         ConfigError: If neither says.
@@ -92,7 +92,7 @@ def longest_of(folder: Folder, tokenizer: Any) -> int:
 
 
 def most_places(folder: Folder) -> int | None:
-    """Tokens that the network has positions for, ``None`` where it does not say."""
+    """Positions of the network; ``None`` if it does not say."""
     config = folder.config
     places = config.get("max_position_embeddings")
     if places is None:

@@ -1,4 +1,4 @@
-"""Loading the weights of a folder, and refusing those that are not all there."""
+"""Loading the weights of a folder; incomplete weights are refused."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def load(folder: Folder, auto: str, unused: tuple[str, ...] = ()) -> Any:
             output_loading_info=True,
             **head,
         )
-    except Exception as error:  # each family raises classes of its own
+    except Exception as error:  # each family raises its own exception types
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ConfigError(f"{folder.path} cannot be opened by transformers: {reason}") from None
     finally:

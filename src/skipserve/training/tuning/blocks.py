@@ -1,4 +1,4 @@
-"""Finding the residual blocks of a torch module by running it once.
+"""Finding the residual blocks of a torch module in one run.
 
 A block is residual if its input reaches its output on a path of the autograd graph that meets no
 product with weights. Of the classes whose instances are residual, the one that holds the network's
@@ -24,7 +24,7 @@ HOLDS = 0.9
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a module, with the autograd nodes of what came in and what went out."""
+    """One call of a module, with the autograd nodes of its input and output."""
 
     name: str
     module: nn.Module
@@ -33,7 +33,7 @@ class Call:
 
 
 def first_tensor(value: Any) -> Tensor | None:
-    """The tensor that a module took or gave first."""
+    """The first tensor in a value."""
     if isinstance(value, Tensor):
         return value
     if isinstance(value, (tuple, list)) and value:
@@ -74,7 +74,7 @@ def find_residual_blocks(module: nn.Module, example: Sequence[Tensor]) -> tuple[
 def watch(
     module: nn.Module, names: Sequence[str], tell: Callable[[int, Tensor], None]
 ) -> list[Any]:
-    """Tell of every stream: 0 is what came into the first block, i what block i gave.
+    """Report every stream: 0 is the input of the first block, i the output of block i.
 
     Returns:
         Handles that end it.
@@ -100,7 +100,7 @@ def watch(
 
 
 def _calls(module: nn.Module, example: Sequence[Tensor]) -> list[Call]:
-    """Calls of parts that have parts, with the nodes of the moment: ``+=`` changes them."""
+    """Calls of modules with children; nodes are taken at the call, because ``+=`` changes them."""
     made: list[Call] = []
     came: dict[str, Any] = {}
 
@@ -139,7 +139,7 @@ def _weights(calls: Sequence[Call]) -> int:
 
 
 def _skips(call: Call) -> bool:
-    """Whether the input reaches the output past all products."""
+    """Whether the input reaches the output without a product with weights."""
     if call.came is None or call.went is None:
         return False
     seen: set[Any] = set()

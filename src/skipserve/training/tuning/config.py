@@ -10,7 +10,7 @@ from skipserve.schema import Record
 
 
 class TuningConfig(Record):
-    """How a network that was brought is tuned towards early exits.
+    """The section [tuning]: how a brought network is fine-tuned for early exits.
 
     Attributes:
         weights: ``all`` of them, or ``lora``: matrices of low rank in the residual branches, the

@@ -1,4 +1,4 @@
-"""What exits read while a network is tuned: features of a stream, and a head on them."""
+"""Exit heads during tuning: features of a stream, and a head on them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ GRID = 2
 
 
 def features(stream: Tensor, mask: Tensor | None) -> Tensor:
-    """Numbers an exit reads off a stream [B, features], in FP32.
+    """Features of a stream [B, features], in FP32.
 
     Args:
         stream: Tokens [B, length, width], channels [B, channels, …], or numbers [B, width].
@@ -33,7 +33,7 @@ def features(stream: Tensor, mask: Tensor | None) -> Tensor:
 
 
 class Heads(nn.Module):
-    """One head for each stream before the last: they are thrown away after tuning.
+    """One head for each stream before the last; they are discarded after tuning.
 
     Args:
         widths: Features of each stream.

@@ -1,4 +1,4 @@
-"""The tuning loop: exits learn the untuned network's answers, and full depth must keep them."""
+"""The tuning loop: exits learn the answers of the untuned network, and full depth keeps them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def tune(
     config: TuningConfig,
     say: Say = lambda line: None,
 ) -> TuningResult:
-    """Tune a module towards early exits.
+    """Fine-tune a module for early exits.
 
     Without labels: exits learn what the untuned network answers, full depth learns to keep it. A
     row weighs more at an exit that nearly answers as full depth does. Batch statistics and dropout
@@ -52,7 +52,7 @@ def tune(
         rows: To tune on.
         kept: Others, to see the harm on.
         config: How.
-        say: Told about each epoch.
+        say: Receives a line for each epoch.
 
     Raises:
         CutError: If no residual blocks are found.
@@ -99,7 +99,7 @@ def tune(
 
 
 class _Run:
-    """Student and heads under way."""
+    """One tuning run of student and heads."""
 
     def __init__(
         self,
@@ -167,7 +167,7 @@ class _Run:
 
     @torch.no_grad()
     def agreement(self, rows: TuningRows, answers: Tensor) -> list[float]:
-        """Share of rows that each exit answers as given."""
+        """Share of rows whose given answer each exit reproduces."""
         self.heads.eval()
         same = torch.zeros(len(self.heads.heads))
         for index in torch.split(torch.arange(len(rows)), BATCH):
@@ -203,7 +203,7 @@ def _widths(student: nn.Module, rows: TuningRows, found: dict[int, Tensor]) -> l
 
 
 def _batches(rows: int, size: int) -> Iterator[Tensor]:
-    """Numbers of rows in random order; a last batch of one has no deviation and is left out."""
+    """Random batches of row indices; a last batch of one row is left out."""
     for index in torch.split(torch.randperm(rows), size):
         if len(index) > 1:
             yield index
@@ -223,7 +223,7 @@ def _run_again(student: nn.Module, blocks: tuple[str, ...]) -> None:
 
 
 def _plain(student: nn.Module, blocks: tuple[str, ...]) -> nn.Module:
-    """Without checkpointing and with LoRA merged."""
+    """Remove checkpointing and merge LoRA."""
     for name in blocks:
         student.get_submodule(name).__dict__.pop("forward", None)
     merge = getattr(student, "merge_and_unload", None)

@@ -1,4 +1,4 @@
-"""Matrices of low rank in the residual branches, the network under them frozen (PEFT)."""
+"""LoRA in the residual branches, with the network frozen (PEFT)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ INSIDE = "base_model.model"
 
 
 def with_lora(module: nn.Module, blocks: tuple[str, ...], rank: int) -> Any:
-    """A module with matrices of low rank beside every linear map and convolution of its blocks.
+    """A module with LoRA matrices beside every linear map and convolution of its blocks.
 
     Args:
         module: Its weights are frozen.

@@ -12,7 +12,7 @@ from skipserve.errors import CheckpointError
 
 
 def save_tuned(module: nn.Module, file: Path) -> None:
-    """Write a module's weights; those it uses twice once."""
+    """Write the weights of a module; shared weights are written once."""
     file.parent.mkdir(parents=True, exist_ok=True)
     save_model(module, str(file))
 
