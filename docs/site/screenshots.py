@@ -10,6 +10,7 @@ of `skipserve top`; writes the report of the model and takes a picture of its be
 from __future__ import annotations
 
 import argparse
+import io
 import itertools
 import json
 import os
@@ -23,8 +24,10 @@ from http.client import HTTPConnection
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from playwright.sync_api import Browser, sync_playwright
+from PIL import Image
+from playwright.sync_api import Browser, Page, sync_playwright
 from rich.console import Console
+from rich.terminal_theme import MONOKAI
 
 from skipserve.training.recipes import open_recipe
 from skipserve.watching.screen import once
@@ -63,7 +66,7 @@ def live(chromium: Browser, url: str, seconds: float) -> None:
     watched = chromium.new_page(viewport={"width": 900, "height": 760})
     watched.goto(url)
     watched.wait_for_timeout(1000 * seconds)
-    watched.screenshot(path=OUT / "page.png", full_page=True, timeout=120_000)
+    take(watched, "page", full=True)
     with TemporaryDirectory() as folder:
         frame = Path(folder, "top.html")
         frame.write_text(top(url))
@@ -73,15 +76,26 @@ def live(chromium: Browser, url: str, seconds: float) -> None:
 @contextmanager
 def serving(port: int, metrics_port: int) -> Iterator[None]:
     ports = ["--port", str(port), "--metrics-port", str(metrics_port)]
-    process = subprocess.Popen([*CLI, "serve", *ports, MODEL], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    while not process.stdout.readline().startswith("ready"):
+    process = subprocess.Popen([*CLI, "serve", *ports, MODEL])
+    while not is_ready(metrics_port):
         assert process.poll() is None, "the service did not start"
+        time.sleep(0.2)
     try:
         yield
     finally:
         process.terminate()
         process.wait()
+
+
+def is_ready(metrics_port: int) -> bool:
+    connection = HTTPConnection("127.0.0.1", metrics_port)
+    try:
+        connection.request("GET", "/ready")
+        return connection.getresponse().status == 200
+    except OSError:
+        return False
+    finally:
+        connection.close()
 
 
 @contextmanager
@@ -117,14 +131,21 @@ def top(url: str) -> str:
         '<body style="margin:12px;background:#15181c;color:#e4e6e9">'
         '<pre style="font:15px/1.25 DejaVu Sans Mono,monospace;margin:0">{code}</pre>'
     )
-    return console.export_html(inline_styles=True, code_format=page)
+    return console.export_html(theme=MONOKAI, inline_styles=True, code_format=page)
 
 
 def picture(chromium: Browser, url: str, name: str, width: int, height: int) -> None:
     page = chromium.new_page(viewport={"width": width, "height": height})
     page.goto(url)
-    page.screenshot(path=OUT / f"{name}.png", full_page=name == "top", timeout=120_000)
+    take(page, name, full=name == "top")
     page.close()
+
+
+def take(page: Page, name: str, full: bool) -> None:
+    """A picture of 64 colours: a fifth of the size, and no difference to be seen."""
+    content = page.screenshot(full_page=full, timeout=120_000)
+    picture = Image.open(io.BytesIO(content)).convert("RGB").quantize(64, dither=Image.Dither.NONE)
+    picture.save(OUT / f"{name}.png", optimize=True)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ The page docs/index.md goes on where the README ends; its requests are asked, to
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import os
 import re
@@ -148,19 +147,18 @@ def routed(shell: Shell, command: str) -> dict[str, Any]:
     return answer
 
 
-def pairs(of: list[tuple[str, str]]) -> list[tuple[str, Any]]:
-    """Requests, and the replies that stand below them."""
-    return [
-        (commands(asked)[0], json.loads(reply))
-        for (kind, asked), (next_kind, reply) in itertools.pairwise(of)
-        if (kind, next_kind) == ("sh", "json")
-    ]
+def pairs(page: str) -> list[tuple[str, Any]]:
+    """Requests on a page, and the replies that stand right below them."""
+    block = r"^```{}\n((?:(?!```).*\n)+)```\n"
+    both = block.format("sh") + block.format("json")
+    found = re.findall(both, (ROOT / page).read_text(), re.MULTILINE)
+    return [(commands(asked)[0], json.loads(reply)) for asked, reply in found]
 
 
 @pytest.mark.server
 def test_each_reply_is_as_it_stands_below_its_command(served):
-    assert len(pairs(BLOCKS)) == [kind for kind, _ in BLOCKS].count("json") == 1
-    for command, expected in pairs(BLOCKS):
+    assert len(pairs("README.md")) == [kind for kind, _ in BLOCKS].count("json") == 1
+    for command, expected in pairs("README.md"):
         answer = routed(served[0], command)
         # Another machine computes slightly other probabilities, and fits slightly other exits.
         depths = []
@@ -176,7 +174,7 @@ def test_each_reply_is_as_it_stands_below_its_command(served):
 
 @pytest.mark.server
 def test_the_first_page_of_docs_is_answered_alike(served):
-    ((wrong, expected),) = pairs(START)
+    ((wrong, expected),) = pairs("docs/index.md")
     assert json.loads(served[0].run(wrong)) == expected
     requests = [json.loads(content) for kind, content in START if kind == "json"]
     for request in (one for one in requests if "parameters" in one):
@@ -199,7 +197,7 @@ def test_its_python_example_runs(clone, monkeypatch, capsys):
 
 
 def test_the_first_reply_is_a_routers():
-    ((_, first),) = pairs(BLOCKS)
+    ((_, first),) = pairs("README.md")
     depths = [row["depth_run"] for row in first["outputs"]]
     assert first["router"] == "on"
     assert len(set(depths)) == len(depths) == 2
