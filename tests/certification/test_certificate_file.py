@@ -365,6 +365,11 @@ def test_counts_short_of_the_level_prove_nothing(values, artifact, tmp_path):
     assert faults(forged, artifact, tmp_path) == {Fault.NUMBER}
 
 
+def test_a_slice_must_be_one_that_the_artifact_declares(values, artifact, tmp_path):
+    of_acme = sealed(put(values, ("bounds", -1, "slice"), "acme"))
+    assert faults(of_acme, artifact, tmp_path) == {Fault.FILES}
+
+
 def test_one_kind_of_fault_each(values, artifact, tmp_path):
     file = tmp_path / "certificate.json"
     for text, fault in (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ from skipserve.certification.calibrate import certify_artifact
 from skipserve.hosts.torchserve.packaging import package
 from skipserve.protocols.messages import RawRequest
 from skipserve.runtime.engine import Engine
+from skipserve.safety.switch import Standing, Switch
 from skipserve.service.service import Service
+from skipserve.slices import Slices
 
 pytestmark = pytest.mark.server
 SENT = ["a great film", "dull", "the very very great films"]
@@ -299,3 +302,39 @@ def test_the_document_has_them_and_its_examples_are_answered(client: httpx.Clien
         (example,) = content["examples"].values()
         body = document["components"]["examples"][example["$ref"].rpartition("/")[2]]["value"]
         assert client.post(path, json=body).status_code == 200, (path, json.dumps(body))
+
+
+@pytest.mark.parametrize(
+    ("protocol", "body"),
+    [
+        ("tei.embed", {"inputs": SENT}),
+        ("openai.embeddings", {"model": "vectors", "input": SENT}),
+        ("vllm.pooling", {"model": "vectors", "input": SENT}),
+    ],
+)
+def test_a_header_says_which_slice_a_body_is_of(
+    artifacts: dict[str, Artifact], tmp_path: Path, protocol: str, body: dict[str, Any]
+) -> None:
+    artifact = artifacts["vectors"]
+    assert artifact.manifest.router is not None
+    slices = Slices(parameter="tenant", values=("acme",))
+    asked = {"slices": slices, "certificate": "earned", "risks": (0.2,)}
+    router = artifact.manifest.router.model_copy(update=asked)
+    manifest = artifact.manifest.model_copy(update={"router": router})
+    engine = Engine(replace(artifact, manifest=manifest), provider="cpu")
+    switch = Switch(tmp_path / "vectors")
+    switch.keep(slices.names)
+    switch.tell(Standing(epoch=1, in_force=(0,)), "acme")
+    service = Service(engine, ServingConfig(risk=0.2, evidence=1e-9), switch=switch)
+    sent = json.dumps(body).encode()
+    replies = service.answer(
+        [
+            RawRequest(sent, headers, protocol=protocol)
+            for headers in ({}, {"x-skipserve-slice": "acme"}, {"x-skipserve-slice": "x" * 65})
+        ]
+    )
+    assert [reply.status for reply in replies] == [200, 200, 400]
+    risks = [reply.headers.get("x-skipserve-risk") for reply in replies]
+    assert risks == [None, "0.2", None]
+    assert b"tenant has 65 characters" in replies[2].body
+    switch.close()

@@ -13,6 +13,8 @@ from skipserve.artifacts.artifact import open_artifact
 from skipserve.artifacts.serving import ServingConfig
 from skipserve.errors import ConfigError
 from skipserve.protocols.messages import RawRequest
+from skipserve.protocols.native_schemas import native, v1
+from skipserve.protocols.oip_schemas import oip as oip_schema
 from skipserve.routing.config import RouterConfig
 from skipserve.runtime.engine import Engine
 from skipserve.safety.switch import ControlState, Switch
@@ -44,17 +46,17 @@ def in_force(engine, risk=RISK):
     return tuple(place if one == risk else None for one in engine.manifest.router.risks)
 
 
-def native(row, tenant=None, **headers):
+def asking(row, tenant=None, **headers):
     parameters = {} if tenant is None else {"parameters": {"tenant": tenant}}
     return RawRequest(json.dumps({"inputs": row, **parameters}).encode(), headers)
 
 
-def v1(row, tenant):
+def by_row(row, tenant):
     body = {"instances": row, "parameters": {"tenant": tenant}}
     return RawRequest(json.dumps(body).encode(), {}, protocol="v1")
 
 
-def oip(engine, row, parameters):
+def tensors(engine, row, parameters):
     (spec,) = engine.manifest.signature.inputs
     tensor = {"name": spec.name, "datatype": "FP32", "shape": [1, 2], "data": row}
     body = {"inputs": [tensor], "parameters": parameters}
@@ -81,14 +83,14 @@ def test_each_row_of_a_batch_runs_by_what_its_own_slice_has_earned(engine, row, 
     service = Service(engine, serving, switch=switch, counts=kept)
     replies = service.answer(
         [
-            native(row, "acme"),
-            native(row, "globex"),
-            native(row, "initech"),
-            native(row),
-            v1(row, "acme"),
-            oip(engine, row, {"tenant": "acme"}),
-            native(row, **{"x-skipserve-slice": "acme"}),
-            native(row, "globex", **{"x-skipserve-slice": "acme"}),
+            asking(row, "acme"),
+            asking(row, "globex"),
+            asking(row, "initech"),
+            asking(row),
+            by_row(row, "acme"),
+            tensors(engine, row, {"tenant": "acme"}),
+            asking(row, **{"x-skipserve-slice": "acme"}),
+            asking(row, "globex", **{"x-skipserve-slice": "acme"}),
         ]
     )
     assert [reply.status for reply in replies] == [200] * 8
@@ -104,13 +106,13 @@ def test_each_row_of_a_batch_runs_by_what_its_own_slice_has_earned(engine, row, 
 
 def test_an_artifacts_own_certificate_is_none_of_a_slice(engine, row):
     assert RISK in engine.certified()
-    (reply,) = Service(engine, ServingConfig(risk=RISK)).answer([native(row, "acme")])
+    (reply,) = Service(engine, ServingConfig(risk=RISK)).answer([asking(row, "acme")])
     assert json.loads(reply.body)["router"] == "off"
 
 
 @pytest.mark.parametrize("tenant", [7, True, ["acme"], "x" * 65])
 def test_a_value_that_is_no_short_text_is_refused(engine, row, tenant):
-    asked = [native(row, tenant), v1(row, tenant), oip(engine, row, {"tenant": tenant})]
+    asked = [asking(row, tenant), by_row(row, tenant), tensors(engine, row, {"tenant": tenant})]
     for reply in Service(engine, ServingConfig(risk=RISK)).answer(asked):
         assert reply.status == 400 and b"tenant" in reply.body
         assert b"at most 64" in reply.body or b"expected a text" in reply.body
@@ -121,7 +123,7 @@ def test_undeclared_values_without_end_make_nothing_grow(engine, row, switch):
     service = Service(engine, ServingConfig(risk=RISK), switch=switch, counts=kept)
     before = _series()
     for first in range(0, 10_000, 1000):
-        replies = service.answer([native(row, f"tenant{first + i}") for i in range(1000)])
+        replies = service.answer([asking(row, f"tenant{first + i}") for i in range(1000)])
         assert {reply.status for reply in replies} == {200}
     assert kept["other"].rows == {0: 10_000} and not kept["acme"].rows
     assert _series() == before
@@ -173,7 +175,7 @@ def test_rows_of_slices_are_judged_apart(engine, switch):
     kept = {name: Kept() for name in TENANTS.names}
     service = Service(engine, ServingConfig(risk=RISK), switch=switch, counts=kept)
     names = ["acme", "globex", "nobody"]
-    service.answer([native(rows[i::3].tolist(), name) for i, name in enumerate(names)])
+    service.answer([asking(rows[i::3].tolist(), name) for i, name in enumerate(names)])
     for i, name in enumerate(("acme", "globex", "other")):
         checked = engine.check(rows[i::3])
         full = engine.run(checked).labels
@@ -182,3 +184,9 @@ def test_rows_of_slices_are_judged_apart(engine, switch):
             for one in engine.candidates
         ]
         assert kept[name].disagreements[0].tolist() == differ
+
+
+def test_the_document_of_the_interface_names_the_parameter(engine):
+    for spoken in (native, v1, oip_schema):
+        ((_, schema), *_) = spoken(engine.manifest, 8).requests.items()
+        assert '"tenant": {"anyOf": [{"type": "string", "maxLength": 64}' in json.dumps(schema)
