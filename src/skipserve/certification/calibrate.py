@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +24,7 @@ from skipserve.artifacts.certificates import (
 from skipserve.certification.certify import Goal, Outcome, certify, p_value_of, samples_needed
 from skipserve.certification.trial import Say, Trial
 from skipserve.errors import ArtifactError
+from skipserve.routing.propose import Thresholds
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.planning import AskedPrecision
 from skipserve.runtime.runners import BackendName
@@ -41,6 +43,7 @@ def certify_artifact(
     cores: int = 1,
     batch_size: int = 64,
     say: Say = lambda line: None,
+    on_progress: Callable[[str, float | None], None] = lambda doing, share: None,
 ) -> Certificates:
     """Certify one file of an artifact on the provider that will serve it, and keep the outcome.
 
@@ -60,6 +63,7 @@ def certify_artifact(
         cores: To use; 0 takes all.
         batch_size: Rows that run together.
         say: Told about progress.
+        on_progress: Told which candidate is tested, and which share of them is; not all may be.
 
     Raises:
         ArtifactError: If the artifact has no router or no candidates.
@@ -99,7 +103,15 @@ def certify_artifact(
         measures = ("disagreement", "accuracy_lost")
     goals = [Goal(risk, measure) for measure in measures for risk in risks]
     candidates = [thresholds_of(one) for one in made.candidates]
-    verdicts, outcomes = certify(trial.run, candidates, len(rows), goals, confidence)
+    tested = itertools.count()
+
+    def run(thresholds: Thresholds) -> Outcome:
+        at = next(tested)
+        doing = f"{artifact.manifest.name}: testing candidate {at + 1} of {len(candidates)}"
+        on_progress(doing, at / len(candidates))
+        return trial.run(thresholds)
+
+    verdicts, outcomes = certify(run, candidates, len(rows), goals, confidence)
     certificates, refusals = [], []
     for verdict in verdicts:
         about = {
@@ -113,7 +125,7 @@ def certify_artifact(
             refusals.append(Refusal.model_validate({**about, "reason": reason}))
             continue
         outcome = outcomes[verdict.candidate]
-        tested = {
+        found = {
             "confidence": confidence,
             "samples": len(rows),
             "disagreements": outcome.disagreements,
@@ -139,7 +151,7 @@ def certify_artifact(
             ),
             "samples_sha256": rows.sha256,
         }
-        certificates.append(Certificate.model_validate({**about, **tested}))
+        certificates.append(Certificate.model_validate({**about, **found}))
     made = made.replacing(certificates, refusals, to_json(limit), wanted)
     write_certificates(directory, made)
     return made
