@@ -27,6 +27,8 @@ from skipserve.runtime.engine import Engine
 from skipserve.service.service import Service
 from skipserve.training.recipes import open_recipe
 
+pytestmark = pytest.mark.slow
+
 DEPTH, RISKS = 4, (0.02, 0.05)
 
 

@@ -45,6 +45,8 @@ from skipserve.schema import parse
 from skipserve.service.service import Service
 from skipserve.tasks import Classify, Decision, Embed, MultiLabel, Regress, Score, TaskConfig
 
+pytestmark = pytest.mark.slow
+
 RISK, WIDTH, OUT = 0.05, 8, 4
 ROWS = 4_000
 

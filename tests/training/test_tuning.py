@@ -21,6 +21,8 @@ from skipserve.tuning.heads import features
 from skipserve.tuning.loop import Questions, tune
 from skipserve.tuning.weights import load_tuned, save_tuned
 
+pytestmark = pytest.mark.slow
+
 SOURCE = """
 import torch
 from torch import nn
