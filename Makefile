@@ -7,11 +7,17 @@ REQUESTS ?= 100000
 SECONDS ?= 1800
 SLO ?= p50=15ms,p99=50ms,errors=0
 
-.PHONY: serve test load soak bench figures docs clean
+.PHONY: serve fast test load soak bench figures docs clean
 
 serve: .venv/serve  ## build what is missing, then serve on 127.0.0.1:8080
 	$(BIN)/skipserve build $(MODELS:%=export/%.toml)
 	exec $(BIN)/skipserve serve --server torchserve $(MODELS)
+
+fast: .venv/dev  ## style, types and the tests that start no service and build no model
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -n 2 --dist loadfile -q -m "not server and not slow and not extras"
 
 test: .venv/dev  ## style, types and tests, with coverage
 	tests/install-tools.sh

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +24,7 @@ from hosts import HOSTS
 from hypothesis import settings
 from logits import Logits
 from numpy.typing import NDArray
+from once import made_once
 from running import ROOT, Running, cli, serving
 from small_project import MODELS, ROUTED, build
 
@@ -58,8 +61,30 @@ IGNORED_WARNINGS = (
 LONG_FILES = ("test_readme.py", "test_build_inputs.py", "test_serve.py", "test_calibrate.py")
 
 
+# What starts a service, and what builds a model.
+STARTS = {"server", "observed"}
+BUILDS = {"brought", "kserve_packages", "project", "texts_root", "two_models", "wheel"}
+# A file all of whose tests are left out need not be imported: that alone takes seconds.
+WHOLE = re.compile(r"^pytestmark = \[?pytest\.mark\.(server|slow|extras)\b", re.M)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    if collection_path.suffix != ".py":
+        return None
+    found = WHOLE.search(collection_path.read_text())
+    left_out = found is not None and f"not {found[1]}" in config.option.markexpr
+    return True if left_out else None
+
+
+@pytest.hookimpl(tryfirst=True)  # before marks choose
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in LONG_FILES)
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if fixtures & STARTS:
+            item.add_marker(pytest.mark.server)
+        if fixtures & BUILDS:
+            item.add_marker(pytest.mark.slow)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -122,11 +147,16 @@ def engine(artifact: Artifact) -> Engine:
 @pytest.fixture(scope="session")
 def routed_project(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     """A project whose model has a router, and the steps its build took; never changed."""
-    root = tmp_path_factory.mktemp("routed")
-    (root / "export").mkdir()
-    shutil.copytree(ROOT / "handlers", root / "handlers")
-    (root / "export" / "small.toml").write_text(ROUTED)
-    return root, build(root)
+
+    def make(folder: Path) -> None:
+        root = folder / "project"
+        (root / "export").mkdir(parents=True)
+        shutil.copytree(ROOT / "handlers", root / "handlers")
+        (root / "export" / "small.toml").write_text(ROUTED)
+        (folder / "steps.json").write_text(json.dumps(build(root)))
+
+    made = made_once(tmp_path_factory, "routed", make)
+    return made / "project", json.loads((made / "steps.json").read_text())
 
 
 @pytest.fixture(scope="session")
@@ -134,17 +164,20 @@ def project(
     routed_project: tuple[Path, list[str]], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """A project with models of export/, briefly trained, and the one with a router."""
-    root = tmp_path_factory.mktemp("project") / "project"
-    shutil.copytree(routed_project[0], root)
-    for name in MODELS:
-        text = (ROOT / "export" / f"{name}.toml").read_text()
-        text = text.replace("seed = 0", "seed = 0\nepochs = 4")
-        # Small heads: what they are worth is tested elsewhere.
-        text += "\n[exits]\nhidden = 0\ncorrupted = false\n"
-        (root / "export" / f"{name}.toml").write_text(text)
-    paths = [f"export/{name}.toml" for name in MODELS]
-    subprocess.run(cli("build", *paths), cwd=root, check=True, capture_output=True)
-    return root
+
+    def make(folder: Path) -> None:
+        root = folder / "project"
+        shutil.copytree(routed_project[0], root)
+        for name in MODELS:
+            text = (ROOT / "export" / f"{name}.toml").read_text()
+            text = text.replace("seed = 0", "seed = 0\nepochs = 4")
+            # Small heads: what they are worth is tested elsewhere.
+            text += "\n[exits]\nhidden = 0\ncorrupted = false\n"
+            (root / "export" / f"{name}.toml").write_text(text)
+        paths = [f"export/{name}.toml" for name in MODELS]
+        subprocess.run(cli("build", *paths), cwd=root, check=True, capture_output=True)
+
+    return made_once(tmp_path_factory, "project", make) / "project"
 
 
 @pytest.fixture(scope="session", params=HOSTS)
@@ -236,13 +269,16 @@ def collector() -> Iterator[Collector]:
 @pytest.fixture(scope="session")
 def brought(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with an ONNX file, rows for it, and what bringing it made; never changed."""
-    root = tmp_path_factory.mktemp("brought")
-    network = load_checkpoint(checkpoint).network.eval()
-    model = export_module(Logits(network).eval(), (torch.zeros(2, 2),), ("point",), "logits")
-    onnx.save(model, root / "moons.onnx")
-    samples = open_recipe("two_moons").draw("certify")
-    np.savez(root / "rows.npz", point=samples.inputs.numpy(), label=samples.labels.numpy())
-    bring(
-        BringOptions(str(root / "moons.onnx"), root / "rows.npz", labels="label", risk=0.05), root
-    )
-    return root
+
+    def make(root: Path) -> None:
+        network = load_checkpoint(checkpoint).network.eval()
+        model = export_module(Logits(network).eval(), (torch.zeros(2, 2),), ("point",), "logits")
+        onnx.save(model, root / "moons.onnx")
+        samples = open_recipe("two_moons").draw("certify")
+        np.savez(root / "rows.npz", point=samples.inputs.numpy(), label=samples.labels.numpy())
+        bring(
+            BringOptions(str(root / "moons.onnx"), root / "rows.npz", labels="label", risk=0.05),
+            root,
+        )
+
+    return made_once(tmp_path_factory, "brought", make)

@@ -19,6 +19,8 @@ from skipserve.building.buildfile import read_build_file
 from skipserve.graph.prepare import prepare, read_graph
 from skipserve.networks import build_network
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 BENCHMARKS = ROOT / "benchmarks"
 

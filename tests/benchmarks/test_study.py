@@ -25,6 +25,8 @@ sys.path.insert(0, str(STUDY.parent))
 from laboratory import judging, readers  # noqa: E402
 from laboratory.routers import RoutedNetwork, fit_router  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 MARK = "<!-- Below is written by benchmarks/study.py; above is written by hand. -->"
 
 

@@ -14,6 +14,8 @@ from small_project import ROUTED
 
 import skipserve
 
+pytestmark = pytest.mark.slow
+
 
 class Project:
     """A project with a copy of the package, to change."""
@@ -50,10 +52,13 @@ class Project:
 
 @pytest.fixture
 def project(routed_project, tmp_path) -> Project:
-    made = Project(tmp_path, routed_project[0])
-    assert ROUTED in (tmp_path / "export" / "small.toml").read_text()
-    assert made.build() == set()
-    return made
+    return Project(tmp_path, routed_project[0])
+
+
+def test_a_copy_of_a_built_project_is_built(project):
+    """Whatever the other tests change is the only thing that changed."""
+    assert ROUTED in (project.root / "export" / "small.toml").read_text()
+    assert project.build() == set()
 
 
 def test_certificates_follow_the_samples_that_they_were_made_on(project):

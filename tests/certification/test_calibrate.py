@@ -23,6 +23,8 @@ from skipserve.runtime.engine import Engine
 from skipserve.service.service import Service
 from skipserve.training.recipes import open_recipe
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_build_calibrates_between_export_and_package(routed_project, project):
     assert routed_project[1] == ["train", "export", "calibrate", "package"]

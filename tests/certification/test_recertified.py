@@ -23,6 +23,8 @@ from skipserve.errors import ArtifactError, ConfigError
 from skipserve.extras import EXTRAS
 from skipserve.training.recipes import open_recipe
 
+pytestmark = pytest.mark.slow
+
 # None of it is in the slim image.
 NOT_IN_THE_IMAGE = (*EXTRAS["train"], *EXTRAS["torchserve"])
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import io
 import re
+import shutil
 
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from skipserve.artifacts.artifact import open_artifact
 from skipserve.building.buildfile import read_build_file
 from skipserve.building.products import train
+from skipserve.certification.calibrate import certify_artifact
 from skipserve.commands.progress import EVERY_S, Watch, watching
 from skipserve.training.loop import Epoch
+from skipserve.training.recipes import open_recipe
 
 
 class Clock:
@@ -74,6 +78,22 @@ def test_what_it_is_told_is_printed_as_it_is():
     out = paper()
     Watch(out, "starting").say("export/m.toml has no [router] section")
     assert printed(out) == ["export/m.toml has no [router] section"]
+
+
+def test_a_certification_says_how_far_it_is(routed_project, tmp_path):
+    shutil.copytree(routed_project[0] / "artifacts" / "small", tmp_path / "small")
+    samples = open_recipe("two_moons").draw("certify").inputs.numpy()[:500]
+    told: list[tuple[str, float | None]] = []
+    certify_artifact(
+        tmp_path / "small",
+        {"inputs": samples},
+        [0.05],
+        on_progress=lambda doing, share: told.append((doing, share)),
+    )
+    of = len(open_artifact(tmp_path / "small").certificates.candidates)
+    places = range(len(told))
+    assert told == [(f"small: testing candidate {i + 1} of {of}", i / of) for i in places]
+    assert 0 < len(told) <= of
 
 
 def test_a_training_is_watched_to_its_end(tmp_path):

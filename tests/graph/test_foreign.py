@@ -22,6 +22,8 @@ from skipserve.graph.prepare import read_graph
 from skipserve.runtime.rows import Rows
 from skipserve.runtime.wave import Limits
 
+pytestmark = pytest.mark.slow
+
 BATCHES, LENGTHS = (1, 2, 3, 8), (2, 5, 9, 32, 48)
 LARGEST = 1e-4
 CASES = list(product(foreign.NAMES, foreign.EXPORTERS))

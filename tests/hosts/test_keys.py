@@ -20,6 +20,8 @@ from skipserve.hosts.config import HostConfig
 from skipserve.hosts.keys import Keys, read_keys, shown_key, warn_of_readers
 from skipserve.hosts.rates import SLOTS, Rates
 
+pytestmark = pytest.mark.server
+
 FIRST, SECOND, THIRD = "first-0123456789abcdef", "second-0123456789abcdef", "third-0123456789abc"
 PATH = "/predictions/small"
 BODY = json.dumps({"inputs": [[0.5, 0.5]]}).encode()

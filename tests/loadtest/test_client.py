@@ -24,6 +24,8 @@ from skipserve.loadtest.results import Arm
 from skipserve.loadtest.slo import parse_slo
 from skipserve.loadtest.target import Running, Target
 
+pytestmark = pytest.mark.slow
+
 MODELS = ("right", "wrong", "malformed", "busy", "gone", "never", "stalls", "slow")
 # A label more than today, in another order.
 METRICS = """# HELP skipserve_build_info Versions.

@@ -31,6 +31,8 @@ from running import ROOT, example, question, serving
 import skipserve
 from skipserve.training.recipes import Recipe
 
+pytestmark = pytest.mark.slow
+
 
 def run(python: str, *arguments: str, cwd: Path, **environment: str):
     return subprocess.run(

@@ -21,6 +21,8 @@ from skipserve.preprocessing.picture_config import PictureInput
 from skipserve.preprocessing.pictures import Pictures
 from skipserve.sources.hugging_face.processor import picture_input
 
+pytestmark = pytest.mark.slow
+
 # Processors as their files say: those of the networks that are read, and corners of each.
 FILES = {
     "ViT": {"image_processor_type": "ViTImageProcessor", "size": {"height": 64, "width": 64}},

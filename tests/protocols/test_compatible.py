@@ -26,7 +26,7 @@ from skipserve.certification.calibrate import certify_artifact
 from skipserve.hosts.torchserve.packaging import package
 from skipserve.protocols.messages import RawRequest
 from skipserve.runtime.engine import Engine
-from skipserve.safety.switch import Standing, Switch
+from skipserve.safety.switch import ControlState, Switch
 from skipserve.service.service import Service
 from skipserve.slices import Slices
 
@@ -324,7 +324,7 @@ def test_a_header_says_which_slice_a_body_is_of(
     engine = Engine(replace(artifact, manifest=manifest), provider="cpu")
     switch = Switch(tmp_path / "vectors")
     switch.keep(slices.names)
-    switch.tell(Standing(epoch=1, in_force=(0,)), "acme")
+    switch.write(ControlState(epoch=1, in_force=(0,)), "acme")
     service = Service(engine, ServingConfig(risk=0.2, evidence=1e-9), switch=switch)
     sent = json.dumps(body).encode()
     replies = service.answer(

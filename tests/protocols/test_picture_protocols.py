@@ -26,6 +26,8 @@ from skipserve.protocols.oip_values import BYTES
 from skipserve.runtime.engine import Engine
 from skipserve.service.service import Service
 
+pytestmark = pytest.mark.slow
+
 IS_JSON = {"content-type": JSON}
 FILES = picturing.files(3, seed=9)
 SENT = [base64.b64encode(one).decode() for one in FILES]

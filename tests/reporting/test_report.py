@@ -35,6 +35,8 @@ from skipserve.runtime.engine import Engine
 from skipserve.runtime.rows import Rows
 from skipserve.style import PALETTE
 
+pytestmark = pytest.mark.slow
+
 DEPTH = 4
 FIGURES = {
     "certified", "cost-1", "cost-8", "disagreement", "accuracy", "depth", "inputs", "risk",

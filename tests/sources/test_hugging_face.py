@@ -37,6 +37,8 @@ from skipserve.sources.data import match, read_columns, values_of
 from skipserve.sources.hugging_face.reading import read_folder
 from skipserve.sources.read import ReadSource
 
+pytestmark = pytest.mark.slow
+
 ODD = [
     "",
     "   ",

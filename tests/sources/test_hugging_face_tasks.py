@@ -33,6 +33,8 @@ from skipserve.sources.labels import read_labels
 from skipserve.sources.splits import Splits
 from skipserve.tasks import Classify, Embed, MultiLabel, Regress, Score
 
+pytestmark = pytest.mark.slow
+
 TEXT, PICTURE = "BertForSequenceClassification", "ViTForImageClassification"
 MANY = {"id2label": {"0": "a", "1": "b", "2": "c"}}
 ONE = {"id2label": {"0": "LABEL_0"}}

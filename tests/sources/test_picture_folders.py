@@ -42,6 +42,8 @@ from skipserve.sources.brought import signature_of
 from skipserve.sources.data import Values, match, read_columns
 from skipserve.sources.hugging_face.reading import read_folder
 
+pytestmark = pytest.mark.slow
+
 MODEL = """
 name = "shades"
 [source]

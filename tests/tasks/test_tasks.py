@@ -40,6 +40,8 @@ from skipserve.runtime.engine import Engine
 from skipserve.runtime.rows import Rows
 from skipserve.service.service import Service
 
+pytestmark = pytest.mark.slow
+
 RISK, WIDTH, OUT = 0.05, 8, 4
 ROWS = 4_000
 

@@ -22,6 +22,8 @@ from skipserve.training.tuning.loop import tune
 from skipserve.training.tuning.rows import TuningRows
 from skipserve.training.tuning.weights import load_tuned, save_tuned
 
+pytestmark = pytest.mark.slow
+
 SOURCE = """
 import torch
 from torch import nn

@@ -125,13 +125,19 @@ def _routing(build: BuildFile, origin: Origin, splits: Splits, say: Say) -> Rout
     return routing
 
 
-def calibrate(build: BuildFile, say: Say, sourced: Sourced | None = None) -> None:
+def calibrate(
+    build: BuildFile,
+    say: Say,
+    sourced: Sourced | None = None,
+    on_progress: OnProgress = quiet,
+) -> None:
     """Propose thresholds for the artifact of a build file and certify its files.
 
     Args:
         build: The build file.
         say: Receives progress, line by line.
         sourced: Of the build file, where other steps read it too.
+        on_progress: Told what is being done.
 
     Raises:
         ConfigError: If the build file has no [router].
@@ -173,6 +179,7 @@ def calibrate(build: BuildFile, say: Say, sourced: Sourced | None = None) -> Non
             cores=0,
             batch_size=certified_batch(build),
             say=say,
+            on_progress=on_progress,
         )
 
 

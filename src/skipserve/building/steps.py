@@ -116,7 +116,7 @@ def steps(
                     _versions("torch", "onnxruntime", *DRAWING),
                 ),
                 (certificates,),
-                lambda: calibrate(build, say, sourced),
+                lambda: calibrate(build, say, sourced, on_progress),
                 # More may be certified later, on other machines and other rows.
                 lambda: _calibrated(build),
             )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,6 +44,7 @@ def certify_artifact(
     cores: int = 1,
     batch_size: int = 64,
     say: Say = lambda line: None,
+    on_progress: Callable[[str, float | None], None] = lambda doing, share: None,
 ) -> Certificates:
     """Certify one file of an artifact on the provider that will serve it, and keep the outcome.
 
@@ -64,6 +66,7 @@ def certify_artifact(
         cores: To use; 0 takes all.
         batch_size: Rows that run together.
         say: Receives progress, line by line.
+        on_progress: Receives which candidate is tested, and the share of candidates before it.
 
     Raises:
         ArtifactError: If the artifact has no router or no candidates.
@@ -103,7 +106,20 @@ def certify_artifact(
         measures = ("disagreement", "accuracy_lost")
     goals = [Goal(risk, measure) for measure in measures for risk in risks]
     candidates = [thresholds_of(one) for one in made.candidates]
-    verdicts, outcomes = _certified(trial, candidates, len(rows), goals, confidence)
+
+    def reporting(run: Callable[[Thresholds], Outcome]) -> Callable[[Thresholds], Outcome]:
+        """The same, which says which candidate it is at."""
+        places = itertools.count()
+
+        def tested(thresholds: Thresholds) -> Outcome:
+            at = next(places)
+            doing = f"{artifact.manifest.name}: testing candidate {at + 1} of {len(candidates)}"
+            on_progress(doing, at / len(candidates))
+            return run(thresholds)
+
+        return tested
+
+    verdicts, outcomes = _certified(trial, reporting, candidates, goals, confidence)
     certificates, refusals = [], []
     for verdict in verdicts:
         about = {
@@ -117,7 +133,7 @@ def certify_artifact(
             refusals.append(Refusal.model_validate({**about, "reason": reason}))
             continue
         outcome = outcomes[verdict.candidate]
-        tested = {
+        found = {
             "confidence": confidence,
             "samples": len(rows),
             "disagreements": outcome.disagreements,
@@ -143,7 +159,7 @@ def certify_artifact(
             ),
             "samples_sha256": rows.sha256,
         }
-        certificates.append(Certificate.model_validate({**about, **tested}))
+        certificates.append(Certificate.model_validate({**about, **found}))
     made = made.replacing(certificates, refusals, to_json(limit), wanted)
     write_certificates(directory, made)
     return made
@@ -151,18 +167,20 @@ def certify_artifact(
 
 def _certified(
     trial: Trial,
+    reporting: Callable[[Callable[[Thresholds], Outcome]], Callable[[Thresholds], Outcome]],
     candidates: Sequence[Thresholds],
-    samples: int,
     goals: Sequence[Goal],
     confidence: float,
 ) -> tuple[list[Verdict], list[Outcome]]:
     if trial.foresees:
-        verdicts, outcomes = certify(trial.foresee, candidates, samples, goals, confidence)
+        verdicts, outcomes = certify(
+            reporting(trial.foresee), candidates, trial.samples, goals, confidence
+        )
         chosen = sorted({one.candidate for one in verdicts if one.candidate is not None})
         if all(trial.run(candidates[place]).same(outcomes[place]) for place in chosen):
             return verdicts, outcomes
     trial.deciles.clear()
-    return certify(trial.run, candidates, samples, goals, confidence)
+    return certify(reporting(trial.run), candidates, trial.samples, goals, confidence)
 
 
 def _why_refused(goal: Goal, samples: int, first: Outcome, confidence: float) -> str:

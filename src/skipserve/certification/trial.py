@@ -57,6 +57,11 @@ class Trial:
         self._readings: ExitReadings | None = None
 
     @property
+    def samples(self) -> int:
+        """How many there are."""
+        return len(self._rows)
+
+    @property
     def foresees(self) -> bool:
         """Whether what the exits read off a row does not depend on what the others do.
 

@@ -109,7 +109,7 @@ def calibrate(path: BuildPath, json: Json = False) -> None:
         from skipserve.artifacts.certificates import read_certificates
         from skipserve.building.products import calibrate as calibrate_artifact
 
-        calibrate_artifact(build_file, watch.say)
+        calibrate_artifact(build_file, watch.say, None, watch.progress)
     confidence = build_file.router.confidence if build_file.router else 0.0
     _end_with(build_file.name, read_certificates(build_file.artifact), confidence, json)
 
@@ -190,6 +190,7 @@ def certify(
             cores=settings.threads,
             batch_size=batch_size,
             say=watch.say,
+            on_progress=watch.progress,
         )
     spec = artifact.manifest.router
     assert spec is not None  # or it would not have been certified
