@@ -52,6 +52,10 @@ def serve(
         float | None,
         typer.Option(help="Requests overtake the deep rows of a batch so long after it begins."),
     ] = None,
+    max_wait_ms: Annotated[
+        float | None,
+        typer.Option(help="Who would wait longer for a batch is refused at once, such as 250."),
+    ] = None,
     overload_risk: Annotated[
         float | None,
         typer.Option(help="Largest certified risk that requests may get while others wait."),
@@ -113,6 +117,7 @@ def serve(
         "batch_size": batch_size,
         "max_batch_delay_ms": max_batch_delay_ms,
         "join_ms": join_ms,
+        "max_wait_ms": max_wait_ms,
         "overload_risk": overload_risk,
         "access_log": access_log,
     }
