@@ -29,7 +29,7 @@ class Asked:
 
 
 class Clients:
-    """As many connections to a service as its requests need, each kept.
+    """As many connections to a service as its requests need, each kept until the last is answered.
 
     Args:
         port: On this machine.
@@ -56,6 +56,7 @@ class Clients:
                 found.append(await self._ask(now_s))
 
         await asyncio.gather(*(one() for _ in range(clients)))
+        self._close()
         return found
 
     async def open(self, rate: float, seconds: float) -> list[Asked]:
@@ -67,12 +68,13 @@ class Clients:
             if (early_s := due_s - time.monotonic()) > 0:
                 await asyncio.sleep(early_s)
             asking.append(asyncio.ensure_future(self._ask(due_s)))
-        return list(await asyncio.gather(*asking))
+        found = list(await asyncio.gather(*asking))
+        self._close()
+        return found
 
-    def close(self) -> None:
-        """Close the connections."""
-        for _, writer in self._idle:
-            writer.close()
+    def _close(self) -> None:
+        while self._idle:
+            self._idle.pop()[1].close()
 
     async def _ask(self, due_s: float) -> Asked:
         self._sent += 1

@@ -1,7 +1,7 @@
 """What a service does with five times the requests that it can answer, and with a tenth too many.
 
-One table for a service that refuses whom it would keep waiting (`max_wait_ms`) and one that only has
-its queue; another for a service that stays at its lowest risk and one that may move along its
+One table for a service that refuses whom it would keep waiting (`max_wait_ms`) and one that only
+has its queue; another for a service that stays at its risk and one that may move along its
 certified risks. A request has so many rows that no more than some 200 a second can be answered, so
 that the client is not the limit. With --json also a line of JSON.
 """
@@ -14,7 +14,9 @@ import contextlib
 import json
 import subprocess
 import sys
+import tempfile
 import time
+import zipfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,13 +26,15 @@ import psutil
 from early import asked
 from open_loop import Asked, Clients, quantile_ms
 
+from skipserve.artifacts.archive import MODEL_CONFIG
 from skipserve.direct import open_directly
 
 CLIENTS = 32
-HALF_TABLE = (
+OVERLOADED = (
     "| | capacity | asked | goodput | of capacity | accepted p50, p99, max | refused p99, max "
     "| no reply, no Retry-After | memory before, most | recovered after |\n" + "|---" * 10 + "|"
 )
+DEPTH = "| | asked | refused | p50, p99 | within the SLO |\n" + "|---" * 5 + "|"
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,24 @@ class Overload:
         )
 
 
+@dataclass(frozen=True)
+class Depth:
+    """What one service did with a tenth too many; as :class:`Overload`."""
+
+    name: str
+    rate: float
+    refused: float
+    p50: float
+    p99: float
+    within: float
+
+    def __str__(self) -> str:
+        return (
+            f"| {self.name} | {self.rate:.0f}/s | {self.refused:.1%} "
+            f"| {self.p50:.0f}, {self.p99:.0f} ms | {self.within:.1%} |"
+        )
+
+
 class Service:
     """A service of one model, and its clients.
 
@@ -70,17 +92,21 @@ class Service:
     """
 
     def __init__(self, options: argparse.Namespace, *arguments: str) -> None:
+        self.clients = Clients(options.port, f"/predictions/{options.model}", bodies(options))
         command = [sys.executable, "-m", "skipserve.cli", "serve", options.model, *arguments]
         command += ["--model-store", str(options.model_store), "--batch-size", str(options.batch)]
         command += ["--port", str(options.port), "--metrics-port", str(options.port + 1)]
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        self.clients = Clients(options.port, f"/predictions/{options.model}", bodies(options))
+        self._process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         while True:
             if self._process.poll() is not None:
                 sys.exit("the service did not start")
-            with contextlib.suppress(URLError, ConnectionError):
-                with open_directly(f"http://127.0.0.1:{options.port + 1}/ready", 10):
-                    return
+            with (
+                contextlib.suppress(URLError, ConnectionError),
+                open_directly(f"http://127.0.0.1:{options.port + 1}/ready", 10),
+            ):
+                return
             time.sleep(0.1)
 
     def memory(self) -> float:
@@ -90,7 +116,6 @@ class Service:
         return sum(one.memory_info().rss for one in some) / 1e6
 
     def close(self) -> None:
-        self.clients.close()
         self._process.terminate()
         self._process.wait(60)
 
@@ -110,8 +135,7 @@ def bodies(options: argparse.Namespace) -> list[bytes]:
 def serving(options: argparse.Namespace, *arguments: str) -> Iterator[Service]:
     service = Service(options, *arguments)
     try:
-        asyncio.run(service.clients.closed(CLIENTS, 2))  # connections of a loop end with it
-        service.clients._idle.clear()
+        asyncio.run(service.clients.closed(CLIENTS, 2))
         yield service
     finally:
         service.close()
@@ -158,8 +182,53 @@ async def overloaded(service: Service, name: str, options: argparse.Namespace) -
     )
 
 
-async def tenth_too_many(service: Service, rate: float, options: argparse.Namespace) -> list[Asked]:
-    return await service.clients.open(rate, options.seconds)
+def store_at(options: argparse.Namespace, folder: Path) -> Path:
+    """A model store of the same archive, whose requests get the lowest risk if they name none."""
+    name = f"{options.model}.mar"
+    with (
+        zipfile.ZipFile(options.model_store / name) as made,
+        zipfile.ZipFile(folder / name, "w", zipfile.ZIP_DEFLATED) as other,
+    ):
+        for entry in made.namelist():
+            content = made.read(entry)
+            if entry == MODEL_CONFIG:
+                config = json.loads(content)
+                config["skipserve"]["risk"] = options.risk
+                content = json.dumps(config).encode()
+            other.writestr(entry, content)
+    return folder
+
+
+def depths(options: argparse.Namespace) -> list[Depth]:
+    """A tenth more than the one that stays can answer, to each in turn."""
+    bolder = ("--overload-risk", str(options.overload_risk))
+    names = (f"stays at {options.risk:g}", f"may go to {options.overload_risk:g}")
+    slo_s = options.slo_ms / 1e3
+    found: tuple[list[Asked], list[Asked]] = ([], [])
+    with tempfile.TemporaryDirectory() as folder:
+        at = argparse.Namespace(**{**vars(options), "model_store": store_at(options, Path(folder))})
+        other = argparse.Namespace(**{**vars(at), "port": options.port + 10})
+        wait = ("--max-wait-ms", str(options.max_wait_ms))
+        with serving(at, *wait) as stays, serving(other, *wait, *bolder) as goes:
+            rates = []
+            for _ in range(options.rounds):
+                rates.append(1.1 * asyncio.run(capacity(stays, options.seconds / 6)))
+                for service, some in zip((stays, goes), found, strict=True):
+                    some += asyncio.run(service.clients.open(rates[-1], options.seconds / 3))
+    rows = []
+    for name, some in zip(names, found, strict=True):
+        good = [one for one in some if one.status == 200]
+        rows.append(
+            Depth(
+                name,
+                sum(rates) / len(rates),
+                1 - len(good) / len(some),
+                quantile_ms(good, 0.5),
+                quantile_ms(good, 0.99),
+                sum(one.took_s <= slo_s for one in good) / len(some),
+            )
+        )
+    return rows
 
 
 def main() -> None:
@@ -172,21 +241,28 @@ def main() -> None:
     parser.add_argument("--times", type=float, default=5.0)
     parser.add_argument("--slo-ms", type=float, default=500.0)
     parser.add_argument("--max-wait-ms", type=float, default=250.0)
-    parser.add_argument("--risks", type=float, nargs=2, default=[0.005, 0.02])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--risk", type=float, default=0.005)
+    parser.add_argument("--overload-risk", type=float, default=0.05)
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--port", type=int, default=21300)
     parser.add_argument("--only", choices=["overload", "depth"])
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    rows = []
+    rows: list[Overload | Depth] = []
+    print(f"{options.model}, {options.rows} rows a request, SLO {options.slo_ms:g} ms")
     if options.only != "depth":
-        print(f"{options.model}, {options.rows} rows a request, SLO {options.slo_ms:g} ms")
-        print(HALF_TABLE)
+        print(OVERLOADED)
         refuses = (f"max_wait_ms = {options.max_wait_ms:g}", str(options.max_wait_ms))
         for name, wait_ms in (refuses, ("only queue_size = 1000", "60000")):
             with serving(options, "--max-wait-ms", wait_ms) as service:
                 rows.append(asyncio.run(overloaded(service, name, options)))
             print(rows[-1], flush=True)
+    if options.only != "overload":
+        print(DEPTH)
+        for row in depths(options):
+            rows.append(row)
+            print(row, flush=True)
     if options.json:
         print(json.dumps({"benchmark": "overload", "rows": [asdict(row) for row in rows]}))
 

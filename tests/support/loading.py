@@ -65,7 +65,7 @@ class Load:
     def answered(self, least: int) -> None:
         """Wait for so many answers more."""
         before = len(self.outcomes)
-        until(lambda: len(self.outcomes) >= before + least)
+        until(lambda: len(self.outcomes) >= before + least, seconds=600)
 
     def _ask(self) -> None:
         connection = HTTPConnection("127.0.0.1", self._port, timeout=60)
