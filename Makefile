@@ -31,7 +31,7 @@ load: .venv/load  ## load test of moons_residual: PASS, FAIL or INVALID; MODEL=,
 	$(BIN)/skipserve loadtest --start --model $(MODEL) --rate $(RATE) --duration 30 --slo $(SLO)
 
 soak: .venv/dev  ## 100,000 requests that are nearly right, and half an hour of them; SECONDS= changes it
-	SKIPSERVE_FUZZ=$(REQUESTS) SKIPSERVE_SOAK=$(SECONDS) $(BIN)/python -m pytest tests/hosts/test_fuzz.py -q
+	SKIPSERVE_FUZZ=$(REQUESTS) SKIPSERVE_SOAK=$(SECONDS) $(BIN)/python -m pytest tests/hosts/test_fuzz.py -q -s
 
 bench: .venv/dev  ## the measured figures of the README and docs/
 	$(BIN)/skipserve build export/moons_residual.toml export/mnist1d_resnet.toml export/mnist1d_encoder.toml

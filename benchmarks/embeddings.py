@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skipserve.artifacts.artifact import open_artifact
-from skipserve.building.bring import Wanted, bring
+from skipserve.building.bring import BringOptions, bring
 from skipserve.building.buildfile import read_build_file
 from skipserve.building.sourced import Sourced
 from skipserve.runtime.engine import Engine
@@ -44,13 +44,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(".build/embeddings"))
     options = parser.parse_args()
     fit = options.fit and options.fit.resolve()
-    wanted = Wanted(
+    options = BringOptions(
         *(str(options.folder.resolve()), options.texts.resolve(), fit),
         name=NAME,
         risk=RISK,
         text=(options.column,),
     )
-    outcome = bring(wanted, options.out, lambda line: print(line, flush=True))
+    outcome = bring(options, options.out, lambda line: print(line, flush=True))
     print(f"\n{outcome.verdict}\n")
     rows = Sourced(read_build_file(options.out / "export" / f"{NAME}.toml")).rows.test.rows
     engine = Engine.for_many(open_artifact(options.out / "artifacts" / NAME), provider="cpu")

@@ -1,6 +1,6 @@
 #!/bin/sh
 # What the tests run beside Python packages, from Debian: a browser, Prometheus with promtool,
-# curl for HTTP/2, openssl for a certificate.
+# curl for HTTP/2, openssl for a certificate, HAProxy for the configuration in deploy/haproxy/.
 # Does nothing where they are; needs root or sudo where they are not.
 set -eu
 
@@ -9,6 +9,8 @@ command -v chromium >/dev/null || missing="$missing chromium"
 command -v promtool >/dev/null || missing="$missing prometheus"
 command -v curl >/dev/null || missing="$missing curl"
 command -v openssl >/dev/null || missing="$missing openssl"
+# It is where an ordinary user's PATH may not look.
+[ -x /usr/sbin/haproxy ] || command -v haproxy >/dev/null || missing="$missing haproxy"
 [ -n "$missing" ] || exit 0
 
 if ! command -v apt-get >/dev/null; then

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from skipserve.artifacts.serving import ServingConfig
 from skipserve.protocols.messages import RawRequest, Reply
 from skipserve.runtime.engine import Engine
 from skipserve.service.batcher import Batcher, DeferredWork, QueueLimits
+from skipserve.service.pace import Pace
 from skipserve.service.service import Answers, More, Service
 from skipserve.service.turns import Turns
 
@@ -129,3 +133,56 @@ def test_a_fault_costs_its_batch_and_no_other(
     assert codes(replies) == ["internal"] * 4 + [200] * 2
     assert "a fault of ours" in caplog.text
     assert (queue.watch.begun, queue.watch.ended) == (2, 2)
+
+
+@given(
+    st.floats(1e-4, 1.0), st.lists(st.tuples(st.integers(1, 64), st.floats(0.0, 0.5)), min_size=1)
+)
+def test_the_pace_is_that_of_the_batches_whatever_their_sizes(
+    request_s: float, batches: list[tuple[int, float]]
+) -> None:
+    pace, now_s = Pace(), 0.0
+    assert pace.wait_s(1000) == 0.0
+    for size, idle_s in batches:
+        pace.begin(now_s)
+        pace.take(size)
+        now_s += size * request_s
+        if idle_s:  # nobody waits: what follows is no part of it
+            pace.rest(now_s)
+            now_s += idle_s
+    pace.begin(now_s)
+    assert pace.wait_s(10) == pytest.approx(10 * request_s, rel=1e-6)
+
+
+class Slow(Service):
+    """Takes a twentieth of a second for a batch."""
+
+    def answers(self, requests: Sequence[RawRequest], more: More = tuple) -> Iterator[Answers]:
+        time.sleep(0.05)
+        return super().answers(requests, more)
+
+
+def test_who_would_wait_too_long_is_told_so_at_once(engine: Engine) -> None:
+    queue = Queue(engine, QueueLimits(batch=1, queue=100, wait_s=60.0, refuse_s=0.12), Slow)
+
+    async def use(batcher: Batcher) -> tuple[list[Reply], list[Reply]]:
+        await ask(batcher, 1)  # the pace is known from here on
+        return await ask(batcher, 20), await ask(batcher, 1)
+
+    replies, after = queue.run(use)
+    # One begins, two or three wait; on a machine that dawdles fewer.
+    found = codes(replies)
+    assert found[0] == 200 and found[-1] == "overloaded"
+    assert 1 <= found.count(200) <= 4
+    assert found == sorted(found, key=lambda code: code != 200)
+    assert codes(after) == [200]
+
+
+def test_one_slow_batch_does_not_shut_the_door(engine: Engine) -> None:
+    """Where nobody waits everybody may come in, however long it takes."""
+    queue = Queue(engine, QueueLimits(batch=1, queue=100, wait_s=60.0, refuse_s=0.001), Slow)
+
+    async def use(batcher: Batcher) -> list[Reply]:
+        return [(await ask(batcher, 1))[0] for _ in range(3)]
+
+    assert codes(queue.run(use)) == [200] * 3

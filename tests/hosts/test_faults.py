@@ -10,19 +10,15 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 import pytest
-from running import CLOSED, JSON, Running, cli, serving, until
+from loading import CLIENTS, PATH, ROW, Load
+from running import CLOSED, cli, serving, until
 
 pytestmark = pytest.mark.server
-PATH = "/predictions/small"
-ROW = json.dumps({"inputs": [[0.5, -0.25]]}).encode()
-CLIENTS = 16
 
 
 @pytest.fixture(scope="module")
@@ -37,64 +33,22 @@ def root(routed_project: tuple[Path, list[str]], tmp_path_factory: pytest.TempPa
     return root
 
 
-class Load:
-    """Clients in a closed loop, each on a connection that it keeps."""
-
-    def __init__(self, server: Running) -> None:
-        self._server = server
-        self._stop = threading.Event()
-        # When each request was sent, and the status that it got.
-        self.outcomes: list[tuple[float, int]] = []
-
-    def __enter__(self) -> Load:
-        self._pool = ThreadPoolExecutor(CLIENTS)
-        self._asking = [self._pool.submit(self._ask) for _ in range(CLIENTS)]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for one in self._asking:
-            one.result()
-        self._pool.shutdown()
-
-    def _ask(self) -> None:
-        connection = HTTPConnection("127.0.0.1", self._server.port, timeout=60)
-        with contextlib.closing(connection):
-            while not self._stop.is_set():
-                sent_s = time.monotonic()
-                try:
-                    connection.request("POST", PATH, ROW, JSON)
-                    sent_s = time.monotonic()
-                    reply = connection.getresponse()
-                    reply.read()
-                    self.outcomes.append((sent_s, reply.status))
-                except (HTTPException, ConnectionError):
-                    connection.close()
-                    self.outcomes.append((sent_s, CLOSED))
-                    time.sleep(0.01)
-
-    def answered(self, least: int) -> None:
-        """Wait for so many answers more."""
-        before = len(self.outcomes)
-        until(lambda: len(self.outcomes) >= before + least)
-
-
 def test_what_was_received_before_it_is_told_to_end_is_answered(root: Path) -> None:
     with serving(root, "--batch-size", "16") as running:
-        with Load(running) as load:
+        with Load(running.port) as load:
             load.answered(500)
             running.process.send_signal(signal.SIGTERM)
             told_s = time.monotonic()
             assert running.process.wait(30) == 0
-        before = [status for sent_s, status in load.outcomes if sent_s < told_s]
+        before = [one.status for one in load.outcomes if one.sent_s < told_s]
         assert len(before) >= 500
         assert set(before) == {200}
-        assert {status for _, status in load.outcomes} <= {200, CLOSED}
+        assert load.statuses <= {200, CLOSED}
 
 
 def test_a_worker_that_is_killed_costs_only_what_it_had(root: Path) -> None:
     with serving(root, "--batch-size", "16", "--workers", "2") as running:
-        with Load(running) as load:
+        with Load(running.port) as load:
             load.answered(300)
             workers = running.workers()
             workers[0].kill()
@@ -102,7 +56,7 @@ def test_a_worker_that_is_killed_costs_only_what_it_had(root: Path) -> None:
             load.answered(300)
             until(running.is_ready)
             load.answered(300)
-        lost = [status for _, status in load.outcomes if status != 200]
+        lost = [one for one in load.outcomes if one.status != 200]
         # What was on its way in one of two workers, or waited at its socket.
         assert len(lost) <= CLIENTS
         assert workers[1].pid in {one.pid for one in running.workers()}
@@ -166,7 +120,7 @@ def test_a_disk_that_fills_up_while_it_serves_stops_nobody(root: Path, place: Pa
         with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
             while True:
                 file.write(bytes(1 << 16))
-        with Load(running) as load:
+        with Load(running.port) as load:
             load.answered(300)
-        assert {status for _, status in load.outcomes} == {200}
+        assert load.statuses == {200}
         assert running.restarts() == 0

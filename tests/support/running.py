@@ -147,8 +147,9 @@ def serving(
     host: str = "granian",
     environment: dict[str, str] | None = None,
     python: str = sys.executable,
+    at: tuple[int, int] | None = None,
 ) -> Iterator[Running]:
-    port, metrics_port = free_ports()
+    port, metrics_port = at or free_ports()
     log = project / f"serve.{port}.log"
     ports = ("--port", str(port), "--metrics-port", str(metrics_port))
     with log.open("w") as output:

@@ -199,7 +199,8 @@ def to_json(limit: float) -> float | None:
 
 def thresholds_of(candidate: Thresholds) -> NDArray[np.float32]:
     """Thresholds as they are compared with [decisions]; +inf lets no row leave."""
-    return np.array([from_json(one) for one in candidate], dtype=np.float32)
+    with np.errstate(over="ignore"):  # one beyond float32 is +inf, or -inf, and means the same
+        return np.array([from_json(one) for one in candidate], dtype=np.float32)
 
 
 def from_json(value: float | None) -> float:

@@ -28,6 +28,9 @@ class ServingConfig(Record):
             its rows that are deep on their way; 0: behind them. New requests are answered sooner
             by it, deep ones later. TorchServe hands over whole batches: it has no effect there.
         queue_size: Requests that may wait; one more is answered 503.
+        max_wait_ms: A request that would wait longer for its batch, by the pace of the last ones,
+            is answered 503 at once. ``response_timeout_s`` if left out. No effect behind
+            TorchServe.
         response_timeout_s: A request that waits longer is answered 503, and a worker that takes
             longer for a batch is ended and started again.
         max_rows: Most rows in one request; more are answered 413.
@@ -51,6 +54,7 @@ class ServingConfig(Record):
     max_batch_delay_ms: Annotated[float, Field(ge=0, le=10_000)] = 0.0
     join_ms: Annotated[float, Field(ge=0, le=10_000)] = 0.0
     queue_size: Annotated[int, Field(ge=1)] = 1000
+    max_wait_ms: Annotated[float, Field(gt=0, le=86_400_000)] | None = None
     response_timeout_s: Annotated[int, Field(ge=1, le=86_400)] = 60
     max_rows: Annotated[int, Field(ge=1)] = 1024
     access_log: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -59,6 +63,11 @@ class ServingConfig(Record):
     evidence: Annotated[float, Field(ge=0, le=1)] = 0.01
     alarm_alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
     metrics: bool = True
+
+    @property
+    def refuse_s(self) -> float:
+        """Who would wait longer than so many seconds is refused at once."""
+        return self.response_timeout_s if self.max_wait_ms is None else self.max_wait_ms / 1e3
 
     def model_post_init(self, _context: Any) -> None:
         risk, most = self.risk, self.overload_risk

@@ -125,6 +125,10 @@ def serve(
             rich_help_panel=RUN,
         ),
     ] = None,
+    max_wait_ms: Annotated[
+        float | None,
+        typer.Option(help="Who would wait longer for a batch is refused at once, such as 250."),
+    ] = None,
     overload_risk: Annotated[
         float | None,
         typer.Option(
@@ -204,6 +208,7 @@ def serve(
         "batch_size": batch_size,
         "max_batch_delay_ms": max_batch_delay_ms,
         "join_ms": join_ms,
+        "max_wait_ms": max_wait_ms,
         "overload_risk": overload_risk,
         "access_log": access_log,
     }

@@ -102,6 +102,7 @@ class Models(Mapping[str, Model]):
             serving.batch_size,
             serving.queue_size,
             serving.response_timeout_s,
+            serving.refuse_s,
             serving.max_batch_delay_ms / 1e3,
             serving.join_ms / 1e3,
         )

@@ -58,6 +58,11 @@ class Texts:
             self._tokenizer = Tokenizer.from_file(str(file))
         except Exception as error:  # it raises nothing more specific
             raise ArtifactError(f"{file} cannot be read as a tokenizer: {error}") from None
+        try:
+            # What parses may yet lack the tokens that its own templates name.
+            _made(self._tokenizer.encode_batch_fast, ["a"])
+        except Exception as error:
+            raise ArtifactError(f"{file} cannot make tokens: {error}") from None
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(config.longest, direction=config.truncation)
         self._config = config
@@ -124,10 +129,10 @@ class Texts:
     ) -> list[Any]:
         """The tokens of every text; only the beginning of a long text is tokenised."""
         begun = [self._beginning(text) for text in texts]
-        rows = encode(begun)
+        rows = _made(encode, begun)
         for i, (row, text) in enumerate(zip(rows, texts, strict=True)):
             if begun[i] is not text and sum(map(len, row.overflowing)) < BEHIND:
-                rows[i] = encode([text])[0]
+                rows[i] = _made(encode, [text])[0]
         return rows
 
     def _beginning(self, text: Value) -> Value:
@@ -151,6 +156,17 @@ class Texts:
             )
         text, *pair = (_text(part, row) for part in parts)
         return (text, pair[0]) if pair else text
+
+
+def _made(encode: Callable[[Sequence[Value]], list[Any]], values: Sequence[Value]) -> list[Any]:
+    """What the library makes of texts; where its Rust panics, an error that ends nothing."""
+    try:
+        return encode(values)
+    except BaseException as error:
+        # No Exception, lest anybody catch it by accident; its class cannot be imported.
+        if type(error).__name__ != "PanicException":
+            raise
+        raise RuntimeError(f"the tokenizer failed: {error}") from None
 
 
 def _takes_words_alone(file: Path) -> bool:

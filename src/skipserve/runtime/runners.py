@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skipserve.artifacts.artifact import Artifact
-from skipserve.artifacts.manifest import Format, Precision, RouterSpec
+from skipserve.artifacts.manifest import MANIFEST, Format, Precision, RouterSpec
+from skipserve.errors import ArtifactError
 from skipserve.runtime.backends import Provider, TorchScript, open_onnx
 from skipserve.runtime.rows import Rows
 from skipserve.runtime.stepper import Cut, ExitReadings, Piece, Stepper
@@ -126,11 +128,11 @@ def open_runner(
     spec, format = manifest.router, FORMATS[backend]
     if backend == "torchscript":
         role: Literal["routed", "plain"] = "routed" if spec else "plain"
-        (file,) = artifact.files(format, precision, role)
+        file = _only(artifact, format, precision, role)
         return TorchScript(
             file, len(spec.decisions) if spec else 0, manifest.depth, provider, threads
         )
-    (file,) = artifact.files(format, precision, "plain")
+    file = _only(artifact, format, precision, "plain")
     plain, runs_on = open_onnx(file, provider, threads)
     stepper = None
     if spec is not None:
@@ -143,6 +145,19 @@ def open_runner(
         )
         stepper = Stepper(stages, cuts_of(spec), manifest.depth, spec.policy, exits)
     return OnnxFiles(plain, stepper, runs_on, manifest.depth)
+
+
+def _only(
+    artifact: Artifact, format: Format, precision: Precision, role: Literal["routed", "plain"]
+) -> Path:
+    """The file of a role that an artifact has one of."""
+    files = artifact.files(format, precision, role)
+    if len(files) != 1:
+        raise ArtifactError(
+            f"{artifact.directory / MANIFEST} names {len(files)} files for {role} in {format}, "
+            f"{precision}, expected one; build the artifact again"
+        )
+    return files[0]
 
 
 def cuts_of(spec: RouterSpec) -> list[Cut]:

@@ -20,6 +20,7 @@ from typing import Protocol
 from skipserve.errors import InputError
 from skipserve.protocols.deadline import deadline_exceeded, time_allowed
 from skipserve.protocols.messages import RawRequest, Reply
+from skipserve.service.pace import Pace
 from skipserve.service.service import Service
 from skipserve.service.turns import Todo, Turns
 
@@ -34,6 +35,8 @@ class QueueLimits:
         batch: Most requests in a batch.
         queue: Most requests that wait.
         wait_s: Longest that one may wait, in seconds.
+        refuse_s: Who would wait longer, by the pace of the last batches, is refused at once, in
+            seconds.
         gather_s: Longest that a batch which is not full waits for more, in seconds.
         join_s: Requests that come so soon after a batch has begun set out at once, before its rows
             that are on their way, in seconds.
@@ -42,6 +45,7 @@ class QueueLimits:
     batch: int
     queue: int
     wait_s: float
+    refuse_s: float = math.inf
     gather_s: float = 0.0
     join_s: float = 0.0
 
@@ -84,6 +88,7 @@ class Batcher:
         self._idle = idle
         self._watch = watch
         self._queue: deque[_Waiting] = deque()
+        self._pace = Pace()
         self._gathering: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
 
@@ -96,11 +101,7 @@ class Batcher:
             allowed_s = time_allowed(request.headers)
             if allowed_s <= 0.0:
                 raise deadline_exceeded(allowed_s)
-            if len(self._queue) >= self._limits.queue:
-                raise InputError(
-                    "overloaded",
-                    f"{len(self._queue)} requests wait already; ask again later, or less often",
-                )
+            self._require_room()
         except InputError as error:
             return self._service.turn_away(request, error)
         reply: asyncio.Future[Reply] = self._loop.create_future()
@@ -119,6 +120,16 @@ class Batcher:
             if self._leaves(one):
                 self._service.abandoned()
             raise
+
+    def _require_room(self) -> None:
+        waiting = len(self._queue)
+        wait_s = self._pace.wait_s(waiting)
+        if waiting >= self._limits.queue or wait_s > self._limits.refuse_s:
+            raise InputError(
+                "overloaded",
+                f"{waiting} requests wait already, for about {wait_s:.2g} s; ask again later, or "
+                "less often",
+            )
 
     def _expire(self, one: _Waiting) -> None:
         if self._leaves(one):
@@ -152,11 +163,14 @@ class Batcher:
         if self._gathering is not None:
             self._gathering.cancel()
         self._watch.begin()
+        self._pace.begin(perf_counter())
         return self._steps()
 
     def end(self) -> None:
         """The batch has ended."""
         self._watch.end()
+        if not self._queue:
+            self._pace.rest(perf_counter())
         # Scheduled behind the tasks that send the replies.
         self._loop.call_soon(self._idle.work)
 
@@ -197,6 +211,7 @@ class Batcher:
         queue = self._queue
         taken = [queue.popleft() for _ in range(min(len(queue), self._limits.batch))]
         now_s = perf_counter()
+        self._pace.take(len(taken))
         self._service.waited([now_s - one.since_s for one in taken])
         kept = []
         for one in taken:
