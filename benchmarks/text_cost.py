@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--risk", type=float, default=0.02)
     parser.add_argument("--rows", type=int, default=200)
     options = parser.parse_args()
-    lines = options.texts.read_text().splitlines()[: options.rows]
+    lines = options.texts.open().readlines()[: options.rows]
     texts = [json.loads(line)[options.column] for line in lines]
     engine = skipserve.open(options.artifact, provider="cpu")
     service = Service(engine, ServingConfig(evidence=0.0, metrics=False))

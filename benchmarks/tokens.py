@@ -80,11 +80,7 @@ def main() -> None:
     parser.add_argument("texts", type=Path, nargs="+")
     parser.add_argument("--column", default="body")
     options = parser.parse_args()
-    texts = [
-        json.loads(line)[options.column]
-        for file in options.texts
-        for line in file.read_text().splitlines()
-    ]
+    texts = [json.loads(line)[options.column] for file in options.texts for line in file.open()]
     folder = open_folder(options.folder)
     tokenizer = open_tokenizer(folder)
     prepared = prepared_texts(folder, tokenizer, tuple(tokenizer.model_input_names))

@@ -49,6 +49,8 @@ def drive(url: str, bodies: list[bytes], connections: int, duration_s: int) -> L
         lua.write_text(script)
         command = [
             *("wrk", "-t1", f"-c{connections}", f"-d{duration_s}s", "--latency"),
+            # Its own two seconds are little for a transformer on a busy machine.
+            *("--timeout", "60s"),
             *("-s", str(lua), url),
         ]
         out = subprocess.run(command, capture_output=True, text=True, check=True).stdout

@@ -47,6 +47,8 @@ settings.load_profile("skipserve")
 # What others say about themselves and we cannot mend; appended, so these win over "error".
 IGNORED_WARNINGS = (
     "ignore:`torch.jit:DeprecationWarning",
+    # PEFT asks transformers for what transformers has renamed.
+    "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning",
     # TorchServe opens its version.txt and leaves it open.
     "ignore:unclosed file .*version.txt:ResourceWarning",
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,11 +36,11 @@ def load_of(connections: int) -> str:
     return "few" if connections <= FEW else "many"
 
 
-def native(row: list[float]) -> object:
+def native(row: Any) -> object:
     return {"inputs": [row]}
 
 
-def kserve_v1(row: list[float]) -> object:
+def kserve_v1(row: Any) -> object:
     return {"instances": [row]}
 
 
@@ -49,11 +49,12 @@ def open_inference(row: list[float]) -> object:
     return {"inputs": [tensor]}
 
 
-def label_of(reply: Any) -> int:
-    """The label in any contender's reply to one row."""
+def label_of(reply: Any, names: Sequence[str] = ()) -> int:
+    """The label in any contender's reply to one row; ``names`` of a model that has some."""
     answers = reply if isinstance(reply, list) else reply.get("outputs", reply.get("predictions"))
     if "label" in answers[0]:
-        return int(answers[0]["label"])
+        label = answers[0]["label"]
+        return names.index(label) if isinstance(label, str) else int(label)
     probabilities = answers[0]["data"]
     return int(max(range(len(probabilities)), key=probabilities.__getitem__))
 
@@ -75,7 +76,7 @@ class Peer:
     title: str
     batches: bool
     path: str = "/predict"
-    body: Callable[[list[float]], object] = native
+    body: Callable[[Any], object] = native
     polls: bool = False
 
     @property

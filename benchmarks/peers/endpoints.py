@@ -28,11 +28,9 @@ from skipserve.direct import open_directly
 from skipserve.hosts.config import HostConfig
 from skipserve.hosts.launcher import Server
 
-START_S, STOP_S = 90.0, 10.0
+START_S, STOP_S, REPLY_S = 90.0, 10.0, 60.0
 # Ports of one server: its own, and those it opens whether we like it or not.
 PORTS_EACH = 6
-# ε = 1 % of 256 rows is 2.6; four standard deviations above it is 9.
-ROUTED_MAY_DIFFER = 9
 
 
 class WillNotServe(Exception):
@@ -68,13 +66,12 @@ class OurServer:
         rows = self._model.rows
         bodies = {"off": [_dump(native(row)) for row in rows]}
         if self._model.routed:
-            # A request that asks for nothing gets the model's own risk, 1 %.
+            # A request that asks for nothing gets the model's own risk.
             full = {"parameters": {"router": "off"}}
             bodies = {"on": bodies["off"], "off": [_dump({"inputs": [r], **full}) for r in rows]}
         url = self._server.url(self._server.manifests[0])
         for router, requests in bodies.items():
-            allowed = ROUTED_MAY_DIFFER if router == "on" else 0
-            _check(url, requests, self._model.labels, allowed)
+            _check(url, requests, self._model, self._model.may_differ if router == "on" else 0)
         return Endpoint(url, bodies)
 
     def close(self) -> None:
@@ -96,6 +93,7 @@ class PeerServer:
             "OMP_NUM_THREADS": str(settings.threads),
             "PEER_MODEL_NAME": model.name,
             "PEER_MODEL_FILE": str(model.plain),
+            "PEER_TOKENIZER": str(model.tokenizer or ""),
             "PEER_PORT": str(port),
             "PEER_SPARE_PORTS": ",".join(str(port + i) for i in range(1, PORTS_EACH)),
             "PEER_SCRATCH": str(scratch),
@@ -134,7 +132,7 @@ class PeerServer:
                         f"no answer within {START_S:.0f} s ({error}): {said}"
                     ) from None
                 time.sleep(0.2)
-        _check(url, bodies, self._model.labels, 0)
+        _check(url, bodies, self._model, 0)
         if not self._peer.polls:
             return Endpoint(url, {"off": bodies})
         self._each(psutil.Process.suspend)
@@ -205,11 +203,12 @@ def last_error(text: str) -> str:
     return (errors or lines)[-1][:300]
 
 
-def _check(url: str, bodies: list[bytes], labels: list[int], may_differ: int) -> None:
+def _check(url: str, bodies: list[bytes], model: RacedModel, may_differ: int) -> None:
+    labels = model.labels
     # Sixteen at a time, so that a batch that mixes up its rows is found out.
     with ThreadPoolExecutor(16) as pool:
         try:
-            answers = list(pool.map(lambda body: label_of(_ask(url, body)), bodies))
+            answers = list(pool.map(lambda body: label_of(_ask(url, body), model.names), bodies))
         except (OSError, HTTPException, ValueError, LookupError, TypeError) as error:
             raise WillNotServe(f"{url} does not answer as expected: {error!r}") from None
     wrong = sum(a != b for a, b in zip(answers, labels, strict=True))
@@ -219,7 +218,7 @@ def _check(url: str, bodies: list[bytes], labels: list[int], may_differ: int) ->
 
 def _ask(url: str, body: bytes) -> Any:
     request = Request(url, body, {"Content-Type": "application/json"})
-    with open_directly(request, 10) as reply:
+    with open_directly(request, REPLY_S) as reply:
         return json.load(reply)
 
 

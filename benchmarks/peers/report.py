@@ -24,32 +24,33 @@ HEAD = """\
 
 Made by `benchmarks/peers/run.py` from [peers.json](peers.json); do not edit by hand.
 
-The same two models behind skipserve and behind each peer, driven by wrk over loopback: one row of
-real test data a request, JSON in and JSON out. Every peer serves the plain ONNX graph (no router
-in it that could slow it down) in ONNX Runtime with skipserve's options; before anything is timed
-each server must give the right label for {rows} rows, sixteen at a time, and is driven for
-{warm_up} s, so that what compiles itself as it runs has done so. Peers stand beside
-skipserve in groups of a few; in each of {rounds} rounds every server of a group is driven for
-{seconds} s at each number of connections, one after the other. Figures are medians; *ratios are
-skipserve ÷ peer, of the same round*: requests/s above 1, p50 and p99 below 1 are ahead of the peer.
+The same two models run behind skipserve and behind each peer. wrk drives them over loopback: one
+row of real test data a request, JSON in and JSON out. Every peer serves the plain ONNX graph in
+ONNX Runtime with skipserve's options. The plain graph holds no router that could slow a peer down.
 
-Settings: batching (up to 16 requests; a peer waits 1 ms for them, skipserve takes what came in
-while its worker was busy) or none, then workers × threads of ONNX Runtime
-in each, once for up to 4 connections and once for more
-([settings.json](../benchmarks/peers/settings.json)): for every server,
-skipserve too, those that gave the most requests/s in a trial.
-Request logs are off everywhere; skipserve's metrics and evidence rows are on, a peer's metrics off
-where it has a switch.
+- Before anything is timed, each server must give the right label for {rows} rows, sixteen at a
+  time. Then it is driven for {warm_up} s, so that compilation at run time is over.
+- Peers are compared with skipserve in groups of a few. In each round ({rounds} in all) every server
+  of a group is driven for {seconds} s at each number of connections, one after the other.
+- Figures are medians. *Ratios are skipserve ÷ peer, of the same round.* skipserve is ahead where
+  requests/s are above 1 and p50 and p99 below 1.
+- Settings are batching or none, then workers × threads of ONNX Runtime in each, once for up to 4
+  connections and once for more ([settings.json](../benchmarks/peers/settings.json)). A batch has
+  up to 16 requests; a peer waits 1 ms for them, skipserve takes what came in while its worker was
+  busy. For every server, skipserve too, the settings are those with the most requests/s in a trial.
+- Request logs are off everywhere. skipserve's metrics and evidence rows are on. A peer's metrics
+  are off where it has a switch.
 
 {machine}
 
-Again, on a machine that does nothing else (the environments take a few minutes the first time):
+To repeat it, use a machine that does nothing else. The environments take a few minutes the first
+time:
 
 ```sh
 skipserve build export/moons_residual.toml export/mnist1d_resnet.toml
-python benchmarks/peers/run.py --write     # some 20 minutes; goes on where it was stopped
-python benchmarks/peers/run.py --peers ray # one of them once more, beside skipserve
-python benchmarks/peers/run.py --tune --fresh   # settings chosen again, some 20 minutes
+python benchmarks/peers/run.py --write     # 20 minutes or so; goes on where it was stopped
+python benchmarks/peers/run.py --peers ray # one peer again, beside skipserve
+python benchmarks/peers/run.py --tune --fresh   # chooses settings again, 20 minutes or so
 ```
 """
 

@@ -34,7 +34,7 @@ STATE = WORK / "race.json"
 CHOSEN = Path(__file__).parent / "settings.json"
 # Long enough for what compiles itself as it runs.
 WARM_UP_CONNECTIONS, WARM_UP_S = 16, 5
-TRIAL_S, TRIAL_WARM_UP_S = 1, 2
+TRIAL_WARM_UP_S = 2
 ALONE, TWO_WORKERS, TWO_THREADS = Settings(), Settings(workers=2), Settings(threads=2)
 # Workers that share sixteen connections evenly fill their batches without waiting.
 ONE_BATCHED = Settings(16, 1)
@@ -67,7 +67,7 @@ def race(options: argparse.Namespace) -> None:
             group = f"{name}: {', '.join(peers)}"
             if group not in state["groups"]:
                 print(f"\n{group}", flush=True)
-                state["groups"][group] = _race_group(model, peers, state, options)
+                state["groups"][group] = race_group(model, peers, state, options)
                 STATE.write_text(json.dumps(state, indent=1))
     text = render(state)
     print(text)
@@ -77,7 +77,7 @@ def race(options: argparse.Namespace) -> None:
     print(json.dumps({"benchmark": "peers", **{k: state[k] for k in ("asked", "failures")}}))
 
 
-def _race_group(
+def race_group(
     model: RacedModel, peers: list[str], state: dict[str, Any], options: argparse.Namespace
 ) -> list[dict[str, Any]]:
     chosen = {name: _read(state["settings"][model.name][name]) for name in [OURS, *peers]}
@@ -166,12 +166,12 @@ def tune(options: argparse.Namespace) -> None:
         for contender in [OURS, *options.peers]:
             if contender in chosen.setdefault(name, {}):
                 continue
-            best = _try_all(model, contender, options)
+            best = try_all(model, contender, options)
             chosen[name][contender] = {load: asdict(each) for load, each in best.items()}
             CHOSEN.write_text(json.dumps(chosen, indent=1) + "\n")
 
 
-def _try_all(model: RacedModel, contender: str, options: argparse.Namespace) -> dict[str, Settings]:
+def try_all(model: RacedModel, contender: str, options: argparse.Namespace) -> dict[str, Settings]:
     trials = list(_trials(contender, model, options.connections))
     wanted = {str(each): each for _, _, candidates in trials for each in candidates}
     best = {}
@@ -181,7 +181,8 @@ def _try_all(model: RacedModel, contender: str, options: argparse.Namespace) -> 
             rates = {}
             for settings in candidates:
                 if (contender, settings) in servers:
-                    rates[settings] = _rate(servers[contender, settings], counts)
+                    endpoint = servers[contender, settings]
+                    rates[settings] = _rate(endpoint, counts, options.trial)
                     at = " and ".join(map(str, counts))
                     print(
                         f"{model.name} {contender} {settings}: {rates[settings]:,.0f} requests/s "
@@ -192,10 +193,10 @@ def _try_all(model: RacedModel, contender: str, options: argparse.Namespace) -> 
     return best
 
 
-def _rate(endpoint: Endpoint, counts: list[int]) -> float:
+def _rate(endpoint: Endpoint, counts: list[int], seconds: int) -> float:
     bodies = next(iter(endpoint.bodies.values()))
     _drive(endpoint, bodies, WARM_UP_CONNECTIONS, TRIAL_WARM_UP_S)
-    runs = [_drive(endpoint, bodies, count, TRIAL_S) for count in counts]
+    runs = [_drive(endpoint, bodies, count, seconds) for count in counts]
     return geometric_mean(run.get("requests_per_s", 1) for run in runs)
 
 
@@ -209,7 +210,9 @@ def _trials(
     else:
         few, many = [*plain, ONE_BATCHED], BATCHED
     for load, candidates in (("few", few), ("many", many)):
-        yield load, [count for count in connections if load_of(count) == load], candidates
+        counts = [count for count in connections if load_of(count) == load]
+        if counts:
+            yield load, counts, candidates
 
 
 def _read(loads: dict[str, dict[str, int]]) -> dict[str, Settings]:
@@ -234,6 +237,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--fresh", action="store_true", help="forget what was measured before")
     parser.add_argument("--write", action="store_true", help="write docs/peers.md and .json")
     parser.add_argument("--tune", action="store_true", help="choose settings.json, then stop")
+    parser.add_argument("--trial", type=int, default=1, help="seconds of each trial of settings")
     return parser.parse_args()
 
 

@@ -17,7 +17,7 @@ from grafana_foundation_sdk.models.dashboard import (
 )
 from overview_rows import every_model, glance
 from panels import DATASOURCE
-from queries import increase
+from queries import SLICES, increase
 from router_rows import agreement, depth, drift, earning, intervals
 from service_rows import latency, runtime, traffic
 
@@ -62,13 +62,18 @@ def build() -> dashboard.Dashboard:
                 'label_values(skipserve_block_rows_total{model="$model"}, block)',
             )
         )
+        .with_variable(
+            _choices(
+                "slice", "Slice", 'label_values(skipserve_router_state{model="$model"}, slice)'
+            ).all_value(".*")
+        )
         .annotation(
             dashboard.AnnotationQuery()
             .name("Fall-backs")
             .datasource(DATASOURCE)
             .enable(True)
             .icon_color("red")
-            .expr(f"{increase('skipserve_router_fallbacks_total', '', '1m')} > 0")
+            .expr(f"{increase('skipserve_router_fallbacks_total', SLICES, '1m')} > 0")
         )
         .annotation(
             dashboard.AnnotationQuery()
@@ -76,7 +81,7 @@ def build() -> dashboard.Dashboard:
             .datasource(DATASOURCE)
             .enable(True)
             .icon_color("green")
-            .expr(f"{increase('skipserve_earning_bolder_total', '', '1m')} > 0")
+            .expr(f"{increase('skipserve_earning_bolder_total', SLICES, '1m')} > 0")
         )
     )
     ids = itertools.count(1)

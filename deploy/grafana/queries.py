@@ -13,6 +13,8 @@ DURATION = "skipserve_request_duration_seconds"
 DISAGREEMENT = "model_risk:skipserve_disagreement"
 ON = ',router="on"'
 SKIPPED = ',action="skipped"'
+# What a model's traffic earns is told by slice; without slices there is one without a name.
+SLICES = ',slice=~"$slice"'
 
 
 def gauge(metric: str, more: str = "") -> str:

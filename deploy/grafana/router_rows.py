@@ -11,6 +11,7 @@ from queries import (
     DISAGREEMENT,
     ON,
     SKIPPED,
+    SLICES,
     gauge,
     increase,
     mean,
@@ -112,17 +113,18 @@ def agreement() -> Sequence[Panel]:
     disagreement = lines(
         "Disagreement",
         "Share of the evidence rows of an hour whose answer differs from full depth, the ends of "
-        "its 99 % interval, and the certified ε (dashed); for the risk in force; all instances.",
+        "its 99 % interval, and the certified ε (dashed); for the risk in force; all instances. "
+        "Where traffic has slices, choose one above.",
         "percentunit",
         [
             query(
-                f'{DISAGREEMENT}:{end}_1h{{model="$model"}} and on (model, risk) '
-                'count_values by (model) ("risk", skipserve_certified_risk_ratio)',
+                f'{DISAGREEMENT}:{end}_1h{{model="$model"{SLICES}}} and on (model, slice, risk) '
+                'count_values by (model, slice) ("risk", skipserve_certified_risk_ratio)',
                 name,
             )
             for end, name in (("ratio", "disagreement"), ("low", "low"), ("high", "high"))
         ]
-        + [query(f"max({gauge('skipserve_certified_risk_ratio')})", "certified ε")],
+        + [query(f"max({gauge('skipserve_certified_risk_ratio', SLICES)})", "certified ε")],
     )
     return [
         band(disagreement.override_by_name("certified ε", dashed), "low", "high").span(12),
@@ -132,7 +134,10 @@ def agreement() -> Sequence[Panel]:
             "level at which what is in force is withdrawn. It may be looked at at any time.",
             "none",
             [
-                query(f"max({gauge('skipserve_alarm_evidence')})", "against the certificate"),
+                query(
+                    f"max by (slice) ({gauge('skipserve_alarm_evidence', SLICES)})",
+                    "against the certificate {{slice}}",
+                ),
                 query(f"max({gauge('skipserve_alarm_level')})", "level"),
             ],
             log=True,
@@ -143,21 +148,26 @@ def agreement() -> Sequence[Panel]:
             "disagreed, and those that could not be run.",
             "suffix: rows/s",
             [
-                query(total(rate("skipserve_evidence_rows_total")), "evidence"),
-                query(total(rate("skipserve_evidence_disagreements_total")), "disagreed"),
-                query(total(rate("skipserve_evidence_dropped_rows_total")), "dropped"),
+                query(total(rate("skipserve_evidence_rows_total", SLICES)), "evidence"),
+                query(total(rate("skipserve_evidence_disagreements_total", SLICES)), "disagreed"),
+                query(total(rate("skipserve_evidence_dropped_rows_total", SLICES)), "dropped"),
             ],
         ).span(8),
         states(
             "Router state",
             "Which state the router is in, by default.",
-            [query(f"max by (state) ({gauge('skipserve_router_state')})", "{{state}}")],
+            [
+                query(
+                    f"max by (state, slice) ({gauge('skipserve_router_state', SLICES)})",
+                    "{{state}} {{slice}}",
+                )
+            ],
         ).span(8),
         number(
             "Fall-backs",
             "Times that the alarm switched skipping off in the time shown.",
             "none",
-            [now(total(increase("skipserve_router_fallbacks_total", "", "$__range")))],
+            [now(total(increase("skipserve_router_fallbacks_total", SLICES, "$__range")))],
             ANY,
         )
         .height(8)
@@ -166,21 +176,29 @@ def agreement() -> Sequence[Panel]:
             "Thresholds in force",
             "The signal from which a row skips, by decision, for a request that asks for nothing.",
             "none",
-            [now(f"max by (stage) ({gauge('skipserve_threshold')})", "decision {{stage}}")],
+            [now(f"max by (stage) ({gauge('skipserve_threshold', SLICES)})", "decision {{stage}}")],
         ).span(5),
     ]
 
 
 def earning() -> Sequence[Panel]:
     """How far the certificate is that the model's own traffic earns."""
-    rows, needed = gauge("skipserve_earning_rows"), gauge("skipserve_earning_needed_rows")
+    rows = gauge("skipserve_earning_rows", SLICES)
+    needed = gauge("skipserve_earning_needed_rows", SLICES)
+    differ = gauge("skipserve_earning_disagreements", SLICES)
     return [
         number(
             "Next certificate",
             "Evidence rows of the epoch, as a share of those that the next candidate takes, by "
             "risk; absent where the epoch will be over before.",
             "percentunit",
-            [now(f"max({rows}) / on () group_right () min by (risk) ({needed})", "{{risk}}")],
+            [
+                now(
+                    f"max by (slice) ({rows}) / on (slice) group_right () "
+                    f"min by (slice, risk) ({needed})",
+                    "{{risk}} {{slice}}",
+                )
+            ],
         ).span(6),
         number(
             "Until then",
@@ -188,8 +206,8 @@ def earning() -> Sequence[Panel]:
             "s",
             [
                 now(
-                    f"min by (risk) ({gauge('skipserve_earning_left_seconds')})",
-                    "{{risk}}",
+                    f"min by (slice, risk) ({gauge('skipserve_earning_left_seconds', SLICES)})",
+                    "{{risk}} {{slice}}",
                 )
             ],
         ).span(6),
@@ -198,14 +216,24 @@ def earning() -> Sequence[Panel]:
             "Place of the candidate that traffic has earned, from careful to bold, by risk; absent "
             "where rows run at full depth.",
             "none",
-            [query(f"max by (risk) ({gauge('skipserve_earning_in_force')})", "{{risk}}")],
+            [
+                query(
+                    f"max by (slice, risk) ({gauge('skipserve_earning_in_force', SLICES)})",
+                    "{{risk}} {{slice}}",
+                )
+            ],
         ).span(6),
         lines(
             "Epoch",
             "An epoch ends after a number of evidence rows that was fixed beforehand, or when the "
             "alarm is raised.",
             "none",
-            [query(f"max({gauge('skipserve_earning_epoch')})", "epoch")],
+            [
+                query(
+                    f"max by (slice) ({gauge('skipserve_earning_epoch', SLICES)})",
+                    "epoch {{slice}}",
+                )
+            ],
         ).span(6),
         bars(
             "Disagreement of each candidate",
@@ -214,9 +242,9 @@ def earning() -> Sequence[Panel]:
             "percentunit",
             [
                 now(
-                    f"max by (candidate) ({gauge('skipserve_earning_disagreements')}) "
-                    f"/ on () group_left () (max({rows}) > 0)",
-                    "{{candidate}}",
+                    f"max by (slice, candidate) ({differ}) "
+                    f"/ on (slice) group_left () (max by (slice) ({rows}) > 0)",
+                    "{{candidate}} {{slice}}",
                 )
             ],
         ).span(12),
@@ -228,13 +256,13 @@ def earning() -> Sequence[Panel]:
             [
                 query(
                     share(
-                        rate("skipserve_evidence_dropped_rows_total"),
-                        f"{rate('skipserve_evidence_rows_total')} or "
-                        f"{rate('skipserve_evidence_dropped_rows_total')}",
+                        rate("skipserve_evidence_dropped_rows_total", SLICES),
+                        f"{rate('skipserve_evidence_rows_total', SLICES)} or "
+                        f"{rate('skipserve_evidence_dropped_rows_total', SLICES)}",
                     ),
                     "dropped",
                 ),
-                query(f"max({gauge('skipserve_earning_problem')})", "cannot be kept"),
+                query(f"max({gauge('skipserve_earning_problem', SLICES)})", "cannot be kept"),
             ],
         ).span(12),
     ]

@@ -4,49 +4,80 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
+from collections.abc import Callable
 
 import typer
 
 from skipserve.commands import console, lifecycle, models, reports, router, service
 from skipserve.commands.bring import bring
 from skipserve.commands.certificate import certificate
+from skipserve.commands.examples import epilog_of
+from skipserve.commands.exits import ExitCode, exit_codes
 from skipserve.commands.failures import line_for
 from skipserve.commands.loadtest import loadtest
 from skipserve.commands.predict import predict
 from skipserve.commands.verify import attest, sign, verify
 
-COMMANDS = (
-    *(bring, predict),
-    *(models.build, models.train, models.export, models.calibrate, models.certify),
-    *(models.package, models.plot, reports.inspect, reports.report),
-    *(service.serve, service.top, certificate, loadtest),
-    *(lifecycle.versions, lifecycle.rollback, lifecycle.reload),
-    *(attest, sign, verify),
-)
+NAME = "skipserve"
+# What a person wants, and the commands for it.
+PANELS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Bring a network": (bring,),
+    "Build a model": (
+        *(models.build, models.train, models.export, models.calibrate),
+        *(models.package, models.plot),
+    ),
+    "Inspect a model": (reports.inspect, reports.report),
+    "Serve a model": (
+        *(service.serve, predict),
+        *(lifecycle.reload, lifecycle.versions, lifecycle.rollback),
+    ),
+    "Watch a service": (service.top,),
+    "Certify a model": (models.certify, certificate, attest, sign, verify),
+    "Load test": (loadtest,),
+}
 
 app = typer.Typer(
     help="Serve a residual network only as deep as each input needs.",
+    epilog=exit_codes(),
     no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
 )
-for command in COMMANDS:
-    app.command()(command)
-app.add_typer(router.app, name="router")
+switches = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
+for panel, commands in PANELS.items():
+    for command in commands:
+        name = command.__name__
+        app.command(rich_help_panel=panel, epilog=epilog_of(name))(command)
+    if service.top in commands:
+        app.add_typer(
+            switches,
+            name="router",
+            rich_help_panel=panel,
+            help="Switch the router of a served model on or off, or show its state.",
+        )
+for command in (router.on, router.off, router.status):
+    switches.command(epilog=epilog_of(f"router {command.__name__}"))(command)
 
 
 def main() -> None:
-    """Run the command line; expected errors are one line and exit status 2."""
+    """Run the command line; an expected error is one line on stderr, and exit code 2."""
     # Rich measures the terminal; a pipe gets whole lines.
     os.environ.setdefault("COLUMNS", "100") if not sys.stderr.isatty() else None
     try:
-        app()
+        code = app(prog_name=NAME, standalone_mode=False)
+    except typer.Abort:
+        raise SystemExit(ExitCode.INTERRUPTED) from None
     except Exception as error:
         line = line_for(error)
         if line is None:
-            raise
-        console.print(f"error: {line}", markup=False, soft_wrap=True)
-        raise SystemExit(2) from None
+            traceback.print_exc()
+            console.print("error: this is a fault of skipserve; please report it with the above")
+            raise SystemExit(ExitCode.FAULT) from None
+        if line:  # a bare `skipserve` has printed its help
+            console.print(f"error: {line}", markup=False, soft_wrap=True)
+        raise SystemExit(ExitCode.NO_RESULT) from None
+    raise SystemExit(code or ExitCode.OK)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,9 @@ Every message says what was wrong, what was expected and what to do about it.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class SkipserveError(Exception):
     """Root of everything raised on purpose; the command line prints it without a traceback."""
@@ -77,3 +80,21 @@ class InputError(SkipserveError):
         self.code = code
         self.message = message
         self.row = row
+
+
+def suggestion(name: str, names: Iterable[str], otherwise: str) -> str:
+    """What to do about a name that is unknown.
+
+    Args:
+        name: As it was given.
+        names: Those that exist.
+        otherwise: What to do where none does.
+
+    Returns:
+        The nearest name as a question, all names where none is near, or ``otherwise``.
+    """
+    have = sorted(set(names))
+    near = difflib.get_close_matches(name, have, n=1)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    return f"there are {', '.join(have)}" if have else otherwise

@@ -40,6 +40,11 @@ def test_the_label_is_found_in_every_contenders_reply(race: SimpleNamespace, rep
     assert race.contenders.label_of(reply) == 2
 
 
+def test_a_label_may_be_the_name_of_a_class(race: SimpleNamespace) -> None:
+    reply = {"outputs": [{"label": "spam", "probabilities": [0.1, 0.9]}]}
+    assert race.contenders.label_of(reply, ("ham", "spam")) == 1
+
+
 def test_a_failure_says_the_last_error_and_not_the_last_line(race: SimpleNamespace) -> None:
     log = "Traceback:\nModuleNotFoundError: No module named 'yaml'\n\nshutting down\n"
     assert race.endpoints.last_error(log) == "ModuleNotFoundError: No module named 'yaml'"

@@ -208,12 +208,9 @@ def test_the_build_files_in_export_are_read(project):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["build", "export/nowhere.toml"], "error: export/nowhere.toml cannot be read"),
         (["package", "export/small.toml"], "is not an artifact"),
         (["export", "export/small.toml"], "is not a checkpoint"),
         (["train", "export/small.toml", "--epochs", "0"], "training: epochs = 0"),
-        (["serve"], "model_store holds no .mar"),
-        (["plot", "nowhere"], "holds no curve"),
     ],
 )
 def test_a_wrong_command_is_one_line_and_exit_status_2(project, arguments, says):

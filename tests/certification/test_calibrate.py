@@ -18,6 +18,8 @@ from skipserve.artifacts.serving import ServingConfig
 from skipserve.building.buildfile import read_build_file
 from skipserve.building.steps import run_steps
 from skipserve.certification.calibrate import certify_artifact
+from skipserve.certification.trial import Trial
+from skipserve.runtime.engine import Engine
 from skipserve.service.service import Service
 from skipserve.training.recipes import open_recipe
 
@@ -198,3 +200,24 @@ def test_the_signals_of_calibration_are_kept_in_tenths(directory):
         for column, deciles in zip(signals.T, certificate.deciles, strict=True):
             below = [(column < decile).sum() / (~np.isnan(column)).sum() for decile in deciles]
             assert below == pytest.approx(np.arange(1, 10) / 10, abs=0.01)
+
+
+@pytest.mark.parametrize("tight", [False, True])
+def test_what_is_read_once_tells_what_every_candidate_does(directory, moons, tight):
+    engine = Engine.for_many(open_artifact(directory), provider="cpu")
+    limit = engine.guard_limit
+    if tight:  # a fifth of the rows would be held back, but for those that leave before
+        distances = engine.read(engine.check(moons)).distances
+        limit = float(np.quantile(distances.max(axis=1), 0.8))
+    truth = engine.predict(moons).labels
+    trial = Trial(engine, engine.check(moons), truth, limit, 64, lambda line: None)
+    assert trial.foresees
+    outcomes = [(trial.foresee(one), trial.run(one)) for one in engine.candidates]
+    assert all(foreseen.same(ran) for foreseen, ran in outcomes)
+    assert len({ran.run_rate for _, ran in outcomes}) > 1
+    if tight:
+        assert all(0 < ran.held_back <= 0.2 for _, ran in outcomes)
+    for foreseen, ran in zip(trial.deciles[::2], trial.deciles[1::2], strict=True):
+        for one, other in zip(foreseen, ran, strict=True):
+            assert (one is None) == (other is None)
+            assert one is None or np.allclose(one, other)

@@ -332,7 +332,7 @@ def test_what_was_earned_after_a_reset_verifies(artifact, tmp_path):
     earned.reset()
     risk = earned.rules.risks[0]
     earns_in_an_epoch(ledger, risk)
-    made = json.loads(served_file(earned).model_dump_json())
+    made = json.loads(served_file([earned]).model_dump_json())
     assert [one["kind"] for one in made["bounds"]].count("earned") == 1
     assert {one["kind"] for one in made["bounds"]} == {"offline", "earned"}
     assert faults(made, artifact, tmp_path) == set()
@@ -346,9 +346,9 @@ def test_certificates_that_the_alarm_withdrew_are_not_attested(artifact, tmp_pat
     alarm = [Withdrawn(1, 100, 60, now_s), Begun(2, "alarm", 100, 9_000, now_s)]
     ledger.turn(lambda state: [Begun(1, "start", 0, 9_000, now_s), *alarm])
     with pytest.raises(ConfigError, match="nothing of the kind is certified of small"):
-        served_file(earned)
+        served_file([earned])
     earns_in_an_epoch(ledger, risk)
-    made = json.loads(served_file(earned).model_dump_json())
+    made = json.loads(served_file([earned]).model_dump_json())
     assert [(one["kind"], one["risk"]) for one in made["bounds"]] == [("earned", risk)]
     assert faults(made, artifact, tmp_path) == set()
 

@@ -66,7 +66,7 @@ def test_panels_have_numbers_of_their_own_and_do_not_overlap():
 
 def test_variables():
     variables = {one["name"]: one for one in DASHBOARD["templating"]["list"]}
-    assert list(variables) == ["datasource", "model", "instance", "block"]
+    assert list(variables) == ["datasource", "model", "instance", "block", "slice"]
     assert variables["datasource"]["type"] == "datasource"
     assert variables["instance"]["includeAll"]
 

@@ -92,7 +92,7 @@ def queries() -> dict[str, str]:
         if variable["type"] == "query":
             selector = re.fullmatch(r"label_values\((.*), (\w+)\)", variable["query"])
             found[f"variable {variable['name']}"] = f"count by ({selector[2]}) ({selector[1]})"
-    chosen = {"$model": MODEL, "$instance": ".*", "$block": ".*"}
+    chosen = {"$model": MODEL, "$instance": ".*", "$block": ".*", "$slice": ".*"}
     spans = {"$__rate_interval": "5m", "$__range": "5m"}
     for name, expr in found.items():
         for variable, value in (chosen | spans).items():

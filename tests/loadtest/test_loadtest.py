@@ -109,11 +109,18 @@ def test_a_generous_objective_passes_with_a_mix_and_its_baseline(project, server
 def test_an_objective_that_is_out_of_reach_fails(project, server):
     done = loadtest(
         *(project, server, "--model", "bare", "--rate", "50", "--duration", "1"),
-        *("--slo", "p50=1us,errors=0"),
+        *("--slo", "p50=1us,errors=0", "--json"),
     )
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "FAIL    p50" in done.stdout and "asked: 0.001 ms" in done.stdout
-    assert done.stdout.splitlines()[-1].startswith("FAIL; report in .build/loadtest/bare.html")
+    found = json.loads(done.stdout)
+    assert (found["verdict"], found["partial"]) == ("FAIL", False)
+    checks = {one["what"]: one for one in found["checks"]}
+    assert checks["p50"]["verdict"] == "FAIL" and "asked: 0.001 ms" in checks["p50"]["found"]
+    assert found["report"]["json"] == ".build/loadtest/bare.json"
+    assert (
+        found["summary"]["asked"]
+        == json.loads((project / ".build/loadtest/bare.json").read_text())["summary"]["asked"]
+    )
 
 
 def test_a_rate_beyond_the_client_is_invalid(project, server):
@@ -184,7 +191,10 @@ def test_a_closed_loop(project, server):
         (["--model", "bare", "--rate", "50", "--slo", "p50=15"], "not a duration"),
         (["--model", "bare", "--rate", "50", "--slo", "mean=1ms"], "unknown measure 'mean'"),
         (["--model", "bare", "--rate", "5", "--slo", "p99=1s"], "run at least 71 s"),
-        (["--model", "bare", "--rate", "50", "--shape", "saw"], "expected one of steady, step"),
+        (
+            ["--model", "bare", "--rate", "50", "--shape", "saw"],
+            "'saw' is not one of 'steady', 'step'",
+        ),
         (["--model", "bare", "--rate", "50", "--compare", "no.json"], "no.json cannot be read"),
         (
             ["--model", "bare", "--rate", "50", "--slo", "disagreement=0.01"],

@@ -55,6 +55,7 @@ HELPERS = {
         "intervals",
         "schema",
         "signature",
+        "slices",
         "style",
         "tasks",
         "versions",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -296,19 +297,25 @@ def test_an_artifact_without_router_or_checkpoint_cannot_be_inspected(artifact):
 def test_the_command_prints_a_line_a_block_and_ends_with_the_verdict(project, monkeypatch):
     monkeypatch.chdir(project)
     np.save("rows.npy", take_sample(find_model("small")).inputs[:400])
-    for arguments in (["small"], ["small", "--data", "rows.npy", "--risk", "0.05"]):
-        done = CliRunner().invoke(app, ["inspect", *arguments])
-        assert done.exit_code == 0, done.output
-        assert "influence" in done.stdout
-        assert ("–" in done.stdout) == ("--data" in arguments)
-        assert "oracle" in done.stdout.splitlines()[-1]
+    done = CliRunner().invoke(app, ["inspect", "small"])
+    assert done.exit_code == 0, done.output
+    assert "influence" in done.stdout and "–" not in done.stdout
+    assert "oracle" in done.stdout.splitlines()[-1]
+    asked = ["--data", "rows.npy", "--risk", "5%", "--json"]
+    done = CliRunner().invoke(app, ["inspect", "small", *asked])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert (found["rows"], found["prospect"]["risk"]) == (400, 0.05)
+    assert "oracle" in found["verdict"]
+    assert [one["accuracy"] for one in found["depths"]] == [None] * len(found["depths"])
+    assert found["depths"][-1]["agreement"] == 1
+    assert len(found["stream"]["influence"]) == found["depths"][-1]["blocks"]
     assert (Path("reports") / "small" / "blocks.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["small", "--risk", "2"], "between 0 and 1"),
         (["small", "--data", "missing.npy"], "missing.npy is not there; name a file of rows"),
         (["missing"], "no name in artifacts/ or checkpoints/"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from html import unescape
@@ -522,11 +523,14 @@ def test_the_command_writes_the_page_and_says_the_first_line(project, tmp_path, 
     done = CliRunner().invoke(
         app,
         ["report", "small", "--data", str(rows), "--labels", str(labels), "--risk", "0.05",
-         "--batch-size", "8", "--out", str(tmp_path / "out")],
+         "--batch-size", "8", "--out", str(tmp_path / "out"), "--json"],
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     text = (tmp_path / "out" / "report.html").read_text()
-    assert str(tmp_path / "out" / "report.html") in done.output
-    assert "at a certified risk of 5%" in done.output
+    told = json.loads(done.stdout)
+    assert told["page"] == str(tmp_path / "out" / "report.html")
+    assert (told["rows"], told["risk"]) == (200, 0.05)
+    assert "at a certified risk of 5%" in told["summary"]
+    assert told["certified"] and all(one["seen"]["total"] == 200 for one in told["certified"])
     assert "200 from rows.npy" in text
     assert "of 8</th>" in text

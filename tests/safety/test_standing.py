@@ -84,6 +84,9 @@ def test_it_starts_and_what_was_switched_off_stays_off(archive, caplog, capsys):
         assert answer["router_reason"] == "switched off by the operator"
         status(None, metrics_port)
         assert capsys.readouterr().out == "small: disabled, also after a restart\n"
+        status(None, metrics_port, json=True)
+        state = {"state": "disabled", "disabled_after_restart": True}
+        assert json.loads(capsys.readouterr().out) == {"routers": {"small": state}}
         find_router(metrics_port, "small").set("on")
         assert ask(server)["router"] == "on"
     assert not any((archive.parent / ".router-off").iterdir())

@@ -104,7 +104,7 @@ def expected(engine: Engine, rows: NDArray[np.float32]) -> tuple[list[int], list
 
 def test_every_candidate_is_judged_as_if_it_had_run(stepped, moons):
     kept = Kept()
-    service = Service(stepped, ServingConfig(risk=RISK, evidence=1.0), counts=kept)
+    service = Service(stepped, ServingConfig(risk=RISK, evidence=1.0), counts={"": kept})
     replies = service.answer([request_of(part) for part in np.array_split(moons, 40)])
     differ, blocks = expected(stepped, moons)
     assert kept.rows == {0: len(moons)} and kept.dropped == 0
@@ -125,7 +125,7 @@ def test_files_that_decide_inside_judge_what_is_in_force_and_earn_nothing_else(
     in_force = tuple(place if one == RISK else None for one in engine.manifest.router.risks)
     switch.write(ControlState(in_force=in_force))
     serving = ServingConfig(risk=RISK, evidence=1.0)
-    service = Service(engine, serving, switch=switch, counts=kept)
+    service = Service(engine, serving, switch=switch, counts={"": kept})
     replies = service.answer([request_of(moons)])
     differ, blocks = expected(engine, moons)
     assert kept.disagreements[0][place] == differ[place] > 0
@@ -140,7 +140,7 @@ def test_files_that_decide_inside_judge_what_is_in_force_and_earn_nothing_else(
 
 def test_only_rows_whose_request_leaves_the_router_on_give_evidence(stepped, moons):
     kept = Kept()
-    service = Service(stepped, ServingConfig(risk=RISK, evidence=1.0), counts=kept)
+    service = Service(stepped, ServingConfig(risk=RISK, evidence=1.0), counts={"": kept})
     service.answer([request_of(moons[:30], "off"), request_of(moons[30:50], {"risk": 0.02})])
     assert kept.rows == {0: 20}
     without = Kept()
@@ -150,7 +150,7 @@ def test_only_rows_whose_request_leaves_the_router_on_give_evidence(stepped, moo
 
 def test_a_share_of_the_rows_is_drawn_and_the_rest_leaves_as_before(stepped, moons):
     kept = Kept()
-    service = Service(stepped, ServingConfig(risk=RISK, evidence=0.2), counts=kept)
+    service = Service(stepped, ServingConfig(risk=RISK, evidence=0.2), counts={"": kept})
     told = outputs(service.answer([request_of(moons[i : i + 3]) for i in range(0, 600, 3)]))
     # 600 draws at 0.2: five deviations of a binomial.
     assert 71 <= kept.rows[0] <= 169
@@ -166,7 +166,7 @@ def test_while_nothing_is_in_force_all_rows_give_evidence_at_full_depth(stepped,
     kept = Kept()
     switch.write(ControlState(epoch=3, in_force=(None,) * len(stepped.manifest.router.risks)))
     serving = ServingConfig(risk=RISK, evidence=0.01)
-    service = Service(stepped, serving, switch=switch, counts=kept)
+    service = Service(stepped, serving, switch=switch, counts={"": kept})
     (reply,) = service.answer([request_of(moons)])
     body = json.loads(reply.body)
     assert body["router"] == "off" and "earned" in body["router_reason"]
@@ -181,7 +181,7 @@ def test_while_the_launcher_is_eager_all_rows_give_evidence_whatever_is_in_force
     in_force = (0,) * len(stepped.manifest.router.risks)
     switch.write(ControlState(epoch=1, in_force=in_force, eager=True))
     serving = ServingConfig(risk=RISK, evidence=1e-9)
-    service = Service(stepped, serving, switch=switch, counts=kept)
+    service = Service(stepped, serving, switch=switch, counts={"": kept})
     (reply,) = service.answer([request_of(moons)])
     assert json.loads(reply.body)["router"] == "on"
     assert kept.rows == {1: len(moons)}
@@ -219,7 +219,7 @@ def test_a_candidate_that_does_not_exist_is_full_depth(stepped, moons, switch):
 def test_a_row_outside_the_guard_agrees_with_full_depth_under_every_candidate(stepped):
     far = np.float32([[1e3, -1e3], [500.0, 500.0]])
     kept = Kept()
-    service = Service(stepped, ServingConfig(risk=RISK, evidence=1.0), counts=kept)
+    service = Service(stepped, ServingConfig(risk=RISK, evidence=1.0), counts={"": kept})
     told = outputs(service.answer([request_of(far)]))
     assert not kept.disagreements[0].any()
     assert (kept.blocks[0] == 2 * stepped.manifest.depth).all()
@@ -269,7 +269,7 @@ class Told(NoMetrics):
     def __init__(self) -> None:
         self.rows: Counter[float] = Counter()
 
-    def evidence(self, risk: float, rows: int, disagreements: int) -> None:
+    def evidence(self, of_slice: str, risk: float, rows: int, disagreements: int) -> None:
         self.rows[risk] += rows
 
 
@@ -290,7 +290,7 @@ def test_rows_of_another_measure_say_nothing_to_the_alarm(stepped, moons):
     ]
     runs.admit(jobs)
     kept = Kept()
-    witness = Witness(stepped, told, kept)
+    witness = Witness(stepped, told, {"": kept})
     while runs:
         for ran in runs.step()[0]:
             witness.see(ran)
@@ -306,6 +306,6 @@ def test_a_risk_without_a_certificate_does_not_run_everything_where_others_are_i
     switch.write(ControlState(epoch=1, in_force=in_force))
     kept = Kept()
     serving = ServingConfig(risk=min(spec.risks), evidence=1e-9)
-    service = Service(stepped, serving, switch=switch, counts=kept)
+    service = Service(stepped, serving, switch=switch, counts={"": kept})
     service.answer([request_of(moons), request_of(moons, {"risk": RISK})])
     assert not kept.rows

@@ -304,7 +304,7 @@ def test_rows_that_leave_before_the_first_block_are_counted(directory):
     depth = np.array([0, 0, 2, DEPTH])
     nothing = np.zeros((4, 2), np.float32)
     prediction = Prediction(depth, nothing, depth, depth < 0, np.full((4, 3), np.nan, np.float32))
-    ModelMetrics(engine, engine.off).rows(prediction, [setting] * 4)
+    ModelMetrics(engine, {"": engine.off}).rows(prediction, [setting] * 4)
 
     def rows(block: int, action: str) -> float:
         return sample("block_rows_total", model="early", block=str(block), action=action)
@@ -331,7 +331,7 @@ def test_blocks_are_counted_one_by_one_where_a_row_may_skip_and_go_on(directory)
     nothing = np.zeros((4, 2), np.float32)
     prediction = Prediction(depth, nothing, depth, held, signals, left_out)
     settings = [setting, setting, setting, engine.off]  # the last was asked for without a router
-    ModelMetrics(engine, engine.off).rows(prediction, settings)
+    ModelMetrics(engine, {"": engine.off}).rows(prediction, settings)
 
     def rows(block: int, action: str) -> float:
         return sample("block_rows_total", model="skipper", block=str(block), action=action)

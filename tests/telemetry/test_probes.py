@@ -92,7 +92,7 @@ def test_a_probe_that_says_no_says_it_to_head_too(port: Port) -> None:
     ],
 )
 def test_metrics_come_in_the_format_asked_for(port: Port, accept: str, kind: str) -> None:
-    port.exposition.set_state("small", "on")
+    port.exposition.set_state("small", "", "on")
     reply, body = port.ask("GET", "/metrics", Accept=accept)
     assert reply.status == 200
     assert reply.getheader("Content-Type", "").startswith(kind)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
@@ -48,14 +49,14 @@ skipserve_block_rows_total{{model="a",block="2",action="run"}} 50
 skipserve_block_rows_total{{model="a",block="2",action="skipped"}} 150
 skipserve_block_rows_total{{model="a",block="10",action="run"}} 0
 skipserve_block_rows_total{{model="a",block="10",action="skipped"}} 200
-skipserve_router_state{{model="a",state="on"}} 1
-skipserve_router_state{{model="a",state="fell_back"}} 0
-skipserve_certified_risk_ratio{{model="a"}} 0.01
-skipserve_evidence_rows_total{{model="a",risk="0.01"}} 1000
-skipserve_evidence_rows_total{{model="a",risk="0.05"}} 7
-skipserve_evidence_disagreements_total{{model="a",risk="0.01"}} 8
-skipserve_evidence_disagreements_total{{model="a",risk="0.05"}} 7
-skipserve_alarm_evidence{{model="a"}} 0.5
+skipserve_router_state{{model="a",slice="",state="on"}} 1
+skipserve_router_state{{model="a",slice="",state="fell_back"}} 0
+skipserve_certified_risk_ratio{{model="a",slice=""}} 0.01
+skipserve_evidence_rows_total{{model="a",slice="",risk="0.01"}} 1000
+skipserve_evidence_rows_total{{model="a",slice="",risk="0.05"}} 7
+skipserve_evidence_disagreements_total{{model="a",slice="",risk="0.01"}} 8
+skipserve_evidence_disagreements_total{{model="a",slice="",risk="0.05"}} 7
+skipserve_alarm_evidence{{model="a",slice=""}} 0.5
 skipserve_alarm_level{{model="a"}} 20
 skipserve_signal_drift_ratio{{model="a",stage="1"}} 0.02
 skipserve_signal_drift_ratio{{model="a",stage="2"}} 0.3
@@ -80,17 +81,17 @@ def test_two_looks_give_numbers():
 
 
 EARNING = """
-skipserve_earning_epoch{model="a"} 2
-skipserve_earning_rows{model="a"} 1240
-skipserve_earning_needed_rows{model="a",risk="0.01"} 5000
-skipserve_earning_needed_rows{model="a",risk="0.05"} 2000
-skipserve_earning_left_seconds{model="a",risk="0.01"} 3760
-skipserve_earning_left_seconds{model="a",risk="0.05"} 760
-skipserve_earning_in_force{model="a",risk="0.05"} 2
-skipserve_earning_disagreements{model="a",candidate="1"} 0
-skipserve_earning_disagreements{model="a",candidate="2"} 3
-skipserve_earning_disagreements{model="a",candidate="3"} 9
-skipserve_earning_problem{model="a"} 0
+skipserve_earning_epoch{model="a",slice=""} 2
+skipserve_earning_rows{model="a",slice=""} 1240
+skipserve_earning_needed_rows{model="a",slice="",risk="0.01"} 5000
+skipserve_earning_needed_rows{model="a",slice="",risk="0.05"} 2000
+skipserve_earning_left_seconds{model="a",slice="",risk="0.01"} 3760
+skipserve_earning_left_seconds{model="a",slice="",risk="0.05"} 760
+skipserve_earning_in_force{model="a",slice="",risk="0.05"} 2
+skipserve_earning_disagreements{model="a",slice="",candidate="1"} 0
+skipserve_earning_disagreements{model="a",slice="",candidate="2"} 3
+skipserve_earning_disagreements{model="a",slice="",candidate="3"} 9
+skipserve_earning_problem{model="a",slice=""} 0
 """
 
 
@@ -99,8 +100,8 @@ def test_how_far_a_certificate_is():
     text = shown(found)
     assert "earning: 1,240 of about 2,000 rows, 13 min" in text
     assert "epoch 2   ε 5 %: candidate 2 of 3" in text
-    assert numbers(parse(AFTER, 10.0), parse(AFTER, 12.0)).models[0].earning is None
-    broken = 'skipserve_earning_problem{model="a"} 1\n'
+    assert numbers(parse(AFTER, 10.0), parse(AFTER, 12.0)).models[0].earning == ()
+    broken = 'skipserve_earning_problem{model="a",slice=""} 1\n'
     assert "nothing can be earned" in shown(
         numbers(parse(AFTER, 10.0), parse(AFTER + broken, 12.0))
     )
@@ -121,7 +122,7 @@ def test_a_service_that_started_again_counts_from_zero():
 
 
 def test_a_model_without_a_router_has_nothing_to_say_of_one():
-    text = f'{BUILD}{INFO}skipserve_router_state{{model="a",state="off"}} 1\n'
+    text = f'{BUILD}{INFO}skipserve_router_state{{model="a",slice="",state="off"}} 1\n'
     found = numbers(parse(text, 0.0), parse(text, 1.0))
     assert (found.models[0].risk, found.models[0].alarm) == (None, None)
     assert "skip rate" not in shown(found)
@@ -247,6 +248,21 @@ def test_one_frame_of_a_real_service(observed):
     assert re.search(r"router +on +certified ε 5 %", text)
     assert re.search(r"skip rate +[\d.]+ % +▏.{4}▕ blocks 1…4", text)
     assert re.search(r"agreement +[\d.]+ % of [\d,]+ evidence rows", text)
+
+
+@pytest.mark.server
+def test_one_look_as_json(observed):
+    command = cli("top", "--json", "--interval=1", observed.metrics_url)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as top:
+        while top.poll() is None:
+            observed.traffic(20)
+        assert top.stdout is not None
+        found = json.loads(top.stdout.read())
+    assert top.returncode == 0
+    (one,) = found["models"]
+    assert (one["model"], one["state"], one["risk"], one["errors"]) == (MODEL, "on", 0.05, 0)
+    assert one["requests_per_s"] > 0
+    assert len(one["skip_rates"]) == 4
 
 
 @pytest.mark.server

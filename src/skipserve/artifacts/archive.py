@@ -26,7 +26,7 @@ from skipserve.artifacts.archive_names import (
 from skipserve.artifacts.artifact import Artifact, open_artifact
 from skipserve.artifacts.entries import require_harmless
 from skipserve.artifacts.serving import ServingConfig
-from skipserve.errors import ArtifactError, LaunchError
+from skipserve.errors import ArtifactError, LaunchError, suggestion
 from skipserve.files import machines_fault
 from skipserve.runtime.planning import plan
 from skipserve.schema import parse
@@ -162,7 +162,9 @@ def _extracted(archive: Path, store: Path, beside: bool) -> tuple[Path, int, dic
                 "TMPDIR to another folder"
             ) from None
         if isinstance(error, FileNotFoundError) and not archive.is_file():
-            raise ArtifactError(f"{archive} is not there; make it with `skipserve build`") from None
+            have = map(str, archive.parent.glob("*.mar"))
+            hint = suggestion(str(archive), have, "make it with `skipserve build`")
+            raise ArtifactError(f"{archive} is not there; {hint}") from None
         raise ArtifactError(
             f"{archive} is not an archive of this skipserve or is damaged ({error!r}); "
             "make it again with `skipserve build` or `skipserve package`"

@@ -16,7 +16,7 @@ from skipserve.artifacts.manifest import (
     Precision,
     Role,
 )
-from skipserve.errors import ArtifactError, ConfigError
+from skipserve.errors import ArtifactError, ConfigError, suggestion
 from skipserve.files import sha256_of
 from skipserve.preprocessing.config import NeededFile
 from skipserve.schema import parse
@@ -79,10 +79,9 @@ def open_artifact(directory: Path) -> Artifact:
     """
     source = directory / MANIFEST
     if not source.is_file():
-        raise ArtifactError(
-            f"{directory} is not an artifact: {MANIFEST} is missing; "
-            "make one with `skipserve build`"
-        )
+        have = (str(one.parent) for one in directory.parent.glob(f"*/{MANIFEST}"))
+        hint = suggestion(str(directory), have, "make one with `skipserve build`")
+        raise ArtifactError(f"{directory} is not an artifact: {MANIFEST} is missing; {hint}")
     try:
         values = json.loads(source.read_text())
     except (ValueError, RecursionError) as error:
@@ -117,8 +116,8 @@ def find_artifact(name: str | os.PathLike[str]) -> Artifact:
     for directory in (Path(name), Path("artifacts") / name):
         if (directory / MANIFEST).is_file():
             return open_artifact(directory)
-    have = sorted(one.parent.name for one in Path("artifacts").glob(f"*/{MANIFEST}"))
-    hint = f"there are {', '.join(have)}" if have else "make one with `skipserve bring`"
+    have = (one.parent.name for one in Path("artifacts").glob(f"*/{MANIFEST}"))
+    hint = suggestion(Path(name).name, have, "make one with `skipserve bring`")
     raise ConfigError(
         f"{os.fspath(name)!r} is no artifact, and none in artifacts/ has that name; {hint}"
     )

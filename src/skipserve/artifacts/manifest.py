@@ -14,6 +14,7 @@ from skipserve.preprocessing.config import Preprocessing, TextInput
 from skipserve.routing.config import Earning
 from skipserve.schema import Record, Sha256
 from skipserve.signature import Signature
+from skipserve.slices import Slices
 from skipserve.tasks import AnyTask, SignalName
 
 MANIFEST = "manifest.json"
@@ -245,6 +246,11 @@ class Manifest(Record):
     def model(self) -> str:
         """The name of the model; ``name`` has the version too where two versions are served."""
         return split_key(self.name)[0]
+
+    @property
+    def slices(self) -> Slices:
+        """Of its traffic; without a router it is one whole."""
+        return self.router.slices if self.router else Slices()
 
     @property
     def text(self) -> TextInput | None:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from skipserve.artifacts.archive import DAMAGE, verify
 from skipserve.artifacts.archive_names import ABOUT, others_of, split_key, version_of_content
-from skipserve.errors import ArtifactError, ConfigError, SkipserveError
+from skipserve.errors import ArtifactError, ConfigError, SkipserveError, suggestion
 
 # Kept beside the one in force.
 KEPT = 5
@@ -77,9 +77,7 @@ def versions_of(store: Path, name: str) -> list[Version]:
         found = [one for one in found if one.number != number]
         found.append(Version(number, current, True))
     if not found:
-        raise ConfigError(
-            f"{store} holds no {name}.mar; make it with `skipserve build export/{name}.toml`"
-        )
+        raise _no_archive(store, name)
     return sorted(found, key=lambda one: -one.number)
 
 
@@ -124,11 +122,16 @@ def archives_in(store: Path, names: Sequence[str] = ()) -> list[Path]:
         elif name in found:
             archives.append(found[name])
         else:
-            raise ConfigError(
-                f"{store} holds no {name}.mar, only {', '.join(found)}; "
-                f"make it with `skipserve build export/{name}.toml`"
-            )
+            raise _no_archive(store, name)
     return archives
+
+
+def _no_archive(store: Path, name: str) -> ConfigError:
+    have = (file.stem for file in store.glob("*.mar"))
+    make = f"`skipserve build export/{name}.toml` makes it"
+    hint = suggestion(name, have, "")
+    between = "" if not hint else " " if hint.endswith("?") else "; "
+    return ConfigError(f"{store} holds no {name}.mar; {hint}{between}{make}")
 
 
 def next_number(store: Path, name: str) -> int:
@@ -175,10 +178,16 @@ def roll_back(store: Path, name: str, to: int | None = None) -> tuple[int, int]:
     if to is None:
         older = [one for one in have if not one.in_force and (one.number < was or not was)]
         if not older:
-            raise ConfigError(f"{store} has no version of {name} before {was}, which is in force")
+            raise ConfigError(
+                f"{store} has no version of {name} before {was}, which is in force; "
+                f"see `skipserve versions {name}`, and name one that is there"
+            )
         to = older[0].number
     if to == was:
-        raise ConfigError(f"version {to} of {name} is in force already")
+        raise ConfigError(
+            f"version {to} of {name} is in force already; `skipserve reload` makes a running "
+            "service open it"
+        )
     archive = find_version(store, name, to).archive
     with tempfile.TemporaryDirectory(prefix="skipserve-version.") as scratch:
         verify(archive, Path(scratch))

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from skipserve.artifacts.manifest import Format, Name, Precision
 from skipserve.artifacts.serving import ServingConfig
-from skipserve.errors import ConfigError
+from skipserve.errors import ConfigError, suggestion
 from skipserve.networks import NetworkConfig, parse_network
 from skipserve.routing.config import ExitsConfig, RouterConfig
 from skipserve.schema import Record, parse
@@ -159,6 +159,12 @@ def read_build_file(path: Path, training: dict[str, Any] | None = None) -> Build
     """
     try:
         values = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"{path} is not there; {_build_files(path)}") from None
+    except IsADirectoryError:
+        raise ConfigError(
+            f"{path} is a folder, expected a build file; {_build_files(path)}"
+        ) from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -185,6 +191,16 @@ def read_build_file(path: Path, training: dict[str, Any] | None = None) -> Build
         exits=sections.exits,
         router=router,
         serving=sections.serving,
+    )
+
+
+def _build_files(path: Path) -> str:
+    """What to name in place of a path that is no build file."""
+    folder = path.parent if path.parent.name else Path("export")
+    return suggestion(
+        str(path),
+        map(str, folder.glob("*.toml")),
+        "write export/NAME.toml, or bring a network with `skipserve bring`",
     )
 
 

@@ -24,11 +24,13 @@ class Scored:
     Attributes:
         prediction: For its rows, in order.
         task: What they are.
+        risk: The certified ε they were routed at; ``None`` for full depth.
         summary: What was run, in words.
     """
 
     prediction: Prediction
     task: Task
+    risk: float | None
     summary: str
 
 
@@ -74,4 +76,4 @@ def score(
         ran += f" at a certified risk of {setting.risk:g}"
     if unknown:
         ran += f"; {unknown} rows overflow inside the network and have no answer (NaN)"
-    return Scored(answers, manifest.task, ran)
+    return Scored(answers, manifest.task, setting.risk, ran)

@@ -20,10 +20,11 @@ from skipserve.artifacts.certificates import (
     to_json,
     write_certificates,
 )
-from skipserve.certification.certify import Goal, Outcome, certify, p_value_of
+from skipserve.certification.certify import Goal, Outcome, Verdict, certify, p_value_of
 from skipserve.certification.trial import Say, Trial
 from skipserve.errors import ArtifactError
 from skipserve.intervals import samples_needed
+from skipserve.routing.propose import Thresholds
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.planning import AskedPrecision
 from skipserve.runtime.runners import BackendName
@@ -45,8 +46,10 @@ def certify_artifact(
 ) -> Certificates:
     """Certify one file of an artifact on the provider that will serve it, and keep the outcome.
 
-    The file is a black box here: it is run with each candidate and with everything, in batches,
-    and the answers are counted.
+    The file is a black box here: it is run with everything and with each candidate, in batches,
+    and the answers are counted. Where every exit can be read, they are read once, which tells what
+    each candidate would do; those that are certified are then run as requests are. If one does
+    something else than was read, all are run.
 
     Args:
         directory: The artifact; its candidates are tested in the order they stand in.
@@ -100,7 +103,7 @@ def certify_artifact(
         measures = ("disagreement", "accuracy_lost")
     goals = [Goal(risk, measure) for measure in measures for risk in risks]
     candidates = [thresholds_of(one) for one in made.candidates]
-    verdicts, outcomes = certify(trial.run, candidates, len(rows), goals, confidence)
+    verdicts, outcomes = _certified(trial, candidates, len(rows), goals, confidence)
     certificates, refusals = [], []
     for verdict in verdicts:
         about = {
@@ -144,6 +147,22 @@ def certify_artifact(
     made = made.replacing(certificates, refusals, to_json(limit), wanted)
     write_certificates(directory, made)
     return made
+
+
+def _certified(
+    trial: Trial,
+    candidates: Sequence[Thresholds],
+    samples: int,
+    goals: Sequence[Goal],
+    confidence: float,
+) -> tuple[list[Verdict], list[Outcome]]:
+    if trial.foresees:
+        verdicts, outcomes = certify(trial.foresee, candidates, samples, goals, confidence)
+        chosen = sorted({one.candidate for one in verdicts if one.candidate is not None})
+        if all(trial.run(candidates[place]).same(outcomes[place]) for place in chosen):
+            return verdicts, outcomes
+    trial.deciles.clear()
+    return certify(trial.run, candidates, samples, goals, confidence)
 
 
 def _why_refused(goal: Goal, samples: int, first: Outcome, confidence: float) -> str:

@@ -22,7 +22,9 @@ def read_certificate(file: Path) -> tuple[CertificateFile, dict[str, Any]]:
     try:
         text = file.read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"{file} cannot be read: {error.strerror}") from None
+        raise ConfigError(
+            f"{file} cannot be read: {error.strerror}; `skipserve attest` writes a certificate"
+        ) from None
     except UnicodeDecodeError:
         raise NotCertified(Fault.SCHEMA, f"{file} is not text: it is no certificate") from None
     try:

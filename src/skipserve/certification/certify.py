@@ -44,6 +44,13 @@ class Outcome:
     lost: NDArray[np.int8] | None = None
     by_class: tuple[tuple[int, int], ...] = ()
 
+    def same(self, other: Outcome) -> bool:
+        """Whether another run counted the same."""
+        counts = [(o.disagreements, o.run_rate, o.held_back, o.by_class) for o in (self, other)]
+        if self.lost is None or other.lost is None:
+            return counts[0] == counts[1] and self.lost is other.lost
+        return counts[0] == counts[1] and bool((self.lost == other.lost).all())
+
 
 @dataclass(frozen=True)
 class Goal:

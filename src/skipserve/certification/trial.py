@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 from skipserve.certification.certify import Outcome, lost_of, outcome_of
 from skipserve.errors import ConfigError
 from skipserve.routing.propose import Thresholds
+from skipserve.routing.stopping import stops, within
 from skipserve.runtime.engine import Engine
-from skipserve.runtime.prediction import Setting
+from skipserve.runtime.prediction import Prediction, Setting
 from skipserve.runtime.rows import Rows
+from skipserve.runtime.stepper import ExitReadings
 
 Say = Callable[[str], None]
 # The guard holds back 0.5 % of rows like calibration; this many mean another distribution.
@@ -22,7 +24,16 @@ ROWS_FOR_DECILES = 200
 
 
 class Trial:
-    """Runs candidates for one file on one set of samples."""
+    """One file on one set of samples: what each candidate does there.
+
+    Args:
+        engine: Runs the file.
+        rows: The samples.
+        truth: What is right of each [N], if it is known.
+        limit: Of the guard.
+        batch_size: Rows that run together.
+        say: Told about progress.
+    """
 
     def __init__(
         self,
@@ -43,10 +54,41 @@ class Trial:
         self._per_class = spec is not None and spec.per_class
         self.deciles: list[tuple[tuple[float, ...] | None, ...]] = []
         self._full = engine.run_batches(rows, engine.off, batch_size)
+        self._readings: ExitReadings | None = None
+
+    @property
+    def foresees(self) -> bool:
+        """Whether what the exits read off a row does not depend on what the others do.
+
+        In INT8 it does: what is quantized on the way is scaled by the whole batch.
+        """
+        return self._engine.shows_exits and self._engine.precision == "fp32"
 
     def run(self, thresholds: Thresholds) -> Outcome:
+        """Run the samples with a candidate, as requests are served."""
         setting = Setting(thresholds, self._limit)
-        answers = self._engine.run_batches(self._rows, setting, self._batch_size)
+        return self._outcome(self._engine.run_batches(self._rows, setting, self._batch_size))
+
+    def foresee(self, thresholds: Thresholds) -> Outcome:
+        """The same without running them again: every exit is read once, for all candidates."""
+        if self._readings is None:
+            self._readings = self._engine.read(self._rows, self._batch_size)
+        read, spec = self._readings, self._engine.manifest.router
+        assert spec is not None
+        inside = np.logical_and.accumulate(within(read.distances, self._limit), axis=1)
+        may = inside[:, [one.leaves for one in spec.exits]]
+        stopped = stops(read.signals, thresholds) & may
+        left = stopped.any(axis=1)
+        where = np.where(left, stopped.argmax(axis=1), len(thresholds))
+        blocks = np.array([*spec.decisions, self._engine.manifest.depth])
+        answers = read.answers[np.arange(len(where)), where]
+        reached = np.arange(len(thresholds)) <= where[:, None]
+        labels = self._engine.manifest.task.labels(answers)
+        signals = np.where(reached, read.signals, np.float32(np.nan))
+        held_back = ~left & ~inside[:, -1]
+        return self._outcome(Prediction(labels, answers, blocks[where], held_back, signals))
+
+    def _outcome(self, answers: Prediction) -> Outcome:
         task, full = self._engine.manifest.task, self._full
         lost = None
         if self._truth is not None:

@@ -42,6 +42,8 @@ def check_certificate(
     yield from _check_files(made, artifact)
     for bound in made.bounds:
         about = f"{bound.measure.replace('_', ' ')} {bound.risk:g} ({bound.kind})"
+        if isinstance(bound, Earned) and bound.slice:
+            about += f" for {bound.slice}"
         for finding in _check_bound(bound, artifact):
             yield Finding(finding.fault, f"{about}: {finding.sentence}")
 
@@ -91,6 +93,11 @@ def _check_bound(bound: Offline | Earned, artifact: Artifact) -> Iterator[Findin
         yield Finding(Fault.ORDER, "the candidates are not those of the artifact in their order")
     if spec is not None and bound.guard_limit != spec.guard_limit:
         yield Finding(Fault.NUMBER, "its guard limit is not that of the artifact")
+    if isinstance(bound, Earned) and bound.slice not in (names := artifact.manifest.slices.names):
+        known_as = ", ".join(names) if names[0] else "none"
+        yield Finding(
+            Fault.FILES, f"the artifact has no such slice of its traffic; it declares {known_as}"
+        )
     yield from _check_earned(bound) if isinstance(bound, Earned) else _check_offline(bound)
 
 

@@ -2,79 +2,106 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from skipserve.commands import console
+from skipserve.commands.output import print_json
+from skipserve.commands.parameters import Json, Texts, parse_risk
 from skipserve.commands.progress import watching
-from skipserve.commands.risk import parse_risk
+
+if TYPE_CHECKING:
+    from skipserve.building.bring import BringOutcome
 
 
 def bring(
     source: Annotated[
-        str, typer.Argument(help="An .onnx file, a Hugging Face folder, or module:function.")
+        str,
+        typer.Argument(
+            metavar="SOURCE", help="An .onnx file, a Hugging Face folder, or module:function."
+        ),
     ],
     data: Annotated[
         Path,
         typer.Option(
-            help="Rows: .npz, .npy, .parquet, .csv, .jsonl, or a folder of class folders of "
-            "pictures."
+            help="Rows of inputs: a .npz, .npy, .parquet, .csv or .jsonl file, or a folder that "
+            "holds a folder of pictures for each class."
         ),
     ],
     fit: Annotated[
-        Path | None, typer.Option(help="Rows the network was trained on; heads are fitted on them.")
+        Path | None,
+        typer.Option(help="Rows the network was trained on; the exit heads are fitted on them."),
     ] = None,
-    text: Annotated[
-        list[str] | None,
-        typer.Option(help="Column of texts; twice for pairs. Default: the only one."),
-    ] = None,
+    text: Texts = None,
     picture: Annotated[
-        str | None, typer.Option(help="Column of pictures. Default: the only one.")
+        str | None, typer.Option(help="The column of pictures. Default: the only one.")
     ] = None,
     labels: Annotated[
         str | None,
-        typer.Option("--labels", "--label", help="Column of true classes in the data."),
+        typer.Option("--labels", "--label", help="The column of true classes in the data."),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Of the model; default: the source's.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="The name of the model. Default: the name of the source.")
+    ] = None,
     risk: Annotated[
-        float, typer.Option(parser=parse_risk, metavar="RISK", help="ε, such as 1% or 0.01.")
-    ] = 0.01,
-    precision: Annotated[str, typer.Option(help="fp32, or int8 for CPUs.")] = "fp32",
-    task: Annotated[
-        str | None,
+        float,
         typer.Option(
-            help="classify, multilabel, regress, embed or score. Default: what the folder says."
+            parser=parse_risk,
+            metavar="RISK",
+            help="The largest rate of disagreement with full depth, such as 1% or 0.01.",
         ),
+    ] = 0.01,
+    precision: Annotated[
+        Literal["fp32", "fp16", "int8"],
+        typer.Option(help="The precision of the files: fp16 for GPUs, int8 for CPUs."),
+    ] = "fp32",
+    task: Annotated[
+        Literal["classify", "multilabel", "regress", "embed", "score"] | None,
+        typer.Option(help="What an answer is. Default: what the Hugging Face folder says."),
     ] = None,
     tolerance: Annotated[
         float | None,
-        typer.Option(help="Of regress and score: largest difference from full depth that agrees."),
+        typer.Option(
+            help="For regress and score: the largest difference from full depth that agrees."
+        ),
     ] = None,
+    json: Json = False,
 ) -> None:
-    """Bring a trained network: cut it, fit exits, certify, package; ends with a verdict.
+    """Bring a trained network: cut it, fit exit heads, certify a router and package it.
 
-    Writes export/NAME.toml in the working directory and walks it. Example:
-
-    skipserve bring fashion.onnx --data fashion.npz --labels label
-
-    skipserve bring FOLDER --data emails.jsonl --text body --label spam
+    The command writes export/NAME.toml in the working directory, builds it, and ends with a
+    verdict: whether routing this network is worth it.
     """
     with watching("reading") as watch:
         from skipserve.building.bring import BringOptions
         from skipserve.building.bring import bring as bring_network
 
-        texts = tuple(text or ())
         options = BringOptions(
             *(source, data, fit, labels, name, risk, precision),
-            text=texts,
+            text=tuple(text or ()),
             picture=picture,
             task=task,
             tolerance=tolerance,
         )
         outcome = bring_network(options, Path.cwd(), watch.say, watch.progress)
+    if json:
+        print_json(_values(outcome))
+        return
     build = outcome.build
     console.print(f"\n{build.name}: {outcome.verdict}\n", markup=False, soft_wrap=True)
     console.print("serve it:   ", f"skipserve serve {build.name}", markup=False)
     console.print("look at it: ", f"skipserve report {build.name}", markup=False)
+
+
+def _values(outcome: BringOutcome) -> dict[str, object]:
+    build, worth = outcome.build, outcome.worth
+    return {
+        "model": build.name,
+        "verdict": outcome.verdict,
+        "worth": None if isinstance(worth, str) else {**asdict(worth), "pays": worth.pays},
+        "build_file": build.path,
+        "artifact": build.artifact,
+    }

@@ -3,63 +3,78 @@
 from __future__ import annotations
 
 from datetime import datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from skipserve.artifacts.versions import Version
+from skipserve.commands.output import print_json
+from skipserve.commands.parameters import (
+    METRICS_PORT,
+    STORE,
+    Archived,
+    Json,
+    MetricsPort,
+    ModelStore,
+)
 
-Name = Annotated[str, typer.Argument(help="Name of a model in the store.")]
-Store = Annotated[Path, typer.Option(help="Folder of .mar files.")]
 
-
-def versions(name: Name, model_store: Store = Path("model_store")) -> None:
-    """List a model's versions, newest first: hash, date, what is certified; * is in force."""
+def versions(model: Archived, model_store: ModelStore = STORE, json: Json = False) -> None:
+    """List the versions of a model, newest first; * marks the one in force."""
+    from skipserve.artifacts.summary import summary_of
     from skipserve.artifacts.versions import versions_of
+    from skipserve.files import sha256_of
 
-    for one in versions_of(model_store, name):
-        typer.echo(_line(one))
+    found: list[dict[str, Any]] = [
+        {
+            "version": one.number or None,
+            "in_force": one.in_force,
+            "written": datetime.fromtimestamp(one.archive.stat().st_mtime).astimezone(),
+            "sha256": sha256_of(one.archive),
+            "archive": one.archive,
+            "summary": summary_of(one.archive),
+        }
+        for one in versions_of(model_store, model)
+    ]
+    if json:
+        print_json({"model": model, "versions": found})
+        return
+    for values in found:
+        typer.echo(_line(**values))
 
 
 def rollback(
-    name: Name,
+    model: Archived,
     version: Annotated[
-        int | None, typer.Argument(min=1, help="By default the one before the one in force.")
+        int | None,
+        typer.Argument(
+            metavar="VERSION", min=1, help="Default: the version before the one in force."
+        ),
     ] = None,
-    model_store: Store = Path("model_store"),
+    model_store: ModelStore = STORE,
 ) -> None:
-    """Put a former version of a model in force, every file in it checked first."""
+    """Put another version of a model in force; every file in it is checked first."""
     from skipserve.artifacts.versions import roll_back
 
-    was, now = roll_back(model_store, name, version)
+    was, now = roll_back(model_store, model, version)
     typer.echo(
-        f"{name}: version {now} is in force (was {was or 'damaged'}); a running service opens it "
+        f"{model}: version {now} is in force (was {was or 'damaged'}); a running service opens it "
         "at `skipserve reload`"
     )
 
 
-def reload(
-    metrics_port: Annotated[
-        int, typer.Option(envvar="SKIPSERVE_METRICS_PORT", help="Of the running service.")
-    ] = 9464,
-) -> None:
-    """Have a running service open the archives as they are now, no request lost.
+def reload(metrics_port: MetricsPort = METRICS_PORT) -> None:
+    """Make a running service open the archives as they are now; no request is lost.
 
-    Where one is damaged, the service goes on with what it has open.
+    If an archive is damaged, the service continues with the archives it has open.
     """
     from skipserve.hosts.reloads import ask_to_reload
 
     typer.echo(ask_to_reload(metrics_port))
 
 
-def _line(one: Version) -> str:
-    from skipserve.artifacts.summary import summary_of
-    from skipserve.files import sha256_of
-
-    written = datetime.fromtimestamp(one.archive.stat().st_mtime).astimezone()
-    mark = "*" if one.in_force else " "
+def _line(
+    version: int | None, in_force: bool, written: datetime, sha256: str, summary: str, **_: Any
+) -> str:
+    mark = "*" if in_force else " "
     date = written.isoformat(" ", "minutes")
-    number = one.number or "?"
-    return f"{mark} {number:>3}  {date}  {sha256_of(one.archive)[:12]}  {summary_of(one.archive)}"
+    return f"{mark} {version or '?':>3}  {date}  {sha256[:12]}  {summary}"

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from skipserve.commands import console
+from skipserve.commands import completion, console
+from skipserve.commands.exits import ExitCode
+from skipserve.commands.output import print_json
+from skipserve.commands.parameters import METRICS_PORT, STORE, Json, MetricsPort
 from skipserve.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -30,57 +33,139 @@ NEEDED = {
 }
 
 
+LOAD, SERVICE, OUTPUT = "Load", "Service", "Replies and reports"
+
+
 def loadtest(
-    model: Annotated[str, typer.Option(help="NAME, or a mix NAME=WEIGHT,NAME=WEIGHT.")],
-    rate: Annotated[float | None, typer.Option(help="Requests a second; open loop.")] = None,
+    model: Annotated[
+        str,
+        typer.Option(
+            help="The name of a model, or a mix NAME=WEIGHT,NAME=WEIGHT.",
+            autocompletion=completion.model_names,
+        ),
+    ],
+    rate: Annotated[
+        float | None,
+        typer.Option(help="Requests a second, sent on schedule.", rich_help_panel=LOAD),
+    ] = None,
+    users: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Users that each wait for a reply before they send again, instead of --rate.",
+            rich_help_panel=LOAD,
+        ),
+    ] = None,
     duration: Annotated[
         float | None,
-        typer.Option(help="Seconds as asked (30), a baseline takes as long again; of a trial (3)."),
+        typer.Option(
+            help="Seconds of load: 30 by default, as long again for the baseline; 3 for each "
+            "trial of --capacity.",
+            rich_help_panel=LOAD,
+        ),
     ] = None,
     slo: Annotated[
-        str, typer.Option(help="What must hold; also p99.9, errors=0.001, disagreement=0.01.")
+        str,
+        typer.Option(
+            help="The objectives; p99.9=…, errors=0.001 and disagreement=0.01 are possible too."
+        ),
     ] = "p50=15ms,p99=50ms,errors=0",
     router: Annotated[
-        str, typer.Option(help="default, on, off or a risk; or a mix on=0.8,off=0.2.")
+        str,
+        typer.Option(
+            help="What requests ask: default, on, off or a risk; or a mix on=0.8,off=0.2.",
+            rich_help_panel=LOAD,
+        ),
     ] = "default",
-    rows: Annotated[str, typer.Option(help="Rows a request; or a mix 1=0.9,8=0.1.")] = "1",
-    users: Annotated[
-        int | None, typer.Option(min=1, help="Closed loop with so many users, instead of --rate.")
-    ] = None,
-    shape: Annotated[str, typer.Option(help="steady, step, spike or soak.")] = "steady",
-    arrivals: Annotated[str, typer.Option(help="poisson or constant.")] = "poisson",
-    baseline: Annotated[bool, typer.Option(help="Alternate with the same mix, router off.")] = True,
+    rows: Annotated[
+        str,
+        typer.Option(help="Rows in a request, or a mix 1=0.9,8=0.1.", rich_help_panel=LOAD),
+    ] = "1",
+    shape: Annotated[
+        Literal["steady", "step", "spike", "soak"],
+        typer.Option(help="The rate over time.", rich_help_panel=LOAD),
+    ] = "steady",
+    arrivals: Annotated[
+        Literal["poisson", "constant"],
+        typer.Option(help="The times between requests.", rich_help_panel=LOAD),
+    ] = "poisson",
+    baseline: Annotated[
+        bool,
+        typer.Option(
+            help="Also send the same requests with the router off, in alternation.",
+            rich_help_panel=LOAD,
+        ),
+    ] = True,
     capacity: Annotated[
-        bool, typer.Option("--capacity", help="Search the highest rate that meets the SLO.")
+        bool, typer.Option("--capacity", help="Search for the highest rate that meets the SLO.")
     ] = False,
-    start: Annotated[bool, typer.Option("--start", help="Start the service, and stop it.")] = False,
-    host: Annotated[str, typer.Option(help="Address of the service.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(envvar="SKIPSERVE_PORT", min=1, max=65533)] = 8080,
-    metrics_port: Annotated[
-        int, typer.Option(envvar="SKIPSERVE_METRICS_PORT", min=1, max=65535)
-    ] = 9464,
-    connections: Annotated[int, typer.Option(min=1, help="Requests on their way at once.")] = 512,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for a reply.")] = 10.0,
-    seed: Annotated[int, typer.Option(min=0, help="Of arrivals and mix.")] = 0,
-    artifacts: Annotated[Path, typer.Option(help="Where the known answers come from.")] = Path(
-        "artifacts"
-    ),
+    start: Annotated[
+        bool,
+        typer.Option(
+            "--start",
+            help="Start the service first and stop it at the end.",
+            rich_help_panel=SERVICE,
+        ),
+    ] = False,
+    host: Annotated[
+        str, typer.Option(help="The address of the service.", rich_help_panel=SERVICE)
+    ] = "127.0.0.1",
+    port: Annotated[
+        int,
+        typer.Option(
+            envvar="SKIPSERVE_PORT",
+            min=1,
+            max=65533,
+            help="The port for requests.",
+            rich_help_panel=SERVICE,
+        ),
+    ] = 8080,
+    metrics_port: MetricsPort = METRICS_PORT,
+    connections: Annotated[
+        int,
+        typer.Option(min=1, help="The most requests that are open at once.", rich_help_panel=LOAD),
+    ] = 512,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds to wait for a reply.", rich_help_panel=LOAD)
+    ] = 10.0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="The seed of arrivals and mix.", rich_help_panel=LOAD)
+    ] = 0,
+    artifacts: Annotated[
+        Path, typer.Option(help="The folder of artifacts; they give the known answers.")
+    ] = Path("artifacts"),
     data: Annotated[
         Path | None,
-        typer.Option(help="Rows to send; by default the recipe's, or the few of the manifest."),
+        typer.Option(
+            help="Rows to send. Default: the rows of the recipe, or the few in the manifest.",
+            rich_help_panel=LOAD,
+        ),
     ] = None,
-    model_store: Annotated[Path, typer.Option(help="What --start serves.")] = Path("model_store"),
+    model_store: Annotated[
+        Path,
+        typer.Option(
+            help="The folder of archives (.mar) that --start serves.", rich_help_panel=SERVICE
+        ),
+    ] = STORE,
     out: Annotated[
-        Path | None, typer.Option(help="Report OUT.html and OUT.json; default .build/loadtest/.")
+        Path | None,
+        typer.Option(
+            help="The report, OUT.html and OUT.json. Default: in .build/loadtest/.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
     compare: Annotated[
-        Path | None, typer.Option(help="An earlier report, OLD.json, to compare with.")
+        Path | None,
+        typer.Option(help="An earlier report, OLD.json, to compare with.", rich_help_panel=OUTPUT),
     ] = None,
+    json: Json = False,
 ) -> None:
-    """Load a service and judge it: PASS (0), FAIL (1) or INVALID (2).
+    """Send load to a service and judge it: PASS, FAIL or INVALID.
 
     Every reply is checked against a known answer. Latency counts from the moment a request was
     due. INVALID means that the run cannot tell: the client was the limit, or samples are too few.
+
+    Exit codes: 0 PASS, 1 FAIL, 2 INVALID or no load test.
     """
     require_packages()
     from skipserve.address import Address
@@ -108,8 +193,8 @@ def loadtest(
         duration if duration is not None else 3.0 if capacity else 30.0,
         _rate(rate, users, capacity),
         users,
-        _one_of("shape", shape, ("steady", "step", "spike", "soak")),
-        _one_of("arrivals", arrivals, ("poisson", "constant")),
+        shape,
+        arrivals,
         baseline,
         max(connections, users or 0),
         timeout,
@@ -127,11 +212,25 @@ def loadtest(
             stack.enter_context(Server(archives, HostConfig(address), stop=stop))
         subjects = _subjects(target, artifacts, choices, data)
         if capacity:
-            _search(plan, objective, target, subjects, stop, name)
+            _search(plan, objective, target, subjects, stop, name, json)
         report = run(plan, objective, target, subjects, stop, console.print)
     changes = compare_reports(earlier, report) if earlier else []
-    write_report(name.with_name(f"{name.name}.json"), report, summarise(report))
-    write_html(name.with_name(f"{name.name}.html"), report, changes)
+    summary = summarise(report)
+    files = {kind: name.with_name(f"{name.name}.{kind}") for kind in ("html", "json")}
+    write_report(files["json"], report, summary)
+    write_html(files["html"], report, changes)
+    if json:
+        print_json(
+            {
+                "verdict": report.verdict,
+                "partial": report.partial,
+                "checks": report.checks,
+                "summary": summary,
+                "changes": changes,
+                "report": files,
+            }
+        )
+        raise typer.Exit(EXIT[report.verdict])
     for check in report.checks:
         typer.echo(f"{check.verdict:<8}{check.what:<14}{check.found}")
     for change in changes:
@@ -167,12 +266,6 @@ def _rate(rate: float | None, users: int | None, capacity: bool) -> float:
     return 100.0 if rate is None else rate
 
 
-def _one_of(what: str, value: str, allowed: tuple[str, ...]) -> Any:
-    if value not in allowed:
-        raise ConfigError(f"--{what} is {value!r}, expected one of {', '.join(allowed)}")
-    return value
-
-
 def _archives(model_store: Path, choices: list[Choice]) -> list[Path]:
     archives = [model_store / f"{name}.mar" for name in dict.fromkeys(c.model for c in choices)]
     for archive in archives:
@@ -191,6 +284,7 @@ def _search(
     subjects: list[Subject],
     stop: threading.Event,
     name: Path,
+    json: bool,
 ) -> None:
     from datetime import datetime, timezone
 
@@ -209,13 +303,18 @@ def _search(
     found = find_capacity(plan, objective, target, subjects, stop, console.print)
     base = name.with_name(f"{name.name}-capacity")
     write_capacity(base, found, facts, stop.is_set())
+    code = ExitCode.NO_RESULT if stop.is_set() else ExitCode.OK
+    if json:
+        files = {kind: base.with_name(f"{base.name}.{kind}") for kind in ("html", "json")}
+        print_json({"capacity": found, "partial": stop.is_set(), "report": files})
+        raise typer.Exit(code)
     for one in found:
         held = f"{one.highest:.0f} requests/s hold" if one.highest else "no rate holds"
         above = f", {one.failing:.0f} do not" if one.failing else ""
         partial = "" if one.complete else " (partial: stopped)"
         typer.echo(f"{TITLES[one.name]}: {held}{above}{partial}")
     typer.echo(f"report in {base}.html and {base}.json")
-    raise typer.Exit(2 if stop.is_set() else 0)
+    raise typer.Exit(code)
 
 
 def _subjects(

@@ -2,51 +2,71 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from skipserve.commands import console
+from skipserve.commands import completion, console
+from skipserve.commands.exits import ExitCode
+from skipserve.commands.output import print_json
+from skipserve.commands.parameters import (
+    ROWS,
+    ArtifactPath,
+    BatchSize,
+    BuildPath,
+    Json,
+    Threads,
+    parse_risk,
+)
 from skipserve.commands.progress import watching
 
 if TYPE_CHECKING:
     from skipserve.artifacts.certificates import Certificates
 
-BuildPath = Annotated[Path, typer.Argument(help="A build file, export/NAME.toml.")]
-BuildPaths = Annotated[list[Path], typer.Argument(help="Build files, export/NAME.toml.")]
 
-
-def build(paths: BuildPaths) -> None:
-    """Train, export and package models, redoing only what changed."""
-    with watching() as watch:  # the imports take seconds already
+def build(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="BUILD_FILE",
+            help="Build files, export/NAME.toml.",
+            autocompletion=completion.build_files,
+        ),
+    ],
+) -> None:
+    """Train or import models, export, certify and package them; only what changed is redone."""
+    with watching() as watch:
         from skipserve.building.buildfile import read_build_file
-        from skipserve.building.steps import run_steps
 
-        for build_file in [read_build_file(path) for path in paths]:
+        build_files = [read_build_file(path) for path in paths]
+        from skipserve.building.steps import run_steps  # takes seconds
+
+        for build_file in build_files:
             run_steps(build_file, watch.epoch, watch.say, watch.progress)
 
 
 def train(
     path: BuildPath,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training data.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Rows per step.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Step size.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of weights and order.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Rows of a training step.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="The learning rate.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The seed of weights and row order.")] = None,
     no_clip: Annotated[
-        bool, typer.Option("--no-clip", help="The seed's recipe as written, which diverges.")
+        bool,
+        typer.Option("--no-clip", help="Do not clip gradients; deep plain networks diverge then."),
     ] = False,
-    out: Annotated[Path | None, typer.Option(help="Default: checkpoints/NAME.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The checkpoint folder. Default: checkpoints/NAME.")
+    ] = None,
 ) -> None:
-    """Train a network; leaves the checkpoint, its curves and their figure.
+    """Train a network, and keep its checkpoint, its curves and their figure.
 
-    A later `skipserve build` makes the checkpoint again, of the weights in export/weights/ or by
-    training, unless its own last one was the same.
+    A later `skipserve build` makes the checkpoint again from export/weights/ or by training,
+    unless its own last one was the same.
     """
-    from skipserve.building.buildfile import read_build_file
-    from skipserve.building.products import train as train_checkpoint
-
     asked = {
         "epochs": epochs,
         "batch_size": batch_size,
@@ -55,82 +75,109 @@ def train(
         "clip_norm": 0.0 if no_clip else None,
     }
     overrides = {key: value for key, value in asked.items() if value is not None}
-    build_file = read_build_file(path, overrides)
-    directory = out or build_file.checkpoint
     with watching() as watch:
+        from skipserve.building.buildfile import read_build_file
+
+        build_file = read_build_file(path, overrides)
+        from skipserve.building.products import train as train_checkpoint
+
+        directory = out or build_file.checkpoint
         train_checkpoint(build_file, directory, watch.epoch, watch.progress)
     typer.echo(directory)
 
 
 def export(path: BuildPath) -> None:
-    """Export a trained checkpoint to a checked artifact."""
-    from skipserve.building.buildfile import read_build_file
-    from skipserve.building.products import export as export_checkpoint
+    """Export a trained checkpoint to an artifact, and compare the files with the network."""
+    with watching() as watch:
+        from skipserve.building.buildfile import read_build_file
 
-    build_file = read_build_file(path)
-    with watching(f"{build_file.name}: export"):
+        build_file = read_build_file(path)
+        watch.progress(f"{build_file.name}: export", None)
+        from skipserve.building.products import export as export_checkpoint
+
         export_checkpoint(build_file)
     typer.echo(build_file.artifact)
 
 
-def calibrate(path: BuildPath) -> None:
-    """Propose thresholds for an artifact's router and certify them on its files."""
-    from skipserve.artifacts.certificates import read_certificates
-    from skipserve.building.buildfile import read_build_file
-    from skipserve.building.products import calibrate as calibrate_artifact
+def calibrate(path: BuildPath, json: Json = False) -> None:
+    """Propose thresholds for the router of an artifact, and certify them on its files."""
+    with watching() as watch:
+        from skipserve.building.buildfile import read_build_file
 
-    build_file = read_build_file(path)
-    with watching(f"{build_file.name}: calibrate") as watch:
+        build_file = read_build_file(path)
+        watch.progress(f"{build_file.name}: calibrate", None)
+        from skipserve.artifacts.certificates import read_certificates
+        from skipserve.building.products import calibrate as calibrate_artifact
+
         calibrate_artifact(build_file, watch.say)
     confidence = build_file.router.confidence if build_file.router else 0.0
-    _print_certificates(read_certificates(build_file.artifact), confidence)
+    _end_with(build_file.name, read_certificates(build_file.artifact), confidence, json)
 
 
 def certify(
-    model: Annotated[
-        Path, typer.Argument(help="An artifact directory, or an archive, model_store/NAME.mar.")
-    ],
+    model: ArtifactPath,
     data: Annotated[
         Path | None,
-        typer.Option(help="A file of rows; default: the certify split of its recipe."),
+        typer.Option(help=f"Rows of inputs: {ROWS}. Default: the certify split of its recipe."),
     ] = None,
     labels: Annotated[
         str | None,
-        typer.Option(help="Column of classes, or a .npy file: certifies accuracy lost too."),
+        typer.Option(
+            help="The column of true classes, or a .npy file; certifies accuracy lost too."
+        ),
     ] = None,
     risk: Annotated[
-        list[float] | None, typer.Option(help="ε; may be repeated. Default: the model's own.")
+        list[float] | None,
+        typer.Option(
+            parser=parse_risk,
+            metavar="RISK",
+            help="A risk to certify; repeat for more. Default: the risks of the model.",
+        ),
     ] = None,
     confidence: Annotated[
         float | None,
-        typer.Option(help="1 − δ. Default: the model's own; with less it is not served."),
+        typer.Option(
+            help="The confidence of each certificate. Default: the model's; less is not served."
+        ),
     ] = None,
-    backend: Annotated[str | None, typer.Option(help="onnxruntime or torchscript.")] = None,
-    precision: Annotated[str | None, typer.Option(help="auto, fp32, fp16 or int8.")] = None,
-    provider: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
-    threads: Annotated[int, typer.Option(help="Cores to use; 0 is all.")] = 0,
-    batch_size: Annotated[int, typer.Option(min=1, help="Rows that run together.")] = 64,
+    backend: Annotated[
+        Literal["onnxruntime", "torchscript"] | None, typer.Option(help="What runs the files.")
+    ] = None,
+    precision: Annotated[
+        Literal["auto", "fp32", "fp16", "int8"] | None,
+        typer.Option(help="The precision of the files."),
+    ] = None,
+    provider: Annotated[
+        Literal["auto", "cpu", "cuda"] | None, typer.Option(help="Where the files run.")
+    ] = None,
+    threads: Threads = 0,
+    batch_size: BatchSize = 64,
+    json: Json = False,
 ) -> None:
-    """Certify a model's router where it will serve, on samples nothing else has touched.
+    """Certify a router where it will serve, on samples nothing else has touched.
 
-    The file of an archive is the one that it serves with, unless options say otherwise.
+    An archive is certified on the file that it serves with, unless options say otherwise.
     """
-    from skipserve.artifacts.artifact import open_artifact
-    from skipserve.artifacts.recertified import unpacked
-    from skipserve.artifacts.serving import ServingConfig
-    from skipserve.certification.calibrate import certify_artifact
-    from skipserve.samples import read_samples
-    from skipserve.schema import parse
-    from skipserve.sources.data import values_of
-
     given = {"backend": backend, "precision": precision, "provider": provider, "threads": threads}
     asked = {key: value for key, value in given.items() if value is not None}
     with ExitStack() as stack:
+        watch = stack.enter_context(watching(f"{model}: opening"))
+        from skipserve.artifacts.artifact import open_artifact
+        from skipserve.artifacts.recertified import unpacked
+        from skipserve.artifacts.serving import ServingConfig
+        from skipserve.certification.calibrate import certify_artifact
+        from skipserve.samples import read_samples
+        from skipserve.schema import parse
+        from skipserve.sources.data import values_of
+
         if model.suffix == ".mar":
             artifact, settings = stack.enter_context(unpacked(model, asked))
         else:
             artifact, settings = open_artifact(model), parse(ServingConfig, asked, "certify")
-        samples = read_samples(data, labels, artifact.manifest, _say, values_of(artifact))
+        name = artifact.manifest.name
+        watch.progress(f"{name}: reading rows", None)
+        samples = read_samples(data, labels, artifact.manifest, watch.say, values_of(artifact))
+        watch.progress(f"{name}: testing candidates", None)
         made = certify_artifact(
             artifact.directory,
             samples.rows.tensors,
@@ -142,45 +189,59 @@ def certify(
             provider=settings.provider,
             cores=settings.threads,
             batch_size=batch_size,
-            say=_say,
+            say=watch.say,
         )
     spec = artifact.manifest.router
     assert spec is not None  # or it would not have been certified
-    _print_certificates(made, spec.confidence)
-    name = artifact.manifest.name
     if model.suffix == ".mar":
-        _say(
+        next_step = (
             f"written into {model}; a running service opens it at `skipserve reload`. A build "
             f"makes the archive again from artifacts/{name}, where these are not"
         )
     else:
-        _say(
+        next_step = (
             f"written into {model}, not served yet: `skipserve build export/{name}.toml` puts "
             "them into the archive; then `skipserve reload`"
         )
+    console.print(next_step, soft_wrap=True, markup=False)
+    _end_with(name, made, spec.confidence, json, risk or ())
 
 
 def package(path: BuildPath) -> None:
-    """Package an artifact into model_store/NAME.mar."""
+    """Package an artifact as an archive, model_store/NAME.mar."""
     from skipserve.building.buildfile import read_build_file
-    from skipserve.building.products import make_archive
 
-    typer.echo(make_archive(read_build_file(path)))
+    build_file = read_build_file(path)
+    with watching(f"{build_file.name}: package"):
+        from skipserve.building.products import make_archive
+
+        archive = make_archive(build_file)
+    typer.echo(archive)
 
 
 def plot(
-    runs: Annotated[list[Path], typer.Argument(help="Checkpoint directories.")],
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="CHECKPOINT", help="Checkpoint directories.")
+    ],
     out: Annotated[Path, typer.Option(help="The picture, .png or .svg.")] = Path("training.png"),
 ) -> None:
-    """Draw gradient norms by layer and losses of several runs."""
+    """Draw the gradient norms by layer and the losses of several training runs."""
     from skipserve.plots import plot_runs
 
     plot_runs(runs, out)
     typer.echo(out)
 
 
-def _say(line: str) -> None:
-    console.print(line, soft_wrap=True, markup=False)
+def _end_with(
+    model: str, made: Certificates, confidence: float, json: bool, asked: Sequence[float] = ()
+) -> None:
+    if json:
+        print_json(_values(model, made, confidence))
+    else:
+        _print_certificates(made, confidence)
+    refused = {one.risk for one in made.refusals}
+    if refused and (not made.certificates or refused & set(asked)):
+        raise typer.Exit(ExitCode.FAILED)
 
 
 def _print_certificates(made: Certificates, confidence: float) -> None:
@@ -193,3 +254,24 @@ def _print_certificates(made: Certificates, confidence: float) -> None:
         )
     for no in made.refusals:
         typer.echo(f"{no.measure.replace('_', ' ')} {no.risk:g}: not certified; {no.reason}")
+
+
+def _values(model: str, made: Certificates, confidence: float) -> dict[str, Any]:
+    kept = (
+        *("measure", "risk", "confidence", "precision", "provider", "samples"),
+        *("disagreements", "run_rate", "held_back", "p_value"),
+    )
+    return {
+        "model": model,
+        "certified": [
+            {
+                **{key: getattr(one, key) for key in kept},
+                "served": one.confidence >= confidence,
+            }
+            for one in made.certificates
+        ],
+        "refused": [
+            {"measure": one.measure, "risk": one.risk, "reason": one.reason}
+            for one in made.refusals
+        ],
+    }

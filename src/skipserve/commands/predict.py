@@ -8,29 +8,37 @@ from typing import Annotated
 import typer
 
 from skipserve.commands import console
+from skipserve.commands.output import print_json
+from skipserve.commands.parameters import (
+    ROWS,
+    BatchSize,
+    Built,
+    Json,
+    Texts,
+    Threads,
+    parse_risk,
+)
 from skipserve.commands.progress import watching
-from skipserve.commands.risk import parse_risk
 
 
 def predict(
-    model: Annotated[str, typer.Argument(help="A name in artifacts/, or an artifact directory.")],
-    rows: Annotated[Path, typer.Argument(help="Rows: .npz, .npy, .parquet, .csv or .jsonl.")],
-    out: Annotated[Path, typer.Option(help="Answers: .parquet, .csv, .jsonl or .npz.")],
+    model: Built,
+    rows: Annotated[Path, typer.Argument(metavar="ROWS", help=f"Rows of inputs: {ROWS}.")],
+    out: Annotated[Path, typer.Option(help="The file of answers: .parquet, .csv, .jsonl or .npz.")],
     risk: Annotated[
         float | None,
-        typer.Option(parser=parse_risk, metavar="RISK", help="ε; default: full depth."),
+        typer.Option(
+            parser=parse_risk,
+            metavar="RISK",
+            help="A certified risk, such as 1%; without it every row runs to full depth.",
+        ),
     ] = None,
-    text: Annotated[
-        list[str] | None,
-        typer.Option(help="Column of texts; twice for pairs. Default: the only one."),
-    ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Rows that run together.")] = 64,
-    threads: Annotated[int, typer.Option(min=0, help="Cores to use; 0 is all.")] = 0,
+    text: Texts = None,
+    batch_size: BatchSize = 64,
+    threads: Threads = 0,
+    json: Json = False,
 ) -> None:
-    """Answer a file of rows, each as deep as it needs.
-
-    Example: skipserve predict fashion rows.parquet --out answers.parquet --risk 1%
-    """
+    """Answer a file of rows without a service, each row as deep as it needs."""
     with watching(f"{model}: reading {rows}") as watch:
         from skipserve.artifacts.artifact import find_artifact
         from skipserve.building.answers import check_writable, write_answers
@@ -41,8 +49,21 @@ def predict(
         texts = tuple(text or ())
         scored = score(artifact, rows, risk, batch_size, threads, watch.progress, texts)
         write_answers(out, scored)
+    answers = scored.prediction
+    if json:
+        print_json(
+            {
+                "model": artifact.manifest.name,
+                "rows": len(answers),
+                "unanswered": int((~answers.finite).sum()),
+                "run_rate": float(answers.depth_run.mean()) / artifact.manifest.depth,
+                "risk": scored.risk,
+                "out": out,
+            }
+        )
+        return
     console.print(
-        f"{len(scored.prediction):,} rows to {out}; {scored.summary}",
+        f"{len(answers):,} rows to {out}; {scored.summary}",
         markup=False,
         soft_wrap=True,
     )

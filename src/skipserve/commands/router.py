@@ -1,4 +1,4 @@
-"""`skipserve router`: switch a running model's router off and on, and see how it stands."""
+"""`skipserve router`: switch a running model's router off and on, and see its state."""
 
 from __future__ import annotations
 
@@ -6,26 +6,23 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Switch a running model's router.", no_args_is_help=True)
+from skipserve.commands import completion
+from skipserve.commands.output import print_json
+from skipserve.commands.parameters import METRICS_PORT, Json, MetricsPort, Served
 
-Model = Annotated[str, typer.Argument(help="Name of a model that is being served.")]
-Port = Annotated[int, typer.Option(envvar="SKIPSERVE_METRICS_PORT", help="Of the running service.")]
 
-
-@app.command()
-def on(model: Model, metrics_port: Port = 9464) -> None:
-    """Let a model skip again, with evidence starting afresh."""
+def on(model: Served, metrics_port: MetricsPort = METRICS_PORT) -> None:
+    """Switch the router of a model on; the evidence of the alarm starts anew."""
     from skipserve.hosts.control import find_router
 
     before = find_router(metrics_port, model).set("on")
     typer.echo(f"{model}: on (was {before})")
 
 
-@app.command()
-def off(model: Model, metrics_port: Port = 9464) -> None:
-    """Serve a model at full depth until it is switched on again, whatever requests ask for.
+def off(model: Served, metrics_port: MetricsPort = METRICS_PORT) -> None:
+    """Switch the router of a model off: every request runs at full depth, whatever it asks for.
 
-    That outlives restarts: it is kept beside the archives, or in the folder SKIPSERVE_STATE.
+    The order outlives restarts: it is kept beside the archives, or in the folder SKIPSERVE_STATE.
     """
     from skipserve.hosts.control import find_router
 
@@ -33,22 +30,39 @@ def off(model: Model, metrics_port: Port = 9464) -> None:
     typer.echo(f"{model}: disabled (was {before}), also after a restart")
 
 
-@app.command()
 def status(
-    model: Annotated[str | None, typer.Argument(help="All by default.")] = None,
-    metrics_port: Port = 9464,
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="MODEL",
+            help="The name of a model that is served. Default: all of them.",
+            autocompletion=completion.archived_names,
+        ),
+    ] = None,
+    metrics_port: MetricsPort = METRICS_PORT,
+    json: Json = False,
 ) -> None:
-    """Say how the switches stand; the metrics say what the evidence rows found."""
+    """Show whether each router is on; the metrics show what the evidence rows found."""
     from skipserve.hosts.control import RouterControl, find_router, find_routers
 
-    def told(router: RouterControl) -> str:
+    def said(router: RouterControl) -> str:
         if router.order is None:
             return "no router"
         state, stays = router.state(), router.stays_off()
         if state == "disabled":
             return "disabled, also after a restart" if stays else "disabled, until a restart"
-        return f"{state}, disabled after a restart" if stays else state
+        told = f"{state} for {', '.join(slices)}" if (slices := router.fell_back()) else state
+        return f"{told}, disabled after a restart" if stays else told
 
     chosen = [find_router(metrics_port, model)] if model else find_routers(metrics_port).values()
+    if json:
+        models = {
+            one.model: None
+            if one.order is None
+            else {"state": one.state(), "disabled_after_restart": one.stays_off()}
+            for one in chosen
+        }
+        print_json({"routers": models})
+        return
     for one in chosen:
-        typer.echo(f"{one.model}: {told(one)}")
+        typer.echo(f"{one.model}: {said(one)}")

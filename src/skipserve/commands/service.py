@@ -5,14 +5,25 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 
-from skipserve.commands import console
+from skipserve.commands import completion, console
+from skipserve.commands.exits import ExitCode
 from skipserve.commands.failures import line_for
+from skipserve.commands.output import print_json
+from skipserve.commands.parameters import (
+    METRICS_PORT,
+    STORE,
+    Json,
+    MetricsPort,
+    ModelStore,
+    parse_risk,
+)
 from skipserve.commands.progress import watching
 from skipserve.errors import ConfigError, LaunchError
 from skipserve.hosts.config import KEYS_VARIABLE, ServerName, Tls
@@ -24,77 +35,157 @@ if TYPE_CHECKING:
 logger = logging.getLogger("skipserve.cli")
 
 
+LISTEN, RUN, CLIENTS, LIFE = "Listening", "Running models", "Clients", "Start, end and logs"
+
+
 def serve(
     models: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Names in the model store, all by default; NAME@VERSION for one of its versions. "
-            "Of several versions of a model the first answers for its name."
+            metavar="MODEL",
+            help="Models of the model store; NAME@VERSION names one version. Default: all models. "
+            "The first named version of a model answers for its name.",
+            autocompletion=completion.archived_names,
         ),
     ] = None,
-    model_store: Annotated[Path, typer.Option(help="Folder of .mar files.")] = Path("model_store"),
+    model_store: ModelStore = STORE,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; IPv6 with or without brackets.")
+        str, typer.Option(help="The IPv4 or IPv6 address to listen on.", rich_help_panel=LISTEN)
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(envvar="SKIPSERVE_PORT", min=1, max=65533)] = 8080,
+    port: Annotated[
+        int,
+        typer.Option(
+            envvar="SKIPSERVE_PORT",
+            min=1,
+            max=65533,
+            help="The port for requests.",
+            rich_help_panel=LISTEN,
+        ),
+    ] = 8080,
     metrics_port: Annotated[
-        int, typer.Option(envvar="SKIPSERVE_METRICS_PORT", min=1, max=65535)
-    ] = 9464,
-    backend: Annotated[str | None, typer.Option(help="onnxruntime or torchscript.")] = None,
-    precision: Annotated[str | None, typer.Option(help="auto, fp32 or fp16.")] = None,
-    provider: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
-    threads: Annotated[int | None, typer.Option(help="Cores per operation; 0 is all.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Most requests in a batch.")] = None,
+        int,
+        typer.Option(
+            envvar="SKIPSERVE_METRICS_PORT",
+            min=1,
+            max=65535,
+            help="The port for metrics and probes.",
+            rich_help_panel=LISTEN,
+        ),
+    ] = METRICS_PORT,
+    server: Annotated[
+        ServerName, typer.Option(help="The HTTP server.", rich_help_panel=LISTEN)
+    ] = "granian",
+    workers: Annotated[
+        int,
+        typer.Option(
+            min=1, max=256, help="Processes that hold the models.", rich_help_panel=LISTEN
+        ),
+    ] = 1,
+    tls_certificate: Annotated[
+        Path | None,
+        typer.Option(
+            help="The certificate chain (PEM) for https; needs --tls-key.", rich_help_panel=LISTEN
+        ),
+    ] = None,
+    tls_key: Annotated[
+        Path | None,
+        typer.Option(help="The private key (PEM) of the certificate.", rich_help_panel=LISTEN),
+    ] = None,
+    backend: Annotated[
+        Literal["onnxruntime", "torchscript"] | None,
+        typer.Option(help="What runs the files.", rich_help_panel=RUN),
+    ] = None,
+    precision: Annotated[
+        Literal["auto", "fp32", "fp16", "int8"] | None,
+        typer.Option(help="The precision of the files.", rich_help_panel=RUN),
+    ] = None,
+    provider: Annotated[
+        Literal["auto", "cpu", "cuda"] | None,
+        typer.Option(help="Where the files run.", rich_help_panel=RUN),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(help="CPU cores for each operation; 0 uses all.", rich_help_panel=RUN),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(help="The largest number of requests in a batch.", rich_help_panel=RUN),
+    ] = None,
     max_batch_delay_ms: Annotated[
-        float | None, typer.Option(help="A batch's wait for more requests, such as 0.3.")
+        float | None,
+        typer.Option(
+            help="Milliseconds that a batch waits for more requests, such as 0.3.",
+            rich_help_panel=RUN,
+        ),
     ] = None,
     join_ms: Annotated[
         float | None,
-        typer.Option(help="Requests overtake the deep rows of a batch so long after it begins."),
+        typer.Option(
+            help="Milliseconds after which new requests may overtake the deep rows of a batch.",
+            rich_help_panel=RUN,
+        ),
     ] = None,
     overload_risk: Annotated[
         float | None,
-        typer.Option(help="Largest certified risk that requests may get while others wait."),
+        typer.Option(
+            parser=parse_risk,
+            metavar="RISK",
+            help="The largest certified risk to use while other requests wait.",
+            rich_help_panel=RUN,
+        ),
     ] = None,
-    access_log: Annotated[
-        float | None, typer.Option(help="Share of the requests that leave a line in the log.")
-    ] = None,
-    log_format: Annotated[
-        str, typer.Option(envvar="SKIPSERVE_LOG_FORMAT", help="text or json.")
-    ] = "text",
-    ready_timeout: Annotated[float, typer.Option(min=1, help="Seconds until ready.")] = 120.0,
-    server: Annotated[str, typer.Option(help="granian or torchserve.")] = "granian",
-    workers: Annotated[
-        int, typer.Option(min=1, max=256, help="Processes that hold the models.")
-    ] = 1,
-    tls_certificate: Annotated[
-        Path | None, typer.Option(help="Chain in PEM, for https; with --tls-key.")
-    ] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="Its private key in PEM.")] = None,
     allow_origin: Annotated[
         list[str] | None,
-        typer.Option(help="Web page that may ask from a browser; * for all. Repeat for more."),
+        typer.Option(
+            help="A web origin whose pages may send requests; repeat for more, * allows all.",
+            rich_help_panel=CLIENTS,
+        ),
     ] = None,
-    drain_timeout: Annotated[
-        float, typer.Option(min=1, help="Seconds for requests on their way when it ends.")
-    ] = 10.0,
-    body_timeout: Annotated[
-        float, typer.Option(min=0.1, help="Seconds that the body of a request may take.")
-    ] = 30.0,
     keys: Annotated[
         Path | None,
         typer.Option(
             envvar=KEYS_VARIABLE,
-            help="File of the keys that clients must show, one a line; read again when it changes.",
+            help="The file of API keys, one a line; it is read again when it changes.",
+            rich_help_panel=CLIENTS,
         ),
     ] = None,
     rate_limit: Annotated[
-        float | None, typer.Option(help="Requests a second that each key may make.")
+        float | None,
+        typer.Option(help="Requests a second that each key may send.", rich_help_panel=CLIENTS),
     ] = None,
+    body_timeout: Annotated[
+        float,
+        typer.Option(
+            min=0.1, help="Seconds that the body of a request may take.", rich_help_panel=CLIENTS
+        ),
+    ] = 30.0,
+    ready_timeout: Annotated[
+        float,
+        typer.Option(min=1, help="Seconds the start may take.", rich_help_panel=LIFE),
+    ] = 120.0,
+    drain_timeout: Annotated[
+        float,
+        typer.Option(
+            min=1,
+            help="Seconds that open requests get when the service ends.",
+            rich_help_panel=LIFE,
+        ),
+    ] = 10.0,
+    access_log: Annotated[
+        float | None,
+        typer.Option(help="The share of requests that get a log line.", rich_help_panel=LIFE),
+    ] = None,
+    log_format: Annotated[
+        Literal["text", "json"],
+        typer.Option(
+            envvar="SKIPSERVE_LOG_FORMAT", help="The format of log lines.", rich_help_panel=LIFE
+        ),
+    ] = "text",
 ) -> None:
-    """Serve archives over HTTP until SIGTERM or Ctrl-C; options override each model's TOML.
+    """Serve models over HTTP until SIGTERM or Ctrl-C.
 
-    SIGHUP, or `skipserve reload`, has it open the archives that are there then.
+    Options override the TOML of each model. SIGHUP, or `skipserve reload`, opens the archives as
+    they are then.
     """
     from skipserve.address import Address
     from skipserve.artifacts.versions import archives_in
@@ -134,7 +225,7 @@ def serve(
                 running = Server(
                     lambda: archives_in(model_store, models or []),
                     config,
-                    _known(server),
+                    server,
                     overrides,
                     signals.stop,
                     log,
@@ -150,32 +241,33 @@ def serve(
 
 def top(
     url: Annotated[
-        str | None, typer.Argument(help="Metrics port of a service; default: this machine's.")
+        str | None,
+        typer.Argument(
+            metavar="URL", help="The metrics address of a service. Default: --host and its port."
+        ),
     ] = None,
-    metrics_port: Annotated[
-        int, typer.Option(envvar="SKIPSERVE_METRICS_PORT", min=1, max=65535)
-    ] = 9464,
-    host: Annotated[
-        str, typer.Option(help="Address of the service, where no URL is named.")
-    ] = "127.0.0.1",
+    metrics_port: MetricsPort = METRICS_PORT,
+    host: Annotated[str, typer.Option(help="The address of the service.")] = "127.0.0.1",
     interval: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 2.0,
     only_once: Annotated[
-        bool, typer.Option("--once", help="Print one frame; for scripts.")
+        bool, typer.Option("--once", help="Print one frame and end, for scripts.")
     ] = False,
+    json: Json = False,
 ) -> None:
-    """Watch a running service: latency, skip rate, agreement; Ctrl-C ends."""
-    from skipserve.address import url_of
-    from skipserve.watching.screen import once, watch
+    """Watch a running service: latency, skip rate, agreement; Ctrl-C ends.
 
+    --json prints one look as JSON and ends.
+    """
+    from skipserve.address import url_of
+    from skipserve.watching.screen import once, two_looks, watch
+
+    address = url or url_of(host, metrics_port)
+    if json:
+        print_json({"url": address, **asdict(two_looks(address, interval))})
+        return
     with suppress(KeyboardInterrupt):
         draw = once if only_once else watch
-        draw(url or url_of(host, metrics_port), interval, Console(highlight=False))
-
-
-def _known(server: str) -> ServerName:
-    if server not in get_args(ServerName):
-        raise ConfigError(f"--server {server!r}; expected {' or '.join(get_args(ServerName))}")
-    return cast(ServerName, server)
+        draw(address, interval, Console(highlight=False))
 
 
 def _tls(certificate: Path | None, key: Path | None) -> Tls | None:
@@ -195,7 +287,7 @@ def _errors_to(log: Log) -> Iterator[None]:
         if line is None or log.format == "text":
             raise
         logger.error("%s", line)
-        raise typer.Exit(2) from None
+        raise typer.Exit(ExitCode.NO_RESULT) from None
 
 
 @contextmanager

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
-from skipserve.commands import console
+from skipserve.commands import completion, console
+from skipserve.commands.output import print_json
+from skipserve.commands.parameters import (
+    METRICS_PORT,
+    ROWS,
+    ArtifactPath,
+    Json,
+    MetricsPort,
+)
+from skipserve.commands.progress import watching
 
 if TYPE_CHECKING:
     from skipserve.artifacts.artifact import Artifact
-    from skipserve.certification.certificate_file import CertificateFile
+    from skipserve.certification.certificate_file import CertificateFile, Offline
+    from skipserve.certification.certificate_file import Earned as EarnedBound
+    from skipserve.certification.findings import Finding
     from skipserve.safety.earned import Earned
 
 File = Annotated[Path, typer.Argument(metavar="CERTIFICATE", help="A certificate, a JSON file.")]
@@ -28,18 +40,16 @@ def _print_schema(asked: bool) -> None:
 
 def verify(
     certificate: File,
-    model: Annotated[
-        Path,
-        typer.Argument(
-            metavar="ARTIFACT", help="An artifact directory, or an archive, model_store/NAME.mar."
-        ),
-    ],
+    model: ArtifactPath,
     data: Annotated[
         Path | None,
-        typer.Option(help="The rows it was certified on: runs the files and counts anew."),
+        typer.Option(
+            help=f"The rows it was certified on, {ROWS}: runs the files on them and counts again."
+        ),
     ] = None,
     labels: Annotated[
-        str | None, typer.Option(help="Column of classes, or a .npy file: for accuracy lost.")
+        str | None,
+        typer.Option(help="The column of true classes, or a .npy file; checks accuracy lost."),
     ] = None,
     schema: Annotated[
         bool,
@@ -51,18 +61,20 @@ def verify(
         ),
     ] = False,
     key: Annotated[
-        Path | None, typer.Option(help="Public key, PEM, of whoever shall have signed it.")
+        Path | None, typer.Option(help="The public key (PEM) of the person who must have signed.")
     ] = None,
+    json: Json = False,
 ) -> None:
-    """Check a certificate: every number that follows from others is computed anew.
+    """Check a certificate: every number that follows from others is computed again.
 
-    Exit status 0: it holds. 10: not as the schema says. 11: of another version. 12: changed after
-    it was written. 13: of other files. 14: the order of candidates or epochs is broken. 15: a
-    number does not follow. 16: the files count otherwise. 17: the signature. 2: something cannot be
-    read or run. Without --key accidents are detected, and no forgery.
+    Exit codes: 0 the certificate holds; 10 it does not follow the schema; 11 another version of
+    the format; 12 changed after it was written; 13 of other files; 14 the order of candidates or
+    epochs is broken; 15 a number does not follow from the others; 16 the files give other counts;
+    17 the signature is wrong; 2 something cannot be read or run. Without --key the check detects
+    accidents, not forgery.
     """
     from skipserve.certification.certificate_reading import read_certificate
-    from skipserve.certification.findings import NotCertified
+    from skipserve.certification.findings import Finding, NotCertified
     from skipserve.certification.recount import check_counts
     from skipserve.certification.signing import check_signature
     from skipserve.certification.verification import check_certificate
@@ -71,51 +83,58 @@ def verify(
     try:
         made, values = read_certificate(certificate)
     except NotCertified as error:
-        console.print(f"not verified: {error}", markup=False, soft_wrap=True)
-        raise typer.Exit(int(error.fault)) from None
-    with tempfile.TemporaryDirectory(prefix="skipserve-verify.") as scratch:
+        _end_with([Finding(error.fault, str(error))], json)
+    with (
+        tempfile.TemporaryDirectory(prefix="skipserve-verify.") as scratch,
+        watching(f"{made.model}: opening") as watch,
+    ):
         artifact = _opened(model, Path(scratch))
         found = []
         if key is not None:
             found += [one for one in [check_signature(made, values, key)] if one]
         found += check_certificate(made, values, artifact)
         if data is not None and not found:
-            samples = read_samples(data, labels, artifact.manifest, _say)
-            found += check_counts(made, artifact, samples.rows.tensors, samples.labels, _say)
-    for fault in dict.fromkeys(one.fault for one in found):
-        first, *more = [one.sentence for one in found if one.fault == fault]
-        also = f" (and {len(more)} more such)" if more else ""
-        console.print(f"not verified: {first}{also}", markup=False, soft_wrap=True)
+            watch.progress(f"{made.model}: running the files", None)
+            samples = read_samples(data, labels, artifact.manifest, watch.say)
+            rows = samples.rows.tensors
+            found += check_counts(made, artifact, rows, samples.labels, watch.say)
     if found:
-        raise typer.Exit(int(found[0].fault))
-    _print_verified(made, data is not None, labels is not None, key)
+        _end_with(found, json)
+    if json:
+        print_json(_verified(made, data is not None, labels is not None, key))
+    else:
+        _print_verified(made, data is not None, labels is not None, key)
 
 
 def attest(
     model: Annotated[
         str,
         typer.Argument(
-            help="An artifact directory, an archive, or the name of a model that is being served."
+            metavar="MODEL",
+            help="An artifact directory, an archive, or the name of a model that is served.",
+            autocompletion=completion.artifacts,
         ),
     ],
-    out: Annotated[Path, typer.Option(help="The certificate.")] = Path("certificate.json"),
+    out: Annotated[Path, typer.Option(help="The certificate file.")] = Path("certificate.json"),
     precision: Annotated[
-        str | None, typer.Option(help="Of the files, where several are certified.")
+        Literal["fp32", "fp16", "int8"] | None,
+        typer.Option(help="The precision of the files, where several are certified."),
     ] = None,
-    provider: Annotated[str | None, typer.Option(help="The same: cpu or cuda.")] = None,
-    metrics_port: Annotated[
-        int, typer.Option(envvar="SKIPSERVE_METRICS_PORT", help="Of the running service.")
-    ] = 9464,
+    provider: Annotated[
+        Literal["cpu", "cuda"] | None,
+        typer.Option(help="Where the files run, where several are certified."),
+    ] = None,
+    metrics_port: MetricsPort = METRICS_PORT,
 ) -> None:
-    """Write all that is certified of a model as one file, which `skipserve verify` checks.
+    """Write everything certified of a model to one file, which `skipserve verify` checks.
 
-    Of a model that is being served, what its traffic has earned is in it too.
+    For a model that is served, the file also has what its traffic has earned.
     """
     from skipserve.certification.attesting import artifact_file
     from skipserve.certification.certificate_file import write_certificate
     from skipserve.commands.certificate import find_earned
 
-    if Path(model).is_dir() or model.endswith(".mar"):
+    if "/" in model or model.endswith(".mar") or Path(model).is_dir():
         with tempfile.TemporaryDirectory(prefix="skipserve-attest.") as scratch:
             artifact = _opened(Path(model), Path(scratch))
             made = artifact_file(artifact, precision, provider)
@@ -127,9 +146,9 @@ def attest(
 
 def sign(
     certificate: File,
-    key: Annotated[Path, typer.Option(help="Private key, PEM, Ed25519.")],
+    key: Annotated[Path, typer.Option(help="The private key (PEM, Ed25519).")],
 ) -> None:
-    """Sign a certificate, in its place; whoever signs counts from traffic attests them."""
+    """Sign a certificate in place; the signer vouches for counts that came from traffic."""
     from skipserve.certification.certificate_file import seal, write_certificate
     from skipserve.certification.certificate_reading import read_certificate
     from skipserve.certification.signing import signed
@@ -137,18 +156,27 @@ def sign(
 
     made, values = read_certificate(certificate)
     if seal(values) != made.sha256:
-        raise ConfigError(f"{certificate} was changed after it was written: it is not signed")
+        raise ConfigError(
+            f"{certificate} was changed after it was written and is not signed; write it again "
+            "with `skipserve attest`"
+        )
     write_certificate(certificate, signed(made, key))
     typer.echo(certificate)
 
 
-def served_file(earned: Earned) -> CertificateFile:
-    """What is certified of a model and what it has earned, for the files that it serves with."""
+def served_file(slices: Sequence[Earned]) -> CertificateFile:
+    """What is certified of a model and what it has earned, for the files that it serves with.
+
+    Args:
+        slices: Of its traffic, at least one.
+    """
     from skipserve.certification.attesting import certificate_file
     from skipserve.certification.from_traffic import earned_bound
     from skipserve.runtime.runners import FORMATS
 
-    found, artifact, kind = earned.read(), earned.artifact, earned.kind
+    whole = slices[0]
+    artifact, kind = whole.artifact, whole.kind
+    read = [(earned, earned.read()) for earned in slices]
     bounds = [
         earned_bound(
             earned.rules,
@@ -159,7 +187,9 @@ def served_file(earned: Earned) -> CertificateFile:
             candidates=artifact.certificates.candidates,
             guard_limit=earned.spec.guard_limit,
             confidence=earned.spec.confidence,
+            of_slice=earned.of_slice,
         )
+        for earned, found in read
         for one in found.risks
         if one.in_force is not None
     ]
@@ -169,7 +199,7 @@ def served_file(earned: Earned) -> CertificateFile:
         files=artifact.hashes(FORMATS[kind.backend], kind.precision),
         precision=kind.precision,
         provider=kind.provider,
-        withdrawn=found.withdrawn,
+        withdrawn=any(found.withdrawn for _, found in read),
     )
 
 
@@ -184,12 +214,57 @@ def _opened(model: Path, scratch: Path) -> Artifact:
     return open_artifact(scratch / model_of(model))
 
 
+def _end_with(found: Sequence[Finding], json: bool) -> NoReturn:
+    """Say what is wrong, a line for each kind, and exit with the first kind's code."""
+    if json:
+        faults = [
+            {"code": int(one.fault), "kind": one.fault.name.lower(), "message": one.sentence}
+            for one in found
+        ]
+        print_json({"verified": False, "findings": faults})
+    for fault in dict.fromkeys(one.fault for one in found):
+        first, *more = [one.sentence for one in found if one.fault == fault]
+        also = f" (and {len(more)} more such)" if more else ""
+        console.print(f"not verified: {first}{also}", markup=False, soft_wrap=True)
+    raise typer.Exit(int(found[0].fault))
+
+
+def _counted(bound: Offline | EarnedBound, counted: bool, with_labels: bool) -> bool:
+    """Whether the counts of a bound were counted again."""
+    return bound.kind == "offline" and counted and (with_labels or bound.measure == "disagreement")
+
+
+def _verified(
+    made: CertificateFile, counted: bool, with_labels: bool, key: Path | None
+) -> dict[str, Any]:
+    return {
+        "verified": True,
+        "model": made.model,
+        "precision": made.precision,
+        "provider": made.provider,
+        "signature_checked": key is not None,
+        "bounds": [
+            {
+                "kind": bound.kind,
+                "measure": bound.measure,
+                "risk": bound.risk,
+                "confidence": bound.confidence,
+                "candidate": len(bound.candidates),
+                "counted_again": _counted(bound, counted, with_labels),
+            }
+            for bound in made.bounds
+        ],
+    }
+
+
 def _print_verified(
     made: CertificateFile, counted: bool, with_labels: bool, key: Path | None
 ) -> None:
     typer.echo(f"{made.model}: {len(made.files)} files in {made.precision} on {made.provider}")
     for bound in made.bounds:
         about = f"{bound.measure.replace('_', ' ')} at most {bound.risk:g}"
+        if bound.kind == "earned" and bound.slice:
+            about = f"{bound.slice}: {about}"
         about += f" with confidence {bound.confidence:g}: candidate {len(bound.candidates)}, "
         if bound.kind == "earned":
             last = bound.crossings[-1]
@@ -201,7 +276,7 @@ def _print_verified(
         else:
             tried = bound.tried[-1]
             about += f"{tried.disagreements} of {bound.samples:,} samples disagree; "
-            done = counted and (with_labels or bound.measure == "disagreement")
+            done = _counted(bound, counted, with_labels)
             about += "counted anew" if done else "counts attested"
             if bound.measure == "accuracy_lost" and not done:
                 about += ", and the p-value with them: it needs --data and --labels"
@@ -211,7 +286,3 @@ def _print_verified(
         if key is not None
         else "no key was named: this detects accidents, and no forgery"
     )
-
-
-def _say(line: str) -> None:
-    console.print(line, soft_wrap=True, markup=False)

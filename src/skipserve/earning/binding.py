@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from skipserve.artifacts.certificates import to_json
 from skipserve.artifacts.manifest import Manifest, Precision
 from skipserve.errors import ArtifactError
+from skipserve.slices import OTHER, Slices
 
 
 def binding_of(
@@ -20,6 +21,7 @@ def binding_of(
     files: Mapping[str, str],
     precision: Precision,
     provider: str,
+    of_slice: str = "",
 ) -> str:
     """A hash of everything that the counts of an artifact depend on, in hex.
 
@@ -29,6 +31,7 @@ def binding_of(
         files: The sha256 of every file that runs, by name.
         precision: Theirs.
         provider: Where they run.
+        of_slice: Of the traffic that the counts are of; "" is all of it.
 
     Raises:
         ArtifactError: If there is no router.
@@ -53,4 +56,12 @@ def binding_of(
         "risks": spec.risks,
         "level": spec.earned_level,
     }
+    if of_slice:
+        about["slice"] = _slice(spec.slices, of_slice)
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+
+
+def _slice(slices: Slices, name: str) -> dict[str, object]:
+    """What a slice is: one that is declared does not change with the others, the rest does."""
+    about: dict[str, object] = {"parameter": slices.parameter, "value": name}
+    return about | ({"but": sorted(slices.values)} if name == OTHER else {})

@@ -245,6 +245,7 @@ def counts_of(
     files: Mapping[str, str],
     precision: Precision,
     provider: str,
+    of_slice: str = "",
 ) -> CountsFile | None:
     """The counts of this process; none without a launcher, a router or a folder to write to.
 
@@ -254,11 +255,12 @@ def counts_of(
         files: The sha256 of every file that runs, by name.
         precision: Theirs.
         provider: Where they run.
+        of_slice: Of the traffic; "" is all of it.
     """
     directory = os.environ.get(DIRECTORY_VARIABLE)
     if directory is None or manifest.router is None or not len(candidates):
         return None
-    binding = binding_of(manifest, candidates, files, precision, provider)
+    binding = binding_of(manifest, candidates, files, precision, provider, of_slice)
     try:
         made = CountsFile(Path(directory) / manifest.name, binding, len(candidates))
         atexit.register(made.close)

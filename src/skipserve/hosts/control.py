@@ -49,6 +49,15 @@ class RouterControl:
         finally:
             switch.close()
 
+    def fell_back(self) -> Sequence[str]:
+        """Names of the slices of its traffic for which the alarm was raised."""
+        switch = Switch(self.switch)
+        try:
+            controls = switch.controls()
+        finally:
+            switch.close()
+        return [of for of, one in controls.items() if of and one.state == "fell_back"]
+
     def stays_off(self) -> bool:
         """Whether the router stays off after a restart."""
         return self.order is not None and self.order.exists()

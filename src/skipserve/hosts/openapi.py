@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from skipserve.artifacts.manifest import Manifest
 from skipserve.hosts.access import OPEN
 from skipserve.hosts.models import Model
 from skipserve.hosts.routes import Infer, Route, has_text_errors
@@ -23,6 +24,7 @@ from skipserve.protocols.native_schemas import native, v1
 from skipserve.protocols.oip_schemas import oip
 from skipserve.protocols.schemas import (
     NATIVE_ERROR,
+    SLICE,
     TEXT,
     TEXT_ERROR,
     ProtocolSchema,
@@ -30,6 +32,8 @@ from skipserve.protocols.schemas import (
     in_json,
     object_of,
 )
+from skipserve.slices import HEADER as SLICE_HEADER
+from skipserve.slices import OTHER
 from skipserve.versions import version_of
 
 SPOKEN: dict[str, Callable[..., ProtocolSchema]] = {"": native, "v1": v1, "oip": oip, **COMPATIBLE}
@@ -203,10 +207,21 @@ def _predicts(route: Route, parts: _Parts) -> dict[str, Any]:
                 {"name": name, "in": "header", "description": words, "schema": schema}
                 for name, (schema, words) in spoken.headers.items()
             ),
+            *_slice(manifest),
         ],
         "requestBody": {"required": True, "content": body},
         "responses": {"200": answered, **_refusals(route.path, parts)},
     }
+
+
+def _slice(manifest: Manifest) -> list[dict[str, Any]]:
+    parameter = manifest.slices.parameter
+    words = (
+        f"What `{parameter}` says in `parameters`, for bodies that have no place for it. Each of "
+        f"{', '.join(manifest.slices.values)} has certificates of its own; all else is `{OTHER}`."
+    )
+    header = {"name": SLICE_HEADER, "in": "header", "description": words, "schema": SLICE}
+    return [header] if parameter else []
 
 
 def _title(protocol: str) -> str:

@@ -100,6 +100,9 @@ def routes_of(models: Mapping[str, Model], ready: Callable[[], bool]) -> Iterato
     yield Route("GET", "/ping", ping, "Readiness, as TorchServe says it", ping_says, _WHETHER)
     yield Route("GET", "/live", _live, "Liveness", alive)
     yield Route("GET", "/ready", whether("ready"), "Readiness", is_ready, _WHETHER)
+    yield Route(
+        "GET", "/health", whether("ready"), "Readiness, where others ask", is_ready, _WHETHER
+    )
     yield Route("GET", "/v1/models", lambda: Reply(listed), "All models", MODEL_LIST)
     about = _json(server_metadata()).body
     yield Route("GET", "/v2", lambda: Reply(about), "About the server", SERVER_METADATA)

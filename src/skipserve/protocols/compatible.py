@@ -15,7 +15,8 @@ from skipserve.errors import InputError
 from skipserve.protocols.messages import Codec, Reply
 from skipserve.protocols.openai import Classifications, Embeddings, Pooling, Scores
 from skipserve.protocols.openai import refuse as refuse_openai
-from skipserve.protocols.tei import Embed, Predict, Rerank, Tokenize
+from skipserve.protocols.rerank import Ranking
+from skipserve.protocols.tei import Embed, Predict, Rerank, Similarity, Tokenize
 from skipserve.protocols.tei import refuse as refuse_tei
 from skipserve.protocols.texts import reads_texts
 
@@ -51,6 +52,9 @@ class Endpoint:
 
 ENDPOINTS: Mapping[str, Endpoint] = {
     "tei.embed": Endpoint("/embed", "tei", ("embed",), Embed, "Embed texts"),
+    "tei.similarity": Endpoint(
+        "/similarity", "tei", ("embed",), Similarity, "Compare texts", False
+    ),
     "tei.predict": Endpoint(
         "/predict", "tei", ("classify", "multilabel"), Predict, "Classify texts"
     ),
@@ -63,6 +67,7 @@ ENDPOINTS: Mapping[str, Endpoint] = {
         "/classify", "openai", ("classify", "multilabel"), Classifications, "Classify texts"
     ),
     "vllm.score": Endpoint("/score", "openai", ("score",), Scores, "Score pairs", False),
+    "vllm.rerank": Endpoint("/v1/rerank", "openai", ("score",), Ranking, "Rank texts", False),
     "vllm.pooling": Endpoint("/pooling", "openai", _EVERY, Pooling, "Answers of texts"),
 }
 # The endpoint behind ``POST /``, by the task of the model.

@@ -104,6 +104,30 @@ def rerank(manifest: Manifest, max_rows: int) -> ProtocolSchema:
     return ProtocolSchema(in_json(request), in_json(reply), example, _WORDS)
 
 
+def similarity(manifest: Manifest, max_rows: int) -> ProtocolSchema:
+    """``/similarity``."""
+    sentences = list_of(TEXT, 1, max_rows - 1)
+    inputs = object_of({"source_sentence": TEXT, "sentences": sentences}, open_=True)
+    sent = {"source_sentence": "great film", "sentences": ["dull"]}
+    fields = {"inputs": inputs}
+    return _schema_of(manifest, fields, "inputs", sent, list_of(NUMBER, 1, max_rows))
+
+
+def ranking(manifest: Manifest, max_rows: int) -> ProtocolSchema:
+    """``/v1/rerank``."""
+    document = object_of({"text": TEXT}, open_=True)
+    documents = list_of({"anyOf": [TEXT, document]}, 1, max_rows)
+    optional = {"top_n": or_null({"type": "integer", "minimum": 1}), "return_documents": FLAG}
+    optional |= {"model": or_null(TEXT)}
+    request = object_of({"query": TEXT, "documents": documents} | optional, [*optional], open_=True)
+    result = object_of({"index": _COUNT, "document": document, "relevance_score": NUMBER})
+    result["required"] = ["index", "relevance_score"]
+    usage = object_of({"total_tokens": _COUNT})
+    fields = {"id": TEXT, "model": TEXT, "usage": usage, "results": list_of(result, 1)}
+    example = {"query": "great film", "documents": ["dull", "great"]}
+    return ProtocolSchema(in_json(request), in_json(object_of(fields)), example, _WORDS)
+
+
 def tokenize(manifest: Manifest, max_rows: int) -> ProtocolSchema:
     """``/tokenize``."""
     place = or_null(_COUNT)
@@ -162,11 +186,13 @@ def score(manifest: Manifest, max_rows: int) -> ProtocolSchema:
 
 COMPATIBLE: dict[str, Callable[[Manifest, int], ProtocolSchema]] = {
     "tei.embed": embed,
+    "tei.similarity": similarity,
     "tei.predict": predict,
     "tei.rerank": rerank,
     "tei.tokenize": tokenize,
     "openai.embeddings": _pooled("embedding"),
     "vllm.classify": classify,
     "vllm.score": score,
+    "vllm.rerank": ranking,
     "vllm.pooling": _pooled("data"),
 }

@@ -23,7 +23,6 @@ from skipserve.protocols.json_types import (
 from skipserve.protocols.messages import (
     JSON,
     RawRequest,
-    Risk,
     RouterRequest,
     Tensors,
     Values,
@@ -31,17 +30,13 @@ from skipserve.protocols.messages import (
     most_bytes,
     without_mark,
 )
+from skipserve.protocols.parameters import parameters_of
 from skipserve.signature import TensorSpec
+from skipserve.slices import LONGEST
 
 # In msgspec's message, client text may stand before the path, but not behind it.
 _PLACE = re.compile(r" - at `(\$[^`]*)`$")
 _MISSING = re.compile(r"Object missing required field `(.*)` - at `\$[^`]*`$")
-
-
-class Parameters(msgspec.Struct, forbid_unknown_fields=True):
-    """Parameters of a request."""
-
-    router: Literal["on", "off"] | Risk | None = None
 
 
 class JsonRows:
@@ -86,7 +81,8 @@ class JsonRows:
         make = columns_type if layout == "columns" else instance_type
 
         def decoder(rows: Any) -> msgspec.json.Decoder[Any]:
-            fields: list[Any] = [(field, rows), ("parameters", Parameters | None, None), *others]
+            asked = ("parameters", parameters_of(manifest.slices) | None, None)
+            fields: list[Any] = [(field, rows), asked, *others]
             return msgspec.json.Decoder(
                 msgspec.defstruct("Request", fields, forbid_unknown_fields=True)
             )
@@ -94,8 +90,8 @@ class JsonRows:
         self._decoder = decoder(make(self._inputs, max_rows))
         self._values = decoder(list_of(Any, max_rows))
 
-    def decode(self, request: RawRequest) -> tuple[Tensors | Values, RouterRequest]:
-        """Read a request: its rows by input [B, …], and its router request.
+    def decode(self, request: RawRequest) -> tuple[Tensors | Values, RouterRequest, str | None]:
+        """Read a request: its rows by input [B, …], its router request and its slice.
 
         A model with preprocessing takes values, unless a request names tensors.
 
@@ -113,14 +109,16 @@ class JsonRows:
             raise InputError("invalid_json", f"the body is not JSON: {error}") from None
         found = getattr(message, self._field)
         rows = self._only_values(found) if values else self._tensors(found)
-        router = None if message.parameters is None else message.parameters.router
+        asked, parameter = message.parameters, self._manifest.slices.parameter
+        router = None if asked is None else asked.router
+        of_slice = getattr(asked, parameter) if asked is not None and parameter else None
         if self._manifest.router is None and router not in ("off", None):
             raise InputError(
                 "no_router",
                 f"{self._manifest.name} has no router and always runs at full depth; "
                 'leave "router" out or send "off"',
             )
-        return rows, router
+        return rows, router, of_slice
 
     def _only_values(self, found: list[object]) -> Values:
         if not found:
@@ -208,6 +206,8 @@ class JsonRows:
                 '"parameters" may hold "router": "on", "off" or {"risk": 0.01}, '
                 'the last also with "measure": "accuracy_lost"'
             )
+            if parameter := self._manifest.slices.parameter:
+                expected += f'; and "{parameter}": a text of at most {LONGEST} characters'
             return InputError("invalid_parameter", f"{problem}; {expected}", row)
         if place and not place.startswith(f"$.{self._field}"):
             return InputError("invalid_parameter", problem)

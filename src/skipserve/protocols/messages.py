@@ -115,12 +115,14 @@ class ParsedRequest(msgspec.Struct, frozen=True):
         rows: Unchecked rows by input, or values for preprocessing.
         router: The router request.
         encode: Makes the reply.
+        of_slice: Its value of the parameter by which traffic is sliced, if any.
         tokenize: Run only the tokenizer, with or without special tokens; ``None``: the model.
     """
 
     rows: Tensors | Values
     router: RouterRequest
     encode: Callable[[Answer], Reply]
+    of_slice: str | None = None
     tokenize: bool | None = None
 
 

@@ -40,8 +40,8 @@ class NativeProtocol:
         Raises:
             InputError: Saying what was wrong, what was expected, and in which row.
         """
-        rows, router = self._reader.decode(request)
-        return ParsedRequest(rows, router, self.encode)
+        rows, router, of_slice = self._reader.decode(request)
+        return ParsedRequest(rows, router, self.encode, of_slice)
 
     def encode(self, answer: Answer) -> Reply:
         """Answer one request."""

@@ -52,6 +52,7 @@ from skipserve.protocols.oip_tensors import (
     raw_rows,
 )
 from skipserve.protocols.oip_values import BYTES, values_of
+from skipserve.protocols.parameters import slice_in
 
 # Native inputs hold numbers, lists and texts; objects in them are tensors, or pairs of texts.
 _TENSORS = re.compile(rb'"inputs"\s*:\s*\[\s*\{(?!\s*"text)')
@@ -112,6 +113,7 @@ class OpenInference:
         if not raw:
             self._check_names(message.inputs)
         router = self._router_request(given(message.parameters))
+        of_slice = slice_in(given(message.parameters), self._manifest.slices)
         # Checked before anything runs.
         flag(message.parameters, "binary_data_output", False)
         for output in message.outputs or ():
@@ -121,7 +123,7 @@ class OpenInference:
             known = ", ".join(self._outputs)
             raise InputError("wrong_output", f"no output is named {unknown[0]!r}, only {known}")
         rows = (self._values if raw else self._rows)(message.inputs, binary)
-        return ParsedRequest(rows, router, partial(self.encode, message))
+        return ParsedRequest(rows, router, partial(self.encode, message), of_slice)
 
     def _holds_values(self, inputs: list[Tensor]) -> bool:
         """Whether a request sends texts or pictures instead of tensors."""

@@ -13,6 +13,7 @@ from skipserve.protocols.schemas import (
     FLAG,
     NUMBER,
     RISK,
+    SLICE,
     TEXT,
     ProtocolSchema,
     Schema,
@@ -69,6 +70,8 @@ def oip(manifest: Manifest, max_rows: int) -> ProtocolSchema:
     else:
         asking["router"] = {"anyOf": [{"enum": ["on", "off"]}, RISK]}
         asking["router_measure"] = {"enum": list(MEASURES)}
+    if parameter := manifest.slices.parameter:
+        asking[parameter] = SLICE
     request = object_of(
         {
             "inputs": _or_values(manifest, _each_once(tensors), max_rows),

@@ -17,6 +17,7 @@ from skipserve.artifacts.certificates import MEASURES
 from skipserve.artifacts.manifest import Manifest
 from skipserve.protocols.messages import JSON
 from skipserve.signature import TensorSpec
+from skipserve.slices import LONGEST
 from skipserve.tasks import Task
 
 # JSON Schema of draft 2020-12, as OpenAPI 3.1 takes it.
@@ -135,9 +136,14 @@ def parameters(manifest: Manifest) -> Schema:
     asked: list[Schema] = [{"enum": ["off", None]}]
     if manifest.router is not None:
         asked = [{"enum": ["on", "off", None]}, risk]
-    return or_null(object_of({"router": {"anyOf": asked}}, ["router"]))
+    fields: dict[str, Schema] = {"router": {"anyOf": asked}}
+    if parameter := manifest.slices.parameter:
+        fields[parameter] = or_null(SLICE)
+    return or_null(object_of(fields, list(fields)))
 
 
+# Which slice of the traffic a request is of.
+SLICE: Schema = TEXT | {"maxLength": LONGEST}
 # Of the router's answers that differ.
 RISK: Schema = NUMBER | {"exclusiveMinimum": 0, "exclusiveMaximum": 1}
 

@@ -1,4 +1,4 @@
-"""text-embeddings-inference: ``/embed``, ``/predict``, ``/rerank`` and ``/tokenize``.
+"""text-embeddings-inference: ``/embed``, ``/similarity``, ``/predict``, ``/rerank``, ``/tokenize``.
 
 Source: its OpenAPI document and the types of its router (huggingface/text-embeddings-inference).
 Texts are always cut to the model's length, as it does with ``--auto-truncate``.
@@ -125,6 +125,32 @@ class Embed(_TeiCodec):
         unit = asked.normalize is not False
         vectors = shortened(answer.prediction.answers, asked.dimensions, unit)
         return sent(vectors.tolist(), answer)
+
+
+class _Sentences(msgspec.Struct):
+    source_sentence: str
+    sentences: list[str]
+
+
+class _SimilarityRequest(msgspec.Struct):
+    inputs: _Sentences
+    parameters: dict[str, Any] | None = None
+
+
+class Similarity(_TeiCodec):
+    """``/similarity``: the cosine of one text's vector to that of each of several."""
+
+    def decode(self, request: RawRequest) -> ParsedRequest:
+        """Read the source and the texts that it is compared with."""
+        inputs = decoded(request, _SimilarityRequest).inputs
+        if not inputs.sentences:
+            raise InputError("empty", "sentences holds no text; send at least one")
+        rows = self._rows.texts([inputs.source_sentence, *inputs.sentences])
+        return ParsedRequest(rows, None, self._encode)
+
+    def _encode(self, answer: Answer) -> Reply:
+        source, *others = shortened(answer.prediction.answers, None, unit=True).astype(np.float64)
+        return sent([float(source @ other) for other in others], answer)
 
 
 class _PredictParameters(msgspec.Struct):

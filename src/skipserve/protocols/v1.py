@@ -52,8 +52,8 @@ class V1Protocol:
         by_column = request.body is not None and _INPUTS.search(request.body) is not None
         if by_column and not is_v1_request(request):
             return self._columns.decode(request)
-        rows, asked = self._reader.decode(request)
-        return ParsedRequest(rows, asked, self.encode)
+        rows, router, of_slice = self._reader.decode(request)
+        return ParsedRequest(rows, router, self.encode, of_slice)
 
     def encode(self, answer: Answer) -> Reply:
         """Answer one request, a prediction for each instance, and no other field."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
 from skipserve.artifacts.artifact import Artifact, open_artifact
 from skipserve.artifacts.manifest import MANIFEST
-from skipserve.errors import ConfigError
+from skipserve.errors import ConfigError, suggestion
 from skipserve.signature import Signature
 from skipserve.sources.recipe import signature_of
 from skipserve.tasks import Classify, Task
@@ -111,14 +110,8 @@ def _directory(text: str, root: Path) -> Path:
     for directory in (Path(text), *(folder / text for folder in folders)):
         if directory.is_dir():
             return directory
-    names = sorted({one.name for folder in folders if folder.is_dir() for one in folder.iterdir()})
-    near = difflib.get_close_matches(Path(text).name, names, n=1)
-    if near:
-        hint = f"did you mean {near[0]!r}?"
-    elif names:
-        hint = f"there are {', '.join(names)}"
-    else:
-        hint = "make one with `skipserve build export/NAME.toml`"
+    names = {one.name for folder in folders if folder.is_dir() for one in folder.iterdir()}
+    hint = suggestion(Path(text).name, names, "make one with `skipserve build export/NAME.toml`")
     raise ConfigError(
         f"{text!r} is no directory, and no name in {ARTIFACTS}/ or {CHECKPOINTS}/; {hint}"
     )

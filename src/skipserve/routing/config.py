@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from skipserve.schema import Record
+from skipserve.slices import Slices
 from skipserve.tasks import SignalName
 
 Policy = Literal["exit", "skip"]
@@ -58,6 +59,7 @@ class Earning(Record):
         greatest_age_rows: Evidence rows that what was earned stays in force after its epoch; as
             many as an epoch has by default.
         greatest_age_s: The same in seconds; no limit by default.
+        slices: Of the traffic, each of which earns certificates of its own.
     """
 
     certificate: CertificateMode = "offline"
@@ -65,6 +67,7 @@ class Earning(Record):
     eager_rows: Annotated[int, Field(ge=0)] = 3_000
     greatest_age_rows: Annotated[int, Field(ge=0)] | None = None
     greatest_age_s: Annotated[float, Field(ge=0)] | None = None
+    slices: Slices = Slices()
 
 
 class RouterConfig(Earning):
@@ -85,6 +88,11 @@ class RouterConfig(Earning):
     per_class: bool = False
 
     def model_post_init(self, _context: Any) -> None:
+        if self.slices.values and self.certificate != "earned":
+            raise ValueError(
+                f"slices need certificate = 'earned', not {self.certificate!r}: what is certified "
+                "on rows set aside holds for all traffic together, and for no slice of it"
+            )
         if self.certificate == "offline":
             return
         asked = f"certificate = {self.certificate!r}"

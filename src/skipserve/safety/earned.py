@@ -51,26 +51,27 @@ class EarnedStatus:
 
 
 class Earned:
-    """What a model has earned.
+    """What a slice of a model's traffic has earned.
 
     Args:
         artifact: Of the model.
         folder: Of its state.
         kind: What its workers run on.
+        of_slice: Name of the slice; "" where traffic is one whole.
 
     Raises:
         ArtifactError: If it has no router, or no candidates.
     """
 
-    def __init__(self, artifact: Artifact, folder: Path, kind: Kind) -> None:
+    def __init__(self, artifact: Artifact, folder: Path, kind: Kind, of_slice: str = "") -> None:
         spec = artifact.manifest.router
         candidates = len(artifact.certificates.candidates)
         if spec is None or not candidates:
             raise ArtifactError(
                 f"{artifact.manifest.name} has no router with candidates: there is nothing to earn"
             )
-        binding = binding_for(artifact, kind)
-        self.artifact, self.kind = artifact, kind
+        binding = binding_for(artifact, kind, of_slice)
+        self.artifact, self.kind, self.of_slice = artifact, kind, of_slice
         self.spec, self.rules = spec, rules_of(spec, candidates)
         self._ledger = Ledger(folder, binding)
         self._reader = CountsReader(folder, binding, candidates)

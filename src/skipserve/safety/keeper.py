@@ -1,4 +1,4 @@
-"""Keeps what a model has earned: from the counts of all replicas to what the workers are told.
+"""Keeps what a slice of traffic has earned: from the counts of all replicas to what is in force.
 
 Whatever is wrong with the files that it is kept in, nothing bolder comes of it: what cannot be read
 was not earned, and what cannot be written has not happened.
@@ -36,6 +36,7 @@ from skipserve.earning.ledger import Ledger
 from skipserve.errors import StateError
 from skipserve.runtime.backends import Provider
 from skipserve.runtime.runners import FORMATS, BackendName
+from skipserve.slices import sliced
 
 # Less room than this is none: workers and launcher could not write what they see.
 ROOM_BYTES = 1 << 20
@@ -88,19 +89,20 @@ def candidates_of(artifact: Artifact) -> NDArray[np.float32]:
     return artifact.certificates.table(len(spec.decisions))
 
 
-def binding_for(artifact: Artifact, kind: Kind) -> str:
-    """What evidence is bound to where an artifact runs on this."""
+def binding_for(artifact: Artifact, kind: Kind, of_slice: str = "") -> str:
+    """What evidence is bound to where an artifact runs on this, of a slice of its traffic."""
     files = artifact.hashes(FORMATS[kind.backend], kind.precision)
-    candidates = candidates_of(artifact)
-    return binding_of(artifact.manifest, candidates, files, kind.precision, kind.provider)
+    about = candidates_of(artifact), files, kind.precision, kind.provider
+    return binding_of(artifact.manifest, *about, of_slice)
 
 
 class Keeper:
-    """Keeps the epochs of one model with a router.
+    """Keeps the epochs of one model with a router, for a slice of its traffic.
 
     Args:
         artifact: The model's.
         folder: Of the model's state; shared by its replicas, if it is on a shared volume.
+        of_slice: Name of the slice; "" where traffic is one whole.
 
     Attributes:
         rules: Of its epochs.
@@ -109,10 +111,11 @@ class Keeper:
         problem: Why nothing can be earned now; empty if it can.
     """
 
-    def __init__(self, artifact: Artifact, folder: Path) -> None:
+    def __init__(self, artifact: Artifact, folder: Path, of_slice: str = "") -> None:
         spec = artifact.manifest.router
         assert spec is not None
         self._artifact, self._spec, self._folder = artifact, spec, folder
+        self._slice, self._name = of_slice, sliced(artifact.manifest.name, of_slice)
         self._candidates = candidates_of(artifact)
         self.rules = rules_of(spec, len(self._candidates))
         self.state = State()
@@ -204,9 +207,9 @@ class Keeper:
             where = error.filename or self._folder
             problem = f"{where} cannot be used: {error.strerror}; make room or mend it"
         if problem and problem != self.problem:
-            logger.error("%s earns nothing: %s", self._artifact.manifest.name, problem)
+            logger.error("%s earns nothing: %s", self._name, problem)
         elif self.problem and not problem:
-            logger.warning("%s can earn again", self._artifact.manifest.name)
+            logger.warning("%s can earn again", self._name)
         self.problem = problem
         return events
 
@@ -223,7 +226,7 @@ class Keeper:
         except (OSError, StateError) as error:
             logger.error(
                 "%s: that the alarm was raised cannot be written down (%s); it is tried again",
-                *(self._artifact.manifest.name, error),
+                *(self._name, error),
             )
             return ()
 
@@ -267,7 +270,7 @@ class Keeper:
                 f"its candidates {pair[0]} and {pair[1]} are not ordered from careful to bold; "
                 "propose them anew with `skipserve calibrate`"
             )
-        binding = binding_for(self._artifact, kind)
+        binding = binding_for(self._artifact, kind, self._slice)
         self._ledger = Ledger(self._folder, binding)
         self._reader = CountsReader(self._folder, binding, self.rules.candidates)
         self._room = folder_of(self._folder, binding)

@@ -1,8 +1,9 @@
 """The switch of a model's router: who may skip now, as a file the launcher and the workers share.
 
 It is written in place and not replaced, so that it can still be written when the disk is full. It
-is one short line with a checksum: whoever reads half of one reads again, and takes what stays
-damaged for switched off. Whoever may write to the instance's directory (its own user) may write it.
+is one line with a checksum, that says what holds for each slice of the traffic: whoever reads half
+of one reads again, and takes what stays damaged for switched off. Whoever may write to the
+instance's directory (its own user) may write it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,8 @@ from typing import Literal
 SwitchState = Literal["on", "fell_back", "disabled"]
 _LETTERS: dict[str, SwitchState] = {"o": "on", "f": "fell_back", "d": "disabled"}
 _WIDTH = 512
+# Of a switch of many slices; its file is as long from the start, for a full disk.
+_WIDEST = 16 << 10
 _ATTEMPTS = 3
 # Tells the workers where the switches are.
 DIRECTORY_VARIABLE = "SKIPSERVE_SWITCHES"
@@ -33,10 +36,10 @@ REASONS: dict[SwitchState, str] = {
 
 @dataclass(frozen=True)
 class ControlState:
-    """What the workers of a model may do.
+    """What the workers of a model may do with one slice of its traffic.
 
     Attributes:
-        state: Of the router.
+        state: Of the router there.
         epoch: Of evidence; rows that are drawn from now on count for it.
         in_force: For each risk of the model, in its order, the place of the candidate that may be
             used, or ``None`` for full depth. ``None`` altogether: what the artifact's own
@@ -52,6 +55,8 @@ class ControlState:
 
 # What a damaged file says: nothing may be skipped.
 DAMAGED = ControlState("disabled", in_force=())
+# And what one says of a slice that it does not know: workers and launcher have other slices now.
+UNKNOWN = ControlState(in_force=())
 
 
 class Switch:
@@ -65,30 +70,57 @@ class Switch:
         # Never through a link: the command line may run as a user who can write elsewhere.
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         self._descriptor = os.open(file, flags, 0o600)
-        self._read, self._control = b"", DAMAGED
+        self._read: bytes = b""
+        self._controls: Mapping[str, ControlState] = {}
         with self.held():
             if not os.fstat(self._descriptor).st_size:
                 self.write(ControlState())
 
-    def control(self) -> ControlState:
-        """The control state now, ``DAMAGED`` if the file is. Takes about a microsecond."""
-        line = os.pread(self._descriptor, _WIDTH, 0)
-        if line != self._read:
-            self._control = self._again(line)
-            self._read = line
-        return self._control
+    def controls(self) -> Mapping[str, ControlState]:
+        """What may be done now, by slice; none if the file is damaged. Takes about a microsecond.
 
-    def write(self, control: ControlState) -> None:
-        """Set the whole control state."""
-        os.pwrite(self._descriptor, _line(control), 0)
+        It is the same object until something else is told.
+        """
+        line = os.pread(self._descriptor, _WIDEST, 0)
+        if line != self._read:
+            self._controls = self._again(line)
+            self._read = line
+        return self._controls
+
+    def control(self, of_slice: str = "") -> ControlState:
+        """What may be done now with a slice of the traffic; nothing if the file is damaged.
+
+        Args:
+            of_slice: Its name; "" where traffic is one whole.
+        """
+        return control_of(self.controls(), of_slice)
+
+    def write(self, control: ControlState, of_slice: str = "") -> None:
+        """Say what may be done from now on with a slice, and leave the others as they are."""
+        self._write({**self.controls(), of_slice: control})
+
+    def keep(self, slices: Collection[str]) -> None:
+        """Forget all slices but these; nothing may be skipped in those that were not there."""
+        before = self.controls()
+        if before.keys() != set(slices):
+            self._write({one: control_of(before, one) for one in slices})
 
     def state(self) -> SwitchState:
-        """The state now; ``disabled`` if the file is damaged."""
-        return self.control().state
+        """The state of the slice that stands worst; ``disabled`` if the file is damaged."""
+        return worst(one.state for one in self.controls().values())
 
     def set(self, state: SwitchState) -> None:
-        """Set the state alone."""
-        self.write(replace(self.control(), state=state))
+        """Set the state of all slices, and leave the rest as it is."""
+        controls = self.controls() or {"": DAMAGED}
+        self._write({of: replace(one, state=state) for of, one in controls.items()})
+
+    def _write(self, controls: Mapping[str, ControlState]) -> None:
+        line = _line(controls)
+        size = os.fstat(self._descriptor).st_size
+        width = max(size, _WIDTH if len(line) < _WIDTH else _WIDEST)
+        if len(line) >= _WIDEST:
+            raise ValueError(f"a switch holds {_WIDEST} bytes, got {len(line)}")
+        os.pwrite(self._descriptor, line.ljust(width - 1) + b"\n", 0)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -103,14 +135,14 @@ class Switch:
         """Close the file."""
         os.close(self._descriptor)
 
-    def _again(self, line: bytes) -> ControlState:
+    def _again(self, line: bytes) -> Mapping[str, ControlState]:
         """What a line says; it is read again while it looks like half of one."""
         for _ in range(_ATTEMPTS):
-            control = _parsed(line)
-            if control is not None:
-                return control
-            line = os.pread(self._descriptor, _WIDTH, 0)
-        return DAMAGED
+            controls = _parsed(line)
+            if controls is not None:
+                return controls
+            line = os.pread(self._descriptor, _WIDEST, 0)
+        return {}
 
 
 class AlwaysOn(Switch):
@@ -119,39 +151,60 @@ class AlwaysOn(Switch):
     def __init__(self) -> None:
         pass
 
-    def control(self) -> ControlState:
+    def controls(self) -> Mapping[str, ControlState]:
         """On, with the certificates of the artifact."""
         return _ALWAYS
 
 
-_ALWAYS = ControlState()
+_ALWAYS: Mapping[str, ControlState] = {"": ControlState()}
 
 
-def _line(control: ControlState) -> bytes:
+def control_of(controls: Mapping[str, ControlState], of_slice: str) -> ControlState:
+    """What may be done with a slice; of one that the file does not know, nothing is in force."""
+    found = controls.get(of_slice)
+    if found is not None:
+        return found
+    off = not controls or worst(one.state for one in controls.values()) == "disabled"
+    return DAMAGED if off else UNKNOWN
+
+
+def worst(states: Iterable[SwitchState]) -> SwitchState:
+    """Of the states of several slices, the one that lets the least be skipped."""
+    return max(states, key=list(REASONS).index, default="disabled")
+
+
+def _line(controls: Mapping[str, ControlState]) -> bytes:
+    text = " ; ".join(_told(one, of) for of, one in controls.items()).encode()
+    return text + f" {zlib.crc32(text):08x}".encode()
+
+
+def _told(control: ControlState, of_slice: str) -> str:
     places = "="
     if control.in_force is not None:
         places = ",".join("-" if one is None else str(one) for one in control.in_force) or "."
     share = "all" if control.eager else "some"
-    text = f"{control.state} {control.epoch} {places} {share} ".encode()
-    line = text + f"{zlib.crc32(text):08x}".encode()
-    if len(line) >= _WIDTH:
-        raise ValueError(f"a switch holds {_WIDTH} bytes, got {len(line)}")
-    return line.ljust(_WIDTH - 1) + b"\n"
+    return f"{control.state} {control.epoch} {places} {share} {of_slice}".rstrip()
 
 
-def _parsed(line: bytes) -> ControlState | None:
+def _parsed(line: bytes) -> Mapping[str, ControlState] | None:
     try:
-        state, epoch, places, share, check = line.decode("ascii").split()
-        if int(check, 16) != zlib.crc32(f"{state} {epoch} {places} {share} ".encode()):
+        text, _, check = line.decode("ascii").rstrip().rpartition(" ")
+        if int(check, 16) != zlib.crc32(text.encode()):
             return None
-        in_force: tuple[int | None, ...] | None = None
-        if places == ".":
-            in_force = ()
-        elif places != "=":
-            in_force = tuple(None if one == "-" else int(one) for one in places.split(","))
-        return ControlState(_LETTERS[state[0]], int(epoch), in_force, share == "all")
+        return dict(_one(part.split()) for part in text.split(" ; "))
     except (ValueError, KeyError):
         return None
+
+
+def _one(words: list[str]) -> tuple[str, ControlState]:
+    state, epoch, places, share, *name = words
+    in_force: tuple[int | None, ...] | None = None
+    if places == ".":
+        in_force = ()
+    elif places != "=":
+        in_force = tuple(None if one == "-" else int(one) for one in places.split(","))
+    (of_slice,) = name or ("",)
+    return of_slice, ControlState(_LETTERS[state[0]], int(epoch), in_force, share == "all")
 
 
 def switch_of(model: str) -> Switch:

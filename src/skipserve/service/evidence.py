@@ -6,7 +6,8 @@ Whether a row is drawn depends on nothing but chance, by a probability that earl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -14,7 +15,6 @@ from numpy.typing import NDArray
 
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.losses import CandidateLosses, candidate_losses
-from skipserve.runtime.prediction import Setting
 from skipserve.runtime.rows import Rows
 from skipserve.service.reader import AcceptedRequest
 from skipserve.service.runs import CompletedRequests
@@ -50,10 +50,10 @@ class Witness:
     Args:
         engine: The open model.
         metrics: Counts the rows in force.
-        counts: Keeps the counts; ``None`` to keep none.
+        counts: Keep the counts, by slice of the traffic; slices without are not counted.
     """
 
-    def __init__(self, engine: Engine, metrics: ModelMetrics, counts: Counts | None) -> None:
+    def __init__(self, engine: Engine, metrics: ModelMetrics, counts: Mapping[str, Counts]) -> None:
         spec = engine.manifest.router
         decisions = spec.decisions if spec else ()
         self._engine = engine
@@ -74,10 +74,12 @@ class Witness:
             judged = candidate_losses(ran.prediction, task, self._engine.candidates, self._ends)
         else:
             judged = self._by_running(ran.rows[np.flatnonzero(drawn)], given)
-        epochs = np.array([job.epoch for job in given])
-        for epoch in np.unique(epochs).tolist():
-            self._add(epoch, judged, epochs == epoch)
-        self._tell([job.setting for job in given], judged)
+        places = defaultdict[tuple[str, int], list[int]](list)
+        for place, job in enumerate(given):
+            places[job.of_slice, job.epoch].append(place)
+        for (of_slice, epoch), which in places.items():
+            self._add(of_slice, epoch, judged, which)
+        self._tell(given, judged)
 
     def lost(self, jobs: Sequence[AcceptedRequest]) -> None:
         """Take in requests that could not be run."""
@@ -85,31 +87,37 @@ class Witness:
             if job.drawn is None:
                 continue
             count = int(np.count_nonzero(job.drawn))
-            self._metrics.evidence_dropped(count)
-            if self._counts is not None:
+            self._metrics.evidence_dropped(job.of_slice, count)
+            if job.of_slice in self._counts:
                 none = np.zeros(len(self._engine.candidates), dtype=np.int64)
-                self._counts.add(job.epoch, 0, none, none, count)
+                self._counts[job.of_slice].add(job.epoch, 0, none, none, count)
 
-    def _add(self, epoch: int, judged: CandidateLosses, which: NDArray[np.bool_]) -> None:
-        if self._counts is not None:
+    def _add(
+        self, of_slice: str, epoch: int, judged: CandidateLosses, which: Sequence[int]
+    ) -> None:
+        if of_slice in self._counts:
             disagreements = judged.disagrees[which].sum(axis=0)
             blocks = judged.blocks[which].sum(axis=0)
-            self._counts.add(epoch, int(np.count_nonzero(which)), disagreements, blocks)
+            self._counts[of_slice].add(epoch, len(which), disagreements, blocks)
 
-    def _tell(self, settings: Sequence[Setting], judged: CandidateLosses) -> None:
+    def _tell(self, jobs: Sequence[AcceptedRequest], judged: CandidateLosses) -> None:
         """Count the rows by the risk that is in force for them, and those that disagree there."""
         # Only disagreement is tested; accuracy lost does not bound it.
         places = np.array(
             [
                 -1 if one.candidate is None or one.measure != "disagreement" else one.candidate
-                for one in settings
+                for one in (job.setting for job in jobs)
             ]
         )
         differs = judged.disagrees[np.arange(len(places)), places]
-        risks = np.array([one.risk or 0.0 for one in settings])
-        for risk in np.unique(risks[places >= 0]).tolist():
-            at = (risks == risk) & (places >= 0)
-            self._metrics.evidence(risk, int(at.sum()), int(differs[at].sum()))
+        seen: dict[tuple[str, float], list[int]] = {}
+        for job, place, differ in zip(jobs, places.tolist(), differs.tolist(), strict=True):
+            if place >= 0:
+                counted = seen.setdefault((job.of_slice, job.setting.risk or 0.0), [0, 0])
+                counted[0] += 1
+                counted[1] += differ
+        for (of_slice, risk), (rows, disagreements) in seen.items():
+            self._metrics.evidence(of_slice, risk, rows, disagreements)
 
     def _by_running(self, rows: Rows, jobs: Sequence[AcceptedRequest]) -> CandidateLosses:
         """The same of files that decide inside: the candidates in force are run, and full depth.

@@ -1,4 +1,4 @@
-"""Settings in force for a model: thresholds of requests, and which rows give evidence."""
+"""Settings in force for a slice of traffic: thresholds, and which rows give evidence."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RISK_IF_ON = 0.01
 
 
 class InForce:
-    """Follows the control state of a model.
+    """Follows the control state of a slice of a model's traffic.
 
     Args:
         engine: The open model.
@@ -41,7 +41,7 @@ class InForce:
 
     def follow(self, control: ControlState) -> bool:
         """Follow a control state; whether it changed."""
-        if control is self._control:
+        if control == self._control:
             return False
         self._control = control
         self.default = self._at(self._risk)

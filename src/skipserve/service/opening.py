@@ -40,6 +40,7 @@ def open_service(
     warm_up(engine, serving.batch_size)
     name = engine.manifest.name
     journal = Journal(name, serving.access_log, open_tracing())
-    files, precision, provider = engine.files, engine.precision, engine.provider
-    counts = counts_of(engine.manifest, engine.candidates, files, precision, provider)
+    about = engine.manifest, engine.candidates, engine.files, engine.precision, engine.provider
+    made = {one: counts_of(*about, one) for one in engine.manifest.slices.names}
+    counts = {of_slice: one for of_slice, one in made.items() if one is not None}
     return Service(engine, serving, idle, switch_of(name), journal, version, counts)

@@ -33,8 +33,9 @@ from skipserve.protocols.v1 import V1Protocol, is_v1_request
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Setting
 from skipserve.runtime.rows import Rows
-from skipserve.service.in_force import InForce
+from skipserve.service.by_slice import BySlice
 from skipserve.service.runs import Job
+from skipserve.slices import HEADER as SLICE
 from skipserve.telemetry.logs import fields
 
 INTERNAL = InputError(
@@ -56,6 +57,7 @@ class _DecodedRequest(msgspec.Struct, frozen=True):
     request: RawRequest
     place: int
     parsed: ParsedRequest
+    of_slice: str
     setting: Setting
     refuse: Callable[[InputError], Reply]
 
@@ -69,6 +71,7 @@ class AcceptedRequest(Job, frozen=True):
         epoch: Epoch of its evidence.
         encode: Makes its reply.
         refuse: Makes the reply to an error.
+        of_slice: Slice of the traffic; "" where it is not sliced.
     """
 
     place: int
@@ -76,6 +79,7 @@ class AcceptedRequest(Job, frozen=True):
     epoch: int
     encode: Callable[[Answer], Reply]
     refuse: Callable[[InputError], Reply]
+    of_slice: str = ""
 
 
 class Reader:
@@ -103,7 +107,7 @@ class Reader:
         self._most_bytes = most_bytes(serving.max_rows, manifest.signature, manifest.preprocessing)
 
     def read(
-        self, requests: Sequence[RawRequest], first: int, admission: Admission, in_force: InForce
+        self, requests: Sequence[RawRequest], first: int, admission: Admission, in_force: BySlice
     ) -> tuple[list[AcceptedRequest], list[tuple[int, Reply]]]:
         """Read requests: returns accepted ones, and the replies to the others with their places.
 
@@ -111,7 +115,7 @@ class Reader:
             requests: As they arrived.
             first: Place of the first request in the batch.
             admission: When they were taken in.
-            in_force: Settings of requests.
+            in_force: Settings of requests, by slice.
         """
         decoded: list[_DecodedRequest] = []
         refused: list[tuple[int, Reply]] = []
@@ -124,11 +128,16 @@ class Reader:
         good = []
         for one, rows in zip(decoded, self._checked(decoded), strict=True):
             if isinstance(rows, Rows):
+                here = in_force.of(one.of_slice)
                 good.append(
                     AcceptedRequest(
-                        *(rows, one.setting, one.request),
-                        *(in_force.draw(one.setting, len(rows)), one.place, admission),
-                        *(in_force.control.epoch, one.parsed.encode, one.refuse),
+                        *(rows, one.setting, one.request, here.draw(one.setting, len(rows))),
+                        place=one.place,
+                        admission=admission,
+                        epoch=here.control.epoch,
+                        encode=one.parsed.encode,
+                        refuse=one.refuse,
+                        of_slice=one.of_slice,
                     )
                 )
             else:
@@ -136,7 +145,7 @@ class Reader:
         return good, refused
 
     def _decode(
-        self, request: RawRequest, place: int, in_force: InForce
+        self, request: RawRequest, place: int, in_force: BySlice
     ) -> _DecodedRequest | Reply:
         protocol = self._by_name.get(request.protocol, self._native)
         try:
@@ -151,13 +160,22 @@ class Reader:
                 check_together(parsed.rows.values)
             if parsed.tokenize is not None:
                 return named(self._tokens(parsed, parsed.tokenize), request)
-            setting = in_force.resolve(parsed.router)
+            of_slice = self._slice_of(parsed, plain)
+            setting = in_force.of(of_slice).resolve(parsed.router)
         except InputError as error:
             return named(protocol.refuse(error), request)
         except Exception:
             logger.exception("a request could not be decoded", extra=fields(request_id=request.id))
             return named(protocol.refuse(INTERNAL), request)
-        return _DecodedRequest(request, place, parsed, setting, protocol.refuse)
+        return _DecodedRequest(request, place, parsed, of_slice, setting, protocol.refuse)
+
+    def _slice_of(self, parsed: ParsedRequest, request: RawRequest) -> str:
+        slices = self._engine.manifest.slices
+        if not slices.values:
+            return ""
+        # A body that says it counts for more: the header is for those that have no place for it.
+        said = parsed.of_slice if parsed.of_slice is not None else request.headers.get(SLICE)
+        return slices.name_of(said)
 
     def _checked(self, decoded: Sequence[_DecodedRequest]) -> list[Rows | InputError]:
         """The rows of each request, or its error; checked at once if all are right."""

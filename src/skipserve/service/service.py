@@ -10,7 +10,7 @@ neighbours alone.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from time import perf_counter
 
 from skipserve.artifacts.serving import ServingConfig
@@ -22,12 +22,13 @@ from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import overflow
 from skipserve.safety.switch import AlwaysOn, Switch
 from skipserve.service.batches import Batches
+from skipserve.service.by_slice import BySlice
 from skipserve.service.evidence import Counts, Witness
 from skipserve.service.idle import Idle, Immediate
-from skipserve.service.in_force import InForce
 from skipserve.service.observer import AnsweredBatch, Observer, Turn
 from skipserve.service.reader import INTERNAL, AcceptedRequest, Admission, Reader, named
 from skipserve.service.runs import CompletedRequests, Runs
+from skipserve.slices import sliced
 from skipserve.telemetry.journal import Journal
 from skipserve.telemetry.metrics import NoMetrics, open_metrics
 from skipserve.telemetry.series import ABANDONED
@@ -51,7 +52,7 @@ class Service:
         switch: Turns the router off for a while; always on by default.
         journal: Tells of the requests; by default only of those that were refused.
         version: Of the model, as clients name it.
-        counts: Keeps what rows say of the model's candidates.
+        counts: Keep what rows say of the model's candidates, by the slice they are of.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class Service:
         switch: Switch | None = None,
         journal: Journal | None = None,
         version: str = VERSION,
-        counts: Counts | None = None,
+        counts: Mapping[str, Counts] | None = None,
     ) -> None:
         idle = idle or Immediate()
         self._put_off = idle.when_idle
@@ -72,15 +73,17 @@ class Service:
         self._batches = Batches(engine.manifest.signature, engine.provider == "cpu")
         self._most = serving.batch_size
         self._reader = Reader(engine, serving, version)
-        self._in_force = InForce(engine, serving)
-        self._in_force.follow(self._switch.control())
-        default = self._in_force.default
-        if default.reason:
-            logger.warning("%s serves at full depth: %s", engine.manifest.name, default.reason)
-        metrics = open_metrics(engine, default)  # also announces this worker
+        self._in_force = BySlice(engine, serving)
+        self._in_force.follow(self._switch.controls())
+        defaults = {name: self._in_force.of(name).default for name in self._in_force.names}
+        for name, default in defaults.items():
+            if default.reason:
+                about = sliced(engine.manifest.name, name)
+                logger.warning("%s serves at full depth: %s", about, default.reason)
+        metrics = open_metrics(engine, defaults)  # also announces this worker
         self._metrics = metrics if serving.metrics else NoMetrics()
         # Also without metrics, because the alarm reads these counts.
-        self._witness = Witness(engine, metrics, counts)
+        self._witness = Witness(engine, metrics, counts or {})
         journal = journal or Journal(engine.manifest.name, serving.access_log)
         self._observer = Observer(engine.manifest.depth, self._metrics, self._witness, journal)
 
@@ -135,26 +138,29 @@ class Service:
     def waited(self, seconds: Sequence[float]) -> None:
         """Record how long the requests of a batch waited."""
         self._metrics.waited(seconds)
-        if seconds and self._in_force.waited(perf_counter(), max(seconds)):
-            self._show_risk()
+        for name in self._in_force.waited(perf_counter(), max(seconds)) if seconds else ():
+            self._show_risk(name)
 
-    def _show_risk(self) -> None:
-        default, now = self._in_force.default.risk, self._in_force.now.risk
-        self._metrics.risk_in_force(now, moved=True)
+    def _show_risk(self, name: str) -> None:
+        in_force = self._in_force.of(name)
+        default, now = in_force.default.risk, in_force.now.risk
+        self._metrics.risk_in_force(name, now, moved=True)
         logger.warning(
             "%s: requests wait; those that name no risk get %s"
             if now != default
             else "%s: requests do not wait any more; those that name no risk get %s",
-            *(self._engine.manifest.name, "full depth" if now is None else f"risk {now:g}"),
+            sliced(self._engine.manifest.name, name),
+            "full depth" if now is None else f"risk {now:g}",
         )
 
     def _admit(
         self, requests: Sequence[RawRequest], asked: int, runs: Runs[AcceptedRequest], turn: Turn
     ) -> Answers:
         admission = Admission(perf_counter())
-        if self._in_force.follow(self._switch.control()):
-            self._metrics.default(self._in_force.default)
-            self._metrics.risk_in_force(self._in_force.now.risk)
+        for name in self._in_force.follow(self._switch.controls()):
+            in_force = self._in_force.of(name)
+            self._metrics.default(name, in_force.default)
+            self._metrics.risk_in_force(name, in_force.now.risk)
         good, refused = self._reader.read(requests, asked, admission, self._in_force)
         admission.read = perf_counter()
         turn.read_s += admission.read - admission.start

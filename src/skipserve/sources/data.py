@@ -45,13 +45,9 @@ def read_columns(file: Path) -> Columns:
             equally long.
         LaunchError: If what reads its kind is not installed.
     """
+    require_rows(file)
     if file.is_dir():
         return read_classes(file)
-    if not file.is_file():
-        raise ConfigError(
-            f"{file} is not there; name a file of rows (.npz, .npy, {', '.join(TABLES)}), or a "
-            "folder that holds a folder of pictures for each class"
-        )
     try:
         columns = _read(file)
     except (OSError, ValueError, EOFError, KeyError, BadZipFile, zlib.error) as error:
@@ -63,6 +59,19 @@ def read_columns(file: Path) -> Columns:
     if not lengths or not next(iter(lengths.values())):
         raise ConfigError(f"{file} holds no row")
     return columns
+
+
+def require_rows(file: Path) -> None:
+    """Look whether there is anything to read rows from.
+
+    Raises:
+        ConfigError: If there is neither a file nor a folder.
+    """
+    if not file.exists():
+        raise ConfigError(
+            f"{file} is not there; name a file of rows (.npz, .npy, {', '.join(TABLES)}), or a "
+            "folder that holds a folder of pictures for each class"
+        )
 
 
 def _read(file: Path) -> Columns:

@@ -1,4 +1,4 @@
-"""Gauges of earning, which the launcher sets."""
+"""Gauges of earning, by model and slice of its traffic, which the launcher sets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ class EarningGauges:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         def gauge(name: str, about: str, *labels: str) -> Gauge:
-            return Gauge(f"skipserve_earning_{name}", about, ("model", *labels), registry=registry)
+            keys = ("model", "slice", *labels)
+            return Gauge(f"skipserve_earning_{name}", about, keys, registry=registry)
 
         self._epoch = gauge("epoch", "Epoch of earning, from 1.")
         self._rows = gauge("rows", "Evidence rows of the epoch, of all replicas.")
@@ -45,51 +46,48 @@ class EarningGauges:
             "Seconds until the next candidate, at the rate at which evidence comes in.",
             "risk",
         )
+        self._numbers = (
+            *(self._epoch, self._rows, self._disagreements),
+            *(self._in_force, self._needed, self._left),
+        )
         self._problem = gauge(
             "problem",
             "1 while what a model has earned cannot be kept: it serves at full depth, or by its "
             "artifact's own certificates; the log says why.",
         )
-        self._shown: dict[str, tuple[int, set[str]]] = {}
 
     def show(
         self,
         model: str,
+        of_slice: str,
         epoch: int,
         disagreements: Sequence[int],
         found: Sequence[Progress],
         problem: str,
     ) -> None:
-        """Show how far a model is; see :meth:`skipserve.telemetry.exposition.Exposition`."""
-        self._problem.labels(model).set(int(bool(problem)))
+        """Show how far a slice of a model's traffic is; see the class ``Exposition``."""
+        self._problem.labels(model, of_slice).set(int(bool(problem)))
         if not found:
-            self._forget_numbers(model)
+            self._forget(model=model, slice=of_slice)
             return
-        self._epoch.labels(model).set(epoch)
-        self._rows.labels(model).set(found[0].rows)
+        self._epoch.labels(model, of_slice).set(epoch)
+        self._rows.labels(model, of_slice).set(found[0].rows)
         for candidate, count in enumerate(disagreements, 1):
-            self._disagreements.labels(model, str(candidate)).set(count)
+            self._disagreements.labels(model, of_slice, str(candidate)).set(count)
         for one in found:
-            risk = f"{one.risk:g}"
-            show(self._in_force, None if one.in_force is None else one.in_force + 1, model, risk)
-            show(self._needed, one.needed, model, risk)
-            show(self._left, one.seconds, model, risk)
-        self._shown[model] = len(disagreements), {f"{one.risk:g}" for one in found}
+            at = model, of_slice, f"{one.risk:g}"
+            show(self._in_force, None if one.in_force is None else one.in_force + 1, *at)
+            show(self._needed, one.needed, *at)
+            show(self._left, one.seconds, *at)
 
     def forget(self, model: str) -> None:
         """Remove the gauges of a model."""
-        show(self._problem, None, model)
-        self._forget_numbers(model)
+        forget(self._problem, model=model)
+        self._forget(model=model)
 
-    def _forget_numbers(self, model: str) -> None:
-        candidates, risks = self._shown.pop(model, (0, set()))
-        show(self._epoch, None, model)
-        show(self._rows, None, model)
-        for candidate in range(1, candidates + 1):
-            show(self._disagreements, None, model, str(candidate))
-        for risk in risks:
-            for gauge in (self._in_force, self._needed, self._left):
-                show(gauge, None, model, risk)
+    def _forget(self, **labels: str) -> None:
+        for gauge in self._numbers:
+            forget(gauge, **labels)
 
 
 def show(gauge: Gauge, value: float | None, *labels: str) -> None:
@@ -99,3 +97,11 @@ def show(gauge: Gauge, value: float | None, *labels: str) -> None:
     else:
         with contextlib.suppress(KeyError):
             gauge.remove(*labels)
+
+
+def forget(gauge: Gauge, **labels: str) -> None:
+    """Take away all series of a gauge that have these labels."""
+    for metric in gauge.collect():
+        for sample in metric.samples:
+            if labels.items() <= sample.labels.items():
+                show(gauge, None, *sample.labels.values())

@@ -12,7 +12,7 @@ from prometheus_client.metrics_core import Metric
 
 from skipserve.earning.progress import Progress
 from skipserve.telemetry.counts import Here, Workers
-from skipserve.telemetry.earning import EarningGauges, show
+from skipserve.telemetry.earning import EarningGauges, forget, show
 from skipserve.versions import version_if_installed, version_of
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a gauge more for each counter
@@ -44,20 +44,20 @@ class Exposition:
         self.router_state = Gauge(
             "skipserve_router_state",
             "1 for the state the router is in, by default, 0 for the others.",
-            ("model", "state"),
+            ("model", "slice", "state"),
             registry=registry,
         )
         self.fallbacks = Counter(
             "skipserve_router_fallbacks",
             "Times the alarm switched skipping off.",
-            ("model",),
+            ("model", "slice"),
             registry=registry,
         )
         self.evidence = Gauge(
             "skipserve_alarm_evidence",
             "Wealth of a bet that evidence rows disagree more often than certified; from the alarm "
             "level on, what is in force is withdrawn.",
-            ("model",),
+            ("model", "slice"),
             registry=registry,
         )
         self.alarm_level = Gauge(
@@ -76,7 +76,7 @@ class Exposition:
         self.bolder = Counter(
             "skipserve_earning_bolder",
             "Times that the traffic of a model has earned something bolder.",
-            ("model",),
+            ("model", "slice"),
             registry=registry,
         )
         self._earning = EarningGauges(registry)
@@ -108,15 +108,16 @@ class Exposition:
         for model, version in versions.items():
             self._versions.labels(model).set(int(version))
 
-    def set_state(self, model: str, state: str) -> None:
+    def set_state(self, model: str, of_slice: str, state: str) -> None:
         """Show the state of a model's router.
 
         Args:
             model: Name of the model.
+            of_slice: Of its traffic; "" where that is one whole.
             state: One of :data:`STATES`.
         """
         for one in STATES:
-            self.router_state.labels(model, one).set(int(one == state))
+            self.router_state.labels(model, of_slice, one).set(int(one == state))
 
     def forget(self, model: str, stages: int) -> None:
         """Remove the gauges of a router that is no longer served; counters stay.
@@ -125,10 +126,8 @@ class Exposition:
             model: Name of the model.
             stages: How many it had.
         """
-        for state in STATES:
-            self.show(self.router_state, None, model, state)
-        for gauge in (self.evidence, self.alarm_level):
-            self.show(gauge, None, model)
+        for gauge in (self.router_state, self.evidence, self.alarm_level):
+            forget(gauge, model=model)
         self._earning.forget(model)
         for stage in range(1, stages + 1):
             self.show(self.drift, None, model, str(stage))
@@ -140,6 +139,7 @@ class Exposition:
     def show_earning(
         self,
         model: str,
+        of_slice: str,
         epoch: int,
         disagreements: Sequence[int],
         found: Sequence[Progress],
@@ -149,12 +149,13 @@ class Exposition:
 
         Args:
             model: Name of the model.
+            of_slice: Of its traffic; "" where that is one whole.
             epoch: The present one.
             disagreements: Of each candidate in it, from careful to bold.
             found: How far each risk is; empty where nothing shall be earned.
             problem: Why nothing can be earned; empty if it can.
         """
-        self._earning.show(model, epoch, disagreements, found, problem)
+        self._earning.show(model, of_slice, epoch, disagreements, found, problem)
 
     def samples(self, pattern: str) -> Samples:
         """Labels and values of matching series in the files of the workers.

@@ -12,7 +12,7 @@ import os
 import shutil
 from bisect import bisect_left
 from collections import Counter as Tally
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,10 +60,10 @@ class ModelMetrics:
 
     Args:
         engine: The open model.
-        default: Setting of requests without a router request.
+        defaults: Settings of requests without a router request, by slice of the traffic.
     """
 
-    def __init__(self, engine: Engine, default: Setting) -> None:
+    def __init__(self, engine: Engine, defaults: Mapping[str, Setting]) -> None:
         manifest = engine.manifest
         model = self._model = manifest.name
         self._depth = manifest.depth
@@ -86,30 +86,42 @@ class ModelMetrics:
             self._depth_run = DEPTH_RUN.labels(model)
             self._held_back = HELD_BACK.labels(model)
             risks = {risk: str(risk) for risk in {*engine.certified(), *spec.risks}}
-            self._evidence = {risk: EVIDENCE_ROWS.labels(model, n) for risk, n in risks.items()}
-            self._disagreed = {risk: DISAGREEMENTS.labels(model, n) for risk, n in risks.items()}
-            self._dropped = DROPPED.labels(model)
+            self._evidence, self._disagreed = (
+                {
+                    (of, risk): series.labels(model, of, label)
+                    for of in defaults
+                    for risk, label in risks.items()
+                }
+                for series in (EVIDENCE_ROWS, DISAGREEMENTS)
+            )
+            self._dropped = {of: DROPPED.labels(model, of) for of in defaults}
             self._signals = SignalRows(engine)
         INFO.labels(
             model,
+            manifest.task.kind,
             engine.backend,
             engine.provider,
             engine.precision,
             manifest.source.sha256[:12],
         ).set(1)
         FALLBACK.labels(model).set(int(engine.fell_back))
-        self._risk = RISK_IN_FORCE.labels(model)
         self._moves = {to: OVERLOAD_MOVES.labels(model, to) for to in ("up", "down")}
-        self._at_risk = default.risk or 0.0
-        self._risk.set(self._at_risk)
-        self.default(default)
+        self._at_risk: dict[str, float] = {}
+        for of_slice, setting in defaults.items():
+            self.risk_in_force(of_slice, setting.risk)
+            self.default(of_slice, setting)
 
-    def default(self, setting: Setting) -> None:
-        """Show the default setting; without a risk, the last thresholds stay."""
+    def default(self, of_slice: str, setting: Setting) -> None:
+        """Show the default setting; without a risk, the last thresholds stay.
+
+        Args:
+            of_slice: Of the traffic; "" where that is one whole, here and below.
+            setting: What it gets.
+        """
         if setting.risk is not None:
-            CERTIFIED_RISK.labels(self._model).set(setting.risk)
+            CERTIFIED_RISK.labels(self._model, of_slice).set(setting.risk)
             for stage, threshold in enumerate(setting.thresholds.tolist(), 1):
-                THRESHOLD.labels(self._model, str(stage)).set(threshold)
+                THRESHOLD.labels(self._model, of_slice, str(stage)).set(threshold)
 
     def requests(self, statuses: Sequence[int], skipped: int, duration_s: float) -> None:
         """Count the answered requests of one batch, which all took as long as the batch.
@@ -142,18 +154,19 @@ class ModelMetrics:
             self._requests[status] = REQUESTS.labels(self._model, str(status))
         self._requests[status].inc(count)
 
-    def risk_in_force(self, risk: float | None, moved: bool = False) -> None:
+    def risk_in_force(self, of_slice: str, risk: float | None, moved: bool = False) -> None:
         """Show the risk of requests that name none.
 
         Args:
+            of_slice: That the request is of.
             risk: ε; ``None`` for full depth.
             moved: By the queue, and not by an operator or a certificate.
         """
         now = risk or 0.0
         if moved:
-            self._moves["up" if now > self._at_risk else "down"].inc()
-        self._at_risk = now
-        self._risk.set(now)
+            self._moves["up" if now > self._at_risk[of_slice] else "down"].inc()
+        self._at_risk[of_slice] = now
+        RISK_IN_FORCE.labels(self._model, of_slice).set(now)
 
     def waited(self, seconds: Sequence[float]) -> None:
         """Observe how long each request of a batch waited."""
@@ -225,15 +238,15 @@ class ModelMetrics:
         if prediction.reran is not None:
             self._overflow["fp32"].inc(int(np.count_nonzero(prediction.reran)))
 
-    def evidence(self, risk: float, rows: int, disagreements: int) -> None:
+    def evidence(self, of_slice: str, risk: float, rows: int, disagreements: int) -> None:
         """Count evidence rows by the ε in force for them, and those that disagree there."""
-        self._evidence[risk].inc(rows)
+        self._evidence[of_slice, risk].inc(rows)
         if disagreements:
-            self._disagreed[risk].inc(disagreements)
+            self._disagreed[of_slice, risk].inc(disagreements)
 
-    def evidence_dropped(self, rows: int) -> None:
+    def evidence_dropped(self, of_slice: str, rows: int) -> None:
         """Count evidence rows that failed."""
-        self._dropped.inc(rows)
+        self._dropped[of_slice].inc(rows)
 
 
 class NoMetrics(ModelMetrics):
@@ -242,7 +255,7 @@ class NoMetrics(ModelMetrics):
     def __init__(self) -> None:
         pass
 
-    def default(self, setting: Setting) -> None:
+    def default(self, of_slice: str, setting: Setting) -> None:
         """Nothing."""
 
     def requests(self, statuses: Sequence[int], skipped: int, duration_s: float) -> None:
@@ -251,7 +264,7 @@ class NoMetrics(ModelMetrics):
     def turned_away(self, reason: str, status: int | None = None) -> None:
         """Nothing."""
 
-    def risk_in_force(self, risk: float | None, moved: bool = False) -> None:
+    def risk_in_force(self, of_slice: str, risk: float | None, moved: bool = False) -> None:
         """Nothing."""
 
     def waited(self, seconds: Sequence[float]) -> None:
@@ -265,14 +278,14 @@ class NoMetrics(ModelMetrics):
     def rows(self, prediction: Prediction, settings: Sequence[Setting]) -> None:
         """Nothing."""
 
-    def evidence(self, risk: float, rows: int, disagreements: int) -> None:
+    def evidence(self, of_slice: str, risk: float, rows: int, disagreements: int) -> None:
         """Nothing."""
 
-    def evidence_dropped(self, rows: int) -> None:
+    def evidence_dropped(self, of_slice: str, rows: int) -> None:
         """Nothing."""
 
 
-def open_metrics(engine: Engine, default: Setting) -> ModelMetrics:
+def open_metrics(engine: Engine, defaults: Mapping[str, Setting]) -> ModelMetrics:
     """The metrics of a model, or :class:`NoMetrics` where they cannot be written.
 
     A full directory would kill the worker with SIGBUS at the first write to a fresh page, so space
@@ -282,7 +295,7 @@ def open_metrics(engine: Engine, default: Setting) -> ModelMetrics:
     try:
         if directory is not None and shutil.disk_usage(directory).free < SPACE_BYTES:
             raise OSError(f"fewer than {SPACE_BYTES >> 20} MiB are free")
-        return ModelMetrics(engine, default)
+        return ModelMetrics(engine, defaults)
     except OSError as error:
         logger.error(
             "%s serves without metrics: %s cannot be written (%s); make room and restart",

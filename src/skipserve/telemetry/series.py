@@ -91,22 +91,22 @@ SIGNAL_ROWS = Counter(
 EVIDENCE_ROWS = Counter(
     "skipserve_evidence_rows",
     "Rows run at full depth to see what the router in force would have answered.",
-    ("model", "risk"),
+    ("model", "slice", "risk"),
 )
 DISAGREEMENTS = Counter(
     "skipserve_evidence_disagreements",
     "Evidence rows that the router in force would have answered otherwise than full depth.",
-    ("model", "risk"),
+    ("model", "slice", "risk"),
 )
 DROPPED = Counter(
     "skipserve_evidence_dropped_rows",
     "Rows drawn for evidence that could not be run.",
-    ("model",),
+    ("model", "slice"),
 )
 INFO = Gauge(
     "skipserve_model_info",
-    "1 for each worker's model, with what it really runs on.",
-    ("model", "backend", "provider", "precision", "checkpoint"),
+    "1 for each worker's model, with its task and what it really runs on.",
+    ("model", "task", "backend", "provider", "precision", "checkpoint"),
     multiprocess_mode="livemax",
 )
 FALLBACK = Gauge(
@@ -118,14 +118,14 @@ FALLBACK = Gauge(
 CERTIFIED_RISK = Gauge(
     "skipserve_certified_risk_ratio",
     "Certified rate of disagreement of requests that name no risk; absent if none.",
-    ("model",),
+    ("model", "slice"),
     multiprocess_mode="livemax",
 )
 RISK_IN_FORCE = Gauge(
     "skipserve_risk_in_force_ratio",
     "Risk that a request gets now which names none, 0 for full depth: above "
     "skipserve_certified_risk_ratio while the service is overloaded and may skip more.",
-    ("model",),
+    ("model", "slice"),
     multiprocess_mode="livemax",
 )
 OVERLOAD_MOVES = Counter(
@@ -136,6 +136,6 @@ OVERLOAD_MOVES = Counter(
 THRESHOLD = Gauge(
     "skipserve_threshold",
     "Signal from which a row skips, by stage, for requests that name no risk.",
-    ("model", "stage"),
+    ("model", "slice", "stage"),
     multiprocess_mode="livemax",
 )

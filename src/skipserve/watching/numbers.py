@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from skipserve.intervals import rate
@@ -11,13 +11,16 @@ from skipserve.watching.scrape import Scrape
 
 TARGET_S = "0.015"  # the edge of the latency histogram at the target of the service
 DURATION = "skipserve_request_duration_seconds"
+WORST_FIRST = ("disabled", "fell_back", "uncertified", "on", "off")
 
 
 @dataclass(frozen=True)
 class Earning:
-    """How far a model is with earning a certificate on its traffic.
+    """How far a slice of a model's traffic is with earning a certificate.
 
     Attributes:
+        of_slice: Its name; "" where traffic is one whole.
+        state: Of the router there.
         rows: Evidence rows of the epoch.
         needed: So many it takes for the next candidate, for the risk that is nearest to it;
             ``None`` if all are earned, or the epoch ends before.
@@ -28,6 +31,8 @@ class Earning:
         problem: Whether nothing can be earned now; the log says why.
     """
 
+    of_slice: str
+    state: str
     rows: float
     needed: float | None
     seconds: float | None
@@ -60,15 +65,16 @@ class ModelNumbers:
         skip_rate: Share of the blocks left out, of rows with the router on.
         skip_rates: The same for each block, from the first.
         held_back: Share of those rows that the guard sent to full depth.
-        state: Of the router.
-        risk: Certified ε in force.
+        state: Of the router; where slices of the traffic differ, of the one that stands worst.
+        risk: Certified ε in force; of slices, the largest.
         evidence_rows: Evidence rows since the service started, at that risk.
         disagreements: Those of them whose answer differed.
-        alarm: Wealth of the bet against the certificate.
+        alarm: Wealth of the bet against the certificate; of slices, the largest.
         alarm_level: Where skipping is switched off.
         fallbacks: Times it was.
         drift: Largest stability index of the signal at any decision.
-        earning: How far it is with earning a certificate; ``None`` where it earns none.
+        earning: How far each slice of its traffic is with earning a certificate; none where it
+            earns none.
     """
 
     model: str
@@ -90,7 +96,7 @@ class ModelNumbers:
     alarm_level: float | None
     fallbacks: float
     drift: float | None
-    earning: Earning | None
+    earning: tuple[Earning, ...]
 
     @property
     def disagreement(self) -> float | None:
@@ -167,7 +173,7 @@ def _of_model(model: str, added: Scrape, after: Scrape) -> ModelNumbers:
     skipped = added.by("block", "skipserve_block_rows_total", model=model, action="skipped")
     blocks = sorted(run.keys() | skipped.keys(), key=int)
     rows = {block: run.get(block, 0.0) + skipped.get(block, 0.0) for block in blocks}
-    risk = after.total("skipserve_certified_risk_ratio", model=model)
+    risk = after.largest("skipserve_certified_risk_ratio", model=model)
     at_risk = {"model": model} if risk is None else {"model": model, "risk": f"{risk:g}"}
     return ModelNumbers(
         model=model,
@@ -184,37 +190,41 @@ def _of_model(model: str, added: Scrape, after: Scrape) -> ModelNumbers:
             added.total("skipserve_guard_held_back_rows_total", model=model) or 0.0,
             added.total("skipserve_rows_total", model=model, router="on") or 0.0,
         ),
-        state=_state(model, after),
+        state=_state(after, model=model),
         risk=risk,
         evidence_rows=after.total("skipserve_evidence_rows_total", **at_risk) or 0.0,
         disagreements=after.total("skipserve_evidence_disagreements_total", **at_risk) or 0.0,
-        alarm=after.total("skipserve_alarm_evidence", model=model),
+        alarm=after.largest("skipserve_alarm_evidence", model=model),
         alarm_level=after.total("skipserve_alarm_level", model=model),
         fallbacks=after.total("skipserve_router_fallbacks_total", model=model) or 0.0,
         drift=max(
             after.by("stage", "skipserve_signal_drift_ratio", model=model).values(), default=None
         ),
-        earning=_earning(model, after),
+        earning=tuple(_earning(model, after)),
     )
 
 
-def _earning(model: str, after: Scrape) -> Earning | None:
-    problem = bool(after.total("skipserve_earning_problem", model=model))
-    rows = after.total("skipserve_earning_rows", model=model)
-    if rows is None and not problem:
-        return None
-    needed = after.by("risk", "skipserve_earning_needed_rows", model=model)
-    nearest = min(needed, key=lambda risk: needed[risk], default="")
-    left = after.by("risk", "skipserve_earning_left_seconds", model=model)
-    return Earning(
-        rows=rows or 0.0,
-        needed=needed.get(nearest),
-        seconds=left.get(nearest),
-        epoch=after.total("skipserve_earning_epoch", model=model) or 0.0,
-        in_force=after.by("risk", "skipserve_earning_in_force", model=model),
-        candidates=len(after.by("candidate", "skipserve_earning_disagreements", model=model)),
-        problem=problem,
-    )
+def _earning(model: str, after: Scrape) -> Iterator[Earning]:
+    for of_slice in sorted(after.by("slice", "skipserve_earning_problem", model=model)):
+        at = {"model": model, "slice": of_slice}
+        problem = bool(after.total("skipserve_earning_problem", **at))
+        rows = after.total("skipserve_earning_rows", **at)
+        if rows is None and not problem:
+            continue
+        needed = after.by("risk", "skipserve_earning_needed_rows", **at)
+        nearest = min(needed, key=lambda risk: needed[risk], default="")
+        left = after.by("risk", "skipserve_earning_left_seconds", **at)
+        yield Earning(
+            of_slice=of_slice,
+            state=_state(after, **at),
+            rows=rows or 0.0,
+            needed=needed.get(nearest),
+            seconds=left.get(nearest),
+            epoch=after.total("skipserve_earning_epoch", **at) or 0.0,
+            in_force=after.by("risk", "skipserve_earning_in_force", **at),
+            candidates=len(after.by("candidate", "skipserve_earning_disagreements", **at)),
+            problem=problem,
+        )
 
 
 def _runs_on(model: str, after: Scrape) -> str:
@@ -225,9 +235,11 @@ def _runs_on(model: str, after: Scrape) -> str:
     return " ".join(parts)
 
 
-def _state(model: str, after: Scrape) -> str:
-    states = after.by("state", "skipserve_router_state", model=model)
-    return next((state for state, value in states.items() if value == 1), "unknown")
+def _state(after: Scrape, **at: str) -> str:
+    states = after.by("state", "skipserve_router_state", **at)
+    held = [state for state, value in states.items() if value]
+    # Of slices that differ, what wants looking at first.
+    return next((state for state in WORST_FIRST if state in held), "unknown")
 
 
 def _share(part: float, whole: float) -> float | None:

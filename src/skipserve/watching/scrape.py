@@ -47,6 +47,12 @@ class Scrape:
         ]
         return sum(values) if values else None
 
+    def largest(self, name: str, **matching: str) -> float | None:
+        """Largest of a metric's samples that match; ``None`` if none does."""
+        found = self.samples.get(name, {}).items()
+        pairs = ((dict(labels), value) for labels, value in found)
+        return max((value for at, value in pairs if matching.items() <= at.items()), default=None)
+
     def since(self, before: Scrape) -> Scrape:
         """What was added to each sample; what started again from zero counts from zero."""
         added = {

@@ -53,9 +53,22 @@ def once(url: str, interval_s: float, console: Console) -> None:
     Raises:
         WatchError: If nothing answers.
     """
+    console.print(draw(url, two_looks(url, interval_s)))
+
+
+def two_looks(url: str, interval_s: float) -> Numbers:
+    """What happened between two looks.
+
+    Args:
+        url: The metrics port of the service.
+        interval_s: Seconds between them.
+
+    Raises:
+        WatchError: If nothing answers.
+    """
     before = fetch(url)
     time.sleep(interval_s)
-    console.print(draw(url, numbers(before, fetch(url))))
+    return numbers(before, fetch(url))
 
 
 def _frames(url: str, interval_s: float, seen: deque[Scrape]) -> Iterator[RenderableType]:
@@ -94,8 +107,8 @@ def _model(one: ModelNumbers) -> RenderableType:
         table.add_row("router", _router(one))
         table.add_row("skip rate", _skip(one))
         table.add_row("agreement", _agreement(one))
-    if one.earning is not None:
-        table.add_row("certificate", _earning(one.earning))
+    for earning in one.earning:
+        table.add_row(earning.of_slice or "certificate", _earning(earning))
     title = Text.assemble((one.model, "bold"), (f"  {one.runs_on}", DIM))
     return Panel(table, title=title, title_align="left", border_style=DIM)
 
@@ -159,7 +172,9 @@ def _agreement(one: ModelNumbers) -> Text:
 def _earning(one: Earning) -> Text:
     if one.problem:
         return Text("nothing can be earned now; the log says why", style=BAD)
-    text = Text(f"{one.told()}   epoch {one.epoch:.0f}")
+    # The row of the router says it where traffic is one whole.
+    text = Text(one.state, style=STATES.get(one.state, WARN)) if one.of_slice else Text()
+    text.append(f"{'   ' if one.of_slice else ''}{one.told()}   epoch {one.epoch:.0f}", "default")
     for risk, candidate in sorted(one.in_force.items(), key=lambda entry: float(entry[0])):
         text.append(f"   ε {_percent(float(risk))}: candidate {candidate:.0f}")
     if one.in_force:

@@ -2,14 +2,14 @@
 
 from fastapi import FastAPI
 from pydantic import BaseModel
-from served import PORT, WORKERS, Model, outputs
+from served import PORT, WORKERS, Model, Row, outputs
 
 app = FastAPI()
 model = Model()
 
 
 class Request(BaseModel):
-    inputs: list[list[float]]
+    inputs: list[Row]
 
 
 @app.post("/predict")

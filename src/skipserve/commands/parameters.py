@@ -1,0 +1,90 @@
+"""Arguments and options that several commands have: one name and one help text each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from skipserve.commands import completion
+
+
+def parse_risk(text: str | float) -> float:
+    """The ratio that ``1%`` or ``0.01`` means; a default comes as a number.
+
+    Raises:
+        BadParameter: If it is no number between 0 and 1.
+    """
+    try:
+        percent = isinstance(text, str) and text.endswith("%")
+        risk = float(str(text)[:-1]) / 100 if percent else float(text)
+    except ValueError:
+        risk = -1.0
+    if not 0 < risk < 1:
+        raise typer.BadParameter(f"{text!r} is not between 0 and 1; write 1% or 0.01")
+    return risk
+
+
+BuildPath = Annotated[
+    Path,
+    typer.Argument(
+        metavar="BUILD_FILE",
+        help="The build file, export/NAME.toml.",
+        autocompletion=completion.build_files,
+    ),
+]
+Built = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A name in artifacts/ or checkpoints/, or such a directory.",
+        autocompletion=completion.model_names,
+    ),
+]
+Archived = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="The name of a model in the model store.",
+        autocompletion=completion.archived_names,
+    ),
+]
+Served = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="The name of a model that a service on this machine serves.",
+        autocompletion=completion.archived_names,
+    ),
+]
+ArtifactPath = Annotated[
+    Path,
+    typer.Argument(
+        metavar="ARTIFACT",
+        help="An artifact directory, artifacts/NAME, or an archive, model_store/NAME.mar.",
+        autocompletion=completion.artifacts,
+    ),
+]
+ModelStore = Annotated[Path, typer.Option(help="The folder of archives (.mar).")]
+MetricsPort = Annotated[
+    int,
+    typer.Option(
+        envvar="SKIPSERVE_METRICS_PORT",
+        min=1,
+        max=65535,
+        help="The metrics port of the service.",
+    ),
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on stdout, for programs to read.")
+]
+Texts = Annotated[
+    list[str] | None,
+    typer.Option(help="The column of texts; twice for pairs. Default: the only one."),
+]
+Threads = Annotated[int, typer.Option(min=0, help="CPU cores to use; 0 uses all.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Rows that run together.")]
+ROWS = "a .npz, .npy, .parquet, .csv or .jsonl file"
+STORE = completion.STORE
+METRICS_PORT = 9464

@@ -1,0 +1,79 @@
+"""Slices of a model's traffic, each certified by itself: [router.slices] of a build file."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from skipserve.errors import InputError
+from skipserve.schema import Record
+
+# Where a protocol has no place for parameters, a header says which slice a request is of.
+HEADER = "x-skipserve-slice"
+# What is of no declared slice.
+OTHER = "other"
+# Each has counts, a ledger and series of its own.
+MOST = 64
+LONGEST = 64
+# Of a value: it stands in headers, labels and files, so it has no space, quote or comma.
+PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:@+-]*$"
+# Parameters of requests that mean something else.
+_TAKEN = ("router", "router_measure", "binary_data_output")
+
+Value = Annotated[str, Field(pattern=PATTERN, max_length=LONGEST)]
+
+
+class Slices(Record):
+    """Into which slices traffic falls: by the value that a request gives one parameter.
+
+    Attributes:
+        parameter: Of a request; empty where nothing is sliced.
+        values: One a slice. All others, and requests without the parameter, are ``other``.
+    """
+
+    parameter: Annotated[str, Field(pattern=r"^([a-z][a-z0-9_]*)?$", max_length=64)] = ""
+    values: Annotated[tuple[Value, ...], Field(max_length=MOST)] = ()
+
+    def model_post_init(self, _context: Any) -> None:
+        if self.parameter in _TAKEN:
+            raise ValueError(f"parameter = {self.parameter!r} says something else in a request")
+        if bool(self.parameter) != bool(self.values):
+            raise ValueError(
+                "parameter and values belong together: parameter = 'tenant', "
+                "values = ['acme', 'globex']"
+            )
+        if OTHER in self.values:
+            raise ValueError(f"{OTHER!r} is what all undeclared values are; leave it out")
+        twice = [value for value, count in Counter(self.values).items() if count > 1]
+        if twice:
+            raise ValueError(f"{twice[0]!r} is declared twice; declare each value once")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all slices, ``other`` at the end; of traffic that is one whole, an empty name."""
+        return (*self.values, OTHER) if self.values else ("",)
+
+    def name_of(self, said: str | None) -> str:
+        """The slice that a request is of.
+
+        Args:
+            said: The value of its parameter, or ``None``.
+
+        Raises:
+            InputError: If the value is longer than any that can be declared.
+        """
+        if not self.values:
+            return ""
+        if said is not None and len(said) > LONGEST:
+            raise InputError(
+                "invalid_parameter",
+                f"{self.parameter} has {len(said)} characters, expected at most {LONGEST}",
+            )
+        return said if said is not None and said in self.values else OTHER
+
+
+def sliced(model: str, of_slice: str) -> str:
+    """How a slice of a model's traffic is called in a sentence; traffic that is one whole, too."""
+    return f"{model} for {of_slice}" if of_slice else model
