@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from earning_streams import ever_crosses
 from numpy.typing import NDArray
-from scipy.stats import binomtest
+
+from skipserve import intervals
 
 RISK, DELTA, EPOCH_ROWS = 0.01, 0.05, 10_000
 SLICES = 10
@@ -70,7 +71,7 @@ def crossed(rng: np.random.Generator, rate: float, rows: int, streams: int) -> N
 
 def interval(of: NDArray[np.bool_]) -> tuple[float, float, float]:
     """A share with its 95 % interval (Clopper and Pearson)."""
-    found = binomtest(int(of.sum()), of.size).proportion_ci()
+    found = intervals.rate(int(of.sum()), of.size)
     return float(of.mean()), float(found.low), float(found.high)
 
 

@@ -44,13 +44,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(".build/embeddings"))
     options = parser.parse_args()
     fit = options.fit and options.fit.resolve()
-    options = BringOptions(
+    wanted = BringOptions(
         *(str(options.folder.resolve()), options.texts.resolve(), fit),
         name=NAME,
         risk=RISK,
         text=(options.column,),
     )
-    outcome = bring(options, options.out, lambda line: print(line, flush=True))
+    outcome = bring(wanted, options.out, lambda line: print(line, flush=True))
     print(f"\n{outcome.verdict}\n")
     rows = Sourced(read_build_file(options.out / "export" / f"{NAME}.toml")).rows.test.rows
     engine = Engine.for_many(open_artifact(options.out / "artifacts" / NAME), provider="cpu")

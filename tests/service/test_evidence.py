@@ -25,7 +25,7 @@ from skipserve.service.evidence import Witness
 from skipserve.service.reader import AcceptedRequest
 from skipserve.service.runs import Runs
 from skipserve.service.service import Service
-from skipserve.telemetry.metrics import NoMetrics
+from skipserve.telemetry.opening import NoMetrics
 from skipserve.training.recipes import open_recipe
 
 RISK = 0.05

@@ -31,7 +31,7 @@ from skipserve.runtime.prediction import Prediction, Setting
 from skipserve.service.service import Service
 from skipserve.telemetry.counts import LostCounts
 from skipserve.telemetry.exposition import Exposition
-from skipserve.telemetry.metrics import ModelMetrics, _observe
+from skipserve.telemetry.metrics import ModelMetrics, observe
 from skipserve.telemetry.probes import Probes
 from skipserve.telemetry.series import BUCKETS
 from skipserve.training.recipes import open_recipe
@@ -223,7 +223,7 @@ def test_many_observations_at_once_are_those_one_by_one():
     for amount in amounts:
         for _ in range(3):
             one.observe(amount)
-        _observe(other, amount, 3)
+        observe(other, amount, 3)
     samples = [
         {
             (s.name, s.labels.get("le")): s.value

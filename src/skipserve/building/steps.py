@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import itertools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ from skipserve.artifacts.certificates import CERTIFICATES, Certificate, Refusal
 from skipserve.artifacts.manifest import MANIFEST
 from skipserve.artifacts.versions import versions_of
 from skipserve.building.buildfile import BuildFile
+from skipserve.building.fingerprints import fingerprint, hashes, sources, versions
 from skipserve.building.products import (
     OnEpoch,
     OnProgress,
@@ -34,11 +33,12 @@ from skipserve.files import sha256_of
 from skipserve.runtime.runners import FORMATS
 from skipserve.training.checkpoint import WEIGHTS
 from skipserve.training.shipped import difference, read_shipped
-from skipserve.versions import version_if_installed
 
-SOURCES = Path(__file__).parent.parent
 # Sources that every step depends on.
-OWN_SOURCES = (*(f"building/{name}.py" for name in ("products", "sourced", "steps")), "cores.py")
+OWN_SOURCES = (
+    *(f"building/{name}.py" for name in ("fingerprints", "products", "sourced", "steps")),
+    "cores.py",
+)
 # Packages and sources that draw the data of recipes.
 DRAWING = ("mnist1d", "numpy", "scikit-learn", "scipy")
 DRAWING_SOURCES = ("training/recipes.py", "training/signals_1d.py")
@@ -64,7 +64,7 @@ class Step:
 
     def outcome(self) -> Any:
         """What must be unchanged for the step to be skipped."""
-        return _hashes(self.outputs) if self.left is None else self.left()
+        return hashes(self.outputs) if self.left is None else self.left()
 
 
 def steps(
@@ -90,11 +90,11 @@ def steps(
                 _origin_inputs(build),
                 build.export.model_dump(mode="json"),
                 asked,
-                _sources("networks", "routing", "artifacts", "graph", "sources", "runtime"),
-                _sources("preprocessing"),
-                _sources(*OWN_SOURCES, *DRAWING_SOURCES),
-                _versions("torch", "onnx", "onnxscript", "onnxruntime", *DRAWING),
-                _versions("tokenizers", "transformers") if _is_folder(build) else None,
+                sources("networks", "routing", "artifacts", "graph", "sources", "runtime"),
+                sources("preprocessing"),
+                sources(*OWN_SOURCES, *DRAWING_SOURCES),
+                versions("torch", "onnx", "onnxscript", "onnxruntime", *DRAWING),
+                versions("tokenizers", "transformers") if _is_folder(build) else None,
             ),
             (manifest,),
             lambda: export(build, say, sourced),
@@ -110,10 +110,10 @@ def steps(
                     asked,
                     (certified_batch(build), certified_backends(build)),
                     _origin_inputs(build),
-                    _sources("certification", "routing", "runtime", "artifacts", "sources"),
-                    _sources("preprocessing"),
-                    _sources("networks", "intervals.py", *OWN_SOURCES, *DRAWING_SOURCES),
-                    _versions("torch", "onnxruntime", *DRAWING),
+                    sources("certification", "routing", "runtime", "artifacts", "sources"),
+                    sources("preprocessing"),
+                    sources("networks", "intervals.py", *OWN_SOURCES, *DRAWING_SOURCES),
+                    versions("torch", "onnxruntime", *DRAWING),
                 ),
                 (certificates,),
                 lambda: calibrate(build, say, sourced, on_progress),
@@ -126,11 +126,11 @@ def steps(
             "package",
             lambda: (
                 sha256_of(manifest),
-                _hashes((certificates,)),
+                hashes((certificates,)),
                 sha256_of(build.handler) if build.handler.is_file() else None,
                 build.serving.model_dump(mode="json"),
-                _sources("hosts/torchserve/packaging.py", "artifacts/serving.py"),
-                _versions("torch-model-archiver"),
+                sources("hosts/torchserve/packaging.py", "artifacts/serving.py"),
+                versions("torch-model-archiver"),
             ),
             (build.archive,),
             lambda: make_archive(build),
@@ -148,8 +148,8 @@ def _training(build: BuildFile, on_epoch: OnEpoch, say: Say, on_progress: OnProg
             trained.recipe.name,
             trained.network.model_dump(mode="json"),
             trained.training.model_dump(mode="json"),
-            _sources("networks", "training"),
-            _versions("torch", *DRAWING),
+            sources("networks", "training"),
+            versions("torch", *DRAWING),
             _shipped_hash(build),
         ),
         (checkpoint / WEIGHTS, checkpoint / "config.json"),
@@ -164,9 +164,9 @@ def _tuning(build: BuildFile, say: Say) -> Step:
         "tune",
         lambda: (
             tuning.model_dump(mode="json"),
-            [untuned.model_dump(mode="json"), _hashes(tuple(untuned.files(build.root)))],
-            _sources("training/tuning", "building/tuned.py", "sources", "preprocessing"),
-            _versions("torch", "transformers", "peft"),
+            [untuned.model_dump(mode="json"), hashes(tuple(untuned.files(build.root)))],
+            sources("training/tuning", "building/tuned.py", "sources", "preprocessing"),
+            versions("torch", "transformers", "peft"),
         ),
         (build.tuned,),
         lambda: tune_source(build, say),
@@ -192,9 +192,9 @@ def _is_folder(build: BuildFile) -> bool:
 def _origin_inputs(build: BuildFile) -> Any:
     """Everything that the origin of a build file depends on."""
     if build.brought is None:
-        return _hashes((build.checkpoint / WEIGHTS, build.checkpoint / "config.json"))
+        return hashes((build.checkpoint / WEIGHTS, build.checkpoint / "config.json"))
     brought = build.brought
-    return [brought.model_dump(mode="json"), _hashes(tuple(brought.files(build.root)))]
+    return [brought.model_dump(mode="json"), hashes(tuple(brought.files(build.root)))]
 
 
 def _exported(build: BuildFile) -> str | None:
@@ -239,7 +239,7 @@ def run_steps(
     record = _read_record(record_file)
     for step in steps(build, on_epoch, say, on_progress, sourced):
         on_progress(f"{build.name}: {step.name}", None)
-        inputs = _fingerprint(step.inputs())
+        inputs = fingerprint(step.inputs())
         if record.get(step.name) == {"inputs": inputs, "outputs": step.outcome()}:
             say(f"{build.name}: {step.name} is up to date")
             continue
@@ -256,14 +256,6 @@ def _read_record(file: Path) -> dict[str, Any]:
     except (FileNotFoundError, ValueError):  # no build yet, or an unreadable record: build
         return {}
     return record if isinstance(record, dict) else {}
-
-
-def _fingerprint(inputs: Any) -> str:
-    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
-
-
-def _hashes(files: tuple[Path, ...]) -> list[str | None]:
-    return [sha256_of(file) if file.is_file() else None for file in files]
 
 
 def _calibrated(build: BuildFile) -> str | None:
@@ -284,18 +276,4 @@ def _calibrated(build: BuildFile) -> str | None:
         for one in entries
         if one.files in files and one.provider == "cpu" and one.risk in risks
     }
-    return _fingerprint([made.candidates, sorted(own)])
-
-
-def _sources(*places: str) -> list[str]:
-    """Hashes of source files, and of all files in packages."""
-    paths = [SOURCES / place for place in places]
-    files = [[path] if path.suffix else sorted(path.rglob("*.py")) for path in paths]
-    assert all(files), f"no module in {places}: what changed there would go unseen"
-    return [sha256_of(file) for file in itertools.chain(*files)]
-
-
-def _versions(*packages: str) -> list[str | None]:
-    return [
-        version_if_installed(name) for name in packages
-    ]  # some packages belong to other recipes
+    return fingerprint([made.candidates, sorted(own)])

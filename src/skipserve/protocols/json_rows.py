@@ -91,7 +91,7 @@ class JsonRows:
         self._values = decoder(list_of(Any, max_rows))
 
     def decode(self, request: RawRequest) -> tuple[Tensors | Values, RouterRequest, str | None]:
-        """Read a request: its rows by input [B, …], what it asks of the router, and its slice.
+        """Read a request: its rows by input [B, …], its router request and its slice.
 
         A model with preprocessing takes values, unless a request names tensors.
 

@@ -115,7 +115,7 @@ class ParsedRequest(msgspec.Struct, frozen=True):
         rows: Unchecked rows by input, or values for preprocessing.
         router: The router request.
         encode: Makes the reply.
-        of_slice: The slice of the traffic that it names, if any.
+        of_slice: Its value of the parameter by which traffic is sliced, if any.
         tokenize: Run only the tokenizer, with or without special tokens; ``None``: the model.
     """
 

@@ -50,7 +50,7 @@ class Witness:
     Args:
         engine: The open model.
         metrics: Counts the rows in force.
-        counts: Keep the counts, by slice of the traffic; of slices that are missing none are kept.
+        counts: Keep the counts, by slice of the traffic; slices without are not counted.
     """
 
     def __init__(self, engine: Engine, metrics: ModelMetrics, counts: Mapping[str, Counts]) -> None:

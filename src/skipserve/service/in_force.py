@@ -1,4 +1,4 @@
-"""Settings in force for a slice of the traffic: thresholds, and which rows give evidence."""
+"""Settings in force for a slice of traffic: thresholds, and which rows give evidence."""
 
 from __future__ import annotations
 

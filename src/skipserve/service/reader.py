@@ -71,7 +71,7 @@ class AcceptedRequest(Job, frozen=True):
         epoch: Epoch of its evidence.
         encode: Makes its reply.
         refuse: Makes the reply to an error.
-        of_slice: Its slice of the traffic; "" where traffic is not sliced.
+        of_slice: Slice of the traffic; "" where it is not sliced.
     """
 
     place: int

@@ -30,7 +30,7 @@ from skipserve.service.reader import INTERNAL, AcceptedRequest, Admission, Reade
 from skipserve.service.runs import CompletedRequests, Runs
 from skipserve.slices import sliced
 from skipserve.telemetry.journal import Journal
-from skipserve.telemetry.metrics import NoMetrics, open_metrics
+from skipserve.telemetry.opening import NoMetrics, open_metrics
 from skipserve.telemetry.series import ABANDONED
 from skipserve.telemetry.tracing import Phases
 

@@ -1,4 +1,4 @@
-"""Gauges of earning, which the launcher sets: by model and slice of its traffic."""
+"""Gauges of earning, by model and slice of its traffic, which the launcher sets."""
 
 from __future__ import annotations
 

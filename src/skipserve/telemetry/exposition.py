@@ -109,7 +109,7 @@ class Exposition:
             self._versions.labels(model).set(int(version))
 
     def set_state(self, model: str, of_slice: str, state: str) -> None:
-        """Show the state of a router, for one slice of the traffic.
+        """Show the state of a model's router.
 
         Args:
             model: Name of the model.

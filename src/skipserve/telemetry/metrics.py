@@ -7,9 +7,6 @@ every metric.
 
 from __future__ import annotations
 
-import logging
-import os
-import shutil
 from bisect import bisect_left
 from collections import Counter as Tally
 from collections.abc import Mapping, Sequence
@@ -20,7 +17,6 @@ from prometheus_client import Histogram
 
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Prediction, Setting
-from skipserve.telemetry.counts import SPACE_BYTES
 from skipserve.telemetry.series import (
     ANSWERS,
     BATCH,
@@ -49,8 +45,6 @@ from skipserve.telemetry.series import (
 )
 from skipserve.telemetry.signal_rows import SignalRows
 
-logger = logging.getLogger(__name__)
-
 
 class ModelMetrics:
     """The metrics of one model in one worker, their labels bound once.
@@ -60,7 +54,7 @@ class ModelMetrics:
 
     Args:
         engine: The open model.
-        defaults: Setting of requests without a router request, by slice of the traffic.
+        defaults: Settings of requests without a router request, by slice of the traffic.
     """
 
     def __init__(self, engine: Engine, defaults: Mapping[str, Setting]) -> None:
@@ -134,8 +128,8 @@ class ModelMetrics:
         found = Tally(statuses)
         for status, count in found.items():
             self._answered(status, count)
-        _observe(self._latency["full"], duration_s, found[200] - skipped)
-        _observe(self._latency["skipped"], duration_s, skipped)
+        observe(self._latency["full"], duration_s, found[200] - skipped)
+        observe(self._latency["skipped"], duration_s, skipped)
 
     def turned_away(self, reason: str, status: int | None = None) -> None:
         """Count a request that was refused before it began.
@@ -171,7 +165,7 @@ class ModelMetrics:
     def waited(self, seconds: Sequence[float]) -> None:
         """Observe how long each request of a batch waited."""
         for one in seconds:
-            _observe(self._wait, one)
+            observe(self._wait, one)
 
     def phases(
         self, rows: Sequence[int], decode_s: float, inference_s: float, encode_s: float
@@ -185,11 +179,11 @@ class ModelMetrics:
             encode_s: Of all replies.
         """
         for together in rows:
-            _observe(self._batch, together)
+            observe(self._batch, together)
         if rows:
-            _observe(self._phases["inference"], inference_s)
-        _observe(self._phases["decode"], decode_s)
-        _observe(self._phases["encode"], encode_s)
+            observe(self._phases["inference"], inference_s)
+        observe(self._phases["decode"], decode_s)
+        observe(self._phases["encode"], encode_s)
 
     def rows(self, prediction: Prediction, settings: Sequence[Setting]) -> None:
         """Count the rows of one batch.
@@ -211,7 +205,7 @@ class ModelMetrics:
             self._held_back.inc(held)
         depths = np.bincount(prediction.depth_run[on], minlength=self._depth + 1)
         for depth in np.flatnonzero(depths).tolist():
-            _observe(self._depth_run, depth, int(depths[depth]))
+            observe(self._depth_run, depth, int(depths[depth]))
         for block, left_out in enumerate(self._left_out(prediction, on, depths).tolist()):
             if left_out < routed:
                 self._run[block].inc(routed - left_out)
@@ -245,68 +239,18 @@ class ModelMetrics:
             self._disagreed[of_slice, risk].inc(disagreements)
 
     def evidence_dropped(self, of_slice: str, rows: int) -> None:
-        """Count rows that were drawn and could not be run."""
+        """Count evidence rows that failed."""
         self._dropped[of_slice].inc(rows)
 
 
-class NoMetrics(ModelMetrics):
-    """Counts nothing: where files cannot be written, and to measure the cost of counting."""
+def observe(histogram: Histogram, value: float, times: int = 1) -> None:
+    """Observe a value several times at once.
 
-    def __init__(self) -> None:
-        pass
-
-    def default(self, of_slice: str, setting: Setting) -> None:
-        """Nothing."""
-
-    def requests(self, statuses: Sequence[int], skipped: int, duration_s: float) -> None:
-        """Nothing."""
-
-    def turned_away(self, reason: str, status: int | None = None) -> None:
-        """Nothing."""
-
-    def risk_in_force(self, of_slice: str, risk: float | None, moved: bool = False) -> None:
-        """Nothing."""
-
-    def waited(self, seconds: Sequence[float]) -> None:
-        """Nothing."""
-
-    def phases(
-        self, rows: Sequence[int], decode_s: float, inference_s: float, encode_s: float
-    ) -> None:
-        """Nothing."""
-
-    def rows(self, prediction: Prediction, settings: Sequence[Setting]) -> None:
-        """Nothing."""
-
-    def evidence(self, of_slice: str, risk: float, rows: int, disagreements: int) -> None:
-        """Nothing."""
-
-    def evidence_dropped(self, of_slice: str, rows: int) -> None:
-        """Nothing."""
-
-
-def open_metrics(engine: Engine, defaults: Mapping[str, Setting]) -> ModelMetrics:
-    """The metrics of a model, or :class:`NoMetrics` where they cannot be written.
-
-    A full directory would kill the worker with SIGBUS at the first write to a fresh page, so space
-    is asked for first. Serving goes on without metrics, and the log says so.
+    Args:
+        histogram: With its labels bound.
+        value: In the unit of the histogram.
+        times: How often; nothing for 0.
     """
-    directory = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
-    try:
-        if directory is not None and shutil.disk_usage(directory).free < SPACE_BYTES:
-            raise OSError(f"fewer than {SPACE_BYTES >> 20} MiB are free")
-        return ModelMetrics(engine, defaults)
-    except OSError as error:
-        logger.error(
-            "%s serves without metrics: %s cannot be written (%s); make room and restart",
-            engine.manifest.name,
-            directory,
-            error,
-        )
-        return NoMetrics()
-
-
-def _observe(histogram: Histogram, value: float, times: int = 1) -> None:
     # prometheus_client observes one at a time, which for a batch of 64 rows takes 0.1 ms.
     if times:
         histogram._sum.inc(value * times)

@@ -42,7 +42,7 @@ def open_tokenizer(folder: Folder) -> Any:
         )
     try:
         tokenizer = AutoTokenizer.from_pretrained(places[0], local_files_only=True)
-    except Exception as error:  # each family raises classes of its own
+    except Exception as error:  # each family raises its own exception types
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ConfigError(f"the tokenizer of {folder.path} cannot be opened: {reason}") from None
     if not getattr(tokenizer, "is_fast", False):
