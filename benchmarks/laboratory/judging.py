@@ -22,7 +22,7 @@ from skipserve.routing import judge as judging
 from skipserve.routing.judge import ByDepth, of_classes
 from skipserve.routing.propose import Observations, Thresholds
 from skipserve.routing.propose import greedy as greedy_of
-from skipserve.routing.stopping import stops
+from skipserve.routing.stopping import first_stop
 
 
 @dataclass(frozen=True)
@@ -116,10 +116,7 @@ def depth_run(
         signal: [N, depth − 1].
         held: Rows that run everything [N].
     """
-    stopped = stops(signal, thresholds) & ~held[:, None]
-    first = np.where(stopped.any(axis=1), stopped.argmax(axis=1), signal.shape[1])
-    depths: NDArray[np.int64] = first.astype(np.int64) + 1
-    return depths
+    return first_stop(signal, thresholds, ~held[:, None]) + 1
 
 
 def judge(

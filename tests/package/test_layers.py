@@ -52,6 +52,7 @@ HELPERS = {
         "errors",
         "extras",
         "files",
+        "intervals",
         "schema",
         "signature",
         "style",

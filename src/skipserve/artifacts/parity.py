@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from skipserve.artifacts.manifest import DecisionParity, Format, Parity, Precision
 from skipserve.errors import ParityError
-from skipserve.routing.stopping import stops, within
+from skipserve.routing.stopping import first_stop, within
 from skipserve.runtime.rows import Rows
 from skipserve.runtime.stepper import ExitReadings
 from skipserve.runtime.wave import FinishedRows, Limits, RowResults, gathered
@@ -143,8 +143,7 @@ class Decisions:
             thresholds.astype(np.float32), np.full(count, limit, dtype=np.float32)
         )
         inside = within(farthest, limit)
-        stopped = stops(signals, self._limits.thresholds) & inside[:, leaves]
-        where = np.where(stopped.any(axis=1), stopped.argmax(axis=1), len(decisions))
+        where = first_stop(signals, self._limits.thresholds, inside[:, leaves])
         self._depth = blocks[where]
         # A row that leaves was inside up to there; one that runs everything passed every cut.
         self._held = (where == len(decisions)) & ~inside[:, -1]

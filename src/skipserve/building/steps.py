@@ -112,7 +112,7 @@ def steps(
                     _origin_inputs(build),
                     _sources("certification", "routing", "runtime", "artifacts", "sources"),
                     _sources("preprocessing"),
-                    _sources("networks", *OWN_SOURCES, *DRAWING_SOURCES),
+                    _sources("networks", "intervals.py", *OWN_SOURCES, *DRAWING_SOURCES),
                     _versions("torch", "onnxruntime", *DRAWING),
                 ),
                 (certificates,),

@@ -20,9 +20,10 @@ from skipserve.artifacts.certificates import (
     to_json,
     write_certificates,
 )
-from skipserve.certification.certify import Goal, Outcome, certify, p_value_of, samples_needed
+from skipserve.certification.certify import Goal, Outcome, certify, p_value_of
 from skipserve.certification.trial import Say, Trial
 from skipserve.errors import ArtifactError
+from skipserve.intervals import samples_needed
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.planning import AskedPrecision
 from skipserve.runtime.runners import BackendName

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from skipserve.artifacts.artifact import Artifact, open_artifact
 from skipserve.artifacts.certificates import Certificates, from_json, to_json, write_certificates
 from skipserve.routing.propose import Observations, propose, propose_skips
-from skipserve.routing.stopping import within
+from skipserve.routing.reading import observe
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Prediction, Setting
 from skipserve.runtime.rows import Rows
@@ -50,25 +50,22 @@ def _backend(artifact: Artifact) -> BackendName:
 
 
 def _observed(engine: Engine, rows: Rows) -> Observations:
-    """What the router would see of rows, if all got to the end."""
-    spec, task = engine.manifest.router, engine.manifest.task
+    """What the router observes of rows that run everything."""
+    spec = engine.manifest.router
     assert spec is not None
     if engine.backend == "torchscript":
         return _observed_by_running(engine, rows)
-    readings = engine.read(rows)
-    full = readings.answers[:, -1]
-    early = np.moveaxis(readings.answers[:, :-1], 1, 0)
-    agrees = np.stack([task.agree(answers, full) for answers in early], axis=1)
-    limit = from_json(spec.guard_limit)
-    inside = np.logical_and.accumulate(within(readings.distances, limit), axis=1)
-    inside = inside[:, [one.leaves for one in spec.exits]]
-    return Observations(
-        np.array([*spec.decisions, engine.manifest.depth]), readings.signals, agrees, inside
+    return observe(
+        engine.read(rows),
+        engine.manifest.task,
+        [*spec.decisions, engine.manifest.depth],
+        from_json(spec.guard_limit),
+        [one.leaves for one in spec.exits],
     )
 
 
 def _observed_by_running(engine: Engine, rows: Rows) -> Observations:
-    """The same of files whose exits cannot be read: all rows are sent out at each in turn."""
+    """The same for files whose exits cannot be read: every row stops at each exit in turn."""
     spec, task = engine.manifest.router, engine.manifest.task
     assert spec is not None
     full, signals = _full_and_signals(engine, rows)

@@ -10,8 +10,8 @@ import msgspec
 from skipserve.loadtest.blocks import Block, Setup
 from skipserve.loadtest.client import Client
 from skipserve.loadtest.gate import judge, verdict_of
-from skipserve.loadtest.intervals import samples_needed
 from skipserve.loadtest.payloads import Choice
+from skipserve.loadtest.percentiles import samples_for
 from skipserve.loadtest.plan import Plan, mixes_of
 from skipserve.loadtest.pools import Subject
 from skipserve.loadtest.results import Arm, ArmName
@@ -148,7 +148,7 @@ def _trial(
     rate: float,
     repeat: int,
 ) -> RateTrial:
-    needed = max((samples_needed(percent) for percent, _ in objective.percentiles), default=1)
+    needed = max((samples_for(percent) for percent, _ in objective.percentiles), default=1)
     # With the fewest samples the interval ends at the slowest, which is too strict a judge.
     requests = max(FEWEST_REQUESTS, 3 * needed)
     duration_s = min(max(plan.duration_s, requests / rate), LONGEST_TRIAL_S)

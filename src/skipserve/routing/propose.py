@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from skipserve.routing.stopping import stops
+from skipserve.routing.stopping import disagreements, first_stop
 
 CANDIDATES = 20
 # Rates of disagreement among the rows that leave at one decision.
@@ -119,16 +119,12 @@ def _lowest(values: NDArray[np.float32], right: NDArray[np.bool_], rate: float) 
 
 
 def where_rows_leave(thresholds: Thresholds, observed: Observations) -> NDArray[np.int64]:
-    """At which decision each row leaves [N]; the number of decisions where it runs everything."""
-    stopped = stops(observed.signal, thresholds) & observed.inside
-    leaves = stopped.any(axis=1)
-    where: NDArray[np.int64] = np.where(leaves, stopped.argmax(axis=1), len(thresholds))
-    return where
+    """The decision at which each row leaves [N]; the number of decisions if it runs everything."""
+    return first_stop(observed.signal, thresholds, observed.inside)
 
 
 def simulate(thresholds: Thresholds, observed: Observations) -> tuple[float, float]:
     """Rate of disagreement and mean depth of the ``exit`` policy."""
     where = where_rows_leave(thresholds, observed)
-    right = np.append(observed.agrees, np.ones((len(where), 1), dtype=bool), axis=1)
-    wrong = ~np.take_along_axis(right, where[:, None], axis=1)[:, 0]
+    wrong = disagreements(observed.agrees, where)
     return float(wrong.mean()), float(observed.blocks[where].mean())

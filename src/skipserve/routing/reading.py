@@ -19,6 +19,7 @@ from skipserve.runtime.many import in_batches
 from skipserve.runtime.pieces import OnnxPiece
 from skipserve.runtime.rows import Rows
 from skipserve.runtime.stepper import Cut, ExitReadings, Stepper
+from skipserve.tasks import Task
 
 # More at a time are no faster, and a transformer's rows take megabytes each.
 BATCH = 32
@@ -60,10 +61,29 @@ def read_all(stepper: ExitReader, rows: Rows) -> ExitReadings:
 def observations_of(
     network: Network, exits: Sequence[Exit], readings: ExitReadings, limit: NDArray[np.float64]
 ) -> Observations:
-    """What a router would see, from what its exits read; every exit lets rows leave."""
+    """What a router observes, from what its exits read; every exit lets rows leave."""
+    blocks = [*(one.blocks for one in exits), network.depth]
+    return observe(readings, network.task, blocks, limit, [True] * len(exits))
+
+
+def observe(
+    readings: ExitReadings,
+    task: Task,
+    blocks: Sequence[int],
+    limit: NDArray[np.float64] | float,
+    leaves: Sequence[bool],
+) -> Observations:
+    """What a router observes, from what every exit reads.
+
+    Args:
+        readings: Of rows that ran everything.
+        task: Says when two answers agree.
+        blocks: Blocks run at each decision, and at full depth.
+        limit: Of the guards: one for each exit, or one for all.
+        leaves: Which exits are decisions.
+    """
     full = readings.answers[:, -1]
     early = np.moveaxis(readings.answers[:, :-1], 1, 0)
-    agrees = np.stack([network.task.agree(answers, full) for answers in early], axis=1)
+    agrees = np.stack([task.agree(answers, full) for answers in early], axis=1)
     inside = np.logical_and.accumulate(within(readings.distances, limit), axis=1)
-    blocks = np.array([*(one.blocks for one in exits), network.depth])
-    return Observations(blocks, readings.signals, agrees, inside)
+    return Observations(np.array(blocks), readings.signals, agrees, inside[:, np.array(leaves)])

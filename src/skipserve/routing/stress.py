@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from skipserve.routing.propose import Observations, Thresholds, greedy, where_rows_leave
+from skipserve.routing.propose import Observations, Thresholds, greedy, simulate
 
 # What a hard corruption must come to: few wrong answers, or most rows held back.
 MOST_DISAGREE, FEWEST_HELD = 0.05, 0.9
@@ -42,14 +42,12 @@ def stress_test(
     kind: str, hard: bool, observed: Observations, thresholds: Thresholds
 ) -> StressResult:
     """What thresholds do to corrupted rows."""
-    where = where_rows_leave(thresholds, observed)
-    right = np.append(observed.agrees, np.ones((len(where), 1), dtype=bool), axis=1)
-    wrong = ~np.take_along_axis(right, where[:, None], axis=1)[:, 0]
+    disagreement, depth = simulate(thresholds, observed)
     return StressResult(
         kind,
         hard,
-        float(wrong.mean()),
-        float(observed.blocks[where].mean() / observed.blocks[-1]),
+        disagreement,
+        float(depth / observed.blocks[-1]),
         float((~observed.inside[:, -1]).mean()),
     )
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from skipserve.routing.stopping import stops
+from skipserve.routing.stopping import disagreements, first_stop
 from skipserve.runtime.prediction import Prediction
 from skipserve.tasks import Task
 
@@ -54,7 +54,5 @@ def candidate_losses(
     agrees = np.stack(
         [task.agree(answers, full) & finite for answers in np.moveaxis(trail.answers, 1, 0)], axis=1
     )
-    may = stops(signals[:, None], candidates[None]) & trail.inside[:, None]
-    leaves, first = may.any(axis=2), may.argmax(axis=2)
-    right = np.take_along_axis(agrees, first, axis=1)
-    return CandidateLosses(leaves & ~right, np.where(leaves, ends[first], ends[-1]))
+    where = first_stop(signals[:, None], candidates[None], trail.inside[:, None])
+    return CandidateLosses(disagreements(agrees, where), ends[where])
