@@ -40,22 +40,16 @@ from skipserve.certification.signing import check_signature, signed
 from skipserve.certification.verification import check_certificate
 from skipserve.cli import app
 from skipserve.commands.verify import served_file
-from skipserve.earning.epochs import (
-    Begun,
-    Counts,
-    Crossed,
-    Rules,
-    State,
-    Withdrawn,
-    applied,
-    decide,
-    in_force,
-)
+from skipserve.earning.counts import Counts
+from skipserve.earning.epochs import decide, in_force
+from skipserve.earning.events import Begun, Crossed, Withdrawn
 from skipserve.earning.ledger import Ledger
+from skipserve.earning.rules import Rules
+from skipserve.earning.state import State, applied
 from skipserve.earning.wealth import level_of, log_wealth
 from skipserve.errors import ArtifactError, ConfigError
 from skipserve.safety.earned import Earned as Earns
-from skipserve.safety.keeper import Kind, binding_for
+from skipserve.safety.kind import Kind, binding_for
 from skipserve.training.recipes import open_recipe
 
 EPSILON, SHARE = 0.05, 0.5

@@ -11,19 +11,14 @@ import threading
 import numpy as np
 import pytest
 
+from skipserve.earning.counts import Counts
 from skipserve.earning.counts_file import LONG_BYTES, CountsFile, CountsReader, folder_of
-from skipserve.earning.epochs import (
-    Begun,
-    Counts,
-    Crossed,
-    Rules,
-    State,
-    decide,
-    in_force,
-    withdraw,
-)
+from skipserve.earning.epochs import decide, in_force, withdraw
+from skipserve.earning.events import Begun, Crossed
 from skipserve.earning.ledger import NAME, Ledger, told
 from skipserve.earning.lines import FORMAT, Header, line
+from skipserve.earning.rules import Rules
+from skipserve.earning.state import State
 from skipserve.earning.transfer import read_earned, take_over, write_earned
 from skipserve.errors import StateError
 

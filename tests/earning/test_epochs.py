@@ -10,20 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skipserve.earning.epochs import (
-    Begun,
-    Counts,
-    Crossed,
-    Rules,
-    State,
-    Withdrawn,
-    applied,
-    decide,
-    in_force,
-    reset,
-    unordered,
-    withdraw,
-)
+from skipserve.earning.counts import Counts
+from skipserve.earning.epochs import decide, in_force, reset, withdraw
+from skipserve.earning.events import Begun, Crossed, Withdrawn
+from skipserve.earning.proofs import unordered
+from skipserve.earning.rules import Rules
+from skipserve.earning.state import State, applied
 from skipserve.earning.wealth import SHARES_OF_RISK, level_of, log_wealth, rows_needed
 
 RISK, LEVEL = 0.01, 0.05

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from skipserve.artifacts.certificates import Thresholds
 from skipserve.certification.certificate_file import Crossing, Earned, Epoch
-from skipserve.earning.epochs import Begun, Crossed, Event, Rules
+from skipserve.earning.events import Begun, Crossed, Event
+from skipserve.earning.rules import Rules
 from skipserve.earning.wealth import level_of, log_wealth
 from skipserve.errors import ConfigError
 

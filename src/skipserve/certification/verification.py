@@ -15,7 +15,7 @@ from skipserve.artifacts.certificates import from_json
 from skipserve.certification.certificate_file import CertificateFile, Earned, Offline, meaning, seal
 from skipserve.certification.certify import p_value
 from skipserve.certification.findings import Fault, Finding
-from skipserve.earning.epochs import unordered
+from skipserve.earning.proofs import unordered
 from skipserve.earning.wealth import level_of, log_wealth
 from skipserve.runtime.runners import FORMATS
 

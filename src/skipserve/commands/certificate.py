@@ -57,7 +57,7 @@ def find_earned(metrics_port: int, model: str) -> Earned:
     from skipserve.hosts.control import find_router
     from skipserve.hosts.states import find_state
     from skipserve.safety.earned import Earned
-    from skipserve.safety.keeper import Kind
+    from skipserve.safety.kind import Kind
     from skipserve.watching.scrape import fetch
 
     router = find_router(metrics_port, model)

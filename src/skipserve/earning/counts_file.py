@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from skipserve.artifacts.manifest import Manifest, Precision
 from skipserve.earning.binding import binding_of
-from skipserve.earning.epochs import Counts
+from skipserve.earning.counts import Counts
 from skipserve.earning.lines import Header, append, contents, damaged, line
 
 # Tells the workers where the state of each model is.

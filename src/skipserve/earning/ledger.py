@@ -20,17 +20,11 @@ from typing import Any
 import msgspec
 
 from skipserve.earning.counts_file import PREFIX, folder_of
-from skipserve.earning.epochs import (
-    Begun,
-    Crossed,
-    Event,
-    Rules,
-    State,
-    Withdrawn,
-    applied,
-    reset,
-)
+from skipserve.earning.epochs import reset
+from skipserve.earning.events import Begun, Crossed, Event, Withdrawn
 from skipserve.earning.lines import Header, append, contents, damaged, line
+from skipserve.earning.rules import Rules
+from skipserve.earning.state import State, applied
 
 NAME = "ledger"
 # Whoever holds the lock gives it back within milliseconds, unless it was stopped.

@@ -6,7 +6,9 @@ import math
 from collections import deque
 from dataclasses import dataclass
 
-from skipserve.earning.epochs import Counts, Rules, State
+from skipserve.earning.counts import Counts
+from skipserve.earning.rules import Rules
+from skipserve.earning.state import State
 from skipserve.earning.wealth import level_of, log_wealth
 
 # Rows come at the rate of so long ago until now.

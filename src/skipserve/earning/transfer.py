@@ -8,9 +8,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from skipserve.earning.epochs import Begun, Crossed, Event, Rules, State, applied, proved
+from skipserve.earning.events import Begun, Crossed, Event
 from skipserve.earning.ledger import Ledger, events_of, told
 from skipserve.earning.lines import Header, contents, damaged, line
+from skipserve.earning.proofs import proved
+from skipserve.earning.rules import Rules
+from skipserve.earning.state import State, applied
 from skipserve.errors import StateError
 from skipserve.files import replace_text
 

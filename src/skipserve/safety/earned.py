@@ -9,13 +9,15 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from skipserve.artifacts.artifact import Artifact
+from skipserve.earning.counts import Counts
 from skipserve.earning.counts_file import CountsReader
-from skipserve.earning.epochs import Begun, Counts, Crossed, Event, Withdrawn, in_force
+from skipserve.earning.epochs import in_force
+from skipserve.earning.events import Begun, Crossed, Event, Withdrawn
 from skipserve.earning.ledger import Ledger
 from skipserve.earning.progress import Progress, progress
 from skipserve.earning.transfer import read_earned, take_over, write_earned
 from skipserve.errors import ArtifactError
-from skipserve.safety.keeper import Kind, binding_for, rules_of
+from skipserve.safety.kind import Kind, binding_for, rules_of
 
 # So many lines of history are told.
 LATEST = 8

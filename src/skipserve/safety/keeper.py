@@ -11,88 +11,24 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from skipserve.artifacts.artifact import Artifact
-from skipserve.artifacts.manifest import Precision, RouterSpec
-from skipserve.earning.binding import binding_of
+from skipserve.earning.counts import Counts
 from skipserve.earning.counts_file import CountsReader, folder_of
-from skipserve.earning.epochs import (
-    Counts,
-    Event,
-    Rules,
-    State,
-    decide,
-    in_force,
-    reset,
-    unordered,
-    withdraw,
-)
+from skipserve.earning.epochs import decide, in_force, reset, withdraw
+from skipserve.earning.events import Event
 from skipserve.earning.ledger import Ledger
+from skipserve.earning.proofs import unordered
+from skipserve.earning.state import State
 from skipserve.errors import StateError
-from skipserve.runtime.backends import Provider
-from skipserve.runtime.runners import FORMATS, BackendName
+from skipserve.runtime.runners import FORMATS
+from skipserve.safety.kind import Kind, binding_for, candidates_of, rules_of
 
 # Less room than this is none: workers and launcher could not write what they see.
 ROOM_BYTES = 1 << 20
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What workers run a model on."""
-
-    backend: BackendName
-    provider: Provider
-    precision: Precision
-
-    @staticmethod
-    def of(*labels: Collection[str]) -> Kind:
-        """The kind that the labels of ``skipserve_model_info`` say, each with all its values.
-
-        Raises:
-            StateError: If they say none, or several.
-        """
-        if any(len(one) != 1 for one in labels):
-            told = "; ".join(" and ".join(sorted(one)) or "nothing" for one in labels)
-            raise StateError(
-                f"the workers run on {told}, and a certificate is of one kind; see why they "
-                "differ, or wait until they are there"
-            )
-        backend, provider, precision = (next(iter(one)) for one in labels)
-        return Kind(backend, provider, precision)  # type: ignore[arg-type]
-
-
-def rules_of(spec: RouterSpec, candidates: int) -> Rules:
-    """The rules that a model's epochs go by."""
-    age_rows, age_s = spec.greatest_age_rows, spec.greatest_age_s
-    return Rules(
-        risks=spec.risks,
-        candidates=candidates,
-        level=spec.earned_level,
-        epoch_rows=spec.epoch_rows,
-        greatest_age_rows=spec.epoch_rows if age_rows is None else age_rows,
-        greatest_age_s=np.inf if age_s is None else age_s,
-    )
-
-
-def candidates_of(artifact: Artifact) -> NDArray[np.float32]:
-    """Thresholds of an artifact's candidates, from careful to bold [candidates, decisions]."""
-    spec = artifact.manifest.router
-    assert spec is not None
-    return artifact.certificates.table(len(spec.decisions))
-
-
-def binding_for(artifact: Artifact, kind: Kind) -> str:
-    """What evidence is bound to where an artifact runs on this."""
-    files = artifact.hashes(FORMATS[kind.backend], kind.precision)
-    candidates = candidates_of(artifact)
-    return binding_of(artifact.manifest, candidates, files, kind.precision, kind.provider)
 
 
 class Keeper:

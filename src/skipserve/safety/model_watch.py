@@ -11,7 +11,8 @@ from skipserve.artifacts.serving import ServingConfig
 from skipserve.earning.progress import Pace, Progress, progress
 from skipserve.safety.alarm import Evidence
 from skipserve.safety.drift_watch import DriftWatch
-from skipserve.safety.keeper import Keeper, Kind
+from skipserve.safety.keeper import Keeper
+from skipserve.safety.kind import Kind
 from skipserve.safety.switch import Standing, Switch
 from skipserve.telemetry.exposition import Exposition, Samples
 
