@@ -43,6 +43,7 @@ from skipserve.commands.verify import served_file
 from skipserve.earning.counts import Counts
 from skipserve.earning.epochs import decide, in_force
 from skipserve.earning.events import Begun, Crossed, Withdrawn
+from skipserve.earning.ladder import Place
 from skipserve.earning.ledger import Ledger
 from skipserve.earning.rules import Rules
 from skipserve.earning.state import State, applied
@@ -321,7 +322,7 @@ def earns_in_an_epoch(ledger: Ledger, risk: float) -> None:
 def test_what_was_earned_after_a_reset_verifies(artifact, tmp_path):
     kind = Kind("onnxruntime", "cpu", "fp32")
     earned = Earns(artifact, tmp_path, kind)
-    ledger = Ledger(tmp_path, binding_for(artifact, kind))
+    ledger = Ledger(tmp_path, binding_for(artifact, kind), earned.rules)
     ledger.turn(lambda state: [Begun(1, "start", 0, 9_000, 1.0)])
     earned.reset()
     risk = earned.rules.risks[0]
@@ -336,7 +337,7 @@ def test_certificates_that_the_alarm_withdrew_are_not_attested(artifact, tmp_pat
     kind = Kind("onnxruntime", "cpu", "fp32")
     earned = Earns(artifact, tmp_path, kind)
     risk, now_s = earned.rules.risks[0], time.time()
-    ledger = Ledger(tmp_path, binding_for(artifact, kind))
+    ledger = Ledger(tmp_path, binding_for(artifact, kind), earned.rules)
     alarm = [Withdrawn(1, 100, 60, now_s), Begun(2, "alarm", 100, 9_000, now_s)]
     ledger.turn(lambda state: [Begun(1, "start", 0, 9_000, now_s), *alarm])
     with pytest.raises(ConfigError, match="nothing of the kind is certified of small"):
@@ -506,17 +507,17 @@ def test_what_the_epochs_decided_is_a_proof(artifact, tmp_path):
         if any(isinstance(one, Begun) for one in fresh):
             counts = Counts.none(len(candidates))
         counts += Counts(50, rng.binomial(50, rates).astype(np.int64), counts.blocks)
-    (candidate,) = in_force(rules, state, counts.rows, 0.0)
-    assert candidate is not None and state.epoch == 2
+    (place,) = in_force(rules, state, counts.rows, 0.0)
+    assert place is not None and state.epoch == 2
     about = {
         "candidates": candidates,
         "guard_limit": artifact.manifest.router.guard_limit,
         "confidence": 0.95,
     }
-    bound = earned_bound(rules, events, 0.05, candidate, counts.rows, **about)
-    assert (bound.share, len(bound.candidates)) == (pytest.approx(0.5), candidate + 1)
+    bound = earned_bound(rules, events, 0.05, place, counts.rows, **about)
+    assert (bound.share, len(bound.candidates)) == (pytest.approx(0.5), place.candidate + 1)
     kind = {"precision": "fp32", "provider": "cpu", "files": artifact.hashes("onnx", "fp32")}
     values = json.loads(certificate_file(artifact, [bound], **kind).model_dump_json())
     assert faults(values, artifact, tmp_path) == set()
     with pytest.raises(ConfigError, match="was not earned"):
-        earned_bound(rules, events, 0.05, len(candidates) - 1, counts.rows, **about)
+        earned_bound(rules, events, 0.05, Place(len(candidates) - 1), counts.rows, **about)

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skipserve.earning.counts import Counts
-from skipserve.earning.epochs import decide, in_force, reset, withdraw
+from skipserve.earning.epochs import decide, reset, withdraw
+from skipserve.earning.epochs import in_force as places_in_force
 from skipserve.earning.events import Begun, Crossed, Withdrawn
 from skipserve.earning.proofs import unordered
 from skipserve.earning.rules import Rules
@@ -20,6 +21,11 @@ from skipserve.earning.wealth import SHARES_OF_RISK, level_of, log_wealth, rows_
 
 RISK, LEVEL = 0.01, 0.05
 RULES = Rules((RISK, 0.05), 3, LEVEL, epoch_rows=5_000, greatest_age_rows=5_000)
+
+
+def in_force(*asked):
+    """Candidates of the artifact's own ladder."""
+    return tuple(one and one.candidate for one in places_in_force(*asked))
 
 
 def counts(rows, *disagreements):

@@ -79,10 +79,11 @@ def _print(model: str, earned: Earned) -> None:
     )
     for one in found.risks:
         text = f"  risk {one.risk:g}: "
-        if one.in_force is None:
+        place = found.places[one.risk]
+        if place is None:
             text += "nothing is in force that was earned; "
         else:
-            text += f"candidate {one.in_force + 1} of {earned.rules.candidates} is in force"
+            text += f"candidate {place.candidate + 1} of {earned.size(place)} is in force"
             proof = found.proofs.get(one.risk)
             if proof is not None:
                 text += (

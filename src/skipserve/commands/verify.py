@@ -153,15 +153,15 @@ def served_file(earned: Earned) -> CertificateFile:
         earned_bound(
             earned.rules,
             earned.events,
-            one.risk,
-            one.in_force,
+            risk,
+            place,
             found.rows,
             candidates=artifact.certificates.candidates,
             guard_limit=earned.spec.guard_limit,
             confidence=earned.spec.confidence,
         )
-        for one in found.risks
-        if one.in_force is not None
+        for risk, place in found.places.items()
+        if place is not None
     ]
     return certificate_file(
         artifact,

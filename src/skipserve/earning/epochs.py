@@ -6,6 +6,9 @@ number of evidence rows that was fixed before any of them was seen, or when the 
 is in force no longer holds; it never slides. Epoch j, whatever began it, may err with probability
 δ_j = δ · 6 / (π² j²), so that all together err with at most δ.
 
+An epoch may propose anew: its first rows say what candidates the others are evidence for, and with
+which guard; they count for nothing else (proposing.py).
+
 What was earned stays in force while the next epoch earns, up to a greatest age. A candidate's
 wealth may fall again once it has reached its level; what proves it are the counts at the crossing,
 and these are kept.
@@ -21,7 +24,8 @@ import math
 import numpy as np
 
 from skipserve.earning.counts import Counts
-from skipserve.earning.events import Begun, Crossed, Event, Withdrawn
+from skipserve.earning.events import Begun, Crossed, Event, Reason, Withdrawn
+from skipserve.earning.ladder import Place
 from skipserve.earning.rules import Rules
 from skipserve.earning.state import Held, State
 from skipserve.earning.wealth import level_of, log_wealth
@@ -30,7 +34,7 @@ from skipserve.earning.wealth import level_of, log_wealth
 SKEW_S = 60.0
 
 
-def in_force(rules: Rules, state: State, rows: int, now_s: float) -> tuple[int | None, ...]:
+def in_force(rules: Rules, state: State, rows: int, now_s: float) -> tuple[Place | None, ...]:
     """The candidate in force for each risk of the rules, ``None`` for full depth.
 
     It is the bolder of what the present epoch has earned and what the last one left, while that is
@@ -43,13 +47,12 @@ def in_force(rules: Rules, state: State, rows: int, now_s: float) -> tuple[int |
         now_s: Seconds on the clock of :func:`decide`.
     """
     held = dict(state.held)
-    found: list[int | None] = []
+    found: list[Place | None] = []
     for risk in rules.risks:
-        places = [state.earned(risk)]
-        old = held.get(risk)
-        if old is not None and _young(rules, old, rows, now_s):
-            places.append(old.candidate)
-        found.append(max((one for one in places if one is not None), default=None))
+        earned, old = state.earned(risk), held.get(risk)
+        kept = old.place if old is not None and _young(rules, old, rows, now_s) else None
+        fresh = None if earned is None else Place(earned, state.proposal)
+        found.append(state.bolder(kept, fresh))
     return tuple(found)
 
 
@@ -69,13 +72,12 @@ def decide(
     Raises:
         ValueError: If the counts are not of as many candidates.
     """
-    if counts.disagreements.shape != (rules.candidates,):
-        raise ValueError(
-            f"counts of {counts.disagreements.shape} are not of {rules.candidates} candidates"
-        )
+    expected = state.candidates or rules.candidates
+    if counts.disagreements.shape != (expected,):
+        raise ValueError(f"counts of {counts.disagreements.shape} are not of {expected} candidates")
     if not state.epoch:
-        return [Begun(1, "start", 0, rules.epoch_rows, now_s)]
-    if not earning:
+        return [_begin(rules, 1, "start", 0, now_s)]
+    if not earning or state.propose_rows:
         return []
     events: list[Event] = []
     wealth = log_wealth(counts.rows, counts.disagreements, np.array(rules.risks)[:, None])
@@ -86,7 +88,7 @@ def decide(
             differ = int(counts.disagreements[candidate])
             events.append(Crossed(state.epoch, risk, candidate, counts.rows, differ, now_s))
     if counts.rows >= state.epoch_rows:
-        events.append(Begun(state.epoch + 1, "rows", counts.rows, rules.epoch_rows, now_s))
+        events.append(_begin(rules, state.epoch + 1, "rows", counts.rows, now_s))
     return events
 
 
@@ -105,7 +107,7 @@ def withdraw(
     """
     return [
         Withdrawn(state.epoch, rows, disagreements, now_s),
-        Begun(state.epoch + 1, "alarm", now.rows, rules.epoch_rows, now_s),
+        _begin(rules, state.epoch + 1, "alarm", now.rows, now_s),
     ]
 
 
@@ -117,7 +119,11 @@ def reset(rules: Rules, epoch: int, now_s: float) -> list[Event]:
         epoch: The last that any worker was told of.
         now_s: Seconds on the clock of :func:`decide`.
     """
-    return [Begun(epoch + 1, "reset", 0, rules.epoch_rows, now_s)]
+    return [_begin(rules, epoch + 1, "reset", 0, now_s)]
+
+
+def _begin(rules: Rules, epoch: int, because: Reason, before: int, now_s: float) -> Begun:
+    return Begun(epoch, because, before, rules.epoch_rows, now_s, rules.propose_rows)
 
 
 def _young(rules: Rules, old: Held, rows: int, now_s: float) -> bool:

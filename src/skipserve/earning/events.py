@@ -18,12 +18,38 @@ class Begun:
         rows_before: Evidence rows of the one before, as it ended.
         epoch_rows: Evidence rows after which it will end; nobody has seen one of them yet.
         at_s: When, on the clock of :func:`decide`.
+        propose_rows: So many of its first rows propose, and are no evidence.
     """
 
     epoch: int
     because: Reason
     rows_before: int
     epoch_rows: int
+    at_s: float
+    propose_rows: int = 0
+
+
+@dataclass(frozen=True)
+class Proposed:
+    """An epoch's first rows have said what its other rows are evidence for.
+
+    Attributes:
+        epoch: Which.
+        rows: That were looked at; none of them counts for anything else.
+        proposal: Name of the ladder: the artifact's own, or that of these candidates.
+        guard_limit: Of a ladder that is not the artifact's own; ``None`` is +inf, off.
+        candidates: The same, from careful to bold; a threshold of ``None`` is +inf.
+        blocks: That each candidate of a ladder would have run for a row, by the ladder's name.
+            Says which of two is bolder; proves nothing.
+        at_s: When, on the clock of :func:`decide`.
+    """
+
+    epoch: int
+    rows: int
+    proposal: str
+    guard_limit: float | None
+    candidates: tuple[tuple[float | None, ...], ...]
+    blocks: dict[str, tuple[float, ...]]
     at_s: float
 
 
@@ -65,4 +91,4 @@ class Withdrawn:
     at_s: float
 
 
-Event = Begun | Crossed | Withdrawn
+Event = Begun | Crossed | Proposed | Withdrawn

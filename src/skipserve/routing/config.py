@@ -58,6 +58,8 @@ class Earning(Record):
         greatest_age_rows: Evidence rows that what was earned stays in force after its epoch; as
             many as an epoch has by default.
         greatest_age_s: The same in seconds; no limit by default.
+        propose_rows: So many rows at the beginning of an epoch refit the guard's limit and the
+            thresholds, and are no evidence; 0: the artifact's own stay.
     """
 
     certificate: CertificateMode = "offline"
@@ -65,6 +67,7 @@ class Earning(Record):
     eager_rows: Annotated[int, Field(ge=0)] = 3_000
     greatest_age_rows: Annotated[int, Field(ge=0)] | None = None
     greatest_age_s: Annotated[float, Field(ge=0)] | None = None
+    propose_rows: Annotated[int, Field(ge=0, le=10_000)] = 0
 
 
 class RouterConfig(Earning):

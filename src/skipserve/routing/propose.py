@@ -52,12 +52,13 @@ class Seen:
         )
 
 
-def propose(seen: Seen, risks: Sequence[float] = RISKS) -> list[Thresholds]:
+def propose(seen: Seen, risks: Sequence[float] = RISKS, doubt: float = 0.0) -> list[Thresholds]:
     """Candidates for the policy ``exit``, from careful to bold.
 
     Args:
         seen: On rows that are not used to certify.
         risks: The ε that shall be certified; most candidates stand just below them.
+        doubt: As for :func:`greedy`.
 
     Returns:
         At most 8 + 5 × risks vectors [decisions], float32; +inf never lets a row leave.
@@ -65,7 +66,9 @@ def propose(seen: Seen, risks: Sequence[float] = RISKS) -> list[Thresholds]:
     near = [risk * share for risk in risks for share in NEAR]
     rates = sorted({*np.geomspace(CAREFUL, BOLD, COARSE).tolist(), *near})
     # One that disagrees more must run less, or nobody would want it.
-    outcomes = [(*simulate(one, seen), one) for one in (greedy(seen, rate) for rate in rates)]
+    outcomes = [
+        (*simulate(one, seen), one) for one in (greedy(seen, rate, doubt) for rate in rates)
+    ]
     kept: list[Thresholds] = []
     least = float("inf")
     for _, depth, one in sorted(outcomes, key=lambda outcome: outcome[:2]):
@@ -93,23 +96,31 @@ def propose_skips(signal: NDArray[np.float32], agrees: NDArray[np.bool_]) -> lis
     return [np.array(one, np.float32) for one in dict.fromkeys(map(tuple, [*few, *found]))]
 
 
-def greedy(seen: Seen, rate: float) -> Thresholds:
-    """Going down the depths, the lowest threshold whose leavers disagree at most at ``rate``."""
+def greedy(seen: Seen, rate: float, doubt: float = 0.0) -> Thresholds:
+    """Going down the depths, the lowest threshold whose leavers disagree at most at ``rate``.
+
+    Args:
+        seen: On rows that are not used to certify.
+        rate: Of disagreement.
+        doubt: Disagreements that are added to those seen: few rows may have been lucky.
+    """
     stays = np.ones(len(seen.signal), dtype=bool)
     thresholds = np.full(seen.signal.shape[1], np.inf, dtype=np.float32)
     for decision, values in enumerate(seen.signal.T):
         may = stays & seen.inside[:, decision] & np.isfinite(values)
         if may.any():
-            thresholds[decision] = _lowest(values[may], seen.agrees[may, decision], rate)
+            thresholds[decision] = _lowest(values[may], seen.agrees[may, decision], rate, doubt)
             stays &= ~(may & (values >= thresholds[decision]))
     return thresholds
 
 
-def _lowest(values: NDArray[np.float32], right: NDArray[np.bool_], rate: float) -> float:
+def _lowest(
+    values: NDArray[np.float32], right: NDArray[np.bool_], rate: float, doubt: float = 0.0
+) -> float:
     """The lowest threshold [N] at which at most ``rate`` of the rows that reach it are wrong."""
     order = np.argsort(-values, kind="stable")
     wrong = np.cumsum(~right[order])
-    allowed = wrong <= rate * np.arange(1, len(order) + 1)
+    allowed = wrong + doubt <= rate * np.arange(1, len(order) + 1)
     # Equal signals leave together or not at all.
     last_of_ties = np.append(np.diff(values[order]) != 0, True)
     fits = np.flatnonzero(allowed & last_of_ties)

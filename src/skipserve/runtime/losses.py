@@ -11,9 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from skipserve.routing.stopping import stops
-from skipserve.runtime.prediction import Prediction
-from skipserve.tasks import Task
+from skipserve.routing.stopping import stops, within
+from skipserve.runtime.shown import Shown
 
 
 @dataclass(frozen=True)
@@ -30,31 +29,24 @@ class Judged:
 
 
 def judge(
-    prediction: Prediction,
-    task: Task,
+    shown: Shown,
     candidates: NDArray[np.float32],
+    guard_limit: NDArray[np.float32] | float,
     ends: NDArray[np.int64],
 ) -> Judged:
-    """Judge every candidate on the rows of a batch that gave evidence.
+    """Judge candidates on rows that gave evidence.
 
-    A row that the guard holds back before it leaves is answered at full depth, and agrees. A row
-    without a finite answer at full depth agrees with no exit.
+    A row that the guard holds back before it leaves is answered at full depth, and agrees.
 
     Args:
-        prediction: With a trail; its answers are those of full depth where rows were drawn.
-        task: Says when two answers agree.
-        candidates: Thresholds [candidates, decisions], float32.
+        shown: What their exits read.
+        candidates: Thresholds [candidates, decisions], float32; or each row's own
+            [n, candidates, decisions].
+        guard_limit: Of all; or each row's own [n, 1, 1].
         ends: Blocks run at each decision, and at full depth [decisions + 1].
     """
-    assert prediction.trail is not None and prediction.signals is not None
-    drawn = prediction.trail.drawn
-    trail, signals = prediction.trail[drawn], prediction.signals[drawn]
-    full = prediction.answers[drawn]
-    finite = np.isfinite(full).all(axis=1)
-    agrees = np.stack(
-        [task.agree(answers, full) & finite for answers in np.moveaxis(trail.answers, 1, 0)], axis=1
-    )
-    may = stops(signals[:, None], candidates[None]) & trail.inside[:, None]
+    may = stops(shown.signals[:, None], candidates)
+    may &= within(shown.distances[:, None], guard_limit)
     leaves, first = may.any(axis=2), may.argmax(axis=2)
-    right = np.take_along_axis(agrees, first, axis=1)
+    right = np.take_along_axis(shown.agrees, first, axis=1)
     return Judged(leaves & ~right, np.where(leaves, ends[first], ends[-1]))

@@ -6,11 +6,12 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from skipserve.artifacts.artifact import Artifact
+from skipserve.artifacts.certificates import from_json
 from skipserve.artifacts.manifest import Precision, RouterSpec
 from skipserve.earning.binding import binding_of
+from skipserve.earning.ladder import Ladder
 from skipserve.earning.rules import Rules
 from skipserve.errors import StateError
 from skipserve.runtime.backends import Provider
@@ -52,18 +53,20 @@ def rules_of(spec: RouterSpec, candidates: int) -> Rules:
         epoch_rows=spec.epoch_rows,
         greatest_age_rows=spec.epoch_rows if age_rows is None else age_rows,
         greatest_age_s=np.inf if age_s is None else age_s,
+        propose_rows=spec.propose_rows,
     )
 
 
-def candidates_of(artifact: Artifact) -> NDArray[np.float32]:
-    """Thresholds of an artifact's candidates, from careful to bold [candidates, decisions]."""
+def own_ladder(artifact: Artifact) -> Ladder:
+    """An artifact's own candidates, and its guard."""
     spec = artifact.manifest.router
     assert spec is not None
-    return artifact.certificates.table(len(spec.decisions))
+    table = artifact.certificates.table(len(spec.decisions))
+    return Ladder(table, from_json(spec.guard_limit))
 
 
 def binding_for(artifact: Artifact, kind: Kind) -> str:
     """What evidence is bound to where an artifact runs on this."""
     files = artifact.hashes(FORMATS[kind.backend], kind.precision)
-    candidates = candidates_of(artifact)
+    candidates = own_ladder(artifact).thresholds
     return binding_of(artifact.manifest, candidates, files, kind.precision, kind.provider)

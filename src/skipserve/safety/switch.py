@@ -18,7 +18,7 @@ from typing import Literal
 
 SwitchState = Literal["on", "fell_back", "disabled"]
 _LETTERS: dict[str, SwitchState] = {"o": "on", "f": "fell_back", "d": "disabled"}
-_WIDTH = 512
+_WIDTH = 1024
 _ATTEMPTS = 3
 # Tells the workers where the switches are.
 DIRECTORY_VARIABLE = "SKIPSERVE_SWITCHES"
@@ -42,12 +42,28 @@ class Standing:
             used, or ``None`` for full depth. ``None`` altogether: what the artifact's own
             certificates say.
         eager: Whether every row that leaves the router on gives evidence, whatever is in force.
+        proposals: The ladders that the places in force are of, by name, in the order of the risks;
+            empty where all are the artifact's own.
+        proposal: The ladder that evidence is judged by.
+        proposing: Whether rows that are drawn propose, and are no evidence.
     """
 
     state: SwitchState = "on"
     epoch: int = 0
     in_force: tuple[int | None, ...] | None = None
     eager: bool = False
+    proposals: tuple[str, ...] = ()
+    proposal: str = ""
+    proposing: bool = False
+
+    @property
+    def places(self) -> tuple[tuple[int, str] | None, ...] | None:
+        """Places in force, each with the ladder that it is of."""
+        if self.in_force is None:
+            return None
+        ladders = self.proposals or ("",) * len(self.in_force)
+        pairs = zip(self.in_force, ladders, strict=True)
+        return tuple(None if place is None else (place, ladder) for place, ladder in pairs)
 
 
 # What a damaged file says: nothing may be skipped.
@@ -132,7 +148,10 @@ def _line(standing: Standing) -> bytes:
     if standing.in_force is not None:
         places = ",".join("-" if one is None else str(one) for one in standing.in_force) or "."
     share = "all" if standing.eager else "some"
-    text = f"{standing.state} {standing.epoch} {places} {share} ".encode()
+    ladders = ",".join(one or "-" for one in standing.proposals) or "."
+    use = "propose" if standing.proposing else "prove"
+    words = (standing.state, standing.epoch, places, share, ladders, standing.proposal or "-", use)
+    text = "".join(f"{word} " for word in words).encode()
     line = text + f"{zlib.crc32(text):08x}".encode()
     if len(line) >= _WIDTH:
         raise ValueError(f"a switch holds {_WIDTH} bytes, got {len(line)}")
@@ -141,17 +160,28 @@ def _line(standing: Standing) -> bytes:
 
 def _parsed(line: bytes) -> Standing | None:
     try:
-        state, epoch, places, share, check = line.decode("ascii").split()
-        if int(check, 16) != zlib.crc32(f"{state} {epoch} {places} {share} ".encode()):
+        text, _, check = line.decode("ascii").rstrip().rpartition(" ")
+        if int(check, 16) != zlib.crc32(f"{text} ".encode()):
             return None
+        state, epoch, places, share, ladders, proposal, use = text.split(" ")
         in_force: tuple[int | None, ...] | None = None
         if places == ".":
             in_force = ()
         elif places != "=":
             in_force = tuple(None if one == "-" else int(one) for one in places.split(","))
-        return Standing(_LETTERS[state[0]], int(epoch), in_force, share == "all")
+        proposals = () if ladders == "." else tuple(map(_named, ladders.split(",")))
+        if proposals and (in_force is None or len(proposals) != len(in_force)):
+            return None
+        return Standing(
+            *(_LETTERS[state[0]], int(epoch), in_force, share == "all"),
+            *(proposals, _named(proposal), use == "propose"),
+        )
     except (ValueError, KeyError):
         return None
+
+
+def _named(ladder: str) -> str:
+    return "" if ladder == "-" else ladder
 
 
 def switch_of(model: str) -> Switch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -9,9 +10,10 @@ from numpy.typing import NDArray
 
 from skipserve.artifacts.certificates import Measure
 from skipserve.artifacts.serving import ServingConfig
+from skipserve.earning.ladder import OWN, Ladder
 from skipserve.protocols.messages import Asked
 from skipserve.runtime.engine import Engine
-from skipserve.runtime.prediction import Setting
+from skipserve.runtime.prediction import Rung, Setting
 from skipserve.safety.switch import REASONS, Standing
 from skipserve.service.pressure import Pressure
 
@@ -25,10 +27,18 @@ class InForce:
     Args:
         engine: The open model.
         serving: Its serving settings.
+        ladder: Knows by name what traffic has proposed.
     """
 
-    def __init__(self, engine: Engine, serving: ServingConfig) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        serving: ServingConfig,
+        ladder: Callable[[str], Ladder | None] | None = None,
+    ) -> None:
         self._engine = engine
+        self._own = Ladder(engine.candidates, engine.guard_limit)
+        self._ladder = ladder
         self._risk = serving.risk
         self._most = serving.overload_risk
         self._pressure = Pressure(0)
@@ -44,9 +54,10 @@ class InForce:
         if standing is self._standing:
             return False
         self._standing = standing
+        self._rungs = self._found(standing)
         self.default = self._at(self._risk)
         self._on = self._at(self._risk or RISK_IF_ON)
-        self._bolder = self._ladder()
+        self._bolder = self._steps()
         level = min(self._pressure.level, len(self._bolder))
         self._pressure = Pressure(len(self._bolder), level)
         # Fixed by earlier rows alone: what is in force, and nothing that is known of a row.
@@ -112,7 +123,7 @@ class InForce:
         drawn = self._random.random(rows) < self._chance
         return drawn if drawn.any() else None
 
-    def _ladder(self) -> list[Setting]:
+    def _steps(self) -> list[Setting]:
         """The settings beyond the default that an overloaded service may use, from careful on."""
         if self._most is None or self._risk is None:
             return []  # rows of requests that ask for nothing have shown nothing
@@ -125,9 +136,22 @@ class InForce:
                 found[setting.risk] = setting
         return list(found.values())
 
+    def _found(self, standing: Standing) -> list[Rung | None] | None:
+        """What is in force for each risk; of a ladder that nobody knows, nothing is."""
+        places = standing.places
+        return None if places is None else [one and self._rung(*one) for one in places]
+
+    def _rung(self, candidate: int, proposal: str) -> Rung | None:
+        ladder: Ladder | None = self._own
+        if proposal != OWN:
+            ladder = self._ladder(proposal) if self._ladder else None
+        if ladder is None or not 0 <= candidate < len(ladder):
+            return None
+        return Rung(ladder.thresholds[candidate], ladder.guard_limit, candidate, proposal != OWN)
+
     def _at(self, risk: float | None, measure: Measure = "disagreement") -> Setting:
         standing = self.standing
-        setting = self._engine.setting(risk, measure, standing.in_force)
+        setting = self._engine.setting(risk, measure, self._rungs)
         asked_on = setting.risk is not None or setting.reason
         if standing.state == "on" or not asked_on or self._engine.manifest.router is None:
             return setting

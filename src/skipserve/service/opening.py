@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from skipserve.artifacts.artifact import Artifact
 from skipserve.artifacts.serving import ServingConfig
-from skipserve.earning.counts_file import counts_of
+from skipserve.earning.worker_state import state_of
 from skipserve.protocols.oip_replies import VERSION
 from skipserve.runtime.engine import Engine
 from skipserve.safety.switch import switch_of
@@ -40,5 +40,5 @@ def open_service(
     name = engine.manifest.name
     journal = Journal(name, serving.access_log, open_tracing())
     files, precision, provider = engine.files, engine.precision, engine.provider
-    counts = counts_of(engine.manifest, engine.candidates, files, precision, provider)
-    return Service(engine, serving, idle, switch_of(name), journal, version, counts)
+    state = state_of(engine.manifest, engine.candidates, files, precision, provider)
+    return Service(engine, serving, idle, switch_of(name), journal, version, state)

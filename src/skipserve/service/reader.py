@@ -33,6 +33,7 @@ from skipserve.protocols.v1 import V1Protocol, speaks_v1
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Setting
 from skipserve.runtime.rows import Rows
+from skipserve.safety.switch import Standing
 from skipserve.service.in_force import InForce
 from skipserve.service.runs import Job
 from skipserve.telemetry.logs import fields
@@ -66,14 +67,14 @@ class Read(Job, frozen=True):
     Attributes:
         place: Among those that were asked.
         admission: When it was taken in.
-        epoch: Of the evidence that its rows give.
+        standing: In force as its rows were drawn; says what they are evidence for.
         encode: Makes its reply.
         refuse: Makes one that says what is wrong.
     """
 
     place: int
     admission: Admission
-    epoch: int
+    standing: Standing
     encode: Callable[[Answer], Reply]
     refuse: Callable[[InputError], Reply]
 
@@ -128,7 +129,7 @@ class Reader:
                     Read(
                         *(rows, one.setting, one.request),
                         *(in_force.draw(one.setting, len(rows)), one.place, admission),
-                        *(in_force.standing.epoch, one.question.encode, one.refuse),
+                        *(in_force.standing, one.question.encode, one.refuse),
                     )
                 )
             else:

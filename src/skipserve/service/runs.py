@@ -171,6 +171,7 @@ class Runs(Generic[J]):
             drawn = np.concatenate(
                 [np.zeros(n, dtype=bool) if job.drawn is None else job.drawn for job, n in pairs]
             )
-            # Every candidate stands behind the model's guard, whatever is in force.
-            guard = np.where(drawn, np.float32(self._engine.guard_limit), guard)
+            # What the guard would hold back is told also where nothing is in force.
+            off = drawn & np.isinf(guard)
+            guard = np.where(off, np.float32(self._engine.guard_limit), guard)
         return Limits(thresholds, guard, drawn)

@@ -51,7 +51,7 @@ class Service:
         switch: Turns the router off for a while; always on by default.
         journal: Tells of the requests; by default only of those that were refused.
         version: Of the model, as clients name it.
-        counts: Keeps what rows say of the model's candidates.
+        counts: Keeps what rows say of the model's candidates, and knows ladders by name.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Service:
         self._batches = Batches(engine.manifest.signature, engine.provider == "cpu")
         self._most = serving.batch_size
         self._reader = Reader(engine, serving, version)
-        self._in_force = InForce(engine, serving)
+        self._in_force = InForce(engine, serving, counts.ladder if counts else None)
         self._in_force.follow(self._switch.standing())
         default = self._in_force.default
         if default.reason:

@@ -45,6 +45,14 @@ class EarningGauges:
             "Seconds until the next candidate, at the rate at which evidence comes in.",
             "risk",
         )
+        self._proposing = gauge(
+            "proposing_rows",
+            "Rows of the epoch that propose its candidates and are no evidence; absent once they "
+            "have.",
+        )
+        self._proposing_needed = gauge(
+            "proposing_needed_rows", "So many rows propose; absent once they have."
+        )
         self._problem = gauge(
             "problem",
             "1 while what a model has earned cannot be kept: it serves at full depth, or by its "
@@ -66,13 +74,19 @@ class EarningGauges:
             self._forget_numbers(model)
             return
         self._epoch.labels(model).set(epoch)
-        self._rows.labels(model).set(found[0].rows)
+        proposing = found[0].proposing
+        self._rows.labels(model).set(0 if proposing else found[0].rows)
+        show(self._proposing, found[0].rows if proposing else None, model)
+        show(self._proposing_needed, found[0].needed if proposing else None, model)
+        # Another ladder may have fewer.
+        for candidate in range(len(disagreements) + 1, self._shown.get(model, (0, set()))[0] + 1):
+            show(self._disagreements, None, model, str(candidate))
         for candidate, count in enumerate(disagreements, 1):
             self._disagreements.labels(model, str(candidate)).set(count)
         for one in found:
             risk = f"{one.risk:g}"
             show(self._in_force, None if one.in_force is None else one.in_force + 1, model, risk)
-            show(self._needed, one.needed, model, risk)
+            show(self._needed, None if proposing else one.needed, model, risk)
             show(self._left, one.seconds, model, risk)
         self._shown[model] = len(disagreements), {f"{one.risk:g}" for one in found}
 
@@ -84,7 +98,8 @@ class EarningGauges:
     def _forget_numbers(self, model: str) -> None:
         candidates, risks = self._shown.pop(model, (0, set()))
         show(self._epoch, None, model)
-        show(self._rows, None, model)
+        for gauge in (self._rows, self._proposing, self._proposing_needed):
+            show(gauge, None, model)
         for candidate in range(1, candidates + 1):
             show(self._disagreements, None, model, str(candidate))
         for risk in risks:

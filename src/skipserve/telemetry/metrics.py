@@ -250,7 +250,9 @@ class ModelMetrics:
 
     def _bin(self, prediction: Prediction, settings: Sequence[Setting]) -> None:
         # A candidate that was earned is none that calibration has seen at this risk.
-        keys = [(one.measure, one.risk, one.candidate) for one in settings]
+        keys = [
+            (one.measure, one.risk, None if one.proposed else one.candidate) for one in settings
+        ]
         places = np.array([self._places.get(key, -1) for key in keys])
         if prediction.trail is not None:
             # They get to every decision; at calibration rows got there that had not left before.
