@@ -37,6 +37,7 @@ from skipserve.certification.certify import p_value
 from skipserve.earning.wealth import level_of
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.losses import judge
+from skipserve.runtime.shown import shown_of
 from skipserve.runtime.wave import Limits
 from skipserve.tasks import SignalName
 
@@ -137,7 +138,8 @@ def evidence(engine: Engine, inputs: NDArray[Any]) -> dict[str, NDArray[Any]]:
             drawn=np.ones(count, dtype=bool),
         )
         task = engine.manifest.task
-        parts.append(judge(engine.run(rows, limits), task, engine.candidates, ends))
+        shown = shown_of(engine.run(rows, limits), task)
+        parts.append(judge(shown, engine.candidates, engine.guard_limit, ends))
     return {
         "disagrees": np.concatenate([one.disagrees for one in parts]).T,
         "run_rate": np.concatenate([one.blocks for one in parts]).mean(axis=0) / depth,

@@ -109,6 +109,7 @@ def _router_spec(network: Network, routing: Routing) -> RouterSpec:
         eager_rows=config.eager_rows,
         greatest_age_rows=config.greatest_age_rows,
         greatest_age_s=config.greatest_age_s,
+        propose_rows=config.propose_rows,
     )
 
 
