@@ -68,6 +68,7 @@ def main() -> None:
     parser.add_argument("--artifact", type=Path, default=Path("artifacts/mnist1d_resnet"))
     parser.add_argument("--streams", type=int, default=200)
     parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--rows", type=int, default=20_000, help="that streams are drawn from")
     parser.add_argument("--epoch-rows", type=int, default=10_000)
     parser.add_argument("--propose-rows", type=int, nargs="+", default=[200, 500, 1_000, 2_000])
     parser.add_argument("--scales", type=float, nargs="+", default=[1.0, 1.8])
@@ -79,7 +80,7 @@ def main() -> None:
     rows = np.concatenate([recipe.draw(split).inputs.numpy() for split in ("certify", "test")])
     said: list[dict[str, object]] = []
     for scale in options.scales:
-        traffic = traffic_of(engine, rows[:20_000] * np.float32(scale))
+        traffic = traffic_of(engine, rows[: options.rows] * np.float32(scale))
         held = float((~within(traffic.shown.distances[:, -1], own.guard_limit)).mean())
         print(f"\nrows {scale:g} times as large: the guard of calibration holds back {held:.1%}")
         about = {"scale": scale, "held_back": round(held, 4)}

@@ -186,11 +186,22 @@ def test_counts_of_more_candidates_than_were_proposed_earn_nothing(model, caplog
     assert "were proposed; forget it with" in caplog.text
 
 
-def test_a_worker_that_cannot_read_what_was_proposed_knows_nothing_of_it(model, caplog):
+def test_a_worker_that_cannot_read_what_was_proposed_knows_it_once_it_can(
+    model, caplog, monkeypatch
+):
     model.shows(ROWS)
     file = model.folder / "ledger"
-    file.write_bytes(file.read_bytes().replace(b"guard_limit", b"guard_limix"))
-    fresh = WorkerState(model.state, model.binding, ROWS)
-    assert fresh.ladder(model.standing.proposal) is None
-    assert "what was proposed cannot be read" in caplog.text
+    before = file.read_bytes()
+    file.write_bytes(before.replace(b"guard_limit", b"guard_limix"))
+    fresh, name = WorkerState(model.state, model.binding, ROWS), model.standing.proposal
+    for _ in range(3):
+        assert fresh.ladder(name) is None
+    assert caplog.text.count("what was proposed cannot be read") == 1
+    file.write_bytes(before)
+    assert fresh.ladder(name) is None  # not at every row
     fresh.close()
+    monkeypatch.setattr("skipserve.earning.worker_state.RETRY_S", 0.0)
+    late = WorkerState(model.state, model.binding, ROWS)
+    assert late.ladder("c" * 32) is None
+    assert late.ladder(name).proposal == name
+    late.close()

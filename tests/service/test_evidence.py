@@ -163,9 +163,14 @@ def test_what_was_proposed_is_in_force_with_its_own_guard_and_is_judged_by_it(
     service = Service(stepped, serving, switch=switch, counts=kept)
     told = outputs(service.answer([request_of(rows)]))
     assert [one["depth_run"] for one in told] == free.depth_run.tolist()
-    # A service that knows of no such ladder runs everything.
-    told = outputs(Service(stepped, serving, switch=switch, counts=own).answer([request_of(rows)]))
+    # A service that knows of no such ladder runs everything, until it does.
+    late = Kept()
+    service = Service(stepped, serving, switch=switch, counts=late)
+    told = outputs(service.answer([request_of(rows)]))
     assert {one["depth_run"] for one in told} == {stepped.manifest.depth}
+    late.ladders |= kept.ladders
+    told = outputs(service.answer([request_of(rows)]))
+    assert [one["depth_run"] for one in told] == free.depth_run.tolist()
     watched = ServingConfig(risk=RISK, evidence=1.0)
     Service(stepped, watched, switch=switch, counts=kept).answer([request_of(rows)])
     full = stepped.predict(rows).labels

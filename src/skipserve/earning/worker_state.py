@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from skipserve.runtime.shown import Shown
 
 # Tells the workers where the state of each model is.
 DIRECTORY_VARIABLE = "SKIPSERVE_EVIDENCE"
+# A ledger that does not name what a worker was told of is read again after so long.
+RETRY_S = 5.0
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +46,7 @@ class WorkerState:
         self._counts = CountsFile(folder, binding)
         self._rows = RowsFile(folder, binding, propose_rows)
         self._ladders: dict[str, Ladder] = {}
+        self._next_s = 0.0
 
     def add(
         self,
@@ -62,11 +66,15 @@ class WorkerState:
 
     def ladder(self, proposal: str) -> Ladder | None:
         """The ladder of this name that traffic has proposed; ``None`` if nothing says so."""
-        if proposal not in self._ladders:
+        now_s = time.monotonic()
+        if proposal not in self._ladders and now_s >= self._next_s:
+            self._next_s = now_s + RETRY_S
             try:
                 self._ladders |= ladders_in(self._folder, self._binding)
             except (StateError, OSError) as error:
                 logger.error("what was proposed cannot be read: %s; nothing skips by it", error)
+            if proposal in self._ladders:
+                self._next_s = 0.0
         return self._ladders.get(proposal)
 
     def close(self) -> None:

@@ -47,11 +47,12 @@ class InForce:
         self._evident = len(engine.candidates) > 0 and serving.evidence > 0
         self._random = np.random.default_rng()
         self._standing: Standing | None = None
+        self._missing = False  # a ladder that something is in force of
         self.follow(Standing())
 
     def follow(self, standing: Standing) -> bool:
         """Take in what is in force from now on; whether that is news."""
-        if standing is self._standing:
+        if standing is self._standing and not self._missing:
             return False
         self._standing = standing
         self._rungs = self._found(standing)
@@ -139,12 +140,14 @@ class InForce:
     def _found(self, standing: Standing) -> list[Rung | None] | None:
         """What is in force for each risk; of a ladder that nobody knows, nothing is."""
         places = standing.places
+        self._missing = False
         return None if places is None else [one and self._rung(*one) for one in places]
 
     def _rung(self, candidate: int, proposal: str) -> Rung | None:
         ladder: Ladder | None = self._own
         if proposal != OWN:
             ladder = self._ladder(proposal) if self._ladder else None
+            self._missing |= ladder is None
         if ladder is None or not 0 <= candidate < len(ladder):
             return None
         return Rung(ladder.thresholds[candidate], ladder.guard_limit, candidate, proposal != OWN)
