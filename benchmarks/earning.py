@@ -36,6 +36,7 @@ from skipserve.building.steps import run_steps
 from skipserve.earning.wealth import level_of
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.losses import candidate_losses
+from skipserve.runtime.shown import shown_of
 from skipserve.runtime.wave import Limits
 from skipserve.tasks import SignalName
 
@@ -136,7 +137,8 @@ def evidence(engine: Engine, inputs: NDArray[Any]) -> dict[str, NDArray[Any]]:
             drawn=np.ones(count, dtype=bool),
         )
         task = engine.manifest.task
-        parts.append(candidate_losses(engine.run(rows, limits), task, engine.candidates, ends))
+        shown = shown_of(engine.run(rows, limits), task)
+        parts.append(candidate_losses(shown, engine.candidates, engine.guard_limit, ends))
     return {
         "disagrees": np.concatenate([one.disagrees for one in parts]).T,
         "run_rate": np.concatenate([one.blocks for one in parts]).mean(axis=0) / depth,

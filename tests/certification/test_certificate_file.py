@@ -8,6 +8,7 @@ import math
 import shutil
 import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from running import ROOT, cli
 from typer.testing import CliRunner, Result
 
 from skipserve.artifacts.artifact import open_artifact
-from skipserve.artifacts.certificates import CERTIFICATES
+from skipserve.artifacts.certificates import CERTIFICATES, Thresholds
 from skipserve.certification.attesting import artifact_file, certificate_file
 from skipserve.certification.certificate_file import (
     Crossing,
@@ -40,22 +41,17 @@ from skipserve.certification.signing import check_signature, signed
 from skipserve.certification.verification import check_certificate
 from skipserve.cli import app
 from skipserve.commands.verify import served_file
-from skipserve.earning.epochs import (
-    Begun,
-    Counts,
-    Crossed,
-    Rules,
-    State,
-    Withdrawn,
-    applied,
-    decide,
-    in_force,
-)
+from skipserve.earning.counts import Counts
+from skipserve.earning.epochs import decide, in_force
+from skipserve.earning.events import Begun, Crossed, Proposed, Withdrawn
+from skipserve.earning.ladder import Place, name_of
 from skipserve.earning.ledger import Ledger
+from skipserve.earning.rules import Rules
+from skipserve.earning.state import State, applied
 from skipserve.earning.wealth import level_of, log_wealth
 from skipserve.errors import ArtifactError, ConfigError
 from skipserve.safety.earned import Earned as Earns
-from skipserve.safety.keeper import Kind, binding_for
+from skipserve.safety.kind import Kind, binding_for
 from skipserve.training.recipes import open_recipe
 
 EPSILON, SHARE = 0.05, 0.5
@@ -327,7 +323,7 @@ def earns_in_an_epoch(ledger: Ledger, risk: float) -> None:
 def test_what_was_earned_after_a_reset_verifies(artifact, tmp_path):
     kind = Kind("onnxruntime", "cpu", "fp32")
     earned = Earns(artifact, tmp_path, kind)
-    ledger = Ledger(tmp_path, binding_for(artifact, kind))
+    ledger = Ledger(tmp_path, binding_for(artifact, kind), earned.rules)
     ledger.turn(lambda state: [Begun(1, "start", 0, 9_000, 1.0)])
     earned.reset()
     risk = earned.rules.risks[0]
@@ -338,11 +334,55 @@ def test_what_was_earned_after_a_reset_verifies(artifact, tmp_path):
     assert faults(made, artifact, tmp_path) == set()
 
 
+def proposes(
+    earned: Earns, folder: Path, candidates: Sequence[Thresholds], guard_limit: float
+) -> Proposed:
+    """What epoch 1 has proposed, of which the first candidate is earned."""
+    binding, now_s = binding_for(earned.artifact, earned.kind), time.time()
+    ledger = Ledger(folder, binding, earned.rules)
+    risk, blocks = earned.rules.risks[-1], {"": (1.0,)}
+    name = name_of(candidates, guard_limit)
+    made = Proposed(1, 100, name, guard_limit, tuple(candidates), blocks, now_s)
+    begun, crossed = Begun(1, "start", 0, 9_000, now_s, 100), Crossed(1, risk, 0, 900, 0, now_s)
+    over = Begun(2, "rows", 900, 9_000, now_s, 100)
+    ledger.turn(lambda state: [begun, made, crossed, over])
+    return made
+
+
+def test_what_was_proposed_on_traffic_is_named_and_checked(artifact, tmp_path):
+    earned = Earns(artifact, tmp_path, Kind("onnxruntime", "cpu", "fp32"))
+    bold, *_, careful = artifact.certificates.candidates[::-1]
+    proposed = proposes(earned, tmp_path, (careful, bold), 2.5)
+    made = json.loads(served_file(earned).model_dump_json())
+    assert faults(made, artifact, tmp_path) == set()
+    place = ("bounds", len(made["bounds"]) - 1)
+    bound = made["bounds"][-1]
+    assert (bound["guard_limit"], bound["candidates"]) == (2.5, [list(careful)])
+    assert bound["proposal"]["name"] == proposed.proposal
+    assert (bound["proposal"]["rows"], len(bound["proposal"]["candidates"])) == (100, 2)
+    # Without it they would have to be the artifact's own.
+    without = sealed(put(made, (*place, "proposal"), None))
+    assert faults(without, artifact, tmp_path) == {Fault.NUMBER}
+    for path, value, fault in (
+        (("guard_limit",), 3.0, Fault.NUMBER),
+        (("proposal", "candidates", 1), list(careful), Fault.NUMBER),
+        (("proposal", "name"), "0" * 32, Fault.NUMBER),
+        (("candidates", 0), list(bold), Fault.ORDER),
+    ):
+        forged = sealed(put(made, (*place, *path), value))
+        assert fault in faults(forged, artifact, tmp_path)
+    # A limit that is named rightly, but lets in less than calibration did.
+    lower = put(made, (*place, "guard_limit"), 0.5)
+    name = name_of(proposed.candidates, 0.5)
+    lower = sealed(put(lower, (*place, "proposal", "name"), name))
+    assert faults(lower, artifact, tmp_path) == {Fault.NUMBER}
+
+
 def test_certificates_that_the_alarm_withdrew_are_not_attested(artifact, tmp_path):
     kind = Kind("onnxruntime", "cpu", "fp32")
     earned = Earns(artifact, tmp_path, kind)
     risk, now_s = earned.rules.risks[0], time.time()
-    ledger = Ledger(tmp_path, binding_for(artifact, kind))
+    ledger = Ledger(tmp_path, binding_for(artifact, kind), earned.rules)
     alarm = [Withdrawn(1, 100, 60, now_s), Begun(2, "alarm", 100, 9_000, now_s)]
     ledger.turn(lambda state: [Begun(1, "start", 0, 9_000, now_s), *alarm])
     with pytest.raises(ConfigError, match="nothing of the kind is certified of small"):
@@ -517,17 +557,17 @@ def test_what_the_epochs_decided_is_a_proof(artifact, tmp_path):
         if any(isinstance(one, Begun) for one in fresh):
             counts = Counts.none(len(candidates))
         counts += Counts(50, rng.binomial(50, rates).astype(np.int64), counts.blocks)
-    (candidate,) = in_force(rules, state, counts.rows, 0.0)
-    assert candidate is not None and state.epoch == 2
+    (place,) = in_force(rules, state, counts.rows, 0.0)
+    assert place is not None and state.epoch == 2
     about = {
         "candidates": candidates,
         "guard_limit": artifact.manifest.router.guard_limit,
         "confidence": 0.95,
     }
-    bound = earned_bound(rules, events, 0.05, candidate, counts.rows, **about)
-    assert (bound.share, len(bound.candidates)) == (pytest.approx(0.5), candidate + 1)
+    bound = earned_bound(rules, events, 0.05, place, counts.rows, **about)
+    assert (bound.share, len(bound.candidates)) == (pytest.approx(0.5), place.candidate + 1)
     kind = {"precision": "fp32", "provider": "cpu", "files": artifact.hashes("onnx", "fp32")}
     values = json.loads(certificate_file(artifact, [bound], **kind).model_dump_json())
     assert faults(values, artifact, tmp_path) == set()
     with pytest.raises(ConfigError, match="was not earned"):
-        earned_bound(rules, events, 0.05, len(candidates) - 1, counts.rows, **about)
+        earned_bound(rules, events, 0.05, Place(len(candidates) - 1), counts.rows, **about)

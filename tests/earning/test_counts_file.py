@@ -11,24 +11,26 @@ import threading
 import numpy as np
 import pytest
 
-from skipserve.earning.counts_file import LONG_BYTES, CountsFile, CountsReader, folder_of
-from skipserve.earning.epochs import (
-    Begun,
-    Counts,
-    Crossed,
-    Rules,
-    State,
-    decide,
-    in_force,
-    withdraw,
-)
+from skipserve.earning.counts import Counts
+from skipserve.earning.counts_file import CountsFile, CountsReader
+from skipserve.earning.epochs import decide, withdraw
+from skipserve.earning.epochs import in_force as places_in_force
+from skipserve.earning.events import Begun, Crossed
 from skipserve.earning.ledger import NAME, Ledger, told
 from skipserve.earning.lines import FORMAT, Header, line
+from skipserve.earning.process_file import LONG_BYTES, folder_of
+from skipserve.earning.rules import Rules
+from skipserve.earning.state import State
 from skipserve.earning.transfer import read_earned, take_over, write_earned
 from skipserve.errors import StateError
 
 BINDING, OTHER = "a" * 64, "b" * 64
 RULES = Rules((0.01,), 2, 0.05, epoch_rows=1_000, greatest_age_rows=1_000)
+
+
+def in_force(*asked):
+    """Candidates of the artifact's own ladder."""
+    return tuple(one and one.candidate for one in places_in_force(*asked))
 
 
 def array(*values):
@@ -46,7 +48,7 @@ def one_file(folder, binding=BINDING):
 
 @pytest.fixture
 def counts(tmp_path):
-    made = CountsFile(tmp_path, BINDING, 2)
+    made = CountsFile(tmp_path, BINDING)
     yield made
     made.close()
 
@@ -79,7 +81,7 @@ def test_rows_of_no_epoch_count_for_nothing(tmp_path, counts):
 
 
 def test_replicas_of_one_folder_have_files_of_their_own(tmp_path, counts):
-    other = CountsFile(tmp_path, BINDING, 2)
+    other = CountsFile(tmp_path, BINDING)
     counts.add(1, 10, array(0, 3), array(50, 30))
     other.add(1, 20, array(1, 4), array(90, 60))
     counts.flush()
@@ -118,7 +120,7 @@ def test_a_killed_process_loses_at_most_what_it_had_not_written(tmp_path):
     code = f"""
 import os, pathlib, signal, numpy as np
 from skipserve.earning.counts_file import CountsFile
-counts = CountsFile(pathlib.Path({str(tmp_path)!r}), {BINDING!r}, 2)
+counts = CountsFile(pathlib.Path({str(tmp_path)!r}), {BINDING!r})
 some = np.array([0, 1])
 counts.add(1, 10, some, some)
 counts.flush()
@@ -158,7 +160,7 @@ def test_a_file_that_is_not_what_it_was_is_an_error(tmp_path, counts, harm, says
 
 def test_a_full_disk_loses_nothing(tmp_path, caplog):
     # A limit on the size of files is refused at the same place as a full disk.
-    counts = CountsFile(tmp_path, BINDING, 2)
+    counts = CountsFile(tmp_path, BINDING)
     counts.add(1, 10, array(0, 3), array(50, 30))
     counts.flush()
     size = one_file(tmp_path).stat().st_size
@@ -177,7 +179,7 @@ def test_a_full_disk_loses_nothing(tmp_path, caplog):
 
 
 def test_what_the_dead_left_goes_once_its_epoch_is_over(tmp_path, counts):
-    dead = CountsFile(tmp_path, BINDING, 2)
+    dead = CountsFile(tmp_path, BINDING)
     for one in (counts, dead):
         one.add(1, 10, array(0, 3), array(50, 30))
         one.flush()
@@ -204,19 +206,19 @@ def crossing(state: State) -> list:
 
 
 def test_a_ledger_is_read_by_others_and_after_a_restart(tmp_path):
-    ledger, other = Ledger(tmp_path, BINDING), Ledger(tmp_path, BINDING)
+    ledger, other = Ledger(tmp_path, BINDING, RULES), Ledger(tmp_path, BINDING, RULES)
     assert other.read() == State()
     ledger.turn(lambda state: decide(RULES, state, Counts.none(2), 1.0))
     events = ledger.turn(crossing)
     assert events == [Crossed(1, 0.01, 0, 900, 0, 5.0)]
-    assert other.read() == ledger.state == Ledger(tmp_path, BINDING).read()
+    assert other.read() == ledger.state == Ledger(tmp_path, BINDING, RULES).read()
     assert other.events == (Begun(1, "start", 0, 1_000, 1.0), *events)
     # The other knows of it now, and does not say it again.
     assert other.turn(crossing) == []
 
 
 def test_an_epoch_begins_once_though_two_saw_its_end(tmp_path):
-    ledger, other = Ledger(tmp_path, BINDING), Ledger(tmp_path, BINDING)
+    ledger, other = Ledger(tmp_path, BINDING, RULES), Ledger(tmp_path, BINDING, RULES)
     over = Counts(1_000, array(900, 900), array(0, 0))
 
     def end(state):
@@ -230,18 +232,18 @@ def test_an_epoch_begins_once_though_two_saw_its_end(tmp_path):
 
 
 def test_half_an_event_of_a_killed_launcher_is_cut_off(tmp_path):
-    ledger = Ledger(tmp_path, BINDING)
+    ledger = Ledger(tmp_path, BINDING, RULES)
     ledger.turn(lambda state: decide(RULES, state, Counts.none(2), 1.0))
     file = folder_of(tmp_path, BINDING) / NAME
     file.write_bytes(file.read_bytes() + line({"kind": "begun"})[:-9])
-    again = Ledger(tmp_path, BINDING)
+    again = Ledger(tmp_path, BINDING, RULES)
     assert again.read().epoch == 1
     again.turn(crossing)
-    assert Ledger(tmp_path, BINDING).read().earned(0.01) == 0
+    assert Ledger(tmp_path, BINDING, RULES).read().earned(0.01) == 0
 
 
 def test_nothing_has_happened_that_could_not_be_written(tmp_path):
-    ledger = Ledger(tmp_path, BINDING)
+    ledger = Ledger(tmp_path, BINDING, RULES)
     ledger.turn(lambda state: decide(RULES, state, Counts.none(2), 1.0))
     size = (folder_of(tmp_path, BINDING) / NAME).stat().st_size
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -252,7 +254,7 @@ def test_nothing_has_happened_that_could_not_be_written(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert ledger.state.earned(0.01) is None
-    assert Ledger(tmp_path, BINDING).read().earned(0.01) is None
+    assert Ledger(tmp_path, BINDING, RULES).read().earned(0.01) is None
 
 
 @pytest.mark.parametrize(
@@ -268,7 +270,7 @@ def test_nothing_has_happened_that_could_not_be_written(tmp_path):
 def test_a_ledger_that_is_not_what_it_was_is_an_error_until_it_is_reset(
     tmp_path, counts, harm, says
 ):
-    ledger = Ledger(tmp_path, BINDING)
+    ledger = Ledger(tmp_path, BINDING, RULES)
     ledger.turn(lambda state: decide(RULES, state, Counts.none(2), 1.0))
     ledger.turn(crossing)
     counts.add(1, 900, array(0, 3), array(50, 30))
@@ -276,13 +278,15 @@ def test_a_ledger_that_is_not_what_it_was_is_an_error_until_it_is_reset(
     file = folder_of(tmp_path, BINDING) / NAME
     file.write_bytes(harm(file.read_bytes()))
     with pytest.raises(StateError, match=says):
-        Ledger(tmp_path, BINDING).read()
-    again = Ledger(tmp_path, BINDING)
-    again.reset(RULES, 9.0)
+        Ledger(tmp_path, BINDING, RULES).read()
+    again = Ledger(tmp_path, BINDING, RULES)
+    again.reset(9.0)
     # Workers that still count for the epoch they were told of count for nothing.
     assert again.state.epoch >= 2
     assert (
-        again.state == Ledger(tmp_path, BINDING).read() == State(again.state.epoch, 1_000, "reset")
+        again.state
+        == Ledger(tmp_path, BINDING, RULES).read()
+        == State(again.state.epoch, 1_000, "reset")
     )
     assert read(tmp_path) == {}
     counts.add(1, 50, array(0, 0), array(0, 0))
@@ -291,19 +295,19 @@ def test_a_ledger_that_is_not_what_it_was_is_an_error_until_it_is_reset(
 
 
 def test_a_withdrawal_is_remembered(tmp_path):
-    ledger = Ledger(tmp_path, BINDING)
+    ledger = Ledger(tmp_path, BINDING, RULES)
     ledger.turn(lambda state: decide(RULES, state, Counts.none(2), 1.0))
     ledger.turn(crossing)
     now = Counts(950, array(40, 40), array(0, 0))
     ledger.turn(lambda state: withdraw(RULES, state, 90, 40, now, 7.0))
-    state = Ledger(tmp_path, BINDING).read()
+    state = Ledger(tmp_path, BINDING, RULES).read()
     assert (state.epoch, state.withdrawn, state.earned(0.01)) == (2, True, None)
 
 
 def test_a_lock_that_is_never_given_back_is_an_error(tmp_path, monkeypatch):
     import fcntl
 
-    ledger = Ledger(tmp_path, BINDING)
+    ledger = Ledger(tmp_path, BINDING, RULES)
     ledger.turn(lambda state: decide(RULES, state, Counts.none(2), 1.0))
     monkeypatch.setattr("skipserve.earning.ledger.LOCK_S", 0.0)
     held = os.open(folder_of(tmp_path, BINDING) / NAME, os.O_RDWR)
@@ -316,23 +320,23 @@ def test_a_lock_that_is_never_given_back_is_an_error(tmp_path, monkeypatch):
 
 
 def earned_ledger(folder):
-    ledger = Ledger(folder, BINDING)
+    ledger = Ledger(folder, BINDING, RULES)
     ledger.turn(lambda state: decide(RULES, state, Counts.none(2), 1.0))
     ledger.turn(crossing)
     return ledger
 
 
 def test_what_was_earned_can_be_taken_over_where_the_same_files_serve(tmp_path):
-    file, here = tmp_path / "earned.jsonl", Ledger(tmp_path / "here", BINDING)
+    file, here = tmp_path / "earned.jsonl", Ledger(tmp_path / "here", BINDING, RULES)
     write_earned(file, earned_ledger(tmp_path / "there"), 950, RULES, 6.0)
     here.turn(lambda state: decide(RULES, state, Counts.none(2), 7.0))
     take_over(here, read_earned(file, BINDING, RULES))
-    assert here.state == Ledger(tmp_path / "here", BINDING).read()
+    assert here.state == Ledger(tmp_path / "here", BINDING, RULES).read()
     assert in_force(RULES, here.state, 0, 8.0) == (0,)
     assert here.state.epoch == 2  # none that a worker here was told of
     with pytest.raises(StateError, match="history of its own"):
         take_over(here, read_earned(file, BINDING, RULES))
-    here.reset(RULES, 9.0)
+    here.reset(9.0)
     take_over(here, read_earned(file, BINDING, RULES))
     assert here.state.epoch > 3
     assert in_force(RULES, here.state, 0, 9.0) == (0,)
@@ -381,4 +385,4 @@ def test_what_others_earned_is_not_taken_over_for_other_files_or_damaged(tmp_pat
     with pytest.raises(StateError, match="holds nothing that was earned"):
         read_earned(file, BINDING, RULES)
     with pytest.raises(StateError, match="nothing is earned yet"):
-        write_earned(file, Ledger(tmp_path / "nobody", BINDING), 0, RULES, 6.0)
+        write_earned(file, Ledger(tmp_path / "nobody", BINDING, RULES), 0, RULES, 6.0)

@@ -10,24 +10,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skipserve.earning.epochs import (
-    Begun,
-    Counts,
-    Crossed,
-    Rules,
-    State,
-    Withdrawn,
-    applied,
-    decide,
-    in_force,
-    reset,
-    unordered,
-    withdraw,
-)
+from skipserve.earning.counts import Counts
+from skipserve.earning.epochs import decide, reset, withdraw
+from skipserve.earning.epochs import in_force as places_in_force
+from skipserve.earning.events import Begun, Crossed, Withdrawn
+from skipserve.earning.proofs import unordered
+from skipserve.earning.rules import Rules
+from skipserve.earning.state import State, applied
 from skipserve.earning.wealth import SHARES_OF_RISK, level_of, log_wealth, rows_needed
 
 RISK, LEVEL = 0.01, 0.05
 RULES = Rules((RISK, 0.05), 3, LEVEL, epoch_rows=5_000, greatest_age_rows=5_000)
+
+
+def in_force(*asked):
+    """Candidates of the artifact's own ladder."""
+    return tuple(one and one.candidate for one in places_in_force(*asked))
 
 
 def counts(rows, *disagreements):

@@ -13,8 +13,9 @@ from monitored import Watch, Worker, other_files
 from skipserve.artifacts.artifact import open_artifact
 from skipserve.artifacts.certificates import from_json
 from skipserve.earning.binding import binding_of
-from skipserve.earning.counts_file import CountsFile, folder_of
+from skipserve.earning.counts_file import CountsFile
 from skipserve.earning.lines import Header, line
+from skipserve.earning.process_file import folder_of
 from skipserve.earning.wealth import level_of, rows_needed
 from skipserve.safety.switch import ControlState
 
@@ -56,7 +57,7 @@ class Model:
             "fp32",
             "cpu",
         )
-        self.file = CountsFile(self.state, self.binding, self.candidates)
+        self.file = CountsFile(self.state, self.binding)
 
     @property
     def folder(self):

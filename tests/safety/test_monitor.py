@@ -45,6 +45,7 @@ def test_disagreement_throws_the_switch_and_nothing_but_a_new_certificate_throws
     assert watched.switch.state() == watched.state() == "fell_back"
     assert watched.value("router_fallbacks_total") == 1
     assert watched.value("alarm_evidence") >= 20
+    assert watched.value("certified_risk_ratio") is None  # whatever its workers once said
     assert "small fell back to full depth: 20 of 100 evidence rows disagree" in caplog.text
     worker.evidence(100_000, 10)
     watched.tick(1e6)
@@ -61,6 +62,7 @@ def test_a_command_switches_it_on_again(watched):
     watched.tick()
     assert watched.switch.control().in_force is None
     assert watched.switch.state() == watched.state() == "on"
+    assert watched.value("certified_risk_ratio") == RISK
     assert watched.value("alarm_evidence") == 1  # a new bet
     worker.evidence(100, 20)
     watched.tick()

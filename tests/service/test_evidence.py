@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 
 import skipserve
 from skipserve.artifacts.serving import ServingConfig
+from skipserve.earning.ladder import Ladder
 from skipserve.protocols.messages import RawRequest, Reply
 from skipserve.runtime.engine import Engine
+from skipserve.runtime.shown import Shown
 from skipserve.safety.switch import ControlState, Switch
 from skipserve.service.batches import Batches
 from skipserve.service.evidence import Witness
@@ -39,6 +41,9 @@ class Kept:
         self.disagreements: dict[int, NDArray[np.int64]] = {}
         self.blocks: dict[int, NDArray[np.int64]] = {}
         self.dropped = 0
+        self.shown: list[tuple[int, Shown]] = []
+        self.ladders: dict[str, Ladder] = {}
+        self.proposals: set[str] = set()
 
     def add(
         self,
@@ -47,11 +52,19 @@ class Kept:
         disagreements: NDArray[np.int64],
         blocks: NDArray[np.int64],
         dropped: int = 0,
+        proposal: str = "",
     ) -> None:
+        self.proposals.add(proposal)
         self.rows[epoch] += rows
         self.disagreements[epoch] = self.disagreements.get(epoch, 0) + disagreements
         self.blocks[epoch] = self.blocks.get(epoch, 0) + blocks
         self.dropped += dropped
+
+    def show(self, epoch: int, shown: Shown) -> None:
+        self.shown.append((epoch, shown))
+
+    def ladder(self, proposal: str) -> Ladder | None:
+        return self.ladders.get(proposal)
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +128,57 @@ def test_every_candidate_is_judged_as_if_it_had_run(stepped, moons):
     told = outputs(replies)
     assert {one["depth_run"] for one in told} == {stepped.manifest.depth}
     assert [one["label"] for one in told] == stepped.predict(moons).labels.tolist()
+
+
+def test_rows_that_propose_show_what_every_exit_read_and_are_no_evidence(stepped, moons, switch):
+    kept, rows = Kept(), moons[:50] * 3  # outside the guard, some of them
+    switch.write(ControlState(epoch=4, in_force=(), proposing=True))
+    serving = ServingConfig(risk=RISK, evidence=1.0)
+    Service(stepped, serving, switch=switch, counts=kept).answer([request_of(rows)])
+    assert not kept.rows
+    ((epoch, shown),) = kept.shown
+    readings = stepped.read(stepped.check(rows))
+    leaves = [one.leaves for one in stepped.manifest.router.exits]
+    farthest = np.maximum.accumulate(readings.distances, axis=1)[:, leaves]
+    assert epoch == 4 and (farthest > 1).any()
+    np.testing.assert_allclose(shown.distances, farthest, rtol=1e-4)
+    np.testing.assert_allclose(shown.signals, readings.signals, rtol=1e-4)
+    classes = readings.answers.argmax(axis=2)
+    assert (shown.agrees == (classes[:, :-1] == classes[:, -1:])).all()
+
+
+def test_what_was_proposed_is_in_force_with_its_own_guard_and_is_judged_by_it(
+    stepped, moons, switch
+):
+    rows, name, own = moons[:64] * 4, "a" * 32, Kept()
+    others = len(stepped.manifest.router.risks) - 1
+    places, ladders = (*(None,) * others, 0), (*("",) * others, name)
+    serving = ServingConfig(risk=RISK, evidence=0.0)
+    kept = Kept()
+    kept.ladders[name] = Ladder(stepped.candidates[-1:], 1e6, name)
+    guarded = stepped.run_thresholds(stepped.check(rows), stepped.candidates[-1], 1.0)
+    free = stepped.run_thresholds(stepped.check(rows), stepped.candidates[-1], 1e6)
+    assert guarded.depth_run.sum() > free.depth_run.sum()
+    switch.write(ControlState(epoch=1, in_force=places, proposals=ladders, proposal=name))
+    service = Service(stepped, serving, switch=switch, counts=kept)
+    told = outputs(service.answer([request_of(rows)]))
+    assert [one["depth_run"] for one in told] == free.depth_run.tolist()
+    # A service that knows of no such ladder runs everything, until it does.
+    late = Kept()
+    service = Service(stepped, serving, switch=switch, counts=late)
+    told = outputs(service.answer([request_of(rows)]))
+    assert {one["depth_run"] for one in told} == {stepped.manifest.depth}
+    late.ladders |= kept.ladders
+    told = outputs(service.answer([request_of(rows)]))
+    assert [one["depth_run"] for one in told] == free.depth_run.tolist()
+    watched = ServingConfig(risk=RISK, evidence=1.0)
+    Service(stepped, watched, switch=switch, counts=kept).answer([request_of(rows)])
+    full = stepped.predict(rows).labels
+    assert (kept.proposals, kept.rows) == ({name}, {1: len(rows)})
+    assert kept.disagreements[1].tolist() == [int((free.labels != full).sum())]
+    assert kept.blocks[1].tolist() == [int(free.depth_run.sum())]
+    Service(stepped, watched, switch=switch, counts=own).answer([request_of(rows)])
+    assert not own.rows
 
 
 def test_files_that_decide_inside_judge_what_is_in_force_and_earn_nothing_else(
@@ -237,6 +301,14 @@ STATES = st.sampled_from(["on", "fell_back", "disabled"])
 PLACES = st.none() | st.lists(st.none() | st.integers(0, 99), max_size=8).map(tuple)
 
 
+@pytest.mark.parametrize("proposals", [(), ("a" * 32, ""), ("", "b" * 32)])
+def test_ladders_are_told_with_the_places_that_are_of_them(switch, proposals):
+    told = ControlState("on", 2, (3, None), False, proposals, "c" * 32, proposing=True)
+    switch.write(told)
+    assert switch.control() == told
+    assert told.places == ((3, proposals[0] if proposals else ""), None)
+
+
 @given(STATES, st.integers(0, 10**9), PLACES, st.booleans())
 @settings(max_examples=50)
 def test_what_is_told_is_read(tmp_path_factory, state, epoch, in_force, eager):
@@ -282,9 +354,10 @@ def test_rows_of_another_measure_say_nothing_to_the_alarm(stepped, moons):
         for measure in ("disagreement", "accuracy_lost")
     ]
     runs: Runs[Any] = Runs(stepped, Batches(stepped.manifest.signature), 64)
+    now = ControlState(epoch=1)
     jobs = [
         AcceptedRequest(
-            rows[i : i + 4], settings[i // 4], RawRequest(b"", {}), drawn, i, None, 1, None, None
+            rows[i : i + 4], settings[i // 4], RawRequest(b"", {}), drawn, i, None, now, None, None
         )
         for i in (0, 4)
     ]

@@ -110,6 +110,7 @@ def _router_spec(network: Network, routing: Routing) -> RouterSpec:
         greatest_age_rows=config.greatest_age_rows,
         greatest_age_s=config.greatest_age_s,
         slices=config.slices,
+        propose_rows=config.propose_rows,
     )
 
 

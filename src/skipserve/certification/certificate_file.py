@@ -87,6 +87,21 @@ class Epoch(Record):
     rows: Count
 
 
+class Proposal(Record):
+    """What an epoch's first rows proposed, and its other rows were evidence for.
+
+    Attributes:
+        rows: That proposed; they count for nothing else.
+        name: A hash of guard limit and candidates; the first 32 digits, in hex, of the sha256 of
+            ``[guard_limit, candidates]`` as Python's ``json`` writes it.
+        candidates: All that were proposed, from careful to bold.
+    """
+
+    rows: Annotated[int, Field(ge=1)]
+    name: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
+    candidates: Annotated[tuple[Thresholds, ...], Field(min_length=1)]
+
+
 class Earned(Record):
     """One bound, earned on the model's own traffic.
 
@@ -103,6 +118,7 @@ class Earned(Record):
         epoch: That earned it.
         crossings: Of each candidate, in the same order.
         epochs: All until the certificate was written.
+        proposal: That guard and candidates are of; ``None`` where they are the artifact's own.
     """
 
     kind: Literal["earned"] = "earned"
@@ -117,6 +133,7 @@ class Earned(Record):
     epoch: Annotated[int, Field(ge=1)]
     crossings: Annotated[tuple[Crossing, ...], Field(min_length=1)]
     epochs: Annotated[tuple[Epoch, ...], Field(min_length=1)]
+    proposal: Proposal | None = None
 
 
 Bound = Annotated[Offline | Earned, Field(discriminator="kind")]

@@ -12,9 +12,17 @@ from typing import Any
 
 from skipserve.artifacts.artifact import Artifact
 from skipserve.artifacts.certificates import from_json
-from skipserve.certification.certificate_file import CertificateFile, Earned, Offline, meaning, seal
+from skipserve.certification.certificate_file import (
+    CertificateFile,
+    Earned,
+    Offline,
+    Proposal,
+    meaning,
+    seal,
+)
 from skipserve.certification.findings import Fault, Finding
-from skipserve.earning.epochs import unordered
+from skipserve.earning.ladder import name_of
+from skipserve.earning.proofs import unordered
 from skipserve.earning.wealth import level_of, log_wealth
 from skipserve.intervals import p_value
 from skipserve.runtime.runners import FORMATS
@@ -88,10 +96,15 @@ def _check_bound(bound: Offline | Earned, artifact: Artifact) -> Iterator[Findin
             f"the order from careful to bold is broken: candidate {places[1] + 1} is nowhere "
             f"bolder than candidate {places[0] + 1}",
         )
-    known = artifact.certificates.candidates
+    known, guard_limit = artifact.certificates.candidates, spec.guard_limit if spec else None
+    whose = "those of the artifact"
+    if isinstance(bound, Earned) and bound.proposal is not None:
+        yield from _check_proposal(bound, bound.proposal, guard_limit)
+        known, guard_limit = bound.proposal.candidates, bound.guard_limit
+        whose = "those that were proposed"
     if known and bound.candidates != known[: len(bound.candidates)]:
-        yield Finding(Fault.ORDER, "the candidates are not those of the artifact in their order")
-    if spec is not None and bound.guard_limit != spec.guard_limit:
+        yield Finding(Fault.ORDER, f"the candidates are not {whose} in their order")
+    if spec is not None and bound.guard_limit != guard_limit:
         yield Finding(Fault.NUMBER, "its guard limit is not that of the artifact")
     if isinstance(bound, Earned) and bound.slice not in (names := artifact.manifest.slices.names):
         known_as = ", ".join(names) if names[0] else "none"
@@ -99,6 +112,22 @@ def _check_bound(bound: Offline | Earned, artifact: Artifact) -> Iterator[Findin
             Fault.FILES, f"the artifact has no such slice of its traffic; it declares {known_as}"
         )
     yield from _check_earned(bound) if isinstance(bound, Earned) else _check_offline(bound)
+
+
+def _check_proposal(bound: Earned, proposal: Proposal, least: float | None) -> Iterator[Finding]:
+    name = name_of(proposal.candidates, bound.guard_limit)
+    if proposal.name != name:
+        yield Finding(
+            Fault.NUMBER,
+            f"the name of what was proposed does not follow from its guard and candidates: it is "
+            f"{name}, the certificate says {proposal.name}",
+        )
+    if from_json(bound.guard_limit) < from_json(least) or (bound.guard_limit is None) != (
+        least is None
+    ):
+        yield Finding(
+            Fault.NUMBER, "traffic raises the limit of a guard, and does not lower or lift it"
+        )
 
 
 def _check_offline(bound: Offline) -> Iterator[Finding]:

@@ -83,7 +83,7 @@ def find_earned(metrics_port: int, model: str, of_slice: str | None = None) -> l
     from skipserve.hosts.control import find_router
     from skipserve.hosts.states import find_state
     from skipserve.safety.earned import Earned
-    from skipserve.safety.keeper import Kind
+    from skipserve.safety.kind import Kind
     from skipserve.watching.scrape import fetch
 
     router = find_router(metrics_port, model)
@@ -109,10 +109,11 @@ def _print(called: str, earned: Earned, found: EarnedStatus) -> None:
     )
     for one in found.risks:
         text = f"  risk {one.risk:g}: "
-        if one.in_force is None:
+        place = found.places[one.risk]
+        if place is None:
             text += "nothing is in force that was earned; "
         else:
-            text += f"candidate {one.in_force + 1} of {earned.rules.candidates} is in force"
+            text += f"candidate {place.candidate + 1} of {earned.size(place)} is in force"
             proof = found.proofs.get(one.risk)
             if proof is not None:
                 text += (

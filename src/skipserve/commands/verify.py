@@ -181,8 +181,8 @@ def served_file(slices: Sequence[Earned]) -> CertificateFile:
         earned_bound(
             earned.rules,
             earned.events,
-            one.risk,
-            one.in_force,
+            risk,
+            place,
             found.rows,
             candidates=artifact.certificates.candidates,
             guard_limit=earned.spec.guard_limit,
@@ -190,8 +190,8 @@ def served_file(slices: Sequence[Earned]) -> CertificateFile:
             of_slice=earned.of_slice,
         )
         for earned, found in read
-        for one in found.risks
-        if one.in_force is not None
+        for risk, place in found.places.items()
+        if place is not None
     ]
     return certificate_file(
         artifact,

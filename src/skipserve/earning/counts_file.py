@@ -1,77 +1,53 @@
 """Counts of evidence in files: one a worker, append-only, summed by whoever reads them.
 
-    FOLDER/BINDING/counts.PROCESS   header, then a line a flush: the totals of one epoch so far
-
 A line carries totals, not differences: of each epoch the last one counts, and a file that has grown
-long is begun anew with what still counts. A file belongs to the process that made it, which holds a
-lock on it; so two replicas never write to one, also where they share a volume.
+long is begun anew with what still counts. What was counted for one ladder is never added to what
+was counted for another: a line names both, epoch and proposal.
 """
 
 from __future__ import annotations
 
-import atexit
-import contextlib
-import fcntl
-import logging
-import os
-import threading
-import uuid
-from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from skipserve.artifacts.manifest import Manifest, Precision
-from skipserve.earning.binding import binding_of
-from skipserve.earning.epochs import Counts
-from skipserve.earning.lines import Header, append, contents, damaged, line
+from skipserve.earning.counts import Counts
+from skipserve.earning.ladder import OWN
+from skipserve.earning.lines import Header, contents, damaged, line
+from skipserve.earning.process_file import ProcessFile, ProcessFiles
 
-# Tells the workers where the state of each model is.
-DIRECTORY_VARIABLE = "SKIPSERVE_EVIDENCE"
-PREFIX = "counts."
-FLUSH_S = 1.0
-# Begun anew from here on.
-LONG_BYTES = 64 << 10
+KIND = "counts"
+PREFIX = f"{KIND}."
 
-logger = logging.getLogger(__name__)
+Key = tuple[int, str]  # epoch and proposal
 
 
-class _Line(msgspec.Struct, frozen=True):
+class _Line(msgspec.Struct, frozen=True, omit_defaults=True):
     epoch: int
     rows: int
     disagreements: list[int]
     blocks: list[int]
     dropped: int = 0
+    proposal: str = OWN
 
 
-class CountsFile:
-    """The counts of one process; what is added is in its file within a second.
-
-    A disk that is full loses nothing: the totals are kept here, and written once there is room.
+class CountsFile(ProcessFile):
+    """The counts of one process.
 
     Args:
         folder: Of the model's state.
         binding: What is counted, see binding.py.
-        candidates: How many there are.
 
     Raises:
         OSError: If the folder cannot be made.
     """
 
-    def __init__(self, folder: Path, binding: str, candidates: int) -> None:
-        self._folder = folder_of(folder, binding)
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._header = Header("counts", binding)
-        self._candidates = candidates
-        self._file = self._folder / f"{PREFIX}{uuid.uuid4().hex}"
-        self._descriptor = -1
-        self._lock = threading.Lock()
-        self._timer: threading.Timer | None = None
-        self._totals: dict[int, Counts] = {}
-        self._fresh: set[int] = set()
-        self._failing = False
+    def __init__(self, folder: Path, binding: str) -> None:
+        super().__init__(folder, KIND, binding)
+        self._totals: dict[Key, Counts] = {}
+        self._changed: set[Key] = set()
 
     def add(
         self,
@@ -80,6 +56,7 @@ class CountsFile:
         disagreements: NDArray[np.int64],
         blocks: NDArray[np.int64],
         dropped: int = 0,
+        proposal: str = OWN,
     ) -> None:
         """Count rows; never waits for the disk.
 
@@ -89,86 +66,36 @@ class CountsFile:
             disagreements: Of each candidate among them [candidates].
             blocks: That each would have run for them [candidates].
             dropped: Rows that were drawn and could not be run.
+            proposal: The ladder that the candidates are of.
         """
         if not epoch or not (rows or dropped):
             return
         seen = Counts(rows, disagreements.astype(np.int64), blocks.astype(np.int64), dropped)
+        key = epoch, proposal
         with self._lock:
-            if epoch not in self._totals:
+            if key not in self._totals:
                 # Rows of the epoch before may still be on their way, older ones are not.
-                self._totals = {one: of for one, of in self._totals.items() if one >= epoch - 1}
-            self._totals[epoch] = self._totals.get(epoch, Counts.none(self._candidates)) + seen
-            self._fresh.add(epoch)
+                self._totals = {one: of for one, of in self._totals.items() if one[0] >= epoch - 1}
+            before = self._totals.get(key)
+            self._totals[key] = seen if before is None else before + seen
+            self._changed.add(key)
             self._wake()
 
-    def flush(self) -> None:
-        """Write what was added since the last time."""
-        with self._lock:
-            self._timer = None
-            fresh = sorted(self._fresh & self._totals.keys())
-            if not fresh:
-                return
-            try:
-                self._write(fresh)
-            except OSError as error:
-                if not self._failing:
-                    logger.error(
-                        "%s cannot be written (%s): evidence is kept in memory, and nothing is "
-                        "earned by it until there is room",
-                        *(self._file, error.strerror),
-                    )
-                self._failing = True
-                self._wake()
-            else:
-                self._failing = False
-                self._fresh.clear()
+    def _fresh(self) -> bytes:
+        return self._lines(sorted(self._changed & self._totals.keys()))
 
-    def close(self) -> None:
-        """Write the rest, and let the file go."""
-        self.flush()
-        with self._lock:
-            if self._timer is not None:
-                self._timer.cancel()
-            if self._descriptor >= 0:
-                os.close(self._descriptor)
-                self._descriptor = -1
+    def _all(self) -> bytes:
+        return self._lines(sorted(self._totals))
 
-    def _wake(self) -> None:
-        if self._timer is None:
-            self._timer = threading.Timer(FLUSH_S, self.flush)
-            self._timer.daemon = True
-            self._timer.start()
+    def _written(self) -> None:
+        self._changed.clear()
 
-    def _write(self, epochs: list[int]) -> None:
-        if self._descriptor >= 0:
-            about = os.fstat(self._descriptor)
-            # One that was removed, as by a reset, is made anew.
-            if about.st_nlink and about.st_size < LONG_BYTES:
-                append(self._descriptor, self._lines(epochs))
-                return
-        # Beside its place and renamed, so that a reader sees the old or the new one, whole.
-        fresh = self._folder / f".{self._file.name}"
-        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(fresh, flags, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            append(descriptor, line(self._header) + self._lines(sorted(self._totals)))
-            fresh.rename(self._file)
-        except OSError:
-            os.close(descriptor)
-            with contextlib.suppress(OSError):
-                fresh.unlink()
-            raise
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-        self._descriptor = descriptor
-
-    def _lines(self, epochs: list[int]) -> bytes:
+    def _lines(self, keys: list[Key]) -> bytes:
         found = []
-        for epoch in epochs:
-            of = self._totals[epoch]
+        for epoch, proposal in keys:
+            of = self._totals[epoch, proposal]
             differ, blocks = of.disagreements.tolist(), of.blocks.tolist()
-            found.append(line(_Line(epoch, of.rows, differ, blocks, of.dropped)))
+            found.append(line(_Line(epoch, of.rows, differ, blocks, of.dropped, proposal)))
         return b"".join(found)
 
 
@@ -178,97 +105,50 @@ class CountsReader:
     Args:
         folder: Of the model's state.
         binding: What is counted.
-        candidates: How many there are.
+        candidates: How many the artifact has.
     """
 
     def __init__(self, folder: Path, binding: str, candidates: int) -> None:
-        self._folder = folder_of(folder, binding)
-        self._header = Header("counts", binding)
         self._candidates = candidates
-        self._known: dict[Path, tuple[tuple[int, int, int], dict[int, Counts]]] = {}
+        self._files = ProcessFiles(folder, KIND, binding, self._parsed, _latest)
 
-    def read(self) -> dict[int, Counts]:
-        """Counts of every epoch that files are there of.
+    def read(self, proposal: str = OWN) -> dict[int, Counts]:
+        """Counts for one ladder, of every epoch that files are there of.
 
         Raises:
             StateError: If a file is damaged, of something else or of a newer version.
             OSError: If one cannot be read.
         """
-        known: dict[Path, tuple[tuple[int, int, int], dict[int, Counts]]] = {}
         found: dict[int, Counts] = {}
-        for file in sorted(self._folder.glob(f"{PREFIX}*")):
-            try:
-                about = file.stat()
-                mark = about.st_ino, about.st_size, about.st_mtime_ns
-                before = self._known.get(file)
-                here = before[1] if before and before[0] == mark else self._counts(file)
-            except FileNotFoundError:
-                continue  # another replica has just tidied up
-            known[file] = mark, here
-            for epoch, counts in here.items():
-                found[epoch] = found.get(epoch, Counts.none(self._candidates)) + counts
-        self._known = known
+        for file, here in self._files.read().items():
+            for (epoch, of), counts in here.items():
+                if of != proposal:
+                    continue
+                before = found.get(epoch)
+                if before is not None and before.blocks.shape != counts.blocks.shape:
+                    raise damaged(file, "it counts more or fewer candidates than another")
+                found[epoch] = counts if before is None else before + counts
         return found
 
     def tidy(self, epoch: int) -> None:
         """Remove files that nobody writes to and that hold nothing of this epoch or a later one."""
-        for file, (_, counts) in self._known.items():
-            if max(counts, default=0) >= epoch:
-                continue
-            with contextlib.suppress(OSError), file.open("rb") as stream:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                file.unlink()
+        self._files.tidy(epoch)
 
-    def _counts(self, file: Path) -> dict[int, Counts]:
-        found: dict[int, Counts] = {}
-        for content in contents(file.read_bytes(), file, self._header):
+    def _parsed(self, file: Path, header: Header) -> dict[Key, Counts]:
+        found: dict[Key, Counts] = {}
+        for content in contents(file.read_bytes(), file, header):
             try:
                 one = msgspec.json.decode(content, type=_Line)
             except msgspec.MsgspecError:
                 raise damaged(file, "a line is none of counts") from None
             differ, blocks = np.array(one.disagreements), np.array(one.blocks)
-            fits = differ.shape == blocks.shape == (self._candidates,)
+            count = self._candidates if one.proposal == OWN else len(differ)
+            fits = differ.shape == blocks.shape == (count,) and count > 0
             if not fits or differ.min() < 0 or differ.max() > one.rows:
-                raise damaged(file, f"its counts are none of {self._candidates} candidates")
-            found[one.epoch] = Counts(one.rows, differ, blocks, one.dropped)
+                raise damaged(file, f"its counts are none of {count} candidates")
+            found[one.epoch, one.proposal] = Counts(one.rows, differ, blocks, one.dropped)
         return found
 
 
-def folder_of(folder: Path, binding: str) -> Path:
-    """Where the state of one binding is, in the folder of a model's state."""
-    return folder / binding[:32]
-
-
-def counts_of(
-    manifest: Manifest,
-    candidates: NDArray[np.float32],
-    files: Mapping[str, str],
-    precision: Precision,
-    provider: str,
-    of_slice: str = "",
-) -> CountsFile | None:
-    """The counts of this process; none without a launcher, a router or a folder to write to.
-
-    Args:
-        manifest: Of the artifact.
-        candidates: Thresholds [candidates, decisions], from careful to bold.
-        files: The sha256 of every file that runs, by name.
-        precision: Theirs.
-        provider: Where they run.
-        of_slice: Of the traffic; "" is all of it.
-    """
-    directory = os.environ.get(DIRECTORY_VARIABLE)
-    if directory is None or manifest.router is None or not len(candidates):
-        return None
-    binding = binding_of(manifest, candidates, files, precision, provider, of_slice)
-    try:
-        made = CountsFile(Path(directory) / manifest.name, binding, len(candidates))
-        atexit.register(made.close)
-        return made
-    except OSError as error:
-        logger.error(
-            "%s gives no evidence: its state in %s cannot be written (%s); it earns nothing, and "
-            "the alarm sees nothing",
-            *(manifest.name, error.filename, error.strerror),
-        )
-        return None
+def _latest(counts: dict[Key, Counts]) -> int:
+    return max((epoch for epoch, _ in counts), default=0)

@@ -6,6 +6,9 @@ number of evidence rows that was fixed before any of them was seen, or when the 
 is in force no longer holds; it never slides. Epoch j, whatever began it, may err with probability
 δ_j = δ · 6 / (π² j²), so that all together err with at most δ.
 
+An epoch may propose anew: its first rows say what candidates the others are evidence for, and with
+which guard; they count for nothing else (proposing.py).
+
 What was earned stays in force while the next epoch earns, up to a greatest age. A candidate's
 wealth may fall again once it has reached its level; what proves it are the counts at the crossing,
 and these are kept.
@@ -16,182 +19,22 @@ same state, on any replica and after any restart.
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from skipserve.earning.counts import Counts
+from skipserve.earning.events import Begun, Crossed, Event, Reason, Withdrawn
+from skipserve.earning.ladder import Place
+from skipserve.earning.rules import Rules
+from skipserve.earning.state import Held, State
 from skipserve.earning.wealth import level_of, log_wealth
 
-Reason = Literal["start", "rows", "alarm", "reset"]
 # Clocks of two machines may differ by so much.
 SKEW_S = 60.0
 
 
-@dataclass(frozen=True)
-class Rules:
-    """What is fixed before the first row.
-
-    Attributes:
-        risks: ε, each certified at ``level`` by itself.
-        candidates: How many there are, from careful to bold.
-        level: δ of all epochs together.
-        epoch_rows: Evidence rows after which an epoch ends that begins from now on.
-        greatest_age_rows: Evidence rows that an earned candidate stays in force after its epoch.
-        greatest_age_s: The same in seconds; no limit by default.
-    """
-
-    risks: tuple[float, ...]
-    candidates: int
-    level: float
-    epoch_rows: int
-    greatest_age_rows: int
-    greatest_age_s: float = math.inf
-
-
-@dataclass(frozen=True)
-class Counts:
-    """Evidence of one epoch.
-
-    Attributes:
-        rows: Evidence rows.
-        disagreements: Of each candidate [candidates], int64.
-        blocks: That each candidate would have run for these rows [candidates], int64; proves
-            nothing, says what a candidate would save.
-        dropped: Rows that were drawn and could not be run.
-    """
-
-    rows: int
-    disagreements: NDArray[np.int64]
-    blocks: NDArray[np.int64]
-    dropped: int = 0
-
-    @staticmethod
-    def none(candidates: int) -> Counts:
-        """Nothing seen."""
-        zeros = np.zeros(candidates, dtype=np.int64)
-        return Counts(0, zeros, zeros)
-
-    def __add__(self, other: Counts) -> Counts:
-        return Counts(
-            self.rows + other.rows,
-            self.disagreements + other.disagreements,
-            self.blocks + other.blocks,
-            self.dropped + other.dropped,
-        )
-
-
-@dataclass(frozen=True)
-class Begun:
-    """An epoch began.
-
-    Attributes:
-        epoch: Its number, from 1.
-        because: What ended the one before.
-        rows_before: Evidence rows of the one before, as it ended.
-        epoch_rows: Evidence rows after which it will end; nobody has seen one of them yet.
-        at_s: When, on the clock of :func:`decide`.
-    """
-
-    epoch: int
-    because: Reason
-    rows_before: int
-    epoch_rows: int
-    at_s: float
-
-
-@dataclass(frozen=True)
-class Crossed:
-    """A candidate's wealth reached the level of its epoch.
-
-    Attributes:
-        epoch: In which.
-        risk: ε it was tested against.
-        candidate: Its place in the order, from 0.
-        rows: Evidence rows of the epoch until then.
-        disagreements: Of this candidate among them.
-        at_s: When, on the clock of :func:`decide`.
-    """
-
-    epoch: int
-    risk: float
-    candidate: int
-    rows: int
-    disagreements: int
-    at_s: float
-
-
-@dataclass(frozen=True)
-class Withdrawn:
-    """The alarm took what was in force out of force.
-
-    Attributes:
-        epoch: In which.
-        rows: Evidence rows that what is in force was watched on.
-        disagreements: Among them.
-        at_s: When, on the clock of :func:`decide`.
-    """
-
-    epoch: int
-    rows: int
-    disagreements: int
-    at_s: float
-
-
-Event = Begun | Crossed | Withdrawn
-
-
-@dataclass(frozen=True)
-class Held:
-    """What an epoch that has ended left in force.
-
-    Attributes:
-        candidate: Its place in the order.
-        epoch: That earned it.
-        rows: Evidence rows between the end of that epoch and the beginning of the present one.
-        since_s: When that epoch ended.
-    """
-
-    candidate: int
-    epoch: int
-    rows: int
-    since_s: float
-
-
-@dataclass(frozen=True)
-class State:
-    """Where the epochs stand; before the first event nothing has begun.
-
-    Attributes:
-        epoch: The present one, 0 before the first.
-        epoch_rows: Evidence rows after which it ends.
-        because: What ended the one before.
-        crossed: Risks and candidates that have reached their level in it.
-        held: By risk, what earlier epochs left.
-        withdrawn: Whether the alarm was ever raised since the last reset: the artifact's own
-            certificates, of other inputs than the traffic's, are out of force from then on.
-    """
-
-    epoch: int = 0
-    epoch_rows: int = 0
-    because: Reason = "start"
-    crossed: frozenset[tuple[float, int]] = frozenset()
-    held: tuple[tuple[float, Held], ...] = ()
-    withdrawn: bool = False
-
-    def earned(self, risk: float) -> int | None:
-        """The boldest candidate whose whole prefix has crossed in the present epoch."""
-        candidate = 0
-        while (risk, candidate) in self.crossed:
-            candidate += 1
-        return candidate - 1 if candidate else None
-
-
-def in_force(rules: Rules, state: State, rows: int, now_s: float) -> tuple[int | None, ...]:
+def in_force(rules: Rules, state: State, rows: int, now_s: float) -> tuple[Place | None, ...]:
     """The candidate in force for each risk of the rules, ``None`` for full depth.
 
     It is the bolder of what the present epoch has earned and what the last one left, while that is
@@ -204,13 +47,12 @@ def in_force(rules: Rules, state: State, rows: int, now_s: float) -> tuple[int |
         now_s: Seconds on the clock of :func:`decide`.
     """
     held = dict(state.held)
-    found: list[int | None] = []
+    found: list[Place | None] = []
     for risk in rules.risks:
-        places = [state.earned(risk)]
-        old = held.get(risk)
-        if old is not None and _young(rules, old, rows, now_s):
-            places.append(old.candidate)
-        found.append(max((one for one in places if one is not None), default=None))
+        earned, old = state.earned(risk), held.get(risk)
+        kept = old.place if old is not None and _young(rules, old, rows, now_s) else None
+        fresh = None if earned is None else Place(earned, state.proposal)
+        found.append(state.bolder(kept, fresh))
     return tuple(found)
 
 
@@ -230,13 +72,12 @@ def decide(
     Raises:
         ValueError: If the counts are not of as many candidates.
     """
-    if counts.disagreements.shape != (rules.candidates,):
-        raise ValueError(
-            f"counts of {counts.disagreements.shape} are not of {rules.candidates} candidates"
-        )
+    expected = state.candidates or rules.candidates
+    if counts.disagreements.shape != (expected,):
+        raise ValueError(f"counts of {counts.disagreements.shape} are not of {expected} candidates")
     if not state.epoch:
-        return [Begun(1, "start", 0, rules.epoch_rows, now_s)]
-    if not earning:
+        return [_begin(rules, 1, "start", 0, now_s)]
+    if not earning or state.propose_rows:
         return []
     events: list[Event] = []
     wealth = log_wealth(counts.rows, counts.disagreements, np.array(rules.risks)[:, None])
@@ -247,19 +88,8 @@ def decide(
             differ = int(counts.disagreements[candidate])
             events.append(Crossed(state.epoch, risk, candidate, counts.rows, differ, now_s))
     if counts.rows >= state.epoch_rows:
-        events.append(Begun(state.epoch + 1, "rows", counts.rows, rules.epoch_rows, now_s))
+        events.append(_begin(rules, state.epoch + 1, "rows", counts.rows, now_s))
     return events
-
-
-def proved(rules: Rules, event: Crossed) -> bool:
-    """Whether what is said of a crossing follows from its counts, under rules."""
-    known = event.risk in rules.risks and 0 <= event.candidate < rules.candidates
-    if not known or event.epoch < 1 or not 0 <= event.disagreements <= event.rows:
-        return False
-    wealth = float(log_wealth(event.rows, event.disagreements, event.risk))
-    goal = math.log(1 / level_of(event.epoch, rules.level))
-    # Sums of logarithms; another machine's may end otherwise.
-    return wealth >= goal or math.isclose(wealth, goal, rel_tol=1e-9)
 
 
 def withdraw(
@@ -277,7 +107,7 @@ def withdraw(
     """
     return [
         Withdrawn(state.epoch, rows, disagreements, now_s),
-        Begun(state.epoch + 1, "alarm", now.rows, rules.epoch_rows, now_s),
+        _begin(rules, state.epoch + 1, "alarm", now.rows, now_s),
     ]
 
 
@@ -289,39 +119,11 @@ def reset(rules: Rules, epoch: int, now_s: float) -> list[Event]:
         epoch: The last that any worker was told of.
         now_s: Seconds on the clock of :func:`decide`.
     """
-    return [Begun(epoch + 1, "reset", 0, rules.epoch_rows, now_s)]
+    return [_begin(rules, epoch + 1, "reset", 0, now_s)]
 
 
-def applied(state: State, events: Iterable[Event]) -> State:
-    """The state once these have happened too, in this order.
-
-    Events that do not follow on the state change nothing: two replicas may have seen the same
-    counts, and the first to say so was first.
-    """
-    for event in events:
-        if isinstance(event, Begun):
-            if event.epoch > state.epoch:
-                state = _begun(state, event)
-        elif event.epoch == state.epoch:
-            if isinstance(event, Crossed):
-                crossed = state.crossed | {(event.risk, event.candidate)}
-                state = replace(state, crossed=crossed)
-            else:
-                # What one candidate's evidence shows of the traffic concerns all of them.
-                state = replace(state, crossed=frozenset(), held=(), withdrawn=True)
-    return state
-
-
-def _begun(state: State, event: Begun) -> State:
-    if event.because == "reset":
-        return State(event.epoch, event.epoch_rows, event.because)
-    held = {risk: replace(old, rows=old.rows + event.rows_before) for risk, old in state.held}
-    for risk in {risk for risk, _ in state.crossed}:
-        candidate = state.earned(risk)
-        if candidate is not None:
-            held[risk] = Held(candidate, state.epoch, 0, event.at_s)
-    kept = tuple(sorted(held.items()))
-    return State(event.epoch, event.epoch_rows, event.because, held=kept, withdrawn=state.withdrawn)
+def _begin(rules: Rules, epoch: int, because: Reason, before: int, now_s: float) -> Begun:
+    return Begun(epoch, because, before, rules.epoch_rows, now_s, rules.propose_rows)
 
 
 def _young(rules: Rules, old: Held, rows: int, now_s: float) -> bool:
@@ -331,15 +133,3 @@ def _young(rules: Rules, old: Held, rows: int, now_s: float) -> bool:
     return math.isinf(rules.greatest_age_s) or (
         -SKEW_S <= now_s - old.since_s <= rules.greatest_age_s
     )
-
-
-def unordered(candidates: Sequence[Sequence[float]]) -> tuple[int, int] | None:
-    """Two candidates of which the later is nowhere bolder than the earlier; ``None`` if none are.
-
-    Args:
-        candidates: Thresholds of each, from careful to bold; +inf never lets a row go.
-    """
-    for (place, one), (later, other) in itertools.combinations(enumerate(candidates), 2):
-        if all(after >= before for before, after in zip(one, other, strict=True)):
-            return place, later
-    return None

@@ -19,26 +19,25 @@ from typing import Any
 
 import msgspec
 
-from skipserve.earning.counts_file import PREFIX, folder_of
-from skipserve.earning.epochs import (
-    Begun,
-    Crossed,
-    Event,
-    Rules,
-    State,
-    Withdrawn,
-    applied,
-    reset,
-)
+from skipserve.earning.counts_file import PREFIX as COUNTS
+from skipserve.earning.epochs import reset
+from skipserve.earning.events import Begun, Crossed, Event, Proposed, Withdrawn
+from skipserve.earning.ladder import OWN, Ladder
 from skipserve.earning.lines import Header, append, contents, damaged, line
+from skipserve.earning.process_file import folder_of
+from skipserve.earning.proofs import flaw, proposes
+from skipserve.earning.rows_file import PREFIX as ROWS
+from skipserve.earning.rules import Rules
+from skipserve.earning.state import State, applied
 
 NAME = "ledger"
 # Whoever holds the lock gives it back within milliseconds, unless it was stopped.
 LOCK_S = 2.0
 LOCK_TRIES = 40
-_KINDS: dict[str, type[Begun | Crossed | Withdrawn]] = {
+_KINDS: dict[str, type[Event]] = {
     "begun": Begun,
     "crossed": Crossed,
+    "proposed": Proposed,
     "withdrawn": Withdrawn,
 }
 
@@ -49,6 +48,7 @@ class Ledger:
     Args:
         folder: Of the model's state.
         binding: What the events are about, see binding.py.
+        rules: That they follow; what does not follow from its counts is damage.
 
     Attributes:
         binding: What the events are about.
@@ -56,8 +56,9 @@ class Ledger:
         state: That they lead to.
     """
 
-    def __init__(self, folder: Path, binding: str) -> None:
+    def __init__(self, folder: Path, binding: str, rules: Rules) -> None:
         self.binding = binding
+        self._rules = rules
         self._folder = folder_of(folder, binding)
         self._file = self._folder / NAME
         self._header = Header("ledger", binding)
@@ -101,13 +102,13 @@ class Ledger:
                 self._take(descriptor)
         return events
 
-    def reset(self, rules: Rules, at_s: float) -> None:
+    def reset(self, at_s: float) -> None:
         """Forget everything, damage included, and begin an epoch that nobody has counted for yet.
 
         Raises:
             OSError: If it cannot be written.
         """
-        self.rewrite(lambda last: reset(rules, last, at_s))
+        self.rewrite(lambda last: reset(self._rules, last, at_s))
 
     def rewrite(self, decide: Callable[[int], Sequence[Event]]) -> None:
         """Write other events in place of these, and forget all counts.
@@ -123,7 +124,7 @@ class Ledger:
             last = max((_epochs_said(file) for file in _files(self._folder)), default=0)
             events = decide(last)
             data = line(self._header) + b"".join(line(told(one)) for one in events)
-            for file in self._folder.glob(f"{PREFIX}*"):
+            for file in _of_processes(self._folder):
                 file.unlink(missing_ok=True)
             # In place, for others wait for the lock on it.
             os.ftruncate(descriptor, 0)
@@ -161,6 +162,8 @@ class Ledger:
         data = os.pread(descriptor, about.st_size, 0)
         whole = data.rfind(b"\n") + 1
         events = events_of(contents(data, self._file, self._header), self._file)
+        if how := flaw(self._rules, events):
+            raise damaged(self._file, how)
         if whole < len(data):
             # Half a line, of a writer that was killed: nothing may be appended to it.
             with contextlib.suppress(OSError):  # opened to be read only
@@ -168,6 +171,45 @@ class Ledger:
         self._mark = about.st_ino, whole, about.st_mtime_ns
         self.events = tuple(events)
         self.state = applied(State(), events)
+
+
+def ladders_in(folder: Path, binding: str) -> dict[str, Ladder]:
+    """The ladders that epochs of a model have proposed, by name.
+
+    Args:
+        folder: Of the model's state.
+        binding: What they are about.
+
+    Raises:
+        StateError: If the ledger is damaged, of something else or of a newer version.
+        OSError: If it cannot be read.
+    """
+    file = folder_of(folder, binding) / NAME
+    events = events_of(contents(file.read_bytes(), file, Header("ledger", binding)), file)
+    found = [one for one in events if isinstance(one, Proposed) and one.candidates]
+    if not all(map(proposes, found)):
+        raise damaged(file, "what an epoch proposed is not what it is named by")
+    return ladders_of(found)
+
+
+def ladders_of(events: Sequence[Event]) -> dict[str, Ladder]:
+    """The ladders that are proposed in a history, by name."""
+    return {
+        one.proposal: Ladder.of(one.candidates, one.guard_limit, one.proposal)
+        for one in events
+        if isinstance(one, Proposed) and one.candidates
+    }
+
+
+def used_before(events: Sequence[Event], epoch: int) -> str:
+    """Name of the ladder that was earned for before an epoch; the artifact's own after a reset."""
+    used = OWN
+    for one in events:
+        if isinstance(one, Begun) and one.because == "reset":
+            used = OWN
+        elif isinstance(one, Proposed) and one.epoch < epoch:
+            used = one.proposal
+    return used
 
 
 def events_of(lines: Sequence[bytes], file: Path) -> list[Event]:
@@ -193,7 +235,11 @@ def told(event: Event) -> dict[str, Any]:
 
 
 def _files(folder: Path) -> list[Path]:
-    return [folder / NAME, *folder.glob(f"{PREFIX}*")]
+    return [folder / NAME, *_of_processes(folder)]
+
+
+def _of_processes(folder: Path) -> Iterator[Path]:
+    return (file for prefix in (COUNTS, ROWS) for file in folder.glob(f"{prefix}*"))
 
 
 def _epochs_said(file: Path) -> int:

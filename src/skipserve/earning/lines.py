@@ -15,14 +15,15 @@ import msgspec
 
 from skipserve.errors import StateError
 
-FORMAT = 1
+# 2: counts may be of what an epoch proposed; whoever does not know that would add them up.
+FORMAT = 2
 
 
 class Header(msgspec.Struct, frozen=True):
     """What a file is of.
 
     Attributes:
-        kind: ``counts`` or ``ledger``.
+        kind: ``counts``, ``rows``, ``ledger`` or ``earned``.
         binding: What its numbers hold for, see binding.py.
         format: Of the lines.
     """
@@ -56,7 +57,7 @@ def contents(data: bytes, file: Path, expected: Header) -> list[bytes]:
             f"{file} is of format {header.format}, this skipserve reads {FORMAT}: a newer one "
             "wrote it; serve with that, or forget the evidence with `skipserve certificate --reset`"
         )
-    if header != expected:
+    if (header.kind, header.binding) != (expected.kind, expected.binding):
         raise StateError(
             f"{file} is of other files or of another kind than expected: it does not belong there; "
             "move it away, or forget the evidence with `skipserve certificate --reset`"

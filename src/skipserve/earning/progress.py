@@ -6,7 +6,9 @@ import math
 from collections import deque
 from dataclasses import dataclass
 
-from skipserve.earning.epochs import Counts, Rules, State
+from skipserve.earning.counts import Counts
+from skipserve.earning.rules import Rules
+from skipserve.earning.state import State
 from skipserve.earning.wealth import level_of, log_wealth
 
 # Rows come at the rate of so long ago until now.
@@ -25,6 +27,7 @@ class Progress:
         needed: So many it takes in all for the next, if as many disagree as until now; ``None`` if
             the epoch will be over before.
         seconds: Until then; ``None`` if no rows come in.
+        proposing: Whether the rows propose, and are no evidence.
     """
 
     risk: float
@@ -33,9 +36,12 @@ class Progress:
     rows: int
     needed: int | None
     seconds: float | None
+    proposing: bool = False
 
     def told(self) -> str:
         """In words, as ``earning: 1,240 of about 2,000 rows``."""
+        if self.proposing:
+            return f"proposing: {self.rows:,} of {self.needed:,} rows"
         if self.coming is None:
             return f"earned all there is: {self.rows:,} rows"
         if self.needed is None:
@@ -50,6 +56,7 @@ def progress(
     risk: float,
     in_force: int | None,
     rows_per_s: float,
+    shown: int = 0,
 ) -> Progress:
     """How far a risk is.
 
@@ -60,10 +67,14 @@ def progress(
         risk: One of the rules'.
         in_force: The candidate in force for it.
         rows_per_s: At which evidence comes in.
+        shown: Rows that propose, while some do.
     """
+    if state.propose_rows:
+        left = max(state.propose_rows - shown, 0) / rows_per_s if rows_per_s else None
+        return Progress(risk, in_force, None, shown, state.propose_rows, left, proposing=True)
     earned = state.earned(risk)
     coming = 0 if earned is None else earned + 1
-    if coming >= rules.candidates:
+    if coming >= (state.candidates or rules.candidates):
         return Progress(risk, in_force, None, counts.rows, None, None)
     needed = _needed(state, counts, coming, risk, rules.level)
     left = None if needed is None or not rows_per_s else (needed - counts.rows) / rows_per_s

@@ -8,9 +8,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from skipserve.earning.epochs import Begun, Crossed, Event, Rules, State, applied, proved
+from skipserve.earning.events import Begun, Event
 from skipserve.earning.ledger import Ledger, events_of, told
 from skipserve.earning.lines import Header, contents, damaged, line
+from skipserve.earning.proofs import flaw
+from skipserve.earning.rules import Rules
+from skipserve.earning.state import State, applied
 from skipserve.errors import StateError
 from skipserve.files import replace_text
 
@@ -28,7 +31,8 @@ def write_earned(file: Path, ledger: Ledger, rows: int, rules: Rules, at_s: floa
     Raises:
         StateError: If nothing was earned.
     """
-    end = Begun(ledger.state.epoch + 1, "rows", rows, rules.epoch_rows, at_s)
+    epoch = ledger.state.epoch + 1
+    end = Begun(epoch, "rows", rows, rules.epoch_rows, at_s, rules.propose_rows)
     events = [*ledger.events, end]
     if not applied(State(), events).held:
         raise StateError("nothing is earned yet: there is nothing to export")
@@ -45,11 +49,8 @@ def read_earned(file: Path, binding: str, rules: Rules) -> Sequence[Event]:
         OSError: If it cannot be read.
     """
     events = events_of(contents(file.read_bytes(), file, Header("earned", binding)), file)
-    for one in events:
-        if isinstance(one, Crossed) and not proved(rules, one):
-            raise damaged(
-                file, f"candidate {one.candidate + 1} is not earned at {one.risk:g} by its counts"
-            )
+    if how := flaw(rules, events):
+        raise damaged(file, how)
     if not applied(State(), events).held:
         raise StateError(f"{file} holds nothing that was earned")
     return events

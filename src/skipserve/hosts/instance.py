@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from skipserve.earning.counts_file import DIRECTORY_VARIABLE as EVIDENCE_VARIABLE
+from skipserve.earning.worker_state import DIRECTORY_VARIABLE as EVIDENCE_VARIABLE
 from skipserve.hosts.pulse import DIRECTORY_VARIABLE as PULSES_VARIABLE
 from skipserve.safety.switch import DIRECTORY_VARIABLE as SWITCHES_VARIABLE
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from skipserve.artifacts.archive import Unpacked, unpack_all
-from skipserve.earning.counts_file import DIRECTORY_VARIABLE as EVIDENCE
+from skipserve.earning.worker_state import DIRECTORY_VARIABLE as EVIDENCE
 from skipserve.hosts.directory import Directory
 from skipserve.hosts.instance import Instance
 from skipserve.hosts.models import Models

@@ -60,6 +60,8 @@ class Earning(Record):
             many as an epoch has by default.
         greatest_age_s: The same in seconds; no limit by default.
         slices: Of the traffic, each of which earns certificates of its own.
+        propose_rows: So many rows at the beginning of an epoch refit the guard's limit and the
+            thresholds, and are no evidence; 0: the artifact's own stay.
     """
 
     certificate: CertificateMode = "offline"
@@ -68,6 +70,7 @@ class Earning(Record):
     greatest_age_rows: Annotated[int, Field(ge=0)] | None = None
     greatest_age_s: Annotated[float, Field(ge=0)] | None = None
     slices: Slices = Slices()
+    propose_rows: Annotated[int, Field(ge=0, le=10_000)] = 0
 
 
 class RouterConfig(Earning):

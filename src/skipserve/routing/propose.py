@@ -52,12 +52,15 @@ class Observations:
         )
 
 
-def propose(observed: Observations, risks: Sequence[float] = RISKS) -> list[Thresholds]:
+def propose(
+    observed: Observations, risks: Sequence[float] = RISKS, doubt: float = 0.0
+) -> list[Thresholds]:
     """Candidates for the policy ``exit``, from careful to bold.
 
     Args:
         observed: On rows that are not used to certify.
         risks: The ε that shall be certified; most candidates stand just below them.
+        doubt: As for :func:`greedy`.
 
     Returns:
         At most 8 + 5 × risks vectors [decisions], float32; +inf never lets a row leave.
@@ -66,7 +69,7 @@ def propose(observed: Observations, risks: Sequence[float] = RISKS) -> list[Thre
     rates = sorted({*np.geomspace(CAREFUL, BOLD, COARSE).tolist(), *near})
     # A candidate that disagrees more must run fewer blocks to be useful.
     outcomes = [
-        (*simulate(one, observed), one) for one in (greedy(observed, rate) for rate in rates)
+        (*simulate(one, observed), one) for one in (greedy(observed, rate, doubt) for rate in rates)
     ]
     kept: list[Thresholds] = []
     least = float("inf")
@@ -95,23 +98,32 @@ def propose_skips(signal: NDArray[np.float32], agrees: NDArray[np.bool_]) -> lis
     return [np.array(one, np.float32) for one in dict.fromkeys(map(tuple, [*few, *found]))]
 
 
-def greedy(observed: Observations, rate: float) -> Thresholds:
-    """By depth, the lowest threshold at which leaving rows disagree at most at ``rate``."""
+def greedy(observed: Observations, rate: float, doubt: float = 0.0) -> Thresholds:
+    """By depth, the lowest threshold at which leaving rows disagree at most at ``rate``.
+
+    Args:
+        observed: On rows that are not used to certify.
+        rate: Of disagreement.
+        doubt: Disagreements that are added to those observed, because few rows may be lucky.
+    """
     stays = np.ones(len(observed.signal), dtype=bool)
     thresholds = np.full(observed.signal.shape[1], np.inf, dtype=np.float32)
     for decision, values in enumerate(observed.signal.T):
         may = stays & observed.inside[:, decision] & np.isfinite(values)
         if may.any():
-            thresholds[decision] = _lowest(values[may], observed.agrees[may, decision], rate)
+            agrees = observed.agrees[may, decision]
+            thresholds[decision] = _lowest(values[may], agrees, rate, doubt)
             stays &= ~(may & (values >= thresholds[decision]))
     return thresholds
 
 
-def _lowest(values: NDArray[np.float32], right: NDArray[np.bool_], rate: float) -> float:
+def _lowest(
+    values: NDArray[np.float32], right: NDArray[np.bool_], rate: float, doubt: float = 0.0
+) -> float:
     """The lowest threshold [N] at which at most ``rate`` of the rows that reach it are wrong."""
     order = np.argsort(-values, kind="stable")
     wrong = np.cumsum(~right[order])
-    allowed = wrong <= rate * np.arange(1, len(order) + 1)
+    allowed = wrong + doubt <= rate * np.arange(1, len(order) + 1)
     # Equal signals leave together or not at all.
     last_of_ties = np.append(np.diff(values[order]) != 0, True)
     fits = np.flatnonzero(allowed & last_of_ties)

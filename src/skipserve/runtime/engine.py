@@ -19,7 +19,7 @@ from skipserve.runtime.fp32_fallback import Fp32Fallback, fp32_fallback_of
 from skipserve.runtime.inputs import Inputs
 from skipserve.runtime.many import in_batches
 from skipserve.runtime.planning import AskedPrecision, plan
-from skipserve.runtime.prediction import Prediction, Setting, joined, overflow
+from skipserve.runtime.prediction import Prediction, Rung, Setting, joined, overflow
 from skipserve.runtime.rows import Rows
 from skipserve.runtime.runners import FORMATS, BackendName, open_runner
 from skipserve.runtime.settings import Settings
@@ -159,7 +159,7 @@ class Engine:
         self,
         risk: float | None,
         measure: Measure = "disagreement",
-        in_force: Sequence[int | None] | None = None,
+        in_force: Sequence[Rung | None] | None = None,
     ) -> Setting:
         """Thresholds for a risk; full depth for ``None``, or if nothing so careful is certified.
 

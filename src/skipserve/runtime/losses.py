@@ -11,9 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from skipserve.routing.stopping import disagreements, first_stop
-from skipserve.runtime.prediction import Prediction
-from skipserve.tasks import Task
+from skipserve.routing.stopping import disagreements, first_stop, within
+from skipserve.runtime.shown import Shown
 
 
 @dataclass(frozen=True)
@@ -30,29 +29,22 @@ class CandidateLosses:
 
 
 def candidate_losses(
-    prediction: Prediction,
-    task: Task,
+    shown: Shown,
     candidates: NDArray[np.float32],
+    guard_limit: NDArray[np.float32] | float,
     ends: NDArray[np.int64],
 ) -> CandidateLosses:
-    """Compute the losses of every candidate on the evidence rows of a batch.
+    """Compute the losses of candidates on evidence rows.
 
-    A row that the guard holds back before it leaves is answered at full depth, and agrees. A row
-    without a finite answer at full depth agrees with no exit.
+    A row that the guard holds back before it leaves is answered at full depth, and agrees.
 
     Args:
-        prediction: With a trail; its answers are those of full depth where rows were drawn.
-        task: Says when two answers agree.
-        candidates: Thresholds [candidates, decisions], float32.
+        shown: What their exits read.
+        candidates: Thresholds [candidates, decisions], float32; or each row's own
+            [n, candidates, decisions].
+        guard_limit: Of all; or each row's own [n, 1, 1].
         ends: Blocks run at each decision, and at full depth [decisions + 1].
     """
-    assert prediction.trail is not None and prediction.signals is not None
-    drawn = prediction.trail.drawn
-    trail, signals = prediction.trail[drawn], prediction.signals[drawn]
-    full = prediction.answers[drawn]
-    finite = np.isfinite(full).all(axis=1)
-    agrees = np.stack(
-        [task.agree(answers, full) & finite for answers in np.moveaxis(trail.answers, 1, 0)], axis=1
-    )
-    where = first_stop(signals[:, None], candidates[None], trail.inside[:, None])
-    return CandidateLosses(disagreements(agrees, where), ends[where])
+    inside = within(shown.distances[:, None], guard_limit)
+    where = first_stop(shown.signals[:, None], candidates, inside)
+    return CandidateLosses(disagreements(shown.agrees, where), ends[where])

@@ -14,6 +14,23 @@ from skipserve.runtime.trail import Trail
 
 
 @dataclass(frozen=True)
+class Rung:
+    """A candidate that is in force.
+
+    Attributes:
+        thresholds: [decisions], float32.
+        guard_limit: Of the guard that it stands behind.
+        candidate: Its place.
+        proposed: Whether the model's traffic proposed it.
+    """
+
+    thresholds: NDArray[np.float32]
+    guard_limit: float
+    candidate: int
+    proposed: bool = False
+
+
+@dataclass(frozen=True)
 class Setting:
     """A router request, resolved to thresholds.
 
@@ -23,7 +40,9 @@ class Setting:
         risk: The ε in force, or ``None`` at full depth.
         measure: What ε bounds: ``disagreement`` with full depth, or ``accuracy_lost``.
         reason: Why a router that was asked for is off; empty if it is on or was not asked for.
-        candidate: Place of the thresholds among the model's candidates, if they are one of them.
+        candidate: Place of the thresholds among candidates, the model's own or those that its
+            traffic proposed, if they are one of them.
+        proposed: Whether its traffic did.
     """
 
     thresholds: NDArray[np.float32]
@@ -32,6 +51,7 @@ class Setting:
     reason: str = ""
     measure: Measure = "disagreement"
     candidate: int | None = None
+    proposed: bool = False
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from skipserve.artifacts.certificates import (
 from skipserve.artifacts.manifest import Precision
 from skipserve.errors import InputError
 from skipserve.runtime.backends import Provider
-from skipserve.runtime.prediction import Setting
+from skipserve.runtime.prediction import Rung, Setting
 
 ByRisk = dict[tuple[Measure, float], Certificate]
 
@@ -80,13 +80,13 @@ class Settings:
             candidate=certificate.candidate,
         )
 
-    def earned(self, risk: float, measure: Measure, in_force: Sequence[int | None]) -> Setting:
+    def earned(self, risk: float, measure: Measure, in_force: Sequence[Rung | None]) -> Setting:
         """Thresholds for a risk, from the candidates that traffic has earned.
 
         Args:
             risk: ε asked for.
             measure: What ε shall bound.
-            in_force: For each risk of the model, the place of a candidate; ``None``: none.
+            in_force: For each risk of the model, a candidate; ``None``: none.
 
         Raises:
             InputError: If the risk is not between 0 and 1.
@@ -97,15 +97,19 @@ class Settings:
         spec = self._manifest.router
         risks = spec.risks if spec else ()
         allowed = {
-            of: place
-            for of, place in zip(risks, in_force, strict=False)
-            if of <= risk and place is not None and place < len(self.candidates)
+            of: rung
+            for of, rung in zip(risks, in_force, strict=False)
+            if of <= risk and rung is not None
         }
         if not allowed:
             return replace(self.off, reason=f"no certificate of risk {risk:g} is earned yet")
         of = max(allowed)
-        place = allowed[of]
-        return Setting(self.candidates[place], self.guard_limit, of, candidate=place)
+        rung = allowed[of]
+        return Setting(
+            *(rung.thresholds, rung.guard_limit, of),
+            candidate=rung.candidate,
+            proposed=rung.proposed,
+        )
 
     def fixed(self, decision: int) -> Setting:
         """The setting at which every row stops at one decision."""

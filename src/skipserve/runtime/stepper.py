@@ -109,9 +109,11 @@ class Stepper:
         cut = self._cuts[i]
         read = self._advance(wave, i)
         stopped = self._decide(wave, cut, read)
-        if stopped is not None and wave.trail is not None:
-            wave.trail = wave.trail.with_decision(read[ANSWER], wave.inside)
-            stopped &= ~wave.trail.drawn
+        if wave.trail is not None:
+            wave.trail = wave.trail.past(read[DISTANCE])
+            if stopped is not None:
+                wave.trail = wave.trail.with_decision(read[ANSWER])
+                stopped &= ~wave.trail.drawn
         if stopped is None or not stopped.any():
             return None, wave
         everyone = bool(stopped.all())
@@ -193,7 +195,8 @@ class Stepper:
         held_back = ~wave.inside
         if wave.trail is not None:
             # A guard behind the exit of a row does not count as holding it back.
-            left = stops(wave.signals, wave.limits.thresholds) & wave.trail.inside
+            inside = within(wave.trail.distances, wave.limits.guard[:, None])
+            left = stops(wave.signals, wave.limits.thresholds) & inside
             held_back &= ~left.any(axis=1)
         results = RowResults(answer, depth_run, held_back, wave.signals, left_out, wave.trail)
         return FinishedRows(wave.rows, results)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,43 +17,49 @@ class Trail:
     Attributes:
         drawn: Whether each row gives evidence [n], bool.
         answers: At each decision so far [n, decisions, width], float32.
-        inside: Whether each was inside the guard there, and at every cut before [n, decisions].
+        distances: How far each was from what the guard knows, there and at every cut before, at the
+            most [n, decisions], float32; NaN from where it was no number on.
+        farthest: The same at the last cut, where rows may leave or not [n], float32.
     """
 
     drawn: NDArray[np.bool_]
     answers: NDArray[np.float32]
-    inside: NDArray[np.bool_]
+    distances: NDArray[np.float32]
+    farthest: NDArray[np.float32]
 
     def __getitem__(self, index: NDArray[Any] | slice) -> Trail:
-        return Trail(self.drawn[index], self.answers[index], self.inside[index])
+        return Trail(
+            self.drawn[index], self.answers[index], self.distances[index], self.farthest[index]
+        )
 
-    def with_decision(self, answers: NDArray[np.float32], inside: NDArray[np.bool_]) -> Trail:
-        """Append the readings of one more exit.
+    def past(self, distances: NDArray[np.float32]) -> Trail:
+        """Behind one more cut, where the rows were so far from what the guard knows [n]."""
+        return replace(self, farthest=np.maximum(self.farthest, distances))
 
-        Args:
-            answers: [n, width].
-            inside: [n].
-        """
+    def with_decision(self, answers: NDArray[np.float32]) -> Trail:
+        """With what one more exit read [n, width], at the last cut."""
         width = answers.shape[1]
         before = self.answers.reshape(len(self.drawn), -1, width)
-        return Trail(
-            self.drawn,
-            np.concatenate([before, answers[:, None]], axis=1),
-            np.concatenate([self.inside, inside[:, None]], axis=1),
+        return replace(
+            self,
+            answers=np.concatenate([before, answers[:, None]], axis=1),
+            distances=np.concatenate([self.distances, self.farthest[:, None]], axis=1),
         )
 
     def put(self, places: NDArray[np.int64], trail: Trail) -> None:
         """Write the trail of some rows over those of these places."""
         self.drawn[places] = trail.drawn
         self.answers[places] = trail.answers
-        self.inside[places] = trail.inside
+        self.distances[places] = trail.distances
+        self.farthest[places] = trail.farthest
 
     def blank(self, count: int) -> Trail:
         """A trail of this shape whose rows give no evidence."""
         return Trail(
             np.zeros(count, dtype=bool),
             np.zeros((count, *self.answers.shape[1:]), dtype=np.float32),
-            np.zeros((count, *self.inside.shape[1:]), dtype=bool),
+            np.zeros((count, *self.distances.shape[1:]), dtype=np.float32),
+            np.zeros(count, dtype=np.float32),
         )
 
 
@@ -62,7 +68,8 @@ def begin(drawn: NDArray[np.bool_] | None) -> Trail | None:
     if drawn is None or not drawn.any():
         return None
     count = len(drawn)
-    return Trail(drawn, np.zeros((count, 0, 0), np.float32), np.zeros((count, 0), dtype=bool))
+    nothing = np.zeros((count, 0), dtype=np.float32)
+    return Trail(drawn, nothing[..., None], nothing, np.zeros(count, dtype=np.float32))
 
 
 def joined(trails: Sequence[Trail | None], counts: Sequence[int]) -> Trail | None:
@@ -82,5 +89,6 @@ def joined(trails: Sequence[Trail | None], counts: Sequence[int]) -> Trail | Non
     return Trail(
         np.concatenate([one.drawn for one in whole]),
         np.concatenate([one.answers for one in whole]),
-        np.concatenate([one.inside for one in whole]),
+        np.concatenate([one.distances for one in whole]),
+        np.concatenate([one.farthest for one in whole]),
     )

@@ -9,13 +9,18 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from skipserve.artifacts.artifact import Artifact
+from skipserve.earning.counts import Counts
 from skipserve.earning.counts_file import CountsReader
-from skipserve.earning.epochs import Begun, Counts, Crossed, Event, Withdrawn, in_force
-from skipserve.earning.ledger import Ledger
+from skipserve.earning.epochs import in_force
+from skipserve.earning.events import Begun, Crossed, Event, Proposed, Withdrawn
+from skipserve.earning.ladder import Place
+from skipserve.earning.ledger import Ledger, ladders_of
 from skipserve.earning.progress import Progress, progress
+from skipserve.earning.proofs import proof_of
+from skipserve.earning.rows_file import RowsReader
 from skipserve.earning.transfer import read_earned, take_over, write_earned
 from skipserve.errors import ArtifactError
-from skipserve.safety.keeper import Kind, binding_for, rules_of
+from skipserve.safety.kind import Kind, binding_for, rules_of
 
 # So many lines of history are told.
 LATEST = 8
@@ -36,7 +41,8 @@ class EarnedStatus:
         rows: Evidence rows of it, of all replicas.
         epoch_rows: After so many it ends.
         risks: How far each is.
-        proofs: By risk, the crossing of the candidate in force.
+        places: By risk, the candidate in force that was earned, in its ladder.
+        proofs: By risk, its crossing.
         withdrawn: Whether the alarm has put the artifact's own certificates out of force.
         history: The latest events, in words.
     """
@@ -45,6 +51,7 @@ class EarnedStatus:
     rows: int
     epoch_rows: int
     risks: Sequence[Progress]
+    places: Mapping[float, Place | None]
     proofs: Mapping[float, Crossed]
     withdrawn: bool
     history: Sequence[str]
@@ -73,8 +80,9 @@ class Earned:
         binding = binding_for(artifact, kind, of_slice)
         self.artifact, self.kind, self.of_slice = artifact, kind, of_slice
         self.spec, self.rules = spec, rules_of(spec, candidates)
-        self._ledger = Ledger(folder, binding)
+        self._ledger = Ledger(folder, binding, self.rules)
         self._reader = CountsReader(folder, binding, candidates)
+        self._rows = RowsReader(folder, binding, len(spec.decisions))
         self._binding = binding
 
     def read(self) -> EarnedStatus:
@@ -84,18 +92,28 @@ class Earned:
             StateError: If its files are damaged or foreign.
             OSError: If they cannot be read.
         """
-        state, counts, now_s = self._ledger.read(), self._counts(), time.time()
+        state, now_s = self._ledger.read(), time.time()
+        counts, shown = self._counts(), 0
+        if state.propose_rows:
+            shown = len(self._rows.read(state.epoch))
         places = in_force(self.rules, state, counts.rows, now_s)
         pairs = list(zip(self.rules.risks, places, strict=True))
-        crossed = [one for one in self._ledger.events if isinstance(one, Crossed)]
         return EarnedStatus(
             epoch=state.epoch,
             rows=counts.rows,
             epoch_rows=state.epoch_rows,
-            risks=[progress(self.rules, state, counts, risk, one, 0.0) for risk, one in pairs],
-            # The last: an earlier epoch may have earned it as well.
+            risks=[
+                progress(
+                    *(self.rules, state, counts, risk, one and one.candidate, 0.0),
+                    shown=shown,
+                )
+                for risk, one in pairs
+            ],
+            places=dict(pairs),
             proofs={
-                one.risk: one for one in crossed for risk, at in pairs if (risk, at) == _at(one)
+                risk: proof
+                for risk, one in pairs
+                if one is not None and (proof := proof_of(self._ledger.events, risk, one))
             },
             withdrawn=state.withdrawn,
             history=_told(self._ledger.events),
@@ -105,6 +123,11 @@ class Earned:
     def events(self) -> Sequence[Event]:
         """All that has happened, in order, as it was last read."""
         return self._ledger.events
+
+    def size(self, place: Place) -> int:
+        """How many candidates there are in the ladder of one."""
+        ladders = ladders_of(self._ledger.events)
+        return len(ladders[place.proposal]) if place.proposal else self.rules.candidates
 
     def earns(self, found: EarnedStatus) -> bool:
         """Whether rows earn anything, or are evidence for the alarm alone."""
@@ -128,15 +151,12 @@ class Earned:
 
     def reset(self) -> None:
         """Forget what was earned, and damage; the artifact's own certificates are in force then."""
-        self._ledger.reset(self.rules, time.time())
+        self._ledger.reset(time.time())
 
     def _counts(self) -> Counts:
-        none = Counts.none(self.rules.candidates)
-        return self._reader.read().get(self._ledger.state.epoch, none)
-
-
-def _at(one: Crossed) -> tuple[float, int]:
-    return one.risk, one.candidate
+        state = self._ledger.state
+        none = Counts.none(state.candidates or self.rules.candidates)
+        return self._reader.read(state.proposal).get(state.epoch, none)
 
 
 def _told(events: Sequence[Event]) -> list[str]:
@@ -149,4 +169,10 @@ def _told(events: Sequence[Event]) -> list[str]:
             lines.append(
                 f"{when} withdrawn: {one.disagreements} of {one.rows:,} evidence rows disagreed"
             )
+        elif isinstance(one, Proposed):
+            what = "the candidates stay"
+            if one.candidates:
+                guard = "off" if one.guard_limit is None else f"at {one.guard_limit:.3g}"
+                what = f"{len(one.candidates)} candidates, the guard {guard}: {one.proposal[:12]}"
+            lines.append(f"{when} proposed on {one.rows:,} rows: {what}")
     return lines[-LATEST:]

@@ -11,89 +11,33 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from skipserve.artifacts.artifact import Artifact
-from skipserve.artifacts.manifest import Precision, RouterSpec
-from skipserve.earning.binding import binding_of
-from skipserve.earning.counts_file import CountsReader, folder_of
-from skipserve.earning.epochs import (
-    Counts,
-    Event,
-    Rules,
-    State,
-    decide,
-    in_force,
-    reset,
-    unordered,
-    withdraw,
-)
-from skipserve.earning.ledger import Ledger
+from skipserve.earning.counts import Counts
+from skipserve.earning.counts_file import CountsReader
+from skipserve.earning.epochs import decide, in_force, reset, withdraw
+from skipserve.earning.events import Event
+from skipserve.earning.ladder import OWN, Place
+from skipserve.earning.ledger import Ledger, ladders_of, used_before
+from skipserve.earning.process_file import folder_of
+from skipserve.earning.proofs import unordered
+from skipserve.earning.proposing import About, propose_anew
+from skipserve.earning.rows_file import RowsReader
+from skipserve.earning.state import State
 from skipserve.errors import StateError
-from skipserve.runtime.backends import Provider
-from skipserve.runtime.runners import FORMATS, BackendName
+from skipserve.runtime.runners import FORMATS
+from skipserve.safety.kind import Kind, binding_for, own_ladder, rules_of
 from skipserve.slices import sliced
 
 # Less room than this is none: workers and launcher could not write what they see.
 ROOM_BYTES = 1 << 20
 
+InForce = tuple[Place | None, ...]
+
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What workers run a model on."""
-
-    backend: BackendName
-    provider: Provider
-    precision: Precision
-
-    @staticmethod
-    def of(*labels: Collection[str]) -> Kind:
-        """The kind that the labels of ``skipserve_model_info`` say, each with all its values.
-
-        Raises:
-            StateError: If they say none, or several.
-        """
-        if any(len(one) != 1 for one in labels):
-            told = "; ".join(" and ".join(sorted(one)) or "nothing" for one in labels)
-            raise StateError(
-                f"the workers run on {told}, and a certificate is of one kind; see why they "
-                "differ, or wait until they are there"
-            )
-        backend, provider, precision = (next(iter(one)) for one in labels)
-        return Kind(backend, provider, precision)  # type: ignore[arg-type]
-
-
-def rules_of(spec: RouterSpec, candidates: int) -> Rules:
-    """The rules that a model's epochs go by."""
-    age_rows, age_s = spec.greatest_age_rows, spec.greatest_age_s
-    return Rules(
-        risks=spec.risks,
-        candidates=candidates,
-        level=spec.earned_level,
-        epoch_rows=spec.epoch_rows,
-        greatest_age_rows=spec.epoch_rows if age_rows is None else age_rows,
-        greatest_age_s=np.inf if age_s is None else age_s,
-    )
-
-
-def candidates_of(artifact: Artifact) -> NDArray[np.float32]:
-    """Thresholds of an artifact's candidates, from careful to bold [candidates, decisions]."""
-    spec = artifact.manifest.router
-    assert spec is not None
-    return artifact.certificates.table(len(spec.decisions))
-
-
-def binding_for(artifact: Artifact, kind: Kind, of_slice: str = "") -> str:
-    """What evidence is bound to where an artifact runs on this, of a slice of its traffic."""
-    files = artifact.hashes(FORMATS[kind.backend], kind.precision)
-    about = candidates_of(artifact), files, kind.precision, kind.provider
-    return binding_of(artifact.manifest, *about, of_slice)
 
 
 class Keeper:
@@ -108,6 +52,7 @@ class Keeper:
         rules: Of its epochs.
         state: Where they stand.
         counts: Evidence of the present epoch, of all replicas.
+        shown: Rows that propose, while some do.
         problem: Why nothing can be earned now; empty if it can.
     """
 
@@ -116,13 +61,15 @@ class Keeper:
         assert spec is not None
         self._artifact, self._spec, self._folder = artifact, spec, folder
         self._slice, self._name = of_slice, sliced(artifact.manifest.name, of_slice)
-        self._candidates = candidates_of(artifact)
-        self.rules = rules_of(spec, len(self._candidates))
+        self._ladders = {OWN: own_ladder(artifact)}
+        self._used = OWN  # by the epoch before
+        self.rules = rules_of(spec, len(self._ladders[OWN]))
         self.state = State()
-        self.counts = Counts.none(len(self._candidates))
+        self.counts = Counts.none(self.rules.candidates)
+        self.shown = 0
         self.problem = ""
         self._kind: Kind | None = None
-        self._offline: tuple[int | None, ...] = (None,) * len(spec.risks)
+        self._offline: InForce = (None,) * len(spec.risks)
         self._safe = False  # whether what was read can be relied on
         self._at_s = 0.0
         self._unwritten: tuple[int, int] | None = None
@@ -138,7 +85,7 @@ class Keeper:
         return self._spec.certificate
 
     @property
-    def offline(self) -> tuple[int | None, ...]:
+    def offline(self) -> InForce:
         """The places of the artifact's own certificates that are in force."""
         own = self.mode != "earned" and not self.withdrawn
         return self._offline if own else (None,) * len(self.rules.risks)
@@ -163,9 +110,18 @@ class Keeper:
         return fresh and not self.problem and self.counts.rows < self._spec.eager_rows
 
     @property
-    def in_force(self) -> tuple[int | None, ...] | None:
+    def proposing(self) -> bool:
+        """Whether rows propose now, and are no evidence."""
+        return self._safe and self.earning and self.state.propose_rows > 0
+
+    def size(self, place: Place) -> int:
+        """How many candidates there are in the ladder of one that is in force."""
+        return len(self._ladders[place.proposal])
+
+    @property
+    def in_force(self) -> InForce | None:
         """What workers may use for each risk; ``None``: the artifact's own certificates."""
-        nothing: tuple[int | None, ...] = (None,) * len(self.rules.risks)
+        nothing: InForce = (None,) * len(self.rules.risks)
         if not self._safe:
             # Where nothing is counted, nothing is on record either.
             own = self.mode != "earned" and not self.problem
@@ -176,14 +132,8 @@ class Keeper:
         earned = in_force(self.rules, self.state, self.counts.rows, self._at_s)
         if not own:
             return earned
-        bolder = [
-            one is not None and (other is None or one > other)
-            for one, other in zip(earned, self._offline, strict=True)
-        ]
-        if not any(bolder):
-            return None
-        pairs = zip(earned, self._offline, bolder, strict=True)
-        return tuple(one if is_bolder else other for one, other, is_bolder in pairs)
+        found = tuple(map(self.state.bolder, self._offline, earned))
+        return None if found == self._offline else found
 
     def look(self, kinds: Collection[Kind], at_s: float) -> Sequence[Event]:
         """Take in what was counted, and move the epochs.
@@ -264,14 +214,15 @@ class Keeper:
         (kind,) = kinds
         if kind == self._kind:
             return kind
-        pair = unordered(self._candidates.tolist())
+        pair = unordered(self._ladders[OWN].thresholds.tolist())
         if pair is not None:
             raise StateError(
                 f"its candidates {pair[0]} and {pair[1]} are not ordered from careful to bold; "
                 "propose them anew with `skipserve calibrate`"
             )
         binding = binding_for(self._artifact, kind, self._slice)
-        self._ledger = Ledger(self._folder, binding)
+        self._ledger = Ledger(self._folder, binding, self.rules)
+        self._rows = RowsReader(self._folder, binding, len(self._spec.decisions))
         self._reader = CountsReader(self._folder, binding, self.rules.candidates)
         self._room = folder_of(self._folder, binding)
         self._offline = self._own(kind)
@@ -283,11 +234,12 @@ class Keeper:
         self._safe = True
         if self._unwritten is not None:
             return self._withdraw()
-        found = self._reader.read()
-        self.counts = found.get(self.state.epoch, Counts.none(self.rules.candidates))
+        self.counts = self._counted()
         self._room.mkdir(parents=True, exist_ok=True)
         if shutil.disk_usage(self._room).free < ROOM_BYTES:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._room))
+        if self.proposing:
+            return self._propose()
         earning = self.earning
         if not decide(self.rules, self.state, self.counts, self._at_s, earning):
             return ()
@@ -300,19 +252,55 @@ class Keeper:
 
         events = self._turn(decided)
         self._reader.tidy(self.state.epoch - 1)
+        self._rows.tidy(self.state.epoch)
         return events
 
+    def _counted(self) -> Counts:
+        none = Counts.none(len(self._ladders[self.state.proposal]))
+        found = self._reader.read(self.state.proposal).get(self.state.epoch, none)
+        if found.blocks.shape != none.blocks.shape:
+            raise StateError(
+                f"evidence of epoch {self.state.epoch} counts {len(found.blocks)} candidates, and "
+                f"{len(none.blocks)} were proposed; forget it with `skipserve certificate --reset`"
+            )
+        return found
+
+    def _propose(self) -> Sequence[Event]:
+        """Fix what the epoch earns for, once its first rows are together."""
+        state, spec = self.state, self._spec
+        rows = self._rows.read(state.epoch)
+        self.shown = len(rows)
+        if self.shown < state.propose_rows:
+            return ()
+        needed = {OWN, self._used, *(old.proposal for _, old in state.held)}
+        depth = self._artifact.manifest.depth
+        proposed = propose_anew(
+            rows[: state.propose_rows],
+            About(np.array([*spec.decisions, depth]), spec.risks, spec.guard_quantile),
+            {name: self._ladders[name] for name in sorted(needed)},
+            *(self._used, state.epoch, self._at_s),
+        )
+
+        def decided(now: State) -> Sequence[Event]:
+            return [proposed] if now.epoch == state.epoch and now.propose_rows else ()
+
+        return self._turn(decided)
+
     def _take(self, state: State) -> None:
-        if state.epoch != self.state.epoch:
-            self.counts = Counts.none(self.rules.candidates)
+        events = self._ledger.events
+        self._ladders = {OWN: self._ladders[OWN], **ladders_of(events)}
+        self._used = used_before(events, state.epoch)
+        if (state.epoch, state.proposal) != (self.state.epoch, self.state.proposal):
+            self.counts = Counts.none(len(self._ladders[state.proposal]))
+            self.shown = 0
         self.state = state
 
-    def _own(self, kind: Kind) -> tuple[int | None, ...]:
+    def _own(self, kind: Kind) -> InForce:
         """The places of the artifact's own certificates that hold for what runs."""
         spec = self._spec
         files = self._artifact.hashes(FORMATS[kind.backend], kind.precision)
         held = {
-            one.risk: one.candidate
+            one.risk: Place(one.candidate)
             for one in self._artifact.certificates.certificates
             if one.files == files
             and (one.precision, one.provider) == (kind.precision, kind.provider)

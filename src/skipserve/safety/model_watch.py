@@ -8,7 +8,8 @@ from pathlib import Path
 from skipserve.artifacts.artifact import Artifact
 from skipserve.artifacts.serving import ServingConfig
 from skipserve.safety.drift_watch import DriftWatch
-from skipserve.safety.keeper import Keeper, Kind
+from skipserve.safety.keeper import Keeper
+from skipserve.safety.kind import Kind
 from skipserve.safety.slice_watch import Objective, SliceWatch
 from skipserve.safety.switch import Switch
 from skipserve.telemetry.exposition import Exposition, Samples

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from skipserve.earning.ladder import OWN
 from skipserve.earning.progress import Pace, Progress, progress
 from skipserve.safety.alarm import Evidence
-from skipserve.safety.keeper import Keeper, Kind
+from skipserve.safety.keeper import InForce, Keeper
+from skipserve.safety.kind import Kind
 from skipserve.safety.switch import ControlState, Switch
 from skipserve.slices import sliced
 from skipserve.telemetry.exposition import Exposition, Samples
@@ -59,7 +61,7 @@ class SliceWatch:
         self._switch = switch
         self._keeper = keeper
         self._told = switch.control(of_slice)
-        self._said: tuple[int | None, ...] | None = None
+        self._said: InForce | None = None
         self._certified = False
         self._counted: dict[float, tuple[int, int]] = {}
         self._against = Evidence(())
@@ -138,14 +140,24 @@ class SliceWatch:
             self._say(keeper, in_force)
             # What was seen under other candidates says nothing of these.
             self._restart_alarm()
-        self._tell(ControlState(state, keeper.epoch, in_force, keeper.eager))
+        places: tuple[int | None, ...] | None = None
+        ladders: tuple[str, ...] = ()
+        if in_force is not None:
+            places = tuple(one and one.candidate for one in in_force)
+            ladders = tuple(one.proposal if one else OWN for one in in_force)
+        self._tell(
+            ControlState(
+                *(state, keeper.epoch, places, keeper.eager),
+                *(ladders if any(ladders) else (), keeper.state.proposal, keeper.proposing),
+            )
+        )
 
     def _tell(self, control: ControlState) -> None:
         if control != self._told or control != self._switch.control(self._slice):
             self._switch.write(control, self._slice)
         self._told = control
 
-    def _say(self, keeper: Keeper, now: tuple[int | None, ...] | None) -> None:
+    def _say(self, keeper: Keeper, now: InForce | None) -> None:
         """Say where something bolder, or more careful, is in force by what was earned."""
         before, self._said = self._said, now
         if now is None:
@@ -159,15 +171,15 @@ class SliceWatch:
                 logger.warning("%s has no earned certificate of risk %g now", self._called, risk)
                 continue
             proof = "as an earlier epoch earned"
-            if keeper.state.earned(risk) == new:
-                differ = int(keeper.counts.disagreements[new])
+            if (keeper.state.earned(risk), keeper.state.proposal) == new:
+                differ = int(keeper.counts.disagreements[new.candidate])
                 rows = f"{keeper.counts.rows:,} evidence rows of epoch {keeper.epoch}"
                 proof = f"earned on {rows}, of which {differ} disagree"
             logger.warning(
                 "%s has candidate %d of %d in force at risk %g, %s",
-                *(self._called, new + 1, keeper.rules.candidates, risk, proof),
+                *(self._called, new.candidate + 1, keeper.size(new), risk, proof),
             )
-            if old is None or new > old:
+            if keeper.state.bolder(old, new) == new:
                 self._metrics.bolder.labels(self._model, self._slice).inc()
 
     def _news(self, counts: Samples) -> Seen:
@@ -219,17 +231,18 @@ class SliceWatch:
         in_force = self._told.in_force
         if in_force is None and self._certified:
             return True
-        places = self._keeper.offline if in_force is None else in_force
+        places: Sequence[object] = self._keeper.offline if in_force is None else in_force
         pairs = zip(self._keeper.rules.risks, places, strict=False)
         return any(place is not None and of <= risk for of, place in pairs)
 
     def _show_earning(self, keeper: Keeper, now_s: float) -> None:
         in_force = self._told.in_force or (None,) * len(keeper.rules.risks)
-        pace = self._pace.take(keeper.epoch, keeper.counts.rows, now_s)
+        rows = keeper.shown if keeper.proposing else keeper.counts.rows
+        pace = self._pace.take(keeper.epoch, rows, now_s)
         found: list[Progress] = []
         if keeper.epoch and keeper.earning:
             found = [
-                progress(keeper.rules, keeper.state, keeper.counts, risk, one, pace)
+                progress(keeper.rules, keeper.state, keeper.counts, risk, one, pace, keeper.shown)
                 for risk, one in zip(keeper.rules.risks, in_force, strict=False)
             ]
         counts = keeper.counts.disagreements.tolist()

@@ -19,9 +19,9 @@ from typing import Literal
 
 SwitchState = Literal["on", "fell_back", "disabled"]
 _LETTERS: dict[str, SwitchState] = {"o": "on", "f": "fell_back", "d": "disabled"}
-_WIDTH = 512
+_WIDTH = 1024
 # Of a switch of many slices; its file is as long from the start, for a full disk.
-_WIDEST = 16 << 10
+_WIDEST = 64 << 10
 _ATTEMPTS = 3
 # Tells the workers where the switches are.
 DIRECTORY_VARIABLE = "SKIPSERVE_SWITCHES"
@@ -45,12 +45,28 @@ class ControlState:
             used, or ``None`` for full depth. ``None`` altogether: what the artifact's own
             certificates say.
         eager: Whether every row that leaves the router on gives evidence, whatever is in force.
+        proposals: The ladders that the places in force are of, by name, in the order of the risks;
+            empty where all are the artifact's own.
+        proposal: The ladder that evidence is judged by.
+        proposing: Whether rows that are drawn propose, and are no evidence.
     """
 
     state: SwitchState = "on"
     epoch: int = 0
     in_force: tuple[int | None, ...] | None = None
     eager: bool = False
+    proposals: tuple[str, ...] = ()
+    proposal: str = ""
+    proposing: bool = False
+
+    @property
+    def places(self) -> tuple[tuple[int, str] | None, ...] | None:
+        """Places in force, each with the ladder that it is of."""
+        if self.in_force is None:
+            return None
+        ladders = self.proposals or ("",) * len(self.in_force)
+        pairs = zip(self.in_force, ladders, strict=True)
+        return tuple(None if place is None else (place, ladder) for place, ladder in pairs)
 
 
 # What a damaged file says: nothing may be skipped.
@@ -183,7 +199,10 @@ def _told(control: ControlState, of_slice: str) -> str:
     if control.in_force is not None:
         places = ",".join("-" if one is None else str(one) for one in control.in_force) or "."
     share = "all" if control.eager else "some"
-    return f"{control.state} {control.epoch} {places} {share} {of_slice}".rstrip()
+    ladders = ",".join(one or "-" for one in control.proposals) or "."
+    use = "propose" if control.proposing else "prove"
+    words = (control.state, control.epoch, places, share, ladders, control.proposal or "-", use)
+    return " ".join(map(str, (*words, of_slice))).rstrip()
 
 
 def _parsed(line: bytes) -> Mapping[str, ControlState] | None:
@@ -197,14 +216,24 @@ def _parsed(line: bytes) -> Mapping[str, ControlState] | None:
 
 
 def _one(words: list[str]) -> tuple[str, ControlState]:
-    state, epoch, places, share, *name = words
+    state, epoch, places, share, ladders, proposal, use, *name = words
     in_force: tuple[int | None, ...] | None = None
     if places == ".":
         in_force = ()
     elif places != "=":
         in_force = tuple(None if one == "-" else int(one) for one in places.split(","))
+    proposals = () if ladders == "." else tuple(map(_named, ladders.split(",")))
+    if proposals and (in_force is None or len(proposals) != len(in_force)):
+        raise ValueError("as many ladders as places in force were expected")
     (of_slice,) = name or ("",)
-    return of_slice, ControlState(_LETTERS[state[0]], int(epoch), in_force, share == "all")
+    return of_slice, ControlState(
+        *(_LETTERS[state[0]], int(epoch), in_force, share == "all"),
+        *(proposals, _named(proposal), use == "propose"),
+    )
+
+
+def _named(ladder: str) -> str:
+    return "" if ladder == "-" else ladder
 
 
 def switch_of(model: str) -> Switch:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from skipserve.artifacts.serving import ServingConfig
+from skipserve.earning.ladder import Ladder
 from skipserve.runtime.engine import Engine
 from skipserve.safety.switch import ControlState, control_of
 from skipserve.service.in_force import InForce
@@ -16,10 +17,19 @@ class BySlice:
     Args:
         engine: The open model.
         serving: Its serving settings.
+        ladders: Know by name what traffic has proposed, by slice.
     """
 
-    def __init__(self, engine: Engine, serving: ServingConfig) -> None:
-        self._slices = {name: InForce(engine, serving) for name in engine.manifest.slices.names}
+    def __init__(
+        self,
+        engine: Engine,
+        serving: ServingConfig,
+        ladders: Mapping[str, Callable[[str], Ladder | None]],
+    ) -> None:
+        self._slices = {
+            name: InForce(engine, serving, ladders.get(name))
+            for name in engine.manifest.slices.names
+        }
         self._controls: Mapping[str, ControlState] | None = None
 
     def of(self, name: str) -> InForce:
@@ -33,7 +43,7 @@ class BySlice:
 
     def follow(self, controls: Mapping[str, ControlState]) -> list[str]:
         """Take in what is in force from now on; the slices for which that is news."""
-        if controls is self._controls:
+        if controls is self._controls and not any(map(_incomplete, self._slices.values())):
             return []
         self._controls = controls
         pairs = self._slices.items()
@@ -50,3 +60,7 @@ class BySlice:
             The slices for which what is in force has changed by it.
         """
         return [name for name, one in self._slices.items() if one.waited(now_s, longest_s)]
+
+
+def _incomplete(one: InForce) -> bool:
+    return one.incomplete

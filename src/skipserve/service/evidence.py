@@ -7,15 +7,18 @@ Whether a row is drawn depends on nothing but chance, by a probability that earl
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from skipserve.earning.ladder import OWN, Ladder
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.losses import CandidateLosses, candidate_losses
 from skipserve.runtime.rows import Rows
+from skipserve.runtime.shown import Shown, shown_of
+from skipserve.safety.switch import ControlState
 from skipserve.service.reader import AcceptedRequest
 from skipserve.service.runs import CompletedRequests
 from skipserve.telemetry.metrics import ModelMetrics
@@ -31,6 +34,7 @@ class Counts(Protocol):
         disagreements: NDArray[np.int64],
         blocks: NDArray[np.int64],
         dropped: int = 0,
+        proposal: str = OWN,
     ) -> None:
         """Take in rows of an epoch.
 
@@ -40,12 +44,21 @@ class Counts(Protocol):
             disagreements: Of them, under each candidate [candidates].
             blocks: Run under each candidate [candidates].
             dropped: Rows that were drawn and could not be run.
+            proposal: The ladder that the candidates are of.
         """
+        ...
+
+    def show(self, epoch: int, shown: Shown) -> None:
+        """Take in rows of an epoch that propose."""
+        ...
+
+    def ladder(self, proposal: str) -> Ladder | None:
+        """What traffic has proposed, by its name."""
         ...
 
 
 class Witness:
-    """Judges the candidates of one model on the rows that were drawn.
+    """Judges candidates on the rows that were drawn.
 
     Args:
         engine: The open model.
@@ -57,6 +70,7 @@ class Witness:
         spec = engine.manifest.router
         decisions = spec.decisions if spec else ()
         self._engine = engine
+        self._own = Ladder(engine.candidates, engine.guard_limit)
         self._metrics = metrics
         self._counts = counts
         self._ends = np.array([*decisions, engine.manifest.depth])
@@ -69,17 +83,29 @@ class Witness:
             [np.zeros(len(j.rows), dtype=bool) if j.drawn is None else j.drawn for j in ran.jobs]
         )
         given = [job for job, one in zip(ran.by_row, drawn.tolist(), strict=True) if one]
-        if self._engine.shows_exits:
-            task = self._engine.manifest.task
-            judged = candidate_losses(ran.prediction, task, self._engine.candidates, self._ends)
-        else:
-            judged = self._by_running(ran.rows[np.flatnonzero(drawn)], given)
-        places = defaultdict[tuple[str, int], list[int]](list)
-        for place, job in enumerate(given):
-            places[job.of_slice, job.epoch].append(place)
-        for (of_slice, epoch), which in places.items():
-            self._add(of_slice, epoch, judged, which)
-        self._tell(given, judged)
+        if not self._engine.shows_exits:
+            losses = self._by_running(ran.rows[np.flatnonzero(drawn)], given)
+            for job, which in _together(given):
+                self._add(job, losses, which)
+            places = [job.setting.candidate or 0 for job in given]
+            self._tell(given, losses.disagrees[np.arange(len(places)), places])
+            return
+        shown = shown_of(ran.prediction, self._engine.manifest.task)
+        for job, which in _together(given):
+            if job.control.proposing and job.of_slice in self._counts:
+                self._counts[job.of_slice].show(job.control.epoch, shown[which])
+                continue
+            ladder = self._ladder(job)
+            if ladder is not None:
+                limit = ladder.guard_limit
+                part = candidate_losses(shown[which], ladder.thresholds, limit, self._ends)
+                self._add(job, part)
+        # What is in force may be of another ladder than evidence is judged by.
+        settings = [job.setting for job in given]
+        thresholds = np.stack([one.thresholds for one in settings])[:, None]
+        guard = np.array([one.guard_limit for one in settings], np.float32)[:, None, None]
+        now = candidate_losses(shown, thresholds, guard, self._ends)
+        self._tell(given, now.disagrees[:, 0])
 
     def lost(self, jobs: Sequence[AcceptedRequest]) -> None:
         """Take in requests that could not be run."""
@@ -88,35 +114,49 @@ class Witness:
                 continue
             count = int(np.count_nonzero(job.drawn))
             self._metrics.evidence_dropped(job.of_slice, count)
-            if job.of_slice in self._counts:
-                none = np.zeros(len(self._engine.candidates), dtype=np.int64)
-                self._counts[job.of_slice].add(job.epoch, 0, none, none, count)
+            ladder = self._ladder(job)
+            if job.of_slice in self._counts and ladder is not None and not job.control.proposing:
+                none = np.zeros(len(ladder), dtype=np.int64)
+                self._counts[job.of_slice].add(
+                    job.control.epoch, 0, none, none, count, ladder.proposal
+                )
+
+    def _ladder(self, job: AcceptedRequest) -> Ladder | None:
+        """The ladder that evidence is judged by; ``None`` if it is unknown: no evidence then."""
+        if job.control.proposal == OWN:
+            return self._own
+        counts = self._counts.get(job.of_slice)
+        return None if counts is None else counts.ladder(job.control.proposal)
 
     def _add(
-        self, of_slice: str, epoch: int, judged: CandidateLosses, which: Sequence[int]
+        self,
+        job: AcceptedRequest,
+        losses: CandidateLosses,
+        which: NDArray[np.bool_] | slice = slice(None),
     ) -> None:
-        if of_slice in self._counts:
-            disagreements = judged.disagrees[which].sum(axis=0)
-            blocks = judged.blocks[which].sum(axis=0)
-            self._counts[of_slice].add(epoch, len(which), disagreements, blocks)
+        if job.of_slice in self._counts:
+            differ, blocks = losses.disagrees[which], losses.blocks[which].sum(axis=0)
+            self._counts[job.of_slice].add(
+                *(job.control.epoch, len(differ), differ.sum(axis=0), blocks),
+                proposal=job.control.proposal,
+            )
 
-    def _tell(self, jobs: Sequence[AcceptedRequest], judged: CandidateLosses) -> None:
-        """Count the rows by the risk that is in force for them, and those that disagree there."""
-        # Only disagreement is tested; accuracy lost does not bound it.
-        places = np.array(
-            [
-                -1 if one.candidate is None or one.measure != "disagreement" else one.candidate
-                for one in (job.setting for job in jobs)
-            ]
-        )
-        differs = judged.disagrees[np.arange(len(places)), places]
-        seen: dict[tuple[str, float], list[int]] = {}
-        for job, place, differ in zip(jobs, places.tolist(), differs.tolist(), strict=True):
-            if place >= 0:
-                counted = seen.setdefault((job.of_slice, job.setting.risk or 0.0), [0, 0])
+    def _tell(self, jobs: Sequence[AcceptedRequest], differs: NDArray[np.bool_]) -> None:
+        """Count the rows by the risk that is in force for them, and those that disagree there.
+
+        Args:
+            jobs: The request of each row.
+            differs: Whether the row disagrees under what is in force for it [n].
+        """
+        found = defaultdict[tuple[str, float], list[int]](lambda: [0, 0])
+        for job, differ in zip(jobs, differs.tolist(), strict=True):
+            setting = job.setting
+            # Only disagreement is tested; accuracy lost does not bound it.
+            if setting.candidate is not None and setting.measure == "disagreement":
+                counted = found[job.of_slice, setting.risk or 0.0]
                 counted[0] += 1
                 counted[1] += differ
-        for (of_slice, risk), (rows, disagreements) in seen.items():
+        for (of_slice, risk), (rows, disagreements) in found.items():
             self._metrics.evidence(of_slice, risk, rows, disagreements)
 
     def _by_running(self, rows: Rows, jobs: Sequence[AcceptedRequest]) -> CandidateLosses:
@@ -137,3 +177,17 @@ class Witness:
             disagrees[:, place] = ~agrees
             blocks[:, place] = answers.depth_run
         return CandidateLosses(disagrees, blocks)
+
+
+def _together(
+    jobs: Sequence[AcceptedRequest],
+) -> Iterator[tuple[AcceptedRequest, NDArray[np.bool_]]]:
+    """Rows that count together: one's request for all, and which rows [n]; mostly one batch."""
+    keys = [_counted_with(job.of_slice, job.control) for job in jobs]
+    for one in dict.fromkeys(keys):
+        which = np.array([other == one for other in keys])
+        yield jobs[keys.index(one)], which
+
+
+def _counted_with(of_slice: str, control: ControlState) -> tuple[str, int, str, bool]:
+    return of_slice, control.epoch, control.proposal, control.proposing

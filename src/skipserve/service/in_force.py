@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -9,9 +10,10 @@ from numpy.typing import NDArray
 
 from skipserve.artifacts.certificates import Measure
 from skipserve.artifacts.serving import ServingConfig
+from skipserve.earning.ladder import OWN, Ladder
 from skipserve.protocols.messages import RouterRequest
 from skipserve.runtime.engine import Engine
-from skipserve.runtime.prediction import Setting
+from skipserve.runtime.prediction import Rung, Setting
 from skipserve.safety.switch import REASONS, ControlState
 from skipserve.service.pressure import Pressure
 
@@ -25,10 +27,21 @@ class InForce:
     Args:
         engine: The open model.
         serving: Its serving settings.
+        ladder: Knows by name what traffic has proposed.
+
+    Attributes:
+        incomplete: Whether something is in force of a ladder that is not known yet.
     """
 
-    def __init__(self, engine: Engine, serving: ServingConfig) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        serving: ServingConfig,
+        ladder: Callable[[str], Ladder | None] | None = None,
+    ) -> None:
         self._engine = engine
+        self._own = Ladder(engine.candidates, engine.guard_limit)
+        self._ladder = ladder
         self._risk = serving.risk
         self._most = serving.overload_risk
         self._pressure = Pressure(0)
@@ -37,16 +50,18 @@ class InForce:
         self._evident = len(engine.candidates) > 0 and serving.evidence > 0
         self._random = np.random.default_rng()
         self._control: ControlState | None = None
+        self.incomplete = False
         self.follow(ControlState())
 
     def follow(self, control: ControlState) -> bool:
         """Follow a control state; whether it changed."""
-        if control == self._control:
+        if control == self._control and not self.incomplete:
             return False
         self._control = control
+        self._rungs = self._found(control)
         self.default = self._at(self._risk)
         self._on = self._at(self._risk or RISK_IF_ON)
-        self._bolder = self._ladder()
+        self._bolder = self._steps()
         level = min(self._pressure.level, len(self._bolder))
         self._pressure = Pressure(len(self._bolder), level)
         # Depends on earlier rows only, and on nothing about the row itself.
@@ -112,7 +127,7 @@ class InForce:
         drawn = self._random.random(rows) < self._chance
         return drawn if drawn.any() else None
 
-    def _ladder(self) -> list[Setting]:
+    def _steps(self) -> list[Setting]:
         """Settings bolder than the default that an overloaded service may use."""
         if self._most is None or self._risk is None:
             return []  # requests without a router request are not routed
@@ -125,9 +140,24 @@ class InForce:
                 found[setting.risk] = setting
         return list(found.values())
 
+    def _found(self, control: ControlState) -> list[Rung | None] | None:
+        """What is in force for each risk; of a ladder that nobody knows, nothing is."""
+        places = control.places
+        self.incomplete = False
+        return None if places is None else [one and self._rung(*one) for one in places]
+
+    def _rung(self, candidate: int, proposal: str) -> Rung | None:
+        ladder: Ladder | None = self._own
+        if proposal != OWN:
+            ladder = self._ladder(proposal) if self._ladder else None
+            self.incomplete |= ladder is None
+        if ladder is None or not 0 <= candidate < len(ladder):
+            return None
+        return Rung(ladder.thresholds[candidate], ladder.guard_limit, candidate, proposal != OWN)
+
     def _at(self, risk: float | None, measure: Measure = "disagreement") -> Setting:
         control = self.control
-        setting = self._engine.setting(risk, measure, control.in_force)
+        setting = self._engine.setting(risk, measure, self._rungs)
         asked_on = setting.risk is not None or setting.reason
         if control.state == "on" or not asked_on or self._engine.manifest.router is None:
             return setting

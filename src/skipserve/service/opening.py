@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from skipserve.artifacts.artifact import Artifact
 from skipserve.artifacts.serving import ServingConfig
-from skipserve.earning.counts_file import counts_of
+from skipserve.earning.worker_state import state_of
 from skipserve.protocols.oip_replies import VERSION
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.warming import warm_up
@@ -41,6 +41,6 @@ def open_service(
     name = engine.manifest.name
     journal = Journal(name, serving.access_log, open_tracing())
     about = engine.manifest, engine.candidates, engine.files, engine.precision, engine.provider
-    made = {one: counts_of(*about, one) for one in engine.manifest.slices.names}
-    counts = {of_slice: one for of_slice, one in made.items() if one is not None}
-    return Service(engine, serving, idle, switch_of(name), journal, version, counts)
+    made = {one: state_of(*about, one) for one in engine.manifest.slices.names}
+    states = {of_slice: one for of_slice, one in made.items() if one is not None}
+    return Service(engine, serving, idle, switch_of(name), journal, version, states)

@@ -33,6 +33,7 @@ from skipserve.protocols.v1 import V1Protocol, is_v1_request
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Setting
 from skipserve.runtime.rows import Rows
+from skipserve.safety.switch import ControlState
 from skipserve.service.by_slice import BySlice
 from skipserve.service.runs import Job
 from skipserve.slices import HEADER as SLICE
@@ -68,7 +69,7 @@ class AcceptedRequest(Job, frozen=True):
     Attributes:
         place: Its place in the batch.
         admission: When it was admitted.
-        epoch: Epoch of its evidence.
+        control: In force as its rows were drawn; says what they are evidence for.
         encode: Makes its reply.
         refuse: Makes the reply to an error.
         of_slice: Slice of the traffic; "" where it is not sliced.
@@ -76,7 +77,7 @@ class AcceptedRequest(Job, frozen=True):
 
     place: int
     admission: Admission
-    epoch: int
+    control: ControlState
     encode: Callable[[Answer], Reply]
     refuse: Callable[[InputError], Reply]
     of_slice: str = ""
@@ -134,7 +135,7 @@ class Reader:
                         *(rows, one.setting, one.request, here.draw(one.setting, len(rows))),
                         place=one.place,
                         admission=admission,
-                        epoch=here.control.epoch,
+                        control=here.control,
                         encode=one.parsed.encode,
                         refuse=one.refuse,
                         of_slice=one.of_slice,

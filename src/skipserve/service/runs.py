@@ -173,6 +173,7 @@ class Runs(Generic[J]):
             drawn = np.concatenate(
                 [np.zeros(n, dtype=bool) if job.drawn is None else job.drawn for job, n in pairs]
             )
-            # The guard applies to every candidate.
-            guard = np.where(drawn, np.float32(self._engine.guard_limit), guard)
+            # The guard reports what it would hold back also where nothing is in force.
+            off = drawn & np.isinf(guard)
+            guard = np.where(off, np.float32(self._engine.guard_limit), guard)
         return Limits(thresholds, guard, drawn)

@@ -52,7 +52,7 @@ class Service:
         switch: Turns the router off for a while; always on by default.
         journal: Tells of the requests; by default only of those that were refused.
         version: Of the model, as clients name it.
-        counts: Keep what rows say of the model's candidates, by the slice they are of.
+        counts: Keep what rows say of the candidates, and know ladders by name; by slice.
     """
 
     def __init__(
@@ -73,7 +73,8 @@ class Service:
         self._batches = Batches(engine.manifest.signature, engine.provider == "cpu")
         self._most = serving.batch_size
         self._reader = Reader(engine, serving, version)
-        self._in_force = BySlice(engine, serving)
+        ladders = {of_slice: one.ladder for of_slice, one in (counts or {}).items()}
+        self._in_force = BySlice(engine, serving, ladders)
         self._in_force.follow(self._switch.controls())
         defaults = {name: self._in_force.of(name).default for name in self._in_force.names}
         for name, default in defaults.items():

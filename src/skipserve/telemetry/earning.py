@@ -46,9 +46,18 @@ class EarningGauges:
             "Seconds until the next candidate, at the rate at which evidence comes in.",
             "risk",
         )
+        self._proposing = gauge(
+            "proposing_rows",
+            "Rows of the epoch that propose its candidates and are no evidence; absent once they "
+            "have.",
+        )
+        self._proposing_needed = gauge(
+            "proposing_needed_rows", "So many rows propose; absent once they have."
+        )
         self._numbers = (
             *(self._epoch, self._rows, self._disagreements),
             *(self._in_force, self._needed, self._left),
+            *(self._proposing, self._proposing_needed),
         )
         self._problem = gauge(
             "problem",
@@ -71,13 +80,18 @@ class EarningGauges:
             self._forget(model=model, slice=of_slice)
             return
         self._epoch.labels(model, of_slice).set(epoch)
-        self._rows.labels(model, of_slice).set(found[0].rows)
+        proposing = found[0].proposing
+        self._rows.labels(model, of_slice).set(0 if proposing else found[0].rows)
+        show(self._proposing, found[0].rows if proposing else None, model, of_slice)
+        show(self._proposing_needed, found[0].needed if proposing else None, model, of_slice)
+        # Another ladder may have fewer.
+        forget(self._disagreements, model=model, slice=of_slice)
         for candidate, count in enumerate(disagreements, 1):
             self._disagreements.labels(model, of_slice, str(candidate)).set(count)
         for one in found:
             at = model, of_slice, f"{one.risk:g}"
             show(self._in_force, None if one.in_force is None else one.in_force + 1, *at)
-            show(self._needed, one.needed, *at)
+            show(self._needed, None if proposing else one.needed, *at)
             show(self._left, one.seconds, *at)
 
     def forget(self, model: str) -> None:

@@ -13,6 +13,7 @@ from prometheus_client.metrics_core import Metric
 from skipserve.earning.progress import Progress
 from skipserve.telemetry.counts import Here, Workers
 from skipserve.telemetry.earning import EarningGauges, forget, show
+from skipserve.telemetry.holding import Holding
 from skipserve.versions import version_if_installed, version_of
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a gauge more for each counter
@@ -40,7 +41,8 @@ class Exposition:
     def __init__(self, directory: Path | None = None) -> None:
         registry = self._registry = CollectorRegistry()
         self._counts = Here() if directory is None else Workers(directory)
-        registry.register(self._counts)
+        self._holding = Holding(self._counts)
+        registry.register(self._holding)
         self.router_state = Gauge(
             "skipserve_router_state",
             "1 for the state the router is in, by default, 0 for the others.",
@@ -118,6 +120,9 @@ class Exposition:
         """
         for one in STATES:
             self.router_state.labels(model, of_slice, one).set(int(one == state))
+        certified = state not in ("uncertified", "fell_back")
+        withdrawn, at = self._holding.withdrawn, (model, of_slice)
+        (withdrawn.discard if certified else withdrawn.add)(at)
 
     def forget(self, model: str, stages: int) -> None:
         """Remove the gauges of a router that is no longer served; counters stay.
@@ -126,6 +131,7 @@ class Exposition:
             model: Name of the model.
             stages: How many it had.
         """
+        self._holding.forget(model)
         for gauge in (self.router_state, self.evidence, self.alarm_level):
             forget(gauge, model=model)
         self._earning.forget(model)

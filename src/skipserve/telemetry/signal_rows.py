@@ -50,7 +50,9 @@ class SignalRows:
             settings: In force for each of them [B].
         """
         # Calibration has not seen a candidate at this risk that was earned on traffic.
-        keys = [(one.measure, one.risk, one.candidate) for one in settings]
+        keys = [
+            (one.measure, one.risk, None if one.proposed else one.candidate) for one in settings
+        ]
         places = np.array([self._places.get(key, -1) for key in keys])
         if prediction.trail is not None:
             # Evidence rows reach every decision; in calibration, only rows that had not left.

@@ -29,6 +29,8 @@ class Earning:
         in_force: Candidates in force by risk, from 1.
         candidates: How many there are.
         problem: Whether nothing can be earned now; the log says why.
+        proposing: Rows that propose what is earned next, and how many shall; ``None`` once they
+            have.
     """
 
     of_slice: str
@@ -40,9 +42,13 @@ class Earning:
     in_force: Mapping[str, float]
     candidates: int
     problem: bool
+    proposing: tuple[float, float] | None = None
 
     def told(self) -> str:
         """In words, as ``earning: 1,240 of about 2,000 rows``."""
+        if self.proposing is not None:
+            rows, needed = self.proposing
+            return f"proposing: {rows:,.0f} of {needed:,.0f} rows"
         text = f"earning: {self.rows:,.0f} "
         text += "rows" if self.needed is None else f"of about {self.needed:,.0f} rows"
         if self.seconds is None:
@@ -214,6 +220,8 @@ def _earning(model: str, after: Scrape) -> Iterator[Earning]:
         needed = after.by("risk", "skipserve_earning_needed_rows", **at)
         nearest = min(needed, key=lambda risk: needed[risk], default="")
         left = after.by("risk", "skipserve_earning_left_seconds", **at)
+        proposing = after.total("skipserve_earning_proposing_rows", **at)
+        propose = after.total("skipserve_earning_proposing_needed_rows", **at)
         yield Earning(
             of_slice=of_slice,
             state=_state(after, **at),
@@ -224,6 +232,7 @@ def _earning(model: str, after: Scrape) -> Iterator[Earning]:
             in_force=after.by("risk", "skipserve_earning_in_force", **at),
             candidates=len(after.by("candidate", "skipserve_earning_disagreements", **at)),
             problem=problem,
+            proposing=None if proposing is None or propose is None else (proposing, propose),
         )
 
 
