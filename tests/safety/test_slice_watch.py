@@ -10,8 +10,9 @@ import pytest
 from test_keeper import RISKS, certified, earning  # noqa: F401
 from test_monitor import Watch, Worker
 
-from skipserve.earning.counts_file import CountsFile, folder_of
-from skipserve.safety.keeper import Kind, binding_for
+from skipserve.earning.counts_file import CountsFile
+from skipserve.earning.process_file import folder_of
+from skipserve.safety.kind import Kind, binding_for
 from skipserve.safety.switch import Switch
 from skipserve.slices import Slices
 
@@ -30,7 +31,7 @@ class Model:
         self.worker = Worker(self.watch.directory, 1).opens(certified=False)
         self.candidates = len(artifact.certificates.candidates)
         self.files = {
-            name: CountsFile(self.state, self.binding(name), self.candidates)
+            name: CountsFile(self.state, self.binding(name))
             for name in artifact.manifest.slices.names
         }
 
