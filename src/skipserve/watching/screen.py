@@ -57,7 +57,7 @@ def once(url: str, interval_s: float, console: Console) -> None:
 
 
 def two_looks(url: str, interval_s: float) -> Numbers:
-    """What happened between two looks.
+    """Numbers between two readings.
 
     Args:
         url: The metrics port of the service.
