@@ -55,7 +55,7 @@ class LaunchError(SkipserveError):
 
 
 class StateError(SkipserveError):
-    """What was kept of a model's traffic is damaged, of another file or of a newer version."""
+    """Earned state is damaged, of another file, or of a newer version."""
 
 
 class WatchError(SkipserveError):

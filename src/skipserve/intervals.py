@@ -141,7 +141,7 @@ def _beta(a: int, b: int, x: float) -> float:
 
 
 def _continued_fraction(a: int, b: int, x: float) -> float:
-    """Of the incomplete beta function, by Lentz (Press et al., Numerical Recipes, section 6.4)."""
+    """The continued fraction of the beta function (Press et al., Numerical Recipes, 6.4)."""
     c, d = 1.0, 1 / _nonzero(1 - (a + b) * x / (a + 1))
     found = d
     for m in range(1, 100 + 10 * math.isqrt(a + b)):

@@ -22,7 +22,7 @@ from running import cli, free_ports
 from skipserve.errors import WatchError
 from skipserve.watching.numbers import numbers, quantile
 from skipserve.watching.scrape import fetch, parse
-from skipserve.watching.screen import _frames, draw
+from skipserve.watching.screen import draw, frames
 
 BUILD = 'skipserve_build_info{version="1.2",python="3"} 1\n'
 INFO = 'skipserve_model_info{model="a",backend="onnxruntime",provider="cpu",precision="fp32"} 1\n'
@@ -203,11 +203,11 @@ def test_nothing_listens():
 
 def test_a_service_that_goes_away_is_asked_again():
     port, _ = free_ports()
-    frames = _frames(f"http://127.0.0.1:{port}", 0.01, deque([parse(BEFORE, 0.0)]))
+    shown_frames = frames(f"http://127.0.0.1:{port}", 0.01, deque([parse(BEFORE, 0.0)]))
     console = Console(width=200)
     with console.capture() as capture:
-        console.print(next(frames))
-        console.print(next(frames))
+        console.print(next(shown_frames))
+        console.print(next(shown_frames))
     assert capture.get().count("asking again") == 2
 
 

@@ -59,7 +59,7 @@ class Unpacked:
 
     @property
     def name(self) -> str:
-        """What it is served as: the model's name, or ``NAME@N`` beside another version of it."""
+        """The key it is served under: the name, or ``NAME@N`` beside another version."""
         return self.artifact.manifest.name
 
     @property

@@ -66,7 +66,7 @@ class ServingConfig(Record):
 
     @property
     def refuse_s(self) -> float:
-        """Who would wait longer than so many seconds is refused at once."""
+        """Requests that would wait longer than this many seconds are refused at once."""
         return self.response_timeout_s if self.max_wait_ms is None else self.max_wait_ms / 1e3
 
     def model_post_init(self, _context: Any) -> None:

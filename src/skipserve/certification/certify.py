@@ -26,7 +26,7 @@ from skipserve.routing.propose import Thresholds
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a candidate did on the samples.
+    """The outcome of a candidate on the samples.
 
     Attributes:
         disagreements: Rows whose answer was not that of full depth.

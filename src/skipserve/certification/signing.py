@@ -22,7 +22,7 @@ _HOW = "make one with `openssl genpkey -algorithm ed25519 -out key.pem`"
 
 
 def signed(made: CertificateFile, key: Path) -> CertificateFile:
-    """The same certificate, signed.
+    """Sign a certificate.
 
     Args:
         made: A certificate; an older signature is replaced.

@@ -75,7 +75,7 @@ class Trial:
         return self._outcome(self._engine.run_batches(self._rows, setting, self._batch_size))
 
     def foresee(self, thresholds: Thresholds) -> Outcome:
-        """The same without running them again: every exit is read once, for all candidates."""
+        """Compute the outcome from one reading of every exit, without running the candidate."""
         if self._readings is None:
             self._readings = self._engine.read(self._rows, self._batch_size)
         read, spec = self._readings, self._engine.manifest.router

@@ -143,7 +143,7 @@ class Server:
 
     @property
     def manifests(self) -> list[Manifest]:
-        """Of the models that answer now."""
+        """The manifests of the models that answer now."""
         return self._line.now.manifests
 
     def url(self, manifest: Manifest) -> str:

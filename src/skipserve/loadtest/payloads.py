@@ -98,7 +98,7 @@ def parse_mix(models: str, router: str, rows: str) -> list[Choice]:
 
 
 def with_router_off(choices: list[Choice]) -> list[Choice]:
-    """The same mix at full depth: the baseline."""
+    """The mix at full depth, for the baseline."""
     return [msgspec.structs.replace(choice, router="off") for choice in choices]
 
 

@@ -83,12 +83,12 @@ class Arm(msgspec.Struct, frozen=True, dict=True):
 
     @property
     def on_time(self) -> int:
-        """Of these, sent before their block's end."""
+        """Due requests that were sent before the end of their block."""
         return sum(block.on_time for block in self.blocks)
 
     @property
     def exhausted(self) -> int:
-        """Of these, due while every connection was waiting for the server."""
+        """Due requests that found every connection waiting for the server."""
         return sum(block.exhausted for block in self.blocks)
 
     @property

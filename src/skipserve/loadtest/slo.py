@@ -17,7 +17,7 @@ EXAMPLE = "p50=15ms,p99=50ms,errors=0,disagreement=0.01"
 
 @dataclass(frozen=True)
 class Objective:
-    """What must hold.
+    """The objective of a load test.
 
     Attributes:
         percentiles: Percent and the latency in seconds it must stay under, in the order given.

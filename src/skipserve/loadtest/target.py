@@ -69,7 +69,7 @@ class Target:
             time.sleep(0.2)
 
     def models(self) -> dict[str, Running]:
-        """What is served, by name."""
+        """The served models, by name."""
         return {
             labels["model"]: Running(
                 *(labels[name] for name in ("backend", "provider", "precision", "checkpoint"))

@@ -159,7 +159,7 @@ class Texts:
 
 
 def _made(encode: Callable[[Sequence[Value]], list[Any]], values: Sequence[Value]) -> list[Any]:
-    """What the library makes of texts; where its Rust panics, an error that ends nothing."""
+    """Encode texts; a panic of the Rust library becomes an error."""
     try:
         return encode(values)
     except BaseException as error:

@@ -66,7 +66,7 @@ def object_of(
 
 
 def or_null(schema: Schema) -> Schema:
-    """The same, or null."""
+    """A schema or null."""
     return {"anyOf": [schema, {"type": "null"}]}
 
 

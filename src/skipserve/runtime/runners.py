@@ -73,7 +73,7 @@ class OnnxFiles:
         return _merged(routed, some, self._at_full_depth(rows[~routed], limits[~routed]))
 
     def read(self, rows: Rows) -> ExitReadings:
-        """What every exit reads off rows that run everything; under ``exit`` with a router only."""
+        """Readings of every exit for rows that run everything; needs a router under ``exit``."""
         assert self.steps is not None
         return self.steps.read(rows)
 

@@ -33,12 +33,12 @@ class BySlice:
         self._controls: Mapping[str, ControlState] | None = None
 
     def of(self, name: str) -> InForce:
-        """What is in force for one of the model's slices."""
+        """The settings in force for one slice."""
         return self._slices[name]
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of all slices."""
+        """Names of all slices."""
         return tuple(self._slices)
 
     def follow(self, controls: Mapping[str, ControlState]) -> list[str]:

@@ -135,7 +135,7 @@ class Numbers:
 
 
 def numbers(before: Scrape, after: Scrape) -> Numbers:
-    """What happened between two looks at a service, the newer one last."""
+    """Numbers between two readings of a service, the newer one last."""
     added = after.since(before)
     models = sorted(after.by("model", "skipserve_model_info"))
     return Numbers(

@@ -54,7 +54,7 @@ class Scrape:
         return max((value for at, value in pairs if matching.items() <= at.items()), default=None)
 
     def since(self, before: Scrape) -> Scrape:
-        """What was added to each sample; what started again from zero counts from zero."""
+        """The increase of each sample; counters that restarted count from zero."""
         added = {
             name: {
                 labels: value - then if (then := earlier.get(labels, 0.0)) <= value else value

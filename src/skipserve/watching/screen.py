@@ -38,7 +38,7 @@ def watch(url: str, interval_s: float, console: Console) -> None:
     """
     seen = deque([fetch(url)])
     with Live(Text("looking …"), console=console, screen=True, auto_refresh=False) as live:
-        for frame in _frames(url, interval_s, seen):
+        for frame in frames(url, interval_s, seen):
             live.update(frame, refresh=True)
 
 
@@ -57,7 +57,7 @@ def once(url: str, interval_s: float, console: Console) -> None:
 
 
 def two_looks(url: str, interval_s: float) -> Numbers:
-    """What happened between two looks.
+    """Numbers between two readings.
 
     Args:
         url: The metrics port of the service.
@@ -71,7 +71,8 @@ def two_looks(url: str, interval_s: float) -> Numbers:
     return numbers(before, fetch(url))
 
 
-def _frames(url: str, interval_s: float, seen: deque[Scrape]) -> Iterator[RenderableType]:
+def frames(url: str, interval_s: float, seen: deque[Scrape]) -> Iterator[RenderableType]:
+    """What the screen shows, one frame every ``interval_s`` seconds."""
     frame: RenderableType = Text("looking …")
     while True:
         time.sleep(interval_s)

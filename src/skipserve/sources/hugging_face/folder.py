@@ -43,7 +43,7 @@ class Folder:
 
     @property
     def name(self) -> str:
-        """What it is called: as the folder that was brought."""
+        """The name of the folder that was brought."""
         return (self.path if self.adapter is None else self.adapter.path).name
 
     @property
