@@ -7,7 +7,7 @@ REQUESTS ?= 100000
 SECONDS ?= 1800
 SLO ?= p50=15ms,p99=50ms,errors=0
 
-.PHONY: serve test load soak bench figures clean
+.PHONY: serve test load soak bench figures docs clean
 
 serve: .venv/serve  ## build what is missing, then serve on 127.0.0.1:8080
 	$(BIN)/skipserve build $(MODELS:%=export/%.toml)
@@ -41,8 +41,11 @@ figures: .venv/serve  ## the figure of the experiment
 	$(BIN)/skipserve build export/moons_plain.toml export/moons_residual.toml
 	$(BIN)/skipserve plot checkpoints/moons_plain checkpoints/moons_residual --out docs/gradients.png
 
+docs: .venv/docs  ## the manual as a site that opens from disk: site/index.html
+	$(BIN)/mkdocs build --strict --quiet
+
 clean:  ## forget everything that was built
-	rm -rf .venv .build checkpoints artifacts model_store/*.mar model_store/*.versions
+	rm -rf .venv .build site checkpoints artifacts model_store/*.mar model_store/*.versions
 
 .venv/python:
 	$(PYTHON) -m venv .venv
@@ -54,6 +57,10 @@ clean:  ## forget everything that was built
 
 .venv/load: .venv/serve
 	$(BIN)/pip install --quiet --editable '.[cpu,train,torchserve,loadtest]'
+	touch $@
+
+.venv/docs: .venv/serve
+	$(BIN)/pip install --quiet --editable '.[cpu,train,torchserve,docs]'
 	touch $@
 
 .venv/dev: .venv/serve

@@ -24,7 +24,7 @@ from time import perf_counter
 
 import numpy as np
 
-from skipserve.building.bring import Wanted, bring
+from skipserve.building.bring import BringOptions, bring
 
 RECIPE = "mnist1d"
 ENCODER = {"family": "encoder", "width": 256, "heads": 4, "patch": 5, "inputs": [40], "depth": 6}
@@ -52,7 +52,7 @@ def main() -> None:
     shutil.rmtree(project, ignore_errors=True)
     (project / "export").mkdir(parents=True)
     phases = Phases()
-    wanted = Wanted(
+    wanted = BringOptions(
         str(Path(source).resolve()) if ".onnx" in source else source,
         data.resolve(),
         options.fit and options.fit.resolve(),

@@ -82,7 +82,7 @@ def start(command: list[str], manifests: list[Manifest]) -> Started:
                 time.sleep(0.01)
             ready_s = time.perf_counter() - begun
             for one in manifests:
-                body = json.dumps(one.question(one.example.inputs)).encode()
+                body = json.dumps(one.request_of(one.example.inputs)).encode()
                 url = f"http://127.0.0.1:{PORT}/predictions/{one.name}"
                 for _ in range(ANSWERS):
                     assert answers(Request(url, body, {"content-type": "application/json"}))

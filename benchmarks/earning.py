@@ -27,16 +27,15 @@ import numpy as np
 from earning_drift import LOOK, Plan, rows_to_alarm, serve
 from earning_streams import Floats, Rows, earned_after, ever_crosses, rows_to_earn
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 
+from skipserve import intervals
 from skipserve.artifacts.artifact import open_artifact
 from skipserve.artifacts.certificates import from_json
 from skipserve.building.buildfile import read_build_file
 from skipserve.building.steps import run_steps
-from skipserve.certification.certify import p_value
 from skipserve.earning.wealth import level_of
 from skipserve.runtime.engine import Engine
-from skipserve.runtime.losses import judge
+from skipserve.runtime.losses import candidate_losses
 from skipserve.runtime.wave import Limits
 from skipserve.tasks import SignalName
 
@@ -137,7 +136,7 @@ def evidence(engine: Engine, inputs: NDArray[Any]) -> dict[str, NDArray[Any]]:
             drawn=np.ones(count, dtype=bool),
         )
         task = engine.manifest.task
-        parts.append(judge(engine.run(rows, limits), task, engine.candidates, ends))
+        parts.append(candidate_losses(engine.run(rows, limits), task, engine.candidates, ends))
     return {
         "disagrees": np.concatenate([one.disagrees for one in parts]).T,
         "run_rate": np.concatenate([one.blocks for one in parts]).mean(axis=0) / depth,
@@ -154,7 +153,7 @@ def err(name: str, of: Rows, options: argparse.Namespace) -> dict[str, str]:
     erred = sum(
         int(ever_crosses(rng, risk, *asked, CHUNK).sum()) for _ in range(0, options.streams, CHUNK)
     )
-    interval = binomtest(erred, options.streams).proportion_ci(0.95, method="exact")
+    interval = intervals.rate(erred, options.streams)
     return {
         "losses": name,
         "epsilon": f"{epsilon:.3%}",
@@ -168,7 +167,7 @@ def rate(name: str, of: Rows, streams: int, rows: int = 5_000) -> dict[str, str]
     # Bolder ones are as good as never earned, and would only take time.
     some = of.first(int((of.risks < 2.5 * RISK).argmin()) or len(of.risks))
     rng, level = np.random.default_rng(1), level_of(1, DELTA)
-    allowed = max(d for d in range(rows) if p_value(d, rows, RISK) <= DELTA)
+    allowed = max(d for d in range(rows) if intervals.p_value(d, rows, RISK) <= DELTA)
     parts = [
         earned_after(rng, some, RISK, level, rows, CHUNK // 2)
         for _ in range(0, streams, CHUNK // 2)
@@ -202,7 +201,7 @@ def alarm(streams: int) -> Iterator[dict[str, str]]:
 def false_alarms(streams: int, rows: int = 20_000) -> dict[str, str]:
     found = rows_to_alarm(np.random.default_rng(5), Plan(LADDER), 0, 1.0, rows, streams, LOOK)
     raised = int(np.isfinite(found).sum())
-    interval = binomtest(raised, streams).proportion_ci(0.95, method="exact")
+    interval = intervals.rate(raised, streams)
     return {
         "rows": f"{rows:,}",
         "raised": f"{raised / streams:.2%}",

@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
-from scipy.stats import binomtest
 
 from skipserve.artifacts.artifact import open_artifact
 from skipserve.artifacts.certificates import from_json
 from skipserve.building.buildfile import BuildFile, read_build_file
 from skipserve.certification.certify import Goal, Outcome, certify, lost_of
+from skipserve.intervals import rate
 from skipserve.routing.propose import Thresholds
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Setting
@@ -120,7 +120,7 @@ def main() -> None:
 
 def summary(population: Population, goal: Goal, passed: list[int | None]) -> dict[str, Any]:
     exceeded = sum(one is not None and population.risk(goal, one) > goal.risk for one in passed)
-    interval = binomtest(exceeded, len(passed)).proportion_ci(CONFIDENCE, method="exact")
+    interval = rate(exceeded, len(passed), CONFIDENCE)
     ran = [
         1.0 if one is None else population.blocks[one].mean() / population.depth for one in passed
     ]

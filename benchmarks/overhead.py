@@ -38,7 +38,7 @@ def main() -> None:
     options = parser.parse_args()
     build = read_build_file(HERE.parent / "export" / "moons_residual.toml")
     manifest = open_artifact(build.artifact).manifest
-    body = json.dumps(manifest.question(manifest.example.inputs)).encode()
+    body = json.dumps(manifest.request_of(manifest.example.inputs)).encode()
     loads: dict[tuple[str, str, int], list[Load]] = {}
     with contextlib.ExitStack() as stack:
         stores = {

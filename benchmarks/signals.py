@@ -14,7 +14,7 @@ from typing import Any, get_args
 
 import numpy as np
 import torch
-from laboratory.judging import seen as seen_of
+from laboratory.judging import seen as observations_of
 from laboratory.routers import Router, fit_router, pooled_streams
 from numpy.typing import NDArray
 from torch import Tensor
@@ -24,7 +24,7 @@ from skipserve.certification.certify import Goal, Outcome, certify, shortest_fix
 from skipserve.networks import ResidualNetwork
 from skipserve.routing.config import HeadKind
 from skipserve.routing.judge import ByDepth, of_classes, oracle
-from skipserve.routing.propose import BOLD, CAREFUL, Seen, Thresholds, greedy, simulate
+from skipserve.routing.propose import BOLD, CAREFUL, Observations, Thresholds, greedy, simulate
 from skipserve.tasks import SignalName
 from skipserve.training.checkpoint import load_checkpoint
 
@@ -47,7 +47,7 @@ class Rows:
         self.readings = of_classes(np.arange(1, network.config.depth + 1), answers)
 
     @torch.no_grad()
-    def seen(self, router: Router) -> Seen:
+    def seen(self, router: Router) -> Observations:
         """Signals, and whether a row that leaves is answered as at full depth, by decision."""
         at = [self.pooled[:, blocks - 1] for blocks in router.decisions]
         signals = [signal(one) for signal, one in zip(router.signals, at, strict=True)]
@@ -55,7 +55,7 @@ class Rows:
         if router.heads:
             own = [head(one).argmax(dim=1) for head, one in zip(router.heads, at, strict=True)]
             agrees = torch.stack(own, dim=1).numpy() == self.full
-        return seen_of(torch.stack(signals, dim=1).numpy(), agrees)
+        return observations_of(torch.stack(signals, dim=1).numpy(), agrees)
 
 
 def main() -> None:
@@ -98,7 +98,7 @@ def table(build: BuildFile) -> list[dict[str, Any]]:
     ]
 
 
-def judged(seen: dict[str, Seen], depth: int) -> dict[str, float]:
+def judged(seen: dict[str, Observations], depth: int) -> dict[str, float]:
     """Of the boldest candidate that is certified; full depth if there is none."""
     count = len(seen["certify"].agrees)
 

@@ -31,7 +31,7 @@ from running import ROOT, Running, cli, serving
 from skipserve.artifacts.artifact import Artifact, open_artifact
 from skipserve.artifacts.export import export_artifact
 from skipserve.artifacts.torch_files import export_module
-from skipserve.building.bring import Wanted, bring
+from skipserve.building.bring import BringOptions, bring
 from skipserve.building.buildfile import read_build_file
 from skipserve.building.steps import run_steps
 from skipserve.networks import parse_network
@@ -54,6 +54,8 @@ REORDERED = 1e-6
 # What others say about themselves and we cannot mend; appended, so these win over "error".
 IGNORED_WARNINGS = (
     "ignore:`torch.jit:DeprecationWarning",
+    # PEFT asks transformers for what transformers has renamed.
+    "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning",
     # TorchServe opens its version.txt and leaves it open.
     "ignore:unclosed file .*version.txt:ResourceWarning",
 )
@@ -335,5 +337,7 @@ def brought(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     onnx.save(model, root / "moons.onnx")
     samples = open_recipe("two_moons").draw("certify")
     np.savez(root / "rows.npz", point=samples.inputs.numpy(), label=samples.labels.numpy())
-    bring(Wanted(str(root / "moons.onnx"), root / "rows.npz", labels="label", risk=0.05), root)
+    bring(
+        BringOptions(str(root / "moons.onnx"), root / "rows.npz", labels="label", risk=0.05), root
+    )
     return root

@@ -20,9 +20,9 @@ from laboratory.routers import RoutedNetwork
 from skipserve.networks import ResidualNetwork
 from skipserve.routing import judge as judging
 from skipserve.routing.judge import ByDepth, of_classes
-from skipserve.routing.propose import Seen, Thresholds
+from skipserve.routing.propose import Observations, Thresholds
 from skipserve.routing.propose import greedy as greedy_of
-from skipserve.routing.stopping import stops
+from skipserve.routing.stopping import first_stop
 
 
 @dataclass(frozen=True)
@@ -116,10 +116,7 @@ def depth_run(
         signal: [N, depth − 1].
         held: Rows that run everything [N].
     """
-    stopped = stops(signal, thresholds) & ~held[:, None]
-    first = np.where(stopped.any(axis=1), stopped.argmax(axis=1), signal.shape[1])
-    depths: NDArray[np.int64] = first.astype(np.int64) + 1
-    return depths
+    return first_stop(signal, thresholds, ~held[:, None]) + 1
 
 
 def judge(
@@ -140,7 +137,7 @@ def oracle(reading: Reading, rate: float) -> Point:
     return _point(reading, judging.oracle(reading.readings, rate))
 
 
-def _point(reading: Reading, judged: judging.Judged, held_back: float = 0.0) -> Point:
+def _point(reading: Reading, judged: judging.StoppingResult, held_back: float = 0.0) -> Point:
     run_rate = judged.blocks / reading.answers.shape[1]
     return Point(run_rate, judged.disagreement, judged.accuracy, held_back)
 
@@ -228,7 +225,7 @@ def by_stage(signal: NDArray[np.float32], agrees: NDArray[np.bool_], rate: float
     return np.concatenate([greedy(signal[:, one], agrees[:, one], rate) for one in columns])
 
 
-def seen(signal: NDArray[np.float32], agrees: NDArray[np.bool_]) -> Seen:
+def seen(signal: NDArray[np.float32], agrees: NDArray[np.bool_]) -> Observations:
     """The same rows as the product sees them, a decision after every block, all inside."""
     blocks = np.arange(1, signal.shape[1] + 2)
-    return Seen(blocks, signal, agrees, np.ones_like(agrees))
+    return Observations(blocks, signal, agrees, np.ones_like(agrees))

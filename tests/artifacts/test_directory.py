@@ -62,7 +62,7 @@ def test_a_killed_launcher_is_found_by_nobody_and_swept_by_the_next(short):
         process.kill()
         process.wait()
     with pytest.raises(LaunchError, match="has ended; nothing was switched"):
-        found.throw("disabled")
+        found.set("disabled")
     assert not (short / "off").exists()
     with pytest.raises(LaunchError, match="no service of this user has its metrics on port 9464"):
         find_router(9464, "small")

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 import skipserve
 from skipserve.artifacts.artifact import open_artifact
 from skipserve.artifacts.torch_files import export_module
-from skipserve.building.bring import Wanted, bring
+from skipserve.building.bring import BringOptions, bring
 from skipserve.building.buildfile import read_build_file
 from skipserve.building.worth import Worth
 from skipserve.cli import app
@@ -65,7 +65,7 @@ def test_the_build_file_says_all_of_it_and_builds_nothing_anew(brought: Path) ->
     assert build.serving.risk == 0.05
     before = (brought / "artifacts" / "moons" / "manifest.json").stat().st_mtime_ns
     outcome = bring(
-        Wanted(str(brought / "moons.onnx"), brought / "rows.npz", labels="label", risk=0.05),
+        BringOptions(str(brought / "moons.onnx"), brought / "rows.npz", labels="label", risk=0.05),
         brought,
     )
     assert (brought / "artifacts" / "moons" / "manifest.json").stat().st_mtime_ns == before
@@ -190,9 +190,9 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(brought: Path, tmp_path: P
         (_chain(tmp_path / "one.onnx", outputs=1), rows, None, CutError, "at least two classes"),
     ]
     for source, data, labels, error, sentence in cases:
-        wanted = Wanted(str(source), data, labels=labels, name="bad")
+        options = BringOptions(str(source), data, labels=labels, name="bad")
         with pytest.raises(error, match=sentence) as raised:
-            bring(wanted, tmp_path / "project")
+            bring(options, tmp_path / "project")
         assert "\n" not in str(raised.value), raised.value
         assert not list((tmp_path / "project").rglob("*.toml")), sentence
         assert not list((tmp_path / "project").rglob("manifest.json")), sentence
@@ -209,7 +209,7 @@ def test_too_few_rows_for_a_risk_say_how_many_it_takes(checkpoint: Path, tmp_pat
     onnx.save(model, tmp_path / "moons.onnx")
     samples = open_recipe("two_moons").draw("certify").inputs.numpy()[:300]
     np.savez(tmp_path / "rows.npz", point=samples)
-    outcome = bring(Wanted(str(tmp_path / "moons.onnx"), tmp_path / "rows.npz"), tmp_path)
+    outcome = bring(BringOptions(str(tmp_path / "moons.onnx"), tmp_path / "rows.npz"), tmp_path)
     assert isinstance(outcome.worth, str)
     assert "at least 299" in outcome.verdict
 
@@ -221,7 +221,7 @@ def test_another_name_is_asked_for_before_a_build_file_is_replaced(
     mine = tmp_path / "export" / "moons.toml"
     mine.write_text("# mine\n")
     with pytest.raises(ConfigError, match="--name"):
-        bring(Wanted(str(brought / "moons.onnx"), brought / "rows.npz"), tmp_path)
+        bring(BringOptions(str(brought / "moons.onnx"), brought / "rows.npz"), tmp_path)
     assert mine.read_text() == "# mine\n"
 
 

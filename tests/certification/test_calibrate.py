@@ -19,9 +19,9 @@ from skipserve.artifacts.serving import ServingConfig
 from skipserve.building.buildfile import read_build_file
 from skipserve.building.steps import run_steps
 from skipserve.certification.calibrate import certify_artifact
-from skipserve.certification.certify import p_value
 from skipserve.errors import ArtifactError, ConfigError, InputError
 from skipserve.files import sha256_of
+from skipserve.intervals import p_value
 from skipserve.protocols.messages import RawRequest
 from skipserve.runtime.engine import Engine
 from skipserve.service.service import Service

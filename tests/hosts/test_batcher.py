@@ -13,14 +13,14 @@ import pytest
 from skipserve.artifacts.serving import ServingConfig
 from skipserve.protocols.messages import RawRequest, Reply
 from skipserve.runtime.engine import Engine
-from skipserve.service.batcher import Batcher, Later, Limits
+from skipserve.service.batcher import Batcher, DeferredWork, QueueLimits
 from skipserve.service.service import Answers, More, Service
 from skipserve.service.turns import Turns
 
 T = TypeVar("T")
 ROW = RawRequest(b'{"inputs": [[0.5, 0.5]]}', {"content-type": "application/json"})
 SERVING = ServingConfig(metrics=False)
-WIDE = Limits(batch=4, queue=100, wait_s=60.0)
+WIDE = QueueLimits(batch=4, queue=100, wait_s=60.0)
 
 
 @dataclass
@@ -42,13 +42,13 @@ class Queue:
     """A batcher with all that it takes."""
 
     engine: Engine
-    limits: Limits = WIDE
+    limits: QueueLimits = WIDE
     kind: type[Service] = Service
     watch: Watched = field(default_factory=Watched)
 
     def run(self, use: Callable[[Batcher], Awaitable[T]]) -> T:
         async def inside() -> T:
-            later = Later()
+            later = DeferredWork()
             service = self.kind(self.engine, SERVING, later)
             turns = Turns(asyncio.get_running_loop())
             try:
@@ -74,21 +74,21 @@ def test_what_comes_together_is_answered_together(engine: Engine) -> None:
 
 
 def test_a_full_queue_is_said_at_once(engine: Engine) -> None:
-    queue = Queue(engine, Limits(batch=1, queue=2, wait_s=60.0))
+    queue = Queue(engine, QueueLimits(batch=1, queue=2, wait_s=60.0))
     replies = queue.run(lambda batcher: ask(batcher, 4))
     assert codes(replies) == [200, 200, "overloaded", "overloaded"]
     assert [one.status for one in replies] == [200, 200, 503, 503]
 
 
 def test_who_waited_too_long_is_told_so(engine: Engine) -> None:
-    queue = Queue(engine, Limits(batch=4, queue=100, wait_s=0.0))
+    queue = Queue(engine, QueueLimits(batch=4, queue=100, wait_s=0.0))
     replies = queue.run(lambda batcher: ask(batcher, 2))
     assert codes(replies) == ["waited_too_long"] * 2
     assert (queue.watch.begun, queue.watch.ended) == (1, 1)
 
 
 def test_a_batch_that_filled_up_leaves_no_empty_one_behind(engine: Engine) -> None:
-    queue = Queue(engine, Limits(batch=4, queue=100, wait_s=60.0, gather_s=0.05))
+    queue = Queue(engine, QueueLimits(batch=4, queue=100, wait_s=60.0, gather_s=0.05))
 
     async def use(batcher: Batcher) -> list[Reply]:
         replies = await ask(batcher, 4)
@@ -100,7 +100,7 @@ def test_a_batch_that_filled_up_leaves_no_empty_one_behind(engine: Engine) -> No
 
 
 def test_a_batch_that_is_not_full_waits_no_longer_than_it_may(engine: Engine) -> None:
-    queue = Queue(engine, Limits(batch=4, queue=100, wait_s=60.0, gather_s=0.01))
+    queue = Queue(engine, QueueLimits(batch=4, queue=100, wait_s=60.0, gather_s=0.01))
 
     async def use(batcher: Batcher) -> list[Reply]:
         return [*await ask(batcher, 2), *await ask(batcher, 1)]

@@ -18,7 +18,7 @@ import skipserve
 from skipserve.artifacts.serving import ServingConfig
 from skipserve.protocols.messages import RawRequest, Reply
 from skipserve.runtime.engine import Engine
-from skipserve.service.batcher import Batcher, Later, Limits
+from skipserve.service.batcher import Batcher, DeferredWork, QueueLimits
 from skipserve.service.service import Answers, More, Service
 from skipserve.service.turns import LONG_S, Turns
 from skipserve.training.recipes import Recipe
@@ -147,10 +147,10 @@ def test_requests_join_a_batch_only_where_they_may(
     routed: Engine, pair: tuple[Row, Row], join_s: float, batches: int
 ) -> None:
     async def use() -> Interrupted:
-        loop, later = asyncio.get_running_loop(), Later()
+        loop, later = asyncio.get_running_loop(), DeferredWork()
         turns = Turns(loop)
         service = Interrupted(routed, ServingConfig(risk=RISK, batch_size=4, evidence=0), later)
-        limits = Limits(batch=4, queue=100, wait_s=60.0, join_s=join_s)
+        limits = QueueLimits(batch=4, queue=100, wait_s=60.0, join_s=join_s)
         ends = Ends()
         service.batcher = Batcher(service, limits, turns, later, ends)
         service.loop, service.arrives = loop, ask([pair[0]])

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from fuzzing import Asked, Fuzzer
+from fuzzing import Fuzzer, FuzzRequest
 from running import JSON, Running, serving
 
 pytestmark = pytest.mark.server
@@ -48,9 +48,9 @@ class Client:
         self._connection = HTTPConnection("127.0.0.1", server.port, timeout=60)
         self._expected = expected
         self.seen = Counter[int]()
-        self.bad = list[tuple[Asked, int, bytes]]()
+        self.bad = list[tuple[FuzzRequest, int, bytes]]()
 
-    def ask(self, asked: Asked) -> None:
+    def ask(self, asked: FuzzRequest) -> None:
         headers = {name: value.encode("utf-8") for name, value in asked.headers.items()}
         self._connection.request(asked.method, asked.path, asked.body, headers)  # type: ignore[arg-type]
         reply = self._connection.getresponse()
@@ -79,7 +79,7 @@ class Client:
         self._connection.request("POST", "/predictions/small", json.dumps(ROW), JSON)
         return self._connection.getresponse()
 
-    def run(self, requests: Iterator[Asked]) -> None:
+    def run(self, requests: Iterator[FuzzRequest]) -> None:
         with contextlib.closing(self._connection):
             for i, asked in enumerate(requests):
                 try:

@@ -19,7 +19,7 @@ from skipserve.hosts.host import Host
 from skipserve.hosts.instance import Instance
 from skipserve.hosts.processes import children
 from skipserve.hosts.pulse import BEAT_S, living
-from skipserve.hosts.readiness import SILENT_S, Readiness, Wanted
+from skipserve.hosts.readiness import SILENT_S, Readiness, WorkerRequirement
 from skipserve.telemetry.exposition import Exposition
 
 PATIENCE_S = 60.0
@@ -111,7 +111,7 @@ def make(frontend: HTTPServer, pulses: Path, ready: threading.Event, metrics: Ex
         return Readiness(
             ThisProcess(f"http://127.0.0.1:{frontend.server_port}"),
             pulses,
-            {"small": Wanted(1, silent_s)},
+            {"small": WorkerRequirement(1, silent_s)},
             metrics,
             ready,
             PATIENCE_S,
@@ -209,7 +209,7 @@ def test_a_worker_that_died_before_anybody_looked_is_counted_once(make, pulses, 
 
 @pytest.mark.parametrize(("limit_s", "silent_s"), [(2, 10), (60, 10), (300, 50)])
 def test_a_model_that_takes_its_time_is_given_it(limit_s, silent_s):
-    assert Wanted.of(1, limit_s) == Wanted(1, silent_s, limit_s + 10)
+    assert WorkerRequirement.of(1, limit_s) == WorkerRequirement(1, silent_s, limit_s + 10)
 
 
 def test_workers_of_a_host_that_comes_and_of_one_that_goes_are_not_missed(
@@ -222,7 +222,7 @@ def test_workers_of_a_host_that_comes_and_of_one_that_goes_are_not_missed(
 
     url = f"http://127.0.0.1:{frontend.server_port}"
     old, new = Beside(url, {11, 12}), Beside(url, {21})
-    wanted = {"small": Wanted(0, SILENT_S)}
+    wanted = {"small": WorkerRequirement(0, SILENT_S)}
     readiness = Readiness(old, pulses, wanted, metrics, ready, PATIENCE_S)
     before, after = [files(11), files(12)], [files(21)]
     readiness.expect(new)

@@ -122,14 +122,14 @@ def test_what_is_counted_and_switched_is_of_one_version(server: Running) -> None
         assert server.send("POST", "/predictions/small/1", BODY, **JSON)[0] == 200
     until(lambda: counted() == (before[0], before[1] + 3))
     switch = find_router(server.metrics_port, "small@1")
-    assert switch.throw("disabled") == "on"
+    assert switch.set("disabled") == "on"
     try:
         assert find_router(server.metrics_port, "small").state() == "on"
         for path, router in (("/predictions/small/1", "off"), ("/predictions/small", "on")):
             reply = json.loads(server.send("POST", path, BODY, **JSON)[2])
             assert reply["router"] == router, path
     finally:
-        switch.throw("on")
+        switch.set("on")
 
 
 class Load:

@@ -170,8 +170,8 @@ def test_metrics_count_what_was_answered(server):
         'skipserve_request_duration_seconds_bucket{depth="full",le="0.015",model="moons_plain"}'
         in text
     )
-    runs = r'{backend="onnxruntime",checkpoint="\w+",model="moons_plain",precision="fp32",provider'
-    assert re.search(f"skipserve_model_info{runs}", text)
+    runs = r'backend="onnxruntime",checkpoint="\w+",model="moons_plain",precision="fp32"'
+    assert re.search(rf'skipserve_model_info{{{runs},provider="\w+",task="classify"', text)
     assert server.get("/ready") == "ready\n"
     assert server.get("/live") == "live\n"
 

@@ -35,14 +35,13 @@ BELOW = {
     "graph": {"routing", "runtime"},
     "routing": {"graph", "networks", "runtime"},
     "certification": {"artifacts", "earning", "routing", "runtime"},
-    "tuning": set(),
-    "sources": {*BESIDE, "artifacts", "networks", "preprocessing", "runtime", "training", "tuning"},
+    "sources": {*BESIDE, "artifacts", "networks", "preprocessing", "runtime", "training"},
     "tasks": set(),
     "watching": set(),  # knows a service by what it answers alone
     "loadtest": {"artifacts", "runtime", "hosts", "sources", "training", "watching"},
 }
 BELOW["building"] = {*BESIDE, "artifacts", "networks", "runtime", "hosts", "sources", "training"}
-BELOW["building"] |= {"plots", "preprocessing", "tuning"}
+BELOW["building"] |= {"plots", "preprocessing"}
 BELOW["reporting"] = {*BELOW["building"], "building", "samples"} - {"hosts", "plots"}
 BELOW["commands"] = {*BELOW, "plots", "samples"}
 HELPERS = {
@@ -53,6 +52,7 @@ HELPERS = {
         "errors",
         "extras",
         "files",
+        "intervals",
         "schema",
         "signature",
         "slices",
@@ -80,12 +80,12 @@ ONLY_IN = {
     "tokenizers": {"preprocessing/text.py"},
     "ts": {"hosts/torchserve/worker.py"},
     "granian": {"hosts/granian/__main__.py"},
-    "ray": {f"hosts/ray/{name}.py" for name in ("deploy", "front", "metrics", "outlook", "remote")}
+    "ray": {f"hosts/ray/{name}.py" for name in ("deploy", "front", "metrics", "health", "remote")}
     | {"hosts/ray/__init__.py"},
     "asyncio": {
         *("hosts/asgi.py", "hosts/client.py", "hosts/models.py", "hosts/rsgi.py"),
         *("hosts/granian/worker.py",),
-        *("hosts/ray/front.py", "hosts/ray/outlook.py"),
+        *("hosts/ray/front.py", "hosts/ray/health.py"),
         *("service/batcher.py", "service/turns.py"),
     },
     "sklearn": {"training/recipes.py"},

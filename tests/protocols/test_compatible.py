@@ -26,7 +26,7 @@ from skipserve.certification.calibrate import certify_artifact
 from skipserve.hosts.torchserve.packaging import package
 from skipserve.protocols.messages import RawRequest
 from skipserve.runtime.engine import Engine
-from skipserve.safety.switch import Standing, Switch
+from skipserve.safety.switch import ControlState, Switch
 from skipserve.service.service import Service
 from skipserve.slices import Slices
 
@@ -183,6 +183,32 @@ def test_rerank_sorts_and_scores(client: httpx.Client, engines: dict[str, Engine
     assert "text" not in squashed[0]
 
 
+def test_hugging_faces_client_compares(server: Running, engines: dict[str, Engine]) -> None:
+    client = InferenceClient(f"http://127.0.0.1:{server.port}/similarity", token="none")
+    cosines = client.sentence_similarity(SENT[0], SENT[1:])
+    vectors = answers(engines, "vectors", SENT)
+    vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    np.testing.assert_allclose(cosines, vectors[1:] @ vectors[0], atol=1e-5)
+
+
+def test_documents_are_ranked(client: httpx.Client, engines: dict[str, Engine]) -> None:
+    body = {"model": "pairs", "query": "great film", "documents": [*SENT[:2], {"text": SENT[2]}]}
+    scores = answers(engines, "pairs", [["great film", one] for one in SENT])[:, 0]
+    order = np.argsort(-scores).tolist()
+    reply = client.post("/v1/rerank", json=body).json()
+    assert [one["index"] for one in reply["results"]] == order
+    assert [one["document"]["text"] for one in reply["results"]] == [SENT[i] for i in order]
+    relevance = [one["relevance_score"] for one in reply["results"]]
+    np.testing.assert_allclose(relevance, 1 / (1 + np.exp(-scores[order])), atol=1e-5)
+    assert (reply["model"], reply["id"][:7]) == ("pairs", "rerank-")
+    best = client.post("/v1/rerank", json={**body, "top_n": 1, "return_documents": False}).json()
+    assert best["results"] == [{"index": order[0], "relevance_score": relevance[0]}]
+
+
+def test_a_ready_service_is_healthy(client: httpx.Client) -> None:
+    assert client.get("/health").status_code == 200
+
+
 def test_tokenize_and_info(client: httpx.Client) -> None:
     (tokens,) = client.post("/tokenize", json={"inputs": "A films", "model": "pairs"}).json()
     assert [one["text"] for one in tokens] == ["[CLS]", "A", "film", "s", "[SEP]"]
@@ -224,6 +250,15 @@ def test_vllms_endpoints(client: httpx.Client, engines: dict[str, Engine]) -> No
         ("/predict", {"inputs": ["a", "b", "c"]}, 400, "send a batch as a list of lists"),
         ("/predict", {"inputs": "a", "raw_scores": True}, 400, "raw_scores are not known"),
         ("/rerank", {"query": "a", "texts": []}, 400, "holds no row"),
+        ("/similarity", {"inputs": "a"}, 400, "Expected `object`, got `str` - at `$.inputs`"),
+        (
+            "/similarity",
+            {"inputs": {"source_sentence": "a", "sentences": []}},
+            400,
+            "sentences holds no text",
+        ),
+        ("/v1/rerank", {"query": "a", "documents": []}, 400, "documents holds no text"),
+        ("/v1/rerank", {"query": "a", "documents": ["b"], "top_n": 0}, 400, "top_n must be"),
         ("/tokenize", {"inputs": "a"}, 400, 'name one in the field "model"'),
         ("/score", {"text_1": ["a", "b"], "text_2": ["a"]}, 400, "send one, or as many"),
         ("/pooling", {"input": "a"}, 400, "several models answer /pooling here (masked, pairs"),
@@ -236,7 +271,7 @@ def test_errors_are_one_line_in_the_familys_own_body(
     reply = client.post(path, json=body)
     assert reply.status_code == status, reply.text
     error = reply.json()["error"]
-    if path in ("/score", "/pooling"):
+    if path in ("/score", "/pooling", "/v1/rerank"):
         error = error["message"]
     else:
         assert set(reply.json()) == {"error", "error_type"}
@@ -252,7 +287,16 @@ def test_the_root_answers_as_the_named_model_does(client: httpx.Client) -> None:
 
 def test_the_document_has_them_and_its_examples_are_answered(client: httpx.Client) -> None:
     document = client.get("/openapi.json").json()
-    paths = ("/embed", "/predict", "/rerank", "/v1/embeddings", "/classify", "/score")
+    paths = (
+        "/embed",
+        "/similarity",
+        "/predict",
+        "/rerank",
+        "/v1/embeddings",
+        "/classify",
+        "/score",
+    )
+    paths += ("/v1/rerank",)
     for path in paths:
         content = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]
         (example,) = content["examples"].values()
@@ -280,7 +324,7 @@ def test_a_header_says_which_slice_a_body_is_of(
     engine = Engine(replace(artifact, manifest=manifest), provider="cpu")
     switch = Switch(tmp_path / "vectors")
     switch.keep(slices.names)
-    switch.tell(Standing(epoch=1, in_force=(0,)), "acme")
+    switch.write(ControlState(epoch=1, in_force=(0,)), "acme")
     service = Service(engine, ServingConfig(risk=0.2, evidence=1e-9), switch=switch)
     sent = json.dumps(body).encode()
     replies = service.answer(

@@ -18,7 +18,7 @@ from skipserve.artifacts.artifact import Artifact
 from skipserve.errors import InputError
 from skipserve.protocols.answers import answer_of
 from skipserve.protocols.messages import RawRequest, Reply
-from skipserve.protocols.oip import OpenInference, speaks_oip
+from skipserve.protocols.oip import OpenInference, is_oip_request
 from skipserve.protocols.oip_replies import HEADER_LENGTH, outputs_of
 from skipserve.protocols.oip_tensors import DTYPES
 from skipserve.runtime.engine import Engine
@@ -92,7 +92,7 @@ FLOATS = np.float32([1, 2]).tobytes()
 def test_a_request_is_told_by_its_content(
     body: bytes | None, headers: dict[str, str], oip: bool
 ) -> None:
-    assert speaks_oip(RawRequest(body, headers)) is oip
+    assert is_oip_request(RawRequest(body, headers)) is oip
 
 
 # --- tensors in ---
@@ -164,11 +164,9 @@ def test_a_byte_order_mark_is_no_part_of_the_json(decode: Decode) -> None:
 def test_raw_bytes_are_rows_and_are_answered_in_bytes(
     protocol: OpenInference, engine: Engine, rows: NDArray[np.float32]
 ) -> None:
-    question = protocol.decode(raw_request(rows[:3].tobytes()))
-    np.testing.assert_array_equal(question.rows["inputs"], rows[:3])
-    result = read(
-        question.encode(answer_of(engine.run(engine.check(question.rows)), engine.off, TASK))
-    )
+    parsed = protocol.decode(raw_request(rows[:3].tobytes()))
+    np.testing.assert_array_equal(parsed.rows["inputs"], rows[:3])
+    result = read(parsed.encode(answer_of(engine.run(engine.check(parsed.rows)), engine.off, TASK)))
     assert all(is_binary(result, name) for name in outputs_of(TASK))
     expected = engine.predict(rows[:3]).answers
     np.testing.assert_array_equal(result.as_numpy("probabilities"), expected)
@@ -221,8 +219,8 @@ def test_several_tensors_in_any_order_each_in_its_own_form(
             tensors.append(make())
     header = json_request(*tensors).body
     headers = {HEADER_LENGTH.lower(): str(len(header))} if chunks else {}
-    question = several.decode(RawRequest(header + b"".join(chunks), headers))
-    rows = check_rows(question.rows, taking(artifact, IDS, MASK).signature, "small").tensors
+    parsed = several.decode(RawRequest(header + b"".join(chunks), headers))
+    rows = check_rows(parsed.rows, taking(artifact, IDS, MASK).signature, "small").tensors
     assert (rows["input_ids"].dtype, rows["attention_mask"].dtype) == (np.int32, bool)
     assert rows["input_ids"].tolist() == [[5, 7, 9], [1, 2, 3]]
     assert rows["attention_mask"].tolist() == [[True, True, False], [True, False, False]]
@@ -307,8 +305,8 @@ OFF = Setting(np.empty(0, dtype=np.float32), np.inf)
 
 
 def answer(protocol: OpenInference, prediction: Prediction, **fields: object) -> InferResult:
-    question = protocol.decode(json_request(tensor(), **fields))
-    return read(question.encode(answer_of(prediction, OFF, TASK)))
+    parsed = protocol.decode(json_request(tensor(), **fields))
+    return read(parsed.encode(answer_of(prediction, OFF, TASK)))
 
 
 def named(result: InferResult) -> list[str]:
@@ -382,10 +380,8 @@ def test_tritons_client_is_understood(
         [tensor], outputs=outputs, request_id="7"
     )
     headers = {} if length is None else {HEADER_LENGTH.lower(): str(length)}
-    question = protocol.decode(RawRequest(body, headers))
-    result = read(
-        question.encode(answer_of(engine.run(engine.check(question.rows)), engine.off, TASK))
-    )
+    parsed = protocol.decode(RawRequest(body, headers))
+    result = read(parsed.encode(answer_of(engine.run(engine.check(parsed.rows)), engine.off, TASK)))
     assert result.get_response()["id"] == "7"
     np.testing.assert_array_equal(result.as_numpy("probabilities"), engine.predict(sent).answers)
 
@@ -579,12 +575,12 @@ def test_no_request_raises_anything_but_an_input_error(
         length = str((body or b"").rfind(b"}") + 1)
     request = RawRequest(body, {} if length is None else {HEADER_LENGTH.lower(): length})
     try:
-        question = protocol.decode(request)
-        prediction = engine.run(engine.check(question.rows))
+        parsed = protocol.decode(request)
+        prediction = engine.run(engine.check(parsed.rows))
     except InputError as error:
         assert protocol.refuse(error).body
     else:
-        assert question.encode(answer_of(prediction, engine.off, TASK)).status == 200
+        assert parsed.encode(answer_of(prediction, engine.off, TASK)).status == 200
 
 
 float32s = st.floats(width=32, allow_nan=False, allow_infinity=False)

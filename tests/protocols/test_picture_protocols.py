@@ -146,7 +146,7 @@ def test_schemas_and_metadata_say_it(seeing, service):
         assert ask(service, spoken.example).status == 200
     takes = jsonschema.Draft202012Validator(native(manifest, 8).requests[JSON])
     grey, colours = drawn(3, 2, 1, 1)[..., 0].tolist(), drawn(3, 2, 3, 1).tolist()
-    tensors = json.loads(json.dumps(manifest.question(manifest.example.inputs)["inputs"]))
+    tensors = json.loads(json.dumps(manifest.request_of(manifest.example.inputs)["inputs"]))
     for values in (SENT, [grey], [colours], tensors):
         takes.validate({"inputs": values})
     for values in ([3], [[1, 2]], [[[0.5]]], [[[-1]]], "a"):

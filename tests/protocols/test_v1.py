@@ -16,7 +16,7 @@ from skipserve.artifacts.artifact import Artifact
 from skipserve.errors import InputError
 from skipserve.protocols.answers import answer_of
 from skipserve.protocols.messages import RawRequest
-from skipserve.protocols.v1 import V1Protocol, speaks_v1
+from skipserve.protocols.v1 import V1Protocol, is_v1_request
 from skipserve.runtime.engine import Engine
 from skipserve.tasks import Classify
 
@@ -45,7 +45,7 @@ def request(instances: object, **fields: object) -> RawRequest:
     ],
 )
 def test_a_request_is_told_by_its_content(body: bytes | None, v1: bool) -> None:
-    assert speaks_v1(RawRequest(body, {})) is v1
+    assert is_v1_request(RawRequest(body, {})) is v1
 
 
 @pytest.mark.parametrize(
@@ -84,11 +84,11 @@ def test_the_reply_holds_a_prediction_for_each_instance_and_nothing_else(
 
 def test_a_router_is_asked_for_as_in_the_native_protocol(routed_project) -> None:
     engine = skipserve.open(routed_project[0] / "artifacts" / "small", provider="cpu")
-    question = V1Protocol(engine.manifest, MAX_ROWS).decode(
+    parsed = V1Protocol(engine.manifest, MAX_ROWS).decode(
         request([[1, 2]], parameters={"router": {"risk": 0.05}})
     )
-    setting = engine.setting(question.asked.risk)
-    reply = question.encode(answer_of(engine.predict([[1, 2]], risk=0.05), setting, TASK))
+    setting = engine.setting(parsed.router.risk)
+    reply = parsed.encode(answer_of(engine.predict([[1, 2]], risk=0.05), setting, TASK))
     assert "held_back" in json.loads(reply.body)["predictions"][0]
 
 

@@ -9,9 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy.stats import binomtest
 from typer.testing import CliRunner
 
 from skipserve.cli import app
@@ -20,7 +17,6 @@ from skipserve.networks import build_network, parse_network
 from skipserve.reporting.figures import block_figure
 from skipserve.reporting.inspect import inspect_model, rows
 from skipserve.reporting.model import find_model
-from skipserve.reporting.rate import rate
 from skipserve.reporting.readings import measure_blocks, read_network
 from skipserve.reporting.sample import take_sample
 from skipserve.reporting.verdict import Times, hindrance, prospect, sentence
@@ -49,15 +45,6 @@ def model(checkpoint):
 @pytest.fixture(scope="module")
 def sample(model):
     return take_sample(model)
-
-
-@given(st.integers(0, 500), st.integers(1, 500))
-def test_an_interval_is_the_exact_one(count, total):
-    count = min(count, total)
-    found, exact = rate(count, total), binomtest(count, total).proportion_ci(method="exact")
-    assert found.low == pytest.approx(exact.low, abs=1e-9)
-    assert found.high == pytest.approx(exact.high, abs=1e-9)
-    assert found.low <= found.value <= found.high
 
 
 @pytest.mark.parametrize("changes", [{}, {"connection": "gated"}, {"norm": "pre"}])

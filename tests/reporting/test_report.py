@@ -15,16 +15,16 @@ from typer.testing import CliRunner
 from skipserve.artifacts.certificates import CERTIFICATES, Refusal
 from skipserve.building.buildfile import read_build_file
 from skipserve.building.products import export
-from skipserve.certification.certify import p_value, shortest_fixed, upper_bound
+from skipserve.certification.certify import shortest_fixed
 from skipserve.cli import app
 from skipserve.errors import ConfigError
+from skipserve.intervals import p_value, rate, upper_bound
 from skipserve.reporting.cost import Cost
 from skipserve.reporting.curves import CHANCES, baselines
 from skipserve.reporting.figures import Figure
 from skipserve.reporting.inputs import Depths, inputs_figure
 from skipserve.reporting.model import find_model
 from skipserve.reporting.page import draw_figures, write_report
-from skipserve.reporting.rate import rate
 from skipserve.reporting.readings import read_engine, read_network
 from skipserve.reporting.report import measure
 from skipserve.reporting.sample import Sample, take_sample

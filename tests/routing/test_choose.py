@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from skipserve.routing.choose import MOST, Costs, choose_exits, row_seconds
-from skipserve.routing.propose import Seen, greedy
-from skipserve.routing.stress import first_exit, strain
+from skipserve.routing.propose import Observations, greedy
+from skipserve.routing.stress import first_exit, stress_test
 
 LONG, SHORT = 5e-3, 5e-6
 
@@ -18,7 +18,7 @@ def seen(agrees, signal=None, inside=None, count=400):
     agree = place < np.asarray(agrees)[None]
     shown = np.broadcast_to(1 - place, agree.shape) if signal is None else signal
     within = np.ones(agree.shape, dtype=bool) if inside is None else inside
-    return Seen(np.arange(agree.shape[1] + 1), shown.astype(np.float32), agree, within)
+    return Observations(np.arange(agree.shape[1] + 1), shown.astype(np.float32), agree, within)
 
 
 def costs(cuts, stage, exit_=1e-6):
@@ -80,15 +80,15 @@ def test_if_no_depth_will_do_it_is_the_last_and_says_so():
     assert why.endswith("; no depth is safe from it")
 
 
-def test_strain_counts_what_thresholds_do():
+def test_stress_test_counts_what_thresholds_do():
     inside = np.ones((400, 2), dtype=bool)
     inside[100:] = [True, False]
     rows = seen([1.0, 0.0], inside=inside)
-    found = strain("constants", True, rows, np.float32([0.5, 0.0]))
+    found = stress_test("constants", True, rows, np.float32([0.5, 0.0]))
     assert (found.run_rate, found.held_back) == (pytest.approx(0.5), 0.75)
     assert found.disagreement == 0
     assert found.passes
-    both = strain("constants", True, seen([0.0, 0.0]), np.float32([0.5, 0.0]))
+    both = stress_test("constants", True, seen([0.0, 0.0]), np.float32([0.5, 0.0]))
     assert both.disagreement == 1
     assert both.run_rate == pytest.approx(0.25)
     assert not both.passes

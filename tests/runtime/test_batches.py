@@ -21,7 +21,7 @@ from skipserve.protocols.messages import RawRequest, Reply
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.flights import Flights
 from skipserve.runtime.rows import Rows
-from skipserve.runtime.wave import Limits, Stepped
+from skipserve.runtime.wave import Limits, RowResults
 from skipserve.service.service import Service
 
 RISK = 0.2
@@ -121,13 +121,13 @@ def test_runs_are_one_with_a_mask_and_one_a_length_without_and_each_row_is_count
 class TooLong(Engine):
     """A network that breaks at more than ten tokens, as one of fixed positions does."""
 
-    def stepped(self, rows: Rows, limits: Limits | None) -> Stepped:
+    def run_once(self, rows: Rows, limits: Limits | None) -> RowResults:
         if rows.shapes[0][0] > 10:
             raise RuntimeError("position 10 is out of bounds")
-        return super().stepped(rows, limits)
+        return super().run_once(rows, limits)
 
     def flights(self, most: int) -> Flights:
-        return Flights(self.stepped, None, most)
+        return Flights(self.run_once, None, most)
 
 
 def test_a_text_that_the_network_cannot_run_harms_no_neighbour(

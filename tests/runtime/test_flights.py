@@ -12,7 +12,7 @@ from skipserve.routing.reading import cuts_of
 from skipserve.runtime.flights import Failed, Flights
 from skipserve.runtime.rows import Rows
 from skipserve.runtime.stepper import Stepper
-from skipserve.runtime.wave import Left, Limits, gathered
+from skipserve.runtime.wave import FinishedRows, Limits, gathered
 
 SOON, NEVER = np.float32([-np.inf] * 2), np.float32([np.finfo(np.float32).max] * 2)
 
@@ -21,7 +21,7 @@ def admitted(flights: Flights, table, first: int) -> None:
     flights.admit(Rows(told(*table[:2])), Limits(*table[2:]), np.arange(first, first + ROWS))
 
 
-def drained(flights: Flights) -> list[Left]:
+def drained(flights: Flights) -> list[FinishedRows]:
     left = []
     while flights:
         gone = flights.step()
@@ -77,7 +77,7 @@ def test_who_joins_overtakes_and_is_caught_up_with():
     flights.admit(new, limits, np.array([1, 2]))
     left = drained(flights)
     assert [one.rows.tolist() for one in left] == [[1], [0, 2]]
-    assert left[1].stepped.depth_run.tolist() == [DEPTH, DEPTH]
+    assert left[1].results.depth_run.tolist() == [DEPTH, DEPTH]
 
 
 def test_more_rows_than_may_run_together_run_apart():

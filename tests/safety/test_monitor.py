@@ -137,9 +137,9 @@ def test_a_command_switches_it_on_again(watched):
     watched.tick()
     worker.evidence(100, 20)
     watched.tick()
-    watched.switch.throw("on")
+    watched.switch.set("on")
     watched.tick()
-    assert watched.switch.standing().in_force is None
+    assert watched.switch.control().in_force is None
     assert watched.switch.state() == watched.state() == "on"
     assert watched.value("alarm_evidence") == 1  # a new bet
     worker.evidence(100, 20)
@@ -162,7 +162,7 @@ def test_a_restart_does_not_forget_that_the_alarm_was_raised(tmp_path, artifact,
 def test_the_operator_has_the_last_word(watched, caplog):
     worker = Worker(watched.directory, 1).opens()
     watched.tick()
-    watched.switch.throw("disabled")
+    watched.switch.set("disabled")
     worker.evidence(100, 20)
     watched.tick()
     assert watched.switch.state() == watched.state() == "disabled"
@@ -171,7 +171,7 @@ def test_the_operator_has_the_last_word(watched, caplog):
     worker.evidence(10_000, 0)
     watched.tick(1e6)
     assert watched.state() == "disabled"
-    watched.switch.throw("on")
+    watched.switch.set("on")
     watched.tick()
     assert watched.state() == "on"
     assert watched.value("alarm_evidence") == 1
@@ -286,7 +286,7 @@ def test_the_same_artifact_keeps_its_evidence(watched):
 
 
 def test_what_an_operator_switched_off_stays_off_for_another_artifact(watched):
-    watched.switch.throw("disabled")
+    watched.switch.set("disabled")
     watched.tick()
     watched.monitor.follow(watched.now_s, [watched.model], {"small"})
     watched.tick()

@@ -37,12 +37,12 @@ class Model:
     def binding(self, name):
         return binding_for(self.artifact, KIND, name)
 
-    def standing(self, name):
-        return self.watch.switch.standing(name)
+    def control(self, name):
+        return self.watch.switch.control(name)
 
     def sees(self, name, rows, differ=0):
         counts = np.full(self.candidates, differ, np.int64)
-        self.files[name].add(self.standing(name).epoch, rows, counts, counts)
+        self.files[name].add(self.control(name).epoch, rows, counts, counts)
         self.files[name].flush()
         self.watch.tick()
 
@@ -79,7 +79,7 @@ def test_one_that_drifts_is_withdrawn_alone_and_comes_back_alone(model, caplog):
     for name in ("acme", "globex"):
         model.sees(name, 2000)
     most = model.candidates - 1
-    assert {name: model.standing(name).in_force for name in TENANTS.names} == {
+    assert {name: model.control(name).in_force for name in TENANTS.names} == {
         "acme": (most, most),
         "globex": (most, most),
         "other": FULL,
@@ -90,14 +90,14 @@ def test_one_that_drifts_is_withdrawn_alone_and_comes_back_alone(model, caplog):
     model.alarm("acme", 200, 60)
     assert "small for acme fell back to full depth: 60 of 200" in caplog.text
     model.watch.tick()
-    assert model.standing("acme").in_force == FULL and model.standing("acme").epoch == 2
-    assert model.standing("globex").in_force == (most, most) and model.standing("globex").epoch == 1
+    assert model.control("acme").in_force == FULL and model.control("acme").epoch == 2
+    assert model.control("globex").in_force == (most, most) and model.control("globex").epoch == 1
     assert [model.state_of(name) for name in TENANTS.names] == ["fell_back", "on", "uncertified"]
     assert model.watch.value("router_fallbacks_total", slice="acme") == 1
     assert model.watch.value("router_fallbacks_total", slice="globex") == 0
     assert model.watch.switch.state() == "fell_back"
     model.sees("acme", 3000)
-    assert model.standing("acme").in_force == (most, most)
+    assert model.control("acme").in_force == (most, most)
     assert model.watch.value("earning_in_force", slice="acme", risk="0.05") == most + 1
 
 
@@ -105,13 +105,13 @@ def test_the_command_lets_those_in_again_that_fell_back_and_leaves_the_others(mo
     for name in ("acme", "globex"):
         model.sees(name, 2000)
     model.alarm("acme", 200, 60)
-    model.watch.switch.throw("on")
+    model.watch.switch.set("on")
     model.watch.tick()
-    assert model.standing("acme").epoch == 3  # begun anew
-    assert model.standing("globex").epoch == 1 and model.standing("globex").in_force != FULL
-    model.watch.switch.throw("disabled")
+    assert model.control("acme").epoch == 3  # begun anew
+    assert model.control("globex").epoch == 1 and model.control("globex").in_force != FULL
+    model.watch.switch.set("disabled")
     model.watch.tick()
-    assert {model.standing(name).state for name in TENANTS.names} == {"disabled"}
+    assert {model.control(name).state for name in TENANTS.names} == {"disabled"}
 
 
 def test_each_keeps_what_it_earned_over_a_restart_and_a_declared_neighbour(model, tmp_path, sliced):
@@ -120,7 +120,7 @@ def test_each_keeps_what_it_earned_over_a_restart_and_a_declared_neighbour(model
     model.close()
     again = Model(tmp_path / "two", sliced, model.state)
     again.watch.tick()
-    assert all(again.standing(name).in_force != FULL for name in TENANTS.names)
+    assert all(again.control(name).in_force != FULL for name in TENANTS.names)
     again.close()
     more = Slices(parameter="tenant", values=("initech", "acme", "globex"))
     router = sliced.manifest.router.model_copy(update={"slices": more})
@@ -128,7 +128,7 @@ def test_each_keeps_what_it_earned_over_a_restart_and_a_declared_neighbour(model
     third = Model(tmp_path / "three", replace(sliced, manifest=manifest), model.state)
     third.watch.tick()
     # What one value is does not change with the others; what the rest is does.
-    full = [name for name in more.names if third.standing(name).in_force == FULL]
+    full = [name for name in more.names if third.control(name).in_force == FULL]
     assert full == ["initech", "other"]
     third.close()
 
@@ -141,8 +141,8 @@ def test_a_damaged_file_stops_its_own_slice_alone(model, caplog):
     counts.write_bytes(counts.read_bytes().replace(b"2000", b"2001", 1))
     model.watch.tick()
     assert "small for acme earns nothing" in caplog.text
-    assert model.standing("acme").in_force == FULL
-    assert model.standing("globex").in_force != FULL
+    assert model.control("acme").in_force == FULL
+    assert model.control("globex").in_force != FULL
     assert model.watch.value("earning_problem", slice="acme") == 1
     assert model.watch.value("earning_problem", slice="globex") == 0
 
@@ -161,10 +161,10 @@ def test_a_model_that_is_served_no_more_is_shown_no_more(model):
 
 def test_workers_of_other_slices_skip_nothing_of_what_they_do_not_share(tmp_path):
     switch = Switch(tmp_path / "model")
-    assert switch.standing("acme").in_force == ()
-    switch.throw("disabled")
-    assert switch.standing("acme").state == "disabled"
+    assert switch.control("acme").in_force == ()
+    switch.set("disabled")
+    assert switch.control("acme").state == "disabled"
     switch.keep([f"{'x' * 60}{i:04}" for i in range(65)])
-    assert switch.standing(f"{'x' * 60}0064").state == "disabled"
+    assert switch.control(f"{'x' * 60}0064").state == "disabled"
     switch.keep(("",))
-    assert set(switch.standings()) == {""} and switch.state() == "disabled"
+    assert set(switch.controls()) == {""} and switch.state() == "disabled"

@@ -60,7 +60,7 @@ def archive(routed_project, tmp_path_factory) -> Path:
 
 def ask(server: Server) -> dict:
     (manifest,) = server.manifests
-    body = json.dumps(manifest.question(manifest.example.inputs)).encode()
+    body = json.dumps(manifest.request_of(manifest.example.inputs)).encode()
     request = Request(server.url(manifest), body, {"Content-Type": "application/json"})
     with urlopen(request, timeout=60) as reply:
         answer: dict = json.load(reply)
@@ -74,7 +74,7 @@ def test_it_starts_and_what_was_switched_off_stays_off(archive, caplog, capsys):
         answer = ask(server)
         assert (answer["router"], answer["outputs"][0]["depth_run"]) == ("on", 1)
         assert answer["outputs"][0]["label"] != int(np.argmax(server.manifests[0].example.answer))
-        find_router(metrics_port, "small").throw("disabled")
+        find_router(metrics_port, "small").set("disabled")
         assert ask(server)["router"] == "off"
     caplog.clear()
     with caplog.at_level(logging.WARNING), Server([archive], HostConfig(address)) as server:
@@ -84,6 +84,6 @@ def test_it_starts_and_what_was_switched_off_stays_off(archive, caplog, capsys):
         assert answer["router_reason"] == "switched off by the operator"
         status(None, metrics_port)
         assert capsys.readouterr().out == "small: disabled, also after a restart\n"
-        find_router(metrics_port, "small").throw("on")
+        find_router(metrics_port, "small").set("on")
         assert ask(server)["router"] == "on"
     assert not any((archive.parent / ".router-off").iterdir())

@@ -23,7 +23,7 @@ def test_everybody_sees_it_at_once_and_whoever_comes_later(tmp_path):
     launcher, worker = Switch(tmp_path / "model"), Switch(tmp_path / "model")
     assert (launcher.state(), worker.state()) == ("on", "on")
     for state in ("fell_back", "disabled", "on", "fell_back"):
-        launcher.throw(state)
+        launcher.set(state)
         assert worker.state() == state
         assert (tmp_path / "model").read_text().startswith(state)  # readable by people, too
     assert Switch(tmp_path / "model").state() == "fell_back"
@@ -47,7 +47,7 @@ try:
     full.write_bytes(bytes(1 << 20))
 except OSError as error:
     print(error.strerror)
-switch.throw("fell_back")
+switch.set("fell_back")
 print(switch.state())
 """
     # A file system of one page for the switch and a few for the rest, in a namespace of our own.
@@ -90,7 +90,7 @@ def test_a_worker_without_a_launcher_skips(tmp_path, monkeypatch):
     monkeypatch.delenv(DIRECTORY_VARIABLE, raising=False)
     assert switch_of("model").state() == "on"
     monkeypatch.setenv(DIRECTORY_VARIABLE, str(tmp_path))
-    Switch(tmp_path / "model").throw("disabled")
+    Switch(tmp_path / "model").set("disabled")
     assert switch_of("model").state() == "disabled"
 
 
@@ -112,8 +112,8 @@ def instance(tmp_path):
 
 def test_a_command_finds_the_instance_by_its_port(instance):
     moons = find_router(PORT, "moons")
-    assert (moons.throw("disabled"), moons.state()) == ("on", "disabled")
-    assert (find_router(PORT, "moons").throw("on"), moons.state()) == ("disabled", "on")
+    assert (moons.set("disabled"), moons.state()) == ("on", "disabled")
+    assert (find_router(PORT, "moons").set("on"), moons.state()) == ("disabled", "on")
     with pytest.raises(LaunchError, match="no service of this user has its metrics on port 9465"):
         find_routers(PORT + 1)
     with pytest.raises(ConfigError, match="has no model 'sun', only moons, plain"):
@@ -125,11 +125,11 @@ def test_off_by_hand_is_kept_beside_the_archives_until_it_is_on_again(instance, 
     moons = find_router(PORT, "moons")
     assert not moons.stays_off()
     for _ in range(2):
-        moons.throw("disabled")
+        moons.set("disabled")
         assert order.read_text().startswith("switched off 2")
         assert moons.stays_off()
     for _ in range(2):
-        moons.throw("on")
+        moons.set("on")
         assert not order.exists()
         assert not moons.stays_off()
 
@@ -148,7 +148,7 @@ def test_off_that_cannot_be_kept_is_off_and_says_so(instance, tmp_path):
     (tmp_path / "model_store" / ".router-off").write_text("in the way")
     moons = find_router(PORT, "moons")
     with pytest.raises(LaunchError, match=r"disabled now, but a restart .* SKIPSERVE_STATE"):
-        moons.throw("disabled")
+        moons.set("disabled")
     assert moons.state() == "disabled"
     assert not moons.stays_off()
 
@@ -156,7 +156,7 @@ def test_off_that_cannot_be_kept_is_off_and_says_so(instance, tmp_path):
 def test_a_model_without_a_router_has_nothing_to_switch(instance):
     for state in ("on", "disabled"):
         with pytest.raises(ConfigError, match="plain has no router"):
-            find_router(PORT, "plain").throw(state)
+            find_router(PORT, "plain").set(state)
 
 
 def test_status_tells_how_each_stands_now_and_after_a_restart(instance, tmp_path, capsys):
@@ -168,11 +168,11 @@ def test_status_tells_how_each_stands_now_and_after_a_restart(instance, tmp_path
         return capsys.readouterr().out.splitlines()
 
     assert told() == ["moons: on", "plain: no router"]
-    moons.throw("disabled")
+    moons.set("disabled")
     assert told() == ["moons: disabled, also after a restart", "plain: no router"]
     order.unlink()
     assert told()[0] == "moons: disabled, until a restart"
-    moons.throw("fell_back")
+    moons.set("fell_back")
     assert told()[0] == "moons: fell_back"
 
 

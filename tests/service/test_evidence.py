@@ -19,10 +19,10 @@ import skipserve
 from skipserve.artifacts.serving import ServingConfig
 from skipserve.protocols.messages import RawRequest, Reply
 from skipserve.runtime.engine import Engine
-from skipserve.safety.switch import Standing, Switch
+from skipserve.safety.switch import ControlState, Switch
 from skipserve.service.batches import Batches
 from skipserve.service.evidence import Witness
-from skipserve.service.reader import Read
+from skipserve.service.reader import AcceptedRequest
 from skipserve.service.runs import Runs
 from skipserve.service.service import Service
 from skipserve.telemetry.metrics import NoMetrics
@@ -123,7 +123,7 @@ def test_files_that_decide_inside_judge_what_is_in_force_and_earn_nothing_else(
     engine = skipserve.open(project / "artifacts" / "small", provider="cpu", backend="torchscript")
     kept, place = Kept(), len(engine.candidates) - 1
     in_force = tuple(place if one == RISK else None for one in engine.manifest.router.risks)
-    switch.tell(Standing(in_force=in_force))
+    switch.write(ControlState(in_force=in_force))
     serving = ServingConfig(risk=RISK, evidence=1.0)
     service = Service(engine, serving, switch=switch, counts={"": kept})
     replies = service.answer([request_of(moons)])
@@ -133,7 +133,7 @@ def test_files_that_decide_inside_judge_what_is_in_force_and_earn_nothing_else(
     others = np.delete(kept.disagreements[0], place)
     assert (others == len(moons)).all()
     assert {one["depth_run"] for one in outputs(replies)} != {engine.manifest.depth}
-    switch.tell(Standing(epoch=1, in_force=(None,) * len(in_force)))
+    switch.write(ControlState(epoch=1, in_force=(None,) * len(in_force)))
     service.answer([request_of(moons)])
     assert list(kept.rows) == [0]  # nothing could be learnt
 
@@ -164,7 +164,7 @@ def test_a_share_of_the_rows_is_drawn_and_the_rest_leaves_as_before(stepped, moo
 
 def test_while_nothing_is_in_force_all_rows_give_evidence_at_full_depth(stepped, moons, switch):
     kept = Kept()
-    switch.tell(Standing(epoch=3, in_force=(None,) * len(stepped.manifest.router.risks)))
+    switch.write(ControlState(epoch=3, in_force=(None,) * len(stepped.manifest.router.risks)))
     serving = ServingConfig(risk=RISK, evidence=0.01)
     service = Service(stepped, serving, switch=switch, counts={"": kept})
     (reply,) = service.answer([request_of(moons)])
@@ -179,13 +179,13 @@ def test_while_the_launcher_is_eager_all_rows_give_evidence_whatever_is_in_force
 ):
     kept = Kept()
     in_force = (0,) * len(stepped.manifest.router.risks)
-    switch.tell(Standing(epoch=1, in_force=in_force, eager=True))
+    switch.write(ControlState(epoch=1, in_force=in_force, eager=True))
     serving = ServingConfig(risk=RISK, evidence=1e-9)
     service = Service(stepped, serving, switch=switch, counts={"": kept})
     (reply,) = service.answer([request_of(moons)])
     assert json.loads(reply.body)["router"] == "on"
     assert kept.rows == {1: len(moons)}
-    switch.tell(Standing(epoch=1, in_force=in_force))
+    switch.write(ControlState(epoch=1, in_force=in_force))
     service.answer([request_of(moons)])
     assert kept.rows == {1: len(moons)}
 
@@ -195,7 +195,7 @@ def test_what_is_earned_is_in_force_at_once_for_the_risks_it_is_earned_for(stepp
     at, bold = spec.risks.index(RISK), len(stepped.candidates) - 1
     in_force = tuple(bold if i == at else None for i in range(len(spec.risks)))
     service = Service(stepped, ServingConfig(risk=RISK, evidence=0.0), switch=switch)
-    switch.tell(Standing(epoch=2, in_force=in_force))
+    switch.write(ControlState(epoch=2, in_force=in_force))
     told = outputs(service.answer([request_of(moons)]))
     answers = stepped.run_thresholds(
         stepped.check(moons), stepped.candidates[bold], stepped.guard_limit
@@ -204,13 +204,13 @@ def test_what_is_earned_is_in_force_at_once_for_the_risks_it_is_earned_for(stepp
     (reply,) = service.answer([request_of(moons[:5], {"risk": min(spec.risks)})])
     body = json.loads(reply.body)
     assert body["router"] == "off" and "no certificate of risk" in body["router_reason"]
-    switch.throw("disabled")
+    switch.set("disabled")
     (reply,) = service.answer([request_of(moons[:5])])
     assert json.loads(reply.body)["router_reason"] == "switched off by the operator"
 
 
 def test_a_candidate_that_does_not_exist_is_full_depth(stepped, moons, switch):
-    switch.tell(Standing(in_force=(10_000,) * len(stepped.manifest.router.risks)))
+    switch.write(ControlState(in_force=(10_000,) * len(stepped.manifest.router.risks)))
     service = Service(stepped, ServingConfig(risk=RISK), switch=switch)
     (reply,) = service.answer([request_of(moons[:5])])
     assert json.loads(reply.body)["router"] == "off"
@@ -242,24 +242,24 @@ PLACES = st.none() | st.lists(st.none() | st.integers(0, 99), max_size=8).map(tu
 def test_what_is_told_is_read(tmp_path_factory, state, epoch, in_force, eager):
     file = tmp_path_factory.mktemp("switch") / "model"
     told, seen = Switch(file), Switch(file)
-    standing = Standing(state, epoch, in_force, eager)
-    told.tell(standing)
-    assert seen.standing() == standing == told.standing()
+    control = ControlState(state, epoch, in_force, eager)
+    told.write(control)
+    assert seen.control() == control == told.control()
     told.close(), seen.close()
 
 
 @given(st.integers(0, 30), st.integers(0, 255))
 @settings(max_examples=50)
-def test_a_damaged_standing_lets_nothing_be_skipped(tmp_path_factory, place, byte):
+def test_a_damaged_control_state_lets_nothing_be_skipped(tmp_path_factory, place, byte):
     file = tmp_path_factory.mktemp("switch") / "model"
     switch = Switch(file)
-    standing = Standing("on", 7, (3, None, 12))
-    switch.tell(standing)
+    control = ControlState("on", 7, (3, None, 12))
+    switch.write(control)
     line = bytearray(file.read_bytes())
     before, line[place] = line[place], byte
     file.write_bytes(line)
-    found = switch.standing()
-    assert found == standing if byte == before else found.state == "disabled" or found == standing
+    found = switch.control()
+    assert found == control if byte == before else found.state == "disabled" or found == control
     switch.close()
 
 
@@ -283,7 +283,9 @@ def test_rows_of_another_measure_say_nothing_to_the_alarm(stepped, moons):
     ]
     runs: Runs[Any] = Runs(stepped, Batches(stepped.manifest.signature), 64)
     jobs = [
-        Read(rows[i : i + 4], settings[i // 4], RawRequest(b"", {}), drawn, i, None, 1, None, None)
+        AcceptedRequest(
+            rows[i : i + 4], settings[i // 4], RawRequest(b"", {}), drawn, i, None, 1, None, None
+        )
         for i in (0, 4)
     ]
     runs.admit(jobs)
@@ -301,7 +303,7 @@ def test_a_risk_without_a_certificate_does_not_run_everything_where_others_are_i
 ):
     spec = stepped.manifest.router
     in_force = tuple(0 if risk == RISK else None for risk in spec.risks)
-    switch.tell(Standing(epoch=1, in_force=in_force))
+    switch.write(ControlState(epoch=1, in_force=in_force))
     kept = Kept()
     serving = ServingConfig(risk=min(spec.risks), evidence=1e-9)
     service = Service(stepped, serving, switch=switch, counts={"": kept})

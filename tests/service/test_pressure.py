@@ -21,7 +21,7 @@ from skipserve.artifacts.artifact import open_artifact
 from skipserve.artifacts.serving import ServingConfig
 from skipserve.protocols.messages import Risk
 from skipserve.runtime.engine import Engine
-from skipserve.safety.switch import Standing
+from skipserve.safety.switch import ControlState
 from skipserve.service.in_force import InForce
 from skipserve.service.pressure import LONG_S, UP_S, Pressure
 
@@ -162,10 +162,10 @@ def test_who_names_a_risk_or_wants_full_depth_gets_it(routed: Engine) -> None:
     assert in_force.resolve("off").risk is None
     assert in_force.resolve(Risk(0.02)).risk == 0.02
     # And what an operator or the alarm switches off is off.
-    in_force.follow(Standing("disabled"))
+    in_force.follow(ControlState("disabled"))
     assert in_force.now.risk is None
     assert pressed(in_force, 100.0) == [None]
-    in_force.follow(Standing("on"))
+    in_force.follow(ControlState("on"))
     assert in_force.now.risk == 0.02
 
 

@@ -20,7 +20,7 @@ from skipserve.protocols.messages import RawRequest, Reply
 from skipserve.protocols.oip_replies import HEADER_LENGTH
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.rows import Rows
-from skipserve.runtime.wave import Limits, Stepped
+from skipserve.runtime.wave import Limits, RowResults
 from skipserve.service.service import Service
 
 JSON = {"content-type": "application/json"}
@@ -180,7 +180,7 @@ def test_torchscript_answers_every_protocol(
 class OutOfMemory(Engine):
     """An engine that opens and then fails at every batch."""
 
-    def stepped(self, rows: Rows, limits: Limits | None) -> Stepped:
+    def run_once(self, rows: Rows, limits: Limits | None) -> RowResults:
         raise RuntimeError("bad allocation at 0xdead")
 
 
@@ -259,5 +259,5 @@ def test_counting_can_be_put_off_until_the_replies_are_sent(engine: Engine) -> N
 def test_the_metrics_say_what_really_runs(service: Service, engine: Engine) -> None:
     hash_ = engine.manifest.source.sha256[:12]
     runs = {"backend": "onnxruntime", "provider": "cpu", "precision": "fp32", "checkpoint": hash_}
-    assert sample("model_info", **runs) == 1
+    assert sample("model_info", task="classify", **runs) == 1
     assert REGISTRY.get_sample_value("skipserve_provider_fallback", {"model": "small"}) == 0

@@ -17,7 +17,7 @@ from skipserve.protocols.native_schemas import native, v1
 from skipserve.protocols.oip_schemas import oip as oip_schema
 from skipserve.routing.config import RouterConfig
 from skipserve.runtime.engine import Engine
-from skipserve.safety.switch import Standing, Switch
+from skipserve.safety.switch import ControlState, Switch
 from skipserve.schema import parse
 from skipserve.service.service import Service
 from skipserve.slices import MOST, Slices
@@ -76,8 +76,8 @@ def told(reply):
 
 
 def test_each_row_of_a_batch_runs_by_what_its_own_slice_has_earned(engine, row, switch):
-    switch.tell(Standing(epoch=7, in_force=in_force(engine)), "acme")
-    switch.tell(Standing(epoch=3, in_force=(None,) * len(in_force(engine))), "globex")
+    switch.write(ControlState(epoch=7, in_force=in_force(engine)), "acme")
+    switch.write(ControlState(epoch=3, in_force=(None,) * len(in_force(engine))), "globex")
     kept = {name: Kept() for name in TENANTS.names}
     serving = ServingConfig(risk=RISK, evidence=1e-9)
     service = Service(engine, serving, switch=switch, counts=kept)
@@ -127,7 +127,7 @@ def test_undeclared_values_without_end_make_nothing_grow(engine, row, switch):
         assert {reply.status for reply in replies} == {200}
     assert kept["other"].rows == {0: 10_000} and not kept["acme"].rows
     assert _series() == before
-    assert set(switch.standings()) == set(TENANTS.names)
+    assert set(switch.controls()) == set(TENANTS.names)
 
 
 def _series():

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 import skipserve
 from skipserve.artifacts.artifact import Artifact, open_artifact
 from skipserve.artifacts.serving import ServingConfig
-from skipserve.building.bring import Wanted, build_text
+from skipserve.building.bring import BringOptions, build_text
 from skipserve.building.buildfile import read_build_file
 from skipserve.building.steps import run_steps
 from skipserve.cli import app
@@ -327,9 +327,9 @@ def test_a_folder_of_optimum_is_read_too(moods: Path, tmp_path: Path) -> None:
 def test_the_build_file_that_bring_writes_names_folder_and_texts(
     moods: Path, tmp_path: Path, text: tuple[str, ...]
 ) -> None:
-    wanted = Wanted(str(moods / "net"), moods / "rows.jsonl", labels="mood", text=text)
+    options = BringOptions(str(moods / "net"), moods / "rows.jsonl", labels="mood", text=text)
     file = tmp_path / "net.toml"
-    file.write_text(build_text(wanted, "net", moods))
+    file.write_text(build_text(options, "net", moods))
     build = read_build_file(file)
     assert build.brought is not None
     source, data = build.brought.source, build.brought.data

@@ -17,7 +17,7 @@ from folders import LABELS, SHORTER, sentences
 from typer.testing import CliRunner
 
 from skipserve.artifacts.origin import Origin
-from skipserve.building.bring import Wanted, build_text
+from skipserve.building.bring import BringOptions, build_text
 from skipserve.building.buildfile import read_build_file
 from skipserve.cli import app
 from skipserve.errors import ConfigError
@@ -102,13 +102,13 @@ def test_a_number_needs_a_tolerance(tmp_path: Path, kind: str) -> None:
     assert f"{kind} needs a tolerance: the largest difference from full depth" in said
     assert "--tolerance" in said and "\n" not in said
     with pytest.raises(ConfigError, match=r"regress needs a tolerance.*--tolerance"):
-        build_text(Wanted(str(net), rows, task="regress"), "net", tmp_path)
+        build_text(BringOptions(str(net), rows, task="regress"), "net", tmp_path)
 
 
 def build_file(root: Path, **wanted: Any) -> Path:
     file = root / "export" / "net.toml"
     file.parent.mkdir(exist_ok=True)
-    asked = Wanted(str(root / "net"), root / "rows.jsonl", **wanted)
+    asked = BringOptions(str(root / "net"), root / "rows.jsonl", **wanted)
     file.write_text(build_text(asked, "net", root))
     return file
 

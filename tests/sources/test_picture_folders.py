@@ -27,7 +27,7 @@ import skipserve
 from skipserve.artifacts.artifact import Artifact, open_artifact
 from skipserve.artifacts.serving import ServingConfig
 from skipserve.artifacts.torch_files import quietly
-from skipserve.building.bring import Wanted, build_text
+from skipserve.building.bring import BringOptions, build_text
 from skipserve.building.buildfile import read_build_file
 from skipserve.building.scoring import score
 from skipserve.building.steps import run_steps
@@ -289,10 +289,10 @@ def test_folders_that_are_refused(what: str, vit: Path, tmp_path: Path) -> None:
 
 def test_a_build_file_of_pictures(project: Path) -> None:
     """A folder of class folders needs no more options."""
-    wanted = Wanted(str(project / "net"), project / "pictures")
-    text = build_text(wanted, "net", project)
+    options = BringOptions(str(project / "net"), project / "pictures")
+    text = build_text(options, "net", project)
     assert 'folder = "net"' in text and 'rows = "pictures"' in text
     assert 'labels = "label"' in text
-    wanted = Wanted(str(project / "net"), project / "rows.jsonl", picture="file")
-    text = build_text(wanted, "net", project)
+    options = BringOptions(str(project / "net"), project / "rows.jsonl", picture="file")
+    text = build_text(options, "net", project)
     assert 'picture = "file"' in text and "labels" not in text

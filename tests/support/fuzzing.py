@@ -51,7 +51,7 @@ HEADERS: list[tuple[str, list[str]]] = [
 
 
 @dataclass
-class Asked:
+class FuzzRequest:
     """One request."""
 
     path: str
@@ -70,12 +70,12 @@ class Fuzzer:
     def __init__(self, seed: int) -> None:
         self._pick = random.Random(seed)
 
-    def requests(self, count: int) -> Iterator[Asked]:
+    def requests(self, count: int) -> Iterator[FuzzRequest]:
         """So many of them."""
         for _ in range(count):
             yield self._request()
 
-    def _request(self) -> Asked:
+    def _request(self) -> FuzzRequest:
         pick = self._pick
         path = pick.choice(PATHS)
         headers = {"Content-Type": "application/json"}
@@ -104,7 +104,7 @@ class Fuzzer:
         if pick.random() < 0.03:
             path = self._other(path)
         method = pick.choice(("GET", "PUT", "DELETE", "HEAD", "PATCH", "OPTIONS"))
-        return Asked(path, body, method if pick.random() < 0.03 else "POST", headers)
+        return FuzzRequest(path, body, method if pick.random() < 0.03 else "POST", headers)
 
     def _good(self, path: str) -> Any:
         pick = self._pick

@@ -23,7 +23,7 @@ from skipserve.artifacts.artifact import Artifact, open_artifact
 from skipserve.artifacts.serving import ServingConfig
 from skipserve.artifacts.torch_files import export_module
 from skipserve.building.answers import write_answers
-from skipserve.building.bring import Wanted, bring
+from skipserve.building.bring import BringOptions, bring
 from skipserve.building.buildfile import read_build_file
 from skipserve.building.scoring import score
 from skipserve.building.sourced import Sourced
@@ -316,7 +316,7 @@ def test_a_decision_at_a_threshold_is_what_counts():
     task = Classify(classes=3, names=("a", "spam", "c"), decide=Decision(label=1, at=0.9))
     answers = np.array([[0.05, 0.92, 0.03], [0.15, 0.8, 0.05], [0.1, 0.3, 0.6]], np.float32)
     assert task.labels(answers).tolist() == [1, 0, 2]
-    assert task.tell(answers, task.labels(answers))[1]["name"] == "a"
+    assert task.output_fields(answers, task.labels(answers))[1]["name"] == "a"
     assert not task.agree(answers[:1], answers[1:2])[0]
     plain = Classify(classes=3)
     assert plain.agree(answers[:1], answers[1:2])[0]
@@ -373,11 +373,16 @@ def test_a_decision_for_a_class_that_is_not_there_is_refused():
 def test_what_does_not_fit_the_network_is_refused(tmp_path):
     export(Net(2, lambda x: x), tmp_path / "net.onnx")
     np.savez(tmp_path / "rows.npz", x=np.random.default_rng(0).standard_normal((300, WIDTH)))
-    wanted = Wanted(str(tmp_path / "net.onnx"), tmp_path / "rows.npz", task="score", tolerance=1.0)
+    wanted = BringOptions(
+        str(tmp_path / "net.onnx"), tmp_path / "rows.npz", task="score", tolerance=1.0
+    )
     with pytest.raises(CutError, match=r"expected one answer a row: one number"):
         bring(wanted, tmp_path)
     with pytest.raises(ConfigError, match="needs a tolerance"):
-        bring(Wanted(str(tmp_path / "net.onnx"), tmp_path / "rows.npz", task="regress"), tmp_path)
+        bring(
+            BringOptions(str(tmp_path / "net.onnx"), tmp_path / "rows.npz", task="regress"),
+            tmp_path,
+        )
     assert not (tmp_path / "export").exists() or not list((tmp_path / "export").iterdir())
 
 

@@ -47,7 +47,7 @@ from skipserve.protocols.messages import RawRequest
 from skipserve.service.service import Service
 engine = skipserve.open(sys.argv[1], provider="cpu")
 service = Service(engine, ServingConfig(risk=0.05, evidence=1.0))
-body = json.dumps(engine.manifest.question(engine.manifest.example.inputs)).encode()
+body = json.dumps(engine.manifest.request_of(engine.manifest.example.inputs)).encode()
 for _ in range(int(sys.argv[2])):
     reply, = service.answer([RawRequest(body, {"content-type": "application/json"})])
 print(reply.status, flush=True)

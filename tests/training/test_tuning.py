@@ -15,11 +15,12 @@ from skipserve.artifacts.artifact import open_artifact
 from skipserve.building.buildfile import read_build_file
 from skipserve.building.steps import run_steps
 from skipserve.errors import CheckpointError, ConfigError, CutError, TrainingDiverged
-from skipserve.tuning.blocks import find_residual_blocks
-from skipserve.tuning.config import TuningConfig
-from skipserve.tuning.heads import features
-from skipserve.tuning.loop import Questions, tune
-from skipserve.tuning.weights import load_tuned, save_tuned
+from skipserve.training.tuning.blocks import find_residual_blocks
+from skipserve.training.tuning.config import TuningConfig
+from skipserve.training.tuning.heads import features
+from skipserve.training.tuning.loop import tune
+from skipserve.training.tuning.rows import TuningRows
+from skipserve.training.tuning.weights import load_tuned, save_tuned
 
 SOURCE = """
 import torch
@@ -84,13 +85,13 @@ def network(**options: bool) -> nn.Module:
     return made.eval()
 
 
-def rows(count: int, seed: int, labelled: nn.Module | None = None) -> Questions:
+def rows(count: int, seed: int, labelled: nn.Module | None = None) -> TuningRows:
     drawn = torch.randn(count, 5, generator=torch.Generator().manual_seed(seed))
     labels = None
     if labelled is not None:
         with torch.no_grad():
             labels = labelled(drawn).argmax(1)
-    return Questions((drawn,), labels)
+    return TuningRows((drawn,), labels)
 
 
 @pytest.mark.parametrize("options", [{}, {"softmax": True}], ids=["logits", "probabilities"])

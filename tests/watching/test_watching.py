@@ -17,10 +17,9 @@ import pytest
 from observed import MODEL
 from rich.console import Console
 from running import cli, free_ports
-from scipy.stats import binomtest
 
 from skipserve.errors import WatchError
-from skipserve.watching.numbers import interval, numbers, quantile
+from skipserve.watching.numbers import numbers, quantile
 from skipserve.watching.scrape import fetch, parse
 from skipserve.watching.screen import _frames, draw
 
@@ -139,13 +138,6 @@ def test_a_quantile_lies_in_the_bucket_of_the_true_one(q):
     assert low <= found <= high
     assert quantile(q, {}) is None
     assert quantile(q, {"0.1": 0.0, "+Inf": 0.0}) is None
-
-
-@pytest.mark.parametrize(("part", "whole"), [(0, 10), (1, 50), (8, 1000), (1000, 1000)])
-def test_wilsons_interval(part, whole):
-    low, high = binomtest(part, whole).proportion_ci(0.99, method="wilson")
-    assert interval(part, whole) == pytest.approx((low, high), abs=1e-4)
-    assert interval(0, 0) == (0.0, 1.0)
 
 
 def shown(found) -> str:

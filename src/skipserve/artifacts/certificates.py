@@ -30,7 +30,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Thresholds = tuple[float | None, ...]
 
 
-class Tried(Record):
+class TestedCandidate(Record):
     """What one candidate did on the samples.
 
     Attributes:
@@ -92,7 +92,7 @@ class Certificate(Record):
     provider: Literal["cpu", "cuda"]
     batch_size: int
     deciles: tuple[tuple[float, ...] | None, ...] = ()
-    tried: tuple[Tried, ...] = ()
+    tried: tuple[TestedCandidate, ...] = ()
     samples_sha256: Sha256 | None = None
 
 

@@ -18,7 +18,7 @@ from skipserve.routing.reading import read_all
 from skipserve.runtime.backends import open_onnx
 from skipserve.runtime.rows import Rows
 from skipserve.runtime.runners import OnnxFiles, Runner, open_runner
-from skipserve.runtime.wave import Limits, Stepped
+from skipserve.runtime.wave import Limits, RowResults
 
 BACKENDS = {"onnx": "onnxruntime", "torchscript": "torchscript"}
 
@@ -94,8 +94,8 @@ class _OneFile:
     def __init__(self, file: Path) -> None:
         self._piece, _ = open_onnx(file)
 
-    def __call__(self, rows: Rows, limits: Limits) -> Stepped:
+    def __call__(self, rows: Rows, limits: Limits) -> RowResults:
         feeds = {**rows.tensors, THRESHOLDS: limits.thresholds, GUARD_LIMIT: limits.guard}
         answers, depth, held = self._piece.run(feeds)
         empty: NDArray[np.float32] = np.empty((len(rows), 0), np.float32)
-        return Stepped(answers, depth, held, empty)
+        return RowResults(answers, depth, held, empty)

@@ -264,23 +264,23 @@ class Manifest(Record):
         return self.source.name if self.source.kind == "recipe" else None
 
     @property
-    def asked(self) -> dict[str, Any]:
-        """The ``inputs`` of a native request for the example."""
+    def example_request(self) -> dict[str, Any]:
+        """Body of a native request for the example."""
         if self.example.value is not None:
             return {"inputs": [self.example.value]}
-        return self.question(self.example.inputs)
+        return self.request_of(self.example.inputs)
 
     @property
-    def asked_deep(self) -> dict[str, Any]:
-        """The same for the two rows of unequal depth, or for the example where there are none."""
+    def depths_request(self) -> dict[str, Any]:
+        """Body of a native request for two rows of unequal depth, or for the example."""
         if self.depths is None:
-            return self.asked
+            return self.example_request
         if self.depths.values is not None:
             return {"inputs": list(self.depths.values)}
-        return self.question(self.depths.shallow, self.depths.deep)
+        return self.request_of(self.depths.shallow, self.depths.deep)
 
-    def question(self, *rows: dict[str, Any]) -> dict[str, Any]:
-        """The ``inputs`` of a native request for some rows of tensors, each by input."""
+    def request_of(self, *rows: dict[str, Any]) -> dict[str, Any]:
+        """Body of a native request for rows of tensors, each a mapping by input."""
         names = [one.name for one in self.signature.inputs]
         # Rows without a name are values where there is preprocessing.
         if len(names) == 1 and self.preprocessing is None:

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from skipserve.artifacts.manifest import DecisionParity, Format, Parity, Precision
 from skipserve.errors import ParityError
-from skipserve.routing.stopping import stops, within
+from skipserve.routing.stopping import first_stop, within
 from skipserve.runtime.rows import Rows
-from skipserve.runtime.stepper import Readings
-from skipserve.runtime.wave import Left, Limits, Stepped, gathered
+from skipserve.runtime.stepper import ExitReadings
+from skipserve.runtime.wave import FinishedRows, Limits, RowResults, gathered
 from skipserve.tasks import Task
 
 # Largest absolute difference of a probability, or of another number in units of the largest answer
@@ -31,7 +31,7 @@ SINGLE = 8
 TOGETHER = 32
 
 Full = Callable[[Rows], NDArray[np.float32]]
-Run = Callable[[Rows, Limits], Stepped]
+Run = Callable[[Rows, Limits], RowResults]
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,12 @@ def parts_of(rows: Rows) -> Iterator[Rows]:
         yield rows[start : start + TOGETHER]
 
 
-def _run_all(run: Run, rows: Rows, limits: Limits) -> Stepped:
+def _run_all(run: Run, rows: Rows, limits: Limits) -> RowResults:
     left = []
     for start in range(0, len(rows), TOGETHER):
         some = slice(start, start + TOGETHER)
         names = np.arange(len(rows))[some]
-        left.append(Left(names, run(rows[some], limits[some])))
+        left.append(FinishedRows(names, run(rows[some], limits[some])))
     return gathered(left)
 
 
@@ -124,7 +124,7 @@ class Decisions:
     def __init__(
         self,
         rows: Rows,
-        readings: Readings,
+        readings: ExitReadings,
         blocks: NDArray[np.int64],
         leaves: NDArray[np.bool_],
         guarded: bool,
@@ -143,8 +143,7 @@ class Decisions:
             thresholds.astype(np.float32), np.full(count, limit, dtype=np.float32)
         )
         inside = within(farthest, limit)
-        stopped = stops(signals, self._limits.thresholds) & inside[:, leaves]
-        where = np.where(stopped.any(axis=1), stopped.argmax(axis=1), len(decisions))
+        where = first_stop(signals, self._limits.thresholds, inside[:, leaves])
         self._depth = blocks[where]
         # A row that leaves was inside up to there; one that runs everything passed every cut.
         self._held = (where == len(decisions)) & ~inside[:, -1]

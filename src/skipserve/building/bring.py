@@ -28,7 +28,7 @@ LARGEST_NAME = 64
 
 
 @dataclass(frozen=True)
-class Wanted:
+class BringOptions:
     """What a person asks of a network they bring.
 
     Attributes:
@@ -60,7 +60,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class BringOutcome:
     """What became of it.
 
     Attributes:
@@ -78,12 +78,15 @@ class Outcome:
 
 
 def bring(
-    wanted: Wanted, project: Path, say: Say = lambda line: None, on_progress: OnProgress = quiet
-) -> Outcome:
+    options: BringOptions,
+    project: Path,
+    say: Say = lambda line: None,
+    on_progress: OnProgress = quiet,
+) -> BringOutcome:
     """Write the build file of a network and walk the line.
 
     Args:
-        wanted: What is asked.
+        options: What is asked.
         project: Folder that gets export/, artifacts/ and model_store/.
         say: Told about progress, line by line.
         on_progress: Told what is being done.
@@ -92,12 +95,12 @@ def bring(
         ConfigError: If the name, the data or the risk is wrong.
         CutError: If the network cannot be cut.
     """
-    if not 0 < wanted.risk < 1:
-        raise ConfigError(f"--risk must lie between 0 and 1, got {wanted.risk:g}; 1% is 0.01")
-    name = wanted.name or _name_of(wanted.source)
+    if not 0 < options.risk < 1:
+        raise ConfigError(f"--risk must lie between 0 and 1, got {options.risk:g}; 1% is 0.01")
+    name = options.name or _name_of(options.source)
     file = project / "export" / f"{name}.toml"
-    text = build_text(wanted, name, project)
-    if file.is_file() and file.read_text() != text and not wanted.name:
+    text = build_text(options, name, project)
+    if file.is_file() and file.read_text() != text and not options.name:
         raise ConfigError(
             f"{file} is there already and says something else; build it as it is with "
             f"`skipserve build {file}`, or bring this network under another --name"
@@ -117,7 +120,7 @@ def bring(
             replace_text(file, before)
         raise
     on_progress(f"{name}: measuring", None)
-    return Outcome(build, measure_worth(build.artifact, sourced.rows, wanted.risk))
+    return BringOutcome(build, measure_worth(build.artifact, sourced.rows, options.risk))
 
 
 def _name_of(source: str) -> str:
@@ -130,17 +133,17 @@ def _name_of(source: str) -> str:
     return name
 
 
-def build_text(wanted: Wanted, name: str, project: Path) -> str:
+def build_text(options: BringOptions, name: str, project: Path) -> str:
     """The build file of a brought network, commented."""
-    risks = sorted({0.005, 0.01, 0.02, 0.05, wanted.risk})
-    said = {"kind": wanted.task, "tolerance": wanted.tolerance}
-    folder = Path(wanted.source) if Path(wanted.source).is_dir() else None
+    risks = sorted({0.005, 0.01, 0.02, 0.05, options.risk})
+    said = {"kind": options.task, "tolerance": options.tolerance}
+    folder = Path(options.source) if Path(options.source).is_dir() else None
     given = {key: value for key, value in said.items() if value is not None}
-    task = task_of(folder, given, "task", pairs=len(wanted.text) > 1)
+    task = task_of(folder, given, "task", pairs=len(options.text) > 1)
     signal = task.signal
-    source = f"module = {_quoted(wanted.source)}"
-    if wanted.source.endswith(".onnx"):
-        source = f"onnx = {_quoted(_relative(Path(wanted.source), project))}"
+    source = f"module = {_quoted(options.source)}"
+    if options.source.endswith(".onnx"):
+        source = f"onnx = {_quoted(_relative(Path(options.source), project))}"
     elif folder is not None:
         source = f"folder = {_quoted(_relative(folder, project))}"
     lines = [
@@ -154,28 +157,28 @@ def build_text(wanted: Wanted, name: str, project: Path) -> str:
         *_task_lines(task),
         "",
         "[data]",
-        f"rows = {_quoted(_relative(wanted.data, project))}"
+        f"rows = {_quoted(_relative(options.data, project))}"
         "   # split by content: fit, propose, certify, test",
     ]
-    if wanted.fit is not None:
+    if options.fit is not None:
         lines.append(
-            f"fit = {_quoted(_relative(wanted.fit, project))}"
+            f"fit = {_quoted(_relative(options.fit, project))}"
             "   # heads and guards are fitted on these; the network may know them"
         )
-    labels = wanted.labels or (LABEL if wanted.data.is_dir() else None)
+    labels = options.labels or (LABEL if options.data.is_dir() else None)
     if labels is not None:
         lines.append(f"labels = {_quoted(labels)}")
-    if wanted.picture is not None:
-        lines.append(f"picture = {_quoted(wanted.picture)}")
-    if wanted.text:
-        named = ", ".join(map(_quoted, wanted.text))
-        lines.append(f"text = {named if len(wanted.text) == 1 else f'[{named}]'}")
+    if options.picture is not None:
+        lines.append(f"picture = {_quoted(options.picture)}")
+    if options.text:
+        named = ", ".join(map(_quoted, options.text))
+        lines.append(f"text = {named if len(options.text) == 1 else f'[{named}]'}")
     lines += [
         '# columns = { input_ids = "ids" }   # what an input is called in the files',
         "",
         "[export]",
         'formats = ["onnx"]',
-        f"precisions = [{_quoted(wanted.precision)}]       # fp32 | fp16 (GPU) | int8 (CPU)",
+        f"precisions = [{_quoted(options.precision)}]       # fp32 | fp16 (GPU) | int8 (CPU)",
         "",
         "[exits]",
         'at = "auto"                  # where an exit saves more time than it costs',
@@ -189,7 +192,7 @@ def build_text(wanted: Wanted, name: str, project: Path) -> str:
         "confidence = 0.95            # of each certificate",
         "",
         "[serving]",
-        f"risk = {wanted.risk:g}                  # certified ε used when a request names no risk",
+        f"risk = {options.risk:g}                  # certified ε used when a request names no risk",
         "batch_size = 16",
         "",
     ]
@@ -263,5 +266,5 @@ def bring_objects(
         np.savez(data, **arrays)
         rows = data
     about: dict[str, Any] = {"labels": labels, "name": name, "risk": risk, "text": text}
-    wanted = Wanted(str(source), Path(rows), **about, task=task, tolerance=tolerance)
-    return open_artifact(bring(wanted, project).build.artifact)
+    options = BringOptions(str(source), Path(rows), **about, task=task, tolerance=tolerance)
+    return open_artifact(bring(options, project).build.artifact)

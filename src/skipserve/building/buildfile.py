@@ -19,7 +19,7 @@ from skipserve.sources.config import Brought, DataConfig, SourceConfig
 from skipserve.sources.hugging_face.proposing import task_of
 from skipserve.training.config import TrainingConfig
 from skipserve.training.recipes import Recipe, open_recipe
-from skipserve.tuning.config import TuningConfig
+from skipserve.training.tuning.config import TuningConfig
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -112,7 +112,7 @@ def steps(
                     _origin_inputs(build),
                     _sources("certification", "routing", "runtime", "artifacts", "sources"),
                     _sources("preprocessing"),
-                    _sources("networks", *OWN_SOURCES, *DRAWING_SOURCES),
+                    _sources("networks", "intervals.py", *OWN_SOURCES, *DRAWING_SOURCES),
                     _versions("torch", "onnxruntime", *DRAWING),
                 ),
                 (certificates,),
@@ -165,7 +165,7 @@ def _tuning(build: BuildFile, say: Say) -> Step:
         lambda: (
             tuning.model_dump(mode="json"),
             [untuned.model_dump(mode="json"), _hashes(tuple(untuned.files(build.root)))],
-            _sources("tuning", "building/tuned.py", "sources", "preprocessing"),
+            _sources("training/tuning", "building/tuned.py", "sources", "preprocessing"),
             _versions("torch", "transformers", "peft"),
         ),
         (build.tuned,),

@@ -22,8 +22,9 @@ def tune_source(build: BuildFile, say: Say = lambda line: None) -> None:
     # Torch takes seconds to import.
     from skipserve.sources.brought import read_brought
     from skipserve.sources.hugging_face.exporting import InOrder
-    from skipserve.tuning.loop import Questions, tune
-    from skipserve.tuning.weights import save_tuned
+    from skipserve.training.tuning.loop import tune
+    from skipserve.training.tuning.rows import TuningRows
+    from skipserve.training.tuning.weights import save_tuned
 
     assert build.brought is not None and build.tuning is not None
     untuned = build.brought.model_copy(update={"tuned": None})
@@ -36,7 +37,7 @@ def tune_source(build: BuildFile, say: Say = lambda line: None) -> None:
     names = list(splits.fit.rows.tensors)
     mask = next((name for name in names if "mask" in name.lower()), None)
     rows, kept = (
-        Questions.of(part.rows.tensors, part.labels, mask) for part in (splits.fit, splits.propose)
+        TuningRows.of(part.rows.tensors, part.labels, mask) for part in (splits.fit, splits.propose)
     )
     tuned = tune(read.module, rows, kept, build.tuning, lambda line: say(f"{build.name}: {line}"))
     say(f"{build.name}: {tuned.sentence()}")

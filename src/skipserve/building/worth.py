@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from skipserve.artifacts.artifact import open_artifact
 from skipserve.artifacts.certificates import Certificate
-from skipserve.certification.certify import samples_needed, shortest_fixed, upper_bound
+from skipserve.certification.certify import shortest_fixed
+from skipserve.intervals import samples_needed, upper_bound
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Prediction, Setting
 from skipserve.runtime.rows import Rows

@@ -14,15 +14,16 @@ from skipserve.artifacts.certificates import (
     Certificates,
     Measure,
     Refusal,
-    Tried,
+    TestedCandidate,
     from_json,
     thresholds_of,
     to_json,
     write_certificates,
 )
-from skipserve.certification.certify import Goal, Outcome, certify, p_value_of, samples_needed
+from skipserve.certification.certify import Goal, Outcome, certify, p_value_of
 from skipserve.certification.trial import Say, Trial
 from skipserve.errors import ArtifactError
+from skipserve.intervals import samples_needed
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.planning import AskedPrecision
 from skipserve.runtime.runners import BackendName
@@ -128,7 +129,7 @@ def certify_artifact(
             "batch_size": batch_size,
             "deciles": trial.deciles[verdict.candidate],
             "tried": tuple(
-                Tried(
+                TestedCandidate(
                     disagreements=one.disagreements,
                     p_value=p_value_of(one, len(rows), verdict.goal, confidence),
                     run_rate=one.run_rate,

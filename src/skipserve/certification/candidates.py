@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from skipserve.artifacts.artifact import Artifact, open_artifact
 from skipserve.artifacts.certificates import Certificates, from_json, to_json, write_certificates
-from skipserve.routing.propose import Seen, propose, propose_skips
-from skipserve.routing.stopping import within
+from skipserve.routing.propose import Observations, propose, propose_skips
+from skipserve.routing.reading import observe
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Prediction, Setting
 from skipserve.runtime.rows import Rows
@@ -40,7 +40,7 @@ def propose_candidates(directory: Path, proposing: Rows, cores: int = 0) -> None
     if spec.policy == "skip":
         proposed = propose_skips(*_read_skips(engine, proposing[:MOST_ROWS_SKIPPING]))
     else:
-        proposed = propose(_seen(engine, proposing[:MOST_ROWS]), spec.risks)
+        proposed = propose(_observed(engine, proposing[:MOST_ROWS]), spec.risks)
     candidates = tuple(tuple(map(to_json, one.tolist())) for one in proposed)
     write_certificates(directory, Certificates(candidates=candidates))
 
@@ -49,26 +49,23 @@ def _backend(artifact: Artifact) -> BackendName:
     return "onnxruntime" if artifact.manifest.files[0].format == "onnx" else "torchscript"
 
 
-def _seen(engine: Engine, rows: Rows) -> Seen:
-    """What the router would see of rows, if all got to the end."""
-    spec, task = engine.manifest.router, engine.manifest.task
+def _observed(engine: Engine, rows: Rows) -> Observations:
+    """What the router observes of rows that run everything."""
+    spec = engine.manifest.router
     assert spec is not None
     if engine.backend == "torchscript":
-        return _seen_by_running(engine, rows)
-    readings = engine.read(rows)
-    full = readings.answers[:, -1]
-    early = np.moveaxis(readings.answers[:, :-1], 1, 0)
-    agrees = np.stack([task.agree(answers, full) for answers in early], axis=1)
-    limit = from_json(spec.guard_limit)
-    inside = np.logical_and.accumulate(within(readings.distances, limit), axis=1)
-    inside = inside[:, [one.leaves for one in spec.exits]]
-    return Seen(
-        np.array([*spec.decisions, engine.manifest.depth]), readings.signals, agrees, inside
+        return _observed_by_running(engine, rows)
+    return observe(
+        engine.read(rows),
+        engine.manifest.task,
+        [*spec.decisions, engine.manifest.depth],
+        from_json(spec.guard_limit),
+        [one.leaves for one in spec.exits],
     )
 
 
-def _seen_by_running(engine: Engine, rows: Rows) -> Seen:
-    """The same of files whose exits cannot be read: all rows are sent out at each in turn."""
+def _observed_by_running(engine: Engine, rows: Rows) -> Observations:
+    """The same for files whose exits cannot be read: every row stops at each exit in turn."""
     spec, task = engine.manifest.router, engine.manifest.task
     assert spec is not None
     full, signals = _full_and_signals(engine, rows)
@@ -80,7 +77,7 @@ def _seen_by_running(engine: Engine, rows: Rows) -> Seen:
         answers = engine.run_batches(rows, Setting(here, from_json(spec.guard_limit)), BATCH)
         inside.append(answers.depth_run == at)
         agrees.append(task.agree(answers.answers, full.answers))
-    return Seen(blocks, signals, np.stack(agrees, axis=1), np.stack(inside, axis=1))
+    return Observations(blocks, signals, np.stack(agrees, axis=1), np.stack(inside, axis=1))
 
 
 def _full_and_signals(engine: Engine, rows: Rows) -> tuple[Prediction, NDArray[np.float32]]:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from skipserve.artifacts.certificates import Count, Measure, Thresholds, Tried
+from skipserve.artifacts.certificates import Count, Measure, TestedCandidate, Thresholds
 from skipserve.artifacts.manifest import Manifest, Name, Precision
 from skipserve.files import replace_text
 from skipserve.schema import Record, Sha256
@@ -54,7 +54,7 @@ class Offline(Record):
     samples: Annotated[int, Field(ge=1)]
     samples_sha256: Sha256 | None = None
     batch_size: Annotated[int, Field(ge=1)]
-    tried: Annotated[tuple[Tried, ...], Field(min_length=1)]
+    tried: Annotated[tuple[TestedCandidate, ...], Field(min_length=1)]
 
 
 class Crossing(Record):

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from skipserve.certification.measures import Measure
 from skipserve.errors import ConfigError
+from skipserve.intervals import p_value
 from skipserve.routing.propose import Thresholds
 
 
@@ -67,48 +68,6 @@ class Verdict:
     p_value: float
 
 
-def p_value(disagreements: int, samples: int, risk: float) -> float:
-    """Chance of at most so many disagreements if their rate were ``risk``: exact binomial.
-
-    Summed here, term by term in logarithms, for what serves has no SciPy.
-
-    Args:
-        disagreements: Among the samples.
-        samples: How many there are.
-        risk: ε, in (0, 1).
-    """
-    if disagreements < 0:
-        return 0.0
-    if disagreements >= samples:
-        return 1.0
-    yes, no, ways = math.log(risk), math.log1p(-risk), math.lgamma(samples + 1)
-    terms = [
-        ways - math.lgamma(k + 1) - math.lgamma(samples - k + 1) + k * yes + (samples - k) * no
-        for k in range(disagreements + 1)
-    ]
-    return min(1.0, math.fsum(map(math.exp, terms)))
-
-
-def upper_bound(disagreements: int, samples: int, confidence: float) -> float:
-    """Largest rate that so many disagreements do not rule out (Clopper and Pearson, 1934).
-
-    Args:
-        disagreements: Among the samples.
-        samples: How many there are.
-        confidence: 1 − δ, one-sided.
-    """
-    if disagreements >= samples:
-        return 1.0
-    low, high = disagreements / samples, 1.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        if p_value(disagreements, samples, middle) > 1 - confidence:
-            low = middle
-        else:
-            high = middle
-    return high
-
-
 def betting_p_value(losses: NDArray[np.int8], risk: float, confidence: float) -> float:
     """Bound on the chance of such losses if their mean were ``risk`` or more.
 
@@ -133,11 +92,6 @@ def betting_p_value(losses: NDArray[np.int8], risk: float, confidence: float) ->
     bets = np.minimum(bets, 0.5 / (1 - risk))
     wealth = np.cumsum(np.log1p(bets * (risk - x)))
     return float(min(1.0, math.exp(-max(0.0, float(wealth.max(initial=0.0))))))
-
-
-def samples_needed(risk: float, confidence: float) -> int:
-    """Fewest samples that can certify ``risk``: those on which not one row may disagree."""
-    return math.ceil(math.log(1 - confidence) / math.log(1 - risk))
 
 
 def shortest_fixed(

@@ -13,10 +13,10 @@ from typing import Any
 from skipserve.artifacts.artifact import Artifact
 from skipserve.artifacts.certificates import from_json
 from skipserve.certification.certificate_file import CertificateFile, Earned, Offline, meaning, seal
-from skipserve.certification.certify import p_value
 from skipserve.certification.findings import Fault, Finding
 from skipserve.earning.epochs import unordered
 from skipserve.earning.wealth import level_of, log_wealth
+from skipserve.intervals import p_value
 from skipserve.runtime.runners import FORMATS
 
 # Numbers are sums of logarithms; another machine's may end otherwise.

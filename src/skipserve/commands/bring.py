@@ -62,18 +62,18 @@ def bring(
     skipserve bring FOLDER --data emails.jsonl --text body --label spam
     """
     with watching("reading") as watch:
-        from skipserve.building.bring import Wanted
+        from skipserve.building.bring import BringOptions
         from skipserve.building.bring import bring as bring_network
 
         texts = tuple(text or ())
-        wanted = Wanted(
+        options = BringOptions(
             *(source, data, fit, labels, name, risk, precision),
             text=texts,
             picture=picture,
             task=task,
             tolerance=tolerance,
         )
-        outcome = bring_network(wanted, Path.cwd(), watch.say, watch.progress)
+        outcome = bring_network(options, Path.cwd(), watch.say, watch.progress)
     build = outcome.build
     console.print(f"\n{build.name}: {outcome.verdict}\n", markup=False, soft_wrap=True)
     console.print("serve it:   ", f"skipserve serve {build.name}", markup=False)

@@ -17,7 +17,7 @@ def on(model: Model, metrics_port: Port = 9464) -> None:
     """Let a model skip again, with evidence starting afresh."""
     from skipserve.hosts.control import find_router
 
-    before = find_router(metrics_port, model).throw("on")
+    before = find_router(metrics_port, model).set("on")
     typer.echo(f"{model}: on (was {before})")
 
 
@@ -29,7 +29,7 @@ def off(model: Model, metrics_port: Port = 9464) -> None:
     """
     from skipserve.hosts.control import find_router
 
-    before = find_router(metrics_port, model).throw("disabled")
+    before = find_router(metrics_port, model).set("disabled")
     typer.echo(f"{model}: disabled (was {before}), also after a restart")
 
 

@@ -42,7 +42,7 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundBlocks:
     """The blocks of a graph.
 
     Attributes:
@@ -179,7 +179,7 @@ class _Path:
         return found
 
 
-def find_blocks(flow: Flow, output: str) -> Found:
+def find_blocks(flow: Flow, output: str) -> FoundBlocks:
     """Find the blocks that lead to an output, from the input that shows most of them.
 
     Args:
@@ -203,7 +203,9 @@ def find_blocks(flow: Flow, output: str) -> Found:
         layers = path.layers()
         if len(layers) > FEWEST and path.is_chain(layers):
             # The last layer is the head: it is read at the end, not left out.
-            return Found(path.source, output, tuple(layers[:-1]), layers[-1].start, chain=True)
+            return FoundBlocks(
+                path.source, output, tuple(layers[:-1]), layers[-1].start, chain=True
+            )
     widest = _widest(chains) if chains else ""
     raise CutError(
         "no block was found between the inputs and "
@@ -216,11 +218,11 @@ def _nested(node: object) -> bool:
     return any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute)  # type: ignore[attr-defined]
 
 
-def _rank(found: Found) -> int:
+def _rank(found: FoundBlocks) -> int:
     return len(found.blocks)
 
 
-def _search(flow: Flow, source: str, output: str) -> Found:
+def _search(flow: Flow, source: str, output: str) -> FoundBlocks:
     """Blocks from one input, letting tensors that many blocks read travel beside the stream."""
     path = _Path(flow, source, output)
     blocks, around = path.blocks(), []
@@ -232,7 +234,7 @@ def _search(flow: Flow, source: str, output: str) -> Found:
         path.ignored[tensor] = better
         around.append(tensor)
         blocks = path.blocks()
-    return Found(source, output, tuple(blocks), path.after(blocks), tuple(around))
+    return FoundBlocks(source, output, tuple(blocks), path.after(blocks), tuple(around))
 
 
 def _best_limit(path: _Path, tensor: str, blocks: int) -> int | None:

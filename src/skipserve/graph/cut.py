@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from skipserve.errors import CutError
-from skipserve.graph.blocks import Found
+from skipserve.graph.blocks import FoundBlocks
 from skipserve.graph.flow import SIZES, Flow
 from skipserve.graph.layout import in_blocks
 from skipserve.graph.prepare import IR_VERSION
@@ -63,7 +63,7 @@ class Stages:
 
 def cut(
     flow: Flow,
-    found: Found,
+    found: FoundBlocks,
     cuts: Sequence[str],
     example: Mapping[str, NDArray[Any]],
     symbols: Mapping[str, Sequence[Any]],
@@ -86,7 +86,7 @@ def cut(
 @dataclass
 class _Cutter:
     flow: Flow
-    found: Found
+    found: FoundBlocks
     cuts: list[str]
     feeds: list[Feeds]
     symbols: Mapping[str, Sequence[Any]]

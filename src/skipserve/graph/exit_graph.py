@@ -20,7 +20,7 @@ LARGEST = np.array(1 - np.finfo(np.float32).epsneg, np.float32)
 
 
 @dataclass(frozen=True)
-class Readings:
+class ExitTensors:
     """Names of what an exit gives; no answer and no signal where rows may not leave."""
 
     distance: str
@@ -81,7 +81,7 @@ def _tokens(graph: GraphBuilder, x: str, mask: str) -> tuple[str, str]:
     return graph.op("Concat", mean, first, largest, axis=1), mean
 
 
-def build_exit(graph: GraphBuilder, stream: str, exit_: Exit, own_answer: str = "") -> Readings:
+def build_exit(graph: GraphBuilder, stream: str, exit_: Exit, own_answer: str = "") -> ExitTensors:
     """Add everything that is read at one cut.
 
     Args:
@@ -113,13 +113,13 @@ def build_exit(graph: GraphBuilder, stream: str, exit_: Exit, own_answer: str = 
     given = {id(one): _through(graph, one, name) for one, name in zip(heads, first, strict=True)}
     distance = graph.op("ReduceL2", away, graph.integers(1), keepdims=0)
     if not exit_.leaves:
-        return Readings(distance)
+        return ExitTensors(distance)
     logits = given.get(id(exit_.head), "")
     answer = _linked(graph, exit_.link, logits) if logits else own_answer
     estimate = given.get(id(exit_.estimate), "")
     if estimate:
-        return Readings(distance, answer, graph.op("Squeeze", estimate, graph.integers(1)))
-    return Readings(distance, answer, _signal(graph, exit_, answer, logits, mean))
+        return ExitTensors(distance, answer, graph.op("Squeeze", estimate, graph.integers(1)))
+    return ExitTensors(distance, answer, _signal(graph, exit_, answer, logits, mean))
 
 
 def _through(graph: GraphBuilder, head: Head, value: str) -> str:

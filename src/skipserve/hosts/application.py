@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from skipserve.errors import InputError
+from skipserve.hosts.access import OPEN, AccessControl
 from skipserve.hosts.cross_origin import CrossOrigin
-from skipserve.hosts.door import OPEN, Door
 from skipserve.hosts.models import Model
 from skipserve.hosts.openapi import document, document_route
 from skipserve.hosts.routes import Endpoint, Infer, Route, refused, routes_of, served
@@ -35,7 +35,7 @@ class Application:
         models: By name.
         ready: Whether the whole service is ready.
         origins: Web pages that may ask from a browser.
-        door: Who may ask at all; by default everybody.
+        access: Checks keys; by default every request is let in.
     """
 
     def __init__(
@@ -43,12 +43,12 @@ class Application:
         models: Mapping[str, Model],
         ready: Callable[[], bool] = lambda: True,
         origins: Sequence[str] = (),
-        door: Door | None = None,
+        access: AccessControl | None = None,
     ) -> None:
         self._models = models
-        self._door = door
+        self._access = access
         self._cross_origin = CrossOrigin(origins)
-        self._told = b""
+        self._openapi = b""
         self._all = [*routes_of(models, ready), document_route(self._document)]
         self._routes: dict[str, dict[str, Endpoint]] = {}
         for route in self._all:
@@ -65,12 +65,12 @@ class Application:
     def begin(self, method: str, path: str, headers: Headers) -> Infer | Reply:
         """The reply to a request; or who answers it with the body that follows."""
         found = self._at(path)
-        if self._door is not None and method != "OPTIONS":
-            stopped = self._stopped(method, path, headers, found)
-            if stopped is not None:
-                return stopped
+        if self._access is not None and method != "OPTIONS":
+            denied = self._denied(method, path, headers, found)
+            if denied is not None:
+                return denied
         if found is None:
-            return self._dressed(self._unknown(path), headers)
+            return self._finished(self._unknown(path), headers)
         endpoint = found.get(method)
         if isinstance(endpoint, Infer):
             return endpoint
@@ -83,12 +83,12 @@ class Application:
             reply.headers["allow"] = allowed
         else:
             reply = endpoint()
-        return self._dressed(reply, headers)
+        return self._finished(reply, headers)
 
     async def ask(self, infer: Infer, headers: Headers, body: bytes) -> Reply:
         """Answer a request to a model."""
         request = RawRequest(body, headers, self._name(headers), infer.protocol)
-        return self._dressed(await infer.by.answer(request), headers)
+        return self._finished(await infer.by.answer(request), headers)
 
     def too_long(self, infer: Infer, headers: Headers) -> Reply:
         """Refuse a body by its length."""
@@ -97,36 +97,36 @@ class Application:
             f"the body has more than the {infer.model.most_bytes} bytes allowed; at most "
             f"{infer.model.max_rows} rows are answered at once; split the request",
         )
-        return self._turned_away(infer, headers, error)
+        return self._refused(infer, headers, error)
 
     def too_slow(self, infer: Infer, headers: Headers, body_s: float) -> Reply:
         """Refuse a body that did not come in so many seconds."""
         error = InputError("too_slow", f"the body did not come within {body_s:g} s; send it anew")
-        reply = self._turned_away(infer, headers, error)
+        reply = self._refused(infer, headers, error)
         reply.headers["connection"] = "close"
         return reply
 
-    def _turned_away(self, infer: Infer, headers: Headers, error: InputError) -> Reply:
+    def _refused(self, infer: Infer, headers: Headers, error: InputError) -> Reply:
         request = RawRequest(b"", headers, self._name(headers), infer.protocol)
-        return self._dressed(infer.by.turn_away(request, error), headers)
+        return self._finished(infer.by.turn_away(request, error), headers)
 
-    def _stopped(
+    def _denied(
         self, method: str, path: str, headers: Headers, found: Mapping[str, Endpoint] | None
     ) -> Reply | None:
-        """The reply to a request that may not come in."""
-        assert self._door is not None
+        """The reply to a request without a valid key; ``None`` if it may go on."""
+        assert self._access is not None
         if path.rstrip("/") in OPEN:
             return None
-        stopped = self._door.stop(headers)
-        if stopped is None:
+        denied = self._access.check(headers)
+        if denied is None:
             return None
         endpoint = None if found is None else found.get(method)
         if isinstance(endpoint, Infer):
-            reply = self._turned_away(endpoint, headers, stopped.error)
+            reply = self._refused(endpoint, headers, denied.error)
         else:
-            error = stopped.error
-            reply = self._dressed(refused(path, error.code, error.message), headers)
-        reply.headers |= stopped.headers
+            error = denied.error
+            reply = self._finished(refused(path, error.code, error.message), headers)
+        reply.headers |= denied.headers
         return reply
 
     def _name(self, headers: Headers) -> str:
@@ -136,7 +136,7 @@ class Application:
         # A slash at the end changes nothing.
         return self._routes.get(path) or self._routes.get(path.rstrip("/"))
 
-    def _dressed(self, reply: Reply, headers: Headers) -> Reply:
+    def _finished(self, reply: Reply, headers: Headers) -> Reply:
         body = reply.body.encode() if isinstance(reply.body, str) else reply.body
         if len(body) >= PACKED_BYTES and "gzip" in headers.get("accept-encoding", ""):
             body = gzip.compress(body, 1, mtime=0)  # equal answers are equal bytes
@@ -169,11 +169,11 @@ class Application:
 
     def _document(self) -> Reply:
         # Few ask for it, so it is not made before somebody does.
-        if not self._told:
-            self._told = msgspec.json.encode(
-                document(self._all, self._models, self._door is not None)
+        if not self._openapi:
+            self._openapi = msgspec.json.encode(
+                document(self._all, self._models, self._access is not None)
             )
-        return Reply(self._told)
+        return Reply(self._openapi)
 
     @staticmethod
     def _allowed(found: Mapping[str, Endpoint]) -> str:

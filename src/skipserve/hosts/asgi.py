@@ -13,10 +13,10 @@ from typing import Any, TypeAlias
 
 from skipserve.artifacts.versions import archives_in
 from skipserve.errors import ConfigError, LaunchError
+from skipserve.hosts.access import AccessControl
 from skipserve.hosts.application import Application
 from skipserve.hosts.client import BODY_S, Client
 from skipserve.hosts.config import KEYS_VARIABLE
-from skipserve.hosts.door import Door
 from skipserve.hosts.keys import read_keys
 from skipserve.hosts.routes import Infer
 from skipserve.hosts.standalone import Standalone
@@ -191,9 +191,9 @@ def application(
         keys = Path(named)
     if keys is not None:
         read_keys(keys)
-    door = None if keys is None else Door(keys, rate_limit)
+    access = None if keys is None else AccessControl(keys, rate_limit)
 
     def make() -> Application:
-        return Application(standalone.open(), lambda: not standalone.hanging(), origins, door)
+        return Application(standalone.open(), lambda: not standalone.hanging(), origins, access)
 
     return Asgi(make, standalone.close)

@@ -17,7 +17,7 @@ _FIELD = b'"model"'
 
 
 @dataclass(frozen=True)
-class Fitting:
+class ModelEndpoint:
     """A model that can answer, and what it speaks there."""
 
     model: Model
@@ -31,22 +31,22 @@ class _Named(msgspec.Struct):
 _decoder = msgspec.json.Decoder(_Named)
 
 
-def models_for(models: Mapping[str, Model], protocol: str) -> list[Fitting]:
+def models_for(models: Mapping[str, Model], protocol: str) -> list[ModelEndpoint]:
     """Those that can answer an endpoint of another server."""
     endpoint = ENDPOINTS[protocol]
-    return [Fitting(one, protocol) for one in models.values() if endpoint.fits(one.manifest)]
+    return [ModelEndpoint(one, protocol) for one in models.values() if endpoint.fits(one.manifest)]
 
 
-class Chosen:
+class ModelChooser:
     """Answers with one of several models.
 
     Args:
-        fitting: Those that can answer, at least one.
+        endpoints: Those that can answer, at least one.
         path: That they answer, for the error.
     """
 
-    def __init__(self, fitting: Sequence[Fitting], path: str) -> None:
-        self._fitting = {one.model.manifest.name: one for one in fitting}
+    def __init__(self, endpoints: Sequence[ModelEndpoint], path: str) -> None:
+        self._endpoints = {one.model.manifest.name: one for one in endpoints}
         self._path = path
 
     async def answer(self, request: RawRequest) -> Reply:
@@ -63,8 +63,8 @@ class Chosen:
         """Refuse a request without reading its rows."""
         return refuse(ENDPOINTS[request.protocol].family, error)
 
-    def _choose(self, request: RawRequest) -> Fitting:
-        names, body = ", ".join(self._fitting), unpacked(request, MAX_BODY_BYTES).body
+    def _choose(self, request: RawRequest) -> ModelEndpoint:
+        names, body = ", ".join(self._endpoints), unpacked(request, MAX_BODY_BYTES).body
         named = None
         if body is not None and _FIELD in body:
             try:
@@ -73,7 +73,7 @@ class Chosen:
                 raise InputError("invalid_json", f"not such a request: {error}") from None
         if named is None:
             # Where one has several versions, that without a number answers.
-            unnamed = [one for one in self._fitting.values() if one.model.is_default]
+            unnamed = [one for one in self._endpoints.values() if one.model.is_default]
             if len(unnamed) != 1:
                 raise InputError(
                     "which_model",
@@ -81,8 +81,8 @@ class Chosen:
                     '"model", or serve it alone',
                 )
             return unnamed[0]
-        if named not in self._fitting:
+        if named not in self._endpoints:
             raise InputError(
                 "model_not_found", f"no model {named!r} answers {self._path} here, only {names}"
             )
-        return self._fitting[named]
+        return self._endpoints[named]

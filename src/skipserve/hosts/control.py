@@ -1,4 +1,4 @@
-"""Finding the instance that runs on this machine, and throwing the switches of its models.
+"""Finding the instance that runs on this machine, and setting the switches of its models.
 
 An instance's directory can be entered by its own user alone, so that user alone may command it, and
 nothing on the network can.
@@ -18,7 +18,7 @@ from skipserve.errors import ConfigError, LaunchError
 from skipserve.files import replace_text
 from skipserve.hosts.directory import is_held, no_service, require
 from skipserve.safety.standing import STATE_VARIABLE, give_order, lift_order, standing_order
-from skipserve.safety.switch import Standing, Switch, SwitchState
+from skipserve.safety.switch import ControlState, Switch, SwitchState
 
 ROUTERS = "routers.json"
 # Of each model with a router, the file that keeps it off; of one without, none.
@@ -53,21 +53,21 @@ class RouterControl:
         """Names of the slices of its traffic for which the alarm was raised."""
         switch = Switch(self.switch)
         try:
-            standings = switch.standings()
+            controls = switch.controls()
         finally:
             switch.close()
-        return [of for of, one in standings.items() if of and one.state == "fell_back"]
+        return [of for of, one in controls.items() if of and one.state == "fell_back"]
 
     def stays_off(self) -> bool:
         """Whether it is off after a restart."""
         return self.order is not None and self.order.exists()
 
-    def throw(self, state: SwitchState) -> SwitchState:
-        """Throw the switch by hand, and return what it was; ``disabled`` outlives restarts.
+    def set(self, state: SwitchState) -> SwitchState:
+        """Set the switch by hand; returns its state before. ``disabled`` outlives restarts.
 
         Raises:
             ConfigError: If the model has no router.
-            LaunchError: If it was thrown, but a restart will undo that; or the service has ended.
+            LaunchError: If a restart will undo the change, or if the service has ended.
         """
         if self.order is None:
             raise ConfigError(f"{self.model} has no router: it always runs at full depth")
@@ -75,7 +75,7 @@ class RouterControl:
         try:
             with switch.held():
                 before = switch.state()
-                switch.throw(state)
+                switch.set(state)
                 if not is_held(self.switch.parent.parent):
                     raise LaunchError(
                         f"the service that served {self.model} has ended; nothing was switched"
@@ -129,9 +129,9 @@ def open_switches(
         orders[model] = order if manifest.router is not None else None
         if manifest.router is not None and fresh:
             # Nothing is in force until the monitor has looked: the alarm may be on record.
-            switch.tell(Standing(switch.state(), in_force=()))
+            switch.write(ControlState(switch.state(), in_force=()))
         if manifest.router is not None and order.exists() and switch.state() != "disabled":
-            switch.throw("disabled")
+            switch.set("disabled")
             logger.warning(
                 "%s skips nothing: it was switched off by hand, and stays off until "
                 "`skipserve router on %s`",

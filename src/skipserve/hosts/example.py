@@ -47,7 +47,7 @@ def curl_of(
         )
     if manifest.depths is not None:
         hint += "; the first of these rows is settled early, the second late"
-    body = msgspec.json.encode(_short(manifest.asked_deep))
+    body = msgspec.json.encode(_short(manifest.depths_request))
     data = shlex.quote(body.decode())
     if len(body) > LONGEST:
         (directory / FILE).write_bytes(body)

@@ -15,7 +15,7 @@ from skipserve.hosts.config import HostConfig
 from skipserve.hosts.control import open_switches
 from skipserve.hosts.host import Host
 from skipserve.hosts.instance import Instance
-from skipserve.hosts.readiness import Wanted
+from skipserve.hosts.readiness import WorkerRequirement
 from skipserve.hosts.states import keep_state
 from skipserve.safety.model_watch import Watched
 from skipserve.safety.switch import Switch
@@ -49,10 +49,10 @@ class Generation:
         """Of its models."""
         return [model.artifact.manifest for model in self.models]
 
-    def wanted(self, config: HostConfig) -> dict[str, Wanted]:
+    def required(self, config: HostConfig) -> dict[str, WorkerRequirement]:
         """What each model must have to be ready."""
         return {
-            model.name: Wanted.of(config.workers, model.serving.response_timeout_s)
+            model.name: WorkerRequirement.of(config.workers, model.serving.response_timeout_s)
             for model in self.models
         }
 

@@ -25,7 +25,7 @@ from skipserve.hosts.keys import read_keys, warn_of_readers
 from skipserve.hosts.readiness import Readiness
 from skipserve.hosts.ready import Ready
 from skipserve.hosts.reloads import Reloads, reload_soon
-from skipserve.hosts.succession import Care, Succession
+from skipserve.hosts.succession import Succession, Supervision
 from skipserve.hosts.warm_up import WarmUp
 from skipserve.safety.monitor import Monitor
 from skipserve.telemetry import tracing
@@ -113,7 +113,7 @@ class Server:
         readiness = Readiness(
             first.host,
             instance.pulses,
-            first.wanted(config),
+            first.required(config),
             self.metrics,
             self.probes.ready,
             config.ready_s,
@@ -121,7 +121,7 @@ class Server:
         while missing := readiness.missing():
             if time.monotonic() > deadline or self._stop.wait(0.05):
                 raise LaunchError(f"not every worker became ready ({missing}): {self._tail()}")
-        self._care = Care(readiness, Monitor(self.metrics, first.watched()), self.metrics)
+        self._care = Supervision(readiness, Monitor(self.metrics, first.watched()), self.metrics)
         self._care.show_versions(first)
         self._directory.remember(instance.store, instance.switches, *first.host.keeps())
         # What is on record of the routers is in force before anybody is told to ask.

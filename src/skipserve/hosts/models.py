@@ -13,7 +13,7 @@ from skipserve.artifacts.manifest import Manifest
 from skipserve.errors import InputError
 from skipserve.protocols.messages import RawRequest, Reply, most_bytes
 from skipserve.protocols.oip_replies import VERSION
-from skipserve.service.batcher import Batcher, Later, Limits, Watch
+from skipserve.service.batcher import Batcher, DeferredWork, QueueLimits, Watch
 from skipserve.service.opening import open_service
 from skipserve.service.turns import Turns
 
@@ -96,9 +96,9 @@ class Models(Mapping[str, Model]):
         self._turns.close()
 
     def _open(self, one: Unpacked, watch: Watch) -> Model:
-        serving, later = one.serving, Later()
+        serving, later = one.serving, DeferredWork()
         service = open_service(one.artifact, serving, later, one.version)
-        limits = Limits(
+        limits = QueueLimits(
             serving.batch_size,
             serving.queue_size,
             serving.response_timeout_s,

@@ -13,9 +13,9 @@ from typing import Any, TypeAlias
 import msgspec
 
 from skipserve.artifacts.manifest import Manifest
-from skipserve.hosts.door import OPEN
+from skipserve.hosts.access import OPEN
 from skipserve.hosts.models import Model
-from skipserve.hosts.routes import Infer, Route, speaks_text
+from skipserve.hosts.routes import Infer, Route, has_text_errors
 from skipserve.protocols.compatible import ENDPOINTS, family_at
 from skipserve.protocols.compatible_schemas import COMPATIBLE, OPENAI_ERROR, TEI_ERROR
 from skipserve.protocols.deadline import PATTERN
@@ -27,8 +27,8 @@ from skipserve.protocols.schemas import (
     SLICE,
     TEXT,
     TEXT_ERROR,
+    ProtocolSchema,
     Schema,
-    Spoken,
     in_json,
     object_of,
 )
@@ -36,7 +36,7 @@ from skipserve.slices import HEADER as SLICE_HEADER
 from skipserve.slices import OTHER
 from skipserve.versions import version_of
 
-SPOKEN: dict[str, Callable[..., Spoken]] = {"": native, "v1": v1, "oip": oip, **COMPATIBLE}
+SPOKEN: dict[str, Callable[..., ProtocolSchema]] = {"": native, "v1": v1, "oip": oip, **COMPATIBLE}
 _TITLES = {"": "native protocol", "v1": "V1", "oip": "Open Inference Protocol"}
 _FAMILIES = {"tei": "text-embeddings-inference", "openai": "OpenAI"}
 _ERRORS = {
@@ -236,7 +236,7 @@ def _plain(name: str) -> str:
 
 
 def _refusals(path: str, parts: _Parts) -> dict[str, Any]:
-    begins = (family_at(path) or ("text" if speaks_text(path) else "native")) + "."
+    begins = (family_at(path) or ("text" if has_text_errors(path) else "native")) + "."
     return {
         name.removeprefix(begins): _to("responses", name)
         for name in parts["responses"]

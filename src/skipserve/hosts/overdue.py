@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from skipserve.artifacts.archive import Unpacked
-from skipserve.hosts.readiness import Wanted
+from skipserve.hosts.readiness import WorkerRequirement
 
 
 class Overdue:
@@ -16,7 +16,7 @@ class Overdue:
 
     def of(self, one: Unpacked) -> _OfModel:
         """Is told of the batches of a model."""
-        limit_s = Wanted.of(1, one.serving.response_timeout_s).silent_s
+        limit_s = WorkerRequirement.of(1, one.serving.response_timeout_s).silent_s
         return self._models.setdefault(one.name, _OfModel(limit_s))
 
     def hanging(self) -> str:

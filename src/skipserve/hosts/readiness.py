@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Wanted:
+class WorkerRequirement:
     """What a model must have to be ready.
 
     Attributes:
@@ -39,7 +39,7 @@ class Wanted:
     ended_s: float = math.inf
 
     @classmethod
-    def of(cls, workers: int, response_timeout_s: float) -> Wanted:
+    def of(cls, workers: int, response_timeout_s: float) -> WorkerRequirement:
         """By a model's settings: hanging after a sixth of the time limit, at least ten seconds.
 
         A worker whose batch takes too long ends by itself; one that is stopped cannot, and is ended
@@ -55,7 +55,7 @@ class Readiness:
     Args:
         host: Which listens.
         pulses: Where the workers leave theirs.
-        wanted: By model.
+        required: By model.
         metrics: Is told of workers that are gone.
         ready: Set while the service can answer.
         patience_s: How long a model may lack a worker before the service is given up, in seconds.
@@ -65,14 +65,14 @@ class Readiness:
         self,
         host: Host,
         pulses: Path,
-        wanted: Mapping[str, Wanted],
+        required: Mapping[str, WorkerRequirement],
         metrics: Exposition,
         ready: Flag,
         patience_s: float,
     ) -> None:
         self._host = host
         self._pulses = pulses
-        self._wanted = wanted
+        self._required = required
         self._metrics = metrics
         self._ready = ready
         self._patience_s = patience_s
@@ -81,7 +81,7 @@ class Readiness:
         self._workers: set[int] = set()
         self._retired: set[int] = set()
         self._answered_s: float | None = None
-        self._complete_s = dict.fromkeys(wanted, float("-inf"))
+        self._complete_s = dict.fromkeys(required, float("-inf"))
         self._said = ""
 
     def missing(self) -> str:
@@ -90,7 +90,7 @@ class Readiness:
         Raises:
             OSError: If the workers' files cannot be read.
         """
-        return missing_of(living(self._pulses), self._wanted)
+        return missing_of(living(self._pulses), self._required)
 
     def look(self, now_s: float, stopping: Callable[[], bool]) -> str:
         """Take stock.
@@ -109,7 +109,7 @@ class Readiness:
         # Asked first and always: a host that has ended is started again by this.
         answering = self._host.ready()
         workers = living(self._pulses)
-        problem = missing_of(workers, self._wanted) or self._silent(now_s, workers, answering)
+        problem = missing_of(workers, self._required) or self._silent(now_s, workers, answering)
         if problem:
             self._ready.clear()
         elif not stopping():
@@ -119,8 +119,8 @@ class Readiness:
             logger.warning("%s", f"not ready: {problem}" if problem else "ready again")
             self._said = problem
         have = Counter(worker.model for worker in workers)
-        for model, wanted in self._wanted.items():
-            if have[model] >= wanted.workers or self._complete_s[model] < 0:
+        for model, required in self._required.items():
+            if have[model] >= required.workers or self._complete_s[model] < 0:
                 self._complete_s[model] = now_s
             elif now_s - self._complete_s[model] > self._patience_s:
                 return f"{model} lost a worker and none came back in {self._patience_s:g} s"
@@ -130,14 +130,14 @@ class Readiness:
         """Another host starts or ends beside this one: its workers may come and go."""
         self._beside = host
 
-    def follow(self, host: Host, pulses: Path, wanted: Mapping[str, Wanted]) -> None:
+    def follow(self, host: Host, pulses: Path, required: Mapping[str, WorkerRequirement]) -> None:
         """Look after another host, which was expected, and expect the one before to end."""
         self._host, self._beside = host, self._host
-        self._pulses, self._wanted = pulses, wanted
+        self._pulses, self._required = pulses, required
         workers = host.workers()
         self._guests = (self._guests | self._workers) - workers
         self._workers = workers
-        self._complete_s = dict.fromkeys(wanted, float("-inf"))
+        self._complete_s = dict.fromkeys(required, float("-inf"))
 
     def _count_the_dead(self) -> None:
         # Files first: whoever has one and is not found afterwards is gone, seen before or not.
@@ -160,8 +160,8 @@ class Readiness:
 
     def _silent(self, now_s: float, workers: list[Worker], answering: bool) -> str:
         for worker in workers:
-            limit_s = self._wanted[worker.model].silent_s
-            if worker.silent_s > self._wanted[worker.model].ended_s:
+            limit_s = self._required[worker.model].silent_s
+            if worker.silent_s > self._required[worker.model].ended_s:
                 logger.warning(
                     "worker %d of %s is ended: it is stopped or hangs", worker.pid, worker.model
                 )
@@ -179,10 +179,10 @@ class Readiness:
         return ""
 
 
-def missing_of(workers: Sequence[Worker], wanted: Mapping[str, Wanted]) -> str:
+def missing_of(workers: Sequence[Worker], required: Mapping[str, WorkerRequirement]) -> str:
     """Which model lacks workers; empty if none does."""
     have = Counter(worker.model for worker in workers)
-    for model, one in wanted.items():
+    for model, one in required.items():
         if have[model] < one.workers:
             return f"{have[model]} of {one.workers} workers of {model} are there"
     return ""

@@ -24,7 +24,7 @@ LONGEST = 1 << 16
 logger = logging.getLogger(__name__)
 
 
-class Outcome(msgspec.Struct, frozen=True):
+class ReloadOutcome(msgspec.Struct, frozen=True):
     """What became of a request.
 
     Attributes:
@@ -70,7 +70,7 @@ class Reloads:
                 if connection.recv(LONGEST) == RELOAD:
                     connection.sendall(msgspec.json.encode(self._outcome()))
 
-    def _outcome(self) -> Outcome:
+    def _outcome(self) -> ReloadOutcome:
         try:
             line = self._reload()
         except Exception as error:
@@ -78,9 +78,9 @@ class Reloads:
                 logger.exception("the reload failed")
             line = " ".join(str(error).split()) or repr(error)
             logger.error("not reloaded, serving as before: %s", line)
-            return Outcome(line, False)
+            return ReloadOutcome(line, False)
         logger.info("%s", line)
-        return Outcome(line, True)
+        return ReloadOutcome(line, True)
 
 
 def ask_to_reload(metrics_port: int) -> str:
@@ -94,7 +94,7 @@ def ask_to_reload(metrics_port: int) -> str:
         with _asked(directory) as connection:
             connection.shutdown(socket.SHUT_WR)
             answer = b"".join(iter(lambda: connection.recv(LONGEST), b""))
-        outcome = msgspec.json.decode(answer, type=Outcome)
+        outcome = msgspec.json.decode(answer, type=ReloadOutcome)
     except (OSError, msgspec.MsgspecError):
         raise LaunchError(
             f"the service on metrics port {metrics_port} did not answer; it is just starting or "

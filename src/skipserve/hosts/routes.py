@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from skipserve.errors import InputError
-from skipserve.hosts.choosing import Chosen, Fitting, models_for
+from skipserve.hosts.choosing import ModelChooser, ModelEndpoint, models_for
 from skipserve.hosts.metadata import (
     info_of,
     model_list,
@@ -100,6 +100,9 @@ def routes_of(models: Mapping[str, Model], ready: Callable[[], bool]) -> Iterato
     yield Route("GET", "/ping", ping, "Readiness, as TorchServe says it", ping_says, _WHETHER)
     yield Route("GET", "/live", _live, "Liveness", alive)
     yield Route("GET", "/ready", whether("ready"), "Readiness", is_ready, _WHETHER)
+    yield Route(
+        "GET", "/health", whether("ready"), "Readiness, where others ask", is_ready, _WHETHER
+    )
     yield Route("GET", "/v1/models", lambda: Reply(listed), "All models", MODEL_LIST)
     about = _json(server_metadata()).body
     yield Route("GET", "/v2", lambda: Reply(about), "About the server", SERVER_METADATA)
@@ -114,15 +117,15 @@ def compatible_routes(models: Mapping[str, Model]) -> Iterator[Route]:
     """Those of other servers that a model here fits."""
     for name, endpoint in ENDPOINTS.items():
         if fitting := models_for(models, name):
-            infer = Infer(fitting[0].model, name, Chosen(fitting, endpoint.path))
+            infer = Infer(fitting[0].model, name, ModelChooser(fitting, endpoint.path))
             yield Route("POST", endpoint.path, infer, endpoint.does)
     asked = [
-        Fitting(model, does)
+        ModelEndpoint(model, does)
         for model in models.values()
         if (does := ROOT.get(model.manifest.task.kind)) and ENDPOINTS[does].fits(model.manifest)
     ]
     if asked:
-        infer = Infer(asked[0].model, asked[0].protocol, Chosen(asked, "/"))
+        infer = Infer(asked[0].model, asked[0].protocol, ModelChooser(asked, "/"))
         yield Route("POST", "/", infer, "What the model does")
         told = [one.model for one in asked]
         yield Route("GET", "/info", lambda: _info(told), "About the model", INFO)
@@ -180,7 +183,7 @@ def _of_model(model: Model, versions: Sequence[str], ready: Callable[[], bool]) 
         yield post(f"{root}/infer", "oip")
 
 
-def speaks_text(path: str) -> bool:
+def has_text_errors(path: str) -> bool:
     """Whether errors of a path are text, as in V1 and the Open Inference Protocol."""
     return path.startswith("/v") and path.split("/", 2)[1] in ("v1", "v2")
 
@@ -190,7 +193,7 @@ def refused(path: str, code: str, message: str) -> Reply:
     if family := family_at(path):
         return refuse(family, InputError(code, message))
     error = text_error(InputError(code, message))
-    return error if speaks_text(path) else error_reply(error.status, code, message)
+    return error if has_text_errors(path) else error_reply(error.status, code, message)
 
 
 def _live() -> Reply:

@@ -23,9 +23,9 @@ from skipserve.hosts.overdue import Overdue
 from skipserve.hosts.states import keep_state
 from skipserve.safety.model_watch import Watched
 from skipserve.safety.monitor import Monitor
-from skipserve.safety.standing import Followed, standing_order
+from skipserve.safety.standing import StandingOrderWatch, standing_order
 from skipserve.safety.switch import DIRECTORY_VARIABLE as SWITCHES
-from skipserve.safety.switch import Standing, Switch
+from skipserve.safety.switch import ControlState, Switch
 from skipserve.telemetry import tracing
 from skipserve.telemetry.exposition import Exposition
 
@@ -85,7 +85,7 @@ class Standalone:
         metrics = Exposition()
         switches = [self._switch(instance, one) for one in unpacked]
         self._followed = [
-            Followed(standing_order(archive, one.name), switch)
+            StandingOrderWatch(standing_order(archive, one.name), switch)
             for (archive, one), switch in zip(pairs, switches, strict=True)
             if one.artifact.manifest.router is not None
         ]
@@ -114,7 +114,7 @@ class Standalone:
         switch = Switch(instance.switches / one.name)
         spec = one.artifact.manifest.router
         if spec is not None:
-            switch.tell(Standing(in_force=()))  # until the monitor has looked
+            switch.write(ControlState(in_force=()))  # until the monitor has looked
         self._stack.callback(switch.close)
         return switch
 

@@ -26,7 +26,7 @@ from skipserve.telemetry.exposition import Exposition
 
 
 @dataclass(frozen=True)
-class Care:
+class Supervision:
     """What looks after the generation that serves.
 
     Attributes:
@@ -74,13 +74,13 @@ class Succession:
         self._find = find
         self._ended = ended
 
-    def reload(self, care: Care) -> str:
+    def reload(self, supervision: Supervision) -> str:
         """Have the archives in force take the place of those that are open.
 
         Call it in a thread that stays as long as the service.
 
         Args:
-            care: Of what serves.
+            supervision: Of what serves.
 
         Returns:
             What serves now, in one line.
@@ -101,23 +101,23 @@ class Succession:
             raise
         changed = fresh.differs_from(before)
         with self.turn:
-            care.readiness.expect(host)
-            care.monitor.hold(changed)
+            supervision.readiness.expect(host)
+            supervision.monitor.hold(changed)
         try:
             self._open(fresh)
         except BaseException:
             host.retire(self._ended)
             fresh.close()
             with self.turn:
-                care.readiness.expect(None)
-                care.monitor.hold(())
+                supervision.readiness.expect(None)
+                supervision.monitor.hold(())
             _remove(instance)
             raise
-        self._hand_over(before, fresh, care)
+        self._hand_over(before, fresh, supervision)
         before.host.retire(self._ended)
         with self.turn:
-            care.readiness.expect(None)
-            care.monitor.follow(time.monotonic(), fresh.watched(), changed)
+            supervision.readiness.expect(None)
+            supervision.monitor.follow(time.monotonic(), fresh.watched(), changed)
         before.close()
         _remove(before.instance)
         return f"reloaded: serving {fresh.say()}"
@@ -131,8 +131,8 @@ class Succession:
         host, instance = fresh.host, fresh.instance
         host.start(fresh.models)
         deadline_s = time.monotonic() + self._config.ready_s
-        wanted = fresh.wanted(self._config)
-        while missing := missing_of(living(instance.pulses), wanted):
+        required = fresh.required(self._config)
+        while missing := missing_of(living(instance.pulses), required):
             failure = instance.failure.read_text() if instance.failure.exists() else ""
             if failure or host.ended():
                 raise LaunchError(failure or f"{host.ended()}; see the log of the service")
@@ -141,16 +141,16 @@ class Succession:
             if self._ended.wait(0.05):
                 raise LaunchError("the service is ending")
 
-    def _hand_over(self, before: Generation, fresh: Generation, care: Care) -> None:
+    def _hand_over(self, before: Generation, fresh: Generation, supervision: Supervision) -> None:
         instance = fresh.instance
         with self.turn:
-            care.readiness.follow(fresh.host, instance.pulses, fresh.wanted(self._config))
+            supervision.readiness.follow(fresh.host, instance.pulses, fresh.required(self._config))
             announce(instance.directory, fresh.orders)
             self.now = fresh
             keeps = fresh.host.keeps()
             self._directory.remember(instance.store, instance.switches, *keeps)
             self._directory.forget(before.instance.store, before.instance.pulses)
-            care.show_versions(fresh)
+            supervision.show_versions(fresh)
 
 
 def _remove(instance: Instance) -> None:

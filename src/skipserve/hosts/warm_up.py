@@ -101,8 +101,8 @@ async def rehearse(application: Application, model: Model) -> None:
 
 
 def _question(manifest: Manifest, router: str) -> bytes:
-    question = manifest.asked
-    return msgspec.json.encode({**question, "parameters": {"router": router}})
+    example = manifest.example_request
+    return msgspec.json.encode({**example, "parameters": {"router": router}})
 
 
 def _answer_in(manifest: Manifest, body: bytes) -> list[float]:

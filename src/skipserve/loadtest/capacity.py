@@ -10,8 +10,8 @@ import msgspec
 from skipserve.loadtest.blocks import Block, Setup
 from skipserve.loadtest.client import Client
 from skipserve.loadtest.gate import judge, verdict_of
-from skipserve.loadtest.intervals import samples_needed
 from skipserve.loadtest.payloads import Choice
+from skipserve.loadtest.percentiles import samples_for
 from skipserve.loadtest.plan import Plan, mixes_of
 from skipserve.loadtest.pools import Subject
 from skipserve.loadtest.results import Arm, ArmName
@@ -27,7 +27,7 @@ LONGEST_TRIAL_S = 60.0
 FEWEST_REQUESTS = 100
 
 
-class Trial(msgspec.Struct, frozen=True):
+class RateTrial(msgspec.Struct, frozen=True):
     """One run at one rate.
 
     Attributes:
@@ -61,7 +61,7 @@ class Capacity(msgspec.Struct, frozen=True):
     name: ArmName
     highest: float
     failing: float | None
-    trials: list[Trial]
+    trials: list[RateTrial]
     complete: bool
 
 
@@ -102,7 +102,7 @@ def find_capacity(
     """
     mixes = mixes_of(plan, subjects)
     pools = [subject.pool for subject in subjects]
-    trials: dict[ArmName, list[Trial]] = {name: [] for name in mixes}
+    trials: dict[ArmName, list[RateTrial]] = {name: [] for name in mixes}
     verdicts: dict[ArmName, dict[float, bool]] = {name: {} for name in mixes}
     searches = {name: search(plan.rate) for name in mixes}
     rates = {name: next(one) for name, one in searches.items()}
@@ -147,8 +147,8 @@ def _trial(
     mix: list[Choice],
     rate: float,
     repeat: int,
-) -> Trial:
-    needed = max((samples_needed(percent) for percent, _ in objective.percentiles), default=1)
+) -> RateTrial:
+    needed = max((samples_for(percent) for percent, _ in objective.percentiles), default=1)
     # With the fewest samples the interval ends at the slowest, which is too strict a judge.
     requests = max(FEWEST_REQUESTS, 3 * needed)
     duration_s = min(max(plan.duration_s, requests / rate), LONGEST_TRIAL_S)
@@ -163,7 +163,7 @@ def _trial(
     # What the client spoilt is named first.
     missed.sort(key=lambda check: check.verdict != "INVALID")
     tally = arm.total
-    return Trial(
+    return RateTrial(
         rate,
         tally.corrected.percentile(50),
         tally.corrected.percentile(99),
@@ -173,7 +173,7 @@ def _trial(
     )
 
 
-def _line(name: ArmName, trial: Trial) -> str:
+def _line(name: ArmName, trial: RateTrial) -> str:
     what = "as asked" if name == "asked" else "baseline"
     return (
         f"{what}: {trial.rate:>8.1f}/s p50 {trial.p50_s * 1e3:.2f} ms, "

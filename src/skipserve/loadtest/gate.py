@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from skipserve.loadtest.intervals import percentile_interval, rate_interval, samples_needed
+from skipserve.intervals import rate
+from skipserve.loadtest.percentiles import CONFIDENCE, percentile_interval, samples_for
 from skipserve.loadtest.results import Arm, Check, Verdict
 from skipserve.loadtest.slo import Objective
 from skipserve.loadtest.tally import Tally
@@ -71,7 +72,7 @@ def compare_counts(answered: Counter[str], unanswered: Counter[str], served: Cou
 
 def _percentile(tally: Tally, percent: float, limit_s: float) -> Check:
     name = f"p{percent:g}"
-    count, needed = len(tally.corrected), samples_needed(percent)
+    count, needed = len(tally.corrected), samples_for(percent)
     if count < needed:
         return Check(
             name, "INVALID", f"{count} requests are too few for an interval, it takes {needed}"
@@ -97,7 +98,7 @@ def _errors(tally: Tally, limit: float) -> Check:
 def _disagreement(tally: Tally, limit: float) -> Check:
     if tally.routed_rows == 0:
         return Check("disagreement", "INVALID", "the service routed no row: its router is off")
-    found = rate_interval(tally.disagreements, tally.routed_rows)
+    found = rate(tally.disagreements, tally.routed_rows, 2 * CONFIDENCE - 1)
     text = (
         f"{tally.disagreements} of {tally.routed_rows:,} rows, {found.value:.2%} "
         f"({found.low:.2%} to {found.high:.2%}); asked: at most {limit:.2%}"

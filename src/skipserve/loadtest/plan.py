@@ -9,8 +9,8 @@ from typing import Any
 
 from skipserve.errors import ConfigError
 from skipserve.loadtest.blocks import Block
-from skipserve.loadtest.intervals import samples_needed
 from skipserve.loadtest.payloads import Choice, with_router_off
+from skipserve.loadtest.percentiles import samples_for
 from skipserve.loadtest.pools import Subject
 from skipserve.loadtest.results import ArmName
 from skipserve.loadtest.schedule import Arrivals, ShapeName, shape
@@ -75,7 +75,7 @@ class Plan:
         """
         expected = sum(s * rate for block in self.segments() for s, rate in block)
         for percent, _ in objective.percentiles if self.users is None else ():
-            needed = samples_needed(percent)
+            needed = samples_for(percent)
             # A Poisson count falls short of its mean half of the time.
             if expected - 2 * math.sqrt(expected) < needed:
                 raise ConfigError(

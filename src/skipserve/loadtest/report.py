@@ -11,10 +11,11 @@ from typing import Any
 import msgspec
 from jinja2 import Environment
 
+from skipserve.intervals import rate
 from skipserve.loadtest.capacity import Capacity
 from skipserve.loadtest.charts import Line, latency_chart
 from skipserve.loadtest.compare import Change, ratio_intervals
-from skipserve.loadtest.intervals import percentile_interval, rate_interval
+from skipserve.loadtest.percentiles import CONFIDENCE, percentile_interval
 from skipserve.loadtest.results import Arm, Report
 from skipserve.loadtest.slo import parse_slo
 from skipserve.loadtest.tally import Tally
@@ -132,7 +133,7 @@ def _phase(tally: Tally, name: str) -> dict[str, float | None]:
 def _router(tally: Tally) -> dict[str, Any] | None:
     if not tally.routed_rows:
         return None
-    found = rate_interval(tally.disagreements, tally.routed_rows)
+    found = rate(tally.disagreements, tally.routed_rows, 2 * CONFIDENCE - 1)
     return {
         "rows": tally.routed_rows,
         "skip_rate": tally.skip_rate,

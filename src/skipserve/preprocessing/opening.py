@@ -50,7 +50,7 @@ class Token(msgspec.Struct, frozen=True):
 
 
 @runtime_checkable
-class Tokenizes(Protocol):
+class TextPreprocessor(Protocol):
     """A preprocessor of texts."""
 
     def tokens(self, values: Sequence[object], special: bool) -> list[list[Token]]:

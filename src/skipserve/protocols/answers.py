@@ -1,4 +1,4 @@
-"""What requests are answered with: parts of what was predicted for all rows at once."""
+"""Answers of requests: slices of one prediction for the rows of several requests."""
 
 from __future__ import annotations
 
@@ -8,52 +8,52 @@ import msgspec
 
 from skipserve.runtime.prediction import Prediction, Setting
 from skipserve.runtime.rows import Rows
-from skipserve.tasks import Task, Told
+from skipserve.tasks import OutputFields, Task
 
 
 class Predicted:
-    """Predictions for the rows of several requests.
+    """The prediction for the rows of several requests.
 
     Args:
-        prediction: For all of them.
-        task: What they are.
+        prediction: For all rows.
+        task: Of the model.
     """
 
     def __init__(self, prediction: Prediction, task: Task) -> None:
         self.prediction = prediction
         self._task = task
-        self._told: dict[bool, list[Told]] = {}
+        self._outputs: dict[bool, list[OutputFields]] = {}
 
-    def told(self, routed: bool) -> list[Told]:
-        """What JSON says of each row, made once: what its task tells, then its depth.
+    def outputs(self, routed: bool) -> list[OutputFields]:
+        """The JSON fields of each row: those of its task, then its depth. Made once.
 
         Args:
-            routed: The router was on: ``held_back`` is told.
+            routed: Whether the router was on; then ``held_back`` is among the fields.
         """
-        if routed not in self._told:
-            self._told[routed] = self._tell(routed)
-        return self._told[routed]
+        if routed not in self._outputs:
+            self._outputs[routed] = self._make_outputs(routed)
+        return self._outputs[routed]
 
-    def _tell(self, routed: bool) -> list[Told]:
+    def _make_outputs(self, routed: bool) -> list[OutputFields]:
         prediction = self.prediction
-        told = self._task.tell(prediction.answers, prediction.labels)
-        for one, depth in zip(told, prediction.depth_run.tolist(), strict=True):
-            one["depth_run"] = depth
+        outputs = self._task.output_fields(prediction.answers, prediction.labels)
+        for output, depth in zip(outputs, prediction.depth_run.tolist(), strict=True):
+            output["depth_run"] = depth
         if routed:
-            for one, held in zip(told, prediction.held_back.tolist(), strict=True):
-                one["held_back"] = held
-        return told
+            for output, held in zip(outputs, prediction.held_back.tolist(), strict=True):
+                output["held_back"] = held
+        return outputs
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What one request is answered.
+    """The answer to one request.
 
     Attributes:
-        of: All requests that were complete at the same time.
-        first: Its first row among theirs.
-        last: Behind its last.
-        setting: It ran with.
-        rows: That it is for, as they ran; ``None`` where nobody looks at them.
+        of: The prediction for all requests that were completed together.
+        first: The first row of this request in it.
+        last: The row behind its last.
+        setting: Of the router.
+        rows: The rows as they ran; ``None`` where the protocol does not need them.
     """
 
     of: Predicted
@@ -64,14 +64,14 @@ class Answer(msgspec.Struct, frozen=True):
 
     @property
     def prediction(self) -> Prediction:
-        """For its rows."""
+        """The prediction for the rows of this request."""
         return self.of.prediction.rows(self.first, self.last)
 
-    def told(self) -> Sequence[Told]:
-        """What JSON says of each of its rows."""
-        return self.of.told(self.setting.risk is not None)[self.first : self.last]
+    def outputs(self) -> Sequence[OutputFields]:
+        """The JSON fields of each row of this request."""
+        return self.of.outputs(self.setting.risk is not None)[self.first : self.last]
 
 
 def answer_of(prediction: Prediction, setting: Setting, task: Task) -> Answer:
-    """The answer to a request that was alone."""
+    """The answer to a single request."""
     return Answer(Predicted(prediction, task), 0, len(prediction), setting)

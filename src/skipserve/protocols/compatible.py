@@ -13,10 +13,11 @@ from typing import Literal
 
 from skipserve.artifacts.manifest import Manifest
 from skipserve.errors import InputError
-from skipserve.protocols.messages import Reply, Speaks
+from skipserve.protocols.messages import Codec, Reply
 from skipserve.protocols.openai import Classifications, Embeddings, OpenAI, Pooling, Scores
 from skipserve.protocols.openai import refuse as refuse_openai
-from skipserve.protocols.tei import Embed, Predict, Rerank, Tokenize
+from skipserve.protocols.rerank import Ranking
+from skipserve.protocols.tei import Embed, Predict, Rerank, Similarity, Tokenize
 from skipserve.protocols.tei import refuse as refuse_tei
 from skipserve.protocols.texts import reads_texts
 
@@ -39,7 +40,7 @@ class Endpoint:
     path: str
     family: Literal["tei", "openai"]
     kinds: tuple[str, ...]
-    speaks: type[Embed | Predict | Rerank | Tokenize | OpenAI]
+    speaks: type[Embed | Similarity | Predict | Rerank | Tokenize | OpenAI | Ranking]
     does: str
     takes_tokens: bool = True
 
@@ -52,6 +53,9 @@ class Endpoint:
 
 ENDPOINTS: Mapping[str, Endpoint] = {
     "tei.embed": Endpoint("/embed", "tei", ("embed",), Embed, "Embed texts"),
+    "tei.similarity": Endpoint(
+        "/similarity", "tei", ("embed",), Similarity, "Compare texts", False
+    ),
     "tei.predict": Endpoint(
         "/predict", "tei", ("classify", "multilabel"), Predict, "Classify texts"
     ),
@@ -64,6 +68,7 @@ ENDPOINTS: Mapping[str, Endpoint] = {
         "/classify", "openai", ("classify", "multilabel"), Classifications, "Classify texts"
     ),
     "vllm.score": Endpoint("/score", "openai", ("score",), Scores, "Score pairs", False),
+    "vllm.rerank": Endpoint("/v1/rerank", "openai", ("score",), Ranking, "Rank texts", False),
     "vllm.pooling": Endpoint("/pooling", "openai", _EVERY, Pooling, "Answers of texts"),
 }
 # What a client asks that knows a server's address and nothing else: by the task.
@@ -75,7 +80,7 @@ ROOT = {
 }
 
 
-def speaking(manifest: Manifest, max_rows: int) -> dict[str, Speaks]:
+def compatible_codecs(manifest: Manifest, max_rows: int) -> dict[str, Codec]:
     """What a model speaks beside its own protocols, by name."""
     return {
         name: one.speaks(manifest, max_rows)

@@ -9,8 +9,8 @@ from skipserve.protocols.schemas import (
     FLAG,
     NUMBER,
     TEXT,
+    ProtocolSchema,
     Schema,
-    Spoken,
     in_json,
     list_of,
     object_of,
@@ -60,19 +60,19 @@ def _example(manifest: Manifest) -> object:
     return [manifest.example.inputs[token_ids(manifest)]]
 
 
-def _spoken(
+def _schema_of(
     manifest: Manifest, fields: dict[str, Schema], required: str, example: object, reply: Schema
-) -> Spoken:
+) -> ProtocolSchema:
     optional = {"model": or_null(TEXT)}
     request = object_of(fields | optional, [*optional, *fields.keys() - {required}], open_=True)
-    return Spoken(in_json(request), in_json(reply), {required: example}, _WORDS)
+    return ProtocolSchema(in_json(request), in_json(reply), {required: example}, _WORDS)
 
 
 def _vectors(manifest: Manifest) -> Schema:
     return list_of(NUMBER, 1, manifest.task.width)
 
 
-def embed(manifest: Manifest, max_rows: int) -> Spoken:
+def embed(manifest: Manifest, max_rows: int) -> ProtocolSchema:
     """``/embed``."""
     fields = {
         "inputs": _inputs(manifest, max_rows),
@@ -80,18 +80,18 @@ def embed(manifest: Manifest, max_rows: int) -> Spoken:
         "truncate": or_null(FLAG),
     }
     reply = list_of(_vectors(manifest), 1, max_rows)
-    return _spoken(manifest, fields, "inputs", _example(manifest), reply)
+    return _schema_of(manifest, fields, "inputs", _example(manifest), reply)
 
 
-def predict(manifest: Manifest, max_rows: int) -> Spoken:
+def predict(manifest: Manifest, max_rows: int) -> ProtocolSchema:
     """``/predict``."""
     one = list_of(object_of({"score": NUMBER, "label": TEXT}))
     fields = {"inputs": _inputs(manifest, max_rows), "truncate": or_null(FLAG)}
     reply = {"anyOf": [one, list_of(one)]}
-    return _spoken(manifest, fields, "inputs", _example(manifest), reply)
+    return _schema_of(manifest, fields, "inputs", _example(manifest), reply)
 
 
-def rerank(manifest: Manifest, max_rows: int) -> Spoken:
+def rerank(manifest: Manifest, max_rows: int) -> ProtocolSchema:
     """``/rerank``."""
     flags = {name: or_null(FLAG) for name in ("raw_scores", "return_text", "truncate")}
     request = object_of(
@@ -101,10 +101,34 @@ def rerank(manifest: Manifest, max_rows: int) -> Spoken:
     )
     reply = list_of(object_of({"index": _COUNT, "text": TEXT, "score": NUMBER}, ["text"]), 1)
     example = {"query": "great film", "texts": ["dull", "great"]}
-    return Spoken(in_json(request), in_json(reply), example, _WORDS)
+    return ProtocolSchema(in_json(request), in_json(reply), example, _WORDS)
 
 
-def tokenize(manifest: Manifest, max_rows: int) -> Spoken:
+def similarity(manifest: Manifest, max_rows: int) -> ProtocolSchema:
+    """``/similarity``."""
+    sentences = list_of(TEXT, 1, max_rows - 1)
+    inputs = object_of({"source_sentence": TEXT, "sentences": sentences}, open_=True)
+    sent = {"source_sentence": "great film", "sentences": ["dull"]}
+    fields = {"inputs": inputs}
+    return _schema_of(manifest, fields, "inputs", sent, list_of(NUMBER, 1, max_rows))
+
+
+def ranking(manifest: Manifest, max_rows: int) -> ProtocolSchema:
+    """``/v1/rerank``."""
+    document = object_of({"text": TEXT}, open_=True)
+    documents = list_of({"anyOf": [TEXT, document]}, 1, max_rows)
+    optional = {"top_n": or_null({"type": "integer", "minimum": 1}), "return_documents": FLAG}
+    optional |= {"model": or_null(TEXT)}
+    request = object_of({"query": TEXT, "documents": documents} | optional, [*optional], open_=True)
+    result = object_of({"index": _COUNT, "document": document, "relevance_score": NUMBER})
+    result["required"] = ["index", "relevance_score"]
+    usage = object_of({"total_tokens": _COUNT})
+    fields = {"id": TEXT, "model": TEXT, "usage": usage, "results": list_of(result, 1)}
+    example = {"query": "great film", "documents": ["dull", "great"]}
+    return ProtocolSchema(in_json(request), in_json(object_of(fields)), example, _WORDS)
+
+
+def tokenize(manifest: Manifest, max_rows: int) -> ProtocolSchema:
     """``/tokenize``."""
     place = or_null(_COUNT)
     token = object_of({"id": _COUNT, "text": TEXT, "special": FLAG, "start": place, "stop": place})
@@ -112,7 +136,7 @@ def tokenize(manifest: Manifest, max_rows: int) -> Spoken:
         "inputs": {"anyOf": [TEXT, list_of(TEXT, 1, max_rows)]},
         "add_special_tokens": or_null(FLAG),
     }
-    return _spoken(manifest, fields, "inputs", ["great film"], list_of(list_of(token), 1))
+    return _schema_of(manifest, fields, "inputs", ["great film"], list_of(list_of(token), 1))
 
 
 def _listed(item: Schema) -> Schema:
@@ -129,27 +153,27 @@ def _listed(item: Schema) -> Schema:
     )
 
 
-def _pooled(word: str) -> Callable[[Manifest, int], Spoken]:
-    def spoken(manifest: Manifest, max_rows: int) -> Spoken:
+def _pooled(word: str) -> Callable[[Manifest, int], ProtocolSchema]:
+    def spoken(manifest: Manifest, max_rows: int) -> ProtocolSchema:
         formats = or_null({"enum": ["float", "base64"]})
         fields = {"input": _inputs(manifest, max_rows), "encoding_format": formats}
         vector = {"anyOf": [_vectors(manifest), TEXT]}
         item = object_of({"object": TEXT, "index": _COUNT, word: vector})
-        return _spoken(manifest, fields, "input", _example(manifest), _listed(item))
+        return _schema_of(manifest, fields, "input", _example(manifest), _listed(item))
 
     return spoken
 
 
-def classify(manifest: Manifest, max_rows: int) -> Spoken:
+def classify(manifest: Manifest, max_rows: int) -> ProtocolSchema:
     """``/classify``."""
     item = object_of(
         {"index": _COUNT, "label": TEXT, "probs": _vectors(manifest), "num_classes": _COUNT}
     )
     fields = {"input": _inputs(manifest, max_rows)}
-    return _spoken(manifest, fields, "input", _example(manifest), _listed(item))
+    return _schema_of(manifest, fields, "input", _example(manifest), _listed(item))
 
 
-def score(manifest: Manifest, max_rows: int) -> Spoken:
+def score(manifest: Manifest, max_rows: int) -> ProtocolSchema:
     """``/score``."""
     texts = {"anyOf": [TEXT, list_of(TEXT, 1, max_rows)]}
     request = object_of(
@@ -157,16 +181,18 @@ def score(manifest: Manifest, max_rows: int) -> Spoken:
     )
     item = object_of({"index": _COUNT, "object": TEXT, "score": NUMBER})
     example = {"text_1": "great film", "text_2": ["dull", "great"]}
-    return Spoken(in_json(request), in_json(_listed(item)), example, _WORDS)
+    return ProtocolSchema(in_json(request), in_json(_listed(item)), example, _WORDS)
 
 
-COMPATIBLE: dict[str, Callable[[Manifest, int], Spoken]] = {
+COMPATIBLE: dict[str, Callable[[Manifest, int], ProtocolSchema]] = {
     "tei.embed": embed,
+    "tei.similarity": similarity,
     "tei.predict": predict,
     "tei.rerank": rerank,
     "tei.tokenize": tokenize,
     "openai.embeddings": _pooled("embedding"),
     "vllm.classify": classify,
     "vllm.score": score,
+    "vllm.rerank": ranking,
     "vllm.pooling": _pooled("data"),
 }

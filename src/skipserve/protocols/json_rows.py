@@ -22,8 +22,8 @@ from skipserve.protocols.json_types import (
 )
 from skipserve.protocols.messages import (
     JSON,
-    Asked,
     RawRequest,
+    RouterRequest,
     Tensors,
     Values,
     check_size,
@@ -90,7 +90,7 @@ class JsonRows:
         self._decoder = decoder(make(self._inputs, max_rows))
         self._values = decoder(list_of(Any, max_rows))
 
-    def decode(self, request: RawRequest) -> tuple[Tensors | Values, Asked, str | None]:
+    def decode(self, request: RawRequest) -> tuple[Tensors | Values, RouterRequest, str | None]:
         """Read a request: its rows by input [B, …], what it asks of the router, and its slice.
 
         A model with preprocessing takes values, unless a request names tensors.

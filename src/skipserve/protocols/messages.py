@@ -32,8 +32,8 @@ class Risk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     measure: Measure = "disagreement"
 
 
-# What a request asks of the router: a risk, on at the model's own, off, or nothing.
-Asked: TypeAlias = Risk | Literal["on", "off"] | None
+# What a request asks of the router: a risk, "on" (at the model's own risk), "off", or nothing.
+RouterRequest: TypeAlias = Risk | Literal["on", "off"] | None
 
 JSON = "application/json"
 # A longer body is refused by whatever listens, before it gets here.
@@ -108,28 +108,28 @@ class Values(msgspec.Struct, frozen=True):
     values: Sequence[object]
 
 
-class Question(msgspec.Struct, frozen=True):
+class ParsedRequest(msgspec.Struct, frozen=True):
     """A request that could be read.
 
     Attributes:
         rows: By input, for the engine to check, or values that become such.
-        asked: What it wants of the router.
+        router: What it asks of the router.
         encode: Makes the reply.
         of_slice: The value that it gives the parameter by which traffic is sliced, if any.
         tokenize: Only the tokenizer shall run, with special tokens or without; ``None``: the model.
     """
 
     rows: Tensors | Values
-    asked: Asked
+    router: RouterRequest
     encode: Callable[[Answer], Reply]
     of_slice: str | None = None
     tokenize: bool | None = None
 
 
-class Speaks(Protocol):
+class Codec(Protocol):
     """A protocol, for one model."""
 
-    def decode(self, request: RawRequest) -> Question:
+    def decode(self, request: RawRequest) -> ParsedRequest:
         """Read a request.
 
         Raises:

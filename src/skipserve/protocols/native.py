@@ -15,7 +15,7 @@ from skipserve.artifacts.manifest import Manifest
 from skipserve.errors import InputError
 from skipserve.protocols.answers import Answer
 from skipserve.protocols.json_rows import JsonRows
-from skipserve.protocols.messages import Question, RawRequest, Reply, error_reply, status_of
+from skipserve.protocols.messages import ParsedRequest, RawRequest, Reply, error_reply, status_of
 
 
 class NativeProtocol:
@@ -34,20 +34,20 @@ class NativeProtocol:
         self._reader = JsonRows(manifest, max_rows, "inputs", others=others)
         self._encoder = msgspec.json.Encoder()
 
-    def decode(self, request: RawRequest) -> Question:
+    def decode(self, request: RawRequest) -> ParsedRequest:
         """Read the rows of a request, and what it asks of the router.
 
         Raises:
             InputError: Saying what was wrong, what was expected, and in which row.
         """
-        rows, asked, of_slice = self._reader.decode(request)
-        return Question(rows, asked, self.encode, of_slice)
+        rows, router, of_slice = self._reader.decode(request)
+        return ParsedRequest(rows, router, self.encode, of_slice)
 
     def encode(self, answer: Answer) -> Reply:
         """Answer one request."""
         setting = answer.setting
         body: dict[str, object] = {
-            "outputs": answer.told(),
+            "outputs": answer.outputs(),
             "model": self._manifest.model,
             "depth": self._manifest.depth,
             "router": "off" if setting.risk is None else "on",

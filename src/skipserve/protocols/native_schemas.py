@@ -8,8 +8,8 @@ from skipserve.protocols.schemas import (
     FLAG,
     RISK,
     TEXT,
+    ProtocolSchema,
     Schema,
-    Spoken,
     answer,
     in_json,
     list_of,
@@ -32,7 +32,7 @@ _VERSION = object_of(
 V1_STATUS = object_of({"name": TEXT, "ready": FLAG, "model_version_status": list_of(_VERSION, 1)})
 
 
-def native(manifest: Manifest, max_rows: int) -> Spoken:
+def native(manifest: Manifest, max_rows: int) -> ProtocolSchema:
     """``POST /predictions/{model}``."""
     inputs = manifest.signature.inputs
     named = object_of({spec.name: list_of(row(spec), 1, max_rows) for spec in inputs})
@@ -47,8 +47,8 @@ def native(manifest: Manifest, max_rows: int) -> Spoken:
     optional = ["risk", "measure", "router_reason"]
     if manifest.router is not None:
         fields |= {"risk": RISK, "measure": {"enum": list(MEASURES)}, "router_reason": TEXT}
-    example = {"inputs": short(manifest.asked["inputs"])}
-    return Spoken(
+    example = {"inputs": short(manifest.example_request["inputs"])}
+    return ProtocolSchema(
         in_json(request),
         in_json(object_of(fields, optional)),
         example,
@@ -57,7 +57,7 @@ def native(manifest: Manifest, max_rows: int) -> Spoken:
     )
 
 
-def v1(manifest: Manifest, max_rows: int) -> Spoken:
+def v1(manifest: Manifest, max_rows: int) -> ProtocolSchema:
     """``POST /v1/models/{model}:predict``."""
     inputs = manifest.signature.inputs
     named = object_of({spec.name: row(spec) for spec in inputs})
@@ -72,11 +72,11 @@ def v1(manifest: Manifest, max_rows: int) -> Spoken:
     ((_, columns),) = by_column.requests.items()
     ((_, outputs),) = by_column.replies.items()
     columns = columns | {"properties": columns["properties"] | signature}
-    ((_, example),) = manifest.asked.items()
+    ((_, example),) = manifest.example_request.items()
     first = example[0] if isinstance(example, list) else manifest.example.inputs
     request = object_of({"instances": instances, **others}, list(others))
     reply = object_of({"predictions": list_of(answer(manifest), 1, max_rows)})
-    return Spoken(
+    return ProtocolSchema(
         in_json({"anyOf": [request, columns]}),
         in_json({"anyOf": [reply, outputs]}),
         {"instances": [short(first)]},

@@ -1,8 +1,8 @@
 """The Open Inference Protocol over HTTP: JSON tensors and the binary tensor extension.
 
-Source: the KServe V2 protocol and Triton's binary data extension. A request is told from a native
-one by its content: its ``inputs`` hold objects, or it has the header of the extension. A field that
-is null is as good as left out: KServe's own client writes all of them.
+Source: the KServe V2 protocol and Triton's binary data extension. A request of this
+protocol is recognised by its content: its ``inputs`` hold objects, or it has the header of the
+extension. A field that is null counts as left out: KServe's own client writes all fields.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from skipserve.artifacts.manifest import Manifest
 from skipserve.errors import InputError
 from skipserve.protocols.answers import Answer
 from skipserve.protocols.messages import (
-    Asked,
-    Question,
+    ParsedRequest,
     RawRequest,
     Reply,
     Risk,
+    RouterRequest,
     Tensors,
     Values,
     check_size,
@@ -40,8 +40,8 @@ from skipserve.protocols.oip_replies import (
     given,
     outputs_of,
     reply,
+    router_parameters,
     tensors,
-    told,
 )
 from skipserve.protocols.oip_tensors import (
     Parameters,
@@ -67,7 +67,7 @@ class Request(msgspec.Struct):
     outputs: list[Output] | None = None
 
 
-def speaks_oip(request: RawRequest) -> bool:
+def is_oip_request(request: RawRequest) -> bool:
     """Whether a request is meant for this protocol."""
     if HEADER_LENGTH.lower() in request.headers:
         return True
@@ -91,7 +91,7 @@ class OpenInference:
         self._most_bytes = most_bytes(max_rows, manifest.signature, manifest.preprocessing)
         self._decoder = msgspec.json.Decoder(Request)
 
-    def decode(self, request: RawRequest) -> Question:
+    def decode(self, request: RawRequest) -> ParsedRequest:
         """Read a request: the rows of every input, and what it asks of the router.
 
         The parameter ``router`` may be ``"on"``, ``"off"`` or a risk, whose ``router_measure`` is
@@ -112,7 +112,7 @@ class OpenInference:
         raw = self._holds_values(message.inputs)
         if not raw:
             self._check_names(message.inputs)
-        asked = self._asked(given(message.parameters))
+        router = self._router_request(given(message.parameters))
         of_slice = slice_in(given(message.parameters), self._manifest.slices)
         # Looked at before anything runs for it.
         flag(message.parameters, "binary_data_output", False)
@@ -123,7 +123,7 @@ class OpenInference:
             known = ", ".join(self._outputs)
             raise InputError("wrong_output", f"no output is named {unknown[0]!r}, only {known}")
         rows = (self._values if raw else self._rows)(message.inputs, binary)
-        return Question(rows, asked, partial(self.encode, message), of_slice)
+        return ParsedRequest(rows, router, partial(self.encode, message), of_slice)
 
     def _holds_values(self, inputs: list[Tensor]) -> bool:
         """Whether a request sends texts or pictures, and no tensors of the network."""
@@ -167,14 +167,14 @@ class OpenInference:
         end = len(binary) if alone or not isinstance(size, int) else max(size, 0)
         return binary_rows(tensor, size, binary[:end]), binary[end:]
 
-    def _raw(self, content: bytes) -> Question:
+    def _raw(self, content: bytes) -> ParsedRequest:
         rows: Tensors | Values = Values([content])
         if self._manifest.preprocessing is None:
             rows = raw_rows(content, self._manifest.signature)
             ((_, array),) = rows.items()
             self._check_count(len(array))
         message = Request([], parameters={"binary_data_output": True})
-        return Question(rows, None, partial(self.encode, message))
+        return ParsedRequest(rows, None, partial(self.encode, message))
 
     def _check_names(self, inputs: list[Tensor]) -> None:
         names = [spec.name for spec in self._manifest.signature.inputs]
@@ -194,14 +194,14 @@ class OpenInference:
                 "too_many_rows", f"{rows} rows, at most {self._max_rows} are answered at once"
             )
 
-    def _asked(self, parameters: dict[str, Any]) -> Asked:
-        asked = _router(parameters)
-        if self._manifest.router is None and asked not in ("off", None):
+    def _router_request(self, parameters: dict[str, Any]) -> RouterRequest:
+        router = _router(parameters)
+        if self._manifest.router is None and router not in ("off", None):
             raise InputError("no_router", f"{self._manifest.name} has no router")
-        return asked
+        return router
 
     def encode(self, request: Request, answer: Answer) -> Reply:
-        """Answer one request, each output in JSON or binary as was asked.
+        """Answer one request, each output in JSON or binary as the request asks.
 
         What the router did to the request stands in ``parameters``, if the model has one.
         """
@@ -213,7 +213,7 @@ class OpenInference:
         if request.id is not None:
             body["id"] = request.id
         if self._manifest.router is not None:
-            body["parameters"] = told(answer.setting)
+            body["parameters"] = router_parameters(answer.setting)
         return reply(body, chunks)
 
     def refuse(self, error: InputError) -> Reply:
@@ -221,21 +221,21 @@ class OpenInference:
         return text_error(error)
 
 
-def _router(parameters: dict[str, Any]) -> Asked:
-    asked, measure = parameters.get("router"), parameters.get("router_measure", "disagreement")
+def _router(parameters: dict[str, Any]) -> RouterRequest:
+    router, measure = parameters.get("router"), parameters.get("router_measure", "disagreement")
     if measure not in MEASURES:
         raise InputError(
             "invalid_parameter",
             f"router_measure is {measure!r}, expected {' or '.join(MEASURES)}",
         )
-    if asked in ("on", "off", None):
-        return asked
-    if not isinstance(asked, int | float) or isinstance(asked, bool):
+    if router in ("on", "off", None):
+        return router
+    if not isinstance(router, int | float) or isinstance(router, bool):
         raise InputError(
-            "invalid_parameter", f'router is {asked!r}, expected "on", "off" or a risk'
+            "invalid_parameter", f'router is {router!r}, expected "on", "off" or a risk'
         )
     try:
-        return Risk(float(asked), measure)
+        return Risk(float(router), measure)
     except OverflowError:  # JSON knows integers that no float holds
         return Risk(math.inf, measure)
 

@@ -95,7 +95,7 @@ def tensors(
     return entries, chunks
 
 
-def told(setting: Setting) -> dict[str, object]:
+def router_parameters(setting: Setting) -> dict[str, object]:
     """What a reply says of the router."""
     if setting.risk is not None:
         return {"router": "on", "risk": setting.risk, "router_measure": setting.measure}

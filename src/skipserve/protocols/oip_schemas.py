@@ -15,8 +15,8 @@ from skipserve.protocols.schemas import (
     RISK,
     SLICE,
     TEXT,
+    ProtocolSchema,
     Schema,
-    Spoken,
     list_of,
     object_of,
     or_null,
@@ -50,7 +50,7 @@ MODEL_METADATA = object_of(
 MODEL_READY = object_of({"name": TEXT, "ready": FLAG})
 
 
-def oip(manifest: Manifest, max_rows: int) -> Spoken:
+def oip(manifest: Manifest, max_rows: int) -> ProtocolSchema:
     """``POST /v2/models/{model}/infer``."""
     inputs = manifest.signature.inputs
     tensors = [_tensor(spec, max_rows) for spec in inputs]
@@ -82,7 +82,7 @@ def oip(manifest: Manifest, max_rows: int) -> Spoken:
         ["id", "parameters", "outputs"],
         open_=True,
     )
-    return Spoken(
+    return ProtocolSchema(
         {JSON: request, BINARY: {}},
         {JSON: _reply(manifest), BINARY: {}},
         {"inputs": _examples(manifest)},

@@ -17,7 +17,7 @@ import numpy as np
 from skipserve.artifacts.manifest import Manifest
 from skipserve.errors import InputError
 from skipserve.protocols.answers import Answer
-from skipserve.protocols.messages import Question, RawRequest, Reply, status_of
+from skipserve.protocols.messages import ParsedRequest, RawRequest, Reply, status_of
 from skipserve.protocols.tei import decoded, sent, shortened
 from skipserve.protocols.texts import TextRows, token_count
 from skipserve.tasks import label_names
@@ -59,7 +59,7 @@ class OpenAI:
         self._manifest = manifest
         self._rows = TextRows(manifest, max_rows)
 
-    def decode(self, request: RawRequest) -> Question:
+    def decode(self, request: RawRequest) -> ParsedRequest:
         """Read texts, or token ids.
 
         Raises:
@@ -68,7 +68,7 @@ class OpenAI:
         asked: _Request = decoded(request, _Request)
         rows, _ = self._rows.read(asked.input, "input")
         shortened(np.empty((0, self._manifest.task.width), np.float32), asked.dimensions, False)
-        return Question(rows, None, partial(self._encode, asked, request.id))
+        return ParsedRequest(rows, None, partial(self._encode, asked, request.id))
 
     def refuse(self, error: InputError) -> Reply:
         """Tell a client what was wrong."""
@@ -154,7 +154,7 @@ class Scores(OpenAI):
 
     prefix = "score"
 
-    def decode(self, request: RawRequest) -> Question:
+    def decode(self, request: RawRequest) -> ParsedRequest:
         """Read pairs: one text with each of several, or as many with as many."""
         asked: _ScoreRequest = decoded(request, _ScoreRequest)
         first, second = (
@@ -168,7 +168,7 @@ class Scores(OpenAI):
                 f"text_1 holds {len(first)} texts and text_2 {len(second)}; send one, or as many",
             )
         rows = self._rows.texts(list(zip(first, second, strict=True)))
-        return Question(rows, None, partial(self._scored, request.id))
+        return ParsedRequest(rows, None, partial(self._scored, request.id))
 
     def _scored(self, name: str, answer: Answer) -> Reply:
         scores = answer.prediction.answers[:, 0].tolist()

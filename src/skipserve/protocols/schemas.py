@@ -30,7 +30,7 @@ BINARY = "application/octet-stream"
 
 
 @dataclass(frozen=True)
-class Spoken:
+class ProtocolSchema:
     """What a protocol takes and gives for one model.
 
     Attributes:
@@ -103,7 +103,7 @@ def number(spec: TensorSpec) -> Schema:
 def answer(manifest: Manifest) -> Schema:
     """What native and V1 replies say of a row."""
     optional: list[str] = []
-    fields = told(manifest.task)
+    fields = output_schema(manifest.task)
     fields["depth_run"] = {"type": "integer", "minimum": 0, "maximum": manifest.depth}
     if manifest.router is not None:
         fields["held_back"] = FLAG
@@ -111,7 +111,7 @@ def answer(manifest: Manifest) -> Schema:
     return object_of(fields, optional)
 
 
-def told(task: Task) -> dict[str, Schema]:
+def output_schema(task: Task) -> dict[str, Schema]:
     """What replies say of an answer, by field."""
     probability = NUMBER | {"minimum": 0, "maximum": 1}
     label: Schema = {"type": "integer", "minimum": 0, "maximum": task.width - 1}

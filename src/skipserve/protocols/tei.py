@@ -1,4 +1,4 @@
-"""text-embeddings-inference: ``/embed``, ``/predict``, ``/rerank`` and ``/tokenize``.
+"""text-embeddings-inference: ``/embed``, ``/similarity``, ``/predict``, ``/rerank``, ``/tokenize``.
 
 Source: its OpenAPI document and the types of its router (huggingface/text-embeddings-inference).
 Texts are always cut to the model's length, as it does with ``--auto-truncate``.
@@ -18,7 +18,7 @@ from skipserve.errors import InputError
 from skipserve.protocols.answers import Answer
 from skipserve.protocols.messages import (
     DEPTH_HEADER,
-    Question,
+    ParsedRequest,
     RawRequest,
     Reply,
     status_of,
@@ -86,7 +86,7 @@ def shortened(vectors: NDArray[np.float32], dimensions: int | None, unit: bool) 
     return vectors
 
 
-class _Speaker:
+class _TeiCodec:
     """What they have in common.
 
     Args:
@@ -111,20 +111,46 @@ class _EmbedRequest(msgspec.Struct):
     prompt_name: None = None
 
 
-class Embed(_Speaker):
+class Embed(_TeiCodec):
     """``/embed``: texts to a list of vectors."""
 
-    def decode(self, request: RawRequest) -> Question:
+    def decode(self, request: RawRequest) -> ParsedRequest:
         """Read texts, or token ids."""
         asked: _EmbedRequest = decoded(request, _EmbedRequest)
         rows, _ = self._rows.read(asked.inputs, "inputs")
         shortened(np.empty((0, self._manifest.task.width), np.float32), asked.dimensions, False)
-        return Question(rows, None, partial(self._encode, asked))
+        return ParsedRequest(rows, None, partial(self._encode, asked))
 
     def _encode(self, asked: _EmbedRequest, answer: Answer) -> Reply:
         unit = asked.normalize is not False
         vectors = shortened(answer.prediction.answers, asked.dimensions, unit)
         return sent(vectors.tolist(), answer)
+
+
+class _Sentences(msgspec.Struct):
+    source_sentence: str
+    sentences: list[str]
+
+
+class _SimilarityRequest(msgspec.Struct):
+    inputs: _Sentences
+    parameters: dict[str, Any] | None = None
+
+
+class Similarity(_TeiCodec):
+    """``/similarity``: the cosine of one text's vector to that of each of several."""
+
+    def decode(self, request: RawRequest) -> ParsedRequest:
+        """Read the source and the texts that it is compared with."""
+        inputs = decoded(request, _SimilarityRequest).inputs
+        if not inputs.sentences:
+            raise InputError("empty", "sentences holds no text; send at least one")
+        rows = self._rows.texts([inputs.source_sentence, *inputs.sentences])
+        return ParsedRequest(rows, None, self._encode)
+
+    def _encode(self, answer: Answer) -> Reply:
+        source, *others = shortened(answer.prediction.answers, None, unit=True).astype(np.float64)
+        return sent([float(source @ other) for other in others], answer)
 
 
 class _PredictParameters(msgspec.Struct):
@@ -138,10 +164,10 @@ class _PredictRequest(msgspec.Struct):
     parameters: _PredictParameters | None = None
 
 
-class Predict(_Speaker):
+class Predict(_TeiCodec):
     """``/predict``: texts to the probability of every label, the likeliest first."""
 
-    def decode(self, request: RawRequest) -> Question:
+    def decode(self, request: RawRequest) -> ParsedRequest:
         """Read one text or pair, or a list of lists of one or two: a batch."""
         asked: _PredictRequest = decoded(request, _PredictRequest)
         if asked.raw_scores:
@@ -157,14 +183,14 @@ class Predict(_Speaker):
                     "a list of strings is one text or a pair; send a batch as a list of lists, "
                     '[["first"], ["second"]]',
                 )
-            return Question(
+            return ParsedRequest(
                 self._rows.texts([_one(inputs)]), None, partial(self._encode, asked, True)
             )
         if isinstance(inputs, list) and inputs and all(map(_is_row, inputs)):
             rows = self._rows.texts([_one(one) for one in inputs])
-            return Question(rows, None, partial(self._encode, asked, False))
+            return ParsedRequest(rows, None, partial(self._encode, asked, False))
         read, alone = self._rows.read(inputs, "inputs")
-        return Question(read, None, partial(self._encode, asked, alone))
+        return ParsedRequest(read, None, partial(self._encode, asked, alone))
 
     def _encode(self, asked: _PredictRequest, alone: bool, answer: Answer) -> Reply:
         top = None if asked.parameters is None else asked.parameters.top_k
@@ -197,14 +223,14 @@ class _RerankRequest(msgspec.Struct):
     return_text: bool | None = None
 
 
-class Rerank(_Speaker):
+class Rerank(_TeiCodec):
     """``/rerank``: texts by how well they go with a query, the best first."""
 
-    def decode(self, request: RawRequest) -> Question:
+    def decode(self, request: RawRequest) -> ParsedRequest:
         """Read the query and its texts: a pair each."""
         asked: _RerankRequest = decoded(request, _RerankRequest)
         rows = self._rows.texts([(asked.query, text) for text in asked.texts])
-        return Question(rows, None, partial(self._encode, asked))
+        return ParsedRequest(rows, None, partial(self._encode, asked))
 
     def _encode(self, asked: _RerankRequest, answer: Answer) -> Reply:
         scores = answer.prediction.answers[:, 0].astype(np.float64)
@@ -230,15 +256,15 @@ class _TokenizeRequest(msgspec.Struct):
     prompt_name: None = None
 
 
-class Tokenize(_Speaker):
+class Tokenize(_TeiCodec):
     """``/tokenize``: what tokens become of texts. Nothing runs for it."""
 
-    def decode(self, request: RawRequest) -> Question:
+    def decode(self, request: RawRequest) -> ParsedRequest:
         """Read texts."""
         asked: _TokenizeRequest = decoded(request, _TokenizeRequest)
         texts = [asked.inputs] if isinstance(asked.inputs, str) else asked.inputs
         values = self._rows.texts(texts)
-        return Question(values, None, _never, tokenize=asked.add_special_tokens is not False)
+        return ParsedRequest(values, None, _never, tokenize=asked.add_special_tokens is not False)
 
 
 def _never(answer: Answer) -> Reply:

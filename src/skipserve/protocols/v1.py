@@ -15,14 +15,14 @@ from skipserve.artifacts.manifest import Manifest
 from skipserve.errors import InputError
 from skipserve.protocols.answers import Answer
 from skipserve.protocols.json_rows import JsonRows
-from skipserve.protocols.messages import Question, RawRequest, Reply, text_error
+from skipserve.protocols.messages import ParsedRequest, RawRequest, Reply, text_error
 from skipserve.protocols.native import NativeProtocol
 
 # A field and no text: the quotes in a text are escaped, and no colon stands behind a whole one.
 _INSTANCES, _INPUTS = re.compile(rb'"instances"\s*:'), re.compile(rb'"inputs"\s*:')
 
 
-def speaks_v1(request: RawRequest) -> bool:
+def is_v1_request(request: RawRequest) -> bool:
     """Whether a request is meant for this protocol; no other has such a field."""
     return request.body is not None and _INSTANCES.search(request.body) is not None
 
@@ -40,7 +40,7 @@ class V1Protocol:
         self._columns = NativeProtocol(manifest, max_rows, (signature,))
         self._reader = JsonRows(manifest, max_rows, "instances", "instances", (signature,))
 
-    def decode(self, request: RawRequest) -> Question:
+    def decode(self, request: RawRequest) -> ParsedRequest:
         """Read the instances, each a row of the one input or an object of all inputs.
 
         ``parameters`` may stand beside them as in the native protocol. A request in TensorFlow
@@ -50,14 +50,14 @@ class V1Protocol:
             InputError: Saying what was wrong, what was expected, and in which row.
         """
         by_column = request.body is not None and _INPUTS.search(request.body) is not None
-        if by_column and not speaks_v1(request):
+        if by_column and not is_v1_request(request):
             return self._columns.decode(request)
-        rows, asked, of_slice = self._reader.decode(request)
-        return Question(rows, asked, self.encode, of_slice)
+        rows, router, of_slice = self._reader.decode(request)
+        return ParsedRequest(rows, router, self.encode, of_slice)
 
     def encode(self, answer: Answer) -> Reply:
         """Answer one request, a prediction for each instance, and no other field."""
-        return Reply(msgspec.json.encode({"predictions": answer.told()}))
+        return Reply(msgspec.json.encode({"predictions": answer.outputs()}))
 
     def refuse(self, error: InputError) -> Reply:
         """The protocol's own error body: ``{"error": "message"}``."""

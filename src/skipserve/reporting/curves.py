@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skipserve.reporting.readings import Reading
-from skipserve.routing.judge import ByDepth, Judged, at_random, judge, oracle
+from skipserve.routing.judge import ByDepth, StoppingResult, at_random, judge, oracle
 from skipserve.routing.projection import fisher
 from skipserve.routing.propose import (
     BOLD,
     CANDIDATES,
     CAREFUL,
-    Seen,
+    Observations,
     greedy,
     where_rows_leave,
 )
@@ -84,12 +84,12 @@ def signal_curves(
     before, after = _signals(fitting, proposing), _signals(fitting, measured)
     curves = []
     for name in sorted(before.keys() & after.keys()):
-        seen, shown = (
-            Seen(measured.blocks, values, same[:, :-1], np.ones_like(same[:, :-1]))
+        observed, shown = (
+            Observations(measured.blocks, values, same[:, :-1], np.ones_like(same[:, :-1]))
             for values, same in ((before[name], agrees), (after[name], answered.agrees))
         )
         points = [
-            judge(answered, where_rows_leave(greedy(seen, share), shown))
+            judge(answered, where_rows_leave(greedy(observed, share), shown))
             for share in np.geomspace(CAREFUL, BOLD, CANDIDATES)
         ]
         curves.append(_curve(name, points, labels is not None, len(measured.answers)))
@@ -123,7 +123,7 @@ def _signals(fitting: Reading, reading: Reading) -> dict[str, NDArray[np.float32
     return {**found, **reading.signals}
 
 
-def _curve(name: str, points: Sequence[Judged], labelled: bool, rows: int) -> Curve:
+def _curve(name: str, points: Sequence[StoppingResult], labelled: bool, rows: int) -> Curve:
     order = sorted(points, key=lambda point: -point.blocks)
     return Curve(
         name,

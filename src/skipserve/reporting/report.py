@@ -15,7 +15,7 @@ from skipserve.reporting.curves import Curve, baselines, signal_curves
 from skipserve.reporting.inputs import Depths
 from skipserve.reporting.inspect import Inspection, inspect_model, open_engine
 from skipserve.reporting.model import Model
-from skipserve.reporting.rate import percent
+from skipserve.reporting.percent import percent
 from skipserve.reporting.readings import Reading, read_engine, read_network, with_streams
 from skipserve.reporting.sample import Sample, split_of
 from skipserve.reporting.served import (

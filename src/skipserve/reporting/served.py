@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skipserve.artifacts.certificates import Certificate, Refusal
-from skipserve.certification.certify import upper_bound
-from skipserve.reporting.rate import Rate, rate
+from skipserve.intervals import Rate, rate, upper_bound
 from skipserve.reporting.sample import Sample
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Prediction

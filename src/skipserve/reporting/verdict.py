@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from skipserve.certification.certify import samples_needed
-from skipserve.reporting.rate import percent
+from skipserve.intervals import samples_needed
+from skipserve.reporting.percent import percent
 from skipserve.routing.judge import ByDepth
 
 # Going on is worth it if even the oracle, its decisions paid, takes at least this share of the

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from skipserve.routing.propose import Seen, greedy, where_rows_leave
+from skipserve.routing.propose import Observations, greedy, where_rows_leave
 
 # More exits than this are not weighed against each other: every other one goes first.
 MOST = 24
@@ -40,7 +40,7 @@ class Costs:
         return Costs(tuple(map(near, self.stages)), tuple(map(near, self.exits)))
 
 
-def choose_exits(seen: Seen, costs: Costs) -> tuple[list[int], str]:
+def choose_exits(observed: Observations, costs: Costs) -> tuple[list[int], str]:
     """Drop exits, worst first, while that makes a lone row no slower.
 
     The time of a row is that of the stages it runs, and of the exits it passes; which those are
@@ -48,34 +48,35 @@ def choose_exits(seen: Seen, costs: Costs) -> tuple[list[int], str]:
     there, for its guard.
 
     Args:
-        seen: By cut, on rows that are not used to certify.
+        observed: By cut, on rows that are not used to certify.
         costs: By cut.
 
     Returns:
         The cuts that remain, and how they were chosen, in words.
     """
     costs = costs.rounded()
-    kept = list(range(seen.signal.shape[1]))
+    kept = list(range(observed.signal.shape[1]))
     while len(kept) > MOST:
         kept = kept[::2]
 
-    best = whole = row_seconds(kept, seen, costs)
+    best = whole = row_seconds(kept, observed, costs)
     while len(kept) > 1:
         fewer = [[cut for cut in kept if cut != out] for out in kept]
-        times = [row_seconds(cuts, seen, costs) for cuts in fewer]
+        times = [row_seconds(cuts, observed, costs) for cuts in fewer]
         if min(times) > best * (1 + 1e-9):  # what makes no difference goes too
             break
         best, kept = min(times), fewer[int(np.argmin(times))]
     return kept, (
-        f"{len(kept)} of {seen.signal.shape[1]} cuts: a lone row takes about {best * 1e6:.0f} µs "
+        f"{len(kept)} of {observed.signal.shape[1]} cuts: a lone row takes about "
+        f"{best * 1e6:.0f} µs "
         f"at {RATE:.0%} disagreement, with an exit at all of them {whole * 1e6:.0f}, at full depth "
         f"{sum(costs.stages) * 1e6:.0f}"
     )
 
 
-def row_seconds(cuts: Sequence[int], seen: Seen, costs: Costs) -> float:
+def row_seconds(cuts: Sequence[int], observed: Observations, costs: Costs) -> float:
     """Mean time of a lone row with exits at some of the cuts, at 1 % disagreement."""
-    part = seen.only(cuts)
+    part = observed.only(cuts)
     where = where_rows_leave(greedy(part, RATE), part)
     return float(_times(cuts, costs)[where].mean())
 

@@ -17,7 +17,7 @@ from skipserve.routing.activations import read_activations
 from skipserve.routing.config import ExitsConfig, RouterConfig
 from skipserve.routing.exits import Exit, Layout, layout_of
 from skipserve.routing.guards import fit_guard
-from skipserve.routing.heads import Fitted, fit_heads
+from skipserve.routing.heads import FittedHead, fit_heads
 from skipserve.routing.network import Network, tail_of
 from skipserve.routing.placing import FittedRouter, everywhere, place, weigh
 from skipserve.routing.projection import fisher
@@ -34,7 +34,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class _Candidates:
+class _ReadableCuts:
     """Exits at every cut that can be read, and the stages between."""
 
     cuts: tuple[int, ...]  # places in Network.blocks
@@ -98,7 +98,7 @@ def fit_router(
     model, names = network.model, [network.cuts[i] for i in found.cuts]
     seen = read_activations(model, names, found.layouts, parts)
     task, widths = network.task, _hidden(exits)
-    heads: dict[tuple[int, int], Fitted] = {}
+    heads: dict[tuple[int, int], FittedHead] = {}
     if exits.heads == "distilled":
         jobs = [(i, width) for i in range(len(found.cuts)) for width in widths]
         estimated = router.signal == "agreement"
@@ -141,7 +141,7 @@ def _require_sums(network: Network) -> None:
             )
 
 
-def _require_shape(network: Network, found: _Candidates, last: tuple[int, ...]) -> None:
+def _require_shape(network: Network, found: _ReadableCuts, last: tuple[int, ...]) -> None:
     for at, shape in zip(found.cuts, found.stages.shapes, strict=True):
         if shape != last:
             raise CutError(
@@ -157,7 +157,7 @@ def _hidden(exits: ExitsConfig) -> tuple[int, ...]:
     return HIDDEN if exits.hidden == "auto" else (exits.hidden,)
 
 
-def _candidates(network: Network, exits: ExitsConfig, rows: Rows) -> _Candidates:
+def _candidates(network: Network, exits: ExitsConfig, rows: Rows) -> _ReadableCuts:
     """Every cut whose stream can be read, or those that were asked for."""
     depth = network.depth
     asked = tuple(range(depth)) if exits.at == "auto" else exits.at
@@ -179,4 +179,4 @@ def _candidates(network: Network, exits: ExitsConfig, rows: Rows) -> _Candidates
                 "nothing can be read there"
             )
         layouts.append(layout)
-    return _Candidates(tuple(wanted), tuple(layouts), stages)
+    return _ReadableCuts(tuple(wanted), tuple(layouts), stages)

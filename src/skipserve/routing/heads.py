@@ -39,7 +39,7 @@ ESTIMATE_HIDDEN = 32
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FittedHead:
     """A head, and what estimates where it agrees; ``None`` where nobody asks."""
 
     head: Head
@@ -53,7 +53,7 @@ def fit_heads(
     jobs: Sequence[tuple[int, int]],
     estimated: bool = False,
     say: Callable[[str], None] = lambda line: None,
-) -> dict[tuple[int, int], Fitted]:
+) -> dict[tuple[int, int], FittedHead]:
     """Fit several heads, one a core at a time.
 
     Args:
@@ -64,14 +64,14 @@ def fit_heads(
         estimated: Whether each gets an estimate of where it agrees.
         say: Told about progress.
     """
-    made: dict[tuple[int, int], Fitted] = {}
+    made: dict[tuple[int, int], FittedHead] = {}
     targets = task.targets(answers)
 
     def fit(job: tuple[int, int]) -> None:
         cut, hidden = job
         head = fit_head(features[cut], targets, hidden, link=task.link)
         estimate = fit_estimate(features[cut], answers, task, hidden) if estimated else None
-        made[job] = Fitted(head, estimate)
+        made[job] = FittedHead(head, estimate)
         say(f"fitted head {len(made)} of {len(jobs)}")
 
     # Steps are short: a head is faster on one thread, and several heads on several.

@@ -46,7 +46,7 @@ def of_classes(
 
 
 @dataclass(frozen=True)
-class Judged:
+class StoppingResult:
     """What stopping early did to some rows.
 
     Attributes:
@@ -60,7 +60,7 @@ class Judged:
     accuracy: float
 
 
-def judge(readings: ByDepth, where: NDArray[np.int64]) -> Judged:
+def judge(readings: ByDepth, where: NDArray[np.int64]) -> StoppingResult:
     """Rows that each stop at a depth of their own.
 
     Args:
@@ -71,14 +71,14 @@ def judge(readings: ByDepth, where: NDArray[np.int64]) -> Judged:
     def there(values: NDArray[np.bool_]) -> float:
         return float(np.take_along_axis(values, where[:, None], axis=1).mean())
 
-    return Judged(
+    return StoppingResult(
         float(readings.blocks[where].mean()),
         there(~readings.agrees),
         float("nan") if readings.right is None else there(readings.right),
     )
 
 
-def at_random(readings: ByDepth, chance: float) -> Judged:
+def at_random(readings: ByDepth, chance: float) -> StoppingResult:
     """The expectation for rows that leave at each depth before the last with the same chance."""
     depths = len(readings.blocks)
     share = chance * (1 - chance) ** np.arange(depths)
@@ -87,10 +87,10 @@ def at_random(readings: ByDepth, chance: float) -> Judged:
     if readings.right is not None:
         right = float(share @ readings.right.mean(axis=0))
     disagreement = share @ (1 - readings.agrees.mean(axis=0))
-    return Judged(float(share @ readings.blocks), float(disagreement), right)
+    return StoppingResult(float(share @ readings.blocks), float(disagreement), right)
 
 
-def oracle(readings: ByDepth, rate: float) -> Judged:
+def oracle(readings: ByDepth, rate: float) -> StoppingResult:
     """The fewest blocks that any exit needs if at most a share ``rate`` may disagree.
 
     Each row leaves where it first agrees; those that agree latest leave at once instead, as long

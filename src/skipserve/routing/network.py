@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import onnx
 
 from skipserve.errors import CutError
-from skipserve.graph.blocks import Found, find_blocks
+from skipserve.graph.blocks import FoundBlocks, find_blocks
 from skipserve.graph.cut import Stage, cut
 from skipserve.graph.flow import Flow
 from skipserve.runtime.rows import Rows
@@ -31,7 +31,7 @@ class Network:
 
     model: onnx.ModelProto
     flow: Flow
-    found: Found
+    found: FoundBlocks
     signature: Signature
     task: Task
     blocks: tuple[int, ...]

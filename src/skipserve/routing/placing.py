@@ -20,10 +20,10 @@ from skipserve.routing.config import ExitsConfig
 from skipserve.routing.exits import Exit
 from skipserve.routing.guards import limits, scaled
 from skipserve.routing.network import Network
-from skipserve.routing.propose import Seen, greedy
-from skipserve.routing.reading import open_stepper, read_all, seen_of
+from skipserve.routing.propose import Observations, greedy
+from skipserve.routing.reading import observations_of, open_stepper, read_all
 from skipserve.routing.stopping import within
-from skipserve.routing.stress import ROWS, Strained, first_exit, strain
+from skipserve.routing.stress import ROWS, StressResult, first_exit, stress_test
 from skipserve.runtime.pieces import OnnxPiece
 from skipserve.runtime.rows import Rows
 from skipserve.runtime.stepper import Stepper
@@ -45,11 +45,11 @@ class FittedRouter:
     exits: tuple[Exit, ...]
     chosen: str
     first: str
-    stress: tuple[Strained, ...] = ()
+    stress: tuple[StressResult, ...] = ()
 
 
 @dataclass(frozen=True)
-class Trial:
+class PlacementTrial:
     """Exits at every cut, read on rows that nothing was fitted to.
 
     Attributes:
@@ -65,7 +65,7 @@ class Trial:
     exits: tuple[Exit, ...]
     stepper: Stepper
     distances: NDArray[np.float32]
-    ordinary: Seen
+    ordinary: Observations
     kept: tuple[int, ...]
     chosen: str
     row_s: float
@@ -78,7 +78,7 @@ def weigh(
     tail: Stage | None,
     config: ExitsConfig,
     proposing: Rows,
-) -> Trial:
+) -> PlacementTrial:
     """Choose the cuts that are worth an exit, by measured cost.
 
     Args:
@@ -93,7 +93,7 @@ def weigh(
     stepper = open_stepper(models, exits, network.depth)
     readings = read_all(stepper, proposing)
     limit = _limits(readings.distances, config.guard)
-    ordinary = seen_of(network, exits, readings, limit)
+    ordinary = observations_of(network, exits, readings, limit)
     costs = _costs(stages, models, proposing)
     if config.at == "auto":
         kept, chosen = choose_exits(ordinary, costs)
@@ -101,11 +101,13 @@ def weigh(
         kept = [i for i, one in enumerate(exits) if one.blocks in config.at]
         chosen = "as configured"
     seconds = row_seconds(kept, ordinary, costs)
-    return Trial(tuple(exits), stepper, readings.distances, ordinary, tuple(kept), chosen, seconds)
+    return PlacementTrial(
+        tuple(exits), stepper, readings.distances, ordinary, tuple(kept), chosen, seconds
+    )
 
 
 def place(
-    network: Network, trial: Trial, config: ExitsConfig, proposing: Rows, say: Say
+    network: Network, trial: PlacementTrial, config: ExitsConfig, proposing: Rows, say: Say
 ) -> FittedRouter:
     """Put the router under stress, and begin its exits where it stands it.
 
@@ -117,20 +119,20 @@ def place(
     limit[guarded] = _limits(trial.distances[:, guarded], config.guard)
     inside = np.logical_and.accumulate(within(trial.distances, limit), axis=1)
     ordinary = replace(trial.ordinary, inside=inside).only(trial.kept)
-    strained = {
-        kind: seen.only(trial.kept)
-        for kind, seen in _strain_all(network, trial, limit, proposing, say).items()
+    corrupted = {
+        kind: observed.only(trial.kept)
+        for kind, observed in _stress_all(network, trial, limit, proposing, say).items()
     }
     first, why = 0, "as configured"
     if config.first == "auto":
-        hard = {kind: seen for (kind, is_hard), seen in strained.items() if is_hard}
+        hard = {kind: observed for (kind, is_hard), observed in corrupted.items() if is_hard}
         first, why = first_exit(ordinary, hard, RATE)
     leaving = trial.kept[first:]
     decisions = range(first, len(trial.kept))
     thresholds = greedy(ordinary.only(decisions), RATE)
     stress = tuple(
-        strain(kind, is_hard, seen.only(decisions), thresholds)
-        for (kind, is_hard), seen in strained.items()
+        stress_test(kind, is_hard, observed.only(decisions), thresholds)
+        for (kind, is_hard), observed in corrupted.items()
     )
     final = tuple(
         replace(
@@ -180,9 +182,9 @@ def _limits(distances: NDArray[np.float32], quantile: float) -> NDArray[np.float
     return limit
 
 
-def _strain_all(
-    network: Network, trial: Trial, limit: NDArray[np.float64], rows: Rows, say: Say
-) -> dict[tuple[str, bool], Seen]:
+def _stress_all(
+    network: Network, trial: PlacementTrial, limit: NDArray[np.float64], rows: Rows, say: Say
+) -> dict[tuple[str, bool], Observations]:
     """What the router would see of corrupted copies, by kind and whether it is a hard one."""
     mask = network.signature.mask
     hard, mild = corruption.kinds(rows, mask)
@@ -194,7 +196,7 @@ def _strain_all(
             say(f"stress: {kind}")
             copy = corruption.corrupt(some, corrupt, known, mask, random)
             readings = read_all(trial.stepper, copy)
-            found[kind, is_hard] = seen_of(network, trial.exits, readings, limit)
+            found[kind, is_hard] = observations_of(network, trial.exits, readings, limit)
     return found
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from skipserve.routing.stopping import stops
+from skipserve.routing.stopping import disagreements, first_stop
 
 CANDIDATES = 20
 # Rates of disagreement among the rows that leave at one decision.
@@ -26,7 +26,7 @@ Thresholds = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Seen:
+class Observations:
     """What a router would see of rows that all got to the end.
 
     Attributes:
@@ -41,10 +41,10 @@ class Seen:
     agrees: NDArray[np.bool_]
     inside: NDArray[np.bool_]
 
-    def only(self, decisions: Sequence[int]) -> Seen:
+    def only(self, decisions: Sequence[int]) -> Observations:
         """The same with some of the decisions."""
         columns = list(decisions)
-        return Seen(
+        return Observations(
             self.blocks[[*columns, -1]],
             self.signal[:, columns],
             self.agrees[:, columns],
@@ -52,11 +52,11 @@ class Seen:
         )
 
 
-def propose(seen: Seen, risks: Sequence[float] = RISKS) -> list[Thresholds]:
+def propose(observed: Observations, risks: Sequence[float] = RISKS) -> list[Thresholds]:
     """Candidates for the policy ``exit``, from careful to bold.
 
     Args:
-        seen: On rows that are not used to certify.
+        observed: On rows that are not used to certify.
         risks: The ε that shall be certified; most candidates stand just below them.
 
     Returns:
@@ -65,7 +65,9 @@ def propose(seen: Seen, risks: Sequence[float] = RISKS) -> list[Thresholds]:
     near = [risk * share for risk in risks for share in NEAR]
     rates = sorted({*np.geomspace(CAREFUL, BOLD, COARSE).tolist(), *near})
     # One that disagrees more must run less, or nobody would want it.
-    outcomes = [(*simulate(one, seen), one) for one in (greedy(seen, rate) for rate in rates)]
+    outcomes = [
+        (*simulate(one, observed), one) for one in (greedy(observed, rate) for rate in rates)
+    ]
     kept: list[Thresholds] = []
     least = float("inf")
     for _, depth, one in sorted(outcomes, key=lambda outcome: outcome[:2]):
@@ -93,14 +95,14 @@ def propose_skips(signal: NDArray[np.float32], agrees: NDArray[np.bool_]) -> lis
     return [np.array(one, np.float32) for one in dict.fromkeys(map(tuple, [*few, *found]))]
 
 
-def greedy(seen: Seen, rate: float) -> Thresholds:
+def greedy(observed: Observations, rate: float) -> Thresholds:
     """Going down the depths, the lowest threshold whose leavers disagree at most at ``rate``."""
-    stays = np.ones(len(seen.signal), dtype=bool)
-    thresholds = np.full(seen.signal.shape[1], np.inf, dtype=np.float32)
-    for decision, values in enumerate(seen.signal.T):
-        may = stays & seen.inside[:, decision] & np.isfinite(values)
+    stays = np.ones(len(observed.signal), dtype=bool)
+    thresholds = np.full(observed.signal.shape[1], np.inf, dtype=np.float32)
+    for decision, values in enumerate(observed.signal.T):
+        may = stays & observed.inside[:, decision] & np.isfinite(values)
         if may.any():
-            thresholds[decision] = _lowest(values[may], seen.agrees[may, decision], rate)
+            thresholds[decision] = _lowest(values[may], observed.agrees[may, decision], rate)
             stays &= ~(may & (values >= thresholds[decision]))
     return thresholds
 
@@ -116,17 +118,13 @@ def _lowest(values: NDArray[np.float32], right: NDArray[np.bool_], rate: float) 
     return float(values[order[fits[-1]]]) if len(fits) else float("inf")
 
 
-def where_rows_leave(thresholds: Thresholds, seen: Seen) -> NDArray[np.int64]:
-    """At which decision each row leaves [N]; the number of decisions where it runs everything."""
-    stopped = stops(seen.signal, thresholds) & seen.inside
-    leaves = stopped.any(axis=1)
-    where: NDArray[np.int64] = np.where(leaves, stopped.argmax(axis=1), len(thresholds))
-    return where
+def where_rows_leave(thresholds: Thresholds, observed: Observations) -> NDArray[np.int64]:
+    """The decision at which each row leaves [N]; the number of decisions if it runs everything."""
+    return first_stop(observed.signal, thresholds, observed.inside)
 
 
-def simulate(thresholds: Thresholds, seen: Seen) -> tuple[float, float]:
+def simulate(thresholds: Thresholds, observed: Observations) -> tuple[float, float]:
     """Rate of disagreement and mean depth of the ``exit`` policy."""
-    where = where_rows_leave(thresholds, seen)
-    right = np.append(seen.agrees, np.ones((len(where), 1), dtype=bool), axis=1)
-    wrong = ~np.take_along_axis(right, where[:, None], axis=1)[:, 0]
-    return float(wrong.mean()), float(seen.blocks[where].mean())
+    where = where_rows_leave(thresholds, observed)
+    wrong = disagreements(observed.agrees, where)
+    return float(wrong.mean()), float(observed.blocks[where].mean())

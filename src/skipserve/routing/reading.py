@@ -13,12 +13,13 @@ from skipserve.cores import usable_cores
 from skipserve.graph.memory import open_model
 from skipserve.routing.exits import Exit
 from skipserve.routing.network import Network
-from skipserve.routing.propose import Seen
+from skipserve.routing.propose import Observations
 from skipserve.routing.stopping import within
 from skipserve.runtime.many import in_batches
 from skipserve.runtime.pieces import OnnxPiece
 from skipserve.runtime.rows import Rows
-from skipserve.runtime.stepper import Cut, Readings, Stepper
+from skipserve.runtime.stepper import Cut, ExitReadings, Stepper
+from skipserve.tasks import Task
 
 # More at a time are no faster, and a transformer's rows take megabytes each.
 BATCH = 32
@@ -39,31 +40,50 @@ def cuts_of(exits: Sequence[Exit]) -> list[Cut]:
     return found
 
 
-class Reads(Protocol):
+class ExitReader(Protocol):
     """What reads every exit."""
 
-    def read(self, rows: Rows) -> Readings:
+    def read(self, rows: Rows) -> ExitReadings:
         """Run rows through every stage, reading every exit on the way."""
         ...
 
 
-def read_all(stepper: Reads, rows: Rows) -> Readings:
+def read_all(stepper: ExitReader, rows: Rows) -> ExitReadings:
     """What every exit reads off any number of rows."""
     parts = list(in_batches(stepper.read, rows, BATCH, usable_cores()))
-    return Readings(
+    return ExitReadings(
         np.concatenate([part.answers for part in parts]),
         np.concatenate([part.signals for part in parts]),
         np.concatenate([part.distances for part in parts]),
     )
 
 
-def seen_of(
-    network: Network, exits: Sequence[Exit], readings: Readings, limit: NDArray[np.float64]
-) -> Seen:
-    """What a router would see, from what its exits read; every exit lets rows leave."""
+def observations_of(
+    network: Network, exits: Sequence[Exit], readings: ExitReadings, limit: NDArray[np.float64]
+) -> Observations:
+    """What a router observes, from what its exits read; every exit lets rows leave."""
+    blocks = [*(one.blocks for one in exits), network.depth]
+    return observe(readings, network.task, blocks, limit, [True] * len(exits))
+
+
+def observe(
+    readings: ExitReadings,
+    task: Task,
+    blocks: Sequence[int],
+    limit: NDArray[np.float64] | float,
+    leaves: Sequence[bool],
+) -> Observations:
+    """What a router observes, from what every exit reads.
+
+    Args:
+        readings: Of rows that ran everything.
+        task: Says when two answers agree.
+        blocks: Blocks run at each decision, and at full depth.
+        limit: Of the guards: one for each exit, or one for all.
+        leaves: Which exits are decisions.
+    """
     full = readings.answers[:, -1]
     early = np.moveaxis(readings.answers[:, :-1], 1, 0)
-    agrees = np.stack([network.task.agree(answers, full) for answers in early], axis=1)
+    agrees = np.stack([task.agree(answers, full) for answers in early], axis=1)
     inside = np.logical_and.accumulate(within(readings.distances, limit), axis=1)
-    blocks = np.array([*(one.blocks for one in exits), network.depth])
-    return Seen(blocks, readings.signals, agrees, inside)
+    return Observations(np.array(blocks), readings.signals, agrees, inside[:, np.array(leaves)])

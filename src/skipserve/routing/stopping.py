@@ -1,6 +1,6 @@
-"""When a row stops: only on proof. One rule, for the engine and for whoever foresees it.
+"""When a row stops: one rule, for the engine and for everything that predicts the engine.
 
-The graphs (graph/policy.py) and PyTorch (routing/eager.py) say the same in their own words.
+The ONNX graphs (graph/policy.py) and PyTorch (routing/eager.py) implement the same rule.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 
 def stops(signal: NDArray[np.float32], thresholds: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Whether rows leave out what follows a decision.
+    """Whether rows stop at a decision.
 
-    A signal of NaN or an infinity says nothing, so such a row goes on; so does every row where the
-    threshold is +inf (the router is off) or NaN.
+    A row with a signal of NaN or infinity goes on. So does every row whose threshold is +inf (the
+    router is off) or NaN.
 
     Args:
         signal: [..., decisions].
@@ -28,10 +28,38 @@ def stops(signal: NDArray[np.float32], thresholds: NDArray[np.float32]) -> NDArr
 def within(distance: NDArray[np.floating[Any]], limit: NDArray[np.floating[Any]] | float) -> Any:
     """Whether rows are inside a guard [...], bool.
 
-    A distance that is no number is not within a limit; a limit of +inf holds nothing back.
+    A distance of NaN is outside every finite limit. A limit of +inf holds nothing back.
 
     Args:
         distance: Of rows from calibration [...].
         limit: Of a shape that broadcasts with it.
     """
     return (distance <= limit) | (limit == np.inf)
+
+
+def first_stop(
+    signal: NDArray[np.float32], thresholds: NDArray[np.float32], inside: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """The first decision at which each row stops [...]; the number of decisions if at none.
+
+    Args:
+        signal: [..., decisions].
+        thresholds: Of a shape that broadcasts with it.
+        inside: Whether a row was inside every guard up to the decision; broadcasts likewise.
+    """
+    stopped = stops(signal, thresholds) & inside
+    first: NDArray[np.int64] = stopped.argmax(axis=-1)
+    first[~stopped.any(axis=-1)] = stopped.shape[-1]
+    return first
+
+
+def disagreements(agrees: NDArray[np.bool_], where: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether rows that stop at these decisions are answered otherwise than at full depth.
+
+    Args:
+        agrees: Whether the answer at each decision is that of full depth [N, decisions].
+        where: Decisions as :func:`first_stop` gives them [N] or [N, candidates].
+    """
+    whole = np.append(agrees, np.ones((len(agrees), 1), dtype=bool), axis=1)
+    found = np.take_along_axis(whole, where.reshape(len(where), -1), axis=1)
+    return ~found.reshape(where.shape)

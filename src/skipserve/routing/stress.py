@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from skipserve.routing.propose import Seen, Thresholds, greedy, where_rows_leave
+from skipserve.routing.propose import Observations, Thresholds, greedy, simulate
 
 # What a hard corruption must come to: few wrong answers, or most rows held back.
 MOST_DISAGREE, FEWEST_HELD = 0.05, 0.9
@@ -15,7 +15,7 @@ ROWS = 1_000
 
 
 @dataclass(frozen=True)
-class Strained:
+class StressResult:
     """What a router did to rows corrupted in one way, as shares.
 
     Attributes:
@@ -38,21 +38,23 @@ class Strained:
         return self.disagreement <= MOST_DISAGREE or self.held_back >= FEWEST_HELD
 
 
-def strain(kind: str, hard: bool, seen: Seen, thresholds: Thresholds) -> Strained:
+def stress_test(
+    kind: str, hard: bool, observed: Observations, thresholds: Thresholds
+) -> StressResult:
     """What thresholds do to corrupted rows."""
-    where = where_rows_leave(thresholds, seen)
-    right = np.append(seen.agrees, np.ones((len(where), 1), dtype=bool), axis=1)
-    wrong = ~np.take_along_axis(right, where[:, None], axis=1)[:, 0]
-    return Strained(
+    disagreement, depth = simulate(thresholds, observed)
+    return StressResult(
         kind,
         hard,
-        float(wrong.mean()),
-        float(seen.blocks[where].mean() / seen.blocks[-1]),
-        float((~seen.inside[:, -1]).mean()),
+        disagreement,
+        float(depth / observed.blocks[-1]),
+        float((~observed.inside[:, -1]).mean()),
     )
 
 
-def first_exit(ordinary: Seen, hard: Mapping[str, Seen], rate: float) -> tuple[int, str]:
+def first_exit(
+    ordinary: Observations, hard: Mapping[str, Observations], rate: float
+) -> tuple[int, str]:
     """The least depth at which every hard corruption passes, if exits begin there.
 
     Args:
@@ -70,8 +72,8 @@ def first_exit(ordinary: Seen, hard: Mapping[str, Seen], rate: float) -> tuple[i
         if first:
             part = ordinary.only(range(first, decisions))
             thresholds = np.concatenate([np.full(first, np.inf, np.float32), greedy(part, rate)])
-        strained = [strain(kind, True, seen, thresholds) for kind, seen in hard.items()]
-        failed = [one for one in strained if not one.passes]
+        results = [stress_test(kind, True, observed, thresholds) for kind, observed in hard.items()]
+        failed = [one for one in results if not one.passes]
         if not failed:
             return first, why or "every hard corruption is held back or answered as at full depth"
         worst = max(failed, key=lambda one: one.disagreement)

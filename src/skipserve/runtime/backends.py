@@ -15,7 +15,7 @@ from skipserve.extras import require
 from skipserve.runtime.pieces import OnnxPiece, Padded
 from skipserve.runtime.rows import Rows
 from skipserve.runtime.stepper import Piece
-from skipserve.runtime.wave import Limits, Stepped
+from skipserve.runtime.wave import Limits, RowResults
 
 Provider = Literal["cpu", "cuda"]
 # What opens the files of each, as it is imported.
@@ -123,7 +123,7 @@ class TorchScript:
         infinite = np.full((len(rows), self._decisions), np.inf, np.float32)
         return self.run(rows, Limits(infinite, np.full(len(rows), np.inf, np.float32))).answers
 
-    def run(self, rows: Rows, limits: Limits) -> Stepped:
+    def run(self, rows: Rows, limits: Limits) -> RowResults:
         """Run each row as deep as its limits ask."""
         feeds = [*rows.tensors.values()]
         if self._decisions:
@@ -137,9 +137,9 @@ class TorchScript:
         answers, *rest = (one.cpu().numpy() for one in made)
         if not rest:
             depth, held = np.full(len(rows), self._depth), np.zeros(len(rows), dtype=bool)
-            return Stepped(answers, depth, held, np.empty((len(rows), 0), np.float32))
+            return RowResults(answers, depth, held, np.empty((len(rows), 0), np.float32))
         depth, held, signals, *others = rest
-        return Stepped(answers, depth, held, signals, others[0] if others else None)
+        return RowResults(answers, depth, held, signals, others[0] if others else None)
 
 
 def _writable(array: NDArray[Any]) -> NDArray[Any]:

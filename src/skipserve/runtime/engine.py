@@ -13,18 +13,18 @@ from skipserve.artifacts.artifact import Artifact
 from skipserve.artifacts.certificates import Certificate, Measure
 from skipserve.cores import usable_cores
 from skipserve.errors import InputError, LaunchError
-from skipserve.preprocessing.opening import Token, Tokenizes, open_preprocessor
+from skipserve.preprocessing.opening import TextPreprocessor, Token, open_preprocessor
 from skipserve.runtime.backends import Provider, TorchScript, has_gpu
 from skipserve.runtime.flights import Flights
+from skipserve.runtime.fp32_fallback import Fp32Fallback, fp32_fallback_of
 from skipserve.runtime.many import in_batches
 from skipserve.runtime.planning import AskedPrecision, plan
 from skipserve.runtime.prediction import Prediction, Setting, joined, overflow
 from skipserve.runtime.rows import Rows, check_rows
 from skipserve.runtime.runners import FORMATS, BackendName, open_runner
 from skipserve.runtime.settings import Settings
-from skipserve.runtime.stepper import Readings
-from skipserve.runtime.wave import Limits, Stepped
-from skipserve.runtime.wider import Wider, wider_of
+from skipserve.runtime.stepper import ExitReadings
+from skipserve.runtime.wave import Limits, RowResults
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,9 @@ class Engine:
             self._runner = open_runner(artifact, backend, self.precision, picked, threads)
         self.files = artifact.hashes(FORMATS[backend], self.precision)
         self.backend = backend
-        self._wider: Wider | None = wider_of(artifact, backend, self.precision, picked, threads)
+        self._fp32: Fp32Fallback | None = fp32_fallback_of(
+            artifact, backend, self.precision, picked, threads
+        )
         self._settings = Settings(artifact, self.files, self.precision, self.provider)
         self.fell_back = provider != "cpu" and self.provider == "cpu" and has_gpu()
         if self.fell_back:
@@ -135,7 +137,7 @@ class Engine:
         Raises:
             InputError: If the model takes no texts, or one is none.
         """
-        if not isinstance(self._preprocessor, Tokenizes):
+        if not isinstance(self._preprocessor, TextPreprocessor):
             raise InputError("no_tokenizer", f"{self.manifest.name} takes no texts")
         return self._preprocessor.tokens(values, special)
 
@@ -212,30 +214,30 @@ class Engine:
             rows: B rows.
             limits: Of each; full depth if left out.
         """
-        return self.told(rows, self.stepped(rows, limits))
+        return self.to_prediction(rows, self.run_once(rows, limits))
 
-    def stepped(self, rows: Rows, limits: Limits | None) -> Stepped:
-        """What comes of rows that run at once; :meth:`told` makes answers of it."""
+    def run_once(self, rows: Rows, limits: Limits | None) -> RowResults:
+        """What comes of rows that run at once; :meth:`to_prediction` makes answers of it."""
         if limits is not None and self.manifest.router is not None:
             return self._runner.run(rows, limits)
         count = len(rows)
         depth_run = np.full(count, self.manifest.depth, dtype=np.int64)
         held_back = np.zeros(count, dtype=bool)
         signals = np.empty((count, 0), dtype=np.float32)
-        return Stepped(self._runner.full(rows), depth_run, held_back, signals)
+        return RowResults(self._runner.full(rows), depth_run, held_back, signals)
 
-    def told(self, rows: Rows, stepped: Stepped) -> Prediction:
+    def to_prediction(self, rows: Rows, results: RowResults) -> Prediction:
         """The answers to rows by what came of them; FP32 answers those that overflowed FP16."""
         prediction = Prediction(
-            self.manifest.task.labels(stepped.answers),
-            stepped.answers,
-            stepped.depth_run,
-            stepped.held_back,
-            None if self.manifest.router is None else stepped.signals,
-            stepped.left_out,
-            trail=stepped.trail,
+            self.manifest.task.labels(results.answers),
+            results.answers,
+            results.depth_run,
+            results.held_back,
+            None if self.manifest.router is None else results.signals,
+            results.left_out,
+            trail=results.trail,
         )
-        return prediction if self._wider is None else self._wider.answer(rows, prediction)
+        return prediction if self._fp32 is None else self._fp32.answer(rows, prediction)
 
     def flights(self, most: int) -> Flights:
         """A way for the rows of many requests through this model, stage by stage.
@@ -243,7 +245,7 @@ class Engine:
         Args:
             most: Rows that came apart are run together up to so many.
         """
-        return Flights(self.stepped, self._runner.steps, most)
+        return Flights(self.run_once, self._runner.steps, most)
 
     def run_thresholds(
         self, rows: Rows, thresholds: NDArray[np.float32], guard_limit: float
@@ -272,7 +274,7 @@ class Engine:
 
         return joined(list(in_batches(run, rows, batch_size, self._workers)))
 
-    def read(self, rows: Rows, batch_size: int = 32) -> Readings:
+    def read(self, rows: Rows, batch_size: int = 32) -> ExitReadings:
         """What every exit reads off rows that run everything.
 
         Raises:
@@ -285,7 +287,7 @@ class Engine:
                 "router with policy = 'exit'"
             )
         parts = list(in_batches(self._runner.read, rows, batch_size, self._workers))
-        return Readings(
+        return ExitReadings(
             np.concatenate([part.answers for part in parts]),
             np.concatenate([part.signals for part in parts]),
             np.concatenate([part.distances for part in parts]),

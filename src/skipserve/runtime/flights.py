@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skipserve.runtime.rows import Rows
-from skipserve.runtime.wave import Left, Limits, Stepped, Wave, together
+from skipserve.runtime.wave import FinishedRows, Limits, RowResults, Wave, together
 
 
 class Steps(Protocol):
@@ -27,7 +27,7 @@ class Steps(Protocol):
         """Rows before the first stage."""
         ...
 
-    def step(self, wave: Wave, i: int) -> tuple[Left | None, Wave | None]:
+    def step(self, wave: Wave, i: int) -> tuple[FinishedRows | None, Wave | None]:
         """Run stage ``i``: who leaves behind it, and who goes on."""
         ...
 
@@ -58,7 +58,7 @@ class Flights:
     """
 
     def __init__(
-        self, whole: Callable[[Rows, Limits], Stepped], steps: Steps | None, most: int
+        self, whole: Callable[[Rows, Limits], RowResults], steps: Steps | None, most: int
     ) -> None:
         self._whole = whole
         self._steps = steps
@@ -77,7 +77,7 @@ class Flights:
             limits: Of each.
             names: What to call each [B]; no two that are on their way may be called alike.
         """
-        routed = limits.stepped
+        routed = limits.routed
         if self._steps is None or not routed.any():
             self._wait(_WHOLE, _plain(rows, limits, names))
         elif routed.all():
@@ -87,7 +87,7 @@ class Flights:
             others = ~routed
             self._wait(_WHOLE, _plain(rows[others], limits[others], names[others]))
 
-    def step(self) -> Left | None:
+    def step(self) -> FinishedRows | None:
         """Run the earliest stage that rows are before: those that left behind it.
 
         Raises:
@@ -115,11 +115,11 @@ class Flights:
             del self._lanes[stage]
         return together(waves)
 
-    def _run(self, stage: int, wave: Wave) -> tuple[Left | None, Wave | None]:
+    def _run(self, stage: int, wave: Wave) -> tuple[FinishedRows | None, Wave | None]:
         if stage != _WHOLE:
             assert self._steps is not None
             return self._steps.step(wave, stage)
-        return Left(wave.rows, self._whole(Rows(wave.tensors), wave.limits)), None
+        return FinishedRows(wave.rows, self._whole(Rows(wave.tensors), wave.limits)), None
 
     def _wait(self, stage: int, wave: Wave) -> None:
         self._lanes.setdefault(stage, deque()).append(wave)

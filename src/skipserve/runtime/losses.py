@@ -11,13 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from skipserve.routing.stopping import stops
+from skipserve.routing.stopping import disagreements, first_stop
 from skipserve.runtime.prediction import Prediction
 from skipserve.tasks import Task
 
 
 @dataclass(frozen=True)
-class Judged:
+class CandidateLosses:
     """What the candidates would have done with some rows.
 
     Attributes:
@@ -29,12 +29,12 @@ class Judged:
     blocks: NDArray[np.int64]
 
 
-def judge(
+def candidate_losses(
     prediction: Prediction,
     task: Task,
     candidates: NDArray[np.float32],
     ends: NDArray[np.int64],
-) -> Judged:
+) -> CandidateLosses:
     """Judge every candidate on the rows of a batch that gave evidence.
 
     A row that the guard holds back before it leaves is answered at full depth, and agrees. A row
@@ -54,7 +54,5 @@ def judge(
     agrees = np.stack(
         [task.agree(answers, full) & finite for answers in np.moveaxis(trail.answers, 1, 0)], axis=1
     )
-    may = stops(signals[:, None], candidates[None]) & trail.inside[:, None]
-    leaves, first = may.any(axis=2), may.argmax(axis=2)
-    right = np.take_along_axis(agrees, first, axis=1)
-    return Judged(leaves & ~right, np.where(leaves, ends[first], ends[-1]))
+    where = first_stop(signals[:, None], candidates[None], trail.inside[:, None])
+    return CandidateLosses(disagreements(agrees, where), ends[where])

@@ -11,8 +11,8 @@ from skipserve.artifacts.artifact import Artifact
 from skipserve.artifacts.manifest import Format, Precision, RouterSpec
 from skipserve.runtime.backends import Provider, TorchScript, open_onnx
 from skipserve.runtime.rows import Rows
-from skipserve.runtime.stepper import Cut, Piece, Readings, Stepper
-from skipserve.runtime.wave import Limits, Stepped
+from skipserve.runtime.stepper import Cut, ExitReadings, Piece, Stepper
+from skipserve.runtime.wave import Limits, RowResults
 
 BackendName = Literal["onnxruntime", "torchscript"]
 FORMATS: dict[BackendName, Format] = {"onnxruntime": "onnx", "torchscript": "torchscript"}
@@ -32,7 +32,7 @@ class Runner(Protocol):
         """Answers at full depth [B, width]."""
         ...
 
-    def run(self, rows: Rows, limits: Limits) -> Stepped:
+    def run(self, rows: Rows, limits: Limits) -> RowResults:
         """Run each row as deep as its limits ask."""
         ...
 
@@ -61,8 +61,8 @@ class OnnxFiles:
         answers: NDArray[np.float32] = self._plain.run(rows.tensors)[0]
         return answers
 
-    def run(self, rows: Rows, limits: Limits) -> Stepped:
-        routed = limits.stepped
+    def run(self, rows: Rows, limits: Limits) -> RowResults:
+        routed = limits.routed
         if self.steps is None or not routed.any():
             return self._at_full_depth(rows, limits)
         if routed.all():
@@ -70,14 +70,14 @@ class OnnxFiles:
         some = self.steps.run(rows[routed], limits[routed])
         return _merged(routed, some, self._at_full_depth(rows[~routed], limits[~routed]))
 
-    def read(self, rows: Rows) -> Readings:
+    def read(self, rows: Rows) -> ExitReadings:
         """What every exit reads off rows that run everything; under ``exit`` with a router only."""
         assert self.steps is not None
         return self.steps.read(rows)
 
-    def _at_full_depth(self, rows: Rows, limits: Limits) -> Stepped:
+    def _at_full_depth(self, rows: Rows, limits: Limits) -> RowResults:
         count = len(rows)
-        return Stepped(
+        return RowResults(
             self.full(rows),
             np.full(count, self._depth, dtype=np.int64),
             np.zeros(count, dtype=bool),
@@ -85,7 +85,7 @@ class OnnxFiles:
         )
 
 
-def _merged(routed: NDArray[np.bool_], some: Stepped, others: Stepped) -> Stepped:
+def _merged(routed: NDArray[np.bool_], some: RowResults, others: RowResults) -> RowResults:
     """The outcome of a batch from that of the routed rows and that of the others."""
 
     def put(ours: NDArray[Any], theirs: NDArray[Any]) -> NDArray[Any]:
@@ -100,7 +100,7 @@ def _merged(routed: NDArray[np.bool_], some: Stepped, others: Stepped) -> Steppe
     if some.trail is not None:
         trail = some.trail.blank(len(routed))
         trail.put(np.flatnonzero(routed), some.trail)
-    return Stepped(
+    return RowResults(
         put(some.answers, others.answers),
         put(some.depth_run, others.depth_run),
         put(some.held_back, others.held_back),

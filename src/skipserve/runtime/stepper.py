@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from skipserve.routing.stopping import stops, within
 from skipserve.runtime.rows import Rows
 from skipserve.runtime.trail import begin
-from skipserve.runtime.wave import Floats, Left, Limits, Stepped, Tensors, Wave, gathered
+from skipserve.runtime.wave import FinishedRows, Floats, Limits, RowResults, Tensors, Wave, gathered
 
 # Outputs of a stage beside its stream (graph/assemble.py).
 ANSWER, SIGNAL, DISTANCE = "exit/answer", "exit/signal", "exit/distance"
@@ -94,7 +94,7 @@ class Stepper:
         inside = np.ones(len(rows), dtype=bool)
         return Wave(names, rows.tensors, inside, limits, signals, begin(limits.drawn))
 
-    def step(self, wave: Wave, i: int) -> tuple[Left | None, Wave | None]:
+    def step(self, wave: Wave, i: int) -> tuple[FinishedRows | None, Wave | None]:
         """Run stage ``i`` on a wave: who leaves behind it, and who goes on to the next.
 
         A row leaves only if it provably may: its distance was within the limit at every cut so
@@ -119,10 +119,10 @@ class Stepper:
         answers = read[ANSWER] if everyone else read[ANSWER][stopped]
         depth_run = np.full(len(gone), cut.blocks, dtype=np.int64)
         held_back = np.zeros(len(gone), dtype=bool)
-        left = Left(gone.rows, Stepped(answers, depth_run, held_back, gone.signals))
+        left = FinishedRows(gone.rows, RowResults(answers, depth_run, held_back, gone.signals))
         return left, None if everyone else wave[~stopped]
 
-    def run(self, rows: Rows, limits: Limits) -> Stepped:
+    def run(self, rows: Rows, limits: Limits) -> RowResults:
         """Run each row as deep as its limits ask."""
         wave: Wave | None = self.begin(rows, limits, np.arange(len(rows)))
         left, i = [], 0
@@ -133,7 +133,7 @@ class Stepper:
             i += 1
         return gathered(left)
 
-    def _skip(self, wave: Wave) -> Left:
+    def _skip(self, wave: Wave) -> FinishedRows:
         self._advance(wave, 0)
         left_out = np.zeros((len(wave), self.decisions), dtype=bool)
         depth_run = np.full(len(wave), self._depth, dtype=np.int64)
@@ -187,7 +187,7 @@ class Stepper:
         wave: Wave,
         depth_run: NDArray[np.int64],
         left_out: NDArray[np.bool_] | None = None,
-    ) -> Left:
+    ) -> FinishedRows:
         piece = self._stages[-1]
         (answer,) = piece.run({name: wave.tensors[name] for name in piece.inputs})
         held_back = ~wave.inside
@@ -195,10 +195,10 @@ class Stepper:
             # A guard that a row would never have got to held nothing back.
             left = stops(wave.signals, wave.limits.thresholds) & wave.trail.inside
             held_back &= ~left.any(axis=1)
-        stepped = Stepped(answer, depth_run, held_back, wave.signals, left_out, wave.trail)
-        return Left(wave.rows, stepped)
+        results = RowResults(answer, depth_run, held_back, wave.signals, left_out, wave.trail)
+        return FinishedRows(wave.rows, results)
 
-    def read(self, rows: Rows) -> Readings:
+    def read(self, rows: Rows) -> ExitReadings:
         """Run rows through every stage, reading every exit on the way."""
         count = len(rows)
         nothing = Limits(np.empty((count, self.decisions), np.float32), np.empty(count, np.float32))
@@ -211,8 +211,8 @@ class Stepper:
                 answers.append(read[ANSWER])
                 signals.append(read[SIGNAL])
         depth_run = np.full(count, self._depth, dtype=np.int64)
-        final = self._finish(wave, depth_run).stepped.answers
-        return Readings(
+        final = self._finish(wave, depth_run).results.answers
+        return ExitReadings(
             np.stack([*answers, final], axis=1),
             np.stack(signals, axis=1) if signals else np.empty((len(rows), 0), np.float32),
             np.stack(distances, axis=1),
@@ -220,7 +220,7 @@ class Stepper:
 
 
 @dataclass(frozen=True)
-class Readings:
+class ExitReadings:
     """What every exit read off rows that ran everything.
 
     Attributes:

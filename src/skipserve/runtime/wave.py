@@ -36,7 +36,7 @@ class Limits:
         return Limits(self.thresholds[index], self.guard[index], drawn)
 
     @property
-    def stepped(self) -> NDArray[np.bool_]:
+    def routed(self) -> NDArray[np.bool_]:
         """Rows that run stage by stage [B]; a threshold of +inf or NaN lets no row leave."""
         routed = np.asarray((self.thresholds < np.inf).any(axis=1))
         return routed if self.drawn is None else routed | self.drawn
@@ -113,7 +113,7 @@ def limits_of(parts: Sequence[Limits]) -> Limits:
 
 
 @dataclass(frozen=True)
-class Stepped:
+class RowResults:
     """What came of rows that left, or of a whole batch.
 
     Attributes:
@@ -133,9 +133,9 @@ class Stepped:
     left_out: NDArray[np.bool_] | None = None
     trail: Trail | None = None
 
-    def __getitem__(self, index: NDArray[Any] | slice) -> Stepped:
+    def __getitem__(self, index: NDArray[Any] | slice) -> RowResults:
         """What came of some of the rows."""
-        return Stepped(
+        return RowResults(
             self.answers[index],
             self.depth_run[index],
             self.held_back[index],
@@ -146,26 +146,26 @@ class Stepped:
 
 
 @dataclass(frozen=True)
-class Left:
+class FinishedRows:
     """Rows that are settled.
 
     Attributes:
         rows: Which [n].
-        stepped: What came of them.
+        results: What came of them.
     """
 
     rows: NDArray[np.int64]
-    stepped: Stepped
+    results: RowResults
 
 
-def gathered(parts: Sequence[Left]) -> Stepped:
+def gathered(parts: Sequence[FinishedRows]) -> RowResults:
     """What came of rows 0 to B - 1, all of which left in some part."""
     if len(parts) == 1:
-        return parts[0].stepped
+        return parts[0].results
     order = np.argsort(np.concatenate([part.rows for part in parts]))
-    made = [part.stepped for part in parts]
+    made = [part.results for part in parts]
     trail = joined([one.trail for one in made], [len(one.depth_run) for one in made])
-    return Stepped(
+    return RowResults(
         np.concatenate([one.answers for one in made])[order],
         np.concatenate([one.depth_run for one in made])[order],
         np.concatenate([one.held_back for one in made])[order],

@@ -28,7 +28,7 @@ REASONS = {
 
 
 @dataclass(frozen=True)
-class Found:
+class EarnedStatus:
     """How a model stands.
 
     Attributes:
@@ -77,7 +77,7 @@ class Earned:
         self._reader = CountsReader(folder, binding, candidates)
         self._binding = binding
 
-    def read(self) -> Found:
+    def read(self) -> EarnedStatus:
         """How it stands now.
 
         Raises:
@@ -88,7 +88,7 @@ class Earned:
         places = in_force(self.rules, state, counts.rows, now_s)
         pairs = list(zip(self.rules.risks, places, strict=True))
         crossed = [one for one in self._ledger.events if isinstance(one, Crossed)]
-        return Found(
+        return EarnedStatus(
             epoch=state.epoch,
             rows=counts.rows,
             epoch_rows=state.epoch_rows,
@@ -106,7 +106,7 @@ class Earned:
         """All that has happened, in order, as it was last read."""
         return self._ledger.events
 
-    def earns(self, found: Found) -> bool:
+    def earns(self, found: EarnedStatus) -> bool:
         """Whether rows earn anything, or are evidence for the alarm alone."""
         return self.spec.certificate != "offline" or found.withdrawn
 

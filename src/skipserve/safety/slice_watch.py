@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from skipserve.earning.progress import Pace, Progress, progress
 from skipserve.safety.alarm import Evidence
 from skipserve.safety.keeper import Keeper, Kind
-from skipserve.safety.switch import Standing, Switch
+from skipserve.safety.switch import ControlState, Switch
 from skipserve.slices import sliced
 from skipserve.telemetry.exposition import Exposition, Samples
 
@@ -58,7 +58,7 @@ class SliceWatch:
         self._asked = asked
         self._switch = switch
         self._keeper = keeper
-        self._told = switch.standing(of_slice)
+        self._told = switch.control(of_slice)
         self._said: tuple[int | None, ...] | None = None
         self._certified = False
         self._counted: dict[float, tuple[int, int]] = {}
@@ -74,16 +74,16 @@ class SliceWatch:
     def hold(self) -> None:
         """Let nobody count, nor use what was earned; the switch is held."""
         in_force = None if self._told.in_force is None else ()
-        self._tell(Standing(self._switch.standing(self._slice).state, 0, in_force))
+        self._tell(ControlState(self._switch.control(self._slice).state, 0, in_force))
 
     def begin(self, counts: Samples) -> None:
         """Leave out what was counted until now, of another artifact; the switch is held."""
         self._counted = dict(self._evidence_counts(counts))
         self._against = Evidence(sorted(self._counted))
-        standing = self._switch.standing(self._slice)
-        if standing.state == "fell_back":
-            self._switch.tell(replace(standing, state="on"), self._slice)
-        self._told = self._switch.standing(self._slice)
+        control = self._switch.control(self._slice)
+        if control.state == "fell_back":
+            self._switch.write(replace(control, state="on"), self._slice)
+        self._told = self._switch.control(self._slice)
 
     def look(self, now_1970_s: float, counts: Samples, kinds: set[Kind]) -> None:
         """Look at what was counted until now; the switch is held.
@@ -94,9 +94,9 @@ class SliceWatch:
             kinds: What they run on.
         """
         news = self._news(counts)
-        standing = self._switch.standing(self._slice)
-        if standing.state != self._told.state:
-            self._commanded(standing)
+        control = self._switch.control(self._slice)
+        if control.state != self._told.state:
+            self._commanded(control)
         self._against.update(news)  # of what was in force until now
         if self._keeper is not None:
             self._keeper.look(kinds, now_1970_s)
@@ -120,12 +120,12 @@ class SliceWatch:
         if self._keeper is not None:
             self._show_earning(self._keeper, now_s)
 
-    def _commanded(self, standing: Standing) -> None:
-        logger.warning("the router of %s was switched by command: %s", self._called, standing.state)
+    def _commanded(self, control: ControlState) -> None:
+        logger.warning("the router of %s was switched by command: %s", self._called, control.state)
         fell_back = self._told.state == "fell_back"
-        if fell_back and standing.state == "on" and self._keeper is not None:
+        if fell_back and control.state == "on" and self._keeper is not None:
             self._keeper.reset()
-        self._told = standing
+        self._told = control
         self._restart_alarm()
 
     def _tell_what_is_kept(self, keeper: Keeper) -> None:
@@ -138,12 +138,12 @@ class SliceWatch:
             self._say(keeper, in_force)
             # What was seen under other candidates says nothing of these.
             self._restart_alarm()
-        self._tell(Standing(state, keeper.epoch, in_force, keeper.eager))
+        self._tell(ControlState(state, keeper.epoch, in_force, keeper.eager))
 
-    def _tell(self, standing: Standing) -> None:
-        if standing != self._told or standing != self._switch.standing(self._slice):
-            self._switch.tell(standing, self._slice)
-        self._told = standing
+    def _tell(self, control: ControlState) -> None:
+        if control != self._told or control != self._switch.control(self._slice):
+            self._switch.write(control, self._slice)
+        self._told = control
 
     def _say(self, keeper: Keeper, now: tuple[int | None, ...] | None) -> None:
         """Say where something bolder, or more careful, is in force by what was earned."""
@@ -210,7 +210,7 @@ class SliceWatch:
         )
         if self._keeper is not None:
             self._keeper.withdraw(seen.rows, seen.disagreements)
-        self._tell(Standing("fell_back", self._keeper.epoch if self._keeper else 0, ()))
+        self._tell(ControlState("fell_back", self._keeper.epoch if self._keeper else 0, ()))
 
     def _is_certified(self) -> bool:
         risk = self._asked.risk

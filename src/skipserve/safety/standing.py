@@ -65,7 +65,7 @@ def lift_order(file: Path) -> None:
 
 
 @dataclass(frozen=True)
-class Followed:
+class StandingOrderWatch:
     """A decision that is looked for while a model serves, where no command reaches its switch.
 
     Attributes:
@@ -85,4 +85,4 @@ class Followed:
         given = self.order.exists()
         with self.switch.held():
             if given != (self.switch.state() == "disabled"):
-                self.switch.throw("disabled" if given else "on")
+                self.switch.set("disabled" if given else "on")

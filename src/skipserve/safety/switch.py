@@ -35,7 +35,7 @@ REASONS: dict[SwitchState, str] = {
 
 
 @dataclass(frozen=True)
-class Standing:
+class ControlState:
     """What the workers of a model may do with one slice of its traffic.
 
     Attributes:
@@ -54,9 +54,9 @@ class Standing:
 
 
 # What a damaged file says: nothing may be skipped.
-DAMAGED = Standing("disabled", in_force=())
+DAMAGED = ControlState("disabled", in_force=())
 # And what one says of a slice that it does not know: workers and launcher have other slices now.
-UNKNOWN = Standing(in_force=())
+UNKNOWN = ControlState(in_force=())
 
 
 class Switch:
@@ -71,51 +71,51 @@ class Switch:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         self._descriptor = os.open(file, flags, 0o600)
         self._read: bytes = b""
-        self._standings: Mapping[str, Standing] = {}
+        self._controls: Mapping[str, ControlState] = {}
         with self.held():
             if not os.fstat(self._descriptor).st_size:
-                self.tell(Standing())
+                self.write(ControlState())
 
-    def standings(self) -> Mapping[str, Standing]:
+    def controls(self) -> Mapping[str, ControlState]:
         """What may be done now, by slice; none if the file is damaged. Takes about a microsecond.
 
         It is the same object until something else is told.
         """
         line = os.pread(self._descriptor, _WIDEST, 0)
         if line != self._read:
-            self._standings = self._again(line)
+            self._controls = self._again(line)
             self._read = line
-        return self._standings
+        return self._controls
 
-    def standing(self, of_slice: str = "") -> Standing:
+    def control(self, of_slice: str = "") -> ControlState:
         """What may be done now with a slice of the traffic; nothing if the file is damaged.
 
         Args:
             of_slice: Its name; "" where traffic is one whole.
         """
-        return standing_of(self.standings(), of_slice)
+        return control_of(self.controls(), of_slice)
 
-    def tell(self, standing: Standing, of_slice: str = "") -> None:
+    def write(self, control: ControlState, of_slice: str = "") -> None:
         """Say what may be done from now on with a slice, and leave the others as they are."""
-        self._write({**self.standings(), of_slice: standing})
+        self._write({**self.controls(), of_slice: control})
 
     def keep(self, slices: Collection[str]) -> None:
         """Forget all slices but these; nothing may be skipped in those that were not there."""
-        before = self.standings()
+        before = self.controls()
         if before.keys() != set(slices):
-            self._write({one: standing_of(before, one) for one in slices})
+            self._write({one: control_of(before, one) for one in slices})
 
     def state(self) -> SwitchState:
         """The state of the slice that stands worst; ``disabled`` if the file is damaged."""
-        return worst(one.state for one in self.standings().values())
+        return worst(one.state for one in self.controls().values())
 
-    def throw(self, state: SwitchState) -> None:
+    def set(self, state: SwitchState) -> None:
         """Set the state of all slices, and leave the rest as it is."""
-        standings = self.standings() or {"": DAMAGED}
-        self._write({of: replace(one, state=state) for of, one in standings.items()})
+        controls = self.controls() or {"": DAMAGED}
+        self._write({of: replace(one, state=state) for of, one in controls.items()})
 
-    def _write(self, standings: Mapping[str, Standing]) -> None:
-        line = _line(standings)
+    def _write(self, controls: Mapping[str, ControlState]) -> None:
+        line = _line(controls)
         size = os.fstat(self._descriptor).st_size
         width = max(size, _WIDTH if len(line) < _WIDTH else _WIDEST)
         if len(line) >= _WIDEST:
@@ -124,7 +124,7 @@ class Switch:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keep others from holding it: for whoever looks first and then throws it."""
+        """Hold the switch exclusively, to read it and set it in one step."""
         fcntl.flock(self._descriptor, fcntl.LOCK_EX)
         try:
             yield
@@ -132,39 +132,39 @@ class Switch:
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
     def close(self) -> None:
-        """Give the file back."""
+        """Close the file."""
         os.close(self._descriptor)
 
-    def _again(self, line: bytes) -> Mapping[str, Standing]:
+    def _again(self, line: bytes) -> Mapping[str, ControlState]:
         """What a line says; it is read again while it looks like half of one."""
         for _ in range(_ATTEMPTS):
-            standings = _parsed(line)
-            if standings is not None:
-                return standings
+            controls = _parsed(line)
+            if controls is not None:
+                return controls
             line = os.pread(self._descriptor, _WIDEST, 0)
         return {}
 
 
 class AlwaysOn(Switch):
-    """The switch of a model that nobody watches over."""
+    """The switch of a model without a launcher: always on."""
 
     def __init__(self) -> None:
         pass
 
-    def standings(self) -> Mapping[str, Standing]:
+    def controls(self) -> Mapping[str, ControlState]:
         """On, with the certificates of the artifact."""
         return _ALWAYS
 
 
-_ALWAYS: Mapping[str, Standing] = {"": Standing()}
+_ALWAYS: Mapping[str, ControlState] = {"": ControlState()}
 
 
-def standing_of(standings: Mapping[str, Standing], of_slice: str) -> Standing:
+def control_of(controls: Mapping[str, ControlState], of_slice: str) -> ControlState:
     """What may be done with a slice; of one that the file does not know, nothing is in force."""
-    found = standings.get(of_slice)
+    found = controls.get(of_slice)
     if found is not None:
         return found
-    off = not standings or worst(one.state for one in standings.values()) == "disabled"
+    off = not controls or worst(one.state for one in controls.values()) == "disabled"
     return DAMAGED if off else UNKNOWN
 
 
@@ -173,20 +173,20 @@ def worst(states: Iterable[SwitchState]) -> SwitchState:
     return max(states, key=list(REASONS).index, default="disabled")
 
 
-def _line(standings: Mapping[str, Standing]) -> bytes:
-    text = " ; ".join(_told(one, of) for of, one in standings.items()).encode()
+def _line(controls: Mapping[str, ControlState]) -> bytes:
+    text = " ; ".join(_told(one, of) for of, one in controls.items()).encode()
     return text + f" {zlib.crc32(text):08x}".encode()
 
 
-def _told(standing: Standing, of_slice: str) -> str:
+def _told(control: ControlState, of_slice: str) -> str:
     places = "="
-    if standing.in_force is not None:
-        places = ",".join("-" if one is None else str(one) for one in standing.in_force) or "."
-    share = "all" if standing.eager else "some"
-    return f"{standing.state} {standing.epoch} {places} {share} {of_slice}".rstrip()
+    if control.in_force is not None:
+        places = ",".join("-" if one is None else str(one) for one in control.in_force) or "."
+    share = "all" if control.eager else "some"
+    return f"{control.state} {control.epoch} {places} {share} {of_slice}".rstrip()
 
 
-def _parsed(line: bytes) -> Mapping[str, Standing] | None:
+def _parsed(line: bytes) -> Mapping[str, ControlState] | None:
     try:
         text, _, check = line.decode("ascii").rstrip().rpartition(" ")
         if int(check, 16) != zlib.crc32(text.encode()):
@@ -196,7 +196,7 @@ def _parsed(line: bytes) -> Mapping[str, Standing] | None:
         return None
 
 
-def _one(words: list[str]) -> tuple[str, Standing]:
+def _one(words: list[str]) -> tuple[str, ControlState]:
     state, epoch, places, share, *name = words
     in_force: tuple[int | None, ...] | None = None
     if places == ".":
@@ -204,7 +204,7 @@ def _one(words: list[str]) -> tuple[str, Standing]:
     elif places != "=":
         in_force = tuple(None if one == "-" else int(one) for one in places.split(","))
     (of_slice,) = name or ("",)
-    return of_slice, Standing(_LETTERS[state[0]], int(epoch), in_force, share == "all")
+    return of_slice, ControlState(_LETTERS[state[0]], int(epoch), in_force, share == "all")
 
 
 def switch_of(model: str) -> Switch:

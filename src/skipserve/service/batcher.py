@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Limits:
+class QueueLimits:
     """What a queue allows.
 
     Attributes:
@@ -76,7 +76,7 @@ class Batcher:
     """
 
     def __init__(
-        self, service: Service, limits: Limits, turns: Turns, idle: Later, watch: Watch
+        self, service: Service, limits: QueueLimits, turns: Turns, idle: DeferredWork, watch: Watch
     ) -> None:
         self._service = service
         self._limits = limits
@@ -221,7 +221,7 @@ def _send(answers: Sequence[tuple[_Waiting, Reply]]) -> None:
             one.reply.set_result(reply)
 
 
-class Later:
+class DeferredWork:
     """Keeps the work that a service puts off until its replies were sent."""
 
     def __init__(self) -> None:

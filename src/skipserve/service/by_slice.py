@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from skipserve.artifacts.serving import ServingConfig
 from skipserve.runtime.engine import Engine
-from skipserve.safety.switch import Standing, standing_of
+from skipserve.safety.switch import ControlState, control_of
 from skipserve.service.in_force import InForce
 
 
@@ -20,7 +20,7 @@ class BySlice:
 
     def __init__(self, engine: Engine, serving: ServingConfig) -> None:
         self._slices = {name: InForce(engine, serving) for name in engine.manifest.slices.names}
-        self._standings: Mapping[str, Standing] | None = None
+        self._controls: Mapping[str, ControlState] | None = None
 
     def of(self, name: str) -> InForce:
         """What is in force for one of the model's slices."""
@@ -31,13 +31,13 @@ class BySlice:
         """Of all slices."""
         return tuple(self._slices)
 
-    def follow(self, standings: Mapping[str, Standing]) -> list[str]:
+    def follow(self, controls: Mapping[str, ControlState]) -> list[str]:
         """Take in what is in force from now on; the slices for which that is news."""
-        if standings is self._standings:
+        if controls is self._controls:
             return []
-        self._standings = standings
+        self._controls = controls
         pairs = self._slices.items()
-        return [name for name, one in pairs if one.follow(standing_of(standings, name))]
+        return [name for name, one in pairs if one.follow(control_of(controls, name))]
 
     def waited(self, now_s: float, longest_s: float) -> list[str]:
         """Take in how long the oldest request of a batch waited.

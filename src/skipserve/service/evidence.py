@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skipserve.runtime.engine import Engine
-from skipserve.runtime.losses import Judged, judge
+from skipserve.runtime.losses import CandidateLosses, candidate_losses
 from skipserve.runtime.rows import Rows
-from skipserve.service.reader import Read
-from skipserve.service.runs import Ran
+from skipserve.service.reader import AcceptedRequest
+from skipserve.service.runs import CompletedRequests
 from skipserve.telemetry.metrics import ModelMetrics
 
 
@@ -61,7 +61,7 @@ class Witness:
         self._counts = counts
         self._ends = np.array([*decisions, engine.manifest.depth])
 
-    def see(self, ran: Ran[Read]) -> None:
+    def see(self, ran: CompletedRequests[AcceptedRequest]) -> None:
         """Take in requests that are complete."""
         if all(job.drawn is None for job in ran.jobs):
             return
@@ -71,7 +71,7 @@ class Witness:
         given = [job for job, one in zip(ran.by_row, drawn.tolist(), strict=True) if one]
         if self._engine.shows_exits:
             task = self._engine.manifest.task
-            judged = judge(ran.prediction, task, self._engine.candidates, self._ends)
+            judged = candidate_losses(ran.prediction, task, self._engine.candidates, self._ends)
         else:
             judged = self._by_running(ran.rows[np.flatnonzero(drawn)], given)
         places = defaultdict[tuple[str, int], list[int]](list)
@@ -81,7 +81,7 @@ class Witness:
             self._add(of_slice, epoch, judged, which)
         self._tell(given, judged)
 
-    def lost(self, jobs: Sequence[Read]) -> None:
+    def lost(self, jobs: Sequence[AcceptedRequest]) -> None:
         """Take in requests that could not be run."""
         for job in jobs:
             if job.drawn is None:
@@ -92,13 +92,15 @@ class Witness:
                 none = np.zeros(len(self._engine.candidates), dtype=np.int64)
                 self._counts[job.of_slice].add(job.epoch, 0, none, none, count)
 
-    def _add(self, of_slice: str, epoch: int, judged: Judged, which: Sequence[int]) -> None:
+    def _add(
+        self, of_slice: str, epoch: int, judged: CandidateLosses, which: Sequence[int]
+    ) -> None:
         if of_slice in self._counts:
             disagreements = judged.disagrees[which].sum(axis=0)
             blocks = judged.blocks[which].sum(axis=0)
             self._counts[of_slice].add(epoch, len(which), disagreements, blocks)
 
-    def _tell(self, jobs: Sequence[Read], judged: Judged) -> None:
+    def _tell(self, jobs: Sequence[AcceptedRequest], judged: CandidateLosses) -> None:
         """Count the rows by the risk that is in force for them, and those that disagree there."""
         # What is tested is a rate of disagreement; accuracy lost bounds none.
         places = np.array(
@@ -117,7 +119,7 @@ class Witness:
         for (of_slice, risk), (rows, disagreements) in seen.items():
             self._metrics.evidence(of_slice, risk, rows, disagreements)
 
-    def _by_running(self, rows: Rows, jobs: Sequence[Read]) -> Judged:
+    def _by_running(self, rows: Rows, jobs: Sequence[AcceptedRequest]) -> CandidateLosses:
         """The same of files that decide inside: the candidates in force are run, and full depth.
 
         Of the others nothing is known, so they count as disagreeing: none of them is ever earned.
@@ -134,4 +136,4 @@ class Witness:
             agrees = engine.manifest.task.agree(answers.answers, full) & known
             disagrees[:, place] = ~agrees
             blocks[:, place] = answers.depth_run
-        return Judged(disagrees, blocks)
+        return CandidateLosses(disagrees, blocks)

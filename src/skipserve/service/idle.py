@@ -13,7 +13,7 @@ class Idle(Protocol):
         """Put work off until the replies are on their way."""
 
 
-class AtOnce:
+class Immediate:
     """For a worker that tells nobody when it is idle."""
 
     def when_idle(self, work: Callable[[], None]) -> None:

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from skipserve.artifacts.certificates import Measure
 from skipserve.artifacts.serving import ServingConfig
-from skipserve.protocols.messages import Asked
+from skipserve.protocols.messages import RouterRequest
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Setting
-from skipserve.safety.switch import REASONS, Standing
+from skipserve.safety.switch import REASONS, ControlState
 from skipserve.service.pressure import Pressure
 
 # What "router": "on" means for a model whose TOML names no risk.
@@ -36,30 +36,30 @@ class InForce:
         self._gather_s = serving.max_batch_delay_ms / 1e3
         self._evident = len(engine.candidates) > 0 and serving.evidence > 0
         self._random = np.random.default_rng()
-        self._standing: Standing | None = None
-        self.follow(Standing())
+        self._control: ControlState | None = None
+        self.follow(ControlState())
 
-    def follow(self, standing: Standing) -> bool:
+    def follow(self, control: ControlState) -> bool:
         """Take in what is in force from now on; whether that is news."""
-        if standing == self._standing:
+        if control == self._control:
             return False
-        self._standing = standing
+        self._control = control
         self.default = self._at(self._risk)
         self._on = self._at(self._risk or RISK_IF_ON)
         self._bolder = self._ladder()
         level = min(self._pressure.level, len(self._bolder))
         self._pressure = Pressure(len(self._bolder), level)
         # Fixed by earlier rows alone: what is in force, and nothing that is known of a row.
-        on, in_force = standing.state != "disabled", standing.in_force
+        on, in_force = control.state != "disabled", control.in_force
         nothing = in_force is not None and all(place is None for place in in_force)
-        self._chance = 1.0 if on and (standing.eager or nothing) else self._share
+        self._chance = 1.0 if on and (control.eager or nothing) else self._share
         return True
 
     @property
-    def standing(self) -> Standing:
+    def control(self) -> ControlState:
         """What was followed last."""
-        assert self._standing is not None
-        return self._standing
+        assert self._control is not None
+        return self._control
 
     @property
     def now(self) -> Setting:
@@ -79,20 +79,20 @@ class InForce:
             now_s, max(0.0, longest_s - self._gather_s)
         )
 
-    def resolve(self, asked: Asked) -> Setting:
+    def resolve(self, requested: RouterRequest) -> Setting:
         """The setting of a request.
 
         Raises:
             InputError: If the risk is not between 0 and 1.
         """
-        if asked is None:
+        if requested is None:
             return self.now
-        if isinstance(asked, str):
-            if asked == "off":
+        if isinstance(requested, str):
+            if requested == "off":
                 return self._engine.off
-            # At rest its own, which may be bolder than that of who asks for nothing: full depth.
+            # "on" means the risk of the model. The default may be full depth, or bolder under load.
             return max(self._on, self.now, key=lambda one: one.risk or 0.0)
-        return self._at(asked.risk, asked.measure)
+        return self._at(requested.risk, requested.measure)
 
     def draw(self, setting: Setting, rows: int) -> NDArray[np.bool_] | None:
         """Which rows of a request give evidence [rows], bool; ``None``: none.
@@ -126,9 +126,9 @@ class InForce:
         return list(found.values())
 
     def _at(self, risk: float | None, measure: Measure = "disagreement") -> Setting:
-        standing = self.standing
-        setting = self._engine.setting(risk, measure, standing.in_force)
+        control = self.control
+        setting = self._engine.setting(risk, measure, control.in_force)
         asked_on = setting.risk is not None or setting.reason
-        if standing.state == "on" or not asked_on or self._engine.manifest.router is None:
+        if control.state == "on" or not asked_on or self._engine.manifest.router is None:
             return setting
-        return replace(self._engine.off, reason=REASONS[standing.state])
+        return replace(self._engine.off, reason=REASONS[control.state])

@@ -11,15 +11,15 @@ import numpy as np
 from skipserve.protocols.messages import RawRequest, Reply
 from skipserve.runtime.prediction import Prediction
 from skipserve.service.evidence import Witness
-from skipserve.service.reader import Read
-from skipserve.service.runs import Ran
+from skipserve.service.reader import AcceptedRequest
+from skipserve.service.runs import CompletedRequests
 from skipserve.telemetry.journal import Batch, Journal
 from skipserve.telemetry.metrics import ModelMetrics
 from skipserve.telemetry.tracing import Phases
 
 
 @dataclass(frozen=True)
-class Seen:
+class AnsweredBatch:
     """Requests that were answered at the same time.
 
     Attributes:
@@ -32,7 +32,7 @@ class Seen:
     requests: Sequence[RawRequest]
     replies: Sequence[Reply]
     phases: Phases
-    ran: Ran[Read] | None = None
+    ran: CompletedRequests[AcceptedRequest] | None = None
 
 
 @dataclass
@@ -44,26 +44,26 @@ class Turn:
         read_s: Seconds that reading took.
         inference_s: And the stages.
         encode_s: And the replies.
-        seen: All requests.
+        batches: All requests.
     """
 
     sizes: list[int] = field(default_factory=list)
     read_s: float = 0.0
     inference_s: float = 0.0
     encode_s: float = 0.0
-    seen: list[Seen] = field(default_factory=list)
+    batches: list[AnsweredBatch] = field(default_factory=list)
 
     def see(
         self,
-        jobs: Sequence[Read],
+        jobs: Sequence[AcceptedRequest],
         replies: Sequence[Reply],
         inferred: float,
-        ran: Ran[Read] | None = None,
+        ran: CompletedRequests[AcceptedRequest] | None = None,
     ) -> None:
         """Requests were answered that set out together, at least one."""
         since = jobs[0].admission
         phases = Phases(since.start, since.read, inferred, perf_counter())
-        self.seen.append(Seen([job.request for job in jobs], replies, phases, ran))
+        self.batches.append(AnsweredBatch([job.request for job in jobs], replies, phases, ran))
 
 
 class Observer:
@@ -87,31 +87,31 @@ class Observer:
     def observe(self, turn: Turn) -> None:
         """Observe a turn."""
         batch_rows = sum(turn.sizes)
-        for seen in turn.seen:
-            skipped = 0 if seen.ran is None else self._rows(seen)
-            took_s = seen.phases.end - seen.phases.start
-            self._metrics.requests([reply.status for reply in seen.replies], skipped, took_s)
-            if self._journal.tells(seen.replies):
-                self._journal.write(_told(seen, batch_rows))
+        for batch in turn.batches:
+            skipped = 0 if batch.ran is None else self._rows(batch)
+            took_s = batch.phases.end - batch.phases.start
+            self._metrics.requests([reply.status for reply in batch.replies], skipped, took_s)
+            if self._journal.tells(batch.replies):
+                self._journal.write(_journal_batch(batch, batch_rows))
         self._metrics.phases(turn.sizes, turn.read_s, turn.inference_s, turn.encode_s)
 
-    def _rows(self, seen: Seen) -> int:
+    def _rows(self, batch: AnsweredBatch) -> int:
         """Count the rows and what they say; how many requests left out a block."""
-        ran = seen.ran
+        ran = batch.ran
         assert ran is not None
         self._metrics.rows(ran.prediction, [job.setting for job in ran.by_row])
         self._witness.see(ran)
         shallow = ran.prediction.depth_run < self._depth
         if not shallow.any():
             return 0
-        answered = [reply.status == 200 for reply in seen.replies]
+        answered = [reply.status == 200 for reply in batch.replies]
         starts = [first for first, _ in ran.ends]
         return int((np.logical_or.reduceat(shallow, starts) & answered).sum())
 
 
-def _told(seen: Seen, batch_rows: int) -> Batch:
-    ran = seen.ran
-    answers: list[Prediction | None] = [None] * len(seen.requests)
+def _journal_batch(batch: AnsweredBatch, batch_rows: int) -> Batch:
+    ran = batch.ran
+    answers: list[Prediction | None] = [None] * len(batch.requests)
     if ran is not None:
         answers = [ran.prediction.rows(*places) for places in ran.ends]
-    return Batch(seen.requests, seen.replies, answers, seen.phases, batch_rows)
+    return Batch(batch.requests, batch.replies, answers, batch.phases, batch_rows)

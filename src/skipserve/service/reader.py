@@ -13,23 +13,23 @@ import msgspec
 from skipserve.artifacts.serving import ServingConfig
 from skipserve.errors import InputError
 from skipserve.protocols.answers import Answer
-from skipserve.protocols.compatible import speaking
+from skipserve.protocols.compatible import compatible_codecs
 from skipserve.protocols.content_coding import unpacked
 from skipserve.protocols.json_types import Columns
 from skipserve.protocols.messages import (
-    Question,
+    Codec,
+    ParsedRequest,
     RawRequest,
     Reply,
-    Speaks,
     Tensors,
     Values,
     most_bytes,
 )
 from skipserve.protocols.native import NativeProtocol
-from skipserve.protocols.oip import OpenInference, speaks_oip
+from skipserve.protocols.oip import OpenInference, is_oip_request
 from skipserve.protocols.request_id import HEADER as REQUEST_ID
 from skipserve.protocols.text_bound import check_together
-from skipserve.protocols.v1 import V1Protocol, speaks_v1
+from skipserve.protocols.v1 import V1Protocol, is_v1_request
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Setting
 from skipserve.runtime.rows import Rows
@@ -53,20 +53,20 @@ class Admission:
     read: float = 0.0
 
 
-class _Asked(msgspec.Struct, frozen=True):
+class _DecodedRequest(msgspec.Struct, frozen=True):
     request: RawRequest
     place: int
-    question: Question
+    parsed: ParsedRequest
     of_slice: str
     setting: Setting
     refuse: Callable[[InputError], Reply]
 
 
-class Read(Job, frozen=True):
+class AcceptedRequest(Job, frozen=True):
     """A request that can be answered.
 
     Attributes:
-        place: Among those that were asked.
+        place: Its place in the batch.
         admission: When it was taken in.
         epoch: Of the evidence that its rows give.
         encode: Makes its reply.
@@ -97,45 +97,45 @@ class Reader:
         self._native = NativeProtocol(manifest, serving.max_rows)
         self._v1 = V1Protocol(manifest, serving.max_rows)
         self._oip = OpenInference(manifest, serving.max_rows, version)
-        self._by_name: dict[str, Speaks] = {
+        self._by_name: dict[str, Codec] = {
             "native": self._native,
             "oip": self._oip,
             "v1": self._v1,
-            **speaking(manifest, serving.max_rows),
+            **compatible_codecs(manifest, serving.max_rows),
         }
         self._takes_texts = manifest.text is not None
         self._most_bytes = most_bytes(serving.max_rows, manifest.signature, manifest.preprocessing)
 
     def read(
         self, requests: Sequence[RawRequest], first: int, admission: Admission, in_force: BySlice
-    ) -> tuple[list[Read], list[tuple[int, Reply]]]:
+    ) -> tuple[list[AcceptedRequest], list[tuple[int, Reply]]]:
         """Read requests: those that can be answered, and replies to the others with their places.
 
         Args:
             requests: As they arrived.
-            first: Place of the first among those that were asked.
+            first: Place of the first request in the batch.
             admission: When they were taken in.
             in_force: What requests get that leave the router on, by slice.
         """
-        asked: list[_Asked] = []
+        decoded: list[_DecodedRequest] = []
         refused: list[tuple[int, Reply]] = []
         for place, request in enumerate(requests, first):
             one = self._decode(request, place, in_force)
-            if isinstance(one, _Asked):
-                asked.append(one)
+            if isinstance(one, _DecodedRequest):
+                decoded.append(one)
             else:
                 refused.append((place, one))
         good = []
-        for one, rows in zip(asked, self._checked(asked), strict=True):
+        for one, rows in zip(decoded, self._checked(decoded), strict=True):
             if isinstance(rows, Rows):
                 here = in_force.of(one.of_slice)
                 good.append(
-                    Read(
+                    AcceptedRequest(
                         *(rows, one.setting, one.request, here.draw(one.setting, len(rows))),
                         place=one.place,
                         admission=admission,
-                        epoch=here.standing.epoch,
-                        encode=one.question.encode,
+                        epoch=here.control.epoch,
+                        encode=one.parsed.encode,
                         refuse=one.refuse,
                         of_slice=one.of_slice,
                     )
@@ -144,68 +144,70 @@ class Reader:
                 refused.append((one.place, named(one.refuse(rows), one.request)))
         return good, refused
 
-    def _decode(self, request: RawRequest, place: int, in_force: BySlice) -> _Asked | Reply:
+    def _decode(
+        self, request: RawRequest, place: int, in_force: BySlice
+    ) -> _DecodedRequest | Reply:
         protocol = self._by_name.get(request.protocol, self._native)
         try:
             plain = unpacked(request, self._most_bytes)
-            protocol = self._spoken(plain)
+            protocol = self._codec_of(plain)
             if request.explain:
                 raise InputError(
                     "no_explanations", "no model here has explanations; ask for predictions"
                 )
-            question = protocol.decode(plain)
-            if self._takes_texts and isinstance(question.rows, Values):
-                check_together(question.rows.values)
-            if question.tokenize is not None:
-                return named(self._tokens(question, question.tokenize), request)
-            of_slice = self._slice_of(question, plain)
-            setting = in_force.of(of_slice).resolve(question.asked)
+            parsed = protocol.decode(plain)
+            if self._takes_texts and isinstance(parsed.rows, Values):
+                check_together(parsed.rows.values)
+            if parsed.tokenize is not None:
+                return named(self._tokens(parsed, parsed.tokenize), request)
+            of_slice = self._slice_of(parsed, plain)
+            setting = in_force.of(of_slice).resolve(parsed.router)
         except InputError as error:
             return named(protocol.refuse(error), request)
         except Exception:
             logger.exception("a request could not be decoded", extra=fields(request_id=request.id))
             return named(protocol.refuse(INTERNAL), request)
-        return _Asked(request, place, question, of_slice, setting, protocol.refuse)
+        return _DecodedRequest(request, place, parsed, of_slice, setting, protocol.refuse)
 
-    def _slice_of(self, question: Question, request: RawRequest) -> str:
+    def _slice_of(self, parsed: ParsedRequest, request: RawRequest) -> str:
         slices = self._engine.manifest.slices
         if not slices.values:
             return ""
         # A body that says it counts for more: the header is for those that have no place for it.
-        said = question.of_slice if question.of_slice is not None else request.headers.get(SLICE)
+        said = parsed.of_slice if parsed.of_slice is not None else request.headers.get(SLICE)
         return slices.name_of(said)
 
-    def _checked(self, asked: Sequence[_Asked]) -> list[Rows | InputError]:
+    def _checked(self, decoded: Sequence[_DecodedRequest]) -> list[Rows | InputError]:
         """The rows of each, or what is wrong with them: all at once, if nothing is."""
-        values = [one for one in asked if isinstance(one.question.rows, Values)]
+        values = [one for one in decoded if isinstance(one.parsed.rows, Values)]
         if values:
             ready = iter(self._prepared(values))
             return [
-                next(ready) if isinstance(one.question.rows, Values) else self._check(one)
-                for one in asked
+                next(ready) if isinstance(one.parsed.rows, Values) else self._check(one)
+                for one in decoded
             ]
-        columns = [one.question.rows for one in asked if isinstance(one.question.rows, Columns)]
-        if len(columns) < len(asked) or len(asked) < 2 or not all(one.even for one in columns):
-            return [self._check(one) for one in asked]
+        columns = [one.parsed.rows for one in decoded if isinstance(one.parsed.rows, Columns)]
+        if len(columns) < len(decoded) or len(decoded) < 2 or not all(one.even for one in columns):
+            return [self._check(one) for one in decoded]
         with suppress(Exception):  # whose fault it is comes out one by one
             whole = self._rows(Columns.together(columns))
             return _apart(whole, [one.rows for one in columns])
-        return [self._check(one) for one in asked]
+        return [self._check(one) for one in decoded]
 
-    def _prepared(self, asked: Sequence[_Asked]) -> list[Rows | InputError]:
+    def _prepared(self, decoded: Sequence[_DecodedRequest]) -> list[Rows | InputError]:
         """The tensors that become of values: of all requests at once, if nothing is wrong."""
-        if len(asked) > 1:
-            questions = (one.question.rows for one in asked)
-            some = [rows.values for rows in questions if isinstance(rows, Values)]
+        if len(decoded) > 1:
+            parsed = (one.parsed.rows for one in decoded)
+            some = [rows.values for rows in parsed if isinstance(rows, Values)]
             with suppress(Exception):  # whose fault it is comes out one by one
                 whole = self._rows(Values([value for values in some for value in values]))
                 return _apart(whole, [len(values) for values in some])
-        return [self._check(one) for one in asked]
+        return [self._check(one) for one in decoded]
 
-    def _check(self, one: _Asked) -> Rows | InputError:
+    def _check(self, one: _DecodedRequest) -> Rows | InputError:
         """The rows of a request, or what is wrong: no request may take its neighbours with it."""
         try:
-            return self._rows(one.question.rows)
+            return self._rows(one.parsed.rows)
         except InputError as error:
             return error
         except Exception:  # libraries decode what strangers send; memory may run out
@@ -217,21 +219,21 @@ class Reader:
             return self._engine.prepare(rows.values)
         return self._engine.check(rows)
 
-    def _tokens(self, question: Question, special: bool) -> Reply:
-        assert isinstance(question.rows, Values)
-        tokens = self._engine.tokens(question.rows.values, special)
+    def _tokens(self, parsed: ParsedRequest, special: bool) -> Reply:
+        assert isinstance(parsed.rows, Values)
+        tokens = self._engine.tokens(parsed.rows.values, special)
         return Reply(msgspec.json.encode(tokens))
 
     def refuse(self, request: RawRequest, error: InputError) -> Reply:
         """Refuse a request without reading its rows."""
-        return named(self._spoken(request).refuse(error), request)
+        return named(self._codec_of(request).refuse(error), request)
 
-    def _spoken(self, request: RawRequest) -> Speaks:
+    def _codec_of(self, request: RawRequest) -> Codec:
         if request.protocol:
             return self._by_name[request.protocol]
-        if speaks_oip(request):
+        if is_oip_request(request):
             return self._oip
-        return self._v1 if speaks_v1(request) else self._native
+        return self._v1 if is_v1_request(request) else self._native
 
 
 def _apart(rows: Rows, counts: Sequence[int]) -> list[Rows | InputError]:

@@ -46,7 +46,7 @@ J = TypeVar("J", bound=Job)
 
 
 @dataclass(frozen=True)
-class Ran(Generic[J]):
+class CompletedRequests(Generic[J]):
     """Requests that are complete, and what came of their rows.
 
     Attributes:
@@ -106,7 +106,7 @@ class Runs(Generic[J]):
                 sizes.append(len(rows))
         return sizes
 
-    def step(self) -> tuple[list[Ran[J]], list[J]]:
+    def step(self) -> tuple[list[CompletedRequests[J]], list[J]]:
         """Run one stage: the requests that are complete by that, and those that cannot run.
 
         The log says why they cannot.
@@ -119,10 +119,12 @@ class Runs(Generic[J]):
             return [], []
         ran = []
         for together, jobs, which, places in self._by_group(left.rows):
-            done = together.settle(places, left.stepped[which])
+            done = together.settle(places, left.results[which])
             if done is not None:
-                prediction = self._engine.told(done.rows, done.stepped)
-                ran.append(Ran([jobs[i] for i in done.members], done.rows, prediction))
+                prediction = self._engine.to_prediction(done.rows, done.results)
+                ran.append(
+                    CompletedRequests([jobs[i] for i in done.members], done.rows, prediction)
+                )
         return ran, []
 
     def _by_group(self, rows: Places) -> Iterator[tuple[Together, list[J], Places | slice, Places]]:
@@ -135,20 +137,20 @@ class Runs(Generic[J]):
             which = np.flatnonzero(groups == i)
             yield *self._groups[i], which, rows[which] - self._firsts[i]
 
-    def _alone(self, failed: Failed) -> tuple[list[Ran[J]], list[J]]:
+    def _alone(self, failed: Failed) -> tuple[list[CompletedRequests[J]], list[J]]:
         """Each request of a failed run by itself: rows that cannot run must harm no neighbour."""
         jobs = [
             group[i]
             for together, group, _, places in self._by_group(failed.rows)
             for i in together.give_up(places)
         ]
-        ran, lost, why = list[Ran[J]](), jobs, failed.__cause__
+        ran, lost, why = list[CompletedRequests[J]](), jobs, failed.__cause__
         if len(jobs) > 1:
             lost = []
             for job in jobs:
                 try:
                     prediction = self._engine.run(job.rows, self._limits([job]))
-                    ran.append(Ran([job], job.rows, prediction))
+                    ran.append(CompletedRequests([job], job.rows, prediction))
                 except Exception as error:  # each backend raises classes of its own
                     lost.append(job)
                     why = error

@@ -24,10 +24,10 @@ from skipserve.safety.switch import AlwaysOn, Switch
 from skipserve.service.batches import Batches
 from skipserve.service.by_slice import BySlice
 from skipserve.service.evidence import Counts, Witness
-from skipserve.service.idle import AtOnce, Idle
-from skipserve.service.observer import Observer, Seen, Turn
-from skipserve.service.reader import INTERNAL, Admission, Read, Reader, named
-from skipserve.service.runs import Ran, Runs
+from skipserve.service.idle import Idle, Immediate
+from skipserve.service.observer import AnsweredBatch, Observer, Turn
+from skipserve.service.reader import INTERNAL, AcceptedRequest, Admission, Reader, named
+from skipserve.service.runs import CompletedRequests, Runs
 from skipserve.slices import sliced
 from skipserve.telemetry.journal import Journal
 from skipserve.telemetry.metrics import NoMetrics, open_metrics
@@ -65,7 +65,7 @@ class Service:
         version: str = VERSION,
         counts: Mapping[str, Counts] | None = None,
     ) -> None:
-        idle = idle or AtOnce()
+        idle = idle or Immediate()
         self._put_off = idle.when_idle
         self._switch = switch or AlwaysOn()
         self._engine = engine
@@ -74,7 +74,7 @@ class Service:
         self._most = serving.batch_size
         self._reader = Reader(engine, serving, version)
         self._in_force = BySlice(engine, serving)
-        self._in_force.follow(self._switch.standings())
+        self._in_force.follow(self._switch.controls())
         defaults = {name: self._in_force.of(name).default for name in self._in_force.names}
         for name, default in defaults.items():
             if default.reason:
@@ -106,7 +106,7 @@ class Service:
             more: Asked behind each stage for requests that shall set out now.
         """
         turn, asked = Turn(), 0
-        runs: Runs[Read] = Runs(self._engine, self._batches, self._most)
+        runs: Runs[AcceptedRequest] = Runs(self._engine, self._batches, self._most)
         while requests or runs:
             if requests:
                 refused = self._admit(requests, asked, runs, turn)
@@ -154,10 +154,10 @@ class Service:
         )
 
     def _admit(
-        self, requests: Sequence[RawRequest], asked: int, runs: Runs[Read], turn: Turn
+        self, requests: Sequence[RawRequest], asked: int, runs: Runs[AcceptedRequest], turn: Turn
     ) -> Answers:
         admission = Admission(perf_counter())
-        for name in self._in_force.follow(self._switch.standings()):
+        for name in self._in_force.follow(self._switch.controls()):
             in_force = self._in_force.of(name)
             self._metrics.default(name, in_force.default)
             self._metrics.risk_in_force(name, in_force.now.risk)
@@ -169,10 +169,10 @@ class Service:
         if refused:
             theirs = [requests[place - asked] for place, _ in refused]
             phases = Phases(admission.start, *[admission.read] * 3)
-            turn.seen.append(Seen(theirs, [reply for _, reply in refused], phases))
+            turn.batches.append(AnsweredBatch(theirs, [reply for _, reply in refused], phases))
         return refused
 
-    def _step(self, runs: Runs[Read], turn: Turn) -> Answers:
+    def _step(self, runs: Runs[AcceptedRequest], turn: Turn) -> Answers:
         begun = perf_counter()
         complete, lost = runs.step()
         inferred = perf_counter()
@@ -190,7 +190,7 @@ class Service:
         turn.encode_s += perf_counter() - inferred
         return answers
 
-    def _encode(self, ran: Ran[Read], inferred: float) -> list[Reply]:
+    def _encode(self, ran: CompletedRequests[AcceptedRequest], inferred: float) -> list[Reply]:
         predicted = Predicted(ran.prediction, self._engine.manifest.task)
         finite = ran.prediction.finite
         all_finite = bool(finite.all())

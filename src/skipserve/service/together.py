@@ -10,24 +10,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skipserve.runtime.rows import Rows
-from skipserve.runtime.wave import Stepped
+from skipserve.runtime.wave import RowResults
 
 Places = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Complete:
+class CompletedMembers:
     """Requests whose last row left.
 
     Attributes:
         members: Which of those that set out together.
         rows: Theirs.
-        stepped: What came of these rows.
+        results: What came of these rows.
     """
 
     members: Sequence[int]
     rows: Rows
-    stepped: Stepped
+    results: RowResults
 
 
 class Together:
@@ -42,29 +42,29 @@ class Together:
         self._rows = rows
         self._missing = np.array(counts)
         self._owner = np.repeat(np.arange(len(counts)), counts)
-        self._made: Stepped | None = None
+        self._made: RowResults | None = None
 
     def __len__(self) -> int:
         return len(self._owner)
 
-    def settle(self, places: Places, stepped: Stepped) -> Complete | None:
+    def settle(self, places: Places, results: RowResults) -> CompletedMembers | None:
         """Rows left: the requests that are complete by that, if any are.
 
         Args:
             places: Of the rows [n].
-            stepped: What came of them.
+            results: What came of them.
         """
         owners = self._owner[places]
         np.subtract.at(self._missing, owners, 1)
         if len(places) == len(self) and (np.diff(places) == 1).all():
-            return Complete(range(len(self._missing)), self._rows, stepped)
-        self._keep(places, stepped)
+            return CompletedMembers(range(len(self._missing)), self._rows, results)
+        self._keep(places, results)
         assert self._made is not None
         done = np.unique(owners[self._missing[owners] == 0])
         if not len(done):
             return None
         theirs = np.flatnonzero(np.isin(self._owner, done))
-        return Complete(done.tolist(), self._rows[theirs], self._made[theirs])
+        return CompletedMembers(done.tolist(), self._rows[theirs], self._made[theirs])
 
     def give_up(self, places: Places) -> list[int]:
         """Rows could not be run: their requests, which are never complete now."""
@@ -72,30 +72,30 @@ class Together:
         self._missing[lost] = -1
         return lost
 
-    def _keep(self, places: Places, stepped: Stepped) -> None:
+    def _keep(self, places: Places, results: RowResults) -> None:
         if self._made is None:
             size = len(self)
 
             def like(one: NDArray[Any]) -> NDArray[Any]:
                 return np.zeros((size, *one.shape[1:]), one.dtype)
 
-            left_out = None if stepped.left_out is None else like(stepped.left_out)
-            self._made = Stepped(
-                like(stepped.answers),
-                like(stepped.depth_run),
-                like(stepped.held_back),
-                like(stepped.signals),
+            left_out = None if results.left_out is None else like(results.left_out)
+            self._made = RowResults(
+                like(results.answers),
+                like(results.depth_run),
+                like(results.held_back),
+                like(results.signals),
                 left_out,
             )
         made = self._made
-        made.answers[places] = stepped.answers
-        made.depth_run[places] = stepped.depth_run
-        made.held_back[places] = stepped.held_back
-        made.signals[places] = stepped.signals
-        if made.left_out is not None and stepped.left_out is not None:
-            made.left_out[places] = stepped.left_out
-        if stepped.trail is not None:
+        made.answers[places] = results.answers
+        made.depth_run[places] = results.depth_run
+        made.held_back[places] = results.held_back
+        made.signals[places] = results.signals
+        if made.left_out is not None and results.left_out is not None:
+            made.left_out[places] = results.left_out
+        if results.trail is not None:
             if made.trail is None:
-                made = self._made = replace(made, trail=stepped.trail.blank(len(self)))
+                made = self._made = replace(made, trail=results.trail.blank(len(self)))
             assert made.trail is not None
-            made.trail.put(places, stepped.trail)
+            made.trail.put(places, results.trail)

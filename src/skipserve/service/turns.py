@@ -19,7 +19,7 @@ NEWEST = 0.2
 Todo = Callable[[], None]
 
 
-class Works(Protocol):
+class BatchSource(Protocol):
     """Has batches to run."""
 
     def waits(self) -> bool:
@@ -43,23 +43,23 @@ class Turns:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._line: deque[Works] = deque()
-        self._standing: set[int] = set()
+        self._line: deque[BatchSource] = deque()
+        self._waiting: set[int] = set()
         self._took_s: dict[int, float] = {}
         self._threads: dict[int, ThreadPoolExecutor] = {}
         self._scheduled = False
 
-    def want(self, works: Works) -> None:
+    def want(self, source: BatchSource) -> None:
         """Ask for a turn; without effect for one who waits for one, or has one."""
-        if id(works) in self._standing:
+        if id(source) in self._waiting:
             return
-        self._standing.add(id(works))
-        self._line.append(works)
+        self._waiting.add(id(source))
+        self._line.append(source)
         self._schedule()
 
-    def took(self, works: Works) -> float:
+    def took(self, source: BatchSource) -> float:
         """Seconds that the longest step of a batch of somebody takes, by the last batches."""
-        return self._took_s.get(id(works), 0.0)
+        return self._took_s.get(id(source), 0.0)
 
     def close(self) -> None:
         """End the threads; their batches first."""
@@ -73,27 +73,27 @@ class Turns:
 
     def _next(self) -> None:
         self._scheduled = False
-        works = self._line.popleft()
-        steps = works.begin()
-        if self.took(works) < LONG_S:
-            self._step(works, steps, 0.0)
+        source = self._line.popleft()
+        steps = source.begin()
+        if self.took(source) < LONG_S:
+            self._step(source, steps, 0.0)
         else:
-            thread = self._threads.get(id(works))
+            thread = self._threads.get(id(source))
             if thread is None:
-                thread = self._threads[id(works)] = ThreadPoolExecutor(1)
+                thread = self._threads[id(source)] = ThreadPoolExecutor(1)
             running = self._loop.run_in_executor(thread, self._run, steps)
-            running.add_done_callback(lambda done: self._done(works, done.result()))
+            running.add_done_callback(lambda done: self._done(source, done.result()))
         self._schedule()
 
-    def _step(self, works: Works, steps: Iterator[Todo], longest_s: float) -> None:
+    def _step(self, source: BatchSource, steps: Iterator[Todo], longest_s: float) -> None:
         start = perf_counter()
         todo = next(steps, None)
         longest_s = max(longest_s, perf_counter() - start)
         if todo is None:
-            self._done(works, longest_s)
+            self._done(source, longest_s)
         else:
             todo()
-            self._loop.call_soon(self._step, works, steps, longest_s)
+            self._loop.call_soon(self._step, source, steps, longest_s)
 
     def _run(self, steps: Iterator[Todo]) -> float:
         longest_s = 0.0
@@ -104,11 +104,11 @@ class Turns:
             start = perf_counter()
         return longest_s
 
-    def _done(self, works: Works, longest_s: float) -> None:
-        before_s = self.took(works)
+    def _done(self, source: BatchSource, longest_s: float) -> None:
+        before_s = self.took(source)
         # The first is what there is; a single slow one moves the estimate by a fifth.
-        self._took_s[id(works)] = before_s + (NEWEST if before_s else 1.0) * (longest_s - before_s)
-        works.end()
-        self._standing.discard(id(works))
-        if works.waits():
-            self.want(works)
+        self._took_s[id(source)] = before_s + (NEWEST if before_s else 1.0) * (longest_s - before_s)
+        source.end()
+        self._waiting.discard(id(source))
+        if source.waits():
+            self.want(source)

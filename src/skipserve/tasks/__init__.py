@@ -14,7 +14,7 @@ from pydantic import Field
 from skipserve.tasks.config import TaskConfig, needs_tolerance
 from skipserve.tasks.deciding import Classify, Decision, MultiLabel
 from skipserve.tasks.embed import Embed
-from skipserve.tasks.task import Answers, Kind, Link, SignalName, Task, Told, label_names
+from skipserve.tasks.task import Answers, Kind, Link, OutputFields, SignalName, Task, label_names
 from skipserve.tasks.values import Regress, Score
 
 KINDS = (Classify, MultiLabel, Regress, Embed, Score)
@@ -31,12 +31,12 @@ __all__ = [
     "Kind",
     "Link",
     "MultiLabel",
+    "OutputFields",
     "Regress",
     "Score",
     "SignalName",
     "Task",
     "TaskConfig",
-    "Told",
     "label_names",
     "needs_tolerance",
 ]

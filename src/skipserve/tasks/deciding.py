@@ -10,7 +10,7 @@ from pydantic import Field
 
 from skipserve.errors import ConfigError
 from skipserve.schema import Record
-from skipserve.tasks.task import Answers, Link, SignalName, Told, check_names, check_shape
+from skipserve.tasks.task import Answers, Link, OutputFields, SignalName, check_names, check_shape
 
 # A set of labels holds those that are at least as likely as not.
 HALF = 0.5
@@ -109,7 +109,9 @@ class Classify(Record):
     def targets(self, answers: Answers) -> NDArray[np.float32]:
         return answers.astype(np.float32)
 
-    def tell(self, answers: Answers, labels: NDArray[np.int64] | None) -> list[Told]:
+    def output_fields(
+        self, answers: Answers, labels: NDArray[np.int64] | None
+    ) -> list[OutputFields]:
         assert labels is not None
         rows, names = zip(labels.tolist(), answers.tolist(), strict=True), self.names
         if names:
@@ -188,7 +190,9 @@ class MultiLabel(Record):
     def targets(self, answers: Answers) -> NDArray[np.float32]:
         return answers.astype(np.float32)
 
-    def tell(self, answers: Answers, labels: NDArray[np.int64] | None) -> list[Told]:
+    def output_fields(
+        self, answers: Answers, labels: NDArray[np.int64] | None
+    ) -> list[OutputFields]:
         assert labels is not None
         rows = zip([np.flatnonzero(one).tolist() for one in labels], answers.tolist(), strict=True)
         if names := self.names:

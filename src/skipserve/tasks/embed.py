@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from skipserve.tasks.numbers import Numbers
-from skipserve.tasks.task import Answers, Link, Told, neither
+from skipserve.tasks.task import Answers, Link, OutputFields, neither
 
 # A vector of no length has no direction; this is as long as any that has one.
 SHORTEST = 1e-12
@@ -59,5 +59,7 @@ class Embed(Numbers):
         same = (cosine >= self.cosine) | (one == other).all(axis=-1)
         return np.asarray(same | neither(served, full))
 
-    def tell(self, answers: Answers, labels: NDArray[np.int64] | None) -> list[Told]:
+    def output_fields(
+        self, answers: Answers, labels: NDArray[np.int64] | None
+    ) -> list[OutputFields]:
         return [{"embedding": one} for one in answers.tolist()]

@@ -16,8 +16,8 @@ SignalName = Literal["norm", "projected_norm", "margin", "confidence", "agreemen
 Link = Literal["softmax", "sigmoid", "identity", "unit"]
 # Rows of answers [N, width], float32.
 Answers: TypeAlias = NDArray[Any]
-# What a reply says of one row.
-Told: TypeAlias = dict[str, object]
+# Fields of a reply for one row.
+OutputFields: TypeAlias = dict[str, object]
 
 
 class Task(Protocol):
@@ -92,8 +92,10 @@ class Task(Protocol):
         """What an exit head is fitted to, from full-depth answers [N, width]."""
         ...
 
-    def tell(self, answers: Answers, labels: NDArray[np.int64] | None) -> list[Told]:
-        """What a reply says of each answer [N, width], whose labels are at hand."""
+    def output_fields(
+        self, answers: Answers, labels: NDArray[np.int64] | None
+    ) -> list[OutputFields]:
+        """Fields of a reply for each answer [N, width]; ``labels`` as :meth:`labels` gives."""
         ...
 
 

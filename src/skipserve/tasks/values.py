@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from skipserve.tasks.numbers import Numbers
-from skipserve.tasks.task import Answers, Link, Told, check_names, neither
+from skipserve.tasks.task import Answers, Link, OutputFields, check_names, neither
 
 Tolerance = Annotated[float, Field(gt=0)]
 
@@ -60,7 +60,9 @@ class Regress(_Values):
     def output(self) -> str:
         return "values"
 
-    def tell(self, answers: Answers, labels: NDArray[np.int64] | None) -> list[Told]:
+    def output_fields(
+        self, answers: Answers, labels: NDArray[np.int64] | None
+    ) -> list[OutputFields]:
         return [{"values": one} for one in answers.tolist()]
 
 
@@ -81,5 +83,7 @@ class Score(_Values):
     def output(self) -> str:
         return "score"
 
-    def tell(self, answers: Answers, labels: NDArray[np.int64] | None) -> list[Told]:
+    def output_fields(
+        self, answers: Answers, labels: NDArray[np.int64] | None
+    ) -> list[OutputFields]:
         return [{"score": one} for (one,) in answers.tolist()]

@@ -105,6 +105,7 @@ class ModelMetrics:
             self._open_signals(engine, certified)
         INFO.labels(
             model,
+            manifest.task.kind,
             engine.backend,
             engine.provider,
             engine.precision,

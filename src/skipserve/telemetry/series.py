@@ -105,8 +105,8 @@ DROPPED = Counter(
 )
 INFO = Gauge(
     "skipserve_model_info",
-    "1 for each worker's model, with what it really runs on.",
-    ("model", "backend", "provider", "precision", "checkpoint"),
+    "1 for each worker's model, with its task and what it really runs on.",
+    ("model", "task", "backend", "provider", "precision", "checkpoint"),
     multiprocess_mode="livemax",
 )
 FALLBACK = Gauge(

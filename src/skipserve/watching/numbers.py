@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from skipserve.intervals import rate
 from skipserve.watching.scrape import Scrape
 
 TARGET_S = "0.015"  # the edge of the latency histogram at the target of the service
@@ -104,11 +105,10 @@ class ModelNumbers:
 
     @property
     def breaks_certificate(self) -> bool:
-        """Whether even the lower end of the 99 % interval of the disagreement is above ε."""
-        return (
-            self.risk is not None
-            and interval(self.disagreements, self.evidence_rows)[0] > self.risk
-        )
+        """Whether the lower end of the 99 % interval of the disagreement is above ε."""
+        if self.risk is None:
+            return False
+        return rate(int(self.disagreements), int(self.evidence_rows), 0.99).low > self.risk
 
 
 @dataclass(frozen=True)
@@ -162,16 +162,6 @@ def quantile(q: float, buckets: Mapping[str, float]) -> float | None:
             )
         low, below = edge, count
     return low
-
-
-def interval(part: float, whole: float, z: float = 2.576) -> tuple[float, float]:
-    """Wilson's interval of a share (JASA 22, 1927), at 99 % by default; 0 to 1 of nothing."""
-    if not whole:
-        return 0.0, 1.0
-    share, scale = part / whole, 1 + z * z / whole
-    spread = z * math.sqrt(share * (1 - share) / whole + (z / (2 * whole)) ** 2)
-    middle = share + z * z / (2 * whole)
-    return max(0.0, (middle - spread) / scale), (middle + spread) / scale
 
 
 def _of_model(model: str, added: Scrape, after: Scrape) -> ModelNumbers:

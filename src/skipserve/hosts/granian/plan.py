@@ -7,8 +7,8 @@ from pathlib import Path
 
 import msgspec
 
+from skipserve.hosts.access import AccessControl
 from skipserve.hosts.config import HostConfig
-from skipserve.hosts.door import Door
 from skipserve.hosts.instance import Instance
 
 # Tells the workers where the plan is.
@@ -53,11 +53,11 @@ class Plan(msgspec.Struct, frozen=True):
         """The instance's folders."""
         return Instance(Path(self.directory), self.generation)
 
-    def door(self) -> Door | None:
+    def access(self) -> AccessControl | None:
         """Who may ask; everybody without keys."""
         if not self.keys:
             return None
-        return Door(Path(self.keys), self.rate_limit, self.instance.rates)
+        return AccessControl(Path(self.keys), self.rate_limit, self.instance.rates)
 
 
 def plan_of(

@@ -58,7 +58,9 @@ class Worker:
 
         self._models = Models(unpacked, deadline)
         ready = Ready(self._instance.is_ready)
-        application = Application(self._models, ready.is_set, self._plan.origins, self._plan.door())
+        application = Application(
+            self._models, ready.is_set, self._plan.origins, self._plan.access()
+        )
         if self._instance.generation > 1:
             # The first one's are asked by the launcher, over the port that nobody else answers on.
             for model in self._models.values():

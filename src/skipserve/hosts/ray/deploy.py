@@ -23,7 +23,7 @@ FRONT = "front-door"
 FRONT_ONGOING = 10_000
 
 
-class Refused(ConfigError, ClickException):
+class DeploymentError(ConfigError, ClickException):
     """What `serve run` prints as one line, without a traceback."""
 
 
@@ -40,7 +40,7 @@ def app(arguments: Mapping[str, Any]) -> serve.Application:
         config = parse(RayConfig, arguments, "arguments")
         names = [archive.stem for archive in archives_in(config.model_store, config.models)]
     except ConfigError as error:
-        raise Refused(str(error)) from None
+        raise DeploymentError(str(error)) from None
     models = {name: _model(config, name) for name in names}
     options = {**_options(config), "max_ongoing_requests": FRONT_ONGOING}
     front = serve.deployment(

@@ -12,7 +12,7 @@ from skipserve.hosts.application import Application
 from skipserve.hosts.asgi import Asgi
 from skipserve.hosts.models import Model
 from skipserve.hosts.ray.config import RayConfig
-from skipserve.hosts.ray.outlook import Outlook
+from skipserve.hosts.ray.health import ClusterHealth
 from skipserve.hosts.ray.remote import Remote
 from skipserve.telemetry.logs import Log
 
@@ -33,9 +33,9 @@ class Front:
         for name, handle in handles.items():
             manifest, max_rows, version = await handle.about.remote()
             models[name] = Model(manifest, Remote(handle), max_rows, version)
-        self._outlook = Outlook(handles)
-        self._looking = asyncio.create_task(self._outlook.look_on())
-        self._application = Application(models, self._outlook.clear, config.origins)
+        self._health = ClusterHealth(handles)
+        self._looking = asyncio.create_task(self._health.watch())
+        self._application = Application(models, self._health.is_healthy, config.origins)
 
     def __serve_build_asgi_app__(self) -> Asgi:
         """What Ray calls requests with."""

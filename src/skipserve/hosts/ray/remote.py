@@ -11,9 +11,9 @@ from ray.serve.handle import DeploymentHandle
 
 from skipserve.errors import InputError
 from skipserve.protocols.messages import RawRequest, Reply, error_reply, status_of, text_error
-from skipserve.protocols.oip import speaks_oip
+from skipserve.protocols.oip import is_oip_request
 from skipserve.protocols.request_id import HEADER as REQUEST_ID
-from skipserve.protocols.v1 import speaks_v1
+from skipserve.protocols.v1 import is_v1_request
 from skipserve.telemetry.logs import fields
 
 # The replica is gone, and what it was asked with it. A question changes nothing, so it is asked
@@ -50,7 +50,7 @@ class Remote:
 
     def turn_away(self, request: RawRequest, error: InputError) -> Reply:
         """Refuse a request without asking the model."""
-        if request.protocol in ("oip", "v1") or speaks_oip(request) or speaks_v1(request):
+        if request.protocol in ("oip", "v1") or is_oip_request(request) or is_v1_request(request):
             reply = text_error(error)
         else:
             reply = error_reply(status_of(error), error.code, error.message)

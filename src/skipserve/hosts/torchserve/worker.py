@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from skipserve.artifacts.serving import ServingConfig
 from skipserve.hosts.pulse import NoPulse, Pulse, pulse_of
 from skipserve.schema import parse
-from skipserve.service.idle import AtOnce, Idle
+from skipserve.service.idle import Idle, Immediate
 
 PATCHED_VERSION = "0.12.0"
 # Some eighty small requests.
@@ -38,7 +38,7 @@ def apply() -> Worker:
         logger.warning(
             "TorchServe %s is not %s: its worker is left as it is", ts.__version__, PATCHED_VERSION
         )
-        return Unmended()
+        return UnpatchedWorker()
     reader = BufferedReader()
     otf_message_handler._retrieve_buffer = reader.read
     otf_message_handler._retrieve_inference_msg = reader.requests
@@ -52,7 +52,7 @@ class Worker(Idle, Protocol):
         """Tell the launcher, from now on, that this worker serves a model and comes round."""
 
 
-class Unmended(AtOnce):
+class UnpatchedWorker(Immediate):
     """A worker that was left as it is: whether its loop comes round nobody knows."""
 
     def open_pulse(self, model: str) -> None:

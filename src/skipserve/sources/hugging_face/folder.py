@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from skipserve.errors import ConfigError
 from skipserve.files import sha256_of
+from skipserve.sources.hugging_face import adapter as peft
+from skipserve.sources.hugging_face.adapter import Adapter, adapter_in
 
 CONFIG, TOKENIZER_CONFIG = "config.json", "tokenizer_config.json"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
@@ -30,12 +32,19 @@ class Folder:
         config: Its ``config.json``.
         graph: An ONNX file in place of weights, if it has no weights.
         tuned: Weights that take the place of its own, or ``None``.
+        adapter: What PEFT tuned on top of its weights, or ``None``.
     """
 
     path: Path
     config: Mapping[str, Any]
     graph: Path | None
     tuned: Path | None = None
+    adapter: Adapter | None = None
+
+    @property
+    def name(self) -> str:
+        """What it is called: as the folder that was brought."""
+        return (self.path if self.adapter is None else self.adapter.path).name
 
     @property
     def architecture(self) -> str:
@@ -46,6 +55,8 @@ class Folder:
     @property
     def family(self) -> str | None:
         """``TEXTS``, ``PICTURES`` or ``EMBEDDINGS``; ``None`` if it is of another kind."""
+        if self.adapter is not None and self.adapter.classifies:
+            return TEXTS
         for suffix in (TEXTS, PICTURES):
             if self.architecture.endswith(suffix):
                 return suffix
@@ -58,15 +69,24 @@ class Folder:
         beside = ["*/config.json"] if self.family == EMBEDDINGS else []
         for pattern in ("*.json", "*.txt", "*.model", *beside):
             yield from sorted(self.path.glob(pattern))
+        if self.adapter is not None:
+            yield from sorted(one for one in self.adapter.path.iterdir() if one.is_file())
 
     def sha256(self) -> str:
         """Of all of them."""
         digest = hashlib.sha256()
         for file in self.files():
-            digest.update(f"{file.relative_to(self.path)} {sha256_of(file)}\n".encode())
+            inside = file.is_relative_to(self.path)
+            name = file.relative_to(self.path) if inside else Path("adapter", file.name)
+            digest.update(f"{name} {sha256_of(file)}\n".encode())
         if self.tuned is not None:
             digest.update(sha256_of(self.tuned).encode())
         return digest.hexdigest()
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a folder says that it is one of Hugging Face's."""
+    return any((path / name).is_file() for name in (CONFIG, peft.CONFIG))
 
 
 def open_folder(path: Path) -> Folder:
@@ -75,6 +95,15 @@ def open_folder(path: Path) -> Folder:
     Raises:
         ConfigError: If it is none of a model, needs code of its own, or its weights are a pickle.
     """
+    if (path / peft.CONFIG).is_file():
+        adapter = adapter_in(path, read_json(path / peft.CONFIG))
+        base = open_folder(adapter.base)
+        if base.graph is not None:
+            raise ConfigError(
+                f"{adapter.base} is a graph, to which no adapter can be added; expected "
+                f"{WEIGHTS[0]}"
+            )
+        return replace(base, config=_headed(base.config, adapter.labels()), adapter=adapter)
     if not (path / CONFIG).is_file():
         raise ConfigError(
             f"{path} has no {CONFIG}; expected a Hugging Face folder, as save_pretrained writes it"
@@ -98,6 +127,13 @@ def open_folder(path: Path) -> Folder:
             "opened; write them as safetensors first, with save_pretrained of transformers 5"
         )
     raise ConfigError(f"{path} holds no weights; expected {WEIGHTS[0]} or {GRAPHS[0]}")
+
+
+def _headed(config: Mapping[str, Any], labels: int | None) -> Mapping[str, Any]:
+    """The settings of a base under a head of so many labels, which the base may not name."""
+    if labels is None or labels == len(config.get("id2label") or {}):
+        return config
+    return {**config, "id2label": None, "num_labels": labels}
 
 
 def read_json(file: Path) -> dict[str, Any]:

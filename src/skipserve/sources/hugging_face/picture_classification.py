@@ -53,7 +53,7 @@ def read_picture_classifier(folder: Folder, exporters: Sequence[Exporter]) -> Re
         model, notes, module = _exported(folder, pictures, exporters)
     if not names:
         notes.append("config.json names no classes (id2label): they are called LABEL_0, LABEL_1, …")
-    source = Source(kind="hugging_face", name=folder.path.name, sha256=folder.sha256())
+    source = Source(kind="hugging_face", name=folder.name, sha256=folder.sha256())
     return ReadSource(model, source, names, Prepared(pictures, {}), {}, tuple(notes), module)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from skipserve.errors import ConfigError
 from skipserve.schema import parse
-from skipserve.sources.hugging_face.folder import CONFIG, EMBEDDINGS, TEXTS, Folder, open_folder
+from skipserve.sources.hugging_face.folder import EMBEDDINGS, TEXTS, Folder, is_folder, open_folder
 from skipserve.tasks import Kind, TaskConfig, needs_tolerance
 
 # What sentence-transformers writes into a cross-encoder's config: since its version 4, and before.
@@ -54,7 +54,7 @@ def task_of(
     Raises:
         ConfigError: If it is wrong, the folder cannot be brought, or a tolerance is missing.
     """
-    if folder is None or "kind" in given or not (folder / CONFIG).is_file():
+    if folder is None or "kind" in given or not is_folder(folder):
         return parse(TaskConfig, given, where)
     kind = proposed_kind(open_folder(folder), pairs)
     if kind in _ANSWERS and "tolerance" not in given:

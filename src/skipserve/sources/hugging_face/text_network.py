@@ -47,7 +47,7 @@ class TextNetwork:
         places = most_places(folder)
         return ReadSource(
             self.model,
-            Source(kind="hugging_face", name=folder.path.name, sha256=folder.sha256()),
+            Source(kind="hugging_face", name=folder.name, sha256=folder.sha256()),
             names,
             prepared_texts(folder, tokenizer, self.inputs),
             {} if places is None else {_length_of(self.model): places},

@@ -28,13 +28,20 @@ def open_tokenizer(folder: Folder) -> Any:
     """
     from transformers import AutoTokenizer
 
-    if not any((folder.path / name).is_file() for name in VOCABULARIES):
+    # Who trains adapters saves the tokenizer beside them, or leaves it with the base.
+    beside = [] if folder.adapter is None else [folder.adapter.path]
+    places = [
+        place
+        for place in (*beside, folder.path)
+        if any((place / name).is_file() for name in VOCABULARIES)
+    ]
+    if not places:
         raise ConfigError(
             f"{folder.path} has no tokenizer ({FILE}), so texts cannot become tokens; add the "
             "files that tokenizer.save_pretrained writes"
         )
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder.path, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(places[0], local_files_only=True)
     except Exception as error:  # each family raises classes of its own
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ConfigError(f"the tokenizer of {folder.path} cannot be opened: {reason}") from None

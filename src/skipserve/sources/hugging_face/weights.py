@@ -8,8 +8,9 @@ import torch
 import transformers
 
 from skipserve.errors import ConfigError
+from skipserve.sources.hugging_face.adapter import merged
 from skipserve.sources.hugging_face.folder import Folder
-from skipserve.tuning.weights import load_tuned
+from skipserve.training.tuning.weights import load_tuned
 
 NAMED = 3
 
@@ -31,6 +32,9 @@ def load(folder: Folder, auto: str, unused: tuple[str, ...] = ()) -> Any:
         speaks.get_verbosity(),
         speaks.is_progress_bar_enabled(),
     )
+    labels = None if folder.adapter is None else folder.adapter.labels()
+    # The head of the adapters takes the place of the base's, of however many labels that is.
+    head = {} if labels is None else {"num_labels": labels, "ignore_mismatched_sizes": True}
     speaks.set_verbosity(speaks.ERROR)
     speaks.disable_progress_bar()
     try:
@@ -40,6 +44,7 @@ def load(folder: Folder, auto: str, unused: tuple[str, ...] = ()) -> Any:
             use_safetensors=True,
             dtype=torch.float32,
             output_loading_info=True,
+            **head,
         )
     except Exception as error:  # each family raises classes of its own
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -48,13 +53,18 @@ def load(folder: Folder, auto: str, unused: tuple[str, ...] = ()) -> Any:
         speaks.set_verbosity(said)
         if bars:
             speaks.enable_progress_bar()
-    missing = sorted(key for key in told["missing_keys"] if not key.startswith(unused))
+    lacking = {*told["missing_keys"], *(key for key, *_ in told["mismatched_keys"])}
+    if folder.adapter is not None:
+        lacking = {key for key in lacking if not folder.adapter.covers(key)}
+    missing = sorted(key for key in lacking if not key.startswith(unused))
     if missing:
         more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
         raise ConfigError(
             f"{folder.path} has no weights for {', '.join(missing[:NAMED])}{more}: transformers "
             "would make them up, so this part was never trained; bring a fine-tuned folder"
         )
+    if folder.adapter is not None:
+        model = merged(model, folder.adapter)
     if folder.tuned is not None:
         load_tuned(model, folder.tuned)
     return model.eval()

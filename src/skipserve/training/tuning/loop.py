@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from skipserve.cores import usable_cores
 from skipserve.errors import TrainingDiverged
-from skipserve.tuning.blocks import find_residual_blocks, watch
-from skipserve.tuning.config import TuningConfig
-from skipserve.tuning.heads import Heads, features
-from skipserve.tuning.lora import INSIDE, with_lora
+from skipserve.training.tuning.blocks import find_residual_blocks, watch
+from skipserve.training.tuning.config import TuningConfig
+from skipserve.training.tuning.heads import Heads, features
+from skipserve.training.tuning.lora import INSIDE, with_lora
+from skipserve.training.tuning.losses import (
+    are_logits,
+    as_logits,
+    divergence,
+    harm_of,
+    weighted_divergence,
+)
+from skipserve.training.tuning.result import TuningResult
+from skipserve.training.tuning.rows import TuningRows
 
 Say = Callable[[str], None]
 BATCH = 256
@@ -26,81 +32,15 @@ BATCH = 256
 HEADS_FASTER = 10.0
 LARGEST_NORM = 1.0
 WARM_UP = 0.1
-# Answers whose rows sum to one within this are probabilities.
-SUMS_TO_ONE = 1e-3
-
-
-@dataclass(frozen=True)
-class Questions:
-    """Rows as the module takes them, in order of its inputs, and what is known of them.
-
-    Attributes:
-        inputs: Tensors [N, …].
-        labels: Classes [N], or ``None``.
-        mask: Place among the inputs of the one that says which tokens are real, or ``None``.
-    """
-
-    inputs: tuple[Tensor, ...]
-    labels: Tensor | None
-    mask: int | None = None
-
-    def __len__(self) -> int:
-        return len(self.inputs[0])
-
-    def __getitem__(self, index: Tensor) -> tuple[Tensor, ...]:
-        return tuple(one[index] for one in self.inputs)
-
-    @classmethod
-    def of(
-        cls,
-        tensors: Mapping[str, NDArray[Any]],
-        labels: NDArray[np.int64] | None,
-        mask: str | None,
-    ) -> Questions:
-        """From arrays by name, in the order in which the module takes them."""
-        known = None if labels is None else torch.from_numpy(labels)
-        place = None if mask is None else list(tensors).index(mask)
-        return cls(tuple(torch.from_numpy(one) for one in tensors.values()), known, place)
-
-
-@dataclass(frozen=True)
-class Tuned:
-    """What tuning came to.
-
-    Attributes:
-        module: Tuned, or as it was where every epoch harmed full depth too much.
-        epoch: Whose weights it has; 0 for none.
-        harm: Share by which full depth lost accuracy on the rows kept back; share of changed
-            answers where they have no labels. Negative where it gained.
-        exits: Share of those rows that each exit answers as full depth does, before and after.
-    """
-
-    module: nn.Module
-    epoch: int
-    harm: float
-    exits: tuple[tuple[float, float], ...]
-
-    def sentence(self) -> str:
-        """One sentence on what came of it."""
-        if not self.epoch:
-            return (
-                f"tuning is left out: full depth lost {100 * self.harm:.2f} points at least; "
-                "lower tuning.learning_rate or allow more with tuning.harm"
-            )
-        before, after = (100 * sum(one) / len(one) for one in zip(*self.exits, strict=True))
-        return (
-            f"tuned: exits answer {after:.1f} % as full depth does on average, {before:.1f} % "
-            f"before; full depth lost {100 * self.harm:.2f} points"
-        )
 
 
 def tune(
     module: nn.Module,
-    rows: Questions,
-    kept: Questions,
+    rows: TuningRows,
+    kept: TuningRows,
     config: TuningConfig,
     say: Say = lambda line: None,
-) -> Tuned:
+) -> TuningResult:
     """Tune a module towards early exits.
 
     Without labels: exits learn what the untuned network answers, full depth learns to keep it. A
@@ -121,7 +61,7 @@ def tune(
     torch.set_num_threads(config.threads or usable_cores())
     torch.manual_seed(config.seed)
     with torch.no_grad():
-        logits = _are_logits(module(*rows[torch.arange(min(len(rows), BATCH))]))
+        logits = are_logits(module(*rows[torch.arange(min(len(rows), BATCH))]))
     teacher, before = _answers(module, rows, logits), _answers(module, kept, logits)
     student = copy.deepcopy(module).eval()
     blocks = find_residual_blocks(student, rows[torch.arange(2)])
@@ -141,7 +81,7 @@ def tune(
         least = math.inf
         for epoch in range(1, config.epochs + 1):
             loss = run.epoch(rows, teacher, epoch)
-            harm = _harm(_answers(student, kept, logits), before, kept.labels)
+            harm = harm_of(_answers(student, kept, logits), before, kept.labels)
             say(f"epoch {epoch}: loss {loss:.4f}, full depth lost {100 * harm:.2f} points")
             least = min(least, harm)
             if harm <= config.harm:
@@ -151,9 +91,11 @@ def tune(
         for handle in watched:
             handle.remove()
     if best is None:
-        return Tuned(module, 0, least, ())
+        return TuningResult(module, 0, least, ())
     student.load_state_dict(best[2])
-    return Tuned(_plain(student, blocks), best[0], best[1], tuple(zip(first, last, strict=True)))
+    return TuningResult(
+        _plain(student, blocks), best[0], best[1], tuple(zip(first, last, strict=True))
+    )
 
 
 class _Run:
@@ -170,7 +112,7 @@ class _Run:
         self.student, self.heads, self.found = student, heads, found
         self.config, self.logits = config, logits
 
-    def warm_up(self, rows: Questions, teacher: Tensor) -> None:
+    def warm_up(self, rows: TuningRows, teacher: Tensor) -> None:
         """Fit the heads on the network as it is."""
         optimizer = torch.optim.AdamW(self.heads.parameters(), lr=1e-3)
         self.heads.train()
@@ -178,12 +120,12 @@ class _Run:
             with torch.no_grad():
                 self._full(rows, index)
             early = self._early(rows, index)
-            loss = sum((_divergence(one, teacher[index]).mean() for one in early), torch.zeros(()))
+            loss = sum((divergence(one, teacher[index]).mean() for one in early), torch.zeros(()))
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
 
-    def epoch(self, rows: Questions, teacher: Tensor, number: int) -> float:
+    def epoch(self, rows: TuningRows, teacher: Tensor, number: int) -> float:
         """One pass over the rows; the mean loss."""
         config = self.config
         per_epoch = math.ceil(len(rows) / config.batch_size)
@@ -206,9 +148,9 @@ class _Run:
         self.heads.train()
         total = 0.0
         for index in _batches(len(rows), config.batch_size):
-            full = _divergence(self._full(rows, index), teacher[index]).mean()
+            full = divergence(self._full(rows, index), teacher[index]).mean()
             wanted = teacher[index]
-            early = [_weighted(one, wanted) for one in self._early(rows, index)]
+            early = [weighted_divergence(one, wanted) for one in self._early(rows, index)]
             loss = full + config.exit_loss * torch.stack(early).mean()
             if not loss.isfinite():
                 raise TrainingDiverged(
@@ -224,7 +166,7 @@ class _Run:
         return total / len(rows)
 
     @torch.no_grad()
-    def agreement(self, rows: Questions, answers: Tensor) -> list[float]:
+    def agreement(self, rows: TuningRows, answers: Tensor) -> list[float]:
         """Share of rows that each exit answers as given."""
         self.heads.eval()
         same = torch.zeros(len(self.heads.heads))
@@ -234,56 +176,28 @@ class _Run:
                 same[place] += (early.argmax(1) == answers[index].argmax(1)).sum()
         return [float(one) / len(rows) for one in same]
 
-    def _full(self, rows: Questions, index: Tensor) -> Tensor:
+    def _full(self, rows: TuningRows, index: Tensor) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16, enabled=self.config.mixed):
             answer: Tensor = self.student(*rows[index])
-        return _as_logits(answer.float(), self.logits)
+        return as_logits(answer.float(), self.logits)
 
-    def _early(self, rows: Questions, index: Tensor) -> list[Tensor]:
+    def _early(self, rows: TuningRows, index: Tensor) -> list[Tensor]:
         mask = None if rows.mask is None else rows.inputs[rows.mask][index]
         streams = [self.found[place] for place in range(len(self.heads.heads))]
         early: list[Tensor] = self.heads([features(one, mask) for one in streams])
         return early
 
 
-def _divergence(logits: Tensor, wanted: Tensor) -> Tensor:
-    """Cross-entropy to probabilities [B], of which the wanted ones' own entropy is left in."""
-    return -(wanted * logits.log_softmax(1)).sum(1)
-
-
-def _weighted(logits: Tensor, wanted: Tensor) -> Tensor:
-    """The same, on average over rows that weigh as much as the exit trusts the wanted class."""
-    trust = logits.detach().softmax(1).gather(1, wanted.argmax(1, keepdim=True)).squeeze(1)
-    weights = trust / trust.mean().clamp(min=1e-6)
-    return (weights * _divergence(logits, wanted)).mean()
-
-
 @torch.no_grad()
-def _answers(module: nn.Module, rows: Questions, logits: bool) -> Tensor:
+def _answers(module: nn.Module, rows: TuningRows, logits: bool) -> Tensor:
     """Probabilities at full depth [N, classes]."""
     module.eval()
     parts = [module(*rows[index]) for index in torch.split(torch.arange(len(rows)), BATCH)]
-    return _as_logits(torch.cat(parts).float(), logits).softmax(1)
-
-
-def _are_logits(answers: Tensor) -> bool:
-    """Whether a module's answers are logits and no probabilities."""
-    return bool((answers.sum(1) - 1).abs().max() > SUMS_TO_ONE or answers.min() < 0)
-
-
-def _as_logits(answers: Tensor, logits: bool) -> Tensor:
-    return answers if logits else answers.clamp(min=1e-12).log()
-
-
-def _harm(after: Tensor, before: Tensor, labels: Tensor | None) -> float:
-    if labels is None:
-        return float((after.argmax(1) != before.argmax(1)).float().mean())
-    right = [float((one.argmax(1) == labels).float().mean()) for one in (before, after)]
-    return right[0] - right[1]
+    return as_logits(torch.cat(parts).float(), logits).softmax(1)
 
 
 @torch.no_grad()
-def _widths(student: nn.Module, rows: Questions, found: dict[int, Tensor]) -> list[int]:
+def _widths(student: nn.Module, rows: TuningRows, found: dict[int, Tensor]) -> list[int]:
     student(*rows[torch.arange(2)])
     return [features(found[place], None).shape[1] for place in range(len(found) - 1)]
 

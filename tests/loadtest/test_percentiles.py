@@ -1,4 +1,4 @@
-"""Histograms keep what they are told, and intervals cover as often as they say."""
+"""Histograms keep every duration, and intervals of percentiles cover the true value."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skipserve.loadtest.histogram import Histogram
-from skipserve.loadtest.intervals import percentile_interval, rate_interval, samples_needed
+from skipserve.loadtest.percentiles import percentile_interval, samples_for
 
 DURATIONS = st.lists(st.floats(1e-6, 3000.0), min_size=1, max_size=200)
 # Three significant digits, and a µs for the rounding before them.
@@ -83,22 +83,7 @@ def test_ends_of_a_percentile_cover_the_truth_as_often_as_they_say(percent, coun
 
 @pytest.mark.parametrize(("percent", "needed"), [(50, 5), (99, 299), (99.9, 2995)])
 def test_too_few_samples_have_no_upper_end(percent, needed):
-    assert samples_needed(percent) == needed
+    assert samples_for(percent) == needed
     rng = np.random.default_rng(0)
     assert percentile_interval(histogram(rng.random(needed)), percent).high < 1.001
     assert percentile_interval(histogram(rng.random(needed - 1)), percent).high == math.inf
-
-
-@pytest.mark.parametrize(
-    ("hits", "count", "low", "high"),
-    # Published: the rule of three, and Clopper and Pearson's tables.
-    [(0, 100, 0.0, 0.02951), (10, 100, 0.05526, 0.16372), (100, 100, 0.97049, 1.0)],
-)
-def test_ends_of_a_rate(hits, count, low, high):
-    found = rate_interval(hits, count)
-    assert found.value == hits / count
-    assert (found.low, found.high) == pytest.approx((low, high), abs=2e-4)
-
-
-def test_no_rate_without_samples():
-    assert rate_interval(0, 0).high == 1.0

@@ -1,4 +1,4 @@
-"""Who may ask: keys, and how often each."""
+"""Access control: API keys, and a rate limit for each."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from skipserve.hosts.keys import Keys, shown_key
 from skipserve.hosts.rates import Rates
 from skipserve.protocols.messages import RETRY_AFTER, Headers
 
-# Whoever watches over a service asks these without a key.
+# Health checks need no key.
 OPEN = frozenset({"/ping", "/live", "/ready", "/v2/health/live", "/v2/health/ready"})
 
 
 @dataclass(frozen=True)
-class Stopped:
-    """A request that may not come in.
+class AccessDenied:
+    """Why a request is refused for want of access.
 
     Attributes:
         error: Why.
@@ -28,13 +28,13 @@ class Stopped:
     headers: dict[str, str]
 
 
-class Door:
-    """Lets requests in that show a key.
+class AccessControl:
+    """Checks the key of every request, and how often it is used.
 
     Args:
-        file: Of the keys.
-        per_s: Requests a second that each may make; any number by default.
-        shared: Where processes share what they count.
+        file: The file of keys.
+        per_s: Requests a second allowed for each key; unlimited by default.
+        shared: File in which the processes of a service share their counts.
     """
 
     def __init__(self, file: Path, per_s: float | None = None, shared: Path | None = None) -> None:
@@ -42,21 +42,23 @@ class Door:
         self._per_s = per_s
         self._rates = None if per_s is None else Rates(per_s, shared)
 
-    def stop(self, headers: Headers) -> Stopped | None:
-        """Why a request may not come in; ``None`` if it may."""
+    def check(self, headers: Headers) -> AccessDenied | None:
+        """Why a request is refused; ``None`` if it may go on."""
         shown = shown_key(headers)
         if shown is None:
             message = "a key is needed: send Authorization: Bearer KEY, or X-API-Key: KEY"
-            return Stopped(InputError("no_key", message), {"www-authenticate": "Bearer"})
+            return AccessDenied(InputError("no_key", message), {"www-authenticate": "Bearer"})
         key = self._keys.find(shown)
         if key is None:
-            return Stopped(InputError("wrong_key", "this key is not known, or not any more"), {})
+            return AccessDenied(
+                InputError("wrong_key", "this key is not known, or not any more"), {}
+            )
         if self._rates is None:
             return None
         wait_s = self._rates.wait_s(key)
         if not wait_s:
             return None
         message = f"this key may make {self._per_s:g} requests a second; ask less often"
-        return Stopped(
+        return AccessDenied(
             InputError("too_often", message), {RETRY_AFTER: str(max(1, math.ceil(wait_s)))}
         )

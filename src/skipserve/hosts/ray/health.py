@@ -1,4 +1,4 @@
-"""Whether a front sees all that it needs: a replica of every model, and the head of the cluster."""
+"""Health of the cluster: a replica of every model answers, and so does the head of Ray."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import ray
 from ray.serve.handle import DeploymentHandle
 
 LOOK_S = 1.0
-# Longer than a replica is busy with one batch; shorter than whoever probes us waits.
+# Longer than one batch takes; shorter than the timeout of a probe.
 PATIENCE_S = 5.0
 
 logger = logging.getLogger(__name__)
 
 
-class Outlook:
-    """Looks once a second.
+class ClusterHealth:
+    """Checks the cluster once a second.
 
     Args:
         handles: Of the models' deployments, by name.
@@ -29,12 +29,12 @@ class Outlook:
         self._handles = handles
         self._said = ""
 
-    def clear(self) -> bool:
-        """Whether requests to every model are answered, and what dies is started again."""
+    def is_healthy(self) -> bool:
+        """Whether every model answers and the head can restart what fails."""
         return not self._said
 
-    async def look_on(self) -> None:
-        """Look until cancelled."""
+    async def watch(self) -> None:
+        """Check until cancelled."""
         while True:
             problem = await self._problem()
             if problem != self._said:

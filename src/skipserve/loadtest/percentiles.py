@@ -1,14 +1,16 @@
-"""What a sample can say: intervals for percentiles and for rates, without assuming a shape."""
+"""Intervals for percentiles, without assuming a distribution."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
-from scipy.stats import binom, binomtest
+from scipy.stats import binom
 
+from skipserve.intervals import samples_needed
 from skipserve.loadtest.histogram import Histogram
 
+# Of each end of an interval.
 CONFIDENCE = 0.95
 
 
@@ -54,15 +56,6 @@ def percentile_interval(
     )
 
 
-def samples_needed(percent: float, confidence: float = CONFIDENCE) -> int:
-    """Fewest samples whose largest is an upper end for a percentile: p50 5, p99 299, p99.9 2995."""
-    return math.ceil(math.log(1 - confidence) / math.log(percent / 100))
-
-
-def rate_interval(hits: int, count: int, confidence: float = CONFIDENCE) -> Interval:
-    """A rate with its exact binomial ends (Clopper and Pearson, Biometrika 1934)."""
-    if count == 0:
-        return Interval(math.nan, 0.0, 1.0)
-    # Two-sided at 90 % is one-sided at 95 %, at each end.
-    found = binomtest(hits, count).proportion_ci(2 * confidence - 1)
-    return Interval(hits / count, float(found.low), float(found.high))
+def samples_for(percent: float, confidence: float = CONFIDENCE) -> int:
+    """Fewest samples that give a percentile an upper end."""
+    return samples_needed(1 - percent / 100, confidence)

@@ -21,7 +21,7 @@ from skipserve.tasks import Task
 logger = logging.getLogger(__name__)
 
 
-class Wider:
+class Fp32Fallback:
     """Opened when the first row overflows; most services never need it.
 
     Args:
@@ -81,14 +81,14 @@ class Wider:
         return self._runner
 
 
-def wider_of(
+def fp32_fallback_of(
     artifact: Artifact, backend: BackendName, precision: Precision, provider: Provider, threads: int
-) -> Wider | None:
+) -> Fp32Fallback | None:
     """The FP32 files beside those of FP16, if the artifact has them."""
     manifest = artifact.manifest
     if precision != "fp16" or not artifact.hashes(FORMATS[backend], "fp32"):
         return None
-    return Wider(
+    return Fp32Fallback(
         manifest.name,
         manifest.depth,
         manifest.task,

@@ -1,0 +1,123 @@
+"""Writes the measured tables of README.md and docs/, and the front page's figure, from JSON.
+
+    python benchmarks/pages.py            # says which pages are not as the JSON has it
+    python benchmarks/pages.py --write    # writes them
+
+`docs/measured/*.json` hold one table each with machine, date and command; `docs/peers.json` holds
+the comparison with other servers. A page has a table between `<!-- table NAME -->` and
+`<!-- end -->`. After a rerun, change the JSON and run this: every number changes at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from pages_figure import figure
+
+ROOT = Path(__file__).parents[1]
+MEASURED = ROOT / "docs" / "measured"
+FIGURE = ROOT / "docs" / "figures" / "depth.svg"
+NETWORKS = ("fashion", "mnist1d_plain", "mnist1d_resnet")
+RISK = 1  # percent, of the figure
+PLACE = re.compile(r"(<!-- table (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+PEERS = {
+    "mosec": "mosec",
+    "fastapi": "FastAPI, async",
+    "kserve": "KServe's Python server",
+    "torchserve": "TorchServe, stock handler",
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", action="store_true")
+    write = parser.parse_args().write
+    wanted = pages()
+    changed = [page for page, text in wanted.items() if not _holds(page, text)]
+    for page in changed:
+        if write:
+            page.write_text(wanted[page])
+        print(f"{page.relative_to(ROOT)} {'written' if write else 'is not as the JSON has it'}")
+    return int(bool(changed) and not write)
+
+
+def pages() -> dict[Path, str]:
+    """Every page that holds a table, and the figure, as they should be."""
+    tables = {file.stem: table(json.loads(file.read_text())) for file in MEASURED.glob("*.json")}
+    race = json.loads((ROOT / "docs" / "peers.json").read_text())
+    tables["peers"] = peers(race)
+    found = {}
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        text = page.read_text()
+        if PLACE.search(text):
+            found[page] = PLACE.sub(lambda at: at[1] + tables[at[2]] + at[3], text)
+    found[FIGURE] = figure(bars())
+    return found
+
+
+def table(measured: dict[str, Any]) -> str:
+    """The table, and below it the machine, the date and the command."""
+    lines = [_line(measured["columns"]), _line(["---"] * len(measured["columns"]))]
+    for row in measured["rows"]:
+        cells = zip(measured["formats"], row, strict=True)
+        lines.append(_line(form.format(value) for form, value in cells))
+    made = f"{measured['machine']}, {measured['date']}, `{measured['command']}`."
+    return "\n".join([*lines, "", made, ""])
+
+
+def peers(race: dict[str, Any]) -> str:
+    """The front page's comparison: two models at 16 connections, and what was run where."""
+    columns = ["server", "12 blocks: requests/s", "p50 / p99 ms", "small network: requests/s"]
+    lines = [_line([*columns, "p50 / p99 ms"]), _line(["---"] * 5)]
+    rows = [
+        ("**skipserve, router on**", "skipserve", "on"),
+        ("skipserve, full depth", "skipserve", "off"),
+        *((title, name, "off") for name, title in PEERS.items()),
+    ]
+    for title, name, router in rows:
+        cells = [title]
+        for model in ("mnist1d_resnet", "moons_residual"):
+            cells += _figures(race, model, name, router)
+        lines.append(_line(cells))
+    machine = race["machine"].removeprefix("Machine: ")
+    return "\n".join([*lines, "", machine, ""])
+
+
+def _figures(race: dict[str, Any], model: str, name: str, router: str) -> list[str]:
+    wanted = {"model": model, "name": name, "router": router, "connections": 16}
+    runs = [run for group in race["groups"].values() for run in group]
+    runs = [run for run in runs if wanted.items() <= run.items()]
+    if not runs:
+        return ["no router", ""]
+    rate, p50, p99 = (
+        median(run[what] for run in runs) for what in ("requests_per_s", "p50_s", "p99_s")
+    )
+    return [f"{rate:,.0f}", f"{1e3 * p50:.1f} / {1e3 * p99:.1f}"]
+
+
+def bars() -> list[tuple[str, float, float]]:
+    """Network, blocks run and answers that differ, in percent, at the certified risk."""
+    found = []
+    for name in NETWORKS:
+        measured = json.loads((MEASURED / f"{name}.json").read_text())
+        (row,) = [row for row in measured["rows"] if row[0] == RISK]
+        found.append((measured["short"], row[1], row[2]))
+    return found
+
+
+def _holds(page: Path, text: str) -> bool:
+    return page.exists() and page.read_text() == text
+
+
+def _line(cells: Any) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

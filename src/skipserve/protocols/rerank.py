@@ -1,0 +1,80 @@
+"""``/v1/rerank`` of vLLM, as Jina's and Cohere's clients ask it.
+
+Source: vLLM's documentation of its re-rank API; Jina's API reference. ``/rerank`` without a version
+is text-embeddings-inference's (tei.py), whose fields have other names.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import msgspec
+import numpy as np
+
+from skipserve.artifacts.manifest import Manifest
+from skipserve.errors import InputError
+from skipserve.protocols.answers import Answer
+from skipserve.protocols.messages import ParsedRequest, RawRequest, Reply
+from skipserve.protocols.openai import refuse
+from skipserve.protocols.tei import decoded, sent, sigmoid
+from skipserve.protocols.texts import TextRows, token_count
+
+
+class _Document(msgspec.Struct):
+    text: str
+
+
+class _Request(msgspec.Struct):
+    query: str
+    documents: list[str | _Document]
+    top_n: int | None = None
+    return_documents: bool = True
+    model: str | None = None
+
+
+class Ranking:
+    """Documents by their relevance to a query, the most relevant first.
+
+    Args:
+        manifest: Of the model.
+        max_rows: Most documents a request may hold.
+    """
+
+    def __init__(self, manifest: Manifest, max_rows: int) -> None:
+        self._manifest = manifest
+        self._rows = TextRows(manifest, max_rows)
+
+    def decode(self, request: RawRequest) -> ParsedRequest:
+        """Read the query and its documents: a pair each.
+
+        Raises:
+            InputError: Saying what was wrong and what was expected.
+        """
+        ranking: _Request = decoded(request, _Request)
+        if ranking.top_n is not None and ranking.top_n < 1:
+            raise InputError("invalid_parameter", "top_n must be at least 1, or left out for all")
+        texts = [one if isinstance(one, str) else one.text for one in ranking.documents]
+        if not texts:
+            raise InputError("empty", "documents holds no text; send at least one")
+        rows = self._rows.texts([(ranking.query, text) for text in texts])
+        return ParsedRequest(rows, None, partial(self._encode, ranking, texts, request.id))
+
+    def refuse(self, error: InputError) -> Reply:
+        """The error body of OpenAI, which vLLM uses."""
+        return refuse(error)
+
+    def _encode(self, ranking: _Request, texts: list[str], name: str, answer: Answer) -> Reply:
+        scores = sigmoid(answer.prediction.answers[:, 0].astype(np.float64))
+        results = []
+        for i in np.argsort(-scores, kind="stable")[: ranking.top_n].tolist():
+            result: dict[str, object] = {"index": i}
+            if ranking.return_documents:
+                result["document"] = {"text": texts[i]}
+            results.append(result | {"relevance_score": float(scores[i])})
+        body = {
+            "id": f"rerank-{name}",
+            "model": self._manifest.name,
+            "usage": {"total_tokens": token_count(answer.rows, self._manifest)},
+            "results": results,
+        }
+        return sent(body, answer)
