@@ -54,6 +54,8 @@ from skipserve.safety.earned import Earned as Earns
 from skipserve.safety.kind import Kind, binding_for
 from skipserve.training.recipes import open_recipe
 
+pytestmark = pytest.mark.slow
+
 EPSILON, SHARE = 0.05, 0.5
 COUNTS = ((400, 2), (700, 15), (900, 22))
 

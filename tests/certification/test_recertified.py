@@ -126,7 +126,8 @@ def test_an_artifact_is_certified_where_nothing_trains(routed_project, tmp_path,
 
 def one_line(done) -> str:
     assert done.returncode == 2
-    (line,) = done.stderr.strip().splitlines()
+    # A slow machine says what it is at, too.
+    (line,) = (one for one in done.stderr.splitlines() if not one.endswith("so far"))
     return line
 
 
