@@ -17,7 +17,10 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from extremes import rows
 from fuzzing import Fuzzer, FuzzRequest
+from hypothesis import HealthCheck, given, settings
+from numpy.typing import NDArray
 from running import JSON, Running, serving
 
 pytestmark = pytest.mark.server
@@ -25,6 +28,8 @@ pytestmark = pytest.mark.server
 REQUESTS = int(os.environ.get("SKIPSERVE_FUZZ", "10000"))
 SOAK_S = float(os.environ.get("SKIPSERVE_SOAK", "10"))
 CLIENTS = 4
+# The two moons are within three of 0.
+FAR = 1e6
 ROW = {"inputs": [[0.5, -0.25]], "parameters": {"router": "off"}}
 
 
@@ -111,6 +116,30 @@ def test_no_request_is_a_fault_of_the_service(server: Running) -> None:
     assert {400, 404, 405, 413, 415} <= set(seen), seen
     assert server.restarts() == 0
     assert "Traceback" not in server.printed
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows(2))
+def test_any_number_is_answered_and_harms_no_neighbour(
+    server: Running, extreme: NDArray[np.float32]
+) -> None:
+    """All of float32, as JSON: at full depth where no ordinary row is near, or an error."""
+    ordinary = {"inputs": [[0.5, -0.25]]}
+    alone = server.ask("small", ordinary)[2]["outputs"][0]
+    status, _, answer = server.ask("small", {"inputs": [extreme.tolist(), [0.5, -0.25]]})
+    if status == 400:
+        assert (answer["error"]["code"], answer["error"]["row"]) == ("not_finite", 0)
+        assert np.abs(extreme).max() > FAR
+        assert server.ask("small", ordinary)[2]["outputs"][0] == alone
+        return
+    far, beside = answer["outputs"]
+    assert beside["depth_run"] == alone["depth_run"]
+    difference = np.subtract(beside["probabilities"], alone["probabilities"])
+    assert np.abs(difference).max() < 1e-5
+    assert np.isfinite(far["probabilities"]).all()
+    if np.abs(extreme).max() > FAR:
+        assert far["depth_run"] == 4
+        assert far["held_back"]
 
 
 def test_the_same_seed_asks_the_same() -> None:

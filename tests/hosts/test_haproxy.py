@@ -9,13 +9,16 @@ import shutil
 import signal
 import socket
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from fuzzing import Fuzzer
 from loading import CLIENTS, PATH, ROW, Load
 from running import JSON, ROOT, Running, free_ports, serving, until
+from test_fuzz import Client, right
 
 pytestmark = pytest.mark.server
 HAPROXY = shutil.which("haproxy") or "/usr/sbin/haproxy"
@@ -181,3 +184,24 @@ def test_of_two_torchserves_one_may_be_told_to_end(root: Path) -> None:
         lost = [one for one in load.outcomes if one.status == 503]
         assert len(lost) <= CLIENTS
         assert all(one.retry_after == "1" for one in lost)
+
+
+def test_requests_that_are_nearly_right_harm_no_torchserve(root: Path) -> None:
+    """Bodies and codes of what its frontend refuses are its own."""
+    with (
+        serving(root, "--batch-size", "16", host="torchserve") as running,
+        haproxy((running.port, running.metrics_port), free_ports()) as front,
+    ):
+        clients = [Client(before(front), right(running)) for _ in range(2)]
+        with ThreadPoolExecutor(2) as threads:
+            asking = [
+                threads.submit(client.run, Fuzzer(100 + seed).requests(500))
+                for seed, client in enumerate(clients)
+            ]
+            for one in asking:
+                one.result()
+        bad = [one for client in clients for one in client.bad]
+        assert not bad, bad[0]
+        seen = sum((client.seen for client in clients), Counter[int]())
+        assert seen[200] > 50, seen
+        assert running.restarts() == 0
