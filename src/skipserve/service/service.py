@@ -77,8 +77,11 @@ class Service:
         self._in_force = BySlice(engine, serving, ladders)
         self._in_force.follow(self._switch.controls())
         defaults = {name: self._in_force.of(name).default for name in self._in_force.names}
+        own = engine.setting(serving.risk)
         for name, default in defaults.items():
-            if default.reason:
+            # Until the launcher has read what was earned, nothing is in force; that is no news.
+            undecided = self._in_force.of(name).control.state == "on" and not own.reason
+            if default.reason and not undecided:
                 about = sliced(engine.manifest.name, name)
                 logger.warning("%s serves at full depth: %s", about, default.reason)
         metrics = open_metrics(engine, defaults)  # also announces this worker
