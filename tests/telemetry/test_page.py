@@ -100,7 +100,7 @@ def test_its_numbers_change(page, observed):
 
 
 def test_its_numbers_are_those_of_top(page, observed):
-    """Both compute from the same two answers; a browser has Wilson's interval alone."""
+    """Both compute from the same two answers, with the same exact interval."""
     texts = [observed.running.get("/metrics")]
     observed.traffic(40)
     texts.append(observed.running.get("/metrics"))
@@ -110,6 +110,7 @@ def test_its_numbers_are_those_of_top(page, observed):
             const buckets = by("le", added, "skipserve_request_duration_seconds_bucket", {model});
             return {p50: quantile(0.5, buckets), p99: quantile(0.99, buckets),
                     interval: interval(3, 200),
+                    none: interval(0, 12),
                     requests: sum(added, "skipserve_requests_total", {model})};
         }""",
         [*texts, MODEL],
@@ -117,8 +118,9 @@ def test_its_numbers_are_those_of_top(page, observed):
     (one,) = numbers(*(parse(content, float(i)) for i, content in enumerate(texts))).models
     assert shown["p50"] == pytest.approx(one.p50_s)
     assert shown["p99"] == pytest.approx(one.p99_s)
-    wilson = binomtest(3, 200).proportion_ci(0.99, method="wilson")
-    assert shown["interval"] == pytest.approx((wilson.low, wilson.high), abs=1e-4)
+    assert shown["none"] == pytest.approx((0, 1 - 0.005 ** (1 / 12)), abs=1e-9)
+    exact = binomtest(3, 200).proportion_ci(0.99, method="exact")
+    assert shown["interval"] == pytest.approx((exact.low, exact.high), abs=1e-9)
     assert shown["requests"] == one.requests_per_s == 40
 
 
