@@ -174,7 +174,7 @@ def agreement() -> Sequence[Panel]:
         .span(3),
         bars(
             "Thresholds in force",
-            "The signal from which a row skips, by decision, for a request that asks for nothing.",
+            "The signal from which a row skips, by decision, for a request that names no risk.",
             "none",
             [now(f"max by (stage) ({gauge('skipserve_threshold', SLICES)})", "decision {{stage}}")],
         ).span(5),
