@@ -170,7 +170,7 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(brought: Path, tmp_path: P
     good, rows = brought / "moons.onnx", _save_rows(tmp_path / "rows.npz")
     nan = np.full((400, 2), np.nan, np.float32)
     cases: list[tuple[Path, Path, str | None, type[Exception], str]] = [
-        (tmp_path / "none.onnx", rows, None, CutError, "is not there"),
+        (tmp_path / "none.onnx", rows, None, ConfigError, "is not there"),
         (_bytes(tmp_path / "text.onnx", b"hello"), rows, None, CutError, "not an ONNX file"),
         (
             _bytes(tmp_path / "short.onnx", good.read_bytes()[:200]),

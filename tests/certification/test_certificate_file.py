@@ -355,7 +355,7 @@ def test_what_was_proposed_on_traffic_is_named_and_checked(artifact, tmp_path):
     earned = Earns(artifact, tmp_path, Kind("onnxruntime", "cpu", "fp32"))
     bold, *_, careful = artifact.certificates.candidates[::-1]
     proposed = proposes(earned, tmp_path, (careful, bold), 2.5)
-    made = json.loads(served_file(earned).model_dump_json())
+    made = json.loads(served_file([earned]).model_dump_json())
     assert faults(made, artifact, tmp_path) == set()
     place = ("bounds", len(made["bounds"]) - 1)
     bound = made["bounds"][-1]

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from skipserve.earning import rows_file
 from skipserve.earning.counts import Counts
 from skipserve.earning.counts_file import CountsFile, CountsReader
 from skipserve.earning.epochs import decide, in_force, withdraw
@@ -19,6 +20,7 @@ from skipserve.earning.ladder import OWN, Ladder, Place, name_of
 from skipserve.earning.ledger import NAME, Ledger, ladders_in, told, used_before
 from skipserve.earning.lines import Header, line
 from skipserve.earning.process_file import folder_of
+from skipserve.earning.progress import Pace
 from skipserve.earning.proofs import flaw, proof_of, unordered
 from skipserve.earning.proposing import About, propose_anew
 from skipserve.earning.rows_file import RowsFile, RowsReader
@@ -193,8 +195,9 @@ def test_a_ledger_of_format_1_is_read_and_goes_on(tmp_path):
     assert (ledger.read().epoch, ledger.state.propose_rows) == (1, 0)
 
 
-def test_rows_of_all_processes_are_read_and_each_keeps_no_more_than_propose(tmp_path):
-    one, other = (RowsFile(tmp_path, BINDING, 100) for _ in range(2))
+def test_rows_of_all_processes_are_read_and_each_keeps_so_many(tmp_path, monkeypatch):
+    monkeypatch.setattr(rows_file, "MOST_ROWS", 100)
+    one, other = (RowsFile(tmp_path, BINDING) for _ in range(2))
     part = shown(60)
     for file in (one, other, one):
         file.add(1, part)
@@ -228,7 +231,7 @@ def test_rows_of_all_processes_are_read_and_each_keeps_no_more_than_propose(tmp_
     ],
 )
 def test_rows_that_are_not_what_they_were_are_an_error(tmp_path, harm):
-    made = RowsFile(tmp_path, BINDING, 100)
+    made = RowsFile(tmp_path, BINDING)
     made.add(1, shown(5))
     made.close()
     (file,) = folder_of(tmp_path, BINDING).glob("rows.*")
@@ -249,7 +252,7 @@ def test_what_was_proposed_is_taken_over_with_what_it_earned(tmp_path):
     write_earned(tmp_path / "file", there, 900, RULES, 6.0)
     take_over(here, read_earned(tmp_path / "file", BINDING, RULES))
     assert in_force(RULES, here.state, 0, 0.0) == (None, Place(0, proposed().proposal))
-    ladder = ladders_in(tmp_path / "here", BINDING)[proposed().proposal]
+    ladder = ladders_in(tmp_path / "here", BINDING, own())[proposed().proposal]
     assert ladder.guard_limit == 3.0
     assert ladder.thresholds.tolist() == [
         [np.inf, np.float32(0.9)],
@@ -259,3 +262,28 @@ def test_what_was_proposed_is_taken_over_with_what_it_earned(tmp_path):
     here.reset(9.0)
     assert used_before(here.events, here.state.epoch) == OWN
     assert json.loads(json.dumps(told(proposed())))["candidates"] == [[None, 0.9], [0.9, 0.8]]
+
+
+@pytest.mark.parametrize(
+    ("candidates", "limit"),
+    [(CANDIDATES, None), (CANDIDATES, 0.5), (((0.9,), (0.8,)), 3.0), (((0.9, 0.9), (0.8,)), 3.0)],
+    ids=["guard off", "guard lowered", "other decisions", "ragged"],
+)
+def test_a_proposal_that_is_not_for_this_model_is_damage(tmp_path, candidates, limit):
+    rules = replace(RULES, own=own())
+    event = Proposed(1, 100, name_of(candidates, limit), limit, candidates, {}, 1.0)
+    begun = Begun(1, "start", 0, 2_000, 0.0, 100)
+    assert flaw(rules, [begun, proposed()]) == ""
+    assert "not for" in flaw(rules, [begun, event])
+
+
+def test_no_rows_leave_the_ladder_as_it_was():
+    found = propose_anew(Shown.none(2), ABOUT, {OWN: own()}, OWN, 1, 0.0)
+    assert (found.proposal, found.candidates, found.rows, found.blocks) == (OWN, (), 0, {})
+
+
+def test_a_pace_begins_anew_with_another_count():
+    pace = Pace()
+    assert [pace.take("rows that propose", rows, s) for s, rows in ((0, 0), (10, 1000))][-1] == 100
+    assert pace.take("evidence", 0, 11) == 0
+    assert pace.take("evidence", 50, 12) == 50

@@ -103,7 +103,7 @@ def test_runs_are_one_with_a_mask_and_one_a_length_without_and_each_row_is_count
             sample("batch_rows_count", engine),
             sample("batch_rows_sum", engine),
             sample("rows_total", engine, router="on"),
-            sample("evidence_rows_total", engine, risk=str(RISK)),
+            sample("evidence_rows_total", engine, slice="", risk=str(RISK)),
             sample("phase_duration_seconds_count", engine, phase="inference"),
             sum(
                 sample("request_duration_seconds_count", engine, depth=depth)

@@ -14,6 +14,7 @@ from skipserve.earning.rows_file import RowsFile
 from skipserve.earning.wealth import level_of, rows_needed
 from skipserve.earning.worker_state import WorkerState
 from skipserve.runtime.shown import Shown
+from skipserve.safety.kind import own_ladder
 from skipserve.safety.switch import ControlState
 
 ROWS = 200
@@ -30,8 +31,8 @@ class Proposing(Model):
     def __init__(self, directory, artifact, state=None):
         super().__init__(directory, artifact, state)
         self.decisions = len(artifact.manifest.router.decisions)
-        self.rows = RowsFile(self.state, self.binding, ROWS)
-        self.known = WorkerState(self.state, self.binding, ROWS)
+        self.rows = RowsFile(self.state, self.binding)
+        self.known = WorkerState(self.state, self.binding, own_ladder(artifact))
         self.watch.tick()
 
     def shows(self, rows, far=5.0, seed=0):
@@ -39,15 +40,15 @@ class Proposing(Model):
         rng = np.random.default_rng(seed)
         signals = rng.random((rows, self.decisions)).astype(np.float32)
         distances = np.full((rows, self.decisions), far, np.float32)
-        self.rows.add(self.standing.epoch, Shown(signals, distances, signals > 0.1))
+        self.rows.add(self.control.epoch, Shown(signals, distances, signals > 0.1))
         self.rows.flush()
         self.watch.tick()
 
     def proves(self, rows, wrong=0):
         """Evidence rows for what was proposed."""
-        ladder = self.known.ladder(self.standing.proposal)
+        ladder = self.known.ladder(self.control.proposal)
         differ = np.full(len(ladder), wrong, np.int64)
-        self.file.add(self.standing.epoch, rows, differ, differ, proposal=ladder.proposal)
+        self.file.add(self.control.epoch, rows, differ, differ, proposal=ladder.proposal)
         self.file.flush()
         self.watch.tick()
 
@@ -70,28 +71,28 @@ def model(tmp_path, proposes):
 
 def test_rows_propose_and_those_after_them_earn(model, caplog):
     caplog.set_level(logging.WARNING)
-    assert model.standing == ControlState("on", 1, (None, None), proposing=True)
+    assert model.control == ControlState("on", 1, (None, None), proposing=True)
     model.shows(120)
     assert model.value("earning_proposing_rows") == 120
     assert model.value("earning_proposing_needed_rows") == ROWS
     assert model.value("earning_rows") == 0
     # Rows that were counted by mistake for the artifact's own candidates earn nothing.
     model.sees(50_000)
-    assert model.standing.proposing and model.standing.in_force == (None, None)
+    assert model.control.proposing and model.control.in_force == (None, None)
     model.shows(80)
-    name = model.standing.proposal
-    assert model.standing == ControlState("on", 1, (None, None), proposal=name)
+    name = model.control.proposal
+    assert model.control == ControlState("on", 1, (None, None), proposal=name)
     assert len(name) == 32
     assert model.known.ladder(name).guard_limit == 5.0
     model.watch.tick()
     assert model.value("earning_proposing_rows") is None
     assert model.value("earning_rows") == 0
     model.proves(rows_needed(0.05, level_of(1, 0.05)) - 1)
-    assert model.standing.in_force == (None, None)
+    assert model.control.in_force == (None, None)
     model.proves(1)
     last = len(model.known.ladder(name)) - 1
-    assert model.standing.in_force == (None, last)
-    assert model.standing.places == (None, (last, name))
+    assert model.control.in_force == (None, last)
+    assert model.control.places == (None, (last, name))
     assert f"has candidate {last + 1} of {last + 1} in force at risk 0.05" in caplog.text
     assert model.value("earning_bolder_total") == 1
 
@@ -99,16 +100,16 @@ def test_rows_propose_and_those_after_them_earn(model, caplog):
 def test_a_restart_goes_on_where_it_was(tmp_path, model, proposes):
     model.shows(150)
     again = Proposing(tmp_path / "again", proposes, model.state)
-    assert again.standing.proposing
+    assert again.control.proposing
     again.shows(50, seed=1)  # another replica's rows are among them
     model.watch.tick()
-    name = again.standing.proposal
-    assert name and model.standing == again.standing  # proposed once
+    name = again.control.proposal
+    assert name and model.control == again.control  # proposed once
     again.proves(600)
-    assert again.standing.places[1][1] == name
+    assert again.control.places[1][1] == name
     again.close()
     once_more = Proposing(tmp_path / "more", proposes, model.state)
-    assert once_more.standing == again.standing
+    assert once_more.control == again.control
     once_more.close()
 
 
@@ -116,41 +117,41 @@ def test_the_old_certificate_stays_in_force_while_the_next_epoch_proposes(tmp_pa
     artifact = earning(certified, propose_rows=ROWS, epoch_rows=1_000)
     model = Proposing(tmp_path / "one", artifact)
     model.shows(ROWS)
-    first = model.standing.proposal
+    first = model.control.proposal
     model.proves(1_000)
-    assert (model.standing.epoch, model.standing.proposing) == (2, True)
-    before = model.standing.places
+    assert (model.control.epoch, model.control.proposing) == (2, True)
+    before = model.control.places
     assert before[1] == (len(model.known.ladder(first)) - 1, first)
     model.shows(ROWS, far=9.0, seed=2)
-    second = model.standing.proposal
+    second = model.control.proposal
     assert second not in ("", first)
     assert model.known.ladder(second).guard_limit == 9.0
-    assert model.standing.places == before
+    assert model.control.places == before
     # What epoch 1 counted, and what is counted late for its ladder, is none of this epoch's.
     ladder = model.known.ladder(first)
     none = np.zeros(len(ladder), np.int64)
     model.file.add(2, 5_000, none, none, proposal=first)
     model.watch.tick()
-    assert model.standing.places == before and model.value("earning_rows") == 0
+    assert model.control.places == before and model.value("earning_rows") == 0
     model.proves(999)
-    assert model.standing.places[1] == (len(model.known.ladder(second)) - 1, second)
+    assert model.control.places[1] == (len(model.known.ladder(second)) - 1, second)
     model.worker.evidence(100, 30)
     model.watch.tick()
     model.watch.tick()
-    assert model.standing == ControlState("fell_back", 3, (None, None), proposing=True)
+    assert model.control == ControlState("fell_back", 3, (None, None), proposing=True)
     model.close()
 
 
 def test_offline_certificates_need_no_proposal_until_the_alarm(tmp_path, certified):
     model = Proposing(tmp_path / "one", earning(certified, "offline", propose_rows=ROWS))
-    assert model.standing == ControlState("on", 1, None)
+    assert model.control == ControlState("on", 1, None)
     model.worker.evidence(100, 30)
     model.watch.tick()
     model.watch.tick()
-    assert model.standing == ControlState("fell_back", 2, (None, None), proposing=True)
+    assert model.control == ControlState("fell_back", 2, (None, None), proposing=True)
     model.shows(ROWS)
     model.proves(2_000)
-    assert model.standing.state == "on" and model.standing.places[1][1]
+    assert model.control.state == "on" and model.control.places[1][1]
     model.close()
 
 
@@ -158,7 +159,7 @@ def test_offline_certificates_need_no_proposal_until_the_alarm(tmp_path, certifi
 def test_what_cannot_be_relied_on_leads_to_full_depth(model, caplog, file):
     model.shows(ROWS)
     model.proves(600)
-    assert model.standing.in_force[1] is not None
+    assert model.control.in_force[1] is not None
     if file == "rows.*":
         model.worker.evidence(100, 30)
         model.watch.tick()
@@ -168,7 +169,7 @@ def test_what_cannot_be_relied_on_leads_to_full_depth(model, caplog, file):
     before = found.read_bytes()
     found.write_bytes(before.replace(b'"epoch":', b'"epocx":'))
     model.watch.tick()
-    assert model.standing.in_force == (None, None)
+    assert model.control.in_force == (None, None)
     assert model.value("earning_problem") == 1
     assert "is damaged" in caplog.text
     found.write_bytes(before)
@@ -178,11 +179,11 @@ def test_what_cannot_be_relied_on_leads_to_full_depth(model, caplog, file):
 
 def test_counts_of_more_candidates_than_were_proposed_earn_nothing(model, caplog):
     model.shows(ROWS)
-    none = np.zeros(len(model.known.ladder(model.standing.proposal)) + 1, np.int64)
-    model.file.add(1, 5_000, none, none, proposal=model.standing.proposal)
+    none = np.zeros(len(model.known.ladder(model.control.proposal)) + 1, np.int64)
+    model.file.add(1, 5_000, none, none, proposal=model.control.proposal)
     model.file.flush()
     model.watch.tick()
-    assert model.standing.in_force == (None, None)
+    assert model.control.in_force == (None, None)
     assert "were proposed; forget it with" in caplog.text
 
 
@@ -193,7 +194,10 @@ def test_a_worker_that_cannot_read_what_was_proposed_knows_it_once_it_can(
     file = model.folder / "ledger"
     before = file.read_bytes()
     file.write_bytes(before.replace(b"guard_limit", b"guard_limix"))
-    fresh, name = WorkerState(model.state, model.binding, ROWS), model.standing.proposal
+    fresh, name = (
+        WorkerState(model.state, model.binding, own_ladder(model.artifact)),
+        model.control.proposal,
+    )
     for _ in range(3):
         assert fresh.ladder(name) is None
     assert caplog.text.count("what was proposed cannot be read") == 1
@@ -201,7 +205,17 @@ def test_a_worker_that_cannot_read_what_was_proposed_knows_it_once_it_can(
     assert fresh.ladder(name) is None  # not at every row
     fresh.close()
     monkeypatch.setattr("skipserve.earning.worker_state.RETRY_S", 0.0)
-    late = WorkerState(model.state, model.binding, ROWS)
+    late = WorkerState(model.state, model.binding, own_ladder(model.artifact))
     assert late.ladder("c" * 32) is None
     assert late.ladder(name).proposal == name
     late.close()
+
+
+def test_an_epoch_that_shall_propose_no_more_keeps_its_ladder(model, certified, tmp_path):
+    model.shows(120)
+    model.watch.tick()
+    assert model.control.proposing
+    none = Proposing(tmp_path / "none", earning(certified, propose_rows=0), model.state)
+    none.watch.tick()
+    assert (none.control.epoch, none.control.proposing, none.control.proposal) == (1, False, "")
+    none.close()

@@ -134,7 +134,7 @@ def test_rows_that_propose_show_what_every_exit_read_and_are_no_evidence(stepped
     kept, rows = Kept(), moons[:50] * 3  # outside the guard, some of them
     switch.write(ControlState(epoch=4, in_force=(), proposing=True))
     serving = ServingConfig(risk=RISK, evidence=1.0)
-    Service(stepped, serving, switch=switch, counts=kept).answer([request_of(rows)])
+    Service(stepped, serving, switch=switch, counts={"": kept}).answer([request_of(rows)])
     assert not kept.rows
     ((epoch, shown),) = kept.shown
     readings = stepped.read(stepped.check(rows))
@@ -160,24 +160,24 @@ def test_what_was_proposed_is_in_force_with_its_own_guard_and_is_judged_by_it(
     free = stepped.run_thresholds(stepped.check(rows), stepped.candidates[-1], 1e6)
     assert guarded.depth_run.sum() > free.depth_run.sum()
     switch.write(ControlState(epoch=1, in_force=places, proposals=ladders, proposal=name))
-    service = Service(stepped, serving, switch=switch, counts=kept)
+    service = Service(stepped, serving, switch=switch, counts={"": kept})
     told = outputs(service.answer([request_of(rows)]))
     assert [one["depth_run"] for one in told] == free.depth_run.tolist()
     # A service that knows of no such ladder runs everything, until it does.
     late = Kept()
-    service = Service(stepped, serving, switch=switch, counts=late)
+    service = Service(stepped, serving, switch=switch, counts={"": late})
     told = outputs(service.answer([request_of(rows)]))
     assert {one["depth_run"] for one in told} == {stepped.manifest.depth}
     late.ladders |= kept.ladders
     told = outputs(service.answer([request_of(rows)]))
     assert [one["depth_run"] for one in told] == free.depth_run.tolist()
     watched = ServingConfig(risk=RISK, evidence=1.0)
-    Service(stepped, watched, switch=switch, counts=kept).answer([request_of(rows)])
+    Service(stepped, watched, switch=switch, counts={"": kept}).answer([request_of(rows)])
     full = stepped.predict(rows).labels
     assert (kept.proposals, kept.rows) == ({name}, {1: len(rows)})
     assert kept.disagreements[1].tolist() == [int((free.labels != full).sum())]
     assert kept.blocks[1].tolist() == [int(free.depth_run.sum())]
-    Service(stepped, watched, switch=switch, counts=own).answer([request_of(rows)])
+    Service(stepped, watched, switch=switch, counts={"": own}).answer([request_of(rows)])
     assert not own.rows
 
 
@@ -208,7 +208,9 @@ def test_only_rows_whose_request_leaves_the_router_on_give_evidence(stepped, moo
     service.answer([request_of(moons[:30], "off"), request_of(moons[30:50], {"risk": 0.02})])
     assert kept.rows == {0: 20}
     without = Kept()
-    Service(stepped, ServingConfig(evidence=1.0), counts=without).answer([request_of(moons[:30])])
+    Service(stepped, ServingConfig(evidence=1.0), counts={"": without}).answer(
+        [request_of(moons[:30])]
+    )
     assert not without.rows
 
 

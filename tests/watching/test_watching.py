@@ -99,7 +99,7 @@ def test_how_far_a_certificate_is():
     found = numbers(parse(AFTER + EARNING, 10.0), parse(AFTER + EARNING, 12.0))
     text = shown(found)
     assert "earning: 1,240 of about 2,000 rows, 13 min" in text
-    assert "epoch 2   ε 5 %: candidate 2 of 3" in text
+    assert "epoch 2   ε 5 %: candidate 2" in text
     assert numbers(parse(AFTER, 10.0), parse(AFTER, 12.0)).models[0].earning == ()
     broken = 'skipserve_earning_problem{model="a",slice=""} 1\n'
     assert "nothing can be earned" in shown(

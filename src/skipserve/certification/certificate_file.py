@@ -185,7 +185,7 @@ class CertificateFile(Record):
 
 
 def meaning(manifest: Manifest) -> dict[str, Any]:
-    """Fields of the manifest that a certificate repeats: task, signature and preprocessing."""
+    """Fields of the manifest that a certificate repeats: task and preprocessing."""
     said = manifest.model_dump(include={"task", "preprocessing"})
     return {"task": said["task"], "preprocessing": said["preprocessing"]}
 

@@ -21,6 +21,8 @@ Say = Callable[[str], None]
 MOST_HELD_BACK = 0.5
 # Deciles of fewer rows are too rough: m rows alone give a stability index of about 9 / m.
 ROWS_FOR_DECILES = 200
+# The answers of all exits are kept in memory, up to so many.
+ANSWERS_BYTES = 256 << 20
 
 
 class Trial:
@@ -67,7 +69,11 @@ class Trial:
 
         In INT8 it does: what is quantized on the way is scaled by the whole batch.
         """
-        return self._engine.shows_exits and self._engine.precision == "fp32"
+        engine = self._engine
+        spec = engine.manifest.router
+        exits = len(spec.decisions) + 1 if spec else 1
+        room = len(self._rows) * exits * engine.manifest.task.width * 4 <= ANSWERS_BYTES
+        return room and engine.shows_exits and engine.precision == "fp32"
 
     def run(self, thresholds: Thresholds) -> Outcome:
         """Run the samples with a candidate, as requests are served."""

@@ -129,12 +129,13 @@ def _print(called: str, earned: Earned, found: EarnedStatus) -> None:
 def _values(earned: Earned, found: EarnedStatus) -> dict[str, Any]:
     risks = []
     for one in found.risks:
-        proof = found.proofs.get(one.risk)
+        proof, place = found.proofs.get(one.risk), found.places.get(one.risk)
         risks.append(
             {
                 "risk": one.risk,
                 "candidate_in_force": None if one.in_force is None else one.in_force + 1,
-                "needed_rows": one.needed,
+                "of_candidates": None if place is None else earned.size(place),
+                "needed_rows": None if one.proposing else one.needed,
                 "earned": proof
                 and {
                     "epoch": proof.epoch,
@@ -150,7 +151,9 @@ def _values(earned: Earned, found: EarnedStatus) -> dict[str, Any]:
         "epoch": found.epoch,
         "rows": found.rows,
         "epoch_rows": found.epoch_rows,
-        "candidates": earned.rules.candidates,
+        "proposing": next(
+            ({"rows": one.rows, "of": one.needed} for one in found.risks if one.proposing), None
+        ),
         "risks": risks,
         "history": found.history,
     }

@@ -127,7 +127,10 @@ def serve(
     ] = None,
     max_wait_ms: Annotated[
         float | None,
-        typer.Option(help="Who would wait longer for a batch is refused at once, such as 250."),
+        typer.Option(
+            help="Milliseconds: a request that would wait longer for a batch is refused at once.",
+            rich_help_panel=RUN,
+        ),
     ] = None,
     overload_risk: Annotated[
         float | None,

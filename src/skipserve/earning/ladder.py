@@ -46,6 +46,15 @@ class Ladder:
     def __len__(self) -> int:
         return len(self.thresholds)
 
+    def may_follow(self, own: Ladder) -> bool:
+        """Whether traffic may have proposed it for a model of this own ladder.
+
+        It is for as many decisions, and traffic only ever raises the limit of a guard.
+        """
+        off = own.guard_limit == np.inf
+        higher = own.guard_limit <= self.guard_limit and (self.guard_limit < np.inf or off)
+        return higher and self.thresholds.shape[1:] == own.thresholds.shape[1:]
+
     @staticmethod
     def of(
         candidates: Sequence[Thresholds], guard_limit: float | None, proposal: str = OWN

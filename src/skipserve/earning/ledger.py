@@ -52,13 +52,14 @@ class Ledger:
 
     Attributes:
         binding: What the events are about.
+        rules: That they follow.
         events: As they were when the ledger was last read.
         state: That they lead to.
     """
 
     def __init__(self, folder: Path, binding: str, rules: Rules) -> None:
         self.binding = binding
-        self._rules = rules
+        self.rules = rules
         self._folder = folder_of(folder, binding)
         self._file = self._folder / NAME
         self._header = Header("ledger", binding)
@@ -108,7 +109,7 @@ class Ledger:
         Raises:
             OSError: If it cannot be written.
         """
-        self.rewrite(lambda last: reset(self._rules, last, at_s))
+        self.rewrite(lambda last: reset(self.rules, last, at_s))
 
     def rewrite(self, decide: Callable[[int], Sequence[Event]]) -> None:
         """Write other events in place of these, and forget all counts.
@@ -162,7 +163,7 @@ class Ledger:
         data = os.pread(descriptor, about.st_size, 0)
         whole = data.rfind(b"\n") + 1
         events = events_of(contents(data, self._file, self._header), self._file)
-        if how := flaw(self._rules, events):
+        if how := flaw(self.rules, events):
             raise damaged(self._file, how)
         if whole < len(data):
             # Half a line, of a writer that was killed: nothing may be appended to it.
@@ -173,12 +174,13 @@ class Ledger:
         self.state = applied(State(), events)
 
 
-def ladders_in(folder: Path, binding: str) -> dict[str, Ladder]:
+def ladders_in(folder: Path, binding: str, own: Ladder) -> dict[str, Ladder]:
     """The ladders that epochs of a model have proposed, by name.
 
     Args:
         folder: Of the model's state.
         binding: What they are about.
+        own: The artifact's own ladder.
 
     Raises:
         StateError: If the ledger is damaged, of something else or of a newer version.
@@ -187,7 +189,7 @@ def ladders_in(folder: Path, binding: str) -> dict[str, Ladder]:
     file = folder_of(folder, binding) / NAME
     events = events_of(contents(file.read_bytes(), file, Header("ledger", binding)), file)
     found = [one for one in events if isinstance(one, Proposed) and one.candidates]
-    if not all(map(proposes, found)):
+    if not all(proposes(one, own) for one in found):
         raise damaged(file, "what an epoch proposed is not what it is named by")
     return ladders_of(found)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 from skipserve.earning.counts import Counts
@@ -70,14 +71,14 @@ def progress(
         shown: Rows that propose, while some do.
     """
     if state.propose_rows:
-        left = max(state.propose_rows - shown, 0) / rows_per_s if rows_per_s else None
+        left = max(state.propose_rows - shown, 0) / rows_per_s if rows_per_s > 0 else None
         return Progress(risk, in_force, None, shown, state.propose_rows, left, proposing=True)
     earned = state.earned(risk)
     coming = 0 if earned is None else earned + 1
     if coming >= (state.candidates or rules.candidates):
         return Progress(risk, in_force, None, counts.rows, None, None)
     needed = _needed(state, counts, coming, risk, rules.level)
-    left = None if needed is None or not rows_per_s else (needed - counts.rows) / rows_per_s
+    left = None if needed is None or rows_per_s <= 0 else (needed - counts.rows) / rows_per_s
     return Progress(risk, in_force, coming, counts.rows, needed, left)
 
 
@@ -99,16 +100,22 @@ def _needed(state: State, counts: Counts, candidate: int, risk: float, level: fl
 
 
 class Pace:
-    """Rows a second, of a count that begins anew with each epoch."""
+    """Rows a second, of a count that begins anew now and then."""
 
     def __init__(self) -> None:
-        self._epoch = 0
+        self._of: Hashable = None
         self._seen: deque[tuple[float, int]] = deque()
 
-    def take(self, epoch: int, rows: int, now_s: float) -> float:
-        """Take in a count, and return how fast it grows."""
-        if epoch != self._epoch:
-            self._epoch = epoch
+    def take(self, of: Hashable, rows: int, now_s: float) -> float:
+        """Take in a count, and return how fast it grows.
+
+        Args:
+            of: Of what it is; where that changes, it begins anew.
+            rows: Until now.
+            now_s: Seconds on a clock that never jumps.
+        """
+        if of != self._of:
+            self._of = of
             self._seen.clear()
         self._seen.append((now_s, rows))
         while len(self._seen) > 2 and self._seen[1][0] <= now_s - WINDOW_S:

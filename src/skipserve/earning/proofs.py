@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from skipserve.artifacts.certificates import from_json
 from skipserve.earning.events import Begun, Crossed, Event, Proposed
-from skipserve.earning.ladder import OWN, Place, name_of
+from skipserve.earning.ladder import OWN, Ladder, Place, name_of
 from skipserve.earning.rules import Rules
 from skipserve.earning.state import State, applied
 from skipserve.earning.wealth import level_of, log_wealth
@@ -23,8 +23,8 @@ def flaw(rules: Rules, events: Sequence[Event]) -> str:
     """
     state = State()
     for event in events:
-        if isinstance(event, Proposed) and not proposes(event):
-            return f"what epoch {event.epoch} proposed is not what it is named by"
+        if isinstance(event, Proposed) and not proposes(event, rules.own):
+            return f"what epoch {event.epoch} proposed is not what it is named by, or not for here"
         if isinstance(event, Crossed):
             known = 0 < event.epoch <= state.epoch
             of_now = event.epoch == state.epoch  # else it changes nothing
@@ -36,13 +36,23 @@ def flaw(rules: Rules, events: Sequence[Event]) -> str:
     return ""
 
 
-def proposes(event: Proposed) -> bool:
-    """Whether a proposal is what it is named by, and in order."""
+def proposes(event: Proposed, own: Ladder | None) -> bool:
+    """Whether a proposal is what it is named by, in order, and one for this model.
+
+    Args:
+        event: The proposal.
+        own: The artifact's own ladder; ``None`` leaves it unchecked whether it is for this model.
+    """
     if event.proposal == OWN:
         return not event.candidates
+    if len({len(one) for one in event.candidates}) != 1:
+        return False
+    made = Ladder.of(event.candidates, event.guard_limit)
+    if own is not None and not made.may_follow(own):
+        return False
     ordered = unordered([tuple(map(from_json, one)) for one in event.candidates]) is None
     named = event.proposal == name_of(event.candidates, event.guard_limit)
-    return bool(event.candidates) and ordered and named
+    return ordered and named
 
 
 def proved(rules: Rules, event: Crossed, candidates: int = 0) -> bool:

@@ -57,7 +57,7 @@ def propose_anew(
     """What the rows that were shown propose.
 
     Args:
-        shown: The first rows of the epoch, at least one.
+        shown: The first rows of the epoch; none, and the ladder before stays.
         about: The model.
         ladders: The artifact's own, those that something is in force of, and that of the epoch
             before; by name.
@@ -66,9 +66,11 @@ def propose_anew(
         at_s: When, on the clock of the epochs.
     """
     before = ladders[used]
-    fresh = _fitted(shown, about, ladders[OWN].guard_limit)
-    outcomes = {name: _outcomes(one, shown, about) for name, one in ladders.items()}
-    if len(fresh) and fresh.proposal not in ladders:
+    outcomes: dict[str, list[tuple[float, float]]] = {}
+    if len(shown):
+        outcomes = {name: _outcomes(one, shown, about) for name, one in ladders.items()}
+        fresh = _fitted(shown, about, ladders[OWN].guard_limit)
+    if len(shown) and len(fresh) and fresh.proposal not in ladders:
         outcome = _outcomes(fresh, shown, about)
         pairs = zip(*(_least(one, about) for one in (outcome, outcomes[used])), strict=True)
         if any(new <= WORTH * old for new, old in pairs):

@@ -19,6 +19,8 @@ from skipserve.runtime.shown import Shown
 
 KIND = "rows"
 PREFIX = f"{KIND}."
+# Most rows that propose: a worker keeps as many, for how many do is the ledger's to say.
+MOST_ROWS = 10_000
 # Nothing is appended to a longer one, which holds rows of earlier epochs.
 LONG_BYTES = 1 << 20
 
@@ -36,15 +38,13 @@ class RowsFile(ProcessFile):
     Args:
         folder: Of the model's state.
         binding: What ran, see binding.py.
-        most: Rows of an epoch that are kept.
 
     Raises:
         OSError: If the folder cannot be made.
     """
 
-    def __init__(self, folder: Path, binding: str, most: int) -> None:
+    def __init__(self, folder: Path, binding: str) -> None:
         super().__init__(folder, KIND, binding, LONG_BYTES)
-        self._most = most
         self._epoch, self._count = 0, 0
         self._kept: list[bytes] = []
         self._pending: list[bytes] = []
@@ -62,7 +62,7 @@ class RowsFile(ProcessFile):
             if epoch > self._epoch:
                 self._epoch, self._count = epoch, 0
                 self._kept, self._pending = [], []
-            some = shown[: self._most - self._count]
+            some = shown[: MOST_ROWS - self._count]
             if len(some):
                 self._count += len(some)
                 self._pending.append(line(_written(epoch, some)))

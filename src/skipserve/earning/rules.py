@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from skipserve.earning.ladder import Ladder
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,7 @@ class Rules:
         greatest_age_rows: Evidence rows that an earned candidate stays in force after its epoch.
         greatest_age_s: The same in seconds; no limit by default.
         propose_rows: Rows at the beginning of an epoch that propose; 0: none.
+        own: The artifact's own ladder, which proposals are held against; ``None``: they are not.
     """
 
     risks: tuple[float, ...]
@@ -27,3 +30,4 @@ class Rules:
     greatest_age_rows: int
     greatest_age_s: float = math.inf
     propose_rows: int = 0
+    own: Ladder | None = field(default=None, compare=False)

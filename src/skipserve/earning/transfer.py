@@ -53,6 +53,8 @@ def read_earned(file: Path, binding: str, rules: Rules) -> Sequence[Event]:
         raise damaged(file, how)
     if not applied(State(), events).held:
         raise StateError(f"{file} holds nothing that was earned")
+    if not isinstance(events[-1], Begun):
+        raise damaged(file, "its last line begins no epoch")
     return events
 
 
@@ -76,7 +78,9 @@ def take_over(ledger: Ledger, events: Sequence[Event]) -> None:
 
     def decided(last: int) -> Sequence[Event]:
         *before, end = events
+        assert isinstance(end, Begun)  # as read
         # Workers here count for an epoch that they were told of; theirs is none of the others'.
-        return [*before, replace(end, epoch=max(end.epoch, last + 1))]
+        epoch = max(end.epoch, last + 1)
+        return [*before, replace(end, epoch=epoch, propose_rows=ledger.rules.propose_rows)]
 
     ledger.rewrite(decided)

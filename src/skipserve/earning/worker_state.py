@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from skipserve.artifacts.certificates import from_json
 from skipserve.artifacts.manifest import Manifest, Precision
 from skipserve.earning.binding import binding_of
 from skipserve.earning.counts_file import CountsFile
@@ -35,16 +36,16 @@ class WorkerState:
     Args:
         folder: Of the model's state.
         binding: What runs, see binding.py.
-        propose_rows: Of an epoch.
+        own: The artifact's own ladder, which every other one is held against.
 
     Raises:
         OSError: If the folder cannot be made.
     """
 
-    def __init__(self, folder: Path, binding: str, propose_rows: int) -> None:
-        self._folder, self._binding = folder, binding
+    def __init__(self, folder: Path, binding: str, own: Ladder) -> None:
+        self._folder, self._binding, self._own = folder, binding, own
         self._counts = CountsFile(folder, binding)
-        self._rows = RowsFile(folder, binding, propose_rows)
+        self._rows = RowsFile(folder, binding)
         self._ladders: dict[str, Ladder] = {}
         self._next_s = 0.0
 
@@ -70,7 +71,7 @@ class WorkerState:
         if proposal not in self._ladders and now_s >= self._next_s:
             self._next_s = now_s + RETRY_S
             try:
-                self._ladders |= ladders_in(self._folder, self._binding)
+                self._ladders |= ladders_in(self._folder, self._binding, self._own)
             except (StateError, OSError) as error:
                 logger.error("what was proposed cannot be read: %s; nothing skips by it", error)
             if proposal in self._ladders:
@@ -105,8 +106,9 @@ def state_of(
     if directory is None or spec is None or not len(candidates):
         return None
     binding = binding_of(manifest, candidates, files, precision, provider, of_slice)
+    own = Ladder(candidates, from_json(spec.guard_limit))
     try:
-        made = WorkerState(Path(directory) / manifest.name, binding, spec.propose_rows)
+        made = WorkerState(Path(directory) / manifest.name, binding, own)
         atexit.register(made.close)
         return made
     except OSError as error:

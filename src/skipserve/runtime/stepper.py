@@ -197,7 +197,7 @@ class Stepper:
             # A guard behind the exit of a row does not count as holding it back.
             inside = within(wave.trail.distances, wave.limits.guard[:, None])
             left = stops(wave.signals, wave.limits.thresholds) & inside
-            held_back &= ~left.any(axis=1)
+            held_back &= ~(left.any(axis=1) & wave.trail.drawn)
         results = RowResults(answer, depth_run, held_back, wave.signals, left_out, wave.trail)
         return FinishedRows(wave.rows, results)
 

@@ -79,7 +79,7 @@ class Earned:
             )
         binding = binding_for(artifact, kind, of_slice)
         self.artifact, self.kind, self.of_slice = artifact, kind, of_slice
-        self.spec, self.rules = spec, rules_of(spec, candidates)
+        self.spec, self.rules = spec, rules_of(artifact)
         self._ledger = Ledger(folder, binding, self.rules)
         self._reader = CountsReader(folder, binding, candidates)
         self._rows = RowsReader(folder, binding, len(spec.decisions))

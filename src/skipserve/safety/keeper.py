@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from skipserve.artifacts.artifact import Artifact
+from skipserve.artifacts.certificates import is_of
 from skipserve.earning.counts import Counts
 from skipserve.earning.counts_file import CountsReader
 from skipserve.earning.epochs import decide, in_force, reset, withdraw
@@ -63,7 +64,7 @@ class Keeper:
         self._slice, self._name = of_slice, sliced(artifact.manifest.name, of_slice)
         self._ladders = {OWN: own_ladder(artifact)}
         self._used = OWN  # by the epoch before
-        self.rules = rules_of(spec, len(self._ladders[OWN]))
+        self.rules = rules_of(artifact)
         self.state = State()
         self.counts = Counts.none(self.rules.candidates)
         self.shown = 0
@@ -108,6 +109,11 @@ class Keeper:
         """
         fresh = self._safe and self.earning and self.state.because != "rows"
         return fresh and not self.problem and self.counts.rows < self._spec.eager_rows
+
+    @property
+    def opened(self) -> bool:
+        """Whether it is known what the workers run on, and so which own certificates hold."""
+        return self._kind is not None
 
     @property
     def proposing(self) -> bool:
@@ -252,6 +258,7 @@ class Keeper:
 
         events = self._turn(decided)
         self._reader.tidy(self.state.epoch - 1)
+        self._rows.read(self.state.epoch)  # tells which files there are
         self._rows.tidy(self.state.epoch)
         return events
 
@@ -270,12 +277,14 @@ class Keeper:
         state, spec = self.state, self._spec
         rows = self._rows.read(state.epoch)
         self.shown = len(rows)
-        if self.shown < state.propose_rows:
+        # The build file may ask for fewer since the epoch began: none leaves the ladder as it was.
+        enough = min(state.propose_rows, self.rules.propose_rows)
+        if self.shown < enough:
             return ()
         needed = {OWN, self._used, *(old.proposal for _, old in state.held)}
         depth = self._artifact.manifest.depth
         proposed = propose_anew(
-            rows[: state.propose_rows],
+            rows[:enough],
             About(np.array([*spec.decisions, depth]), spec.risks, spec.guard_quantile),
             {name: self._ladders[name] for name in sorted(needed)},
             *(self._used, state.epoch, self._at_s),
@@ -307,5 +316,6 @@ class Keeper:
             and one.measure == "disagreement"
             and one.confidence >= spec.offline_confidence
             and one.guard_limit == spec.guard_limit
+            and is_of(one, self._artifact.certificates.candidates)
         }
         return tuple(held.get(risk) for risk in spec.risks)

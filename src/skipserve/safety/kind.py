@@ -9,7 +9,7 @@ import numpy as np
 
 from skipserve.artifacts.artifact import Artifact
 from skipserve.artifacts.certificates import from_json
-from skipserve.artifacts.manifest import Precision, RouterSpec
+from skipserve.artifacts.manifest import Precision
 from skipserve.earning.binding import binding_of
 from skipserve.earning.ladder import Ladder
 from skipserve.earning.rules import Rules
@@ -43,17 +43,20 @@ class Kind:
         return Kind(backend, provider, precision)  # type: ignore[arg-type]
 
 
-def rules_of(spec: RouterSpec, candidates: int) -> Rules:
+def rules_of(artifact: Artifact) -> Rules:
     """The rules that a model's epochs go by."""
+    spec, own = artifact.manifest.router, own_ladder(artifact)
+    assert spec is not None
     age_rows, age_s = spec.greatest_age_rows, spec.greatest_age_s
     return Rules(
         risks=spec.risks,
-        candidates=candidates,
+        candidates=len(own),
         level=spec.earned_level,
         epoch_rows=spec.epoch_rows,
         greatest_age_rows=spec.epoch_rows if age_rows is None else age_rows,
         greatest_age_s=np.inf if age_s is None else age_s,
         propose_rows=spec.propose_rows,
+        own=own,
     )
 
 

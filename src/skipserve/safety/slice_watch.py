@@ -222,15 +222,23 @@ class SliceWatch:
         )
         if self._keeper is not None:
             self._keeper.withdraw(seen.rows, seen.disagreements)
-        self._tell(ControlState("fell_back", self._keeper.epoch if self._keeper else 0, ()))
+            self._tell(
+                ControlState(
+                    *("fell_back", self._keeper.epoch, ()),
+                    proposal=self._keeper.state.proposal,
+                    proposing=self._keeper.proposing,
+                )
+            )
+        else:
+            self._tell(ControlState("fell_back", in_force=()))
 
     def _is_certified(self) -> bool:
         risk = self._asked.risk
         if self._keeper is None or risk is None:
             return False
         in_force = self._told.in_force
-        if in_force is None and self._certified:
-            return True
+        if in_force is None and not self._keeper.opened:
+            return self._certified
         places: Sequence[object] = self._keeper.offline if in_force is None else in_force
         pairs = zip(self._keeper.rules.risks, places, strict=False)
         return any(place is not None and of <= risk for of, place in pairs)
@@ -238,7 +246,7 @@ class SliceWatch:
     def _show_earning(self, keeper: Keeper, now_s: float) -> None:
         in_force = self._told.in_force or (None,) * len(keeper.rules.risks)
         rows = keeper.shown if keeper.proposing else keeper.counts.rows
-        pace = self._pace.take(keeper.epoch, rows, now_s)
+        pace = self._pace.take((keeper.epoch, keeper.proposing), rows, now_s)
         found: list[Progress] = []
         if keeper.epoch and keeper.earning:
             found = [

@@ -17,10 +17,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from skipserve.errors import StateError
+
 SwitchState = Literal["on", "fell_back", "disabled"]
 _LETTERS: dict[str, SwitchState] = {"o": "on", "f": "fell_back", "d": "disabled"}
 _WIDTH = 1024
-# Of a switch of many slices; its file is as long from the start, for a full disk.
+# Of a switch of many slices.
 _WIDEST = 64 << 10
 _ATTEMPTS = 3
 # Tells the workers where the switches are.
@@ -135,7 +137,10 @@ class Switch:
         size = os.fstat(self._descriptor).st_size
         width = max(size, _WIDTH if len(line) < _WIDTH else _WIDEST)
         if len(line) >= _WIDEST:
-            raise ValueError(f"a switch holds {_WIDEST} bytes, got {len(line)}")
+            raise StateError(
+                f"the switch of a model holds {_WIDEST} bytes, and {len(line)} were to be written; "
+                "declare fewer slices or risks"
+            )
         os.pwrite(self._descriptor, line.ljust(width - 1) + b"\n", 0)
 
     @contextmanager

@@ -211,7 +211,6 @@ class Batcher:
         queue = self._queue
         taken = [queue.popleft() for _ in range(min(len(queue), self._limits.batch))]
         now_s = perf_counter()
-        self._pace.take(len(taken))
         self._service.waited([now_s - one.since_s for one in taken])
         kept = []
         for one in taken:
@@ -227,6 +226,7 @@ class Batcher:
                     f"the request waited longer than {self._limits.wait_s:g} s; ask again later",
                 )
                 late.append((one, self._service.turn_away(one.request, error)))
+        self._pace.take(len(kept))  # the others cost nothing
         return kept
 
 

@@ -51,14 +51,20 @@ class InForce:
         self._random = np.random.default_rng()
         self._control: ControlState | None = None
         self.incomplete = False
+        self._rungs: list[Rung | None] | None = None
         self.follow(ControlState())
 
     def follow(self, control: ControlState) -> bool:
         """Follow a control state; whether it changed."""
-        if control == self._control and not self.incomplete:
-            return False
-        self._control = control
-        self._rungs = self._found(control)
+        if control == self._control:
+            if not self.incomplete:
+                return False
+            before, self._rungs = self._rungs, self._found(control)
+            if _known(before) == _known(self._rungs):
+                return False
+        else:
+            self._control = control
+            self._rungs = self._found(control)
         self.default = self._at(self._risk)
         self._on = self._at(self._risk or RISK_IF_ON)
         self._bolder = self._steps()
@@ -162,3 +168,7 @@ class InForce:
         if control.state == "on" or not asked_on or self._engine.manifest.router is None:
             return setting
         return replace(self._engine.off, reason=REASONS[control.state])
+
+
+def _known(rungs: list[Rung | None] | None) -> list[bool]:
+    return [rung is not None for rung in rungs or ()]

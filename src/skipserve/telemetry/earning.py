@@ -92,7 +92,7 @@ class EarningGauges:
             at = model, of_slice, f"{one.risk:g}"
             show(self._in_force, None if one.in_force is None else one.in_force + 1, *at)
             show(self._needed, None if proposing else one.needed, *at)
-            show(self._left, one.seconds, *at)
+            show(self._left, None if proposing else one.seconds, *at)
 
     def forget(self, model: str) -> None:
         """Remove the gauges of a model."""

@@ -120,7 +120,7 @@ class Exposition:
         """
         for one in STATES:
             self.router_state.labels(model, of_slice, one).set(int(one == state))
-        certified = state not in ("uncertified", "fell_back")
+        certified = state not in ("uncertified", "fell_back", "disabled")
         withdrawn, at = self._holding.withdrawn, (model, of_slice)
         (withdrawn.discard if certified else withdrawn.add)(at)
 

@@ -42,9 +42,9 @@ QUEUE_WAIT = Histogram(
 )
 NOT_RUN = Counter(
     "skipserve_requests_not_run",
-    "Requests that were not begun: the queue was full (overloaded), they waited longer than the "
-    "model allows (waited_too_long) or they do (deadline_exceeded), or their client had hung up "
-    "(abandoned). Not counted behind TorchServe.",
+    "Requests that were not begun: the queue was full or too slow (overloaded), they waited longer "
+    "than the model allows (waited_too_long) or they do (deadline_exceeded), or their client had "
+    "hung up (abandoned). Not counted behind TorchServe.",
     ("model", "reason"),
 )
 PHASE = Histogram(

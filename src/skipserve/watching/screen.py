@@ -178,8 +178,6 @@ def _earning(one: Earning) -> Text:
     text.append(f"{'   ' if one.of_slice else ''}{one.told()}   epoch {one.epoch:.0f}", "default")
     for risk, candidate in sorted(one.in_force.items(), key=lambda entry: float(entry[0])):
         text.append(f"   ε {_percent(float(risk))}: candidate {candidate:.0f}")
-    if one.in_force:
-        text.append(f" of {one.candidates}")
     return text
 
 
