@@ -105,8 +105,9 @@ def test_it_earns_keeps_exports_takes_over_and_forgets(archive, tmp_path):
         again.certificate("--import", str(file))
         assert re.search(earned, again.certificate())
         found = json.loads(again.certificate("--json"))
-        assert (found["model"], found["earning"]) == ("small", True)
-        (risk,) = (one for one in found["risks"] if one["risk"] == 0.05)
+        (whole,) = found["slices"]
+        assert (found["model"], whole["slice"], whole["earning"]) == ("small", None, True)
+        (risk,) = (one for one in whole["risks"] if one["risk"] == 0.05)
         assert risk["candidate_in_force"] >= 1 and risk["earned"]["rows"] == 250
         assert "earned in epoch 1, " in verified(again, archive, tmp_path)
         deadline = time.monotonic() + 60
