@@ -193,7 +193,7 @@ def test_the_manifest_shows_texts(brought: Artifact, moods: Path) -> None:
     np.testing.assert_allclose(manifest.example.answer, expected, atol=1e-4)
     assert manifest.depths is not None and manifest.depths.values is not None
     assert {*manifest.depths.values} <= texts
-    prepare_texts = Engine(brought, provider="cpu").prepare
+    prepare_texts = Engine(brought, provider="cpu").inputs.prepare
     for value, row in zip(
         manifest.depths.values, (manifest.depths.shallow, manifest.depths.deep), strict=True
     ):
@@ -282,7 +282,7 @@ def test_a_pipeline_routes_and_refuses(
         routed(["ba", 3])
     with pytest.raises(ConfigError, match="no pipeline for 'summarization'"):
         skipserve.pipeline("summarization", "moods")
-    with pytest.raises(ConfigError, match=r"'mood' is no artifact.*there are moods"):
+    with pytest.raises(ConfigError, match=r"'mood' is no artifact.*did you mean 'moods'"):
         skipserve.pipeline("text-classification", "mood")
     with pytest.raises(ConfigError, match="small takes no texts"):
         skipserve.pipeline("text-classification", artifact.directory)

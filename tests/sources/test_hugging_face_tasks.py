@@ -96,6 +96,7 @@ def test_a_number_needs_a_tolerance(tmp_path: Path, kind: str) -> None:
     net = settings_alone(tmp_path / "net", architectures=[TEXT], **ONE)
     pair = ("one", "other") if kind == "score" else ("body",)
     rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"body": "ba", "one": "ba", "other": "de"}\n')
     asked = ["bring", str(net), "--data", str(rows)]
     asked += [part for name in pair for part in ("--text", name)]
     refused = CliRunner().invoke(app, asked)

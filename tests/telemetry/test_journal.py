@@ -71,7 +71,7 @@ def test_a_flood_of_refusals_is_counted_and_not_written(engine: Engine, lines, m
 
 
 class Broken(Engine):
-    def stepped(self, *_):
+    def run_once(self, *_):
         raise RuntimeError("bad allocation")
 
 
