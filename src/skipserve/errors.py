@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import PurePath
 
 
 class SkipserveError(Exception):
@@ -85,8 +86,10 @@ class InputError(SkipserveError):
 def suggestion(name: str, names: Iterable[str], otherwise: str) -> str:
     """What to do about a name that is unknown.
 
+    Of paths the last parts are compared: what leads there makes any two alike.
+
     Args:
-        name: As it was given.
+        name: As it was given; it may be a path.
         names: Those that exist.
         otherwise: What to do where none does.
 
@@ -94,7 +97,8 @@ def suggestion(name: str, names: Iterable[str], otherwise: str) -> str:
         The nearest name as a question, all names where none is near, or ``otherwise``.
     """
     have = sorted(set(names))
-    near = difflib.get_close_matches(name, have, n=1)
+    last = {PurePath(one).name or one: one for one in have}
+    near = difflib.get_close_matches(PurePath(name).name or name, last, n=1)
     if near:
-        return f"did you mean {near[0]!r}?"
+        return f"did you mean {last[near[0]]!r}?"
     return f"there are {', '.join(have)}" if have else otherwise

@@ -309,3 +309,13 @@ def test_half_a_model_is_named(copy: Path, name: str) -> None:
     (copy / name).write_bytes(content[: len(content) // 2])
     with pytest.raises(ArtifactError, match=name):
         open_file(copy / name)
+
+
+def test_the_folder_around_an_artifact_makes_no_name_near(copy: Path) -> None:
+    elsewhere = copy.parent / "quite_another"
+    with pytest.raises(ArtifactError, match="there are") as told:
+        skipserve.open(elsewhere)
+    assert "did you mean" not in str(told.value)
+    near = copy.with_name(copy.name[:-1])
+    with pytest.raises(ArtifactError, match="did you mean"):
+        skipserve.open(near)

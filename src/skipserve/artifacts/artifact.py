@@ -79,7 +79,8 @@ def open_artifact(directory: Path) -> Artifact:
     """
     source = directory / MANIFEST
     if not source.is_file():
-        have = (str(one.parent) for one in directory.parent.glob(f"*/{MANIFEST}"))
+        beside = () if directory.exists() else directory.parent.glob(f"*/{MANIFEST}")
+        have = (str(one.parent) for one in beside)
         hint = suggestion(str(directory), have, "make one with `skipserve build`")
         raise ArtifactError(f"{directory} is not an artifact: {MANIFEST} is missing; {hint}")
     try:
