@@ -12,8 +12,8 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What became of a request.
+class TimedReply:
+    """When a request was due, and what came back.
 
     Attributes:
         due_s: When it was due, on a clock that never jumps.
@@ -46,10 +46,10 @@ class Clients:
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
         self._sent = 0
 
-    async def closed(self, clients: int, seconds: float) -> list[Asked]:
+    async def closed(self, clients: int, seconds: float) -> list[TimedReply]:
         """So many clients that ask again as soon as they are answered."""
         end_s = time.monotonic() + seconds
-        found: list[Asked] = []
+        found: list[TimedReply] = []
 
         async def one() -> None:
             while (now_s := time.monotonic()) < end_s:
@@ -59,7 +59,7 @@ class Clients:
         self._close()
         return found
 
-    async def open(self, rate: float, seconds: float) -> list[Asked]:
+    async def open(self, rate: float, seconds: float) -> list[TimedReply]:
         """So many requests a second, at random times."""
         pick = random.Random(0)
         begin_s = due_s = time.monotonic()
@@ -76,7 +76,7 @@ class Clients:
         while self._idle:
             self._idle.pop()[1].close()
 
-    async def _ask(self, due_s: float) -> Asked:
+    async def _ask(self, due_s: float) -> TimedReply:
         self._sent += 1
         status, headers = 0, b""
         try:
@@ -90,9 +90,9 @@ class Clients:
             self._idle.append((reader, writer))
         except (OSError, asyncio.IncompleteReadError):
             pass
-        return Asked(due_s, time.monotonic() - due_s, status, b"\nretry-after:" in headers)
+        return TimedReply(due_s, time.monotonic() - due_s, status, b"\nretry-after:" in headers)
 
 
-def quantile_ms(some: Sequence[Asked], share: float) -> float:
+def quantile_ms(some: Sequence[TimedReply], share: float) -> float:
     """Milliseconds within which so large a share of them was answered; NaN of none."""
     return float(np.quantile([one.took_s for one in some], share)) * 1e3 if some else float("nan")

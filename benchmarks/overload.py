@@ -24,7 +24,7 @@ from urllib.error import URLError
 
 import psutil
 from early import asked
-from open_loop import Asked, Clients, quantile_ms
+from open_loop import Clients, TimedReply, quantile_ms
 
 from skipserve.artifacts.archive import MODEL_CONFIG
 from skipserve.direct import open_directly
@@ -146,7 +146,7 @@ async def capacity(service: Service, seconds: float) -> float:
     return sum(one.status == 200 for one in found) / seconds
 
 
-async def watched(service: Service, asking: asyncio.Task[list[Asked]]) -> float:
+async def watched(service: Service, asking: asyncio.Task[list[TimedReply]]) -> float:
     """The most memory that the service has while it is asked."""
     most = service.memory()
     while not asking.done():
@@ -204,7 +204,7 @@ def depths(options: argparse.Namespace) -> list[Depth]:
     bolder = ("--overload-risk", str(options.overload_risk))
     names = (f"stays at {options.risk:g}", f"may go to {options.overload_risk:g}")
     slo_s = options.slo_ms / 1e3
-    found: tuple[list[Asked], list[Asked]] = ([], [])
+    found: tuple[list[TimedReply], list[TimedReply]] = ([], [])
     with tempfile.TemporaryDirectory() as folder:
         at = argparse.Namespace(**{**vars(options), "model_store": store_at(options, Path(folder))})
         other = argparse.Namespace(**{**vars(at), "port": options.port + 10})

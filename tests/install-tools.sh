@@ -1,6 +1,6 @@
 #!/bin/sh
 # What the tests run beside Python packages, from Debian: a browser, Prometheus with promtool,
-# curl for HTTP/2, openssl for a certificate, HAProxy for the configuration in deploy/haproxy/.
+# curl for HTTP/2, openssl for a certificate, HAProxy and systemd-analyze for what is in deploy/.
 # Does nothing where they are; needs root or sudo where they are not.
 set -eu
 
@@ -11,6 +11,7 @@ command -v curl >/dev/null || missing="$missing curl"
 command -v openssl >/dev/null || missing="$missing openssl"
 # It is where an ordinary user's PATH may not look.
 [ -x /usr/sbin/haproxy ] || command -v haproxy >/dev/null || missing="$missing haproxy"
+command -v systemd-analyze >/dev/null || missing="$missing systemd"
 [ -n "$missing" ] || exit 0
 
 if ! command -v apt-get >/dev/null; then

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import re
-import shutil
 import time
 
 import psutil
 import pytest
+from earned_server import remade
 from running import serving
 from typer.testing import CliRunner
 
-from skipserve.artifacts.artifact import open_artifact
-from skipserve.artifacts.certificates import write_certificates
-from skipserve.artifacts.manifest import write_manifest
-from skipserve.artifacts.serving import ServingConfig
-from skipserve.building.buildfile import HANDLER
 from skipserve.cli import app
-from skipserve.hosts.torchserve.packaging import package
 from skipserve.training.recipes import open_recipe
 
 pytestmark = pytest.mark.server
@@ -28,14 +22,7 @@ ROWS = 300
 def project(routed_project, tmp_path_factory):
     """The small model, as ``certificate = "earned"`` and ``propose_rows`` would have made it."""
     root = tmp_path_factory.mktemp("proposes")
-    shutil.copytree(routed_project[0] / "artifacts" / "small", root / "small")
-    artifact = open_artifact(root / "small")
-    asked = {"certificate": "earned", "propose_rows": ROWS}
-    router = artifact.manifest.router.model_copy(update=asked)
-    write_manifest(root / "small", artifact.manifest.model_copy(update={"router": router}))
-    none = artifact.certificates.model_copy(update={"certificates": (), "refusals": ()})
-    write_certificates(root / "small", none)
-    package(root / "small", HANDLER, ServingConfig(risk=0.05), root / "model_store")
+    remade(routed_project[0], root, certificate="earned", propose_rows=ROWS)
     return root
 
 

@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import time
 from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
-from test_earning_served import Served, verified
+from earned_server import Served, remade, verified
 
-from skipserve.artifacts.artifact import open_artifact
-from skipserve.artifacts.certificates import write_certificates
-from skipserve.artifacts.manifest import write_manifest
-from skipserve.artifacts.serving import ServingConfig
-from skipserve.building.buildfile import HANDLER
 from skipserve.errors import ConfigError
 from skipserve.hosts.control import find_router
-from skipserve.hosts.torchserve.packaging import package
 from skipserve.slices import Slices
 from skipserve.training.recipes import open_recipe
 
@@ -31,14 +24,7 @@ TENANTS = Slices(parameter="tenant", values=("acme", "globex"))
 def archive(routed_project, tmp_path_factory):
     """The small model, as ``certificate = "earned"`` and two slices would have made it."""
     root = tmp_path_factory.mktemp("sliced")
-    shutil.copytree(routed_project[0] / "artifacts" / "small", root / "small")
-    artifact = open_artifact(root / "small")
-    asked = {"certificate": "earned", "slices": TENANTS}
-    router = artifact.manifest.router.model_copy(update=asked)
-    write_manifest(root / "small", artifact.manifest.model_copy(update={"router": router}))
-    none = artifact.certificates.model_copy(update={"certificates": (), "refusals": ()})
-    write_certificates(root / "small", none)
-    return package(root / "small", HANDLER, ServingConfig(risk=0.05), root / "store")
+    return remade(routed_project[0], root, certificate="earned", slices=TENANTS)
 
 
 class Tenants(Served):

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-import gzip
-import json
 import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 from extremes import rows
-from fuzzing import Fuzzer, FuzzRequest
+from fuzz_client import Client, right
+from fuzzing import Fuzzer
 from hypothesis import HealthCheck, given, settings
 from numpy.typing import NDArray
-from running import JSON, Running, serving
+from running import Running, serving
 
 pytestmark = pytest.mark.server
 # `make soak` sets both.
@@ -30,71 +27,12 @@ SOAK_S = float(os.environ.get("SKIPSERVE_SOAK", "10"))
 CLIENTS = 4
 # The two moons are within three of 0.
 FAR = 1e6
-ROW = {"inputs": [[0.5, -0.25]], "parameters": {"router": "off"}}
 
 
 @pytest.fixture(scope="module")
 def server(routed_project: tuple[Path, list[str]]) -> Iterator[Running]:
     with serving(routed_project[0], "--batch-size", "16") as running:
         yield running
-
-
-def right(server: Running) -> list[float]:
-    status, _, answer = server.ask("small", ROW)
-    assert status == 200
-    probabilities: list[float] = answer["outputs"][0]["probabilities"]
-    return probabilities
-
-
-class Client:
-    """Keeps one connection, on which every fourth request is a good one."""
-
-    def __init__(self, server: Running, expected: Sequence[float]) -> None:
-        self._connection = HTTPConnection("127.0.0.1", server.port, timeout=60)
-        self._expected = expected
-        self.seen = Counter[int]()
-        self.bad = list[tuple[FuzzRequest, int, bytes]]()
-
-    def ask(self, asked: FuzzRequest) -> None:
-        headers = {name: value.encode("utf-8") for name, value in asked.headers.items()}
-        self._connection.request(asked.method, asked.path, asked.body, headers)  # type: ignore[arg-type]
-        reply = self._connection.getresponse()
-        content = reply.read()
-        self.seen[reply.status] += 1
-        if reply.status >= 500:
-            self.bad.append((asked, reply.status, content))
-        elif content and reply.headers["Content-Type"] == "application/json":
-            if reply.headers["Content-Encoding"] == "gzip":
-                content = gzip.decompress(content)
-            json.loads(content)
-
-    def good(self) -> None:
-        try:
-            reply = self._asked()
-        except (HTTPException, ConnectionError):  # what was before it had it closed
-            self._connection.close()
-            reply = self._asked()
-        answer = json.loads(reply.read())
-        assert reply.status == 200, answer
-        found = answer["outputs"][0]["probabilities"]
-        assert np.abs(np.subtract(found, self._expected)).max() < 1e-5
-        assert answer["outputs"][0]["depth_run"] == 4
-
-    def _asked(self) -> HTTPResponse:
-        self._connection.request("POST", "/predictions/small", json.dumps(ROW), JSON)
-        return self._connection.getresponse()
-
-    def run(self, requests: Iterator[FuzzRequest]) -> None:
-        with contextlib.closing(self._connection):
-            for i, asked in enumerate(requests):
-                try:
-                    self.ask(asked)
-                except (HTTPException, ConnectionError) as error:  # refused before it was read
-                    self._connection.close()
-                    self.seen[0] += 1
-                    assert self.seen[0] < 5 + i // 20, (asked, error)
-                if i % 4 == 0:
-                    self.good()
 
 
 def test_no_request_is_a_fault_of_the_service(server: Running) -> None:

@@ -15,10 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from fuzz_client import Client, right
 from fuzzing import Fuzzer
 from loading import CLIENTS, PATH, ROW, Load
 from running import JSON, ROOT, Running, free_ports, serving, until
-from test_fuzz import Client, right
 
 pytestmark = pytest.mark.server
 HAPROXY = shutil.which("haproxy") or "/usr/sbin/haproxy"

@@ -6,7 +6,7 @@ import logging
 
 import numpy as np
 import pytest
-from test_keeper import Model, earning
+from earning_model import Model, earning
 
 from skipserve.artifacts.artifact import open_artifact
 from skipserve.earning.process_file import folder_of

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_keeper import RISKS, certified, earning  # noqa: F401
-from test_monitor import Watch, Worker
+from earning_model import RISKS, earning
+from monitored import Watch, Worker
 
+from skipserve.artifacts.artifact import open_artifact
 from skipserve.earning.counts_file import CountsFile
 from skipserve.earning.process_file import folder_of
 from skipserve.safety.kind import Kind, binding_for
@@ -64,7 +65,12 @@ class Model:
 
 
 @pytest.fixture(scope="module")
-def sliced(certified):  # noqa: F811
+def certified(routed_project):
+    return open_artifact(routed_project[0] / "artifacts" / "small")
+
+
+@pytest.fixture(scope="module")
+def sliced(certified):
     return earning(certified, slices=TENANTS)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kept_evidence import Kept
 from numpy.typing import NDArray
 
 import skipserve
@@ -20,7 +21,6 @@ from skipserve.artifacts.serving import ServingConfig
 from skipserve.earning.ladder import Ladder
 from skipserve.protocols.messages import RawRequest, Reply
 from skipserve.runtime.engine import Engine
-from skipserve.runtime.shown import Shown
 from skipserve.safety.switch import ControlState, Switch
 from skipserve.service.batches import Batches
 from skipserve.service.evidence import Witness
@@ -31,40 +31,6 @@ from skipserve.telemetry.opening import NoMetrics
 from skipserve.training.recipes import open_recipe
 
 RISK = 0.05
-
-
-class Kept:
-    """Keeps what evidence says, epoch by epoch."""
-
-    def __init__(self) -> None:
-        self.rows: Counter[int] = Counter()
-        self.disagreements: dict[int, NDArray[np.int64]] = {}
-        self.blocks: dict[int, NDArray[np.int64]] = {}
-        self.dropped = 0
-        self.shown: list[tuple[int, Shown]] = []
-        self.ladders: dict[str, Ladder] = {}
-        self.proposals: set[str] = set()
-
-    def add(
-        self,
-        epoch: int,
-        rows: int,
-        disagreements: NDArray[np.int64],
-        blocks: NDArray[np.int64],
-        dropped: int = 0,
-        proposal: str = "",
-    ) -> None:
-        self.proposals.add(proposal)
-        self.rows[epoch] += rows
-        self.disagreements[epoch] = self.disagreements.get(epoch, 0) + disagreements
-        self.blocks[epoch] = self.blocks.get(epoch, 0) + blocks
-        self.dropped += dropped
-
-    def show(self, epoch: int, shown: Shown) -> None:
-        self.shown.append((epoch, shown))
-
-    def ladder(self, proposal: str) -> Ladder | None:
-        return self.ladders.get(proposal)
 
 
 @pytest.fixture(scope="module")

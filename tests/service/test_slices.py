@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_evidence import RISK, Kept, project  # noqa: F401
+from kept_evidence import Kept
 
 from skipserve.artifacts.artifact import open_artifact
 from skipserve.artifacts.serving import ServingConfig
@@ -23,12 +23,13 @@ from skipserve.service.service import Service
 from skipserve.slices import MOST, Slices
 from skipserve.training.recipes import open_recipe
 
+RISK = 0.05
 TENANTS = Slices(parameter="tenant", values=("acme", "globex"))
 
 
 @pytest.fixture(scope="module")
-def engine(project):  # noqa: F811
-    artifact = open_artifact(project / "artifacts" / "small")
+def engine(routed_project):
+    artifact = open_artifact(routed_project[0] / "artifacts" / "small")
     router = artifact.manifest.router.model_copy(
         update={"certificate": "earned", "slices": TENANTS}
     )

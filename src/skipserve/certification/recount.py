@@ -22,16 +22,24 @@ from skipserve.runtime.runners import FORMATS
 
 
 class _Outcomes:
-    """Outcomes of candidates on the samples; each candidate runs once."""
+    """Outcomes of candidates on the samples, each found once."""
 
     def __init__(self, trial: Trial) -> None:
         self._trial = trial
-        self._found: dict[Thresholds, Outcome] = {}
+        self._found: dict[tuple[Thresholds, bool], Outcome] = {}
 
-    def of(self, candidate: Thresholds) -> Outcome:
-        if candidate not in self._found:
-            self._found[candidate] = self._trial.run(thresholds_of(candidate))
-        return self._found[candidate]
+    def of(self, candidate: Thresholds, chosen: bool) -> Outcome:
+        """What a candidate does.
+
+        Args:
+            candidate: Its thresholds.
+            chosen: Whether it is the certified one. That one is run; the others are read, as they
+                were where it was certified: a row in another batch may round otherwise.
+        """
+        if (candidate, chosen) not in self._found:
+            run = self._trial.run if chosen or not self._trial.foresees else self._trial.foresee
+            self._found[candidate, chosen] = run(thresholds_of(candidate))
+        return self._found[candidate, chosen]
 
 
 def check_counts(
@@ -85,7 +93,7 @@ def check_counts(
         for place, (candidate, said) in enumerate(
             zip(bound.candidates, bound.tried, strict=True), 1
         ):
-            found = trials[kind].of(candidate)
+            found = trials[kind].of(candidate, chosen=place == len(bound.candidates))
             wrong = found.disagreements
             if (wrong, found.by_class) != (said.disagreements, said.by_class):
                 yield Finding(

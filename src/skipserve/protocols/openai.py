@@ -36,7 +36,7 @@ def refuse(error: InputError) -> Reply:
     return Reply(msgspec.json.encode({"error": fields}), status, reason=error.code)
 
 
-class _OpenAICodec:
+class OpenAICodec:
     """Everything the endpoints share.
 
     Args:
@@ -77,7 +77,7 @@ class _InputRequest(msgspec.Struct):
     user: str | None = None
 
 
-class _InputCodec(_OpenAICodec, ABC):
+class _InputCodec(OpenAICodec, ABC):
     """An endpoint that takes texts or token ids in the field ``input``."""
 
     def decode(self, request: RawRequest) -> ParsedRequest:
@@ -158,7 +158,7 @@ class _ScoreRequest(msgspec.Struct):
     model: str | None = None
 
 
-class Scores(_OpenAICodec):
+class Scores(OpenAICodec):
     """``/score``: how well two texts go together, for each of several pairs."""
 
     prefix = "score"

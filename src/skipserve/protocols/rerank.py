@@ -11,13 +11,12 @@ from functools import partial
 import msgspec
 import numpy as np
 
-from skipserve.artifacts.manifest import Manifest
 from skipserve.errors import InputError
 from skipserve.protocols.answers import Answer
 from skipserve.protocols.messages import ParsedRequest, RawRequest, Reply
-from skipserve.protocols.openai import refuse
+from skipserve.protocols.openai import OpenAICodec
 from skipserve.protocols.tei import decoded, sent, sigmoid
-from skipserve.protocols.texts import TextRows, token_count
+from skipserve.protocols.texts import token_count
 
 
 class _Document(msgspec.Struct):
@@ -32,17 +31,8 @@ class _Request(msgspec.Struct):
     model: str | None = None
 
 
-class Ranking:
-    """Documents by their relevance to a query, the most relevant first.
-
-    Args:
-        manifest: Of the model.
-        max_rows: Most documents a request may hold.
-    """
-
-    def __init__(self, manifest: Manifest, max_rows: int) -> None:
-        self._manifest = manifest
-        self._rows = TextRows(manifest, max_rows)
+class Ranking(OpenAICodec):
+    """Documents by their relevance to a query, the most relevant first."""
 
     def decode(self, request: RawRequest) -> ParsedRequest:
         """Read the query and its documents: a pair each.
@@ -58,10 +48,6 @@ class Ranking:
             raise InputError("empty", "documents holds no text; send at least one")
         rows = self._rows.texts([(ranking.query, text) for text in texts])
         return ParsedRequest(rows, None, partial(self._encode, ranking, texts, request.id))
-
-    def refuse(self, error: InputError) -> Reply:
-        """The error body of OpenAI, which vLLM uses."""
-        return refuse(error)
 
     def _encode(self, ranking: _Request, texts: list[str], name: str, answer: Answer) -> Reply:
         scores = sigmoid(answer.prediction.answers[:, 0].astype(np.float64))

@@ -43,7 +43,7 @@ class BySlice:
 
     def follow(self, controls: Mapping[str, ControlState]) -> list[str]:
         """Take in what is in force from now on; the slices for which that is news."""
-        if controls is self._controls and not any(map(_incomplete, self._slices.values())):
+        if controls is self._controls and not any(one.incomplete for one in self._slices.values()):
             return []
         self._controls = controls
         pairs = self._slices.items()
@@ -60,7 +60,3 @@ class BySlice:
             The slices for which what is in force has changed by it.
         """
         return [name for name, one in self._slices.items() if one.waited(now_s, longest_s)]
-
-
-def _incomplete(one: InForce) -> bool:
-    return one.incomplete

@@ -18,7 +18,6 @@ from skipserve.runtime.engine import Engine
 from skipserve.runtime.losses import CandidateLosses, candidate_losses
 from skipserve.runtime.rows import Rows
 from skipserve.runtime.shown import Shown, shown_of
-from skipserve.safety.switch import ControlState
 from skipserve.service.reader import AcceptedRequest
 from skipserve.service.runs import CompletedRequests
 from skipserve.telemetry.metrics import ModelMetrics
@@ -182,12 +181,11 @@ class Witness:
 def _together(
     jobs: Sequence[AcceptedRequest],
 ) -> Iterator[tuple[AcceptedRequest, NDArray[np.bool_]]]:
-    """Rows that count together: one's request for all, and which rows [n]; mostly one batch."""
-    keys = [_counted_with(job.of_slice, job.control) for job in jobs]
+    """Rows that count together: the request of one of them, and which rows [n]."""
+    keys = [
+        (job.of_slice, job.control.epoch, job.control.proposal, job.control.proposing)
+        for job in jobs
+    ]
     for one in dict.fromkeys(keys):
         which = np.array([other == one for other in keys])
         yield jobs[keys.index(one)], which
-
-
-def _counted_with(of_slice: str, control: ControlState) -> tuple[str, int, str, bool]:
-    return of_slice, control.epoch, control.proposal, control.proposing
