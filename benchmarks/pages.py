@@ -4,7 +4,7 @@
     python benchmarks/pages.py --write    # writes them
 
 `docs/measured/*.json` hold one table each with machine, date and command; `docs/peers.json` holds
-the comparison with other servers. A page has a table between `<!-- table NAME -->` and
+the comparison with other servers. A page, or a decision, has a table between `<!-- table NAME -->` and
 `<!-- end -->`. After a rerun, change the JSON and run this: every number changes at once.
 """
 
@@ -53,7 +53,7 @@ def pages() -> dict[Path, str]:
     race = json.loads((ROOT / "docs" / "peers.json").read_text())
     tables["peers"] = peers(race)
     found = {}
-    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
         text = page.read_text()
         if PLACE.search(text):
             found[page] = PLACE.sub(lambda at: at[1] + tables[at[2]] + at[3], text)
