@@ -4,7 +4,7 @@
     python benchmarks/pages.py --write    # writes them
 
 `docs/measured/*.json` hold one table each with machine, date and command; `docs/peers.json` holds
-the comparison with other servers. A page, or a decision, has a table between `<!-- table NAME -->` and
+the comparison with other servers. A page has a table between `<!-- table NAME -->` and
 `<!-- end -->`. After a rerun, change the JSON and run this: every number changes at once.
 """
 
