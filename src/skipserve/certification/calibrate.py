@@ -100,7 +100,12 @@ def certify_artifact(
         manifest = artifact.manifest
         truth = manifest.task.truth(labels, len(rows), manifest.name)
     limit = _guard_limit(artifact)
+    name = artifact.manifest.name
+    on_progress(f"{name}: running {len(rows)} rows at full depth", None)
     trial = Trial(engine, rows, truth, limit, batch_size, say)
+    if trial.foresees:
+        on_progress(f"{name}: reading every exit of {len(rows)} rows", None)
+        trial.read()
     measures: tuple[Measure, ...] = ("disagreement",)
     if labels is not None:
         measures = ("disagreement", "accuracy_lost")
@@ -113,7 +118,7 @@ def certify_artifact(
 
         def tested(thresholds: Thresholds) -> Outcome:
             at = next(places)
-            doing = f"{artifact.manifest.name}: testing candidate {at + 1} of {len(candidates)}"
+            doing = f"{name}: testing candidate {at + 1} of {len(candidates)}"
             on_progress(doing, at / len(candidates))
             return run(thresholds)
 

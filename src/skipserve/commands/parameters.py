@@ -22,7 +22,9 @@ def parse_risk(text: str | float) -> float:
     except ValueError:
         risk = -1.0
     if not 0 < risk < 1:
-        raise typer.BadParameter(f"{text!r} is not between 0 and 1; write 1% or 0.01")
+        meant = risk if 1 <= risk < 100 else 1
+        write = f"write {meant:g}% or {meant / 100:g}"
+        raise typer.BadParameter(f"{text!r} is not between 0 and 1; {write}")
     return risk
 
 

@@ -121,4 +121,7 @@ def _show(bar: Progress, task: TaskID, watch: Watch) -> None:
 
 
 def _seconds(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+    whole = round(seconds)
+    if whole < 100:
+        return f"{whole} s"
+    return f"{whole // 60} min {whole % 60} s" if whole < 600 else f"{whole / 60:.0f} min"
