@@ -1,4 +1,4 @@
-"""Which errors are the user's to mend, and the line that says how."""
+"""Errors that a user can mend, and the line that says how."""
 
 from __future__ import annotations
 

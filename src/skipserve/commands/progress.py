@@ -1,4 +1,4 @@
-"""What a long command is at: a bar on a terminal, elsewhere a line before it is silent for long."""
+"""Progress of a long command: a bar on a terminal, elsewhere a line after eight silent seconds."""
 
 from __future__ import annotations
 
