@@ -99,18 +99,18 @@ def certify_artifact(
     if labels is not None:
         manifest = artifact.manifest
         truth = manifest.task.truth(labels, len(rows), manifest.name)
-    limit = _guard_limit(artifact)
     name = artifact.manifest.name
     on_progress(f"{name}: running {len(rows)} rows at full depth", None)
+    limit = _guard_limit(artifact)
     trial = Trial(engine, rows, truth, limit, batch_size, say)
-    if trial.foresees:
-        on_progress(f"{name}: reading every exit of {len(rows)} rows", None)
-        trial.read()
     measures: tuple[Measure, ...] = ("disagreement",)
     if labels is not None:
         measures = ("disagreement", "accuracy_lost")
     goals = [Goal(risk, measure) for measure in measures for risk in risks]
     candidates = [thresholds_of(one) for one in made.candidates]
+    if trial.foresees:
+        on_progress(f"{name}: reading every exit of {len(rows)} rows", None)
+        trial.read()
 
     def reporting(run: Callable[[Thresholds], Outcome]) -> Callable[[Thresholds], Outcome]:
         """The same, which says which candidate it is at."""
