@@ -84,7 +84,7 @@ class InputError(SkipserveError):
 
 
 def suggestion(name: str, names: Iterable[str], otherwise: str) -> str:
-    """What to do about a name that is unknown.
+    """A hint for an unknown name.
 
     Of paths the last parts are compared: what leads there makes any two alike.
 

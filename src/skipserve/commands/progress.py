@@ -68,11 +68,11 @@ class Watch:
 
     @property
     def share(self) -> float | None:
-        """How much of what is being done is done, if that is known."""
+        """The share of the present work that is done, if it is known."""
         return self._share
 
     def line(self) -> str:
-        """What is being done, how long it takes already, and how long it will."""
+        """The present work, the time since it began, and the time that is left."""
         now, share, left = self._clock(), self._share, ""
         gone = now - self._since
         began, had = self._paced
