@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from skipserve.cli import main
+from skipserve.errors import suggestion
 
 
 def said(
@@ -69,6 +70,7 @@ USAGE = "See `skipserve {} --help`"
         ("predict small no.npz --out a.csv", "no.npz is not there; name a file of rows (.npz, "),
         ("predict small rows.npz --out a.txt", "a.txt: answers are written to .parquet, .csv"),
         ("predict small rows.npz --out a.csv --risk 0.1%", "cannot be routed at 0.001: "),
+        ("report net.onnx", "no model yet; `skipserve bring net.onnx --data ROWS` makes one"),
         ("inspect smal", "no name in artifacts/ or checkpoints/; did you mean 'small'?"),
         ("report zebra", "no name in artifacts/ or checkpoints/; there are small"),
         ("report model_store", "neither an artifact (it has no manifest.json) nor a checkpoint"),
@@ -109,6 +111,13 @@ def test_a_wrong_command_is_one_line_and_exit_code_2(
     (only,) = (one for one in err.splitlines() if " so far" not in one)
     assert only.startswith("error: ")
     assert expected in only
+
+
+def test_a_name_that_begins_as_the_one_given_is_nearest() -> None:
+    names = ["export/net.toml", "export/mnist1d_resnet.toml", "export/mnist1d.toml"]
+    assert suggestion("export/mnist.toml", names[:2], "") == f"did you mean {names[1]!r}?"
+    assert suggestion("export/mnist1.toml", names, "") == f"did you mean {names[2]!r}?"
+    assert suggestion("m", names[:1], "") == "there are export/net.toml"
 
 
 def test_a_missing_source_is_said_before_torch_is_imported(tmp_path: Path) -> None:
