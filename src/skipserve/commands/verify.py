@@ -187,7 +187,7 @@ def served_file(slices: Sequence[Earned]) -> CertificateFile:
             candidates=artifact.certificates.candidates,
             guard_limit=earned.spec.guard_limit,
             confidence=earned.spec.confidence,
-            of_slice=earned.of_slice,
+            of_slice=artifact.manifest.slices.named(earned.of_slice),
         )
         for earned, found in read
         for risk, place in found.places.items()
@@ -264,7 +264,7 @@ def _print_verified(
     for bound in made.bounds:
         about = f"{bound.measure.replace('_', ' ')} at most {bound.risk:g}"
         if bound.kind == "earned" and bound.slice:
-            about = f"{bound.slice}: {about}"
+            about = f"{bound.slice.parameter} {bound.slice.value}: {about}"
         about += f" with confidence {bound.confidence:g}: candidate {len(bound.candidates)}, "
         if bound.kind == "earned":
             last = bound.crossings[-1]
