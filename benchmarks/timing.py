@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median
-from time import perf_counter
+from time import thread_time
 from typing import Any, TypeVar
 
 K = TypeVar("K")
@@ -17,16 +17,16 @@ def interleaved(work: Mapping[K, Callable[[], Any]], rounds: int) -> dict[K, lis
     repeats = {}
     for name, run in work.items():
         run()
-        start = perf_counter()
+        start = thread_time()
         run()
-        repeats[name] = max(1, int(ROUND_S / (perf_counter() - start)))
+        repeats[name] = max(1, int(ROUND_S / (thread_time() - start)))
     times: dict[K, list[float]] = {name: [] for name in work}
     for _ in range(rounds):
         for name, run in work.items():
-            start = perf_counter()
+            start = thread_time()
             for _ in range(repeats[name]):
                 run()
-            times[name].append((perf_counter() - start) / repeats[name])
+            times[name].append((thread_time() - start) / repeats[name])
     return times
 
 
