@@ -19,6 +19,7 @@ import onnx
 import pytest
 import torch
 from collecting import Collector
+from command_line import CommandLine
 from environments import build_wheel
 from hosts import HOSTS
 from hypothesis import settings
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
 # Time is measured in benchmarks/, not here.
 settings.register_profile("skipserve", deadline=None)
 settings.load_profile("skipserve")
+# What `make fast` asks for; `make test` draws as many examples as ever.
+settings.register_profile("fast", deadline=None, max_examples=20)
 
 
 # What others say about themselves and we cannot mend; appended, so these win over "error".
@@ -57,8 +60,14 @@ IGNORED_WARNINGS = (
 )
 
 
-# They take minutes each: begun first, so that none is left to one worker at the end.
-LONG_FILES = ("test_readme.py", "test_build_inputs.py", "test_serve.py", "test_calibrate.py")
+# They take half a minute and more each, the longest first: begun in this order, so that none is
+# left to one worker at the end.
+LONG_FILES = (
+    *("test_readme.py", "test_workers.py", "test_loadtest.py", "test_serve.py", "test_starting.py"),
+    *("test_build_inputs.py", "test_ray.py", "test_tasks.py", "test_calibrate.py"),
+    *("test_surroundings.py", "test_hugging_face.py", "test_wheel.py", "test_client.py"),
+    *("test_study.py", "test_clients.py", "test_fuzz.py", "test_tuning.py", "test_foreign.py"),
+)
 
 
 # What starts a service, and what builds a model.
@@ -78,7 +87,8 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 @pytest.hookimpl(tryfirst=True)  # before marks choose
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.name not in LONG_FILES)
+    places = {name: place for place, name in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         if fixtures & STARTS:
@@ -264,6 +274,11 @@ def kserve_packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert done.returncode == 0, done.stderr
 
     return made_once(tmp_path_factory, "kserve", make, copied=False)
+
+
+@pytest.fixture
+def command_line(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> CommandLine:
+    return CommandLine(monkeypatch, capfd)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,6 @@ from running import free_ports
 from small_project import ROUTED, build
 
 from skipserve.address import Address
-from skipserve.cli import main
 from skipserve.hosts.config import HostConfig
 from skipserve.hosts.launcher import Server
 from skipserve.loadtest.results import read_report
@@ -176,20 +175,11 @@ def test_a_closed_loop(project, server):
     assert read_report(project / "closed.json").plan["loop"] == "closed"
 
 
-def said(
-    project: Path,
-    address: Address,
-    options: Iterable[str],
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-) -> str:
-    """What a wrong command line is told, asked in this process."""
-    monkeypatch.chdir(project)
-    monkeypatch.setattr("sys.argv", ["skipserve", *command(address, *options)[3:]])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 2
-    return capfd.readouterr().err
+def wrong(command_line, project, address, *options) -> str:
+    """What a wrong command line is told."""
+    ended = command_line(*command(address, *options)[3:], folder=project)
+    assert ended.code == 2
+    return ended.err
 
 
 @pytest.mark.parametrize(
@@ -215,28 +205,28 @@ def said(
         (["--model", "nowhere", "--rate", "50", "--start"], "no model_store/nowhere.mar to start"),
     ],
 )
-def test_wrong_input_is_one_line(project, server, options, says, monkeypatch, capfd):
+def test_wrong_input_is_one_line(project, server, options, says, command_line):
     moved = project / "artifacts" / "moved"
     if not moved.exists():
         shutil.copytree(project / "artifacts" / "bare", moved)
-    told = said(project, server, options, monkeypatch, capfd)
+    told = wrong(command_line, project, server, *options)
     assert says in told
     assert "Traceback" not in told
 
 
-def test_a_service_that_is_not_up_is_one_line(project, monkeypatch, capfd):
+def test_a_service_that_is_not_up_is_one_line(project, command_line):
     nobody = Address("127.0.0.1", *free_ports())
-    told = said(project, nobody, ["--model", "bare", "--rate", "50"], monkeypatch, capfd)
+    told = wrong(command_line, project, nobody, "--model", "bare", "--rate", "50")
     assert "nothing answers at http://127.0.0.1" in told and "--start" in told
     assert len(told.splitlines()) == 1
 
 
-def test_another_artifact_than_the_one_served_is_refused(project, server, monkeypatch, capfd):
+def test_another_artifact_than_the_one_served_is_refused(project, server, command_line):
     other = project / "elsewhere" / "bare"
     if not other.exists():
         shutil.copytree(project / "artifacts" / "small", other)
     options = ["--model", "bare", "--rate", "50", "--artifacts", "elsewhere"]
-    told = said(project, server, options, monkeypatch, capfd)
+    told = wrong(command_line, project, server, *options)
     assert "its answers would not be those to expect" in told
 
 
