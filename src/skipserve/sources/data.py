@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from skipserve.artifacts.artifact import Artifact
 from skipserve.errors import ConfigError, InputError
 from skipserve.extras import require
-from skipserve.preprocessing.opening import Preprocessor, open_preprocessor
+from skipserve.preprocessing.opening import open_preprocessor
 from skipserve.preprocessing.pictures import Pictures
+from skipserve.preprocessing.preprocessor import Preprocessor
 from skipserve.runtime.rows import check_rows
 from skipserve.signature import Signature
 from skipserve.sources.labels import read_labels
