@@ -83,8 +83,8 @@ class Worth:
         counted = UNITS[self.unit]
         head = "worth it" if self.pays else "not worth it"
         return (
-            f"{head}: at a certified risk of {100 * self.risk:g} % it runs {blocks} against {full}; "
-            f"{against}. It disagrees on {self.disagreement:.2%} of the test {counted}{right}"
+            f"{head}: at a certified risk of {100 * self.risk:g} % it runs {blocks} against "
+            f"{full}; {against}. It disagrees on {self.disagreement:.2%} of the test {counted}{right}"
             f"{self._who()}."
         )
 
