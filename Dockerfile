@@ -15,7 +15,7 @@ RUN apt-get update \
 FROM python AS build
 RUN apt-get update \
     && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
-        ca-certificates python3-pip \
+        binutils ca-certificates python3-pip \
     && python3 -m venv --without-pip /opt/skipserve
 WORKDIR /src
 # A site's own index or certificate: `--secret id=pip.conf,src=FILE`; it stays out of every layer.

@@ -11,6 +11,10 @@ find numpy -type d -name tests -prune -exec rm -rf {} +
 # What makes models and modules; nothing here does.
 rm -rf onnxruntime/quantization onnxruntime/tools onnxruntime/transformers numpy/f2py
 find . -name '*.pyi' -delete
+# The module has ONNX Runtime in itself; this one is for programs in C, and for plug-ins of CUDA.
+[ -e onnxruntime/capi/libonnxruntime_providers_cuda.so ] || rm -f onnxruntime/capi/libonnxruntime.so.*
+# Debugging symbols are most of it.
+strip --strip-unneeded uvloop/loop.*.so yaml/_yaml.*.so PIL/_imaging.*.so
 [ -d torch ] || exit 0  # the slim one has neither torch nor TorchServe
 rm -rf torch/include torch/test
 find torch/bin -type f ! -name torch_shm_manager -delete

@@ -4,13 +4,16 @@
 The OCI runtime is crun: read-only root file system, /tmp a small tmpfs without exec, user and
 command as the image says, no capabilities, no new privileges, own PID and mount namespaces. The
 network is the host's. Needs root; `deploy/image/try.py [slim|cpu|gpu] [MODEL …]` after
-`deploy/image/build.sh`, with every model the image holds by default.
+`deploy/image/build.sh`, with every model the image holds by default. `--certify ROWS` certifies the
+first model inside, too, on a file of rows (a copy of it: what the image holds is read-only).
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -19,7 +22,7 @@ import tempfile
 import time
 import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 ROOT = Path(__file__).resolve().parents[2]
 STORAGE = Path(os.environ.get("STORAGE", ROOT / ".image"))
@@ -67,13 +70,30 @@ def configure(bundle: Path, root: str, image: dict[str, Any], models: list[str])
     file.write_text(json.dumps(spec))
 
 
-def inside(bundle: Path, *command: str, user: str = "0:0") -> subprocess.CompletedProcess[str]:
+def inside(
+    bundle: Path, *command: str, user: str = "0:0", stdin: BinaryIO | None = None
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         crun(bundle, "exec", "--user", user, NAME, *command),
+        stdin=stdin,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
     )
+
+
+def certify(bundle: Path, user: str, model: str, rows: Path) -> list[dict[str, Any]]:
+    """The certificates that the image makes of a model on rows."""
+    there = f"/tmp/{rows.name}"
+    with rows.open("rb") as file:
+        done = inside(bundle, "sh", "-c", f"cat > {shlex.quote(there)}", user=user, stdin=file)
+    assert done.returncode == 0, done.stderr
+    archive = f"/tmp/{model}.mar"
+    inside(bundle, "cp", f"/models/{model}.mar", archive, user=user)
+    done = inside(bundle, "skipserve", "certify", archive, "--data", there, "--json", user=user)
+    assert done.returncode == 0, done.stderr
+    made: list[dict[str, Any]] = json.loads(done.stdout)["certified"]
+    return made
 
 
 def predict(model: str, manifest: dict[str, Any]) -> bool:
@@ -102,7 +122,12 @@ def wait_until_healthy(bundle: Path, image: dict[str, Any], running: subprocess.
 
 
 def main() -> None:
-    target = sys.argv[1] if len(sys.argv) > 1 else "cpu"
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("target", nargs="?", default="cpu", choices=("slim", "cpu", "gpu"))
+    parser.add_argument("models", nargs="*")
+    parser.add_argument("--certify", type=Path, metavar="ROWS")
+    options = parser.parse_args()
+    target = options.target
     described = json.loads(buildah("inspect", "--type", "image", f"skipserve:{target}"))
     image = described["Docker"]["config"]
     container = buildah("from", f"skipserve:{target}")
@@ -111,7 +136,7 @@ def main() -> None:
     running = None
     try:
         root = buildah("mount", container)
-        models = sys.argv[2:] or sorted(a.stem for a in Path(root, "models").glob("*.mar"))
+        models = options.models or sorted(a.stem for a in Path(root, "models").glob("*.mar"))
         configure(bundle, root, image, models)
         size = sum(f.lstat().st_size for f in Path(root).rglob("*") if not f.is_dir())
         checks: dict[str, object] = {"image": f"skipserve:{target}", "files_mb": round(size / 1e6)}
@@ -123,6 +148,8 @@ def main() -> None:
             manifest = json.loads((ROOT / f"artifacts/{model}/manifest.json").read_text())
             assert predict(model, manifest), f"{model} misses its own example"
         checks["answer_their_example"] = models
+        if options.certify:
+            checks["certified"] = certify(bundle, image["User"], models[0], options.certify)
         status = inside(bundle, "cat", "/proc/1/status").stdout
         said = dict(line.split(":\t", 1) for line in status.splitlines())
         checks["user"] = said["Uid"].split()[0]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from skipserve.errors import ArtifactError, InputError
 from skipserve.extras import require
 from skipserve.preprocessing.config import TextInput
-from skipserve.preprocessing.opening import Token
+from skipserve.preprocessing.preprocessor import Token
 
 # Characters of a text, and of the pair it may be of. All of them are tokenized before the rest is
 # cut off, at about a million a second, and no other request is answered meanwhile.

@@ -9,7 +9,8 @@ import numpy as np
 
 from skipserve.artifacts.artifact import Artifact
 from skipserve.errors import InputError
-from skipserve.preprocessing.opening import TextPreprocessor, Token, open_preprocessor
+from skipserve.preprocessing.opening import open_preprocessor
+from skipserve.preprocessing.preprocessor import TextPreprocessor, Token
 from skipserve.runtime.rows import Rows, check_rows
 
 
