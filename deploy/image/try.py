@@ -92,7 +92,7 @@ def certify(bundle: Path, user: str, model: str, rows: Path) -> list[dict[str, A
     inside(bundle, "cp", f"/models/{model}.mar", archive, user=user)
     done = inside(bundle, "skipserve", "certify", archive, "--data", there, "--json", user=user)
     assert done.returncode == 0, done.stderr
-    made: list[dict[str, Any]] = json.loads(done.stdout)["certificates"]
+    made: list[dict[str, Any]] = json.loads(done.stdout)["certified"]
     return made
 
 

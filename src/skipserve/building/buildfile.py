@@ -216,7 +216,7 @@ def _check_counted(router: RouterConfig, task: TaskConfig, sections: _Sections, 
 
 
 def _build_files(path: Path) -> str:
-    """What to name in place of a path that is no build file."""
+    """A hint for a path that is no build file: the build files that exist."""
     folder = path.parent if path.parent.name else Path("export")
     return suggestion(
         str(path),

@@ -171,7 +171,7 @@ def sign(
 
 
 def served_file(slices: Sequence[Earned]) -> CertificateFile:
-    """What is certified of a model and what it has earned, for the files that it serves with.
+    """The certificates of a model, offline and earned, for the files that it serves with.
 
     Args:
         slices: Of its traffic, at least one.
@@ -193,7 +193,7 @@ def served_file(slices: Sequence[Earned]) -> CertificateFile:
             candidates=artifact.certificates.candidates,
             guard_limit=earned.spec.guard_limit,
             confidence=earned.spec.confidence,
-            of_slice=earned.of_slice,
+            of_slice=artifact.manifest.slices.named(earned.of_slice),
         )
         for earned, found in read
         for risk, place in found.places.items()
@@ -271,7 +271,7 @@ def _print_verified(
     for bound in made.bounds:
         about = f"{bound.measure.replace('_', ' ')} at most {bound.risk:g}"
         if bound.kind == "earned" and bound.slice:
-            about = f"{bound.slice}: {about}"
+            about = f"{bound.slice.parameter} {bound.slice.value}: {about}"
         about += f" with confidence {bound.confidence:g}: candidate {len(bound.candidates)}, "
         if bound.kind == "earned":
             last = bound.crossings[-1]

@@ -59,6 +59,11 @@ class Instance:
         return self.directory / self._own("retired")
 
     @property
+    def has_opened(self) -> Path:
+        """A file that exists once a worker has opened its models."""
+        return self.directory / self._own("opened")
+
+    @property
     def failure(self) -> Path:
         """Where a worker writes why it could not open its models."""
         return self.directory / self._own("failure")

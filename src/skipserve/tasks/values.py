@@ -76,7 +76,7 @@ class Regress(_Values):
 
 
 class Score(_Values):
-    """How well the two texts of a pair go together: one number, the larger the better.
+    """The match of two texts as one number; larger is better.
 
     Attributes:
         top: Documents of a query that count together: certificates count the queries of which
