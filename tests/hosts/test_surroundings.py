@@ -17,6 +17,7 @@ import psutil
 import pytest
 from environments import MODEL
 from running import cli, free_ports, serving, until
+from small_project import build
 
 from skipserve.artifacts.archive import unpack
 from skipserve.errors import ArtifactError
@@ -31,7 +32,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("project")
     (root / "export").mkdir()
     (root / "export" / "small.toml").write_text(MODEL)
-    subprocess.run(cli("build", "export/small.toml"), cwd=root, check=True, capture_output=True)
+    build(root)
     return root
 
 

@@ -80,7 +80,14 @@ class Stepper:
         if exits:
             read = frozenset(name for piece in exits for name in piece.inputs)
             needed = [one | read for one in needed]
-        self._needed = needed
+        # Whose names are known by then: what came in, and what the stages so far have made.
+        made = [frozenset(piece.outputs) for piece in self._stages]
+        came = frozenset(name for piece in (*stages, *exits) for name in piece.inputs)
+        known = came.difference(*made)
+        self._carried: list[tuple[str, ...]] = []
+        for one, ours in zip(needed, made, strict=True):
+            known |= ours
+            self._carried.append(tuple(sorted(one & known)))
 
     def begin(self, rows: Rows, limits: Limits, names: NDArray[np.int64]) -> Wave:
         """Rows before the first stage.
@@ -114,15 +121,19 @@ class Stepper:
             if stopped is not None:
                 wave.trail = wave.trail.with_decision(read[ANSWER])
                 stopped &= ~wave.trail.drawn
-        if stopped is None or not stopped.any():
+        gone = 0 if stopped is None else int(np.count_nonzero(stopped))
+        if stopped is None or not gone:
             return None, wave
-        everyone = bool(stopped.all())
-        gone = wave if everyone else wave[stopped]
-        answers = read[ANSWER] if everyone else read[ANSWER][stopped]
-        depth_run = np.full(len(gone), cut.blocks, dtype=np.int64)
-        held_back = np.zeros(len(gone), dtype=bool)
-        left = FinishedRows(gone.rows, RowResults(answers, depth_run, held_back, gone.signals))
-        return left, None if everyone else wave[~stopped]
+        everyone = gone == len(wave)
+        leaving = slice(None) if everyone else np.flatnonzero(stopped)
+        results = RowResults(
+            read[ANSWER][leaving],
+            np.full(gone, cut.blocks, dtype=np.int64),
+            np.zeros(gone, dtype=bool),
+            wave.signals[leaving],
+        )
+        left = FinishedRows(wave.rows[leaving], results)
+        return left, None if everyone else wave.take(np.flatnonzero(~stopped))
 
     def run(self, rows: Rows, limits: Limits) -> RowResults:
         """Run each row as deep as its limits ask."""
@@ -153,7 +164,7 @@ class Stepper:
             depth_run[stopped] -= end - cut.blocks
             stream = wave.tensors[self._streams[i]]
             if not stopped.all():
-                going = wave[~stopped]
+                going = wave.take(np.flatnonzero(~stopped))
                 self._advance(going, i + 1)
                 stream = stream.copy()
                 stream[~stopped] = going.tensors[self._streams[i + 1]]
@@ -165,10 +176,10 @@ class Stepper:
         piece = self._stages[i]
         feeds = {name: wave.tensors[name] for name in piece.inputs}
         made = dict(zip(piece.outputs, piece.run(feeds), strict=True))
-        needed = self._needed[i]
-        carried = {name: t for name, t in wave.tensors.items() if name in needed}
-        carried.update((name, t) for name, t in made.items() if name in needed)
-        wave.tensors = carried
+        before = wave.tensors
+        wave.tensors = {
+            name: made[name] if name in made else before[name] for name in self._carried[i]
+        }
         return made
 
     def _decide(
