@@ -58,7 +58,8 @@ clean:  ## forget everything that was built
 	touch $@
 
 .venv/serve: .venv/python pyproject.toml
-	$(BIN)/pip install --quiet --editable '.[cpu,train,torchserve]'
+	@echo "installing packages: 2 GB, some minutes, without further output"
+	$(BIN)/pip install --quiet --no-compile --editable '.[cpu,train,torchserve]'
 	touch $@
 
 .venv/load: .venv/serve

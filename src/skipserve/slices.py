@@ -70,7 +70,7 @@ class Slices(Record):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of all slices, ``other`` at the end; of traffic that is one whole, an empty name."""
+        """The names of all slices, ``other`` at the end; without slices, one empty name."""
         return (*self.values, OTHER) if self.values else ("",)
 
     def named(self, name: str) -> Slice | None:
@@ -112,5 +112,5 @@ class Slices(Record):
 
 
 def sliced(model: str, of_slice: str) -> str:
-    """How a slice of a model's traffic is called in a sentence; traffic that is one whole, too."""
+    """The name of a slice in a sentence; without slices, the name of the model."""
     return f"{model} for {of_slice}" if of_slice else model

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from skipserve.cli import main
+from skipserve.errors import suggestion
 
 
 def said(
@@ -50,27 +53,30 @@ USAGE = "See `skipserve {} --help`"
         ("serve --metrics-prot 5", "No such option: --metrics-prot (Possible options: --metrics"),
         ("serve --server tomcat", "'tomcat' is not one of 'granian', 'torchserve'"),
         ("rollback small two", f"valid integer, unable to parse string as an integer. {USAGE[:8]}"),
-        ("inspect small --risk 7", "'7' is not between 0 and 1; write 1% or 0.01"),
+        ("inspect small --risk 7", "'7' is not between 0 and 1; write 7% or 0.07"),
+        ("inspect small --risk 0%", "'0%' is not between 0 and 1; write 1% or 0.01"),
         ("build export/smal.toml", "smal.toml is not there; did you mean 'export/small.toml'?"),
         ("build model_store", "model_store is a folder, expected a build file; there are export/"),
         ("train small.toml", "small.toml is not there; did you mean 'export/small.toml'?"),
         ("bring no.onnx --data rows.npz", "no.onnx is not there; name an .onnx file"),
         ("bring no.onnx --data no.npz", "no.onnx is not there; name an .onnx file"),
+        ("bring rows.npz --data rows.npz", "'rows.npz' is no .onnx file, no folder that is there"),
+        ("bring net --data rows.npz", "write FILE.onnx, the path of a Hugging Face folder, or mod"),
+        ("bring artifacts --data export/small.toml", "rows are read from .npz, .npy, .parquet, "),
+        ("bring artifacts --data rows.npz --fit no.npz", "no.npz is not there; name a file of ro"),
         ("bring artifacts --data rows.npz", "has no config.json; expected a Hugging Face folder"),
         ("predict smal rows.npz --out a.csv", "'smal' is no artifact, and none in artifacts/ has "),
         ("predict zebra rows.npz --out a.csv", "there are small"),
         ("predict small no.npz --out a.csv", "no.npz is not there; name a file of rows (.npz, "),
         ("predict small rows.npz --out a.txt", "a.txt: answers are written to .parquet, .csv"),
         ("predict small rows.npz --out a.csv --risk 0.1%", "cannot be routed at 0.001: "),
+        ("report net.onnx", "no model yet; `skipserve bring net.onnx --data ROWS` makes one"),
         ("inspect smal", "no name in artifacts/ or checkpoints/; did you mean 'small'?"),
         ("report zebra", "no name in artifacts/ or checkpoints/; there are small"),
         ("report model_store", "neither an artifact (it has no manifest.json) nor a checkpoint"),
         ("certify artifacts/smal", "manifest.json is missing; did you mean 'artifacts/small'?"),
         ("certify model_store/smal.mar", "not there; did you mean 'model_store/small.mar'?"),
-        (
-            "serve smal",
-            "holds no smal.mar; did you mean 'small'? `skipserve build export/smal.toml` makes",
-        ),
+        ("serve smal", "model_store holds no smal.mar; did you mean 'small'?"),
         ("serve small@7", "model_store has no version 7 of small, only 1"),
         ("serve --model-store none", "none holds no .mar; make one with `skipserve build`"),
         (
@@ -105,6 +111,25 @@ def test_a_wrong_command_is_one_line_and_exit_code_2(
     (only,) = (one for one in err.splitlines() if " so far" not in one)
     assert only.startswith("error: ")
     assert expected in only
+
+
+def test_a_name_that_begins_as_the_one_given_is_nearest() -> None:
+    names = ["export/net.toml", "export/mnist1d_resnet.toml", "export/mnist1d.toml"]
+    assert suggestion("export/mnist.toml", names[:2], "") == f"did you mean {names[1]!r}?"
+    assert suggestion("export/mnist1.toml", names, "") == f"did you mean {names[2]!r}?"
+    assert suggestion("m", names[:1], "") == "there are export/net.toml"
+
+
+def test_a_missing_source_is_said_before_torch_is_imported(tmp_path: Path) -> None:
+    """Importing torch takes seconds, and minutes on a machine that is busy."""
+    ask = (
+        "import sys\nfrom skipserve.cli import main\n"
+        "sys.argv = ['skipserve', 'bring', 'no.onnx', '--data', 'rows.npz']\n"
+        "try:\n    main()\nfinally:\n    print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", ask], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "False\n")
+    assert "no.onnx is not there" in done.stderr
 
 
 def test_a_fault_of_ours_is_told_apart_from_a_verdict(

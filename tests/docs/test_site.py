@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -123,6 +124,26 @@ def test_measured_tables_and_drawings_are_as_their_sources_say() -> None:
     script = ROOT / "benchmarks" / "pages.py"
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
+def test_a_table_that_a_benchmark_prints_is_taken_into_its_json(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import pages  # type: ignore[import-not-found]
+
+    for file in sorted((ROOT / "docs" / "measured").glob("*.json")):
+        measured = json.loads(file.read_text())
+        copy = tmp_path / file.name
+        copy.write_text(pages.as_text({**measured, "rows": measured["rows"][:1]}))
+        printed = f"warming up\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n{pages.table(measured)}"
+        pages.take(copy, printed, "another machine")
+        taken = json.loads(copy.read_text())
+        assert taken["machine"] == "another machine"
+        as_before = {key: measured[key] for key in ("machine", "date")}
+        assert pages.table({**taken, **as_before}) == pages.table(measured), file.name
+    with pytest.raises(ValueError, match="no table of 6 columns begins with 'true rate'"):
+        pages.take(tmp_path / "alarm.json", "| true rate |\n|---|\n| 1 |\n", "another machine")
 
 
 def test_drawings_are_as_their_script_draws_them(monkeypatch: pytest.MonkeyPatch) -> None:

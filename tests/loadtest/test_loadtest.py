@@ -83,7 +83,7 @@ def test_a_generous_objective_passes_with_a_mix_and_its_baseline(project, server
     assert done.stdout.splitlines()[-1] == "PASS; report in mixed.html and mixed.json"
     report = read_report(project / "mixed.json")
     assert report.verdict == "PASS" and not report.partial
-    assert [len(arm.blocks) for arm in report.arms] == [2, 2]
+    assert [len(arm.periods) for arm in report.arms] == [2, 2]
     asked, baseline = report.arms
     assert asked.total.requests == baseline.total.requests == asked.scheduled > 299
     assert len(asked.by_choice) == 6 and all(one.answered for one in asked.by_choice)

@@ -19,7 +19,7 @@ from skipserve.building.steps import run_steps
 from skipserve.building.worth import Worth, measure_worth
 from skipserve.errors import ConfigError
 from skipserve.files import replace_text
-from skipserve.sources.data import require_rows
+from skipserve.sources.data import require_rows, require_source
 from skipserve.sources.hugging_face.proposing import task_of
 from skipserve.sources.picture_files import LABEL
 from skipserve.tasks import TaskConfig
@@ -98,9 +98,9 @@ def bring(
     """
     if not 0 < options.risk < 1:
         raise ConfigError(f"--risk must lie between 0 and 1, got {options.risk:g}; 1% is 0.01")
-    if options.source.endswith(".onnx") and not Path(options.source).is_file():
-        raise ConfigError(f"{options.source} is not there; name an .onnx file")
-    require_rows(options.data)
+    require_source(options.source)
+    for rows in (options.data, *([options.fit] if options.fit else [])):
+        require_rows(rows)
     name = options.name or _name_of(options.source)
     file = project / "export" / f"{name}.toml"
     text = build_text(options, name, project)

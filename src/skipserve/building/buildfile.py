@@ -195,7 +195,7 @@ def read_build_file(path: Path, training: dict[str, Any] | None = None) -> Build
 
 
 def _build_files(path: Path) -> str:
-    """What to name in place of a path that is no build file."""
+    """A hint for a path that is no build file: the build files that exist."""
     folder = path.parent if path.parent.name else Path("export")
     return suggestion(
         str(path),

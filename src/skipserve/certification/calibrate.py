@@ -99,6 +99,8 @@ def certify_artifact(
     if labels is not None:
         manifest = artifact.manifest
         truth = manifest.task.truth(labels, len(rows), manifest.name)
+    name = artifact.manifest.name
+    on_progress(f"{name}: running {len(rows)} rows at full depth", None)
     limit = _guard_limit(artifact)
     trial = Trial(engine, rows, truth, limit, batch_size, say)
     measures: tuple[Measure, ...] = ("disagreement",)
@@ -106,6 +108,9 @@ def certify_artifact(
         measures = ("disagreement", "accuracy_lost")
     goals = [Goal(risk, measure) for measure in measures for risk in risks]
     candidates = [thresholds_of(one) for one in made.candidates]
+    if trial.foresees:
+        on_progress(f"{name}: reading every exit of {len(rows)} rows", None)
+        trial.read()
 
     def reporting(run: Callable[[Thresholds], Outcome]) -> Callable[[Thresholds], Outcome]:
         """The same, which says which candidate it is at."""
@@ -113,7 +118,7 @@ def certify_artifact(
 
         def tested(thresholds: Thresholds) -> Outcome:
             at = next(places)
-            doing = f"{artifact.manifest.name}: testing candidate {at + 1} of {len(candidates)}"
+            doing = f"{name}: testing candidate {at + 1} of {len(candidates)}"
             on_progress(doing, at / len(candidates))
             return run(thresholds)
 

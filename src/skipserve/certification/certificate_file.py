@@ -89,7 +89,7 @@ class Epoch(Record):
 
 
 class Proposal(Record):
-    """What an epoch's first rows proposed, and its other rows were evidence for.
+    """The ladder that an epoch's first rows proposed; its other rows are evidence for it.
 
     Attributes:
         rows: That proposed; they count for nothing else.

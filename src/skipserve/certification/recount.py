@@ -29,7 +29,7 @@ class _Outcomes:
         self._found: dict[tuple[Thresholds, bool], Outcome] = {}
 
     def of(self, candidate: Thresholds, chosen: bool) -> Outcome:
-        """What a candidate does.
+        """The outcome of one candidate.
 
         Args:
             candidate: Its thresholds.

@@ -80,11 +80,15 @@ class Trial:
         setting = Setting(thresholds, self._limit)
         return self._outcome(self._engine.run_batches(self._rows, setting, self._batch_size))
 
-    def foresee(self, thresholds: Thresholds) -> Outcome:
-        """Compute the outcome from one reading of every exit, without running the candidate."""
+    def read(self) -> ExitReadings:
+        """What every exit reads off every sample; computed once."""
         if self._readings is None:
             self._readings = self._engine.read(self._rows, self._batch_size)
-        read, spec = self._readings, self._engine.manifest.router
+        return self._readings
+
+    def foresee(self, thresholds: Thresholds) -> Outcome:
+        """Compute the outcome from one reading of every exit, without running the candidate."""
+        read, spec = self.read(), self._engine.manifest.router
         assert spec is not None
         inside = np.logical_and.accumulate(within(read.distances, self._limit), axis=1)
         may = inside[:, [one.leaves for one in spec.exits]]

@@ -76,6 +76,11 @@ def bring(
     verdict: whether routing this network is worth it.
     """
     with watching("reading") as watch:
+        from skipserve.sources.data import require_rows, require_source
+
+        require_source(source)  # before the import of torch, which takes seconds
+        for rows in (data, *([fit] if fit else [])):
+            require_rows(rows)
         from skipserve.building.bring import BringOptions
         from skipserve.building.bring import bring as bring_network
 

@@ -68,7 +68,7 @@ def certificate(
 
 
 def find_earned(metrics_port: int, model: str, of_slice: str | None = None) -> list[Earned]:
-    """What the slices of a model's traffic have earned that a running service serves.
+    """The certificates that a running service has earned for a model, by slice of its traffic.
 
     Args:
         metrics_port: Of the service.

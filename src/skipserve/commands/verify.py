@@ -165,7 +165,7 @@ def sign(
 
 
 def served_file(slices: Sequence[Earned]) -> CertificateFile:
-    """What is certified of a model and what it has earned, for the files that it serves with.
+    """The certificates of a model, offline and earned, for the files that it serves with.
 
     Args:
         slices: Of its traffic, at least one.

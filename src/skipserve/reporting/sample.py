@@ -1,4 +1,4 @@
-"""The sample of a report: the test split of the model, or rows of a person."""
+"""The sample of a report: the test split of the model, or rows that a person names."""
 
 from __future__ import annotations
 

@@ -147,7 +147,7 @@ class InForce:
         return list(found.values())
 
     def _found(self, control: ControlState) -> list[Rung | None] | None:
-        """What is in force for each risk; of a ladder that nobody knows, nothing is."""
+        """The candidate in force for each risk; none for a ladder that is not known here."""
         places = control.places
         self.incomplete = False
         return None if places is None else [one and self._rung(*one) for one in places]

@@ -71,7 +71,7 @@ class Regress(_Values):
 
 
 class Score(_Values):
-    """How well the two texts of a pair go together: one number, the larger the better."""
+    """The match of two texts as one number; larger is better."""
 
     kind: Literal["score"] = "score"
 
