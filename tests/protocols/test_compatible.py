@@ -15,6 +15,7 @@ import openai
 import pytest
 import texts
 from huggingface_hub import InferenceClient
+from msgspec.structs import replace as replace_struct
 from running import Running, serving
 from tokenizing import taking_texts
 
@@ -24,11 +25,16 @@ from skipserve.artifacts.serving import ServingConfig
 from skipserve.building.buildfile import HANDLER
 from skipserve.certification.calibrate import certify_artifact
 from skipserve.hosts.torchserve.packaging import package
+from skipserve.protocols.answers import answer_of
 from skipserve.protocols.messages import RawRequest
+from skipserve.protocols.rerank import Ranking
+from skipserve.protocols.tei import Rerank
 from skipserve.runtime.engine import Engine
+from skipserve.runtime.prediction import Prediction
 from skipserve.safety.switch import ControlState, Switch
 from skipserve.service.service import Service
 from skipserve.slices import Slices
+from skipserve.tasks import Score, Units
 
 pytestmark = pytest.mark.server
 SENT = ["a great film", "dull", "the very very great films"]
@@ -203,6 +209,35 @@ def test_documents_are_ranked(client: httpx.Client, engines: dict[str, Engine]) 
     assert (reply["model"], reply["id"][:7]) == ("pairs", "rerank-")
     best = client.post("/v1/rerank", json={**body, "top_n": 1, "return_documents": False}).json()
     assert best["results"] == [{"index": order[0], "relevance_score": relevance[0]}]
+
+
+@pytest.mark.parametrize(
+    ("codec", "documents", "found"),
+    [(Rerank, "texts", None), (Ranking, "documents", "results")],
+)
+def test_scores_of_any_size_are_ranked_as_certificates_rank_them(
+    engines: dict[str, Engine], codec: type[Rerank | Ranking], documents: str, found: str | None
+) -> None:
+    scores = np.array([30, 60, 50, -60, -30, 0, 50], np.float32)[:, None]
+    engine = engines["pairs"]
+    names = [f"film {i}" for i in range(len(scores))]
+    body = json.dumps({"query": "great", documents: names}).encode()
+    asked = codec(engine.manifest, 8).decode(RawRequest(body, {}))
+    rows = engine.inputs.prepare([["great", one] for one in names])
+    depth = np.full(len(scores), engine.manifest.depth)
+    ran = Prediction(None, scores, depth, np.zeros(len(scores), bool))
+    answer = replace_struct(answer_of(ran, engine.off, engine.manifest.task), rows=rows)
+    reply = json.loads(asked.encode(answer).body)
+    told = reply if found is None else reply[found]
+    assert [one["index"] for one in told] == [1, 2, 6, 0, 5, 4, 3]
+    shown = [one.get("score", one.get("relevance_score")) for one in told]
+    assert shown[-2:] == pytest.approx([np.exp(-30), np.exp(-60)], rel=1e-9)
+    # A reply whose first documents are those of full depth is one that a certificate calls so.
+    for top in range(1, len(scores)):
+        place = np.empty_like(scores)
+        place[[one["index"] for one in told], 0] = -np.arange(len(scores))
+        units = Units(Score(tolerance=1, top=top), len(scores), np.zeros(len(scores), np.uint64))
+        assert not units.differ(place, scores).any()
 
 
 def test_a_ready_service_is_healthy(client: httpx.Client) -> None:

@@ -29,6 +29,8 @@ from skipserve.tasks import Units
 BATCH = 32
 # More rows would hardly move a threshold.
 MOST_ROWS = 10_000
+# Fewer queries would not tell a rate of 1 % from none.
+FEWEST_QUERIES = 500
 # Under ``skip`` every row is run again for every stage.
 MOST_ROWS_SKIPPING = 5_000
 
@@ -59,8 +61,7 @@ def propose_candidates(
     if spec.policy == "skip":
         proposed = propose_skips(*_read_skips(engine, proposing[:MOST_ROWS_SKIPPING]))
     elif engine.manifest.task.top is not None:
-        some = None if queries is None else queries[:MOST_ROWS]
-        proposed = _of_queries(engine, proposing[:MOST_ROWS], some)
+        proposed = _of_queries(engine, proposing, queries)
     else:
         proposed = propose(_observed(engine, proposing[:MOST_ROWS]), spec.risks)
     candidates = tuple(tuple(map(to_json, one.tolist())) for one in proposed)
@@ -72,11 +73,14 @@ def _backend(artifact: Artifact) -> BackendName:
 
 
 def _of_queries(engine: Engine, rows: Rows, queries: NDArray[np.uint64] | None) -> list[Thresholds]:
-    """Candidates by the disagreement of whole queries.
+    """Candidates by the disagreement of whole queries, all that a certificate would count.
 
     A row may leave where that alone does not change which documents come first.
     """
-    units = Units(engine.manifest.task, len(rows), queries)
+    task = engine.manifest.task
+    some = Units(task, len(rows), queries).some(MOST_ROWS, FEWEST_QUERIES)
+    rows, queries = rows[some], None if queries is None else queries[some]
+    units = Units(task, len(rows), queries)
     readings, spec = engine.read(rows), engine.manifest.router
     assert spec is not None
     full = readings.answers[:, -1]

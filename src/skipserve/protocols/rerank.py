@@ -9,7 +9,6 @@ from __future__ import annotations
 from functools import partial
 
 import msgspec
-import numpy as np
 
 from skipserve.errors import InputError
 from skipserve.protocols.answers import Answer
@@ -17,6 +16,7 @@ from skipserve.protocols.messages import ParsedRequest, RawRequest, Reply
 from skipserve.protocols.openai import OpenAICodec
 from skipserve.protocols.tei import decoded, sent, sigmoid
 from skipserve.protocols.texts import token_count
+from skipserve.tasks import ranked
 
 
 class _Document(msgspec.Struct):
@@ -50,9 +50,9 @@ class Ranking(OpenAICodec):
         return ParsedRequest(rows, None, partial(self._encode, ranking, texts, request.id))
 
     def _encode(self, ranking: _Request, texts: list[str], name: str, answer: Answer) -> Reply:
-        scores = sigmoid(answer.prediction.answers[:, 0].astype(np.float64))
-        results = []
-        for i in np.argsort(-scores, kind="stable")[: ranking.top_n].tolist():
+        raw = answer.prediction.answers[:, 0]
+        scores, results = sigmoid(raw), []
+        for i in ranked(raw)[: ranking.top_n].tolist():
             result: dict[str, object] = {"index": i}
             if ranking.return_documents:
                 result["document"] = {"text": texts[i]}

@@ -25,7 +25,7 @@ from skipserve.protocols.messages import (
     without_mark,
 )
 from skipserve.protocols.texts import TextRows
-from skipserve.tasks import label_names
+from skipserve.tasks import label_names, ranked
 
 # Error types by code; all others are Validation. The types are a closed list without one for
 # keys; after Overloaded, clients retry.
@@ -233,11 +233,11 @@ class Rerank(_TeiCodec):
         return ParsedRequest(rows, None, partial(self._encode, asked))
 
     def _encode(self, asked: _RerankRequest, answer: Answer) -> Reply:
-        scores = answer.prediction.answers[:, 0].astype(np.float64)
-        if not asked.raw_scores:
-            scores = sigmoid(scores)
+        raw = answer.prediction.answers[:, 0]
+        scores = raw.astype(np.float64) if asked.raw_scores else sigmoid(raw)
         ranks = []
-        for i in np.argsort(-scores, kind="stable").tolist():
+        # By what the network says: the sigmoid of large scores is 1, and they would be equal.
+        for i in ranked(raw).tolist():
             rank: dict[str, object] = {"index": i}
             if asked.return_text:
                 rank["text"] = asked.texts[i]
@@ -245,9 +245,9 @@ class Rerank(_TeiCodec):
         return sent(ranks, answer)
 
 
-def sigmoid(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The logistic function of scores."""
-    return np.asarray(0.5 * (1 + np.tanh(0.5 * scores)))
+def sigmoid(scores: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The logistic function of scores, exact also where it is almost 0."""
+    return np.asarray(np.exp(-np.logaddexp(0.0, -scores.astype(np.float64))))
 
 
 class _TokenizeRequest(msgspec.Struct):

@@ -26,7 +26,7 @@ from skipserve.tasks.task import (
     label_names,
     unit_of,
 )
-from skipserve.tasks.units import Units
+from skipserve.tasks.units import Units, in_order, ranked
 from skipserve.tasks.values import Regress, Score
 
 KINDS = (Classify, MultiLabel, Regress, Embed, Score)
@@ -52,7 +52,9 @@ __all__ = [
     "TaskConfig",
     "Unit",
     "Units",
+    "in_order",
     "label_names",
     "needs_tolerance",
+    "ranked",
     "unit_of",
 ]
