@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from skipserve.runtime.rows import Rows
+from skipserve.sources.queries import with_queries
 from skipserve.sources.splits import SHARES, SHARES_BESIDE, Labelled, split_rows
+from skipserve.tasks import Score
 
 
 def data(count=4_000, copies=2, seed=0):
@@ -73,3 +75,39 @@ def test_rows_to_fit_on_are_in_no_other_split():
 def test_a_split_may_be_empty_where_there_are_few_rows():
     few = Labelled(Rows({"x": np.zeros((3, 2), np.float32)}))
     assert sum(map(len, parts(split_rows(few)))) == 3
+
+
+def lists(ids, rows):
+    """Rows of queries that a column names."""
+    column = {"query": np.array(ids, dtype=None if isinstance(ids[0], int | str) else object)}
+    task = Score(tolerance=1, top=1)
+    return with_queries(Labelled(Rows({"x": rows})), task, column, "query", "rows.npz")
+
+
+@pytest.mark.parametrize(
+    "named", [lambda i: i, lambda i: 10_000 + i, str, float, lambda i: f"q{i}"]
+)
+def test_rows_to_fit_on_are_known_by_their_content_however_their_queries_are_numbered(named):
+    rows = np.random.default_rng(0).standard_normal((1_200, 3)).astype(np.float32)
+    of_row = np.repeat(np.arange(300), 4)
+    whole = lists(of_row.tolist(), rows)
+    # The first 100 queries were trained on; of the hundredth, one document.
+    seen = slice(397)
+    beside = lists([named(one) for one in of_row[seen].tolist()], rows[seen])
+    made = split_rows(whole, beside)
+    assert made.fit is beside
+    left = np.concatenate([one.rows.tensors["x"] for one in parts(made)[1:]])
+    assert {one.tobytes() for one in left} == {one.tobytes() for one in rows[400:]}
+
+
+def test_texts_to_fit_on_are_known_though_another_file_pads_them_otherwise():
+    def texts(count, width):
+        values = np.empty(count, object)
+        values[:] = [[f"query {i}", "a passage"] for i in range(count)]
+        ids = np.zeros((count, width), np.int64)
+        ids[:, 0] = np.arange(count)
+        return Labelled(Rows({"ids": ids}), values=values)
+
+    made = split_rows(texts(300, 9), texts(100, 7))
+    left = np.concatenate([one.rows.tensors["ids"][:, 0] for one in parts(made)[1:]])
+    assert sorted(left.tolist()) == list(range(100, 300))

@@ -61,5 +61,7 @@ def with_queries(
 
 
 def _hashed(values: list[Any]) -> NDArray[np.uint64]:
-    digests = [hashlib.blake2b(repr(one).encode(), digest_size=8).digest() for one in values]
+    """A hash of each; 1, 1.0 and "1" are one query, however a file types its column."""
+    said = [str(int(one) if isinstance(one, float) and one.is_integer() else one) for one in values]
+    digests = [hashlib.blake2b(one.encode(), digest_size=8).digest() for one in said]
     return np.frombuffer(b"".join(digests), "<u8").astype(np.uint64)

@@ -2,13 +2,14 @@
 
 A row's split follows from its content, so equal rows never stand in two splits, and the same rows
 give the same splits whatever their order. Rows of one query stay together: their split follows from
-the query.
+the query. Where rows to fit on were given, what is among them is known by query and by content: the
+queries of another file may be numbered otherwise.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,15 +67,23 @@ def split_rows(data: Labelled, beside: Labelled | None = None, seed: int = 0) ->
     Args:
         data: All rows, or those beside ``beside``.
         beside: Rows to fit on, such as those the network was trained on; rows of ``data`` that are
-            among them are left out, and whole queries that have rows there.
+            among them are left out, and whole queries that are there or have a row there.
         seed: Another seed is another split.
     """
-    keys = _keys(data, seed)
+    contents = _hashed(data.rows.tensors.values(), len(data), seed)
+    keys = contents if data.queries is None else _hashed([data.queries], len(data), seed)
     shares: Sequence[float] = SHARES
     usable = np.ones(len(data), dtype=bool)
     if beside is not None:
         shares = SHARES_BESIDE
-        usable = ~np.isin(keys, _keys(beside, seed))
+        known = np.isin(contents, _hashed(beside.rows.tensors.values(), len(beside), seed))
+        if data.values is not None and beside.values is not None:
+            # Equal texts of two files may be padded otherwise.
+            known |= _among(data.values, beside.values)
+        if data.queries is not None and beside.queries is not None:
+            known |= np.isin(data.queries, beside.queries)
+            known = np.isin(data.queries, data.queries[known])
+        usable = ~known
     place = (keys >> np.uint64(11)) / float(1 << 53)
     ends = np.cumsum(shares)
     split = np.searchsorted(ends[:-1], place, side="right")
@@ -91,16 +100,20 @@ def _take(data: Labelled, index: NDArray[np.int64]) -> Labelled:
     return Labelled(data.rows[index], labels, values, queries)
 
 
-def _keys(data: Labelled, seed: int) -> NDArray[np.uint64]:
-    """A hash of each row's query, where rows have one, else of its content [N]."""
+def _among(values: NDArray[np.object_], others: NDArray[np.object_]) -> NDArray[np.bool_]:
+    """Which texts, or pairs of texts, are among others [N]; pictures are known by their pixels."""
+    known = {repr(one) for one in others if isinstance(one, str | list)}
+    return np.array([repr(one) in known for one in values], dtype=bool)
+
+
+def _hashed(tensors: Iterable[NDArray[np.generic]], count: int, seed: int) -> NDArray[np.uint64]:
+    """A hash of what tensors [N, …] hold in each row [N]."""
     salt = seed.to_bytes(8, "little")
-    keys = np.empty(len(data), np.uint64)
-    tensors = [np.ascontiguousarray(tensor) for tensor in data.rows.tensors.values()]
-    if data.queries is not None:
-        tensors = [data.queries]
-    for i in range(len(data)):
+    hashes = np.empty(count, np.uint64)
+    together = [np.ascontiguousarray(tensor) for tensor in tensors]
+    for i in range(count):
         digest = hashlib.blake2b(salt, digest_size=8)
-        for tensor in tensors:
+        for tensor in together:
             digest.update(tensor[i].tobytes())
-        keys[i] = int.from_bytes(digest.digest(), "little")
-    return keys
+        hashes[i] = int.from_bytes(digest.digest(), "little")
+    return hashes
