@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from skipserve.tasks.numbers import Numbers
 from skipserve.tasks.task import Answers, Link, OutputFields, ReplyRow, check_names, neither
@@ -85,6 +85,11 @@ class Score(_Values):
 
     kind: Literal["score"] = "score"
     top: Top | None = None
+
+    @model_serializer(mode="wrap")
+    def _said(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # What is bound to a task without it stays bound: evidence, certificate files.
+        return {key: value for key, value in write(self).items() if (key, value) != ("top", None)}
 
     @property
     def differs(self) -> str:
