@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -36,6 +36,34 @@ class Described(Protocol):
         """What its answers are."""
         ...
 
+    @property
+    def query(self) -> str | None:
+        """The column of queries in its rows, where one was named when it was built."""
+        ...
+
+
+def check_columns(
+    data: Path | None,
+    labels: str | None = None,
+    text: Sequence[str] = (),
+    query: str | None = None,
+) -> None:
+    """Refuse names of columns where no file was named that has them.
+
+    Args:
+        data: The file, or ``None``.
+        labels: Its column of classes, or a file beside it.
+        text: Its columns of texts.
+        query: Its column of queries.
+
+    Raises:
+        ConfigError: Naming the option.
+    """
+    named = {"--labels": labels, "--text": text, "--query": query}
+    for option, value in named.items():
+        if value and data is None:
+            raise ConfigError(f"{option} without --data: it is about the rows of that file")
+
 
 def read_samples(
     rows: Path | None,
@@ -53,19 +81,16 @@ def read_samples(
         manifest: Of the model.
         say: Receives a warning if it cannot be checked that the rows are untouched.
         values: What becomes of texts or pictures in the file, if the model takes such.
-        query: The column of queries in that file, where the task counts queries; the first text of
-            each pair if left out.
+        query: The column of queries in that file, where the task counts queries; if left out, the
+            one that the model was built with, or the first text of each pair.
 
     Raises:
         ConfigError: If a file cannot be read or does not fit the model, labels came without rows,
             rows were trained or proposed on, or there are none where none were named.
     """
+    check_columns(rows, labels, () if values is None else values.columns, query)
     recipe = manifest.recipe
     if rows is None:
-        if labels is not None:
-            raise ConfigError("--labels without --data: the recipe's own samples have theirs")
-        if query is not None:
-            raise ConfigError("--query without --data: it names a column of that file")
         return _own(recipe, manifest.name)
     data = read_file(rows, labels, manifest, values, query)
     if recipe is None:
@@ -102,8 +127,8 @@ def read_file(
     apart = labels is not None and labels.endswith(".npy")
     column = None if apart else labels
     columns = read_columns(file)
-    others = {name: one for name, one in columns.items() if name != query}
-    data = match(others, model.signature, {}, column, str(file), values)
+    query = query or model.query
+    data = match(columns, model.signature, {}, column, str(file), values, query)
     data = with_queries(data, model.task, columns, query, str(file))
     if labels is not None and apart:
         return replace(data, labels=read_array(Path(labels)))

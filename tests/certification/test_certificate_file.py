@@ -438,6 +438,14 @@ def test_a_slice_is_that_of_the_artifact(values, artifact, tmp_path, said, serve
     assert faults(sealed(put(values, ("bounds", -1, "slice"), of)), sliced, tmp_path) == found
 
 
+def test_a_bound_of_all_traffic_as_it_was_written_before_slices(values, artifact, tmp_path):
+    older = sealed(put(values, ("bounds", -1, "slice"), ""))
+    assert faults(older, artifact, tmp_path) == set()
+    read, raw = read_certificate(tmp_path / "certificate.json")
+    assert read.bounds[-1].slice is None
+    assert seal(raw) == read.sha256
+
+
 def test_a_slice_is_of_its_own_values(values, artifact, tmp_path):
     of = {"parameter": "tenant", "value": "initech", "values": ["acme"]}
     forged = sealed(put(values, ("bounds", -1, "slice"), of))

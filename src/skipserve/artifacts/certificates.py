@@ -58,6 +58,7 @@ class Certificate(Record):
         confidence: 1 − δ.
         samples: Rows it was tested on, that nothing else had touched; queries, where the task
             counts these (``score`` with ``top``).
+        too_short: Queries beside them of at most ``top`` documents. They cannot disagree.
         disagreements: Those whose routed answer differed.
         accuracy_lost: On the samples; ``None`` if they had no labels.
         p_value: Probability of such an outcome or a better one if the risk were ε.
@@ -73,13 +74,15 @@ class Certificate(Record):
         deciles: What the signal was at each decision, for the rows that got there with these
             thresholds: nine numbers, or ``None`` where too few did. Drift is measured from them.
         tried: What each candidate up to this one did, in order; empty in older files.
-        samples_sha256: Of the rows; ``None`` in older files.
+        samples_sha256: Of the rows, and of which are of one query where the task counts queries;
+            ``None`` in older files.
     """
 
     risk: float
     measure: Measure = "disagreement"
     confidence: float
     samples: int
+    too_short: Count = 0
     disagreements: int
     accuracy_lost: float | None = None
     p_value: float

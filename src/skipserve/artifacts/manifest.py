@@ -223,6 +223,8 @@ class Manifest(Record):
         router: The router, or ``None``.
         depths: Rows that it runs unequally deep, or ``None``.
         preprocessing: What turns texts or pictures into its inputs, or ``None``.
+        query: The column of its rows that says which query one belongs to, where the task counts
+            queries; ``None``: the first text of each pair. Files of rows are read so by default.
     """
 
     manifest_version: Literal[3] = MANIFEST_VERSION
@@ -241,6 +243,7 @@ class Manifest(Record):
     router: RouterSpec | None = None
     depths: Depths | None = None
     preprocessing: Preprocessing | None = None
+    query: str | None = None
 
     @property
     def model(self) -> str:

@@ -42,6 +42,7 @@ class Origin:
         prepared: What turns values into rows, if anything does.
         values: Those that the expected rows were made of.
         notes: What a person should know of it, in words.
+        query: The column of queries in its rows, or ``None``.
     """
 
     source: Source
@@ -51,6 +52,7 @@ class Origin:
     prepared: Prepared | None = None
     values: tuple[object, ...] = ()
     notes: tuple[str, ...] = ()
+    query: str | None = None
 
 
 @dataclass(frozen=True)

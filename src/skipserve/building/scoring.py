@@ -59,7 +59,8 @@ def score(
     """
     manifest = artifact.manifest
     values = values_of(artifact, text)
-    rows = match(read_columns(file), manifest.signature, {}, None, str(file), values).rows
+    columns = read_columns(file)
+    rows = match(columns, manifest.signature, {}, None, str(file), values, manifest.query).rows
     engine = Engine.for_many(artifact, cores=cores)
     setting = engine.setting(risk)
     if setting.reason:

@@ -96,6 +96,7 @@ def offline(certificate: Certificate, candidates: tuple[Thresholds, ...]) -> Off
         guard_limit=certificate.guard_limit,
         candidates=candidates[: certificate.candidate + 1],
         samples=certificate.samples,
+        too_short=certificate.too_short,
         samples_sha256=certificate.samples_sha256,
         batch_size=certificate.batch_size,
         tried=certificate.tried,

@@ -107,6 +107,8 @@ def certify_artifact(
     on_progress(f"{name}: running {len(rows)} rows at full depth", None)
     limit = _guard_limit(artifact)
     trial = Trial(engine, rows, truth, queries, limit, batch_size, say)
+    if trial.too_short:
+        say(f"note: {_too_short(trial.too_short)}")
     measures: tuple[Measure, ...] = ("disagreement",)
     if labels is not None:
         measures = ("disagreement", "accuracy_lost")
@@ -129,7 +131,7 @@ def certify_artifact(
         return tested
 
     verdicts, outcomes = _certified(trial, reporting, candidates, goals, confidence)
-    certificates, refusals = [], []
+    certificates, refusals, digest = [], [], trial.sha256
     counted = "samples" if unit_of(artifact.manifest.task) == "row" else "queries"
     for verdict in verdicts:
         about = {
@@ -140,12 +142,15 @@ def certify_artifact(
         }
         if verdict.candidate is None:
             reason = _why_refused(verdict.goal, trial.samples, outcomes[0], confidence, counted)
+            if trial.too_short:
+                reason += f"; {_too_short(trial.too_short)}"
             refusals.append(Refusal.model_validate({**about, "reason": reason}))
             continue
         outcome = outcomes[verdict.candidate]
         found = {
             "confidence": confidence,
             "samples": trial.samples,
+            "too_short": trial.too_short,
             "disagreements": outcome.disagreements,
             "accuracy_lost": None if outcome.lost is None else float(outcome.lost.mean()),
             "p_value": verdict.p_value,
@@ -167,7 +172,7 @@ def certify_artifact(
                 )
                 for one in outcomes[: verdict.candidate + 1]
             ),
-            "samples_sha256": rows.sha256,
+            "samples_sha256": digest,
         }
         certificates.append(Certificate.model_validate({**about, **found}))
     made = made.replacing(certificates, refusals, to_json(limit), wanted)
@@ -191,6 +196,10 @@ def _certified(
             return verdicts, outcomes
     trial.deciles.clear()
     return certify(reporting(trial.run), candidates, trial.samples, goals, confidence)
+
+
+def _too_short(queries: int) -> str:
+    return f"{queries} more have too few documents to disagree, and are not counted"
 
 
 def _why_refused(goal: Goal, samples: int, first: Outcome, confidence: float, counted: str) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from skipserve.artifacts.certificates import Count, Measure, TestedCandidate, Thresholds
 from skipserve.artifacts.manifest import Manifest, Name, Precision
@@ -40,7 +40,9 @@ class Offline(Record):
         candidates: Thresholds, from careful to bold; the last is the one that is certified. In
             them ``None`` is +inf, always run.
         samples: Rows; queries, where the task counts these (``score`` with ``top``).
-        samples_sha256: Of the rows; ``None`` where it was not kept.
+        too_short: Queries beside them of at most ``top`` documents. They cannot disagree.
+        samples_sha256: Of the rows, and of which are of one query where the task counts queries;
+            ``None`` where it was not kept.
         batch_size: They ran with.
         tried: What each candidate did, in the same order.
     """
@@ -53,6 +55,7 @@ class Offline(Record):
     guard_limit: float | None
     candidates: Annotated[tuple[Thresholds, ...], Field(min_length=1)]
     samples: Annotated[int, Field(ge=1)]
+    too_short: Count = 0
     samples_sha256: Sha256 | None = None
     batch_size: Annotated[int, Field(ge=1)]
     tried: Annotated[tuple[TestedCandidate, ...], Field(min_length=1)]
@@ -103,6 +106,11 @@ class Proposal(Record):
     candidates: Annotated[tuple[Thresholds, ...], Field(min_length=1)]
 
 
+def _whole(value: object) -> object:
+    # As it was written before a bound said of which slice it is.
+    return None if value == "" else value
+
+
 class Earned(Record):
     """One bound, earned on the model's own traffic.
 
@@ -128,7 +136,7 @@ class Earned(Record):
     measure: Literal["disagreement"] = "disagreement"
     confidence: Open
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
-    slice: Slice | None = None
+    slice: Annotated[Slice | None, BeforeValidator(_whole)] = None
     guard_limit: float | None
     candidates: Annotated[tuple[Thresholds, ...], Field(min_length=1)]
     epoch: Annotated[int, Field(ge=1)]

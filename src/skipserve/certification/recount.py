@@ -14,7 +14,7 @@ from skipserve.artifacts.certificates import Thresholds, from_json, thresholds_o
 from skipserve.certification.certificate_file import CertificateFile, Offline
 from skipserve.certification.certify import Outcome, betting_p_value
 from skipserve.certification.findings import Fault, Finding
-from skipserve.certification.trial import Trial
+from skipserve.certification.trial import Trial, sha256_of
 from skipserve.certification.verification import TOLERANCE
 from skipserve.errors import ConfigError
 from skipserve.runtime.engine import Engine
@@ -82,12 +82,22 @@ def check_counts(
     manifest, truth = artifact.manifest, None
     if labels is not None:
         truth = manifest.task.truth(labels, len(rows), manifest.name)
-    digest, count = rows.sha256, Units(manifest.task, len(rows), queries).count
+    units = Units(manifest.task, len(rows), queries)
+    counted, digest = (units.count, units.too_short), sha256_of(rows, units)
+    unit = "samples" if units.grouping is None else "queries"
     trials: dict[tuple[float, int], _Outcomes] = {}
     for bound in bounds:
         about = f"{bound.measure.replace('_', ' ')} {bound.risk:g} (offline)"
-        if count != bound.samples or digest != (bound.samples_sha256 or digest):
-            yield Finding(Fault.COUNTS, f"{about}: these are not the rows that it was certified on")
+        if counted != (bound.samples, bound.too_short) or digest != (
+            bound.samples_sha256 or digest
+        ):
+            other = "these are not the rows that it was certified on"
+            if units.grouping is not None:
+                other += (
+                    ", or they are grouped by other queries than there: name the column that says "
+                    "which query a row belongs to with --query"
+                )
+            yield Finding(Fault.COUNTS, f"{about}: {other}")
             continue
         limit = from_json(bound.guard_limit)
         kind = (limit, bound.batch_size)
@@ -103,7 +113,7 @@ def check_counts(
             if (wrong, found.by_class) != (said.disagreements, said.by_class):
                 yield Finding(
                     Fault.COUNTS,
-                    f"{about}: candidate {place} disagrees on {wrong} samples here, the "
+                    f"{about}: candidate {place} disagrees on {wrong} {unit} here, the "
                     f"certificate says {said.disagreements}; another processor may round otherwise",
                 )
             elif not np.allclose(

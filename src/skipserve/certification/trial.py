@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 
 import numpy as np
@@ -24,6 +25,14 @@ MOST_HELD_BACK = 0.5
 ROWS_FOR_DECILES = 200
 # The answers of all exits are kept in memory, up to so many.
 ANSWERS_BYTES = 256 << 20
+
+
+def sha256_of(rows: Rows, units: Units) -> str:
+    """SHA-256 of samples: of the rows, and of which are of one query if queries are counted."""
+    if units.grouping is None:
+        return rows.sha256
+    grouping = units.grouping.astype("<i8").tobytes()
+    return hashlib.sha256(rows.sha256.encode() + grouping).hexdigest()
 
 
 class Trial:
@@ -66,6 +75,16 @@ class Trial:
     def samples(self) -> int:
         """How many are counted: rows, or queries where the task counts these."""
         return self._units.count
+
+    @property
+    def too_short(self) -> int:
+        """Queries beside them that cannot disagree."""
+        return self._units.too_short
+
+    @property
+    def sha256(self) -> str:
+        """Of the samples, see :func:`sha256_of`."""
+        return sha256_of(self._rows, self._units)
 
     @property
     def foresees(self) -> bool:

@@ -254,9 +254,11 @@ def _end_with(
 def _print_certificates(made: Certificates, confidence: float) -> None:
     for one in made.certificates:
         weak = "" if one.confidence >= confidence else f"; not served: below {confidence:g}"
+        short = f" ({one.too_short} more are too short to)" if one.too_short else ""
         typer.echo(
             f"{one.measure.replace('_', ' ')} {one.risk:g}: certified at {one.confidence:.3g} for "
-            f"{one.precision} on {one.provider}; {one.disagreements} of {one.samples} disagree, "
+            f"{one.precision} on {one.provider}; {one.disagreements} of {one.samples} disagree"
+            f"{short}, "
             f"{one.run_rate:.1%} of the blocks run{weak}"
         )
     for no in made.refusals:
@@ -265,7 +267,7 @@ def _print_certificates(made: Certificates, confidence: float) -> None:
 
 def _values(model: str, made: Certificates, confidence: float) -> dict[str, Any]:
     kept = (
-        *("measure", "risk", "confidence", "precision", "provider", "samples"),
+        *("measure", "risk", "confidence", "precision", "provider", "samples", "too_short"),
         *("disagreements", "run_rate", "held_back", "p_value"),
     )
     return {

@@ -82,9 +82,10 @@ def verify(
     from skipserve.certification.recount import check_counts
     from skipserve.certification.signing import check_signature
     from skipserve.certification.verification import check_certificate
-    from skipserve.samples import read_samples
+    from skipserve.samples import check_columns, read_samples
     from skipserve.sources.data import values_of
 
+    check_columns(data, labels, text or (), query)
     try:
         made, values = read_certificate(certificate)
     except NotCertified as error:
@@ -283,6 +284,8 @@ def _print_verified(
         else:
             tried = bound.tried[-1]
             about += f"{tried.disagreements} of {bound.samples:,} {counts} disagree; "
+            if bound.too_short:
+                about += f"{bound.too_short:,} more are too short to disagree; "
             done = _counted(bound, counted, with_labels)
             about += "counted anew" if done else "counts attested"
             if bound.measure == "accuracy_lost" and not done:

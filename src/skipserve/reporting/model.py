@@ -59,6 +59,11 @@ class Model:
         return Classify(classes=self.checkpoint.network.config.classes)
 
     @property
+    def query(self) -> str | None:
+        """The column of queries in its rows, or ``None``."""
+        return None if self.artifact is None else self.artifact.manifest.query
+
+    @property
     def depth(self) -> int:
         """Number of blocks."""
         if self.artifact is not None:

@@ -15,10 +15,11 @@ from skipserve.building.sourced import Sourced
 from skipserve.errors import ConfigError
 from skipserve.reporting.model import Model
 from skipserve.runtime.rows import Rows
-from skipserve.samples import read_file
+from skipserve.samples import check_columns, read_file
 from skipserve.sources.data import values_of
 from skipserve.sources.recipe import INPUT
 from skipserve.sources.splits import Labelled
+from skipserve.tasks import in_order
 from skipserve.training.recipes import open_recipe
 
 SplitName = Literal["propose", "certify", "test"]
@@ -54,10 +55,15 @@ class Sample:
         return self.labels if self.labels is not None and self.labels.ndim == 1 else None
 
     def first(self, count: int) -> Sample:
-        """The first ``count`` rows, or all if there are fewer."""
-        labels = None if self.labels is None else self.labels[:count]
-        queries = None if self.queries is None else self.queries[:count]
-        return Sample(self.rows[:count], labels, self.source, queries)
+        """The first ``count`` rows, or all if there are fewer; of queries those that are whole."""
+        kept: slice | NDArray[np.int64] = slice(count)
+        if self.queries is not None:
+            number = in_order(self.queries)
+            whole = np.cumsum(np.bincount(number)) <= count
+            kept = np.flatnonzero(number < max(1, whole.sum()))
+        labels = None if self.labels is None else self.labels[kept]
+        queries = None if self.queries is None else self.queries[kept]
+        return Sample(self.rows[kept], labels, self.source, queries)
 
 
 def take_sample(
@@ -75,15 +81,14 @@ def take_sample(
             the model's recipe, or of its build file where it was brought.
         labels: The column of true classes in ``data``, or a .npy file of them.
         text: Its columns of texts; found where none is named.
-        query: Its column of queries, where the task counts these; the first text of each pair if
-            left out.
+        query: Its column of queries, where the task counts these; if left out, the one that the
+            model was built with, or the first text of each pair.
 
     Raises:
         ConfigError: If the rows or labels do not fit the model or each other, or there are none.
     """
+    check_columns(data, labels, text, query)
     if data is None:
-        if labels is not None:
-            raise ConfigError("--labels belong to --data FILE; give both, or neither")
         found = split_of(model, "test")
         source = f"the test split of {_origin(model)}"
         return Sample(found.rows, found.labels, source, found.queries)

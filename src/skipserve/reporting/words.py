@@ -62,11 +62,14 @@ def promise(point: Point, found: Findings) -> list[str]:
     if unit_of(task) == "query":
         counted = "queries"
         another = f"another document among their first {task.top} than the whole network would put"
+    short = ""
+    if made.too_short:
+        short = f" {made.too_short:,} more had too few documents to differ; they do not count."
     return [
         f"Of {per:,} {counted} like those it was tested on, at most {round(per * made.risk):,} get "
         f"{another}.",
         f"We are {made.confidence:.0%} sure of that. It was tested on {made.samples:,} {counted} "
-        f"that nobody had used before; {made.disagreements:,} differed, {point.tested}.",
+        f"that nobody had used before; {made.disagreements:,} differed, {point.tested}.{short}",
         f"On the {point.seen.total:,} {counted} of this report {point.seen.count:,} differed, "
         f"{point.seen}, and {point.run_rate:.1%} of the blocks ran.{accuracy}",
     ]

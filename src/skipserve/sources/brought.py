@@ -70,6 +70,7 @@ def brought_origin(brought: Brought, root: Path) -> tuple[Origin, Splits]:
         prepared=read.prepared,
         values=() if values is None else tuple(map(sent, values[tried])),
         notes=read.notes,
+        query=brought.data.query,
     ), splits
 
 
@@ -193,8 +194,7 @@ def _split(brought: Brought, signature: Signature, root: Path, source: ReadSourc
 
     def read(name: str, labels: str | None) -> Labelled:
         columns = read_columns(root / name)
-        others = {one: column for one, column in columns.items() if one != data.query}
-        found = match(others, signature, data.columns, labels, name, values)
+        found = match(columns, signature, data.columns, labels, name, values, data.query)
         return with_queries(found, brought.task, columns, data.query, name)
 
     rows = read(data.rows, data.labels)

@@ -103,6 +103,23 @@ def require_rows(file: Path) -> None:
         )
 
 
+def require_sources(source: str, data: Path, fit: Path | None) -> None:
+    """Look whether a network and its rows are there.
+
+    Args:
+        source: As a person names it.
+        data: Its rows.
+        fit: Rows to fit on, or ``None``.
+
+    Raises:
+        ConfigError: Naming the first that is not.
+    """
+    require_source(source)
+    require_rows(data)
+    if fit is not None:
+        require_rows(fit)
+
+
 def _read(file: Path) -> Columns:
     kind = file.suffix.lower()
     if kind in ARRAYS:
@@ -185,9 +202,18 @@ class Values:
 
 
 def values_of(artifact: Artifact, columns: Sequence[str] = ()) -> Values | None:
-    """The preprocessing of an artifact for columns; ``None`` if it takes only tensors."""
+    """The preprocessing of an artifact for columns; ``None`` if it takes only tensors.
+
+    Raises:
+        ConfigError: If it does, and columns are named.
+    """
     prepare = open_preprocessor(artifact)
     if prepare is None:
+        if columns:
+            raise ConfigError(
+                f"--text names {columns[0]!r}, but {artifact.manifest.name} takes tensors alone; "
+                "leave it out"
+            )
         return None
     return Values.of(prepare, columns, artifact.manifest.task.names)
 
@@ -199,6 +225,7 @@ def match(
     labels: str | None,
     where: str,
     values: Values | None = None,
+    query: str | None = None,
 ) -> Labelled:
     """Rows for a network from the columns of a file.
 
@@ -210,6 +237,8 @@ def match(
         where: Name of the file, for the error.
         values: What becomes of texts or pictures, for a model that takes such: they are looked for
             unless the columns hold every input.
+        query: Name of the column of queries, or ``None``; like that of labels, it is nothing else
+            unless it is named.
 
     Raises:
         ConfigError: If a column is missing or is not what the input takes; it names the row.
@@ -223,7 +252,7 @@ def match(
         )
     # Before the rows, because a misspelt label column would be taken for an input.
     known = read_labels(columns, labels, where, () if values is None else values.classes)
-    others = [name for name in columns if name != labels]
+    others = [name for name in columns if name not in (labels, query)]
     if values is not None and (values.columns or not columns.keys() >= {*inputs.values()}):
         found = _found(columns, others, values, where)
         try:
