@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -19,7 +20,10 @@ from skipserve.artifacts.serving import ServingConfig
 from skipserve.errors import ConfigError
 from skipserve.loadtest.answers import check
 from skipserve.loadtest.payloads import Choice, body
+from skipserve.loadtest.plan import Plan
 from skipserve.loadtest.pools import make_subject
+from skipserve.loadtest.session import check_disagreement
+from skipserve.loadtest.slo import Objective
 from skipserve.loadtest.target import Target
 from skipserve.protocols.messages import RawRequest
 from skipserve.runtime.engine import Engine
@@ -124,3 +128,18 @@ def test_rows_of_another_model_are_refused(masked: Path, service: Service, tmp_p
     np.savez(file, ids=np.ones((3, 4), int))
     with served(service) as target, pytest.raises(ConfigError, match="no column 'input_ids'"):
         make_subject(target, masked, CHOICES, data=file)
+
+
+def test_a_rate_of_rows_is_not_compared_with_a_risk_of_queries(
+    masked: Path, service: Service
+) -> None:
+    with served(service) as target:
+        subject = make_subject(target, masked, CHOICES)
+    plan, asked = Plan(CHOICES, 1.0, 9.0), Objective(disagreement=0.01)
+    assert subject.unit == "row"
+    check_disagreement(plan, asked, [subject])
+    queries = replace(subject, unit="query")
+    check_disagreement(plan, Objective(errors=0.0), [queries])
+    with pytest.raises(ConfigError, match=r"masked counts queries \(task.top\)") as refused:
+        check_disagreement(plan, asked, [queries])
+    assert "\n" not in str(refused.value)

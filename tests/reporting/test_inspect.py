@@ -201,7 +201,7 @@ ROWS = np.zeros((3, 2))
         (np.array([["a", "b"]]), None, "must be numbers, got <U1"),
         (np.array([[0, 0], [np.nan, 0]]), None, "row 1 holds NaN"),
         (np.array([[1e300, 0]]), None, "row 0 holds NaN, an infinity or a number beyond float32"),
-        (None, np.zeros(3, dtype=int), "belong to --data"),
+        (None, np.zeros(3, dtype=int), "labels without --data"),
         (ROWS, np.zeros(2, dtype=int), r"must have shape \[3\], one for each row; got \[2\]"),
         (ROWS, np.zeros(3), "must hold whole numbers, got float64"),
         (ROWS, np.array([0, 1, 2]), "row 2 has class 2, small knows 0 … 1"),

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +25,12 @@ from skipserve.building.sourced import Sourced
 from skipserve.building.steps import run_steps
 from skipserve.building.worth import Worth, measure_worth
 from skipserve.certification.calibrate import certify_artifact
+from skipserve.certification.trial import sha256_of
 from skipserve.cli import app
 from skipserve.errors import ConfigError
 from skipserve.intervals import p_value
 from skipserve.protocols.messages import RawRequest
+from skipserve.reporting.inspect import inspect_model
 from skipserve.reporting.model import Model
 from skipserve.reporting.page import render
 from skipserve.reporting.report import measure
@@ -33,12 +38,16 @@ from skipserve.reporting.sample import Sample
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.rows import Rows
 from skipserve.service.service import Service
+from skipserve.signature import BATCH, Signature, TensorSpec
+from skipserve.sources.data import Values, match
 from skipserve.sources.queries import with_queries
 from skipserve.sources.splits import Labelled, split_rows
 from skipserve.tasks import Classify, Score, Units
 
 RISK, TOP, LISTED, QUERIES, LATER = 0.1, 2, 6, 600, 200
 WIDE = 16
+INPUT = TensorSpec(name="ids", dtype="int64", shape=(BATCH, 2))
+OUTPUT = TensorSpec(name="y", dtype="float32", shape=(BATCH, 1))
 SMALL, MOVE = np.array([6], np.float32), np.full((1, WIDE), 0.5, np.float32)
 BUILD = f"""
 name = "ranker"
@@ -103,6 +112,11 @@ class Made:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return Made(tmp_path_factory.mktemp("ranking"))
+
+
+def arrays_of(file: Path) -> dict[str, NDArray[np.generic]]:
+    with np.load(file) as arrays:
+        return dict(arrays)
 
 
 def other_documents(
@@ -189,17 +203,31 @@ def test_a_certificate_file_is_counted_again_by_query(made: Made, tmp_path: Path
     run = CliRunner().invoke(app, [*asked, "--query", "query"])
     assert run.exit_code == 0, run.output
     assert "queries disagree; counted anew" in run.output
+    # The column was named in the build file.
+    assert made.artifact.manifest.query == "query"
+    assert CliRunner().invoke(app, asked).output == run.output
     with np.load(data) as arrays:
         one_more = {"x": arrays["x"], "query": np.where(arrays["query"] % 7, arrays["query"], 1)}
+    # Lists of the same lengths, of other rows.
+    one_more["fold"] = np.roll(arrays_of(data)["query"], 1)
     np.savez(data.with_name("other.npz"), **one_more)
     asked[-1] = str(data.with_name("other.npz"))
-    assert CliRunner().invoke(app, [*asked, "--query", "query"]).exit_code == 16
+    for column in ("query", "fold"):
+        run = CliRunner().invoke(app, [*asked, "--query", column])
+        assert run.exit_code == 16
+        assert "name the column that says which query a row belongs to with --query" in run.output
     run = CliRunner().invoke(app, [*asked, "--query", "querry"])
     assert "did you mean 'query'?" in str(run.exception)
 
 
-def test_single_rows_of_traffic_are_no_evidence(made: Made) -> None:
+def test_single_rows_of_traffic_are_no_evidence(
+    made: Made, caplog: pytest.LogCaptureFixture
+) -> None:
+    Service(Engine(made.artifact), ServingConfig(risk=RISK))
+    assert not caplog.messages
     service = Service(Engine(made.artifact), ServingConfig(risk=RISK, evidence=1.0))
+    (line,) = caplog.messages
+    assert line.startswith("ranker draws no evidence, though evidence = 1: its certificate counts")
     body = json.dumps({"inputs": made.rows[:50].tolist()}).encode()
     (reply,) = service.answer([RawRequest(body, {})])
     assert reply.headers["x-skipserve-risk"] == f"{RISK:g}"
@@ -230,6 +258,54 @@ def test_what_cannot_count_queries_is_one_line(made: Made, said: str, by: str, s
     assert "\n" not in str(refused.value)
 
 
+def test_a_certificate_is_bound_to_which_rows_belong_together(made: Made) -> None:
+    count, task = len(made.rows), Score(tolerance=1, top=TOP)
+    rows, query = Rows({"x": made.rows}), made.query.astype(np.uint64)
+
+    def digest(queries: NDArray[np.uint64]) -> str:
+        return sha256_of(rows, Units(task, count, queries))
+
+    assert digest(query) == digest(9_999 - query) != digest(np.roll(query, 1))
+    assert sha256_of(rows, Units(Score(tolerance=1), count)) == rows.sha256
+
+
+def test_inspect_counts_queries(made: Made) -> None:
+    model = Model("ranker", made.artifact.directory, None, made.artifact)
+    order = np.random.default_rng(2).permutation(len(made.rows))
+    rows, query = made.rows[order], made.query[order]
+    sample = Sample(Rows({"x": rows}), None, "rows", query.astype(np.uint64))
+    found = inspect_model(model, sample, RISK)
+    engine = Engine(made.artifact)
+    full = engine.predict(rows).answers
+    for at, blocks in enumerate([0, 2]):
+        early = engine.run_batches(Rows({"x": rows}), engine.fixed(at), 64).answers
+        wrong = other_documents(early, full, query, TOP)
+        assert found.agreement[at] == pytest.approx(1 - np.mean(wrong))
+        assert found.readings.blocks[at] == blocks
+    assert "of the queries (allowed" in found.verdict or "no fixed depth" in found.verdict
+    few = inspect_model(model, sample.first(20 * LISTED), RISK).verdict
+    assert few.startswith("These 20 queries cannot tell")
+    assert np.unique(sample.first(100).queries, return_counts=True)[1].tolist() == [LISTED] * 16
+
+
+def test_too_short_lists_are_not_counted_and_it_is_said(made: Made, tmp_path: Path) -> None:
+    folder = tmp_path / "ranker"
+    shutil.copytree(made.artifact.directory, folder)
+    certify, said = made.sourced.rows.certify, []
+    assert certify.queries is not None
+    alone = np.arange(len(made.rows), dtype=np.uint64)
+    rows = np.concatenate([certify.rows.tensors["x"], made.rows])
+    queries = np.concatenate([certify.queries, alone])
+    written = certify_artifact(folder, rows, [RISK], queries=queries, say=said.append)
+    (one,) = written.certificates
+    before = Engine(made.artifact).certified()[RISK]
+    assert (one.samples, one.disagreements) == (before.samples, before.disagreements)
+    assert one.too_short == len(alone)
+    assert f"note: {len(alone)} more have too few documents to disagree" in said[0]
+    refused = certify_artifact(folder, rows, [0.001], queries=queries).refusals
+    assert f"{len(alone)} more have too few documents" in refused[0].reason
+
+
 def test_without_queries_nothing_is_certified(made: Made) -> None:
     with pytest.raises(ConfigError, match="nothing says which query"):
         certify_artifact(made.artifact.directory, made.rows, [RISK])
@@ -249,6 +325,21 @@ def test_a_pair_belongs_to_the_query_that_is_its_first_text() -> None:
     assert same[::-1].tolist() == found.tolist()
 
 
+def test_queries_may_be_a_column_of_texts() -> None:
+    signature = Signature(inputs=(INPUT,), outputs=(OUTPUT,))
+    values = Values(lambda given: {"ids": np.array([[len(a), len(b)] for a, b in given])}, "text")
+    columns = {
+        "query": np.array(["q", "q", "rr", "rr"], object),
+        "passage": np.array([*"abcd"], object),
+    }
+    named = replace(values, columns=("query", "passage"))
+    found = match(columns, signature, {}, None, "pairs", named, "query")
+    assert found.rows.tensors["ids"].tolist() == [[1, 1], [1, 1], [2, 1], [2, 1]]
+    # Where none is named, the column of queries is no candidate.
+    single = Values(lambda given: {"ids": np.array([[len(a), 0] for a in given])}, "text")
+    assert match(columns, signature, {}, None, "texts", single, "query").values is not None
+
+
 def test_bring_writes_what_is_asked(tmp_path: Path) -> None:
     options = BringOptions(
         *("net.onnx", tmp_path / "rows.npz"), task="score", tolerance=1.0, top=3, query="query"
@@ -258,31 +349,77 @@ def test_bring_writes_what_is_asked(tmp_path: Path) -> None:
     assert '\nquery = "query"\n' in text
 
 
-scores = st.lists(st.sampled_from([-1.0, 0.0, 0.5, 2.0, np.inf, np.nan]), min_size=1, max_size=30)
+SCORES = [-1.0, 0.0, 0.5, 2.0]
+ANY = [*SCORES, np.inf, -np.inf, np.nan]
 
 
-@given(st.data())
-def test_units_are_what_a_loop_over_queries_finds(data: st.DataObject) -> None:
-    full = np.array(data.draw(scores), np.float32)[:, None]
-    rows, top = len(full), data.draw(st.integers(1, 3))
-    some = st.lists(st.sampled_from([-1.0, 0.0, 0.5, 2.0]), min_size=rows, max_size=rows)
-    served = np.array(data.draw(some), np.float32)[:, None]
-    query = np.array(data.draw(st.lists(st.integers(0, 3), min_size=rows, max_size=rows)))
-    if np.bincount(query).max() <= top:
+@st.composite
+def lists(draw: st.DrawFn) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.uint64]]:
+    """Scores as served and at full depth of queries of any length, and the query of each."""
+    rows = draw(st.integers(1, 30))
+    kinds = [draw(st.sampled_from([SCORES, ANY])) for _ in range(2)]
+    served, full = (
+        np.array(draw(st.lists(st.sampled_from(one), min_size=rows, max_size=rows)), np.float32)
+        for one in kinds
+    )
+    query = draw(st.lists(st.sampled_from([3, 7, 7, 7, 7, 1]), min_size=rows, max_size=rows))
+    return served[:, None], full[:, None], np.array(query, np.uint64)
+
+
+def other(served: NDArray[np.float32], full: NDArray[np.float32], top: int) -> bool:
+    """Whether one query disagrees, counted without the package."""
+    if not (np.isfinite(served).all() and np.isfinite(full).all()):
+        return bool(np.isfinite(served).all() != np.isfinite(full).all())
+    last = np.sort(full)[::-1][top - 1]
+    taken = sorted(range(len(full)), key=lambda i: (-served[i], i))[:top]
+    return bool((full[taken] < last).any())
+
+
+@given(lists(), st.integers(1, 3))
+def test_units_are_what_a_loop_over_queries_finds(
+    drawn: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.uint64]], top: int
+) -> None:
+    served, full, query = drawn
+    task = Score(tolerance=1, top=top)
+    _, first, sizes = np.unique(query, return_index=True, return_counts=True)
+    longer = [query[i] for i, size in sorted(zip(first, sizes, strict=True)) if size > top]
+    if not longer:
+        with pytest.raises(ConfigError, match=f"no query has more than {sizes.max()} documents"):
+            Units(task, len(query), query)
         return
-    units = Units(Score(tolerance=1, top=top), rows, query.astype(np.uint64))
-    expected = []
-    for one in np.unique(query):
-        mine = np.flatnonzero(query == one)
-        given_here = full[mine, 0]
-        if not np.isfinite(given_here).all():
-            expected.append(True)  # at full depth it is an error, and routed it is none
-            continue
-        last = np.sort(given_here)[::-1][:top].min()
-        taken = np.argsort(-served[mine, 0], kind="stable")[:top]
-        expected.append(bool((given_here[taken] < last).any()))
-    assert units.differ(served, full).tolist() == expected
-    assert not units.differ(full, full).any()
+    units = Units(task, len(query), query)
+    assert (units.count, units.too_short) == (len(longer), len(sizes) - len(longer))
+    expected = [other(served[query == one, 0], full[query == one, 0], top) for one in longer]
+    alone = []
+    for row in range(len(query)):
+        one = full.copy()
+        one[row] = served[row]
+        mine = query == query[row]
+        alone.append(query[row] not in longer or not other(one[mine, 0], full[mine, 0], top))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # scores that are no numbers print nothing
+        assert units.differ(served, full).tolist() == expected
+        assert not units.differ(full, full).any()
+        assert units.agree_alone(served, full).tolist() == alone
+    held = np.arange(len(query)) % 3 == 0
+    assert units.any(held).tolist() == [bool(held[query == one].any()) for one in longer]
+
+
+def test_queries_that_cannot_disagree_prove_nothing() -> None:
+    query = np.array([0] * 11 + list(range(1, 2000)), np.uint64)
+    units = Units(Score(tolerance=1, top=10), len(query), query)
+    assert (units.count, units.too_short) == (1, 1999)
+
+
+def test_some_queries_are_whole_and_enough() -> None:
+    query = np.random.default_rng(0).permutation(np.repeat(np.arange(60), 100)).astype(np.uint64)
+    units = Units(Score(tolerance=1, top=20), len(query), query)
+    for most, fewest, has in ((1_000, 5, 10), (1_000, 30, 30), (9_000, 5, 60)):
+        rows = units.some(most, fewest)
+        assert (np.diff(rows) > 0).all()
+        names, sizes = np.unique(query[rows], return_counts=True)
+        assert len(names) == has
+        assert (sizes == 100).all()
 
 
 def test_where_rows_count_by_themselves_units_are_rows() -> None:

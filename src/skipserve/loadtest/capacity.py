@@ -15,7 +15,7 @@ from skipserve.loadtest.periods import Period, Setup
 from skipserve.loadtest.plan import Plan, mixes_of
 from skipserve.loadtest.pools import Subject
 from skipserve.loadtest.results import Arm, ArmName
-from skipserve.loadtest.session import Say, stopping
+from skipserve.loadtest.session import Say, check_disagreement, stopping
 from skipserve.loadtest.slo import Objective
 from skipserve.loadtest.target import Target
 
@@ -99,7 +99,11 @@ def find_capacity(
 
     A rate holds if it does in two of three repeats. A trial in which the client was the limit
     counts as one that does not hold, and says so.
+
+    Raises:
+        ConfigError: If disagreement cannot be judged.
     """
+    check_disagreement(plan, objective, subjects)
     mixes = mixes_of(plan, subjects)
     pools = [subject.pool for subject in subjects]
     trials: dict[ArmName, list[RateTrial]] = {name: [] for name in mixes}

@@ -23,7 +23,7 @@ from skipserve.loadtest.target import Running, Target
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.rows import Rows, check_rows
 from skipserve.sources.data import match, read_columns, values_of
-from skipserve.tasks import Task
+from skipserve.tasks import Task, Unit, unit_of
 
 # Decimals a client would send; the engine is asked about the rounded rows.
 DECIMALS = 5
@@ -44,8 +44,10 @@ class Subject:
         artifact: Where the answers come from.
         risks: The ε in force, by what is asked of the router; ``None`` at full depth.
         reasons: Why a router that was asked for is off, by what was asked.
-        foreseen: Share of the pool's rows that disagree at these thresholds, in this process.
+        foreseen: Share of the pool's rows that disagree at these thresholds, in this process; of
+            no model whose certificate counts queries.
         has_router: Whether the model has one.
+        unit: What its certificate counts; a load test sends rows.
     """
 
     pool: Pool
@@ -56,6 +58,7 @@ class Subject:
     reasons: dict[str, str]
     foreseen: dict[str, float]
     has_router: bool
+    unit: Unit = "row"
 
 
 def make_subject(
@@ -125,8 +128,13 @@ def make_subject(
         directory,
         {word: answer.risk for word, answer in answers.items()},
         {word: answer.router_reason for word, answer in answers.items() if answer.router_reason},
-        {word: float((~task.agree(one, full)).mean()) for word, one in routed.items()},
+        {
+            word: float((~task.agree(one, full)).mean())
+            for word, one in routed.items()
+            if unit_of(task) == "row"
+        },
         manifest.router is not None,
+        unit_of(task),
     )
 
 
@@ -153,7 +161,7 @@ def _rows(artifact: Artifact, data: Path | None) -> Rows:
     manifest = artifact.manifest
     if data is not None:
         columns, values = read_columns(data), values_of(artifact)
-        return match(columns, manifest.signature, {}, None, str(data), values).rows
+        return match(columns, manifest.signature, {}, None, str(data), values, manifest.query).rows
     if manifest.recipe is None:
         return _example(manifest)
     from skipserve.training.recipes import open_recipe

@@ -39,7 +39,7 @@ def run(
         LoadTestError: If the client dies or the service's metrics cannot be read.
     """
     plan.check(objective)
-    _check_router(plan, objective, subjects)
+    check_disagreement(plan, objective, subjects)
     environment = describe()
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
     mixes = mixes_of(plan, subjects)
@@ -147,7 +147,12 @@ def _counts(target: Target, before: Counter[str], arms: Sequence[Arm]) -> Check:
     return compare_counts(answered, unanswered, served)
 
 
-def _check_router(plan: Plan, objective: Objective, subjects: Sequence[Subject]) -> None:
+def check_disagreement(plan: Plan, objective: Objective, subjects: Sequence[Subject]) -> None:
+    """Refuse to judge disagreement where it is of no row, or counted otherwise.
+
+    Raises:
+        ConfigError: Saying why.
+    """
     if objective.disagreement is None:
         return
     routed = any(choice.router != "off" for choice in plan.choices)
@@ -156,6 +161,12 @@ def _check_router(plan: Plan, objective: Objective, subjects: Sequence[Subject])
             "slo: disagreement is about rows the router stops early, and this mix has none: "
             "leave it out, or choose a model with a router and --router on"
         )
+    for subject in subjects:
+        if subject.unit == "query":
+            raise ConfigError(
+                f"slo: the certificate of {subject.pool.model} counts queries (task.top), and a "
+                "load test sends single rows: leave disagreement out"
+            )
 
 
 def about(subject: Subject) -> dict[str, Any]:

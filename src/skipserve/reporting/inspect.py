@@ -63,8 +63,8 @@ class Inspection:
 
     @property
     def agreement(self) -> NDArray[np.float64]:
-        """Rate of agreement with full depth, by depth [D]."""
-        rates: NDArray[np.float64] = self.readings.agrees.mean(axis=0)
+        """Rate of agreement with full depth of what the task counts, by depth [D]."""
+        rates: NDArray[np.float64] = self.readings.counted.mean(axis=0)
         return rates
 
 
@@ -100,7 +100,7 @@ def inspect_model(
     elif reading is None:
         assert engine is not None
         reading = read_engine(engine, sample.rows, BATCH)
-    readings = reading.by_depth(sample.labels)
+    readings = reading.by_unit(sample.queries, sample.labels)
     if sample.labels is None and model.task.link in ("softmax", "sigmoid"):
         notes.append("The rows came without labels: accuracy is left out (--labels COLUMN)")
     right = None

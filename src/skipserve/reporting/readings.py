@@ -41,7 +41,7 @@ class Reading:
     streams: Floats | None = None
 
     def by_depth(self, labels: NDArray[np.int64] | None = None) -> ByDepth:
-        """Agreement and accuracy of the answers by depth.
+        """Agreement and accuracy of single answers by depth, whatever the task counts.
 
         Args:
             labels: The true ones, if they are known.
@@ -52,6 +52,23 @@ class Reading:
         if labels is not None:
             right = np.stack([task.right(one, labels) for one in answers], axis=1)
         return ByDepth(self.blocks, agrees, right)
+
+    def by_unit(
+        self, queries: NDArray[np.uint64] | None, labels: NDArray[np.int64] | None = None
+    ) -> ByDepth:
+        """The same of what the task counts, which can be compared with ε.
+
+        Args:
+            queries: The query of each row [N], where the task counts these.
+            labels: The true ones, if they are known.
+        """
+        rows = self.by_depth(labels)
+        if self.task.top is None:
+            return rows
+        units, answers = Units(self.task, len(self.answers), queries), self.answers
+        each = np.moveaxis(answers, 1, 0)
+        alone = np.stack([units.agree_alone(one, each[-1]) for one in each], axis=1)
+        return ByDepth(self.blocks, alone, rows.right, self.agrees_by_unit(queries))
 
     def agrees_by_unit(self, queries: NDArray[np.uint64] | None) -> NDArray[np.bool_]:
         """Whether what the task counts agrees with full depth [units, D]: rows, or queries.

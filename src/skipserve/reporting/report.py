@@ -89,8 +89,8 @@ def measure(
     notes: list[str] = []
     if unit_of(model.task) == "query":
         notes.append(
-            "Certificates and what is said of them count queries; the curves, the blocks and fixed "
-            "depths by milliseconds count single scores that lie beyond the tolerance"
+            "Certificates, fixed depths and the verdict count queries; the curves count single "
+            "scores that lie beyond the tolerance"
         )
     engine = open_engine(model)
     say(f"reading {len(sample):,} rows at every depth")

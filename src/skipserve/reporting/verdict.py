@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from skipserve.intervals import samples_needed
 from skipserve.reporting.percent import percent
 from skipserve.routing.judge import ByDepth
+from skipserve.tasks import UNITS, Unit
 
 # A router is worth trying if the oracle, with the cost of decisions, saves at least this share
 # of full-depth time beyond the best fixed depth.
@@ -38,6 +39,7 @@ class Prospect:
         staged: The same if it may stop only where a router would decide.
         asked: Mean decisions it takes there.
         times: Of a block and a decision.
+        unit: What is counted.
     """
 
     depth: int
@@ -48,6 +50,7 @@ class Prospect:
     staged: float
     asked: float
     times: Times
+    unit: Unit = "row"
 
     @property
     def gain(self) -> float:
@@ -66,7 +69,7 @@ def prospect(readings: ByDepth, decisions: Sequence[int], risk: float, times: Ti
         times: Of a block and a decision.
     """
     agrees = readings.agrees
-    disagreement = (~agrees).mean(axis=0)
+    disagreement = (~readings.counted).mean(axis=0)
     # Going up from full depth: the first depth that fails ends it, as in a certificate.
     fails = np.flatnonzero(disagreement > risk)
     shortest = int(fails[-1]) + 1 if len(fails) else 0
@@ -82,6 +85,7 @@ def prospect(readings: ByDepth, decisions: Sequence[int], risk: float, times: Ti
         staged=float(np.array([*decisions, depth])[stops].mean()),
         asked=float(np.minimum(stops + 1, len(decisions)).mean()),
         times=times,
+        unit=readings.unit,
     )
 
 
@@ -103,7 +107,7 @@ def hindrance(
         one_answer: Whether all rows are answered alike at full depth.
         confidence: 1 − δ.
     """
-    count = len(readings.agrees)
+    count, counted = len(readings.counted), readings.units
     if not skippable:
         return (
             "No: a plain network has nothing to skip, as leaving f(x) out loses x; train with "
@@ -111,9 +115,9 @@ def hindrance(
         )
     if one_answer:
         return (
-            f"No: the network gives all {count} rows the same answer, so every depth that gives "
-            "it too is as good; bring rows of more than one class, or a network that tells them "
-            "apart."
+            f"No: the network gives all {len(readings.agrees)} rows the same answer, so every "
+            "depth that gives it too is as good; bring rows of more than one class, or a network "
+            "that tells them apart."
         )
     if labels is not None and readings.right is not None:
         accuracy, largest = float(readings.right[:, -1].mean()), _largest_share(labels)
@@ -125,8 +129,9 @@ def hindrance(
     needed = samples_needed(risk, confidence)
     if count < needed:
         return (
-            f"These {count} rows cannot tell: a risk of {percent(risk)} takes at least {needed} "
-            f"rows at confidence {confidence:g}; bring more, or ask for a larger --risk."
+            f"These {count} {counted} cannot tell: a risk of {percent(risk)} takes at least "
+            f"{needed} {counted} at confidence {confidence:g}; bring more, or ask for a larger "
+            "--risk."
         )
     return ""
 
@@ -134,9 +139,10 @@ def hindrance(
 def sentence(found: Prospect) -> str:
     """The verdict: what a router could save, what a fixed depth saves, and the advice."""
     saves, fixed = 1 - found.oracle / found.depth, 1 - found.fixed / found.depth
+    changed = "answers" if found.unit == "row" else UNITS[found.unit]
     already = (
         f"stopping every row {after(found.fixed)} saves {fixed:.0%} already and changes "
-        f"{found.fixed_disagreement:.2%} of the answers (allowed: {percent(found.risk)})"
+        f"{found.fixed_disagreement:.2%} of the {changed} (allowed: {percent(found.risk)})"
         if found.fixed < found.depth
         else f"no fixed depth saves anything within a risk of {percent(found.risk)}"
     )

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from skipserve.tasks import UNITS, Unit
+
 
 @dataclass(frozen=True)
 class ByDepth:
@@ -14,13 +16,32 @@ class ByDepth:
 
     Attributes:
         blocks: Blocks run at each depth [D], int64, increasing.
-        agrees: Whether an answer agrees with that of full depth [N, D].
+        agrees: Whether an answer agrees with that of full depth [N, D]; of queries, whether a row
+            may have it where the others have theirs.
         right: Whether it is right [N, D]; ``None`` where that is not known.
+        by_query: Whether queries agree whose rows all have it [queries, D]; ``None`` where rows are
+            counted.
     """
 
     blocks: NDArray[np.int64]
     agrees: NDArray[np.bool_]
     right: NDArray[np.bool_] | None = None
+    by_query: NDArray[np.bool_] | None = None
+
+    @property
+    def unit(self) -> Unit:
+        """What is counted."""
+        return "row" if self.by_query is None else "query"
+
+    @property
+    def counted(self) -> NDArray[np.bool_]:
+        """Whether what is counted agrees with full depth [units, D]."""
+        return self.agrees if self.by_query is None else self.by_query
+
+    @property
+    def units(self) -> str:
+        """What is counted, in words."""
+        return UNITS[self.unit]
 
     @property
     def oracle(self) -> NDArray[np.int64]:
