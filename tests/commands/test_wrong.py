@@ -43,6 +43,7 @@ USAGE = "See `skipserve {} --help`"
         ("serve --server tomcat", "'tomcat' is not one of 'granian', 'torchserve'"),
         ("rollback small two", f"valid integer, unable to parse string as an integer. {USAGE[:8]}"),
         ("inspect small --risk 7", "'7' is not between 0 and 1; write 7% or 0.07"),
+        ("inspect small --risk 150%", "'150%' is not between 0 and 1; write 1% or 0.01"),
         ("inspect small --risk 0%", "'0%' is not between 0 and 1; write 1% or 0.01"),
         ("build export/smal.toml", "smal.toml is not there; did you mean 'export/small.toml'?"),
         ("build model_store", "model_store is a folder, expected a build file; there are export/"),
@@ -74,6 +75,12 @@ USAGE = "See `skipserve {} --help`"
         ),
         ("rollback small", "no version of small before 1, which is in force; see `skipserve ver"),
         ("rollback small 1", "version 1 of small is in force already; `skipserve reload` makes"),
+        ("report small --text body", "--text without --data: it is about the rows of that file"),
+        ("inspect small --query id", "--query without --data: it is about the rows of that file"),
+        ("verify no.json artifacts/small --query id", "--query without --data: it is about"),
+        ("verify no.json artifacts/small --labels y", "--labels without --data: it is about"),
+        ("certify artifacts/small --query id", "--query without --data: it is about the rows of"),
+        ("certify artifacts/small --text body", "--text names 'body', but small takes tensors al"),
         ("attest artifacts/smal", "manifest.json is missing; did you mean 'artifacts/small'?"),
         ("sign no.json --key k.pem", "no.json cannot be read: No such file or directory; `skipse"),
         ("verify no.json artifacts/small", "`skipserve attest` writes a certificate"),
@@ -118,7 +125,8 @@ def test_a_missing_source_is_said_before_torch_is_imported(tmp_path: Path) -> No
     )
     done = subprocess.run([sys.executable, "-c", ask], cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "False\n")
-    assert "no.onnx is not there" in done.stderr
+    (line,) = done.stderr.splitlines()
+    assert "no.onnx is not there" in line
 
 
 def test_a_fault_of_ours_is_told_apart_from_a_verdict(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from skipserve.cli import main
+
+# How a line of progress ends: the time that is gone, and perhaps what is left.
+_PROGRESS = re.compile(r", \d+ (s|min \d+ s|min) so far(, about [\d a-z]+ left)?$")
 
 
 @dataclass(frozen=True)
@@ -40,5 +44,5 @@ class CommandLine:
         with pytest.raises(SystemExit) as ended:
             main()
         out, err = self._capfd.readouterr()
-        lines = [line for line in err.splitlines(keepends=True) if " so far" not in line]
+        lines = [line for line in err.splitlines(keepends=True) if not _PROGRESS.search(line)]
         return Ended(int(ended.value.code or 0), out, "".join(lines))

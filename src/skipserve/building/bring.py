@@ -19,7 +19,7 @@ from skipserve.building.steps import run_steps
 from skipserve.building.worth import Worth, measure_worth
 from skipserve.errors import ConfigError
 from skipserve.files import replace_text
-from skipserve.sources.data import require_rows, require_source
+from skipserve.sources.data import require_sources
 from skipserve.sources.hugging_face.proposing import task_of
 from skipserve.sources.picture_files import LABEL
 from skipserve.tasks import TaskConfig
@@ -102,9 +102,7 @@ def bring(
     """
     if not 0 < options.risk < 1:
         raise ConfigError(f"--risk must lie between 0 and 1, got {options.risk:g}; 1% is 0.01")
-    require_source(options.source)
-    for rows in (options.data, *([options.fit] if options.fit else [])):
-        require_rows(rows)
+    require_sources(options.source, options.data, options.fit)
     name = options.name or _name_of(options.source)
     file = project / "export" / f"{name}.toml"
     text = build_text(options, name, project)

@@ -85,11 +85,9 @@ def bring(
     verdict: whether routing this network is worth it.
     """
     with watching("reading") as watch:
-        from skipserve.sources.data import require_rows, require_source
+        from skipserve.sources.data import require_sources
 
-        require_source(source)  # before the import of torch, which takes seconds
-        for rows in (data, *([fit] if fit else [])):
-            require_rows(rows)
+        require_sources(source, data, fit)  # before the import of torch, which takes seconds
         from skipserve.building.bring import BringOptions
         from skipserve.building.bring import bring as bring_network
 

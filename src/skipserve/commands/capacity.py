@@ -29,12 +29,8 @@ def search_capacity(
     stop: threading.Event,
     name: Path,
     json: bool,
-) -> None:
-    """Search for the highest rate that holds, write the report, say what was found, and end.
-
-    Raises:
-        Exit: Always; the search stands in place of a load test.
-    """
+) -> ExitCode:
+    """Search for the highest rate that holds, write the report, and say what was found."""
     from skipserve.loadtest.capacity import find_capacity
     from skipserve.loadtest.environment import describe
     from skipserve.loadtest.plan import as_text
@@ -54,11 +50,11 @@ def search_capacity(
     if json:
         files = {kind: base.with_name(f"{base.name}.{kind}") for kind in ("html", "json")}
         print_json({"capacity": found, "partial": stop.is_set(), "report": files})
-        raise typer.Exit(code)
+        return code
     for one in found:
         held = f"{one.highest:.0f} requests/s hold" if one.highest else "no rate holds"
         above = f", {one.failing:.0f} do not" if one.failing else ""
         partial = "" if one.complete else " (partial: stopped)"
         typer.echo(f"{TITLES[one.name]}: {held}{above}{partial}")
     typer.echo(f"report in {base}.html and {base}.json")
-    raise typer.Exit(code)
+    return code

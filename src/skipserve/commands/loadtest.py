@@ -205,7 +205,8 @@ def loadtest(
             stack.enter_context(Server(archives, HostConfig(address), stop=stop))
         subjects = _subjects(target, artifacts, choices, data)
         if capacity:
-            search_capacity(plan, objective, target, subjects, stop, name, json)
+            found = search_capacity(plan, objective, target, subjects, stop, name, json)
+            raise typer.Exit(found)
         report = run(plan, objective, target, subjects, stop, console.print)
     changes = compare_reports(earlier, report) if earlier else []
     summary = summarise(report)

@@ -19,14 +19,15 @@ def parse_risk(text: str | float) -> float:
     Raises:
         BadParameter: If it is no number between 0 and 1.
     """
+    percent = isinstance(text, str) and text.endswith("%")
     try:
-        percent = isinstance(text, str) and text.endswith("%")
         risk = float(str(text)[:-1]) / 100 if percent else float(text)
     except ValueError:
         risk = -1.0
     if not 0 < risk < 1:
-        meant = risk if 1 <= risk < 100 else 1
-        write = f"write {meant:g}% or {meant / 100:g}"
+        write = "write 1% or 0.01"
+        if 1 <= risk < 100 and not percent:  # who writes 5 means 5%; 150% is no slip of that kind
+            write = f"write {risk:g}% or {risk / 100:g}"
         raise typer.BadParameter(f"{text!r} is not between 0 and 1; {write}")
     return risk
 
@@ -108,7 +109,7 @@ Queries = Annotated[
     typer.Option(
         "--query",
         help="The column that says which query a row belongs to, where a task counts queries. "
-        "Default: the first text of each pair.",
+        "Default: the one the model was built with, or the first text of each pair.",
     ),
 ]
 Threads = Annotated[int, typer.Option(min=0, help="CPU cores to use; 0 uses all.")]

@@ -76,6 +76,15 @@ class Service:
         ladders = {of_slice: one.ladder for of_slice, one in (counts or {}).items()}
         self._in_force = BySlice(engine, serving, ladders)
         self._in_force.follow(self._switch.controls())
+        usual = ServingConfig.model_fields["evidence"].default
+        if engine.manifest.task.top and serving.evidence not in (0, usual):
+            # Build files are refused with it; settings of another program come here.
+            logger.warning(
+                "%s draws no evidence, though evidence = %g: its certificate counts queries "
+                "(task.top), and single rows do not show which documents come first",
+                engine.manifest.name,
+                serving.evidence,
+            )
         defaults = {name: self._in_force.of(name).default for name in self._in_force.names}
         own = engine.setting(serving.risk)
         for name, default in defaults.items():
