@@ -24,7 +24,9 @@ from skipserve.building.buildfile import read_build_file
 from skipserve.building.sourced import Sourced
 from skipserve.building.steps import run_steps
 from skipserve.building.worth import Worth, measure_worth
+from skipserve.certification import candidates
 from skipserve.certification.calibrate import certify_artifact
+from skipserve.certification.candidates import propose_candidates
 from skipserve.certification.trial import sha256_of
 from skipserve.cli import app
 from skipserve.errors import ConfigError
@@ -161,6 +163,18 @@ def test_candidates_stand_where_queries_disagree_about_as_often_as_is_asked(made
     assert RISK / 5 < rates[-1] < RISK
 
 
+def test_candidates_are_judged_on_whole_queries(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, propose = tmp_path / "ranker", made.sourced.rows.propose
+    shutil.copytree(made.artifact.directory, folder)
+    # Fewer rows than a query has: there are 90 queries, and so many are judged at least.
+    monkeypatch.setattr(candidates, "MOST_ROWS", LISTED - 1)
+    propose_candidates(folder, propose.rows, queries=propose.queries)
+    again = open_artifact(folder).certificates.candidates
+    assert again == made.artifact.certificates.candidates != ()
+
+
 def test_a_query_is_never_split(made: Made) -> None:
     splits = made.sourced.rows
     parts = [splits.fit, splits.propose, splits.certify, splits.test]
@@ -282,9 +296,19 @@ def test_inspect_counts_queries(made: Made) -> None:
         wrong = other_documents(early, full, query, TOP)
         assert found.agreement[at] == pytest.approx(1 - np.mean(wrong))
         assert found.readings.blocks[at] == blocks
-    assert "of the queries (allowed" in found.verdict or "no fixed depth" in found.verdict
+    assert found.prospect is not None
+    assert found.prospect.unit == "query"
+    shortest = found.prospect.fixed_disagreement
+    assert shortest in (1 - found.agreement).tolist()
+    says = "of the queries (allowed" if found.prospect.fixed < 3 else "no fixed depth saves"
+    assert says in found.verdict
     few = inspect_model(model, sample.first(20 * LISTED), RISK).verdict
     assert few.startswith("These 20 queries cannot tell")
+    (note,) = found.notes
+    assert note.startswith(f"Agreement is that of {LATER} queries: they disagree where another")
+    lone = np.append(query, np.arange(3) + query.max() + 1).astype(np.uint64)
+    more = Sample(Rows({"x": np.concatenate([rows, rows[:3]])}), None, "rows", lone)
+    assert inspect_model(model, more, RISK).notes[0].endswith("; 3 more are too short to disagree")
     assert np.unique(sample.first(100).queries, return_counts=True)[1].tolist() == [LISTED] * 16
 
 

@@ -48,6 +48,7 @@ class Worth:
             disagreement at 95 %; ``None`` where answers are of no class.
         differs: When an answer disagrees, in words; empty where another class is another answer.
         unit: What is counted.
+        too_short: Test queries beside them that cannot disagree.
     """
 
     risk: float
@@ -63,6 +64,7 @@ class Worth:
     worst: tuple[str, float] | None
     differs: str = ""
     unit: Unit = "row"
+    too_short: int = 0
 
     @property
     def pays(self) -> bool:
@@ -82,10 +84,11 @@ class Worth:
             right = f", {self.accuracy:.2%} right ({self.accuracy_full:.2%} at full depth)"
         counted = UNITS[self.unit]
         head = "worth it" if self.pays else "not worth it"
+        short = f" ({self.too_short:,} more are too short to)" if self.too_short else ""
         risk = f"{head}: at a certified risk of {100 * self.risk:g} %"
         return (
             f"{risk} it runs {blocks} against {full}; {against}. It disagrees on "
-            f"{self.disagreement:.2%} of the test {counted}{right}{self._who()}."
+            f"{self.disagreement:.2%} of the test {counted}{short}{right}{self._who()}."
         )
 
     def _who(self) -> str:
@@ -138,6 +141,7 @@ def measure_worth(directory: Path, splits: Splits, risk: float) -> Worth | str:
         worst=_worst(task, full, differs),
         differs="" if task.classes else task.differs,
         unit=unit_of(task),
+        too_short=units.too_short,
     )
 
 

@@ -2,8 +2,8 @@
 
 A row's split follows from its content, so equal rows never stand in two splits, and the same rows
 give the same splits whatever their order. Rows of one query stay together: their split follows from
-the query. Where rows to fit on were given, what is among them is known by query and by content: the
-queries of another file may be numbered otherwise.
+the query, and equal rows of two queries may stand in two. Where rows to fit on were given, what is
+among them is known by query and by content: the queries of another file may be numbered otherwise.
 """
 
 from __future__ import annotations
