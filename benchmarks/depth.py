@@ -8,13 +8,17 @@ to the mix their certificate at ε = 1 % gives on rows of a file. Each by three 
 graph, the stages that the engine steps through, and the one file with the router inside.
 
 off    the engine asked for full depth, over the plain graph
+bare   the stages without exits, one after the other, over the plain graph
 full   stages and one file at full depth, over the plain graph
 mix    time at the mix over the plain graph, beside c, the share of the plain graph's time that lies
        in what ran (stem and last head included)
-heads  what reading the exits adds to the stages, over the plain graph
+heads  what reading the exits adds at the mix, over the plain graph; what is left of the mix over c
+       is the cuts themselves and the engine
 memory resident memory of the sessions, over that of the plain graph's
 
-Ratios within one interleaved run, medians of the rounds. Prints tables and one JSON line.
+The mix is that of 32 rows, in as many batches as it takes. Ratios within one interleaved run,
+medians of the rounds; with one thread in CPU time, so that they can be read on a busy machine too.
+Prints tables and one JSON line.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
+from time import perf_counter, thread_time
 from typing import Any
 
 import numpy as np
@@ -67,6 +72,8 @@ from skipserve.tasks import Classify
 RISK, CLASSES, ROWS = 0.01, 10, 512
 # Rows of an artifact that tell its mix of depths.
 MIXED = 4_000
+# Rows that show it.
+SHOWN = 32
 ENCODER = {"family": "encoder", "width": 384, "heads": 6, "patch": 5, "inputs": [40]}
 NETWORKS: dict[str, dict[str, Any]] = {
     "transformer, 12 × 1.8 M": {**ENCODER, "depth": 12},
@@ -113,11 +120,13 @@ class Case:
     bare: list[Any]
     files: dict[str, list[Path]]
 
-    def depths(self, batch: int) -> NDArray[np.int64]:
-        """Depths of a batch, evenly from the mix [B]; of one row the middle."""
-        places = (np.arange(batch) + 0.5) / batch * len(self.mix)
+    def depths(self, batch: int) -> list[NDArray[np.int64]]:
+        """Depths of the batches [B] each, evenly from the mix."""
+        count = max(SHOWN, batch)
+        places = (np.arange(count) + 0.5) / count * len(self.mix)
         found: NDArray[np.int64] = np.sort(self.mix)[places.astype(int)]
-        return found
+        batches = count // batch
+        return [found[i::batches] for i in range(batches)]
 
     def limits(self, depths: NDArray[np.int64]) -> Limits:
         """Thresholds that send each row to a depth of its own."""
@@ -228,30 +237,36 @@ def measure(case: Case, threads: int, batch: int, rounds: int) -> dict[str, Any]
     stages = [open_onnx(file, threads=threads)[0] for file in case.files["stage"]]
     stepper = Stepper(stages, case.cuts, case.depth)
     files = OnnxFiles(plain, stepper, "cpu", case.depth)
-    rows, depths = case.rows[:batch], case.depths(batch)
-    limits, everything = case.limits(depths), case.limits(np.full(batch, case.depth))
-    off = Limits(np.full_like(limits.thresholds, np.inf), limits.guard)
+    rows, mixes = case.rows[:batch], case.depths(batch)
+    mixed = [case.limits(depths) for depths in mixes]
+    everything = case.limits(np.full(batch, case.depth))
+    off = Limits(np.full_like(everything.thresholds, np.inf), everything.guard)
     # A finite threshold that no signal reaches: with +inf the plain graph is run.
-    never = Limits(np.full_like(limits.thresholds, np.finfo(np.float32).max), limits.guard)
+    never = Limits(np.full_like(off.thresholds, np.finfo(np.float32).max), off.guard)
 
     def one_file(asked: Limits) -> Any:
         feeds = {**rows.tensors, THRESHOLDS: asked.thresholds, GUARD_LIMIT: asked.guard}
         return routed.run(feeds)
 
-    assert stepper.run(rows, limits).depth_run.tolist() == depths.tolist()
-    assert np.asarray(one_file(limits)[1]).tolist() == depths.tolist()
+    for depths, limits in zip(mixes, mixed, strict=True):
+        assert stepper.run(rows, limits).depth_run.tolist() == depths.tolist()
+        assert np.asarray(one_file(limits)[1]).tolist() == depths.tolist()
+    clock = thread_time if threads == 1 else perf_counter
     times = interleaved(
         {
             "plain": lambda: plain.run(rows.tensors),
             "off": lambda: files.run(rows, off),
             "stages": lambda: files.run(rows, never),
             "one file": lambda: one_file(everything),
-            "stages, mix": lambda: files.run(rows, limits),
-            "one file, mix": lambda: one_file(limits),
+            "stages, mix": lambda: [files.run(rows, limits) for limits in mixed],
+            "one file, mix": lambda: [one_file(limits) for limits in mixed],
         },
         rounds,
+        clock,
     )
     base = times["plain"]
+    for name in ("stages, mix", "one file, mix"):
+        times[name] = [one / len(mixes) for one in times[name]]
     alone = stage_calls([OnnxPiece(open_model(one, threads=threads)) for one in case.bare], rows)
     read = stage_calls(stages, rows)
     spent = interleaved(
@@ -260,24 +275,29 @@ def measure(case: Case, threads: int, batch: int, rounds: int) -> dict[str, Any]
             **{("read", i): call for i, call in read.items()},
         },
         rounds,
+        clock,
     )
     parts = np.array([median(spent["bare", i]) for i in range(len(case.bare))])
-    exits = sum(median(spent["read", i]) for i in read) - parts.sum()
+    exits = np.array([median(spent["read", i]) for i in read]) - parts
     # A row that leaves behind a stage ran it and all before it.
-    shares = np.cumsum(parts) / parts.sum()
     behind = {one.blocks: place for place, one in enumerate(case.cuts)}
-    ran = [shares[behind[depth]] if depth < case.depth else 1.0 for depth in depths.tolist()]
+    last = len(parts) - 1
+    depths = np.concatenate(mixes)
+    where = np.array([behind.get(depth, last) for depth in depths.tolist()])
+    c = float((np.cumsum(parts) / parts.sum())[where].mean())
+    heads = float(np.cumsum(exits)[where].mean() / median(base))
     return {
         "network": case.name,
         "threads": threads,
         "batch": batch,
         "plain_ms": 1e3 * median(base),
         "off": ratio(times["off"], base),
+        "bare": float(parts.sum() / median(base)),
         "full": {name: ratio(times[name], base) for name in ("stages", "one file")},
         "mix": {name: ratio(times[f"{name}, mix"], base) for name in ("stages", "one file")},
         "run_rate": float(depths.mean() / case.depth),
-        "c": float(np.mean(ran)),
-        "heads": float(exits / parts.sum()),
+        "c": c,
+        "heads": heads,
     }
 
 
@@ -315,8 +335,8 @@ def main() -> None:
     parser.add_argument("--only", help="networks whose name holds this")
     options = parser.parse_args()
     print(
-        "| network | threads | batch | plain ms | off | full: stages, one file | c | mix: the same "
-        "| heads |\n|---|---|---|---|---|---|---|---|---|"
+        "| network | threads | batch | plain ms | off | bare | full: stages, one file | c "
+        "| mix: the same | heads |\n|---|---|---|---|---|---|---|---|---|---|"
     )
     rows, memories = [], {}
     with tempfile.TemporaryDirectory() as scratch:
@@ -330,7 +350,7 @@ def main() -> None:
                     )
                     print(
                         f"| {case.name} | {threads} | {batch} | {row['plain_ms']:.3f} "
-                        f"| {row['off']:.3f} | {full} "
+                        f"| {row['off']:.3f} | {row['bare']:.2f} | {full} "
                         f"| {row['c']:.2f} | {mix} | {row['heads']:+.2f} |",
                         flush=True,
                     )

@@ -10,20 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import CommandLine
 
-from skipserve.cli import main
 from skipserve.errors import suggestion
-
-
-def said(
-    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of a command in this process."""
-    monkeypatch.setattr("sys.argv", ["skipserve", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    out, err = capfd.readouterr()
-    return int(ended.value.code or 0), out, err
 
 
 @pytest.fixture
@@ -101,14 +90,14 @@ USAGE = "See `skipserve {} --help`"
 def test_a_wrong_command_is_one_line_and_exit_code_2(
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+    command_line: CommandLine,
     line: str,
     expected: str,
 ) -> None:
     monkeypatch.setenv("SKIPSERVE_METRICS_PORT", "1")
-    code, out, err = said(line.split(), monkeypatch, capfd)
-    assert (code, out) == (2, "")
-    (only,) = (one for one in err.splitlines() if " so far" not in one)
+    ended = command_line(*line.split())
+    assert (ended.code, ended.out) == (2, "")
+    (only,) = ended.err.splitlines()
     assert only.startswith("error: ")
     assert expected in only
 
@@ -133,34 +122,33 @@ def test_a_missing_source_is_said_before_torch_is_imported(tmp_path: Path) -> No
 
 
 def test_a_fault_of_ours_is_told_apart_from_a_verdict(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    folder: Path, monkeypatch: pytest.MonkeyPatch, command_line: CommandLine
 ) -> None:
     def broken(*_: object) -> None:
         raise ZeroDivisionError("ours")
 
     monkeypatch.setattr("skipserve.artifacts.versions.versions_of", broken)
-    code, _, err = said(["versions", "small"], monkeypatch, capfd)
-    assert code == 70
-    assert "ZeroDivisionError: ours" in err
-    assert err.splitlines()[-1].startswith("error: this is a fault of skipserve")
+    ended = command_line("versions", "small")
+    assert ended.code == 70
+    assert "ZeroDivisionError: ours" in ended.err
+    assert ended.err.splitlines()[-1].startswith("error: this is a fault of skipserve")
 
 
 def test_ctrl_c_is_exit_code_130(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    folder: Path, monkeypatch: pytest.MonkeyPatch, command_line: CommandLine
 ) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("skipserve.artifacts.versions.versions_of", interrupted)
-    assert said(["versions", "small"], monkeypatch, capfd)[0] == 130
+    assert command_line("versions", "small").code == 130
 
 
 def test_a_risk_that_cannot_be_certified_is_exit_code_1(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    folder: Path, command_line: CommandLine
 ) -> None:
-    line = ["certify", "artifacts/small", "--risk", "0.001%", "--json"]
-    code, out, _ = said(line, monkeypatch, capfd)
-    assert code == 1
-    found = json.loads(out)
+    ended = command_line("certify", "artifacts/small", "--risk", "0.001%", "--json")
+    assert ended.code == 1
+    found = json.loads(ended.out)
     assert 1e-5 in [one["risk"] for one in found["refused"]]
     assert 1e-5 not in [one["risk"] for one in found["certified"]]

@@ -39,7 +39,7 @@ class Offline(Record):
         guard_limit: ``None`` is +inf, off.
         candidates: Thresholds, from careful to bold; the last is the one that is certified. In
             them ``None`` is +inf, always run.
-        samples: Rows.
+        samples: Rows; queries, where the task counts these (``score`` with ``top``).
         samples_sha256: Of the rows; ``None`` where it was not kept.
         batch_size: They ran with.
         tried: What each candidate did, in the same order.

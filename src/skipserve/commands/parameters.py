@@ -103,6 +103,14 @@ Texts = Annotated[
     list[str] | None,
     typer.Option(help="The column of texts; twice for pairs. Default: the only one."),
 ]
+Queries = Annotated[
+    str | None,
+    typer.Option(
+        "--query",
+        help="The column that says which query a row belongs to, where a task counts queries. "
+        "Default: the first text of each pair.",
+    ),
+]
 Threads = Annotated[int, typer.Option(min=0, help="CPU cores to use; 0 uses all.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Rows that run together.")]
 ROWS = "a .npz, .npy, .parquet, .csv or .jsonl file"

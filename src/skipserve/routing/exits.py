@@ -55,6 +55,11 @@ class Layout:
         return None
 
     @property
+    def pooled(self) -> bool:
+        """Whether it is a picture large enough to be pooled into the grid."""
+        return self.kind == "channels" and len(self.shape) == 3 and min(self.shape[1:]) > 1
+
+    @property
     def features(self) -> int:
         """Number of features of one row."""
         if self.kind == "vector":

@@ -22,7 +22,7 @@ class OnnxPiece:
         self.outputs = tuple(one.name for one in session.get_outputs())
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> Sequence[NDArray[Any]]:
-        values: Sequence[NDArray[Any]] = self._session.run(None, feeds)
+        values: Sequence[NDArray[Any]] = self._session.run(self.outputs, feeds)
         return values
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from skipserve.artifacts.certificates import Measure
 from skipserve.errors import InputError
 from skipserve.runtime.trail import Trail
+from skipserve.runtime.trail import joined as joined_trails
 
 
 @dataclass(frozen=True)
@@ -103,23 +104,32 @@ class Prediction:
 
 def joined(parts: Sequence[Prediction]) -> Prediction:
     """Concatenate the predictions of several batches; at least one."""
+    if len(parts) == 1:
+        return parts[0]
     signals = [part.signals for part in parts if part.signals is not None]
-    left_out = [part.left_out for part in parts if part.left_out is not None]
     labels = [part.labels for part in parts if part.labels is not None]
-    reran = None
-    if any(part.reran is not None for part in parts):
-        none = [np.zeros(len(part), dtype=bool) for part in parts]
-        pairs = zip(parts, none, strict=True)
-        reran = np.concatenate([no if one.reran is None else one.reran for one, no in pairs])
+    counts = [len(part) for part in parts]
     return Prediction(
         np.concatenate(labels) if labels else None,
         np.concatenate([part.answers for part in parts]),
         np.concatenate([part.depth_run for part in parts]),
         np.concatenate([part.held_back for part in parts]),
         np.concatenate(signals) if len(signals) == len(parts) else None,
-        np.concatenate(left_out) if len(left_out) == len(parts) else None,
-        reran,
+        _whole([part.left_out for part in parts], counts),
+        _whole([part.reran for part in parts], counts),
+        joined_trails([part.trail for part in parts], counts),
     )
+
+
+def _whole(
+    parts: Sequence[NDArray[np.bool_] | None], counts: Sequence[int]
+) -> NDArray[np.bool_] | None:
+    """Concatenate what may be missing, which means false; ``None`` if all of it is."""
+    some = next((part for part in parts if part is not None), None)
+    if some is None:
+        return None
+    none = [np.zeros((count, *some.shape[1:]), dtype=bool) for count in counts]
+    return np.concatenate([no if one is None else one for one, no in zip(parts, none, strict=True)])
 
 
 def overflow(answers: Prediction) -> InputError:

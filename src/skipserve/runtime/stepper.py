@@ -80,7 +80,14 @@ class Stepper:
         if exits:
             read = frozenset(name for piece in exits for name in piece.inputs)
             needed = [one | read for one in needed]
-        self._needed = needed
+        # Whose names are known by then: what came in, and what the stages so far have made.
+        made = [frozenset(piece.outputs) for piece in self._stages]
+        came = frozenset(name for piece in (*stages, *exits) for name in piece.inputs)
+        known = came.difference(*made)
+        self._carried: list[tuple[str, ...]] = []
+        for one, ours in zip(needed, made, strict=True):
+            known |= ours
+            self._carried.append(tuple(sorted(one & known)))
 
     def begin(self, rows: Rows, limits: Limits, names: NDArray[np.int64]) -> Wave:
         """Rows before the first stage.
@@ -114,15 +121,19 @@ class Stepper:
             if stopped is not None:
                 wave.trail = wave.trail.with_decision(read[ANSWER])
                 stopped &= ~wave.trail.drawn
-        if stopped is None or not stopped.any():
+        gone = 0 if stopped is None else int(np.count_nonzero(stopped))
+        if stopped is None or not gone:
             return None, wave
-        everyone = bool(stopped.all())
-        gone = wave if everyone else wave[stopped]
-        answers = read[ANSWER] if everyone else read[ANSWER][stopped]
-        depth_run = np.full(len(gone), cut.blocks, dtype=np.int64)
-        held_back = np.zeros(len(gone), dtype=bool)
-        left = FinishedRows(gone.rows, RowResults(answers, depth_run, held_back, gone.signals))
-        return left, None if everyone else wave[~stopped]
+        everyone = gone == len(wave)
+        leaving = slice(None) if everyone else np.flatnonzero(stopped)
+        results = RowResults(
+            read[ANSWER][leaving],
+            np.full(gone, cut.blocks, dtype=np.int64),
+            np.zeros(gone, dtype=bool),
+            wave.signals[leaving],
+        )
+        left = FinishedRows(wave.rows[leaving], results)
+        return left, None if everyone else wave.take(np.flatnonzero(~stopped))
 
     def run(self, rows: Rows, limits: Limits) -> RowResults:
         """Run each row as deep as its limits ask."""
@@ -153,7 +164,7 @@ class Stepper:
             depth_run[stopped] -= end - cut.blocks
             stream = wave.tensors[self._streams[i]]
             if not stopped.all():
-                going = wave[~stopped]
+                going = wave.take(np.flatnonzero(~stopped))
                 self._advance(going, i + 1)
                 stream = stream.copy()
                 stream[~stopped] = going.tensors[self._streams[i + 1]]
@@ -165,16 +176,18 @@ class Stepper:
         piece = self._stages[i]
         feeds = {name: wave.tensors[name] for name in piece.inputs}
         made = dict(zip(piece.outputs, piece.run(feeds), strict=True))
-        needed = self._needed[i]
-        carried = {name: t for name, t in wave.tensors.items() if name in needed}
-        carried.update((name, t) for name, t in made.items() if name in needed)
-        wave.tensors = carried
+        before = wave.tensors
+        wave.tensors = {
+            name: made[name] if name in made else before[name] for name in self._carried[i]
+        }
         return made
 
     def _decide(
         self, wave: Wave, cut: Cut, read: Tensors, guards: bool = True
     ) -> NDArray[np.bool_] | None:
         """Which rows of a wave stop at a cut, or ``None`` where none may."""
+        if len(wave) == 1:
+            return self._decide_one(wave, cut, read, guards)
         if guards:
             wave.inside &= within(read[DISTANCE], wave.limits.guard)
         if cut.decision is None:
@@ -183,6 +196,18 @@ class Stepper:
         wave.signals[:, cut.decision] = signal
         threshold = wave.limits.thresholds[:, cut.decision]
         return stops(signal, threshold) & wave.inside
+
+    def _decide_one(
+        self, wave: Wave, cut: Cut, read: Tensors, guards: bool
+    ) -> NDArray[np.bool_] | None:
+        """The same of a lone row, in numbers: many times faster than in arrays."""
+        if guards:
+            wave.inside[0] &= within(read[DISTANCE].item(), wave.limits.guard.item())
+        if cut.decision is None:
+            return None
+        signal = wave.signals[0, cut.decision] = read[SIGNAL].item()
+        threshold = wave.limits.thresholds.item(0, cut.decision)
+        return wave.inside & stops(signal, threshold)
 
     def _finish(
         self,

@@ -64,9 +64,10 @@ class Wave:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: NDArray[np.bool_] | slice) -> Wave:
-        """Some of the rows."""
-        tensors = {name: tensor[index] for name, tensor in self.tensors.items()}
+    def take(self, index: NDArray[np.int64]) -> Wave:
+        """The rows at some places [m]."""
+        # In whole rows: faster than a mask, which streams of megabytes feel.
+        tensors = {name: tensor.take(index, axis=0) for name, tensor in self.tensors.items()}
         return Wave(
             self.rows[index],
             tensors,

@@ -9,7 +9,7 @@ from time import perf_counter
 import numpy as np
 
 from skipserve.protocols.messages import RawRequest, Reply
-from skipserve.runtime.prediction import Prediction
+from skipserve.runtime.prediction import Prediction, joined
 from skipserve.service.evidence import Witness
 from skipserve.service.reader import AcceptedRequest
 from skipserve.service.runs import CompletedRequests
@@ -87,19 +87,21 @@ class Observer:
     def observe(self, turn: Turn) -> None:
         """Observe a turn."""
         batch_rows = sum(turn.sizes)
+        ran = [batch.ran for batch in turn.batches if batch.ran is not None]
+        if ran:
+            # Counted at once: that takes hardly longer than one of them.
+            settings = [job.setting for one in ran for job in one.by_row]
+            self._metrics.rows(joined([one.prediction for one in ran]), settings)
         for batch in turn.batches:
-            skipped = 0 if batch.ran is None else self._rows(batch)
+            skipped = 0 if batch.ran is None else self._skipped(batch, batch.ran)
             took_s = batch.phases.end - batch.phases.start
             self._metrics.requests([reply.status for reply in batch.replies], skipped, took_s)
             if self._journal.tells(batch.replies):
                 self._journal.write(_journal_batch(batch, batch_rows))
         self._metrics.phases(turn.sizes, turn.read_s, turn.inference_s, turn.encode_s)
 
-    def _rows(self, batch: AnsweredBatch) -> int:
-        """Count rows and evidence; returns how many requests skipped a block."""
-        ran = batch.ran
-        assert ran is not None
-        self._metrics.rows(ran.prediction, [job.setting for job in ran.by_row])
+    def _skipped(self, batch: AnsweredBatch, ran: CompletedRequests[AcceptedRequest]) -> int:
+        """Count evidence; returns how many requests skipped a block."""
         self._witness.see(ran)
         shallow = ran.prediction.depth_run < self._depth
         if not shallow.any():

@@ -41,6 +41,7 @@ class Together:
     def __init__(self, rows: Rows, counts: Sequence[int]) -> None:
         self._rows = rows
         self._missing = np.array(counts)
+        self._single = all(count == 1 for count in counts)
         self._owner = np.repeat(np.arange(len(counts)), counts)
         self._made: RowResults | None = None
 
@@ -54,6 +55,8 @@ class Together:
             places: Of the rows [n].
             results: Of these rows.
         """
+        if self._single:  # complete as soon as it has left
+            return CompletedMembers(places.tolist(), self._rows[places], results)
         owners = self._owner[places]
         np.subtract.at(self._missing, owners, 1)
         if len(places) == len(self) and (np.diff(places) == 1).all():
