@@ -6,8 +6,13 @@ RATE ?= 100
 REQUESTS ?= 100000
 SECONDS ?= 1800
 SLO ?= p50=15ms,p99=50ms,errors=0
+# Processes that run tests; each takes a gigabyte.
+WORKERS ?= 2
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+# Tests start hundreds of processes: what each imports is compiled once.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve fast test load soak bench figures docs clean
+.PHONY: serve fast test coverage load soak bench figures docs clean
 
 serve: .venv/serve  ## build what is missing, then serve on 127.0.0.1:8080
 	$(BIN)/skipserve build $(MODELS:%=export/%.toml)
@@ -17,14 +22,18 @@ fast: .venv/dev  ## style, types and the tests that start no service and build n
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2 --dist loadfile -q -m "not server and not slow and not extras"
+	$(PYTEST) -q --hypothesis-profile fast -m "not server and not slow and not extras"
 
-test: .venv/dev  ## style, types and tests, with coverage
+test: .venv/dev  ## style, types and tests; WORKERS= changes how many run at once
 	tests/install-tools.sh
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term
+	$(PYTEST) --durations 25
+
+coverage: .venv/dev  ## the tests, and which lines they run
+	tests/install-tools.sh
+	$(PYTEST) --cov --cov-report=term
 
 load: .venv/load  ## load test of moons_residual: PASS, FAIL or INVALID; MODEL=, RATE=, SLO= change it
 	$(BIN)/skipserve build export/$(MODEL).toml
@@ -58,7 +67,8 @@ clean:  ## forget everything that was built
 	touch $@
 
 .venv/serve: .venv/python pyproject.toml
-	$(BIN)/pip install --quiet --editable '.[cpu,train,torchserve]'
+	@echo "installing packages: 2 GB, some minutes, without further output"
+	$(BIN)/pip install --quiet --no-compile --editable '.[cpu,train,torchserve]'
 	touch $@
 
 .venv/load: .venv/serve

@@ -72,6 +72,7 @@ def main() -> None:
     parser.add_argument("--epoch-rows", type=int, default=10_000)
     parser.add_argument("--propose-rows", type=int, nargs="+", default=[200, 500, 1_000, 2_000])
     parser.add_argument("--scales", type=float, nargs="+", default=[1.0, 1.8])
+    parser.add_argument("--seed", type=int, default=1, help="of the streams of err")
     parser.add_argument("--parts", nargs="+", choices=("rate", "err"), default=("rate", "err"))
     options = parser.parse_args()
     artifact = open_artifact(options.artifact)
@@ -147,7 +148,7 @@ def rate(
 
 def err(traffic: Traffic, own: Ladder, options: argparse.Namespace) -> dict[str, object]:
     propose_rows = options.propose_rows[-1] if len(options.propose_rows) == 1 else 1_000
-    rng, most = np.random.default_rng(1), int(4 * options.epoch_rows * RISK)
+    rng, most = np.random.default_rng(options.seed), int(4 * options.epoch_rows * RISK)
     tables = [
         rows_needed(RISK, level_of(epoch, DELTA), most) for epoch in range(1, options.epochs + 1)
     ]

@@ -8,6 +8,7 @@ table made with `skipserve.earning.wealth`; no wealth is computed while streams 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,16 +21,20 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 
-def rows_needed(risk: float, level: float, most: int) -> Ints:
+# Of rows, disagreements and ε, as `skipserve.earning.wealth.log_wealth`.
+Wealth = Callable[[Ints, Ints, float], Floats]
+
+
+def rows_needed(risk: float, level: float, most: int, wealth: Wealth = log_wealth) -> Ints:
     """Fewest rows that prove "below ``risk``" with 0, 1, … ``most`` disagreements [most + 1]."""
     differ = np.arange(most + 1)
     goal = math.log(1 / level)
     low, high = differ.copy(), np.full(most + 1, 1)
-    while (short := log_wealth(high, differ, risk) < goal).any():
+    while (short := wealth(high, differ, risk) < goal).any():
         high = np.where(short, 2 * high + differ, high)
     while (high - low > 1).any():
         middle = (low + high) // 2
-        falls_short = log_wealth(middle, differ, risk) < goal
+        falls_short = wealth(middle, differ, risk) < goal
         low, high = np.where(falls_short, middle, low), np.where(falls_short, high, middle)
     return high
 
@@ -115,7 +120,13 @@ class Rows:
 
 
 def earned_after(
-    rng: np.random.Generator, of: Rows, risk: float, level: float, rows: int, streams: int
+    rng: np.random.Generator,
+    of: Rows,
+    risk: float,
+    level: float,
+    rows: int,
+    streams: int,
+    wealth: Wealth = log_wealth,
 ) -> tuple[Ints, Ints]:
     """What is earned in one epoch, looked at after every row; exact, as :func:`ever_crosses`.
 
@@ -126,6 +137,7 @@ def earned_after(
         level: δ of the epoch.
         rows: Evidence rows.
         streams: How many.
+        wealth: What the bets make of counts.
 
     Returns:
         The number of candidates earned [streams], and disagreements at the end [streams,
@@ -135,7 +147,7 @@ def earned_after(
     rate = float(of.shares[some].sum())
     mean = rows * rate
     most = int(mean + 8 * math.sqrt(mean) + 20)
-    needed = rows_needed(risk, level, most)
+    needed = rows_needed(risk, level, most, wealth)
     kinds = rng.choice(np.flatnonzero(some), (streams, most), p=of.shares[some] / rate)
     places = rng.geometric(rate, (streams, most)).cumsum(axis=1)
     differ = np.cumsum(of.losses[kinds], axis=1, dtype=np.int16)
@@ -199,7 +211,13 @@ def _kept(starts: Ints | int) -> Floats:
 
 
 def rows_to_earn(
-    rng: np.random.Generator, rate: float, risk: float, level: float, most: int, streams: int
+    rng: np.random.Generator,
+    rate: float,
+    risk: float,
+    level: float,
+    most: int,
+    streams: int,
+    wealth: Wealth = log_wealth,
 ) -> Floats:
     """Rows after which a candidate is earned, looked at after every row [streams]; else infinity.
 
@@ -210,9 +228,10 @@ def rows_to_earn(
         level: δ of the epoch.
         most: Rows after which the epoch ends.
         streams: How many.
+        wealth: What the bets make of counts.
     """
     events = int(most * rate + 8 * math.sqrt(most * rate) + 20)
-    needed = rows_needed(risk, level, events)
+    needed = rows_needed(risk, level, events, wealth)
     places = rng.geometric(rate, (streams, events + 1)).cumsum(axis=1)
     so_far = np.concatenate([np.zeros_like(places[:, :1]), places[:, :-1]], axis=1)
     reached = np.maximum(needed, so_far)

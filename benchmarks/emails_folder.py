@@ -4,15 +4,17 @@
 MiniLM and the emails of `emails.py` (which see) and writes
 
 - `minilm-spam/`: a folder that `AutoModelForSequenceClassification` loads, with its tokenizer;
-- with `--tune`, `minilm-spam-tuned/` in its place;
+- with `--tune`, `minilm-spam-tuned/` in its place; with `--mean`, `minilm-spam-mean/`;
 - `emails-fit.jsonl`, `emails.jsonl`: half of the emails each, `body` and `spam` (`ham` or `spam`).
 
 Of `minilm-spam` the pretrained layers are as they were published. What is fitted, to the labels of
 the first half, is the part behind them that transformers has there: the pooler (a linear layer and
 tanh on the first token of the last layer) and the classifier. Of `minilm-spam-tuned` all weights
 are trained on the first half, `--epochs` times over, as people fine-tune a BERT: AdamW with warm-up
-and linear decay, batches of 16 texts of similar length. Texts are cut at 128 tokens, as `emails.py`
-does; emails with the same tokens are taken once. It prints how many of the other half are right.
+and linear decay, batches of 16 texts of similar length. `minilm-spam-mean` is in optimum's layout:
+the `model.onnx` of `emails.py` (pretrained layers, logistic regression on the mean of the last one)
+beside `config.json` and tokenizer. Texts are cut at 128 tokens, as `emails.py` does; emails with
+the same tokens are taken once. It prints how many of the other half are right.
 """
 
 from __future__ import annotations
@@ -24,10 +26,21 @@ import sys
 import time
 from email import message_from_string
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
-from emails import LENGTH, emails_folder, install, model_folder, text_of
+from emails import (
+    LENGTH,
+    Classifier,
+    emails_folder,
+    export,
+    install,
+    model_folder,
+    pooled_rows,
+    text_of,
+)
+from emails import fit_head as fit_regression
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -63,6 +76,25 @@ def fit_head(head: nn.Module, rows: Tensor, labels: Tensor) -> None:
         optimizer.zero_grad()
         nn.functional.cross_entropy(head(rows), labels).backward()
         optimizer.step()
+
+
+class Logits(nn.Module):
+    """A classifier that answers as those of transformers do."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> SimpleNamespace:
+        return SimpleNamespace(logits=self.network(input_ids, attention_mask))
+
+
+def on_mean(encoder: nn.Module, ids: Tensor, mask: Tensor, labels: NDArray[np.int64]) -> Classifier:
+    """An encoder and a logistic regression on the mean of its last layer."""
+    network = Classifier(encoder, encoder.config.hidden_size).eval()
+    rows = {"input_ids": ids.numpy(), "attention_mask": mask.numpy()}
+    fit_regression(network.head, pooled_rows(network, rows), labels)
+    return network
 
 
 def tune(model: nn.Module, ids: Tensor, mask: Tensor, labels: Tensor, epochs: int) -> None:
@@ -115,7 +147,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(".build/emails-folder"))
     parser.add_argument("--packages", type=Path, help="of pip; default: OUT/packages")
     parser.add_argument("--npm", type=Path, help="of npm; default: OUT/npm")
-    parser.add_argument("--tune", action="store_true", help="train all weights, not the head")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--tune", action="store_true", help="train all weights, not the head")
+    kind.add_argument("--mean", action="store_true", help="a head on the mean, as optimum's graph")
     parser.add_argument("--epochs", type=int, default=2, help="of --tune")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
@@ -151,17 +185,26 @@ def main() -> None:
     model = BertForSequenceClassification.from_pretrained(source, num_labels=2, **named).eval()
     known = torch.from_numpy(labels)
     fit, unseen = (torch.from_numpy(halves[name]) for name in ("emails-fit", "emails"))
+    folder = options.out / f"minilm-spam{'-tuned' * options.tune}{'-mean' * options.mean}"
+    folder.mkdir(exist_ok=True)
+    tokenizer.save_pretrained(folder)
+    judged: nn.Module = model
     if options.tune:
         tune(model, ids[fit], mask[fit], known[fit], options.epochs)
+        model.save_pretrained(folder)
+    elif options.mean:
+        network = on_mean(model.bert, ids[fit], mask[fit], labels[halves["emails-fit"]])
+        export(network, (ids[fit][:2], mask[fit][:2]), folder / "model.onnx", "torchscript")
+        model.config.architectures = [type(model).__name__]
+        model.config.save_pretrained(folder)
+        judged = Logits(network)
     else:
         head = nn.Sequential(
             model.bert.pooler.dense, model.bert.pooler.activation, model.classifier
         )
         fit_head(head, first_tokens(model.bert, ids[fit], mask[fit]), known[fit])
-    right = right_of(model, ids[unseen], mask[unseen], known[unseen])
-    folder = options.out / ("minilm-spam-tuned" if options.tune else "minilm-spam")
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+        model.save_pretrained(folder)
+    right = right_of(judged, ids[unseen], mask[unseen], known[unseen])
     print(f"{folder.name}: {right:.2%} of {len(unseen):,} unseen emails right")
     if right < 0.9:
         sys.exit("wanted: 90 % right")

@@ -2,10 +2,12 @@
 
     python benchmarks/pages.py            # says which pages are not as the JSON has it
     python benchmarks/pages.py --write    # writes them
+    python benchmarks/alarm.py | python benchmarks/pages.py --take alarm --machine "2 cores of …"
 
 `docs/measured/*.json` hold one table each with machine, date and command; `docs/peers.json` holds
 the comparison with other servers. A page has a table between `<!-- table NAME -->` and
-`<!-- end -->`. After a rerun, change the JSON and run this: every number changes at once.
+`<!-- end -->`. ``--take NAME`` reads the table that a benchmark prints into its JSON, with the day
+and the machine, and writes the pages: every number changes at once.
 """
 
 from __future__ import annotations
@@ -14,11 +16,13 @@ import argparse
 import json
 import re
 import sys
+from datetime import date
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from pages_figure import figure
+from pages_rows import rows_of
 
 ROOT = Path(__file__).parents[1]
 MEASURED = ROOT / "docs" / "measured"
@@ -37,7 +41,14 @@ PEERS = {
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true")
-    write = parser.parse_args().write
+    parser.add_argument("--take", metavar="NAME", help="of a file in docs/measured/; from stdin")
+    parser.add_argument("--machine", help="that --take was measured on")
+    asked = parser.parse_args()
+    if asked.take and not asked.machine:
+        parser.error("--take needs --machine")
+    if asked.take:
+        take(MEASURED / f"{asked.take}.json", sys.stdin.read(), asked.machine)
+    write = asked.write or asked.take
     wanted = pages()
     changed = [page for page, text in wanted.items() if not _holds(page, text)]
     for page in changed:
@@ -53,12 +64,27 @@ def pages() -> dict[Path, str]:
     race = json.loads((ROOT / "docs" / "peers.json").read_text())
     tables["peers"] = peers(race)
     found = {}
-    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
         text = page.read_text()
         if PLACE.search(text):
             found[page] = PLACE.sub(lambda at: at[1] + tables[at[2]] + at[3], text)
     found[FIGURE] = figure(bars())
     return found
+
+
+def take(file: Path, printed: str, machine: str) -> None:
+    """Replace the rows of a measured table by those that a benchmark printed today."""
+    measured = json.loads(file.read_text())
+    today = date.today().isoformat()
+    measured |= {"machine": machine, "date": today, "rows": rows_of(printed, measured)}
+    file.write_text(as_text(measured))
+
+
+def as_text(measured: dict[str, Any]) -> str:
+    """The JSON of a measured table, with a line for each row."""
+    rows = ",\n".join(f"  {json.dumps(row, ensure_ascii=False)}" for row in measured["rows"])
+    whole = json.dumps({**measured, "rows": "@"}, indent=1, ensure_ascii=False)
+    return whole.replace('"@"', f"[\n{rows}\n ]") + "\n"
 
 
 def table(measured: dict[str, Any]) -> str:

@@ -133,11 +133,11 @@ def page(paper: Paper, reasons: Mapping[str, str]) -> str:
 ## Replicas of one vCPU
 
 {cpu_table(paper)}
-*Computed*: {1e6 * paper.request_s:.0f} µs of a core for all that is not the network (`{HOST}`),
-and {paper.core_flops / 1e9:.1f} GFLOP/s a core for what is (`{ROUTED}` at full depth, less that);
-with the router, times what a batch of 8 took over the plain graph. How far off is that? Of
-`{ROUTED}` with the router it says {digits(computed)} requests/s a core;
-{digits(measured)} were measured.
+*Computed* means: the service takes {1e6 * paper.request_s:.0f} µs of a core for each request
+(`{HOST}`), and the network reaches {paper.core_flops / 1e9:.1f} GFLOP/s a core
+(`{ROUTED}` at full depth, less the service). With the router, the network's time is
+multiplied by the ratio that a batch of 8 took over the plain graph. For `{ROUTED}` with
+the router this gives {digits(computed)} requests/s a core; {digits(measured)} were measured.
 
 ## What a row costs
 

@@ -32,7 +32,7 @@ def measured(results: Results, wanted: int, hardware: str) -> Iterator[str]:
     spread = f"{seeds}" if fewest == seeds else f"{fewest} to {seeds}"
     minutes = sum(cell["seconds"] for cell in results.cells) / 60
     yield (
-        f"Means ± 95 % intervals (Student's t) over {spread} seeds; every seed has its own "
+        f"Means ± 95 % intervals (Student's t) over {spread} seeds; each seed has its own "
         f"weights, order of rows and draw of the data. {len(results.cells)} of {wanted} cells; "
         f"{minutes:.0f} minutes of one process, the machine shared. "
         f"Command: `python benchmarks/study.py --seeds {seeds}`. Hardware: {hardware}."
@@ -43,32 +43,39 @@ def measured(results: Results, wanted: int, hardware: str) -> Iterator[str]:
     yield from shifted(results)
     yield "### The gate as a signal"
     yield (
-        "How well a signal tells rows whose answer is settled from the rest: AUROC, averaged over "
-        "the decisions; 0.5 is chance. And how far the gates open."
+        "AUROC says how well a signal separates rows whose answer is settled from the rest, "
+        "averaged over the decisions; 0.5 is chance. *Gates open* says how far they do."
     )
     for task, about in TASKS.items():
         for exits in (False, True):
             yield f"**{about.title}: {about.base('gated', exits).label}**"
             yield study_tables.gates(results, task, exits)
-    yield "### Leaving for good, or one block at a time"
-    yield "Blocks run at the certified ε · disagreement on test, of the policies `exit` and `skip`."
+    yield "### Leaving for good, or leaving out single blocks"
+    yield (
+        "Each cell shows the blocks run at the certified ε, then the disagreement on test, of the "
+        "policies `exit` and `skip`."
+    )
     yield study_tables.policies(results)
-    yield "### Where the normalisation stands, and α"
-    yield "Residual networks, exit-aware; blocks run at the certified ε."
+    yield "### The place of the normalisation, and α"
+    yield "Blocks run at the certified ε, of residual, exit-aware networks."
     yield study_tables.placements(results)
     yield "### FP16 beside FP32"
-    yield "Thresholds certified in FP32, guard on, 500 test rows, both precisions in PyTorch."
+    yield (
+        "The thresholds were certified in FP32. The guard is on, 500 test rows run, and both "
+        "precisions run in PyTorch."
+    )
     yield study_tables.precisions(results)
 
 
 def in_distribution(results: Results) -> Iterator[str]:
-    yield "### On rows like those certified on"
+    yield "### On rows like those of the certificate"
     yield (
-        "Blocks run at the certified ε · disagreement on test. No guard. *Fixed depth* is the "
-        "shallowest that certifies, *random* leaves at each block with the same chance, *oracle* "
-        "is the least that any exit can run with ε disagreement on test. Where even the most "
-        "careful candidate cannot be certified, everything runs: *refused*. *Heads of their own* "
-        "are fitted to each depth by distillation, and answer the rows that leave there."
+        "Each cell shows the blocks run at the certified ε, then the disagreement on test. There "
+        "is no guard. *Fixed depth* is the shallowest depth that certifies. *Random* leaves at "
+        "each block with the same chance. *Oracle* is the least that any exit can run with ε "
+        "disagreement on test. *Refused* means that even the most careful candidate could not be "
+        "certified, so everything runs. *Heads of their own* are fitted to each depth by "
+        "distillation, and answer the rows that leave there."
     )
     for task, about in TASKS.items():
         yield f"**{about.title}, ε = {about.risk:.0%}**"
@@ -77,8 +84,9 @@ def in_distribution(results: Results) -> Iterator[str]:
     yield "![Disagreement against blocks run, gated networks](study-gated.png)"
     yield "### What dropping blocks costs in accuracy"
     yield (
-        "Percentage points of accuracy lost on test, between a router's candidates by tossing a "
-        "coin. Less than nothing is a gain; a dash: no candidate of some seed drops so much."
+        "Percentage points of accuracy lost on test. A share between two candidates of a router "
+        "is reached by tossing a coin for each row. A negative loss is a gain. A dash means that "
+        "no candidate of some seed drops so much."
     )
     for task, about in TASKS.items():
         yield f"**{about.title}**"
@@ -87,10 +95,11 @@ def in_distribution(results: Results) -> Iterator[str]:
 
 
 def shifted(results: Results) -> Iterator[str]:
-    yield "### On rows that are not like them"
+    yield "### On other rows"
     yield (
-        "The same routers, certified on familiar rows. Disagreement · blocks run; *held back* is "
-        "the share of rows that the guard sends to full depth. Exit-aware networks."
+        "The same routers, certified on familiar rows, of exit-aware networks. Each cell shows "
+        "disagreement, then blocks run. *Held back* is the share of rows that the guard sends to "
+        "full depth."
     )
     for task, about in TASKS.items():
         for connection in ("residual", "gated"):

@@ -19,9 +19,9 @@ from locust import events
 from locust.env import Environment
 from locust.runners import MasterRunner, WorkerRunner
 
-from skipserve.loadtest.blocks import Block, BlockResult
 from skipserve.loadtest.dispatcher import Dispatcher
 from skipserve.loadtest.payloads import Pool, parse_mix
+from skipserve.loadtest.periods import Period, PeriodResult
 from skipserve.loadtest.pools import make_subject
 from skipserve.loadtest.results import Arm
 from skipserve.loadtest.schedule import shape
@@ -75,7 +75,7 @@ def hand_out(environment: Environment, **_: Any) -> None:
     if isinstance(runner, WorkerRunner):
         return
     segments = shape(options.shape, options.rate, options.seconds)
-    block = Block(
+    period = Period(
         parse_mix(options.model, options.router, options.rows),
         [(one.duration_s, one.rate) for one in segments],
         options.arrivals,
@@ -91,7 +91,7 @@ def hand_out(environment: Environment, **_: Any) -> None:
         share = {
             "part": part,
             "parts": len(clients),
-            "block": msgspec.to_builtins(block),
+            "period": msgspec.to_builtins(period),
             "host": environment.host or Asking.host,
             "metrics": options.service_metrics,
             "artifacts": str(Path(options.artifacts).resolve()),
@@ -110,24 +110,24 @@ def take_share(environment: Environment, msg: Any, **_: Any) -> None:
 
     def drive() -> None:
         share = msg.data
-        block = msgspec.convert(share["block"], Block)
+        period = msgspec.convert(share["period"], Period)
         # In a native thread: a worker that does not answer for three seconds is given up.
-        DISPATCHER.hold(gevent.get_hub().threadpool.apply(work_out, (share, block)))
+        DISPATCHER.hold(gevent.get_hub().threadpool.apply(work_out, (share, period)))
         # Working out the answers took seconds that no rate should be divided by.
         environment.stats.clear_all()
-        result = DISPATCHER.run(block, share["part"], share["parts"])
-        measured = {"block": share["block"], "result": msgspec.to_builtins(result)}
+        result = DISPATCHER.run(period, share["part"], share["parts"])
+        measured = {"period": share["period"], "result": msgspec.to_builtins(result)}
         environment.runner.send_message("measured", measured)
 
     gevent.spawn(drive).link_exception(lambda _: environment.runner.quit())
 
 
-def work_out(share: dict[str, Any], block: Block) -> list[Pool]:
-    """Rows and answers of every model in a block."""
+def work_out(share: dict[str, Any], period: Period) -> list[Pool]:
+    """Rows and answers of every model in a period."""
     target = Target(share["host"], share["metrics"])
     choices = {
-        name: [choice for choice in block.choices if choice.model == name]
-        for name in dict.fromkeys(choice.model for choice in block.choices)
+        name: [choice for choice in period.choices if choice.model == name]
+        for name in dict.fromkeys(choice.model for choice in period.choices)
     }
     artifacts = Path(share["artifacts"])
     return [make_subject(target, artifacts / name, mix).pool for name, mix in choices.items()]
@@ -135,11 +135,11 @@ def work_out(share: dict[str, Any], block: Block) -> list[Pool]:
 
 def collect(environment: Environment, msg: Any, **_: Any) -> None:
     """Add up what the workers measured; the last one ends the test."""
-    block = msgspec.convert(msg.data["block"], Block)
-    environment.measured.append(msgspec.convert(msg.data["result"], BlockResult))
+    period = msgspec.convert(msg.data["period"], Period)
+    environment.measured.append(msgspec.convert(msg.data["result"], PeriodResult))
     if len(environment.measured) < environment.waiting_for:
         return
-    arm = Arm("asked", block.choices, environment.measured, block.duration_s)
+    arm = Arm("asked", period.choices, environment.measured, period.duration_s)
     for name in ("corrected", "uncorrected", "lag"):
         sample = getattr(arm.total, name)
         figures = (f"p{p:g} {sample.percentile(p) * 1e3:.3f}" for p in (50, 90, 99, 99.9))

@@ -19,13 +19,14 @@ import onnx
 import pytest
 import torch
 from collecting import Collector
+from command_line import CommandLine
 from environments import build_wheel
 from hosts import HOSTS
 from hypothesis import settings
 from logits import Logits
 from numpy.typing import NDArray
-from once import made_once
-from running import ROOT, Running, cli, serving
+from once import made_once, shared
+from running import ROOT, Running, serving
 from small_project import MODELS, ROUTED, build
 
 from skipserve.artifacts.artifact import Artifact, open_artifact
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
 # Time is measured in benchmarks/, not here.
 settings.register_profile("skipserve", deadline=None)
 settings.load_profile("skipserve")
+# What `make fast` asks for; `make test` draws as many examples as ever.
+settings.register_profile("fast", deadline=None, max_examples=20)
 
 
 # What others say about themselves and we cannot mend; appended, so these win over "error".
@@ -57,13 +60,19 @@ IGNORED_WARNINGS = (
 )
 
 
-# They take minutes each: begun first, so that none is left to one worker at the end.
-LONG_FILES = ("test_readme.py", "test_build_inputs.py", "test_serve.py", "test_calibrate.py")
+# They take half a minute and more each, the longest first: begun in this order, so that none is
+# left to one worker at the end.
+LONG_FILES = (
+    *("test_readme.py", "test_workers.py", "test_loadtest.py", "test_serve.py", "test_starting.py"),
+    *("test_build_inputs.py", "test_ray.py", "test_tasks.py", "test_calibrate.py"),
+    *("test_surroundings.py", "test_hugging_face.py", "test_wheel.py", "test_client.py"),
+    *("test_study.py", "test_clients.py", "test_fuzz.py", "test_tuning.py", "test_foreign.py"),
+)
 
 
 # What starts a service, and what builds a model.
 STARTS = {"server", "observed"}
-BUILDS = {"brought", "kserve_packages", "project", "texts_root", "two_models", "wheel"}
+BUILDS = {"brought", "kserve_packages", "project", "site", "texts_root", "two_models", "wheel"}
 # A file all of whose tests are left out need not be imported: that alone takes seconds.
 WHOLE = re.compile(r"^pytestmark = \[?pytest\.mark\.(server|slow|extras)\b", re.M)
 
@@ -78,7 +87,8 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 @pytest.hookimpl(tryfirst=True)  # before marks choose
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.name not in LONG_FILES)
+    places = {name: place for place, name in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         if fixtures & STARTS:
@@ -119,12 +129,14 @@ def rows(recipe: Recipe) -> NDArray[np.float32]:
 @pytest.fixture(scope="session")
 def checkpoint(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Checkpoint directory of a residual MLP, trained just enough to answer unevenly."""
-    directory = tmp_path_factory.mktemp("checkpoints") / "small"
-    network = {"family": "mlp", "inputs": [2], "classes": 2, "depth": 4, "width": 16}
-    training = recipe.training.model_copy(update={"epochs": 2})
-    trained, history = fit(parse_network(network), recipe, training)
-    save_checkpoint(directory, trained, recipe.name, training, history)
-    return directory
+
+    def make(folder: Path) -> None:
+        network = {"family": "mlp", "inputs": [2], "classes": 2, "depth": 4, "width": 16}
+        training = recipe.training.model_copy(update={"epochs": 2})
+        trained, history = fit(parse_network(network), recipe, training)
+        save_checkpoint(folder / "small", trained, recipe.name, training, history)
+
+    return made_once(tmp_path_factory, "checkpoints", make) / "small"
 
 
 @pytest.fixture(scope="session")
@@ -132,10 +144,13 @@ def artifact(
     checkpoint: Path, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory
 ) -> Artifact:
     """The checkpoint as ONNX and TorchScript, each in FP32 and FP16."""
-    directory = tmp_path_factory.mktemp("artifacts") / "small"
-    origin = recipe_origin(load_checkpoint(checkpoint), recipe)
-    export_artifact("small", origin, ("onnx", "torchscript"), ("fp32", "fp16"), directory)
-    return open_artifact(directory)
+
+    def make(folder: Path) -> None:
+        origin = recipe_origin(load_checkpoint(checkpoint), recipe)
+        formats, precisions = ("onnx", "torchscript"), ("fp32", "fp16")
+        export_artifact("small", origin, formats, precisions, folder / "small")
+
+    return open_artifact(made_once(tmp_path_factory, "artifacts", make) / "small")
 
 
 @pytest.fixture(scope="session")
@@ -170,12 +185,11 @@ def project(
         shutil.copytree(routed_project[0], root)
         for name in MODELS:
             text = (ROOT / "export" / f"{name}.toml").read_text()
-            text = text.replace("seed = 0", "seed = 0\nepochs = 4")
+            text = text.replace("seed = 0", "seed = 0\nepochs = 2")
             # Small heads: what they are worth is tested elsewhere.
             text += "\n[exits]\nhidden = 0\ncorrupted = false\n"
             (root / "export" / f"{name}.toml").write_text(text)
-        paths = [f"export/{name}.toml" for name in MODELS]
-        subprocess.run(cli("build", *paths), cwd=root, check=True, capture_output=True)
+            build(root, name)
 
     return made_once(tmp_path_factory, "project", make) / "project"
 
@@ -197,7 +211,9 @@ def server(project: Path, host: str) -> Iterator[Running]:
 @pytest.fixture(scope="session")
 def texts_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project that networks of texts are brought to (texts.py); never changed otherwise."""
-    return tmp_path_factory.mktemp("texts")
+    root = shared(tmp_path_factory, "texts")
+    root.mkdir(exist_ok=True)
+    return root
 
 
 @pytest.fixture(scope="session")
@@ -237,7 +253,9 @@ def observed(
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The package as its users get it."""
-    return build_wheel(tmp_path_factory.mktemp("source"))
+    made = made_once(tmp_path_factory, "wheel", build_wheel, copied=False)
+    (file,) = made.glob("dist/skipserve-*.whl")
+    return file
 
 
 @pytest.fixture(scope="session")
@@ -247,13 +265,20 @@ def kserve_packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     KServe cannot be installed beside us: it wants psutil < 6. What is asked of it needs none of
     that, only these.
     """
-    packages = tmp_path_factory.mktemp("kserve")
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile"]
-    asked = ["kserve==0.21.0", "six", "urllib3", "orjson", "pandas<3", "pytz", "tzdata"]
-    into = ["--ignore-requires-python", "--target", packages]
-    done = subprocess.run([*pip, *into, *asked], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return packages
+
+    def make(packages: Path) -> None:
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile"]
+        asked = ["kserve==0.21.0", "six", "urllib3", "orjson", "pandas<3", "pytz", "tzdata"]
+        into = ["--ignore-requires-python", "--target", packages]
+        done = subprocess.run([*pip, *into, *asked], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+    return made_once(tmp_path_factory, "kserve", make, copied=False)
+
+
+@pytest.fixture
+def command_line(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> CommandLine:
+    return CommandLine(monkeypatch, capfd)
 
 
 @pytest.fixture

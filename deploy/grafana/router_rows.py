@@ -185,19 +185,28 @@ def earning() -> Sequence[Panel]:
     """How far the certificate is that the model's own traffic earns."""
     rows = gauge("skipserve_earning_rows", SLICES)
     needed = gauge("skipserve_earning_needed_rows", SLICES)
+    in_force = f"max by (slice, risk) ({gauge('skipserve_earning_in_force', SLICES)})"
+    proposed = f"max by (slice, risk) ({gauge('skipserve_earning_proposed', SLICES)}) == 1"
     differ = gauge("skipserve_earning_disagreements", SLICES)
     return [
         number(
             "Next certificate",
             "Evidence rows of the epoch, as a share of those that the next candidate takes, by "
-            "risk; absent where the epoch will be over before.",
+            "risk; absent where the epoch will be over before. While the first rows of an epoch "
+            "propose: these, as a share of those that shall.",
             "percentunit",
             [
                 now(
                     f"max by (slice) ({rows}) / on (slice) group_right () "
                     f"min by (slice, risk) ({needed})",
                     "{{risk}} {{slice}}",
-                )
+                ),
+                now(
+                    f"max by (slice) ({gauge('skipserve_earning_proposing_rows', SLICES)}) / "
+                    "min by (slice) "
+                    f"({gauge('skipserve_earning_proposing_needed_rows', SLICES)})",
+                    "proposing {{slice}}",
+                ),
             ],
         ).span(6),
         number(
@@ -213,14 +222,19 @@ def earning() -> Sequence[Panel]:
         ).span(6),
         lines(
             "Candidate in force",
-            "Place of the candidate that traffic has earned, from careful to bold, by risk; absent "
-            "where rows run at full depth.",
+            "Place of the candidate that traffic has earned, from careful to bold, by risk, in the "
+            "artifact's own ladder or in one that was proposed on traffic; absent where rows run "
+            "at full depth.",
             "none",
             [
                 query(
-                    f"max by (slice, risk) ({gauge('skipserve_earning_in_force', SLICES)})",
+                    f"{in_force} unless on (slice, risk) {proposed}",
                     "{{risk}} {{slice}}",
-                )
+                ),
+                query(
+                    f"{in_force} and on (slice, risk) {proposed}",
+                    "{{risk}} {{slice}}, proposed",
+                ),
             ],
         ).span(6),
         lines(

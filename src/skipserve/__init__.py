@@ -89,6 +89,8 @@ def bring(
     text: str | Sequence[str] = (),
     task: Literal["classify", "multilabel", "regress", "embed", "score"] | None = None,
     tolerance: float | None = None,
+    top: int | None = None,
+    query: str | None = None,
     project: str | os.PathLike[str] = ".",
 ) -> Artifact:
     """Bring a trained network: cut it, fit exits, certify, package.
@@ -103,6 +105,10 @@ def bring(
         text: Names of the columns of texts: one, or two for pairs; found where none is named.
         task: What its answers are; where it is left out, what a folder proposes, else ``classify``.
         tolerance: Of ``regress`` and ``score``: the largest difference from full depth that agrees.
+        top: Of ``score``: certify queries; one disagrees if another document is among its first
+            ``top``.
+        query: The column that says which query a row belongs to; the first text of each pair where
+            it is left out.
         project: Folder that gets export/, artifacts/ and model_store/.
 
     Returns:
@@ -120,4 +126,6 @@ def bring(
     from skipserve.building.bring import bring_objects
 
     texts = (text,) if isinstance(text, str) else tuple(text)
-    return bring_objects(source, rows, name, risk, labels, Path(project), texts, task, tolerance)
+    said = {"labels": labels, "text": texts, "task": task, "tolerance": tolerance}
+    said |= {"top": top, "query": query, "name": name, "risk": risk}
+    return bring_objects(source, rows, said, Path(project))

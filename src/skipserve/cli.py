@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import typer
 
-from skipserve.commands import console, lifecycle, models, reports, router, service
+from skipserve.commands import console, lifecycle, models, reports, router
 from skipserve.commands.bring import bring
 from skipserve.commands.certificate import certificate
 from skipserve.commands.examples import epilog_of
@@ -17,6 +17,8 @@ from skipserve.commands.exits import ExitCode, exit_codes
 from skipserve.commands.failures import line_for
 from skipserve.commands.loadtest import loadtest
 from skipserve.commands.predict import predict
+from skipserve.commands.serve import serve
+from skipserve.commands.top import top
 from skipserve.commands.verify import attest, sign, verify
 
 NAME = "skipserve"
@@ -29,10 +31,10 @@ PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     ),
     "Inspect a model": (reports.inspect, reports.report),
     "Serve a model": (
-        *(service.serve, predict),
+        *(serve, predict),
         *(lifecycle.reload, lifecycle.versions, lifecycle.rollback),
     ),
-    "Watch a service": (service.top,),
+    "Watch a service": (top,),
     "Certify a model": (models.certify, certificate, attest, sign, verify),
     "Load test": (loadtest,),
 }
@@ -49,7 +51,7 @@ for panel, commands in PANELS.items():
     for command in commands:
         name = command.__name__
         app.command(rich_help_panel=panel, epilog=epilog_of(name))(command)
-    if service.top in commands:
+    if top in commands:
         app.add_typer(
             switches,
             name="router",

@@ -84,9 +84,10 @@ class InputError(SkipserveError):
 
 
 def suggestion(name: str, names: Iterable[str], otherwise: str) -> str:
-    """What to do about a name that is unknown.
+    """A hint for an unknown name.
 
-    Of paths the last parts are compared: what leads there makes any two alike.
+    Of paths the last parts are compared: what leads there makes any two alike. A name that begins
+    as the one given does is nearer than any other.
 
     Args:
         name: As it was given; it may be a path.
@@ -98,7 +99,11 @@ def suggestion(name: str, names: Iterable[str], otherwise: str) -> str:
     """
     have = sorted(set(names))
     last = {PurePath(one).name or one: one for one in have}
-    near = difflib.get_close_matches(PurePath(name).name or name, last, n=1)
+    given = PurePath(name)
+    begun = [one for one in last if len(given.stem) > 2 and one.startswith(given.stem)]
+    near = difflib.get_close_matches(given.name, begun, n=1, cutoff=0) or (
+        difflib.get_close_matches(given.name or name, last, n=1)
+    )
     if near:
         return f"did you mean {last[near[0]]!r}?"
     return f"there are {', '.join(have)}" if have else otherwise

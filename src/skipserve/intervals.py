@@ -118,7 +118,7 @@ def samples_needed(risk: float, confidence: float) -> int:
 
 
 def _root(rising: Callable[[float], float], value: float) -> float:
-    """Where a function that rises from 0 to 1 takes a value."""
+    """The place in [0, 1] where a rising function takes a value."""
     low, high = 0.0, 1.0
     for _ in range(_HALVINGS):
         middle = (low + high) / 2

@@ -22,7 +22,7 @@ LONGEST_PATH = 4096
 
 
 class _Classification:
-    """What both classification pipelines share.
+    """The common part of both classification pipelines.
 
     Args:
         engine: Of a model that takes such values.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +15,26 @@ from skipserve.errors import ConfigError
 from skipserve.runtime.rows import Rows
 from skipserve.signature import Signature
 from skipserve.sources.data import Values, match, read_columns
+from skipserve.sources.queries import with_queries
 from skipserve.sources.splits import Labelled
+from skipserve.tasks import Task
 
 if TYPE_CHECKING:
     from skipserve.training.recipes import Samples, Split
+
+
+class Described(Protocol):
+    """Anything that says what a model takes and gives: a manifest, or a model that is reported."""
+
+    @property
+    def signature(self) -> Signature:
+        """Inputs and outputs."""
+        ...
+
+    @property
+    def task(self) -> Task:
+        """What its answers are."""
+        ...
 
 
 def read_samples(
@@ -26,6 +43,7 @@ def read_samples(
     manifest: Manifest,
     say: Callable[[str], None] = lambda line: None,
     values: Values | None = None,
+    query: str | None = None,
 ) -> Labelled:
     """Rows of a model, and their classes if there are any.
 
@@ -35,6 +53,8 @@ def read_samples(
         manifest: Of the model.
         say: Receives a warning if it cannot be checked that the rows are untouched.
         values: What becomes of texts or pictures in the file, if the model takes such.
+        query: The column of queries in that file, where the task counts queries; the first text of
+            each pair if left out.
 
     Raises:
         ConfigError: If a file cannot be read or does not fit the model, labels came without rows,
@@ -44,8 +64,10 @@ def read_samples(
     if rows is None:
         if labels is not None:
             raise ConfigError("--labels without --data: the recipe's own samples have theirs")
+        if query is not None:
+            raise ConfigError("--query without --data: it names a column of that file")
         return _own(recipe, manifest.name)
-    data = read_file(rows, labels, manifest.signature, values)
+    data = read_file(rows, labels, manifest, values, query)
     if recipe is None:
         return data
     try:
@@ -59,24 +81,32 @@ def read_samples(
 
 
 def read_file(
-    file: Path, labels: str | None, signature: Signature, values: Values | None = None
+    file: Path,
+    labels: str | None,
+    model: Described,
+    values: Values | None = None,
+    query: str | None = None,
 ) -> Labelled:
-    """Rows from a file for a signature, and their classes, not checked yet.
+    """Rows from a file for a model, their classes and queries, not checked yet.
 
     Args:
         file: Of rows.
         labels: A column of it, or a .npy file of whole numbers, one a row.
-        signature: Of the model.
+        model: Its signature and task.
         values: What becomes of texts or pictures in it, if the model takes such.
+        query: A column of it, as for :func:`read_samples`.
 
     Raises:
         ConfigError: If a file cannot be read, or the rows do not fit.
     """
     apart = labels is not None and labels.endswith(".npy")
     column = None if apart else labels
-    data = match(read_columns(file), signature, {}, column, str(file), values)
+    columns = read_columns(file)
+    others = {name: one for name, one in columns.items() if name != query}
+    data = match(others, model.signature, {}, column, str(file), values)
+    data = with_queries(data, model.task, columns, query, str(file))
     if labels is not None and apart:
-        return Labelled(data.rows, read_array(Path(labels)))
+        return replace(data, labels=read_array(Path(labels)))
     return data
 
 

@@ -25,6 +25,24 @@ _TAKEN = ("router", "router_measure", "binary_data_output")
 Value = Annotated[str, Field(pattern=PATTERN, max_length=LONGEST)]
 
 
+class Slice(Record):
+    """One slice of a model's traffic, and what makes it the slice that it is.
+
+    Attributes:
+        parameter: Of a request.
+        value: Of the parameter; ``other`` for every value that is not declared.
+        values: All that are declared. What ``other`` is depends on them.
+    """
+
+    parameter: Annotated[str, Field(min_length=1)]
+    value: str
+    values: Annotated[tuple[Value, ...], Field(min_length=1)]
+
+    def model_post_init(self, _context: Any) -> None:
+        if self.value not in (*self.values, OTHER):
+            raise ValueError(f"value = {self.value!r} is none of the declared ones, nor {OTHER!r}")
+
+
 class Slices(Record):
     """Into which slices traffic falls: by the value that a request gives one parameter.
 
@@ -52,8 +70,27 @@ class Slices(Record):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of all slices, ``other`` at the end; of traffic that is one whole, an empty name."""
+        """The names of all slices, ``other`` at the end; without slices, one empty name."""
         return (*self.values, OTHER) if self.values else ("",)
+
+    def named(self, name: str) -> Slice | None:
+        """A slice by its name; ``None`` for traffic that is one whole."""
+        if not self.values:
+            return None
+        return Slice(parameter=self.parameter, value=name, values=self.values)
+
+    def has(self, one: Slice | None) -> bool:
+        """Whether traffic that falls into these slices has that one.
+
+        What a declared value is does not change with the others; what ``other`` is does.
+
+        Args:
+            one: The slice; ``None`` for traffic that is one whole.
+        """
+        if one is None or not self.values:
+            return one is None and not self.values
+        same = one.value != OTHER or set(one.values) == set(self.values)
+        return same and one.parameter == self.parameter and one.value in self.names
 
     def name_of(self, said: str | None) -> str:
         """The slice that a request is of.
@@ -75,5 +112,5 @@ class Slices(Record):
 
 
 def sliced(model: str, of_slice: str) -> str:
-    """How a slice of a model's traffic is called in a sentence; traffic that is one whole, too."""
+    """The name of a slice in a sentence; without slices, the name of the model."""
     return f"{model} for {of_slice}" if of_slice else model

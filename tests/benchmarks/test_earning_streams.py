@@ -31,6 +31,20 @@ def test_the_table_of_rows_is_the_packages():
     assert table.tolist() == [wealth.rows_needed(RISK, LEVEL, d) for d in range(31)]
 
 
+def test_other_bets_need_other_rows():
+    rate = 0.3 * RISK
+
+    def one_bet(rows, differ, risk):
+        agree = np.log((1 - rate) / (1 - risk))
+        return differ * np.log(rate / risk) + (rows - differ) * agree
+
+    each = np.log((1 - rate) / (1 - RISK))
+    first, *_ = rows_needed(RISK, LEVEL, 3, one_bet)
+    assert first == np.ceil(np.log(1 / LEVEL) / each)
+    found = rows_to_earn(np.random.default_rng(0), 1e-12, RISK, LEVEL, 1_000, 5, one_bet)
+    assert found.tolist() == [first] * 5
+
+
 def test_streams_by_disagreements_are_streams_by_rows():
     rng, rows, streams = np.random.default_rng(0), 1_000, 500
     differ = (rng.random((streams, rows)) < 0.6 * RISK).cumsum(axis=1)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from command_line import CommandLine
 from logits import Logits
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
@@ -241,16 +240,13 @@ def test_another_name_is_asked_for_before_a_build_file_is_replaced(
         ),
     ],
 )
-def test_a_wrong_command_is_one_line(brought: Path, words: list[str], says: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "skipserve.cli", "bring", *words],
-        cwd=brought,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
-    assert re.search(says, done.stderr), done.stderr
+def test_a_wrong_command_is_one_line(
+    brought: Path, command_line: CommandLine, words: list[str], says: str
+) -> None:
+    ended = command_line("bring", *words, folder=brought)
+    assert ended.code == 2
+    assert "Traceback" not in ended.err
+    assert re.search(says, ended.err), ended.err
     assert not (brought / "export" / "x.toml").exists()
 
 

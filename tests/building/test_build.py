@@ -135,6 +135,7 @@ def test_a_wrong_build_file_names_the_key_and_the_way_out(project, old, new, say
         read_build_file(project / "export" / "small.toml")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [".", "models/small", "export"])
 def test_what_is_built_stays_with_its_file(tmp_path, monkeypatch, place):
     root = tmp_path / "project"
@@ -213,30 +214,18 @@ def test_the_build_files_in_export_are_read(project):
         (["train", "export/small.toml", "--epochs", "0"], "training: epochs = 0"),
     ],
 )
-def test_a_wrong_command_is_one_line_and_exit_status_2(project, arguments, says):
-    done = subprocess.run(
-        [sys.executable, "-m", "skipserve.cli", *arguments],
-        cwd=project,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 2
-    assert says in done.stderr
-    # A slow machine says what it is at, too.
-    lines = [line for line in done.stderr.splitlines() if not line.endswith("so far")]
-    assert len(lines) == 1
+def test_a_wrong_command_is_one_line_and_exit_status_2(project, command_line, arguments, says):
+    ended = command_line(*arguments, folder=project)
+    assert ended.code == 2
+    assert says in ended.err
+    assert len(ended.err.splitlines()) == 1
 
 
-def test_a_diverged_run_is_an_error_and_saves_nothing(project):
+def test_a_diverged_run_is_an_error_and_saves_nothing(project, command_line):
     change(project, "depth = 3\nwidth = 8", "depth = 20\nwidth = 64")
-    done = subprocess.run(
-        [sys.executable, "-m", "skipserve.cli", "train", "export/small.toml", "--no-clip"],
-        cwd=project,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 2
-    assert "diverged in epoch 1" in done.stderr
+    ended = command_line("train", "export/small.toml", "--no-clip", folder=project)
+    assert ended.code == 2
+    assert "diverged in epoch 1" in ended.err
     assert not (project / "checkpoints").exists()
 
 

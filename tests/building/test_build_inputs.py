@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from forks import Forks, forks
 from small_project import ROUTED
 
 import skipserve
@@ -20,23 +19,18 @@ pytestmark = pytest.mark.slow
 class Project:
     """A project with a copy of the package, to change."""
 
-    def __init__(self, root: Path, built: Path) -> None:
+    def __init__(self, root: Path, built: Path, forks: Forks) -> None:
         self.root = root
+        self.forks = forks
         self.source = root / "src"
         shutil.copytree(built, root, dirs_exist_ok=True)
         package = Path(skipserve.__file__).parent
         shutil.copytree(package, self.source / "skipserve")
 
     def build(self) -> set[str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "skipserve.cli", "build", "export/small.toml"],
-            cwd=self.root,
-            env={**os.environ, "PYTHONPATH": str(self.source)},
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
-        return set(re.findall(r"small: (\w+) …", done.stderr))
+        status, said = self.forks.run(self.source, self.root, "build", "export/small.toml")
+        assert status == 0, said
+        return set(re.findall(r"small: (\w+) …", said))
 
     def edit(self, file: str, old: str, new: str) -> None:
         path = self.source / "skipserve" / file
@@ -50,9 +44,15 @@ class Project:
         (place / "METADATA").write_text(f"Name: {package}\nVersion: {version}\n")
 
 
+@pytest.fixture(scope="module")
+def torch_loaded() -> Iterator[Forks]:
+    with forks() as process:
+        yield process
+
+
 @pytest.fixture
-def project(routed_project, tmp_path) -> Project:
-    return Project(tmp_path, routed_project[0])
+def project(routed_project, tmp_path, torch_loaded) -> Project:
+    return Project(tmp_path, routed_project[0], torch_loaded)
 
 
 def test_a_copy_of_a_built_project_is_built(project):

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
+from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from running import ROOT, cli
@@ -52,6 +53,7 @@ from skipserve.earning.wealth import level_of, log_wealth
 from skipserve.errors import ArtifactError, ConfigError
 from skipserve.safety.earned import Earned as Earns
 from skipserve.safety.kind import Kind, binding_for
+from skipserve.slices import Slices
 from skipserve.training.recipes import open_recipe
 
 pytestmark = pytest.mark.slow
@@ -190,7 +192,7 @@ def test_what_was_written_holds(values, artifact, keys, tmp_path):
     assert all(one["p_value"] <= 0.05 for one in offline["tried"])
 
 
-@settings(max_examples=150, suppress_health_check=NO_CHECK)
+@settings(max_examples=examples(150), suppress_health_check=NO_CHECK)
 @given(data=st.data())
 def test_every_single_value_that_is_changed_is_found(data, values, artifact, keys, tmp_path):
     path = data.draw(st.sampled_from(leaves(values)))
@@ -202,7 +204,7 @@ def test_every_single_value_that_is_changed_is_found(data, values, artifact, key
         assert faults(changed, artifact, tmp_path)
 
 
-@settings(max_examples=100, suppress_health_check=NO_CHECK)
+@settings(max_examples=examples(100), suppress_health_check=NO_CHECK)
 @given(data=st.data())
 def test_whoever_makes_the_hash_anew_is_betrayed_by_the_signature(
     data, values, artifact, keys, tmp_path
@@ -407,9 +409,39 @@ def test_counts_short_of_the_level_prove_nothing(values, artifact, tmp_path):
     assert faults(forged, artifact, tmp_path) == {Fault.NUMBER}
 
 
-def test_a_slice_must_be_one_that_the_artifact_declares(values, artifact, tmp_path):
-    of_acme = sealed(put(values, ("bounds", -1, "slice"), "acme"))
-    assert faults(of_acme, artifact, tmp_path) == {Fault.FILES}
+TENANTS = Slices(parameter="tenant", values=("acme", "globex"))
+
+
+@pytest.mark.parametrize(
+    ("said", "serves", "found"),
+    [
+        (None, Slices(), set()),
+        ("acme", TENANTS, set()),
+        ("other", TENANTS, set()),
+        ("acme", Slices(), {Fault.FILES}),
+        (None, TENANTS, {Fault.FILES}),
+        # What a declared value is does not change with the others; what "other" is does.
+        ("acme", Slices(parameter="tenant", values=("acme", "initech")), set()),
+        ("acme", Slices(parameter="tenant", values=("globex",)), {Fault.FILES}),
+        ("other", Slices(parameter="tenant", values=("globex", "acme")), set()),
+        ("other", Slices(parameter="tenant", values=("acme",)), {Fault.FILES}),
+        ("other", Slices(parameter="tenant", values=("acme", "initech")), {Fault.FILES}),
+        ("other", Slices(parameter="language", values=("acme", "globex")), {Fault.FILES}),
+        ("acme", Slices(parameter="language", values=("acme", "globex")), {Fault.FILES}),
+    ],
+)
+def test_a_slice_is_that_of_the_artifact(values, artifact, tmp_path, said, serves, found):
+    of = None if said is None else TENANTS.named(said).model_dump(mode="json")
+    router = artifact.manifest.router.model_copy(update={"slices": serves})
+    manifest = artifact.manifest.model_copy(update={"router": router})
+    sliced = replace(artifact, manifest=manifest)
+    assert faults(sealed(put(values, ("bounds", -1, "slice"), of)), sliced, tmp_path) == found
+
+
+def test_a_slice_is_of_its_own_values(values, artifact, tmp_path):
+    of = {"parameter": "tenant", "value": "initech", "values": ["acme"]}
+    forged = sealed(put(values, ("bounds", -1, "slice"), of))
+    assert faults(forged, artifact, tmp_path) == {Fault.SCHEMA}
 
 
 def test_one_kind_of_fault_each(values, artifact, tmp_path):

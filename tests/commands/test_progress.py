@@ -49,9 +49,10 @@ def test_it_says_step_epoch_and_time_left():
         "m: train, epoch 2 of 8, loss 0.5123, test accuracy 87.3%, 30 s so far, about 75 s left"
     ]
     watch.progress("m: export", None)
-    clock.now = 45.0
-    watch.look()
-    assert printed(out)[1:] == ["m: export, 15 s so far"]
+    for after, told in ((15, "15 s"), (100.2, "1 min 40 s"), (599, "9 min 59 s"), (630, "10 min")):
+        clock.now = 30.0 + after
+        watch.look()
+        assert printed(out)[-1] == f"m: export, {told} so far"
 
 
 @given(st.lists(st.tuples(st.floats(0.01, 3), st.booleans()), max_size=200))
@@ -91,9 +92,11 @@ def test_a_certification_says_how_far_it_is(routed_project, tmp_path):
         on_progress=lambda doing, share: told.append((doing, share)),
     )
     of = len(open_artifact(tmp_path / "small").certificates.candidates)
-    places = range(len(told))
-    assert told == [(f"small: testing candidate {i + 1} of {of}", i / of) for i in places]
-    assert 0 < len(told) <= of
+    begun = ["running 500 rows at full depth", "reading every exit of 500 rows"]
+    assert told[:2] == [(f"small: {doing}", None) for doing in begun]
+    places = range(len(told) - 2)
+    assert told[2:] == [(f"small: testing candidate {i + 1} of {of}", i / of) for i in places]
+    assert 2 < len(told) <= 2 + of
 
 
 def test_a_training_is_watched_to_its_end(tmp_path):

@@ -19,6 +19,9 @@ from typer.main import get_command
 
 from skipserve.cli import app
 
+# Each worker builds the folders when it reads this file.
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy/kubernetes"
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
@@ -59,8 +62,15 @@ def pods() -> list[Any]:
     return found
 
 
-def check_command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, CHECK, *arguments], capture_output=True, text=True)
+@pytest.fixture
+def checked(monkeypatch, capsys):
+    """Runs the command in this process: its exit code, and what it printed."""
+
+    def run(*arguments: str | Path) -> tuple[int, str]:
+        monkeypatch.setattr("sys.argv", [str(CHECK), *map(str, arguments)])
+        return check.main(), capsys.readouterr().out
+
+    return run
 
 
 def test_what_there_is_to_build():
@@ -83,7 +93,8 @@ def test_every_file_is_built_into_something():
 
 
 def test_the_command_says_nothing_where_nothing_is_wrong():
-    done = check_command(*(DEPLOY / folder for folder in FOLDERS))
+    command = [sys.executable, CHECK, *(DEPLOY / folder for folder in FOLDERS)]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
@@ -158,21 +169,21 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("kustomization", "says"), WRONG)
-def test_a_value_of_the_wrong_type_is_one_clear_line(tmp_path, kustomization, says):
+def test_a_value_of_the_wrong_type_is_one_clear_line(tmp_path, checked, kustomization, says):
     shutil.copytree(DEPLOY, tmp_path / "deploy")
     folder = tmp_path / "deploy/overlays/mine"
     folder.mkdir()
     (folder / "kustomization.yaml").write_text(kustomization)
-    done = check_command(folder)
-    assert done.returncode == 1
-    (line,) = done.stdout.splitlines()
+    status, told = checked(folder)
+    assert status == 1
+    (line,) = told.splitlines()
     assert line.startswith(f"{folder}: ") and says in line
 
 
-def test_a_folder_that_is_none_is_named(tmp_path):
-    done = check_command(tmp_path)
-    assert done.returncode == 1
-    assert "unable to find one of 'kustomization.yaml'" in done.stdout
+def test_a_folder_that_is_none_is_named(tmp_path, checked):
+    status, told = checked(tmp_path)
+    assert status == 1
+    assert "unable to find one of 'kustomization.yaml'" in told
 
 
 @pytest.fixture(scope="module")
@@ -437,7 +448,7 @@ def test_the_adapters_query_is_the_95th_percentile_of_each_pods_wait(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_an_older_kubernetes_says_what_it_does_not_know():
-    done = check_command(DEPLOY / "base", "--kubernetes", "1.28")
-    assert done.returncode == 1
-    assert "preStop: Additional properties are not allowed ('sleep' was unexpected)" in done.stdout
+def test_an_older_kubernetes_says_what_it_does_not_know(checked):
+    status, told = checked(DEPLOY / "base", "--kubernetes", "1.28")
+    assert status == 1
+    assert "preStop: Additional properties are not allowed ('sleep' was unexpected)" in told

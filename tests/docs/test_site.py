@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -125,6 +126,26 @@ def test_measured_tables_and_drawings_are_as_their_sources_say() -> None:
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
 
+def test_a_table_that_a_benchmark_prints_is_taken_into_its_json(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import pages  # type: ignore[import-not-found]
+
+    for file in sorted((ROOT / "docs" / "measured").glob("*.json")):
+        measured = json.loads(file.read_text())
+        copy = tmp_path / file.name
+        copy.write_text(pages.as_text({**measured, "rows": measured["rows"][:1]}))
+        printed = f"warming up\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n{pages.table(measured)}"
+        pages.take(copy, printed, "another machine")
+        taken = json.loads(copy.read_text())
+        assert taken["machine"] == "another machine"
+        as_before = {key: measured[key] for key in ("machine", "date")}
+        assert pages.table({**taken, **as_before}) == pages.table(measured), file.name
+    with pytest.raises(ValueError, match="no table of 6 columns begins with 'true rate'"):
+        pages.take(tmp_path / "alarm.json", "| true rate |\n|---|\n| 1 |\n", "another machine")
+
+
 def test_drawings_are_as_their_script_draws_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(ROOT / "docs" / "site")
     import drawings  # type: ignore[import-not-found]
@@ -152,6 +173,16 @@ def test_each_command_is_one_that_exists(page: str, command: str) -> None:
     assert shown.exit_code == 0, shown.output
     for option in (word.split("=")[0] for word in called if word.startswith("--")):
         assert option in shown.output, f"{page}: {names[0]} has no {option}"
+
+
+def test_a_list_begins_after_an_empty_line() -> None:
+    """A forge shows other lists, too; the site runs their items together."""
+    wrong = []
+    for page in [*PAGES, ROOT / "CONTRIBUTING.md", *(ROOT / "docs" / "decisions").glob("*.md")]:
+        text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+        begun = r"^(?![-#|<\s]|\d+\. ).+\n(?:- |\d+\. |\|).*"
+        wrong += [f"{page.name}: {found}" for found in re.findall(begun, text, re.MULTILINE)]
+    assert wrong == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -14,9 +14,12 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 from loading import CLIENTS, PATH, ROW, Load
-from running import CLOSED, cli, serving, until
+from running import CLOSED, Running, cli, free_ports, serving, until, workers_of
+
+from skipserve.hosts.granian.__main__ import import_ahead
 
 pytestmark = pytest.mark.server
 
@@ -50,16 +53,58 @@ def test_a_worker_that_is_killed_costs_only_what_it_had(root: Path) -> None:
     with serving(root, "--batch-size", "16", "--workers", "2") as running:
         with Load(running.port) as load:
             load.answered(300)
-            workers = running.workers()
-            workers[0].kill()
-            until(lambda: running.restarts() == 1)
+            first, other = running.workers()
+            first.kill()
+            # And the next one in its place, too, before anything is known of it.
+            until(lambda: others(running, first, other))
+            second = others(running, first, other)[0]
+            second.kill()
+            until(lambda: others(running, first, other, second))
             load.answered(300)
             until(running.is_ready)
             load.answered(300)
         lost = [one for one in load.outcomes if one.status != 200]
         # What was on its way in one of two workers, or waited at its socket.
-        assert len(lost) <= CLIENTS
-        assert workers[1].pid in {one.pid for one in running.workers()}
+        assert len(lost) <= 2 * CLIENTS
+        assert other.pid in {one.pid for one in running.workers()}
+        # What a worker imports was imported before it was born.
+        (main,) = psutil.Process(running.process.pid).children()
+        assert any("onnxruntime" in one.path for one in main.memory_maps())
+
+
+def test_a_service_whose_workers_die_before_they_answer_does_not_start(root: Path) -> None:
+    port, metrics_port = free_ports()
+    ports = ("--port", str(port), "--metrics-port", str(metrics_port))
+    with subprocess.Popen(
+        cli("serve", "small", "--server", "granian", *ports),
+        cwd=root,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as starting:
+        while starting.poll() is None:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                for worker in workers_of(starting.pid):
+                    worker.kill()
+            time.sleep(0.02)
+        assert starting.stderr is not None
+        said = starting.stderr.read()
+    assert starting.returncode == 2, said
+    assert "did not start" in said
+
+
+def test_a_library_that_cannot_be_imported_ahead_is_left_to_the_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "without_cuda.py").write_text("raise OSError('libcudart.so.13: cannot open')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import_ahead(["without_cuda", "json.nothing"])
+    assert "without_cuda" not in sys.modules
+
+
+def others(running: Running, *known: psutil.Process) -> list[psutil.Process]:
+    """Workers that came in the place of others."""
+    return [one for one in running.workers() if one.pid not in {old.pid for old in known}]
 
 
 def test_a_worker_that_is_stopped_is_replaced_and_nobody_waits_for_ever(root: Path) -> None:

@@ -7,11 +7,13 @@ import random
 import signal
 import subprocess
 import zipfile
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 import pytest
+from command_line import CommandLine
 from hosts import require
 from running import CLOSED, Running, cli, free_ports, serving, until
 
@@ -23,16 +25,19 @@ BODY = {"inputs": [[0.5, 0.5]]}
 pytestmark = pytest.mark.server
 
 
-def refused(project: Path, *options: str) -> str:
-    """The one line that a start ends with."""
-    port, metrics_port = free_ports()
-    ports = ["--port", str(port), "--metrics-port", str(metrics_port)]
-    done = subprocess.run(
-        cli("serve", *ports, *options), cwd=project, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 2
-    assert len(done.stderr.splitlines()) == 1, done.stderr
-    return done.stderr
+@pytest.fixture
+def refused(project: Path, command_line: CommandLine) -> Callable[..., str]:
+    """The one line that a start with options ends with."""
+
+    def start(*options: str) -> str:
+        port, metrics_port = free_ports()
+        ports = ["--port", str(port), "--metrics-port", str(metrics_port)]
+        ended = command_line("serve", *ports, *options, folder=project)
+        assert ended.code == 2
+        assert len(ended.err.splitlines()) == 1, ended.err
+        return ended.err
+
+    return start
 
 
 @pytest.mark.parametrize(
@@ -100,12 +105,12 @@ def test_what_takes_longer_than_it_may_is_not_waited_for(project, host):
         assert psutil.wait_procs(family, timeout=5)[1] == []
 
 
-def test_two_on_one_port_are_one_line_with_the_remedy(server, project, host):
+def test_two_on_one_port_are_one_line_with_the_remedy(server, refused, host):
     for setting, port in (("SKIPSERVE_PORT", server.port),):
-        said = refused(project, "--server", host, "--port", str(port))
+        said = refused("--server", host, "--port", str(port))
         assert f"cannot listen on 127.0.0.1:{port}" in said
         assert setting in said
-    said = refused(project, "--server", host, "--metrics-port", str(server.metrics_port))
+    said = refused("--server", host, "--metrics-port", str(server.metrics_port))
     assert f"cannot listen on 127.0.0.1:{server.metrics_port}" in said
     assert "SKIPSERVE_METRICS_PORT" in said
     assert server.ask("moons_plain", BODY)[0] == 200
@@ -135,7 +140,7 @@ def test_of_two_that_start_at_once_on_one_port_one_is_refused(project, tmp_path)
             one.wait(60)
 
 
-def test_an_archive_of_another_version_is_named_with_its_remedy(project, tmp_path):
+def test_an_archive_of_another_version_is_named_with_its_remedy(project, refused, tmp_path):
     archive = tmp_path / "moons_plain.mar"
     with (
         zipfile.ZipFile(project / "model_store" / archive.name) as made,
@@ -147,7 +152,7 @@ def test_an_archive_of_another_version_is_named_with_its_remedy(project, tmp_pat
                 content = json.dumps({**json.loads(content), "manifest_version": 1}).encode()
             old.writestr(name, content)
     for host in ("granian", "torchserve"):
-        said = refused(project, "--server", host, "--model-store", str(tmp_path))
+        said = refused("--server", host, "--model-store", str(tmp_path))
         assert said.startswith(f"error: {archive}/{MANIFEST}: manifest_version is 1"), said
         assert "make it anew with `skipserve build export/moons_plain.toml`" in said
 
@@ -167,6 +172,9 @@ def test_a_damaged_archive_is_refused_before_anything_starts(project, tmp_path, 
         unpack(archive, tmp_path / "store", {})
     except ArtifactError as error:
         assert any(word in str(error) for word in ("damaged", "is not the file", "build"))
+        if damage == "cut":  # and before a JVM is
+            said = refused(project, "--server", "torchserve", "--model-store", str(tmp_path))
+            assert said == f"error: {error}\n"
     else:
         assert damage not in ("cut", "foreign")  # a flipped time stamp or attribute is harmless
 
@@ -195,8 +203,8 @@ def test_a_damaged_archive_is_refused_before_anything_starts(project, tmp_path, 
         ),
     ],
 )
-def test_a_wrong_option_is_one_line_at_once(project, options, says):
-    assert says in refused(project, *options)
+def test_a_wrong_option_is_one_line_at_once(refused, options, says):
+    assert says in refused(*options)
 
 
 @pytest.mark.parametrize(
@@ -206,8 +214,8 @@ def test_a_wrong_option_is_one_line_at_once(project, options, says):
         ["--tls-certificate", "here.pem", "--tls-key", "here.pem"],
     ],
 )
-def test_torchserve_is_told_at_once_what_it_cannot_do(project, tmp_path, options):
+def test_torchserve_is_told_at_once_what_it_cannot_do(project, refused, options):
     (project / "here.pem").write_text("-----BEGIN CERTIFICATE-----\n")
-    said = refused(project, "--server", "torchserve", *options)
+    said = refused("--server", "torchserve", *options)
     assert "TorchServe is served without TLS and CORS here" in said
     assert "--server granian" in said

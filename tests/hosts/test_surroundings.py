@@ -17,6 +17,7 @@ import psutil
 import pytest
 from environments import MODEL
 from running import cli, free_ports, serving, until
+from small_project import build
 
 from skipserve.artifacts.archive import unpack
 from skipserve.errors import ArtifactError
@@ -31,7 +32,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("project")
     (root / "export").mkdir()
     (root / "export" / "small.toml").write_text(MODEL)
-    subprocess.run(cli("build", "export/small.toml"), cwd=root, check=True, capture_output=True)
+    build(root)
     return root
 
 
@@ -63,7 +64,7 @@ def run(project: Path, *arguments: str, **environment: str) -> subprocess.Comple
 
 
 def test_behind_a_proxy_with_a_long_folder_no_home_and_on_every_address(project, tmp_path):
-    long = tmp_path / ("l" * 90)
+    long = tmp_path / ("lü文" * 15)  # of 90 bytes
     long.mkdir()
     with serving(project, "--host", "::", environment={**PROXY, "TMPDIR": str(long)}) as running:
         assert "serving small at http://[::1]:" in running.printed

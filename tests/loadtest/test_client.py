@@ -13,10 +13,10 @@ import pytest
 from skipserve.commands import loadtest as command
 from skipserve.errors import ConfigError, LoadTestError
 from skipserve.loadtest import capacity
-from skipserve.loadtest.blocks import Block, Setup
 from skipserve.loadtest.capacity import find_capacity, search
 from skipserve.loadtest.client import Client
 from skipserve.loadtest.payloads import Choice, Pool
+from skipserve.loadtest.periods import Period, Setup
 from skipserve.loadtest.plan import Plan, as_text
 from skipserve.loadtest.pools import Subject
 from skipserve.loadtest.report import write_capacity
@@ -119,7 +119,7 @@ def client(host):
 
 def load(client, model, rate=40.0, duration_s=0.5, users=None, rows=1):
     mix = [Choice(model, rows=rows)]
-    result = client.run(Block(mix, [(duration_s, rate)], "constant", 0, duration_s, users))
+    result = client.run(Period(mix, [(duration_s, rate)], "constant", 0, duration_s, users))
     return result, Arm("asked", mix, [result], duration_s).total
 
 
@@ -178,7 +178,7 @@ def test_a_closed_loop_has_as_many_on_their_way_as_users(client):
     assert tally.corrected.percentile(50) > 3 * SLOW_S
 
 
-def test_a_block_can_be_stopped_and_the_next_one_runs(client):
+def test_a_period_can_be_stopped_and_the_next_one_runs(client):
     threading.Timer(0.5, client.stop).start()
     result, tally = load(client, "right", duration_s=60.0)
     assert result.stopped and result.ran_s < 30
@@ -188,7 +188,7 @@ def test_a_block_can_be_stopped_and_the_next_one_runs(client):
 
 def test_slices_and_choices_are_kept_apart(client):
     mix = [Choice("right", weight=3.0), Choice("busy")]
-    result = client.run(Block(mix, [(1.0, 100.0)], "constant", 0, 0.25))
+    result = client.run(Period(mix, [(1.0, 100.0)], "constant", 0, 0.25))
     arm = Arm("asked", mix, [result], 0.25)
     assert [tally.requests for _, _, tally in arm.slices] == [25, 25, 25, 25]
     right, busy = arm.by_choice

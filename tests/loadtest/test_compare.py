@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from skipserve.errors import LoadTestError
-from skipserve.loadtest.blocks import BlockResult, Part
 from skipserve.loadtest.compare import compare_reports, ratio_intervals
 from skipserve.loadtest.payloads import Choice
+from skipserve.loadtest.periods import Part, PeriodResult
 from skipserve.loadtest.results import Arm, Check, Report, read_report, write_report
 from skipserve.loadtest.tally import Tally
 
@@ -27,8 +27,8 @@ def slices(rng, scale=1.0, count=20, requests=100):
 
 def report(tallies) -> Report:
     parts = [Part(number, 0, tally.to_json()) for number, tally in enumerate(tallies)]
-    block = BlockResult(parts, 1, 1, 0, 20.0, 20.0, 1.0, False)
-    arm = Arm("asked", [Choice("m")], [block], 1.0)
+    period = PeriodResult(parts, 1, 1, 0, 20.0, 20.0, 1.0, False)
+    arm = Arm("asked", [Choice("m")], [period], 1.0)
     return Report("PASS", [Check("p50", "PASS", "")], False, "now", {}, {}, {}, [arm])
 
 
@@ -73,7 +73,7 @@ def test_a_report_is_read_as_it_was_written(tmp_path):
         (b"", "not the JSON report"),
         (b"{}", "not the JSON report"),
         (b"[1]", "not the JSON report"),
-        ("version", "version 9, expected 1"),
+        ("version", "version 9, expected 2"),
         ("histogram", "not an encoded HDR histogram"),
     ],
 )
@@ -86,7 +86,7 @@ def test_a_damaged_report_is_an_error(tmp_path, content, says):
         if content == "version":
             values["version"] = 9
         else:
-            values["arms"][0]["blocks"][0]["parts"][0]["tally"]["corrected"] = "x"
+            values["arms"][0]["periods"][0]["parts"][0]["tally"]["corrected"] = "x"
         file.write_bytes(msgspec.json.encode(values))
     with pytest.raises(LoadTestError, match=says):
         read_report(file)

@@ -7,9 +7,9 @@ from collections import Counter
 
 import pytest
 
-from skipserve.loadtest.blocks import BlockResult, Part
 from skipserve.loadtest.gate import compare_counts, judge, verdict_of
 from skipserve.loadtest.payloads import Choice
+from skipserve.loadtest.periods import Part, PeriodResult
 from skipserve.loadtest.results import Arm
 from skipserve.loadtest.slo import parse_slo
 from skipserve.loadtest.tally import Tally
@@ -27,10 +27,10 @@ def arm(name="asked", count=1000, latency_s=0.010, lag_s=1e-4, cpu_s=0.2, on_tim
     for key, value in tallied.items():
         setattr(tally, key, value)
     part = Part(0, 0, tally.to_json())
-    block = BlockResult(
+    period = PeriodResult(
         [part], count, count if on_time is None else on_time, 0, 1.0, 1.0, cpu_s, False
     )
-    return Arm(name, [Choice("m")], [block], 1.0)
+    return Arm(name, [Choice("m")], [period], 1.0)
 
 
 def judged(slo=SLO, baseline=None, **asked):

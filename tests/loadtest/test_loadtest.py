@@ -18,11 +18,9 @@ from pathlib import Path
 
 import pytest
 from running import free_ports
-from small_project import ROUTED
+from small_project import ROUTED, build
 
 from skipserve.address import Address
-from skipserve.building.buildfile import read_build_file
-from skipserve.building.steps import run_steps
 from skipserve.hosts.config import HostConfig
 from skipserve.hosts.launcher import Server
 from skipserve.loadtest.results import read_report
@@ -33,16 +31,13 @@ pytestmark = pytest.mark.server
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory) -> Path:
+def project(routed_project, tmp_path_factory) -> Path:
     """A model with a router and one without."""
-    root = tmp_path_factory.mktemp("project")
-    (root / "export").mkdir()
-    shutil.copytree(ROOT / "handlers", root / "handlers")
+    root = tmp_path_factory.mktemp("loaded") / "project"
+    shutil.copytree(routed_project[0], root)
     bare = ROUTED.replace("small", "bare").replace("epochs = 3", "epochs = 2")
-    bare = bare[: bare.index("[router]")]
-    for name, text in (("small", ROUTED), ("bare", bare)):
-        (root / "export" / f"{name}.toml").write_text(text)
-        run_steps(read_build_file(root / "export" / f"{name}.toml"), lambda _: None, lambda _: None)
+    (root / "export" / "bare.toml").write_text(bare[: bare.index("[router]")])
+    build(root, "bare")
     return root
 
 
@@ -83,7 +78,7 @@ def test_a_generous_objective_passes_with_a_mix_and_its_baseline(project, server
     assert done.stdout.splitlines()[-1] == "PASS; report in mixed.html and mixed.json"
     report = read_report(project / "mixed.json")
     assert report.verdict == "PASS" and not report.partial
-    assert [len(arm.blocks) for arm in report.arms] == [2, 2]
+    assert [len(arm.periods) for arm in report.arms] == [2, 2]
     asked, baseline = report.arms
     assert asked.total.requests == baseline.total.requests == asked.scheduled > 299
     assert len(asked.by_choice) == 6 and all(one.answered for one in asked.by_choice)
@@ -180,6 +175,13 @@ def test_a_closed_loop(project, server):
     assert read_report(project / "closed.json").plan["loop"] == "closed"
 
 
+def wrong(command_line, project, address, *options) -> str:
+    """What a wrong command line is told."""
+    ended = command_line(*command(address, *options)[3:], folder=project)
+    assert ended.code == 2
+    return ended.err
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
@@ -203,30 +205,29 @@ def test_a_closed_loop(project, server):
         (["--model", "nowhere", "--rate", "50", "--start"], "no model_store/nowhere.mar to start"),
     ],
 )
-def test_wrong_input_is_one_line(project, server, options, says):
+def test_wrong_input_is_one_line(project, server, options, says, command_line):
     moved = project / "artifacts" / "moved"
     if not moved.exists():
         shutil.copytree(project / "artifacts" / "bare", moved)
-    done = loadtest(project, server, *options)
-    assert done.returncode == 2
-    assert says in done.stderr
-    assert "Traceback" not in done.stderr
+    told = wrong(command_line, project, server, *options)
+    assert says in told
+    assert "Traceback" not in told
 
 
-def test_a_service_that_is_not_up_is_one_line(project):
-    done = loadtest(project, Address("127.0.0.1", *free_ports()), "--model", "bare", "--rate", "50")
-    assert done.returncode == 2
-    assert "nothing answers at http://127.0.0.1" in done.stderr and "--start" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+def test_a_service_that_is_not_up_is_one_line(project, command_line):
+    nobody = Address("127.0.0.1", *free_ports())
+    told = wrong(command_line, project, nobody, "--model", "bare", "--rate", "50")
+    assert "nothing answers at http://127.0.0.1" in told and "--start" in told
+    assert len(told.splitlines()) == 1
 
 
-def test_another_artifact_than_the_one_served_is_refused(project, server):
+def test_another_artifact_than_the_one_served_is_refused(project, server, command_line):
     other = project / "elsewhere" / "bare"
     if not other.exists():
         shutil.copytree(project / "artifacts" / "small", other)
-    done = loadtest(project, server, "--model", "bare", "--rate", "50", "--artifacts", "elsewhere")
-    assert done.returncode == 2
-    assert "its answers would not be those to expect" in done.stderr
+    options = ["--model", "bare", "--rate", "50", "--artifacts", "elsewhere"]
+    told = wrong(command_line, project, server, *options)
+    assert "its answers would not be those to expect" in told
 
 
 def locust(address: Address, *options: str) -> list[str]:

@@ -1,6 +1,7 @@
 """The README's commands are run as they stand there, and the replies are as it prints them.
 
-The page docs/index.md goes on where the README ends; its requests are asked, too.
+The page docs/index.md goes on where the README ends; its requests are asked, too. So are the
+examples of docs/text.md, of the model that the README brings, and those of docs/images.md.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 import folders
 import numpy as np
 import onnx
+import picture_folders
 import pytest
 import torch
 from logits import Logits
@@ -233,13 +235,50 @@ def write_folder(root: Path, _: Path) -> None:
     folders.write_rows(root / "reviews.jsonl", texts, mood=moods)
 
 
+def write_pictures(root: Path, _: Path) -> None:
+    names = ("bag", "boot", "sneaker")
+    named = {"id2label": dict(enumerate(names)), "label2id": {n: i for i, n in enumerate(names)}}
+    picture_folders.write(root / "fashion_resnet", "resnet", **named)
+    for folder, count, seed in (("pictures", 420, 0), ("fit", 210, 1)):
+        picture_folders.write_classes(root / folder, count, seed)
+        for made, name in zip(picture_folders.LABELS, names, strict=True):
+            (root / folder / made).rename(root / folder / name)
+    first, *_ = sorted((root / "pictures" / "sneaker").glob("*.png"))
+    first.rename(first.with_name("a00033.png"))
+
+
+def test_models_of_ones_own_are_brought_where_a_page_says_so():
+    """What is tried below is all that README.md, docs/text.md and docs/images.md try."""
+    assert [len(examples(page)) for page in ("docs/text.md", "docs/images.md")] == [2, 2]
+
+
+def examples(page: str) -> list[tuple[str, str]]:
+    """The blocks of a page that ask a model: a terminal's, and those in Python."""
+    asking = ("predictions/film_mood", "predictions/fashion_resnet")
+    return [
+        (kind, content)
+        for kind, content in blocks(page)
+        if kind == "python" or (kind == "sh" and any(one in content for one in asking))
+    ]
+
+
 @pytest.mark.server
 @pytest.mark.parametrize(
-    ("source", "write"), [("net.onnx", write_network), ("film-mood", write_folder)]
+    ("page", "source", "write", "more"),
+    [
+        ("README.md", "net.onnx", write_network, None),
+        ("README.md", "film-mood", write_folder, "docs/text.md"),
+        ("docs/images.md", "fashion_resnet", write_pictures, "docs/images.md"),
+    ],
+    ids=["numbers", "texts", "pictures"],
 )
-def test_a_model_of_ones_own_is_brought_served_and_asked(clone, checkpoint, source, write):
+def test_a_model_of_ones_own_is_brought_served_and_asked(
+    clone, checkpoint, monkeypatch, page, source, write, more
+):
     write(clone, checkpoint)
-    (block,) = [lines for lines in SHELL if any(f"bring {source} " in line for line in lines)]
+    shells = [commands(content) for kind, content in blocks(page) if kind == "sh"]
+    (block,) = [lines for lines in shells if any(f"bring {source} " in line for line in lines)]
+    begun = [content for content in examples(more) if commands(content[1]) != block] if more else []
     shell = Shell(clone)
     shell.begun.append(". .venv/bin/activate")
     asked = 0
@@ -255,6 +294,14 @@ def test_a_model_of_ones_own_is_brought_served_and_asked(clone, checkpoint, sour
                 installs(shell, command)
             else:
                 shell.run(command)
+        for kind, content in begun:
+            if kind == "python":
+                monkeypatch.chdir(clone)
+                exec(content, {})
+                continue
+            for command in commands(content):
+                said = shell.run(command)
+                assert not command.startswith("curl") or "error" not in json.loads(said)
     assert asked >= 1
 
 

@@ -43,6 +43,7 @@ def test_it_starts_at_full_depth_and_earns(model, caplog):
     assert model.watch.state() == "on"
     assert "small has candidate 3 of" in caplog.text
     assert model.value("earning_in_force", risk="0.05") == 3
+    assert model.value("earning_proposed", risk="0.05") == 0
     assert model.value("earning_in_force", risk="0.02") is None
     assert model.value("earning_bolder_total") == 1
     model.sees(rows_needed(0.02, level), wrong_from=3)

@@ -92,6 +92,10 @@ def test_rows_propose_and_those_after_them_earn(model, caplog):
     model.proves(1)
     last = len(model.known.ladder(name)) - 1
     assert model.control.in_force == (None, last)
+    model.watch.tick()
+    assert model.value("earning_in_force", risk="0.05") == last + 1
+    assert model.value("earning_proposed", risk="0.05") == 1
+    assert model.value("earning_proposed", risk="0.02") is None
     assert model.control.places == (None, (last, name))
     assert f"has candidate {last + 1} of {last + 1} in force at risk 0.05" in caplog.text
     assert model.value("earning_bolder_total") == 1

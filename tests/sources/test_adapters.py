@@ -9,10 +9,8 @@ from typing import Any
 
 import folders
 import numpy as np
-import peft
 import pytest
 import torch
-import transformers
 from folders import LABELS
 
 from skipserve.errors import ConfigError
@@ -20,6 +18,8 @@ from skipserve.graph.memory import open_model
 from skipserve.sources.hugging_face.folder import names_of, open_folder
 from skipserve.sources.hugging_face.proposing import proposed_kind
 from skipserve.sources.hugging_face.reading import read_folder
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +32,9 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def tuned(base: Path, path: Path, labels: int = 3, **config: Any) -> Any:
     """Adapters that are not zero, as training leaves them; the network with them."""
+    import peft
+    import transformers
+
     model = transformers.AutoModelForSequenceClassification.from_pretrained(
         base, num_labels=labels, ignore_mismatched_sizes=True
     )

@@ -9,10 +9,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
-import scipy.ndimage
-import sklearn.datasets
 from PIL import Image
 
 ROTATIONS = range(1, 9)
@@ -50,6 +47,10 @@ def ordinary(count: int, seed: int = 0) -> Iterator[bytes]:
 
 def real() -> Iterator[bytes]:
     """Photographs and drawings that come with other packages."""
+    import matplotlib
+    import scipy.ndimage
+    import sklearn.datasets
+
     folders = (
         Path(sklearn.datasets.__file__).parent / "images",
         Path(matplotlib.__file__).parent / "mpl-data" / "sample_data",

@@ -35,10 +35,10 @@ evidence = 0
 """
 
 
-def build(root: Path) -> list[str]:
-    """Build the model of a project; the steps that took."""
+def build(root: Path, name: str = "small") -> list[str]:
+    """Build a model of a project; the steps that took."""
     said: list[str] = []
-    run_steps(read_build_file(root / "export" / "small.toml"), lambda epoch: None, said.append)
+    run_steps(read_build_file(root / "export" / f"{name}.toml"), lambda epoch: None, said.append)
     return [line.split()[1] for line in said if line.endswith("…")]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from once import alone
 from small_router import small_router
 
 from skipserve.building.buildfile import read_build_file
@@ -98,16 +99,20 @@ def texts(count: int, length: int, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def build(root: Path, name: str) -> Path:
-    """Bring ``masked``, ``bare``, ``vectors`` or ``pairs`` into a project; its artifact."""
-    (root / "export").mkdir(exist_ok=True)
-    (root / "texts_network.py").write_text(SOURCE)
-    rows = texts(800, LENGTH)
-    if name == "bare":
-        del rows["attention_mask"]
-    np.savez(root / f"{name}.npz", **rows)
-    (root / "export" / f"{name}.toml").write_text(
-        MODEL.format(name=name, task=TASKS.get(name, NAMED))
-    )
-    build_file = read_build_file(root / "export" / f"{name}.toml")
-    run_steps(build_file, lambda epoch: None, lambda line: None)
+    """Bring ``masked``, ``bare``, ``vectors`` or ``pairs`` into a project; its artifact.
+
+    Whoever asks again, in whichever process, is given what was built.
+    """
+    file = root / "export" / f"{name}.toml"
+    with alone(root):
+        if not file.is_file():
+            file.parent.mkdir(exist_ok=True)
+            (root / "texts_network.py").write_text(SOURCE)
+            rows = texts(800, LENGTH)
+            if name == "bare":
+                del rows["attention_mask"]
+            np.savez(root / f"{name}.npz", **rows)
+            file.write_text(MODEL.format(name=name, task=TASKS.get(name, NAMED)))
+        build_file = read_build_file(file)
+        run_steps(build_file, lambda epoch: None, lambda line: None)
     return build_file.artifact

@@ -1,0 +1,1 @@
+"""Artifacts and archives: manifest, certificates, model files, versions."""

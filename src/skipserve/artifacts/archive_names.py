@@ -1,4 +1,4 @@
-"""How archives are called: by model, and those of other versions by model and version.
+"""Names of archives: the model, and for other versions the model and the version.
 
     STORE/NAME.mar               the version in force
     STORE/NAME.versions/N.mar    others

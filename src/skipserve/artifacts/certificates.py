@@ -34,7 +34,7 @@ class TestedCandidate(Record):
     """The outcome of one candidate on the samples.
 
     Attributes:
-        disagreements: Rows whose routed answer differed.
+        disagreements: Rows whose routed answer differed; queries, where the task counts these.
         p_value: Probability of such an outcome or a better one if the risk were ε.
         run_rate: Share of the blocks that ran.
         held_back: Share of the rows the guard held back.
@@ -56,8 +56,9 @@ class Certificate(Record):
         measure: ``disagreement``: share of the answers that differ from full depth;
             ``accuracy_lost``: accuracy of full depth minus that of the routed answers.
         confidence: 1 − δ.
-        samples: Rows it was tested on, that nothing else had touched.
-        disagreements: Rows whose routed answer differed.
+        samples: Rows it was tested on, that nothing else had touched; queries, where the task
+            counts these (``score`` with ``top``).
+        disagreements: Those whose routed answer differed.
         accuracy_lost: On the samples; ``None`` if they had no labels.
         p_value: Probability of such an outcome or a better one if the risk were ε.
         run_rate: Share of the blocks that ran.

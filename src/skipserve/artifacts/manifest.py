@@ -249,7 +249,7 @@ class Manifest(Record):
 
     @property
     def slices(self) -> Slices:
-        """Of its traffic; without a router it is one whole."""
+        """The slices of its traffic; without a router there is one, without a name."""
         return self.router.slices if self.router else Slices()
 
     @property

@@ -128,9 +128,11 @@ def archives_in(store: Path, names: Sequence[str] = ()) -> list[Path]:
 
 def _no_archive(store: Path, name: str) -> ConfigError:
     have = (file.stem for file in store.glob("*.mar"))
-    make = f"`skipserve build export/{name}.toml` makes it"
     hint = suggestion(name, have, "")
+    if hint.endswith("?") and not Path(f"export/{name}.toml").is_file():
+        return ConfigError(f"{store} holds no {name}.mar; {hint}")
     between = "" if not hint else " " if hint.endswith("?") else "; "
+    make = f"`skipserve build export/{name}.toml` makes it"
     return ConfigError(f"{store} holds no {name}.mar; {hint}{between}{make}")
 
 

@@ -19,7 +19,7 @@ from skipserve.building.steps import run_steps
 from skipserve.building.worth import Worth, measure_worth
 from skipserve.errors import ConfigError
 from skipserve.files import replace_text
-from skipserve.sources.data import require_rows
+from skipserve.sources.data import require_rows, require_source
 from skipserve.sources.hugging_face.proposing import task_of
 from skipserve.sources.picture_files import LABEL
 from skipserve.tasks import TaskConfig
@@ -45,6 +45,8 @@ class BringOptions:
             ``None``: what a folder proposes, of other sources ``classify``.
         tolerance: Of ``regress`` and ``score``: the largest difference that agrees.
         picture: The column of pictures; found where none is named.
+        top: Of ``score``: documents of a query that count together, or ``None``.
+        query: The column of queries; the first text of each pair by default.
     """
 
     source: str
@@ -58,6 +60,8 @@ class BringOptions:
     task: str | None = None
     tolerance: float | None = None
     picture: str | None = None
+    top: int | None = None
+    query: str | None = None
 
 
 @dataclass(frozen=True)
@@ -98,9 +102,9 @@ def bring(
     """
     if not 0 < options.risk < 1:
         raise ConfigError(f"--risk must lie between 0 and 1, got {options.risk:g}; 1% is 0.01")
-    if options.source.endswith(".onnx") and not Path(options.source).is_file():
-        raise ConfigError(f"{options.source} is not there; name an .onnx file")
-    require_rows(options.data)
+    require_source(options.source)
+    for rows in (options.data, *([options.fit] if options.fit else [])):
+        require_rows(rows)
     name = options.name or _name_of(options.source)
     file = project / "export" / f"{name}.toml"
     text = build_text(options, name, project)
@@ -140,7 +144,7 @@ def _name_of(source: str) -> str:
 def build_text(options: BringOptions, name: str, project: Path) -> str:
     """The build file of a brought network, commented."""
     risks = sorted({0.005, 0.01, 0.02, 0.05, options.risk})
-    said = {"kind": options.task, "tolerance": options.tolerance}
+    said = {"kind": options.task, "tolerance": options.tolerance, "top": options.top}
     folder = Path(options.source) if Path(options.source).is_dir() else None
     given = {key: value for key, value in said.items() if value is not None}
     task = task_of(folder, given, "task", pairs=len(options.text) > 1)
@@ -177,6 +181,8 @@ def build_text(options: BringOptions, name: str, project: Path) -> str:
     if options.text:
         named = ", ".join(map(_quoted, options.text))
         lines.append(f"text = {named if len(options.text) == 1 else f'[{named}]'}")
+    if options.query is not None:
+        lines.append(f"query = {_quoted(options.query)}")
     lines += [
         '# columns = { input_ids = "ids" }   # what an input is called in the files',
         "",
@@ -223,6 +229,9 @@ def _task_lines(task: TaskConfig) -> list[str]:
     lines = ["[task]", kind]
     if task.tolerance is not None:
         lines.append(f"tolerance = {task.tolerance:g}".ljust(29) + "# from full depth, its units")
+    if task.kind == "score":
+        top = f"top = {task.top}" if task.top else "# top = 10"
+        lines.append(top.ljust(29) + "# certify queries: are the same documents the first so many?")
     if task.kind == "embed":
         lines.append(f"cosine = {task.cosine:g}")
     if task.kind == "classify":
@@ -241,19 +250,16 @@ def _quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def bring_objects(
-    source: Any,
-    rows: Any,
-    name: str,
-    risk: float,
-    labels: str | None,
-    project: Path,
-    text: tuple[str, ...] = (),
-    task: str | None = None,
-    tolerance: float | None = None,
-) -> Artifact:
-    """Bring objects in memory: they are written to files of the project first."""
-    folder = project / "sources"
+def bring_objects(source: Any, rows: Any, said: Mapping[str, Any], project: Path) -> Artifact:
+    """Bring objects in memory: they are written to files of the project first.
+
+    Args:
+        source: As a person names it, or a torch module and an example of its inputs.
+        rows: A file of rows, or arrays by input.
+        said: The other options of :class:`BringOptions`; the name among them.
+        project: Folder that gets them.
+    """
+    name, folder = said["name"], project / "sources"
     if isinstance(source, tuple):
         from skipserve.sources.module import module_graph
 
@@ -269,6 +275,5 @@ def bring_objects(
         arrays: dict[str, Any] = {str(key): np.asarray(value) for key, value in rows.items()}
         np.savez(data, **arrays)
         rows = data
-    about: dict[str, Any] = {"labels": labels, "name": name, "risk": risk, "text": text}
-    options = BringOptions(str(source), Path(rows), **about, task=task, tolerance=tolerance)
+    options = BringOptions(str(source), Path(rows), **said)
     return open_artifact(bring(options, project).build.artifact)

@@ -17,6 +17,7 @@ from skipserve.routing.config import ExitsConfig, RouterConfig
 from skipserve.schema import Record, parse
 from skipserve.sources.config import Brought, DataConfig, SourceConfig
 from skipserve.sources.hugging_face.proposing import task_of
+from skipserve.tasks import TaskConfig
 from skipserve.training.config import TrainingConfig
 from skipserve.training.recipes import Recipe, open_recipe
 from skipserve.training.tuning.config import TuningConfig
@@ -181,6 +182,8 @@ def read_build_file(path: Path, training: dict[str, Any] | None = None) -> Build
             f"{path}: router.certificate = {router.certificate!r} with serving.evidence = 0 would "
             "never earn anything; set evidence = 0.01, or leave it out"
         )
+    if router is not None and isinstance(origin, Brought):
+        _check_counted(router, origin.task, sections, path)
     defaults = {} if isinstance(origin, Trained) else {"formats": ["onnx"], "precisions": ["fp32"]}
     return BuildFile(
         path=path,
@@ -194,8 +197,26 @@ def read_build_file(path: Path, training: dict[str, Any] | None = None) -> Build
     )
 
 
+def _check_counted(router: RouterConfig, task: TaskConfig, sections: _Sections, path: Path) -> None:
+    """Refuse to count queries on traffic, where it is not known which rows are of one query."""
+    if task.top is None:
+        return
+    if router.certificate != "offline":
+        raise ConfigError(
+            f"{path}: router.certificate = {router.certificate!r} does not go with task.top: "
+            "evidence is drawn row by row, and single rows do not show which documents of a query "
+            "come first; set certificate = 'offline', or leave top out to earn it for each score"
+        )
+    if sections.serving.evidence and "evidence" in sections.serving.model_fields_set:
+        raise ConfigError(
+            f"{path}: serving.evidence = {sections.serving.evidence:g} does not go with task.top: "
+            "evidence is drawn row by row, and single rows do not show which documents of a query "
+            "come first; leave evidence out"
+        )
+
+
 def _build_files(path: Path) -> str:
-    """What to name in place of a path that is no build file."""
+    """A hint for a path that is no build file: the build files that exist."""
     folder = path.parent if path.parent.name else Path("export")
     return suggestion(
         str(path),

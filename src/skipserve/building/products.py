@@ -151,7 +151,7 @@ def calibrate(
             f"{build.artifact} was exported without a router; run `skipserve build {build.path}`"
         )
     splits = (sourced or Sourced(build)).rows
-    propose_candidates(build.artifact, splits.propose.rows)
+    propose_candidates(build.artifact, splits.propose.rows, queries=splits.propose.queries)
     if config.certificate == "earned":
         say(
             f"{build.name}: nothing is certified here: it starts at full depth and earns its "
@@ -173,6 +173,7 @@ def calibrate(
             splits.certify.rows.tensors,
             config.risks,
             labels=splits.certify.labels,
+            queries=splits.certify.queries,
             backend=backend,
             precision=precision,
             provider="cpu",

@@ -63,7 +63,7 @@ class Step:
     left: Callable[[], Any] | None = None
 
     def outcome(self) -> Any:
-        """What must be unchanged for the step to be skipped."""
+        """The result of the step: by default the hashes of its outputs."""
         return hashes(self.outputs) if self.left is None else self.left()
 
 

@@ -19,7 +19,7 @@ from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Prediction, Setting
 from skipserve.runtime.rows import Rows
 from skipserve.sources.splits import Labelled, Splits
-from skipserve.tasks import Task
+from skipserve.tasks import UNITS, Task, Unit, Units, unit_of
 
 BATCH = 32
 # Rows for timing, and repetitions.
@@ -35,7 +35,8 @@ class Worth:
     Attributes:
         risk: ε.
         run_rate: Share of the blocks run.
-        disagreement: Answers that differ from full depth.
+        disagreement: Share of the answers that differ from full depth; of the queries, where the
+            task counts these.
         accuracy_full: Of full depth, or ``None`` without labels.
         accuracy: Of the router, or ``None``.
         fixed: Blocks of the shortest fixed depth certified at the same ε; all where none is.
@@ -46,6 +47,7 @@ class Worth:
         worst: Class of the full-depth answer that suffers most, and the upper bound of its
             disagreement at 95 %; ``None`` where answers are of no class.
         differs: When an answer disagrees, in words; empty where another class is another answer.
+        unit: What is counted.
     """
 
     risk: float
@@ -60,6 +62,7 @@ class Worth:
     fixed_ms: float
     worst: tuple[str, float] | None
     differs: str = ""
+    unit: Unit = "row"
 
     @property
     def pays(self) -> bool:
@@ -77,11 +80,12 @@ class Worth:
         right = ""
         if self.accuracy is not None and self.accuracy_full is not None:
             right = f", {self.accuracy:.2%} right ({self.accuracy_full:.2%} at full depth)"
+        counted = UNITS[self.unit]
         head = "worth it" if self.pays else "not worth it"
+        risk = f"{head}: at a certified risk of {100 * self.risk:g} %"
         return (
-            f"{head}: at a certified {self.risk:.2g} risk it runs {blocks} against {full}; "
-            f"{against}. It disagrees on {self.disagreement:.2%} of the test rows{right}"
-            f"{self._who()}."
+            f"{risk} it runs {blocks} against {full}; {against}. It disagrees on "
+            f"{self.disagreement:.2%} of the test {counted}{right}{self._who()}."
         )
 
     def _who(self) -> str:
@@ -112,13 +116,14 @@ def measure_worth(directory: Path, splits: Splits, risk: float) -> Worth | str:
     test = splits.test
     full = engine.run_batches(test.rows, engine.off, BATCH)
     routed = engine.run_batches(test.rows, setting, BATCH)
-    fixed = _shortest_fixed(engine, splits.certify.rows, certificate)
+    fixed = _shortest_fixed(engine, splits.certify, certificate)
     spec, depth = engine.manifest.router, engine.manifest.depth
     assert spec is not None
     stopped = engine.off if fixed == depth else engine.fixed(spec.decisions.index(fixed))
     full_ms, router_ms, fixed_ms = _milliseconds(engine, test.rows[:TIMED], setting, stopped)
     task = engine.manifest.task
-    differs = ~task.agree(routed.answers, full.answers)
+    units = Units(task, len(test), test.queries)
+    differs = units.differ(routed.answers, full.answers)
     return Worth(
         risk=setting.risk,
         run_rate=float(routed.depth_run.mean()) / depth,
@@ -132,6 +137,7 @@ def measure_worth(directory: Path, splits: Splits, risk: float) -> Worth | str:
         fixed_ms=fixed_ms,
         worst=_worst(task, full, differs),
         differs="" if task.classes else task.differs,
+        unit=unit_of(task),
     )
 
 
@@ -143,16 +149,18 @@ def _nothing(engine: Engine, splits: Splits, risk: float) -> str:
             f"what it is worth, its traffic will tell: it answers at full depth until a risk of "
             f"{risk:g} is earned; see `skipserve certificate {engine.manifest.name}`"
         )
-    needed, have = samples_needed(risk, spec.offline_confidence), len(splits.certify)
+    task, tested = engine.manifest.task, splits.certify
+    counted, have = UNITS[unit_of(task)], Units(task, len(tested), tested.queries).count
+    needed = samples_needed(risk, spec.offline_confidence)
     if have < needed:
         return (
-            f"not worth it yet: {have} rows cannot certify a risk of {risk:g}, it takes at least "
-            f"{needed} and in practice several times as many; bring more rows, or ask for a "
-            "larger --risk"
+            f"not worth it yet: {have} {counted} cannot certify a risk of {risk:g}, it takes at "
+            f"least {needed} and in practice several times as many; bring more {counted}, or ask "
+            "for a larger --risk"
         )
     return (
-        f"not worth it: no candidate could be certified at {risk:g} on {have} rows, so it serves "
-        "at full depth; bring more rows, or ask for a larger --risk"
+        f"not worth it: no candidate could be certified at {risk:g} on {have} {counted}, so it "
+        f"serves at full depth; bring more {counted}, or ask for a larger --risk"
     )
 
 
@@ -162,12 +170,13 @@ def _accuracy(task: Task, answers: Prediction, data: Labelled) -> float | None:
     return float(task.right(answers.answers, data.labels).mean())
 
 
-def _shortest_fixed(engine: Engine, rows: Rows, certificate: Certificate) -> int:
+def _shortest_fixed(engine: Engine, data: Labelled, certificate: Certificate) -> int:
     """Blocks of the shortest fixed depth that passes the same test."""
     task, spec = engine.manifest.task, engine.manifest.router
     assert spec is not None
-    answers = np.moveaxis(engine.read(rows).answers, 1, 0)
-    agrees = np.stack([task.agree(one, answers[-1]) for one in answers], axis=1)
+    answers = np.moveaxis(engine.read(data.rows).answers, 1, 0)
+    units = Units(task, len(data), data.queries)
+    agrees = np.stack([~units.differ(one, answers[-1]) for one in answers], axis=1)
     blocks = np.array([*spec.decisions, engine.manifest.depth])
     return shortest_fixed(blocks, agrees, certificate.risk, certificate.confidence)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from numpy.typing import NDArray
 
 from skipserve.artifacts.artifact import Artifact, open_artifact
@@ -29,6 +30,7 @@ from skipserve.routing.propose import Thresholds
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.planning import AskedPrecision
 from skipserve.runtime.runners import BackendName
+from skipserve.tasks import unit_of
 
 
 def certify_artifact(
@@ -38,6 +40,7 @@ def certify_artifact(
     confidence: float | None = None,
     *,
     labels: NDArray[Any] | None = None,
+    queries: NDArray[np.uint64] | None = None,
     backend: BackendName = "onnxruntime",
     precision: AskedPrecision = "auto",
     provider: Literal["auto", "cpu", "cuda"] = "auto",
@@ -60,6 +63,7 @@ def certify_artifact(
         confidence: 1 − δ; by default the one that the model asks for. What is certified with less
             is written down, but not served.
         labels: True classes [N]; accuracy lost is certified too if they are given.
+        queries: The query of each sample [N]; needed where the task counts queries.
         backend: Opens the file.
         precision: Of the file; ``auto`` as in serving.
         provider: Runs it; ``auto`` as in serving.
@@ -71,7 +75,7 @@ def certify_artifact(
     Raises:
         ArtifactError: If the artifact has no router or no candidates.
         ConfigError: If a risk or the confidence is not between 0 and 1, or the labels are not
-            classes of as many rows.
+            classes of as many rows; if the task counts queries and there are none.
         InputError: If the samples are not rows of this model.
     """
     artifact = open_artifact(directory)
@@ -99,13 +103,18 @@ def certify_artifact(
     if labels is not None:
         manifest = artifact.manifest
         truth = manifest.task.truth(labels, len(rows), manifest.name)
+    name = artifact.manifest.name
+    on_progress(f"{name}: running {len(rows)} rows at full depth", None)
     limit = _guard_limit(artifact)
-    trial = Trial(engine, rows, truth, limit, batch_size, say)
+    trial = Trial(engine, rows, truth, queries, limit, batch_size, say)
     measures: tuple[Measure, ...] = ("disagreement",)
     if labels is not None:
         measures = ("disagreement", "accuracy_lost")
     goals = [Goal(risk, measure) for measure in measures for risk in risks]
     candidates = [thresholds_of(one) for one in made.candidates]
+    if trial.foresees:
+        on_progress(f"{name}: reading every exit of {len(rows)} rows", None)
+        trial.read()
 
     def reporting(run: Callable[[Thresholds], Outcome]) -> Callable[[Thresholds], Outcome]:
         """The same, which says which candidate it is at."""
@@ -113,7 +122,7 @@ def certify_artifact(
 
         def tested(thresholds: Thresholds) -> Outcome:
             at = next(places)
-            doing = f"{artifact.manifest.name}: testing candidate {at + 1} of {len(candidates)}"
+            doing = f"{name}: testing candidate {at + 1} of {len(candidates)}"
             on_progress(doing, at / len(candidates))
             return run(thresholds)
 
@@ -121,6 +130,7 @@ def certify_artifact(
 
     verdicts, outcomes = _certified(trial, reporting, candidates, goals, confidence)
     certificates, refusals = [], []
+    counted = "samples" if unit_of(artifact.manifest.task) == "row" else "queries"
     for verdict in verdicts:
         about = {
             "risk": verdict.goal.risk,
@@ -129,13 +139,13 @@ def certify_artifact(
             "provider": engine.provider,
         }
         if verdict.candidate is None:
-            reason = _why_refused(verdict.goal, len(rows), outcomes[0], confidence)
+            reason = _why_refused(verdict.goal, trial.samples, outcomes[0], confidence, counted)
             refusals.append(Refusal.model_validate({**about, "reason": reason}))
             continue
         outcome = outcomes[verdict.candidate]
         found = {
             "confidence": confidence,
-            "samples": len(rows),
+            "samples": trial.samples,
             "disagreements": outcome.disagreements,
             "accuracy_lost": None if outcome.lost is None else float(outcome.lost.mean()),
             "p_value": verdict.p_value,
@@ -150,7 +160,7 @@ def certify_artifact(
             "tried": tuple(
                 TestedCandidate(
                     disagreements=one.disagreements,
-                    p_value=p_value_of(one, len(rows), verdict.goal, confidence),
+                    p_value=p_value_of(one, trial.samples, verdict.goal, confidence),
                     run_rate=one.run_rate,
                     held_back=one.held_back,
                     by_class=one.by_class,
@@ -183,11 +193,11 @@ def _certified(
     return certify(reporting(trial.run), candidates, trial.samples, goals, confidence)
 
 
-def _why_refused(goal: Goal, samples: int, first: Outcome, confidence: float) -> str:
+def _why_refused(goal: Goal, samples: int, first: Outcome, confidence: float, counted: str) -> str:
     needed = samples_needed(goal.risk, confidence)
     if samples < needed:
         return (
-            f"{samples} samples cannot certify {goal.risk:g} at confidence {confidence:g}; "
+            f"{samples} {counted} cannot certify {goal.risk:g} at confidence {confidence:g}; "
             f"it takes at least {needed}"
         )
     rare = [count for _, count in first.by_class if count < needed]
@@ -200,7 +210,7 @@ def _why_refused(goal: Goal, samples: int, first: Outcome, confidence: float) ->
     if goal.measure == "accuracy_lost" and first.lost is not None:
         did = f"loses the right answer on {int(first.lost.sum())} more than it gains"
     return (
-        f"the most careful candidate {did} of {samples} samples, "
+        f"the most careful candidate {did} of {samples} {counted}, "
         f"too many for {goal.risk:g} at confidence {confidence:g}"
     )
 

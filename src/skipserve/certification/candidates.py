@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,21 @@ from numpy.typing import NDArray
 
 from skipserve.artifacts.artifact import Artifact, open_artifact
 from skipserve.artifacts.certificates import Certificates, from_json, to_json, write_certificates
-from skipserve.routing.propose import Observations, propose, propose_skips
+from skipserve.routing.propose import (
+    Observations,
+    Stops,
+    Thresholds,
+    propose,
+    propose_for_units,
+    propose_skips,
+)
 from skipserve.routing.reading import observe
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Prediction, Setting
 from skipserve.runtime.rows import Rows
 from skipserve.runtime.runners import BackendName
+from skipserve.runtime.stepper import ExitReadings
+from skipserve.tasks import Units
 
 BATCH = 32
 # More rows would hardly move a threshold.
@@ -23,7 +33,12 @@ MOST_ROWS = 10_000
 MOST_ROWS_SKIPPING = 5_000
 
 
-def propose_candidates(directory: Path, proposing: Rows, cores: int = 0) -> None:
+def propose_candidates(
+    directory: Path,
+    proposing: Rows,
+    cores: int = 0,
+    queries: NDArray[np.uint64] | None = None,
+) -> None:
     """Write the candidates of an artifact, forgetting certificates of earlier ones.
 
     They are proposed on what the files that serve read off the rows.
@@ -32,6 +47,10 @@ def propose_candidates(directory: Path, proposing: Rows, cores: int = 0) -> None
         directory: The artifact.
         proposing: Rows that are used by nothing that certifies.
         cores: To use; 0 takes all.
+        queries: The query of each row [N]; needed where the task counts queries.
+
+    Raises:
+        ConfigError: If the task counts queries and there are none.
     """
     artifact = open_artifact(directory)
     engine = Engine.for_many(artifact, provider="cpu", backend=_backend(artifact), cores=cores)
@@ -39,6 +58,9 @@ def propose_candidates(directory: Path, proposing: Rows, cores: int = 0) -> None
     assert spec is not None
     if spec.policy == "skip":
         proposed = propose_skips(*_read_skips(engine, proposing[:MOST_ROWS_SKIPPING]))
+    elif engine.manifest.task.top is not None:
+        some = None if queries is None else queries[:MOST_ROWS]
+        proposed = _of_queries(engine, proposing[:MOST_ROWS], some)
     else:
         proposed = propose(_observed(engine, proposing[:MOST_ROWS]), spec.risks)
     candidates = tuple(tuple(map(to_json, one.tolist())) for one in proposed)
@@ -49,14 +71,38 @@ def _backend(artifact: Artifact) -> BackendName:
     return "onnxruntime" if artifact.manifest.files[0].format == "onnx" else "torchscript"
 
 
+def _of_queries(engine: Engine, rows: Rows, queries: NDArray[np.uint64] | None) -> list[Thresholds]:
+    """Candidates by the disagreement of whole queries.
+
+    A row may leave where that alone does not change which documents come first.
+    """
+    units = Units(engine.manifest.task, len(rows), queries)
+    readings, spec = engine.read(rows), engine.manifest.router
+    assert spec is not None
+    full = readings.answers[:, -1]
+    early = np.moveaxis(readings.answers[:, :-1], 1, 0)
+    alone = np.stack([units.agree_alone(one, full) for one in early], axis=1)
+    observed = replace(_of_readings(engine, readings), agrees=alone)
+
+    def judge(where: Stops) -> float:
+        served = readings.answers[np.arange(len(where)), where]
+        return float(units.differ(served, full).mean())
+
+    return propose_for_units(observed, spec.risks, judge)
+
+
 def _observed(engine: Engine, rows: Rows) -> Observations:
     """What the router observes of rows that run everything."""
-    spec = engine.manifest.router
-    assert spec is not None
     if engine.backend == "torchscript":
         return _observed_by_running(engine, rows)
+    return _of_readings(engine, engine.read(rows))
+
+
+def _of_readings(engine: Engine, readings: ExitReadings) -> Observations:
+    spec = engine.manifest.router
+    assert spec is not None
     return observe(
-        engine.read(rows),
+        readings,
         engine.manifest.task,
         [*spec.decisions, engine.manifest.depth],
         from_json(spec.guard_limit),

@@ -19,6 +19,7 @@ from skipserve.artifacts.certificates import Count, Measure, TestedCandidate, Th
 from skipserve.artifacts.manifest import Manifest, Name, Precision
 from skipserve.files import replace_text
 from skipserve.schema import Record, Sha256
+from skipserve.slices import Slice
 
 CERTIFICATE_VERSION: Literal[1] = 1
 SEALED_WITHOUT = ("sha256", "signature")
@@ -38,7 +39,7 @@ class Offline(Record):
         guard_limit: ``None`` is +inf, off.
         candidates: Thresholds, from careful to bold; the last is the one that is certified. In
             them ``None`` is +inf, always run.
-        samples: Rows.
+        samples: Rows; queries, where the task counts these (``score`` with ``top``).
         samples_sha256: Of the rows; ``None`` where it was not kept.
         batch_size: They ran with.
         tried: What each candidate did, in the same order.
@@ -88,7 +89,7 @@ class Epoch(Record):
 
 
 class Proposal(Record):
-    """What an epoch's first rows proposed, and its other rows were evidence for.
+    """The ladder that an epoch's first rows proposed; its other rows are evidence for it.
 
     Attributes:
         rows: That proposed; they count for nothing else.
@@ -112,7 +113,7 @@ class Earned(Record):
         confidence: 1 − δ.
         share: Of δ that all epochs have together; one half where the other half is an offline
             certificate's.
-        slice: Of the traffic; "" is all of it.
+        slice: Of the traffic; ``None`` is all of it.
         guard_limit: ``None`` is +inf, off.
         candidates: Thresholds, from careful to bold; the last is the one that was earned.
         epoch: That earned it.
@@ -127,7 +128,7 @@ class Earned(Record):
     measure: Literal["disagreement"] = "disagreement"
     confidence: Open
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
-    slice: str = ""
+    slice: Slice | None = None
     guard_limit: float | None
     candidates: Annotated[tuple[Thresholds, ...], Field(min_length=1)]
     epoch: Annotated[int, Field(ge=1)]

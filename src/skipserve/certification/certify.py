@@ -3,10 +3,10 @@
 Candidates are tested in an order fixed beforehand, from careful to bold, until one fails; by
 fixed-sequence testing every one that passed holds at level δ together (Learn then Test,
 Angelopoulos et al., arXiv:2110.01052, section 3). Two risks can be bounded. *Disagreement* with
-full depth is a coin toss a row, so its p-value is the exact binomial one. *Accuracy lost* counts 1
-where full depth was right and the routed answer is wrong, −1 where it is the other way round: a
-bounded loss, tested by betting. The assumption is exchangeability: inputs to come are drawn like
-the samples.
+full depth is a coin toss a row, so its p-value is the exact binomial one; where a task counts
+queries, all rows of a query are one toss. *Accuracy lost* counts 1 where full depth was right and
+the routed answer is wrong, −1 where it is the other way round: a bounded loss, tested by betting.
+The assumption is exchangeability: inputs to come are drawn like the samples.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ class Outcome:
     """The outcome of a candidate on the samples.
 
     Attributes:
-        disagreements: Rows whose answer was not that of full depth.
+        disagreements: Rows whose answer was not that of full depth; queries, where the task counts
+            these.
         run_rate: Share of the blocks that ran.
         held_back: Share of the rows the guard held back.
         lost: 1 where only full depth was right, −1 where only the routed answer was, else 0, in
@@ -204,7 +205,7 @@ def outcome_of(
     """Count what a run did.
 
     Args:
-        differs: Whether each answer disagrees with that of full depth [N].
+        differs: Which units disagree with full depth [units]: rows, or queries.
         depth_run: Blocks run [N].
         held_back: By the guard [N].
         depth: Blocks of the network.

@@ -11,6 +11,7 @@ from skipserve.earning.ladder import OWN, Place
 from skipserve.earning.rules import Rules
 from skipserve.earning.wealth import level_of, log_wealth
 from skipserve.errors import ConfigError
+from skipserve.slices import Slice
 
 
 def earned_bound(
@@ -23,7 +24,7 @@ def earned_bound(
     candidates: Sequence[Thresholds],
     guard_limit: float | None,
     confidence: float,
-    of_slice: str = "",
+    of_slice: Slice | None = None,
 ) -> Earned:
     """The proof of a candidate that is in force.
 
@@ -36,7 +37,7 @@ def earned_bound(
         candidates: The artifact's own thresholds, from careful to bold.
         guard_limit: The artifact's own; ``None`` is +inf, off.
         confidence: 1 − δ that the model asks for, of which the rules may have a share.
-        of_slice: Of the traffic; "" is all of it.
+        of_slice: Of the traffic; ``None`` is all of it.
 
     Raises:
         ConfigError: If no epoch has earned it.

@@ -19,6 +19,7 @@ from skipserve.certification.verification import TOLERANCE
 from skipserve.errors import ConfigError
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.runners import FORMATS
+from skipserve.tasks import Units
 
 
 class _Outcomes:
@@ -29,7 +30,7 @@ class _Outcomes:
         self._found: dict[tuple[Thresholds, bool], Outcome] = {}
 
     def of(self, candidate: Thresholds, chosen: bool) -> Outcome:
-        """What a candidate does.
+        """The outcome of one candidate.
 
         Args:
             candidate: Its thresholds.
@@ -48,6 +49,7 @@ def check_counts(
     samples: object,
     labels: NDArray[Any] | None,
     say: Callable[[str], None],
+    queries: NDArray[np.uint64] | None = None,
 ) -> Iterator[Finding]:
     """Differences between the counts of a certificate and a rerun of its files.
 
@@ -57,6 +59,7 @@ def check_counts(
         samples: Rows of the model.
         labels: Their classes [N]; with them, accuracy lost is computed too.
         say: Receives progress, line by line.
+        queries: The query of each row [N]; needed where the task counts queries.
 
     Raises:
         ConfigError: If no bound is offline, or the classes do not fit.
@@ -79,17 +82,19 @@ def check_counts(
     manifest, truth = artifact.manifest, None
     if labels is not None:
         truth = manifest.task.truth(labels, len(rows), manifest.name)
-    digest = rows.sha256
+    digest, count = rows.sha256, Units(manifest.task, len(rows), queries).count
     trials: dict[tuple[float, int], _Outcomes] = {}
     for bound in bounds:
         about = f"{bound.measure.replace('_', ' ')} {bound.risk:g} (offline)"
-        if len(rows) != bound.samples or digest != (bound.samples_sha256 or digest):
+        if count != bound.samples or digest != (bound.samples_sha256 or digest):
             yield Finding(Fault.COUNTS, f"{about}: these are not the rows that it was certified on")
             continue
         limit = from_json(bound.guard_limit)
         kind = (limit, bound.batch_size)
         if kind not in trials:
-            trials[kind] = _Outcomes(Trial(engine, rows, truth, limit, bound.batch_size, say))
+            trials[kind] = _Outcomes(
+                Trial(engine, rows, truth, queries, limit, bound.batch_size, say)
+            )
         for place, (candidate, said) in enumerate(
             zip(bound.candidates, bound.tried, strict=True), 1
         ):

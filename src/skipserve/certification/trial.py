@@ -15,6 +15,7 @@ from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Prediction, Setting
 from skipserve.runtime.rows import Rows
 from skipserve.runtime.stepper import ExitReadings
+from skipserve.tasks import Units
 
 Say = Callable[[str], None]
 # The guard holds back 0.5 % of rows like calibration; this many mean another distribution.
@@ -32,6 +33,7 @@ class Trial:
         engine: Runs the file.
         rows: The samples.
         truth: What is right of each [N], if it is known.
+        queries: The query of each [N], where the task counts queries.
         limit: Of the guard.
         batch_size: Rows that run together.
         say: Told about progress.
@@ -42,12 +44,14 @@ class Trial:
         engine: Engine,
         rows: Rows,
         truth: NDArray[np.int64] | None,
+        queries: NDArray[np.uint64] | None,
         limit: float,
         batch_size: int,
         say: Say,
     ) -> None:
         self._engine = engine
         self._rows = rows
+        self._units = Units(engine.manifest.task, len(rows), queries)
         self._truth = truth
         self._limit = limit
         self._batch_size = batch_size
@@ -60,8 +64,8 @@ class Trial:
 
     @property
     def samples(self) -> int:
-        """How many there are."""
-        return len(self._rows)
+        """How many are counted: rows, or queries where the task counts these."""
+        return self._units.count
 
     @property
     def foresees(self) -> bool:
@@ -80,11 +84,15 @@ class Trial:
         setting = Setting(thresholds, self._limit)
         return self._outcome(self._engine.run_batches(self._rows, setting, self._batch_size))
 
-    def foresee(self, thresholds: Thresholds) -> Outcome:
-        """Compute the outcome from one reading of every exit, without running the candidate."""
+    def read(self) -> ExitReadings:
+        """What every exit reads off every sample; computed once."""
         if self._readings is None:
             self._readings = self._engine.read(self._rows, self._batch_size)
-        read, spec = self._readings, self._engine.manifest.router
+        return self._readings
+
+    def foresee(self, thresholds: Thresholds) -> Outcome:
+        """Compute the outcome from one reading of every exit, without running the candidate."""
+        read, spec = self.read(), self._engine.manifest.router
         assert spec is not None
         inside = np.logical_and.accumulate(within(read.distances, self._limit), axis=1)
         may = inside[:, [one.leaves for one in spec.exits]]
@@ -106,7 +114,7 @@ class Trial:
             lost = lost_of(*right)
         classes = range(task.classes if self._per_class else 0)
         outcome = outcome_of(
-            ~task.agree(answers.answers, full.answers),
+            self._units.differ(answers.answers, full.answers),
             answers.depth_run,
             answers.held_back,
             self._engine.manifest.depth,
@@ -122,8 +130,7 @@ class Trial:
         assert answers.signals is not None
         self.deciles.append(_deciles(answers.signals))
         self._say(
-            f"{outcome.disagreements} of {len(self._rows)} disagree at "
-            f"{outcome.run_rate:.1%} run rate"
+            f"{outcome.disagreements} of {self.samples} disagree at {outcome.run_rate:.1%} run rate"
         )
         return outcome
 

@@ -26,6 +26,7 @@ from skipserve.earning.proofs import unordered
 from skipserve.earning.wealth import level_of, log_wealth
 from skipserve.intervals import p_value
 from skipserve.runtime.runners import FORMATS
+from skipserve.slices import Slice
 
 # Sums of logarithms may differ in the last digits on other machines.
 TOLERANCE = 1e-9
@@ -51,7 +52,7 @@ def check_certificate(
     for bound in made.bounds:
         about = f"{bound.measure.replace('_', ' ')} {bound.risk:g} ({bound.kind})"
         if isinstance(bound, Earned) and bound.slice:
-            about += f" for {bound.slice}"
+            about += f" for {bound.slice.value}"
         for finding in _check_bound(bound, artifact):
             yield Finding(finding.fault, f"{about}: {finding.sentence}")
 
@@ -64,7 +65,7 @@ def _check_files(made: CertificateFile, artifact: Artifact) -> Iterator[Finding]
         )
     have = meaning(manifest)
     for what in ("task", "preprocessing"):
-        if getattr(made, what) != have[what]:
+        if _said(getattr(made, what)) != _said(have[what]):
             yield Finding(Fault.FILES, f"the certificate is of another {what} than the artifact's")
     kinds = [artifact.hashes(format, made.precision) for format in FORMATS.values()]
     if made.files in kinds:
@@ -79,6 +80,11 @@ def _check_files(made: CertificateFile, artifact: Artifact) -> Iterator[Finding]
     else:
         said = f"the artifact serves more {made.precision} files than those that are certified"
     yield Finding(Fault.FILES, said)
+
+
+def _said(values: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Values without those that are left open, which an older skipserve did not write."""
+    return values and {key: value for key, value in values.items() if value is not None}
 
 
 def _check_bound(bound: Offline | Earned, artifact: Artifact) -> Iterator[Finding]:
@@ -106,12 +112,23 @@ def _check_bound(bound: Offline | Earned, artifact: Artifact) -> Iterator[Findin
         yield Finding(Fault.ORDER, f"the candidates are not {whose} in their order")
     if spec is not None and bound.guard_limit != guard_limit:
         yield Finding(Fault.NUMBER, "its guard limit is not that of the artifact")
-    if isinstance(bound, Earned) and bound.slice not in (names := artifact.manifest.slices.names):
-        known_as = ", ".join(names) if names[0] else "none"
+    if isinstance(bound, Offline):
+        yield from _check_offline(bound)
+        return
+    if not (slices := artifact.manifest.slices).has(bound.slice):
         yield Finding(
-            Fault.FILES, f"the artifact has no such slice of its traffic; it declares {known_as}"
+            Fault.FILES,
+            f"it is of traffic that is {_called(bound.slice)}, and the artifact's is "
+            f"{_called(slices.named(slices.names[-1]))}",
         )
-    yield from _check_earned(bound) if isinstance(bound, Earned) else _check_offline(bound)
+    yield from _check_earned(bound)
+
+
+def _called(one: Slice | None) -> str:
+    if one is None:
+        return "one whole"
+    values = ", ".join(one.values)
+    return f"sliced by {one.parameter} into {values} and other"
 
 
 def _check_proposal(bound: Earned, proposal: Proposal, least: float | None) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ import typer
 
 from skipserve.commands import console
 from skipserve.commands.output import print_json
-from skipserve.commands.parameters import Json, Texts, parse_risk
+from skipserve.commands.parameters import Json, Queries, Texts, parse_risk
 from skipserve.commands.progress import watching
 
 if TYPE_CHECKING:
@@ -68,6 +68,15 @@ def bring(
             help="For regress and score: the largest difference from full depth that agrees."
         ),
     ] = None,
+    top: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="For score: certify queries; one disagrees if another document is among its first "
+            "so many.",
+        ),
+    ] = None,
+    query: Queries = None,
     json: Json = False,
 ) -> None:
     """Bring a trained network: cut it, fit exit heads, certify a router and package it.
@@ -76,6 +85,11 @@ def bring(
     verdict: whether routing this network is worth it.
     """
     with watching("reading") as watch:
+        from skipserve.sources.data import require_rows, require_source
+
+        require_source(source)  # before the import of torch, which takes seconds
+        for rows in (data, *([fit] if fit else [])):
+            require_rows(rows)
         from skipserve.building.bring import BringOptions
         from skipserve.building.bring import bring as bring_network
 
@@ -85,6 +99,8 @@ def bring(
             picture=picture,
             task=task,
             tolerance=tolerance,
+            top=top,
+            query=query,
         )
         outcome = bring_network(options, Path.cwd(), watch.say, watch.progress)
     if json:

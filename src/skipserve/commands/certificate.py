@@ -68,7 +68,7 @@ def certificate(
 
 
 def find_earned(metrics_port: int, model: str, of_slice: str | None = None) -> list[Earned]:
-    """What the slices of a model's traffic have earned that a running service serves.
+    """The certificates that a running service has earned for a model, by slice of its traffic.
 
     Args:
         metrics_port: Of the service.
@@ -133,7 +133,7 @@ def _values(earned: Earned, found: EarnedStatus) -> dict[str, Any]:
         risks.append(
             {
                 "risk": one.risk,
-                "candidate_in_force": None if one.in_force is None else one.in_force + 1,
+                "candidate_in_force": None if place is None else place.candidate + 1,
                 "of_candidates": None if place is None else earned.size(place),
                 "needed_rows": None if one.proposing else one.needed,
                 "earned": proof

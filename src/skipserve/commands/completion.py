@@ -1,4 +1,4 @@
-"""What a shell offers for an argument: the models and build files of the working directory."""
+"""Shell completion of arguments: the models and build files of the working directory."""
 
 from __future__ import annotations
 

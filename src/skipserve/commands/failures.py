@@ -1,4 +1,4 @@
-"""Which errors are the user's to mend, and the line that says how."""
+"""Errors that a user can mend, and the line that says how."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def line_for(error: Exception) -> str | None:
 
 
 def _usage(error: typer.TyperException) -> str:
-    """What is wrong with a command line, and where it is explained; empty for a bare group."""
+    """The fault of a command line, and the help that explains it; empty for a bare group."""
     context = getattr(error, "ctx", None)
     path = "skipserve" if context is None else context.command_path
     text = " ".join(error.format_message().split()).rstrip(".")

@@ -10,18 +10,24 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from skipserve.commands import completion, console
-from skipserve.commands.exits import ExitCode
+from skipserve.commands.capacity import search_capacity
 from skipserve.commands.output import print_json
-from skipserve.commands.parameters import METRICS_PORT, STORE, Json, MetricsPort
+from skipserve.commands.parameters import (
+    HOST,
+    METRICS_PORT,
+    PORT,
+    SERVICE,
+    STORE,
+    Host,
+    Json,
+    MetricsPort,
+    Port,
+)
 from skipserve.errors import ConfigError
 
 if TYPE_CHECKING:
-    import threading
-
     from skipserve.loadtest.payloads import Choice
-    from skipserve.loadtest.plan import Plan
     from skipserve.loadtest.pools import Subject
-    from skipserve.loadtest.slo import Objective
     from skipserve.loadtest.target import Target
 
 OUT = Path(".build/loadtest")
@@ -31,9 +37,7 @@ NEEDED = {
     **{"locust": "locust", "hdrh": "hdrhistogram", "scipy": "scipy", "jinja2": "jinja2"},
     "matplotlib": "matplotlib",
 }
-
-
-LOAD, SERVICE, OUTPUT = "Load", "Service", "Replies and reports"
+LOAD, OUTPUT = "Load", "Replies and reports"
 
 
 def loadtest(
@@ -107,19 +111,8 @@ def loadtest(
             rich_help_panel=SERVICE,
         ),
     ] = False,
-    host: Annotated[
-        str, typer.Option(help="The address of the service.", rich_help_panel=SERVICE)
-    ] = "127.0.0.1",
-    port: Annotated[
-        int,
-        typer.Option(
-            envvar="SKIPSERVE_PORT",
-            min=1,
-            max=65533,
-            help="The port for requests.",
-            rich_help_panel=SERVICE,
-        ),
-    ] = 8080,
+    host: Host = HOST,
+    port: Port = PORT,
     metrics_port: MetricsPort = METRICS_PORT,
     connections: Annotated[
         int,
@@ -212,7 +205,7 @@ def loadtest(
             stack.enter_context(Server(archives, HostConfig(address), stop=stop))
         subjects = _subjects(target, artifacts, choices, data)
         if capacity:
-            _search(plan, objective, target, subjects, stop, name, json)
+            search_capacity(plan, objective, target, subjects, stop, name, json)
         report = run(plan, objective, target, subjects, stop, console.print)
     changes = compare_reports(earlier, report) if earlier else []
     summary = summarise(report)
@@ -275,46 +268,6 @@ def _archives(model_store: Path, choices: list[Choice]) -> list[Path]:
                 f"`skipserve build export/{archive.stem}.toml`"
             )
     return archives
-
-
-def _search(
-    plan: Plan,
-    objective: Objective,
-    target: Target,
-    subjects: list[Subject],
-    stop: threading.Event,
-    name: Path,
-    json: bool,
-) -> None:
-    from datetime import datetime, timezone
-
-    from skipserve.loadtest.capacity import find_capacity
-    from skipserve.loadtest.environment import describe
-    from skipserve.loadtest.plan import as_text
-    from skipserve.loadtest.report import TITLES, write_capacity
-    from skipserve.loadtest.session import about
-
-    facts = {
-        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "plan": as_text(plan, objective, target),
-        "environment": describe(),
-        "models": {subject.pool.model: about(subject) for subject in subjects},
-    }
-    found = find_capacity(plan, objective, target, subjects, stop, console.print)
-    base = name.with_name(f"{name.name}-capacity")
-    write_capacity(base, found, facts, stop.is_set())
-    code = ExitCode.NO_RESULT if stop.is_set() else ExitCode.OK
-    if json:
-        files = {kind: base.with_name(f"{base.name}.{kind}") for kind in ("html", "json")}
-        print_json({"capacity": found, "partial": stop.is_set(), "report": files})
-        raise typer.Exit(code)
-    for one in found:
-        held = f"{one.highest:.0f} requests/s hold" if one.highest else "no rate holds"
-        above = f", {one.failing:.0f} do not" if one.failing else ""
-        partial = "" if one.complete else " (partial: stopped)"
-        typer.echo(f"{TITLES[one.name]}: {held}{above}{partial}")
-    typer.echo(f"report in {base}.html and {base}.json")
-    raise typer.Exit(code)
 
 
 def _subjects(

@@ -18,6 +18,8 @@ from skipserve.commands.parameters import (
     BatchSize,
     BuildPath,
     Json,
+    Queries,
+    Texts,
     Threads,
     parse_risk,
 )
@@ -126,6 +128,8 @@ def certify(
             help="The column of true classes, or a .npy file; certifies accuracy lost too."
         ),
     ] = None,
+    text: Texts = None,
+    query: Queries = None,
     risk: Annotated[
         list[float] | None,
         typer.Option(
@@ -176,7 +180,8 @@ def certify(
             artifact, settings = open_artifact(model), parse(ServingConfig, asked, "certify")
         name = artifact.manifest.name
         watch.progress(f"{name}: reading rows", None)
-        samples = read_samples(data, labels, artifact.manifest, watch.say, values_of(artifact))
+        values = values_of(artifact, text or ())
+        samples = read_samples(data, labels, artifact.manifest, watch.say, values, query)
         watch.progress(f"{name}: testing candidates", None)
         made = certify_artifact(
             artifact.directory,
@@ -184,6 +189,7 @@ def certify(
             risk,
             confidence,
             labels=samples.labels,
+            queries=samples.queries,
             backend=settings.backend,
             precision=settings.precision,
             provider=settings.provider,

@@ -1,4 +1,4 @@
-"""What a program reads: one JSON object on stdout; whatever else is said goes to stderr."""
+"""Output for programs: one JSON object on stdout; everything else goes to stderr."""
 
 from __future__ import annotations
 

@@ -9,6 +9,9 @@ import typer
 
 from skipserve.commands import completion
 
+# The group of options that say which service is meant.
+SERVICE = "Service"
+
 
 def parse_risk(text: str | float) -> float:
     """The ratio that ``1%`` or ``0.01`` means; a default comes as a number.
@@ -22,7 +25,9 @@ def parse_risk(text: str | float) -> float:
     except ValueError:
         risk = -1.0
     if not 0 < risk < 1:
-        raise typer.BadParameter(f"{text!r} is not between 0 and 1; write 1% or 0.01")
+        meant = risk if 1 <= risk < 100 else 1
+        write = f"write {meant:g}% or {meant / 100:g}"
+        raise typer.BadParameter(f"{text!r} is not between 0 and 1; {write}")
     return risk
 
 
@@ -67,13 +72,28 @@ ArtifactPath = Annotated[
     ),
 ]
 ModelStore = Annotated[Path, typer.Option(help="The folder of archives (.mar).")]
+Host = Annotated[
+    str,
+    typer.Option(help="The address of the service, IPv4 or IPv6.", rich_help_panel=SERVICE),
+]
+Port = Annotated[
+    int,
+    typer.Option(
+        envvar="SKIPSERVE_PORT",
+        min=1,
+        max=65533,
+        help="The port of the service for requests.",
+        rich_help_panel=SERVICE,
+    ),
+]
 MetricsPort = Annotated[
     int,
     typer.Option(
         envvar="SKIPSERVE_METRICS_PORT",
         min=1,
         max=65535,
-        help="The metrics port of the service.",
+        help="The port of the service for metrics and probes.",
+        rich_help_panel=SERVICE,
     ),
 ]
 Json = Annotated[
@@ -83,8 +103,16 @@ Texts = Annotated[
     list[str] | None,
     typer.Option(help="The column of texts; twice for pairs. Default: the only one."),
 ]
+Queries = Annotated[
+    str | None,
+    typer.Option(
+        "--query",
+        help="The column that says which query a row belongs to, where a task counts queries. "
+        "Default: the first text of each pair.",
+    ),
+]
 Threads = Annotated[int, typer.Option(min=0, help="CPU cores to use; 0 uses all.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Rows that run together.")]
 ROWS = "a .npz, .npy, .parquet, .csv or .jsonl file"
 STORE = completion.STORE
-METRICS_PORT = 9464
+HOST, PORT, METRICS_PORT = "127.0.0.1", 8080, 9464

@@ -1,4 +1,4 @@
-"""What a long command is at: a bar on a terminal, elsewhere a line before it is silent for long."""
+"""Progress of a long command: a bar on a terminal, elsewhere a line after eight silent seconds."""
 
 from __future__ import annotations
 
@@ -68,11 +68,11 @@ class Watch:
 
     @property
     def share(self) -> float | None:
-        """How much of what is being done is done, if that is known."""
+        """The share of the present work that is done, if it is known."""
         return self._share
 
     def line(self) -> str:
-        """What is being done, how long it takes already, and how long it will."""
+        """The present work, the time since it began, and the time that is left."""
         now, share, left = self._clock(), self._share, ""
         gone = now - self._since
         began, had = self._paced
@@ -121,4 +121,7 @@ def _show(bar: Progress, task: TaskID, watch: Watch) -> None:
 
 
 def _seconds(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+    whole = round(seconds)
+    if whole < 100:
+        return f"{whole} s"
+    return f"{whole // 60} min {whole % 60} s" if whole < 600 else f"{whole / 60:.0f} min"

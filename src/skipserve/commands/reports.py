@@ -11,7 +11,7 @@ from rich.console import Console
 
 from skipserve.commands import console
 from skipserve.commands.output import print_json
-from skipserve.commands.parameters import ROWS, Built, Json, parse_risk
+from skipserve.commands.parameters import ROWS, Built, Json, Queries, Texts, parse_risk
 from skipserve.commands.progress import watching
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ def inspect(
     model: Built,
     data: Data = None,
     labels: Labels = None,
+    text: Texts = None,
+    query: Queries = None,
     risk: Annotated[
         float,
         typer.Option(parser=parse_risk, metavar="RISK", help="The risk that the verdict allows."),
@@ -53,7 +55,7 @@ def inspect(
 
         opened = find_model(model)
         watch.progress(f"{opened.name}: reading rows", None)
-        sample = take_sample(opened, data, labels)
+        sample = take_sample(opened, data, labels, text or (), query)
         watch.progress(f"{opened.name}: looking at every block", None)
         found = inspect_model(opened, sample if data else sample.first(INSPECTED), risk)
         figure = (out or Path("reports") / opened.name) / "blocks.png"
@@ -69,6 +71,8 @@ def report(
     model: Built,
     data: Data = None,
     labels: Labels = None,
+    text: Texts = None,
+    query: Queries = None,
     risk: Annotated[
         float | None,
         typer.Option(
@@ -96,7 +100,7 @@ def report(
 
         opened = find_model(model)
         watch.progress(f"{opened.name}: reading rows", None)
-        sample = take_sample(opened, data, labels)
+        sample = take_sample(opened, data, labels, text or (), query)
         size = batch_size or _serving_batch(opened.name)
 
         def say(line: str) -> None:

@@ -17,6 +17,8 @@ from skipserve.commands.parameters import (
     ArtifactPath,
     Json,
     MetricsPort,
+    Queries,
+    Texts,
 )
 from skipserve.commands.progress import watching
 
@@ -51,6 +53,8 @@ def verify(
         str | None,
         typer.Option(help="The column of true classes, or a .npy file; checks accuracy lost."),
     ] = None,
+    text: Texts = None,
+    query: Queries = None,
     schema: Annotated[
         bool,
         typer.Option(
@@ -79,6 +83,7 @@ def verify(
     from skipserve.certification.signing import check_signature
     from skipserve.certification.verification import check_certificate
     from skipserve.samples import read_samples
+    from skipserve.sources.data import values_of
 
     try:
         made, values = read_certificate(certificate)
@@ -95,9 +100,10 @@ def verify(
         found += check_certificate(made, values, artifact)
         if data is not None and not found:
             watch.progress(f"{made.model}: running the files", None)
-            samples = read_samples(data, labels, artifact.manifest, watch.say)
-            rows = samples.rows.tensors
-            found += check_counts(made, artifact, rows, samples.labels, watch.say)
+            prepared = values_of(artifact, text or ())
+            samples = read_samples(data, labels, artifact.manifest, watch.say, prepared, query)
+            rows, truth = samples.rows.tensors, samples.labels
+            found += check_counts(made, artifact, rows, truth, watch.say, samples.queries)
     if found:
         _end_with(found, json)
     if json:
@@ -165,7 +171,7 @@ def sign(
 
 
 def served_file(slices: Sequence[Earned]) -> CertificateFile:
-    """What is certified of a model and what it has earned, for the files that it serves with.
+    """The certificates of a model, offline and earned, for the files that it serves with.
 
     Args:
         slices: Of its traffic, at least one.
@@ -187,7 +193,7 @@ def served_file(slices: Sequence[Earned]) -> CertificateFile:
             candidates=artifact.certificates.candidates,
             guard_limit=earned.spec.guard_limit,
             confidence=earned.spec.confidence,
-            of_slice=earned.of_slice,
+            of_slice=artifact.manifest.slices.named(earned.of_slice),
         )
         for earned, found in read
         for risk, place in found.places.items()
@@ -261,10 +267,11 @@ def _print_verified(
     made: CertificateFile, counted: bool, with_labels: bool, key: Path | None
 ) -> None:
     typer.echo(f"{made.model}: {len(made.files)} files in {made.precision} on {made.provider}")
+    counts = "queries" if made.task.get("top") else "samples"
     for bound in made.bounds:
         about = f"{bound.measure.replace('_', ' ')} at most {bound.risk:g}"
         if bound.kind == "earned" and bound.slice:
-            about = f"{bound.slice}: {about}"
+            about = f"{bound.slice.parameter} {bound.slice.value}: {about}"
         about += f" with confidence {bound.confidence:g}: candidate {len(bound.candidates)}, "
         if bound.kind == "earned":
             last = bound.crossings[-1]
@@ -275,7 +282,7 @@ def _print_verified(
             )
         else:
             tried = bound.tried[-1]
-            about += f"{tried.disagreements} of {bound.samples:,} samples disagree; "
+            about += f"{tried.disagreements} of {bound.samples:,} {counts} disagree; "
             done = _counted(bound, counted, with_labels)
             about += "counted anew" if done else "counts attested"
             if bound.measure == "accuracy_lost" and not done:

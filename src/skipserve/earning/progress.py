@@ -8,6 +8,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 
 from skipserve.earning.counts import Counts
+from skipserve.earning.ladder import Place
 from skipserve.earning.rules import Rules
 from skipserve.earning.state import State
 from skipserve.earning.wealth import level_of, log_wealth
@@ -22,7 +23,7 @@ class Progress:
 
     Attributes:
         risk: ε.
-        in_force: The candidate that is in force; ``None`` for full depth.
+        in_force: The candidate that is in force, in its ladder; ``None`` for full depth.
         coming: The next that will be earned; ``None`` if all of this epoch are.
         rows: Evidence rows of the epoch.
         needed: So many it takes in all for the next, if as many disagree as until now; ``None`` if
@@ -32,7 +33,7 @@ class Progress:
     """
 
     risk: float
-    in_force: int | None
+    in_force: Place | None
     coming: int | None
     rows: int
     needed: int | None
@@ -55,7 +56,7 @@ def progress(
     state: State,
     counts: Counts,
     risk: float,
-    in_force: int | None,
+    in_force: Place | None,
     rows_per_s: float,
     shown: int = 0,
 ) -> Progress:
@@ -66,7 +67,7 @@ def progress(
         state: Where they stand.
         counts: Evidence of the present epoch.
         risk: One of the rules'.
-        in_force: The candidate in force for it.
+        in_force: The candidate in force for it, in its ladder.
         rows_per_s: At which evidence comes in.
         shown: Rows that propose, while some do.
     """

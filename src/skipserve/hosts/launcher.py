@@ -34,6 +34,10 @@ from skipserve.telemetry.exposition import Exposition
 from skipserve.telemetry.logs import Log
 from skipserve.telemetry.probes import Probes
 
+# How often the processes are looked at, in seconds: sooner while one is missing, for its place may
+# be taken at any time.
+LOOK_S, SOON_S = 1.0, 0.2
+
 logger = logging.getLogger(__name__)
 
 
@@ -76,6 +80,7 @@ class Server:
         self._stop = stop or threading.Event()
         self._ended = threading.Event()
         self._lost = ""
+        self._tick_s = 0.0
         self._stack = contextlib.ExitStack()
         try:
             self._stack.enter_context(config.address.claimed())
@@ -121,6 +126,7 @@ class Server:
         while missing := readiness.missing():
             if time.monotonic() > deadline or self._stop.wait(0.05):
                 raise LaunchError(f"not every worker became ready ({missing}): {self._tail()}")
+        instance.has_answered.touch()
         self._care = Supervision(readiness, Monitor(self.metrics, first.watched()), self.metrics)
         self._care.show_versions(first)
         self._directory.remember(instance.store, instance.switches, *first.host.keeps())
@@ -192,7 +198,7 @@ class Server:
         return open_generation(instance, host, self._find(), self._overrides)
 
     def _watch(self) -> None:
-        while not self._ended.wait(1.0):
+        while not self._ended.wait(LOOK_S if self.probes.ready.is_set() else SOON_S):
             try:
                 with self._line.turn:
                     self._look()
@@ -205,7 +211,8 @@ class Server:
         try:
             lost = "" if self._directory.is_whole() else "files of the running service are gone"
             lost = lost or self._care.readiness.look(now_s, self._ended.is_set)
-            if not lost:
+            if not lost and now_s >= self._tick_s:
+                self._tick_s = now_s + LOOK_S
                 self._care.monitor.tick(now_s)
         except LostCounts as error:
             lost = str(error)

@@ -7,11 +7,11 @@ from collections.abc import Generator, Sequence
 
 import msgspec
 
-from skipserve.loadtest.blocks import Block, Setup
 from skipserve.loadtest.client import Client
 from skipserve.loadtest.gate import judge, verdict_of
 from skipserve.loadtest.payloads import Choice
 from skipserve.loadtest.percentiles import samples_for
+from skipserve.loadtest.periods import Period, Setup
 from skipserve.loadtest.plan import Plan, mixes_of
 from skipserve.loadtest.pools import Subject
 from skipserve.loadtest.results import Arm, ArmName
@@ -152,10 +152,10 @@ def _trial(
     # With the fewest samples the interval ends at the slowest, which is too strict a judge.
     requests = max(FEWEST_REQUESTS, 3 * needed)
     duration_s = min(max(plan.duration_s, requests / rate), LONGEST_TRIAL_S)
-    block = Block(
+    period = Period(
         mix, [(duration_s, rate)], plan.arrivals, plan.seed + 1 + repeat, slice_s=duration_s
     )
-    arm = Arm(name, mix, [client.run(block)], duration_s)
+    arm = Arm(name, mix, [client.run(period)], duration_s)
     if name == "baseline":  # it routes nothing, and cannot disagree
         objective = Objective(objective.percentiles, objective.errors)
     checks = judge(objective, arm, None)

@@ -1,4 +1,4 @@
-"""The client process of the load test, which runs blocks."""
+"""The client process of the load test, which runs periods."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import threading
 import msgspec
 
 from skipserve.errors import LoadTestError
-from skipserve.loadtest.blocks import Block, BlockResult, Setup
+from skipserve.loadtest.periods import Period, PeriodResult, Setup
 
 
 class Client:
     """A client process; use as a context manager.
 
     Args:
-        setup: What it keeps for all blocks.
+        setup: What it keeps for all periods.
 
     Raises:
         LoadTestError: If it does not start.
@@ -39,20 +39,20 @@ class Client:
             self.close()
             raise LoadTestError("the client process did not start; its last words are above")
 
-    def run(self, block: Block) -> BlockResult:
-        """Run a block to its end, or until :meth:`stop`.
+    def run(self, period: Period) -> PeriodResult:
+        """Run a period to its end, or until :meth:`stop`.
 
         Raises:
             LoadTestError: If the process dies.
         """
-        self._say(msgspec.json.encode(block))
+        self._say(msgspec.json.encode(period))
         line = self._hear()
         if not line:
-            raise LoadTestError("the client process died in a block; its last words are above")
-        return msgspec.json.decode(line, type=BlockResult)
+            raise LoadTestError("the client process died in a period; its last words are above")
+        return msgspec.json.decode(line, type=PeriodResult)
 
     def stop(self) -> None:
-        """End the block that runs; may be called from another thread."""
+        """End the period that runs; may be called from another thread."""
         self._say(b"stop")
 
     def close(self) -> None:

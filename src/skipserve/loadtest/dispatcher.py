@@ -16,9 +16,9 @@ import numpy as np
 from gevent.event import AsyncResult, Event
 
 from skipserve.loadtest.answers import check
-from skipserve.loadtest.blocks import Block, BlockResult, Part
 from skipserve.loadtest.pacer import pace
 from skipserve.loadtest.payloads import Choice, Pool, body
+from skipserve.loadtest.periods import Part, Period, PeriodResult
 from skipserve.loadtest.schedule import Segment, arrivals
 from skipserve.loadtest.tally import Tally
 
@@ -29,8 +29,8 @@ class Request:
 
     Attributes:
         due_s: On the clock of ``perf_counter``.
-        slice: Of the block, for the tallies.
-        choice: Place in the block's mix.
+        slice: Of the period, for the tallies.
+        choice: Place in the period's mix.
         first: Place of its first row in the pool.
     """
 
@@ -41,7 +41,7 @@ class Request:
 
 
 class Dispatcher:
-    """Runs blocks one at a time, with all users that ask for work.
+    """Runs periods one at a time, with all users that ask for work.
 
     Args:
         pools: Rows and answers of every model in the mixes to come.
@@ -147,22 +147,22 @@ class Dispatcher:
 
     # Called by the test
 
-    def run(self, block: Block, part: int = 0, parts: int = 1) -> BlockResult:
-        """Run a block and wait for its last reply.
+    def run(self, period: Period, part: int = 0, parts: int = 1) -> PeriodResult:
+        """Run a period and wait for its last reply.
 
         Args:
-            block: What to run.
+            period: What to run.
             part: Which share of the requests is this client's, from 0.
             parts: Clients that share them.
         """
-        self._lay_out(block, part, parts)
+        self._lay_out(period, part, parts)
         cpu_s, start_s = process_time(), perf_counter()
-        self._begin_s, self._end_s = start_s, start_s + block.duration_s
-        if block.users is None:
+        self._begin_s, self._end_s = start_s, start_s + period.duration_s
+        if period.users is None:
             pace(self._schedule, self._begin_s, self._end_s, self._release, self._stopping)
         else:
-            self._run_closed(block.users)
-        ran_s = min(perf_counter() - start_s, block.duration_s)
+            self._run_closed(period.users)
+        ran_s = min(perf_counter() - start_s, period.duration_s)
         stopped = self._stopping.is_set()
         if stopped:
             self._released -= len(self._backlog)
@@ -170,7 +170,7 @@ class Dispatcher:
         while self._finished < self._released:
             self._rest.clear()
             self._rest.wait()
-        return BlockResult(
+        return PeriodResult(
             parts=[Part(*key, tally.to_json()) for key, tally in self.tallies.items()],
             scheduled=self._released,
             on_time=self._on_time,
@@ -182,19 +182,19 @@ class Dispatcher:
         )
 
     def stop(self) -> None:
-        """End the running block once all pending requests are answered."""
+        """End the running period once all pending requests are answered."""
         self._stopping.set()
 
-    def _lay_out(self, block: Block, part: int, parts: int) -> None:
+    def _lay_out(self, period: Period, part: int, parts: int) -> None:
         self._stopping.clear()
         self.tallies = {}
-        self._choices = block.choices
-        self._slice_s = block.slice_s
+        self._choices = period.choices
+        self._slice_s = period.slice_s
         self._released = self._finished = self._on_time = self._exhausted = 0
-        rng = np.random.default_rng(block.seed)
-        segments = tuple(Segment(*one) for one in block.segments)
-        due = arrivals(segments, block.arrivals, rng) if block.users is None else np.empty(0)
-        weights = np.array([choice.weight for choice in block.choices])
+        rng = np.random.default_rng(period.seed)
+        segments = tuple(Segment(*one) for one in period.segments)
+        due = arrivals(segments, period.arrivals, rng) if period.users is None else np.empty(0)
+        weights = np.array([choice.weight for choice in period.choices])
         # A closed loop draws choices from a table of a few thousand, which repeats.
         draws = max(len(due), 4096)
         self._mix = rng.choice(len(weights), draws, p=weights / weights.sum()).tolist()

@@ -1,7 +1,7 @@
 """The client process, ``python -m skipserve.loadtest.driver``, controlled through stdin.
 
-A line with a :class:`Setup`, then a line for every :class:`Block`, each answered with a line with
-its :class:`BlockResult`. A line ``stop`` ends the block that runs; the end of stdin ends it all.
+A line with a :class:`Setup`, then a line for every :class:`Period`, each answered with a line with
+its :class:`PeriodResult`. A line ``stop`` ends the period that runs; the end of stdin ends it all.
 A process of its own, because Locust replaces the standard library's sockets and threads, and so
 that its processor time is that of the client alone.
 """
@@ -21,13 +21,13 @@ from gevent.fileobject import FileObject
 from gevent.queue import Queue
 from locust.env import Environment
 
-from skipserve.loadtest.blocks import Block, Setup
 from skipserve.loadtest.dispatcher import Dispatcher
+from skipserve.loadtest.periods import Period, Setup
 from skipserve.loadtest.users import user_class
 
 
 def main() -> None:
-    """Run blocks until stdin ends."""
+    """Run periods until stdin ends."""
     # Ctrl-C reaches the whole terminal; the test decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     lines = iter(FileObject(sys.stdin.buffer, "rb"))
@@ -38,21 +38,21 @@ def main() -> None:
     environment = Environment(user_classes=[user_class(dispatcher)], host=setup.host)
     runner = environment.create_local_runner()
     runner.start(setup.connections, spawn_rate=setup.connections, wait=True)
-    blocks: Queue[Block | None] = Queue()
+    periods: Queue[Period | None] = Queue()
 
     def listen() -> None:
         for line in lines:
             if line.strip() == b"stop":
                 dispatcher.stop()
             else:
-                blocks.put(msgspec.json.decode(line, type=Block))
+                periods.put(msgspec.json.decode(line, type=Period))
         dispatcher.stop()
-        blocks.put(None)
+        periods.put(None)
 
     gevent.spawn(listen)
     say(b"ready")
-    while (block := blocks.get()) is not None:
-        say(msgspec.json.encode(dispatcher.run(block)))
+    while (period := periods.get()) is not None:
+        say(msgspec.json.encode(dispatcher.run(period)))
     runner.quit()
 
 

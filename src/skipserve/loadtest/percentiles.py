@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from scipy.stats import binom
-
 from skipserve.intervals import samples_needed
 from skipserve.loadtest.histogram import Histogram
 
@@ -42,6 +40,8 @@ def percentile_interval(
         percent: Between 0 and 100.
         confidence: Of each end.
     """
+    from scipy.stats import binom  # takes a second
+
     count = len(sample)
     if count == 0:
         return Interval(math.nan, 0.0, math.inf)

@@ -1,4 +1,4 @@
-"""The plan of a load test: its load, its blocks, and whether it can be judged."""
+"""The plan of a load test: its load, its periods, and whether it can be judged."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from skipserve.errors import ConfigError
-from skipserve.loadtest.blocks import Block
 from skipserve.loadtest.payloads import Choice, with_router_off
 from skipserve.loadtest.percentiles import samples_for
+from skipserve.loadtest.periods import Period
 from skipserve.loadtest.pools import Subject
 from skipserve.loadtest.results import ArmName
 from skipserve.loadtest.schedule import Arrivals, ShapeName, shape
@@ -18,8 +18,8 @@ from skipserve.loadtest.slo import Objective
 from skipserve.loadtest.target import Target
 
 # Long enough to settle, short enough that whatever slows the machine slows both arms.
-SHORTEST_BLOCK_S, LONGEST_BLOCK_S = 1.0, 5.0
-MOST_BLOCKS = 60
+SHORTEST_PERIOD_S, LONGEST_PERIOD_S = 1.0, 5.0
+MOST_PERIODS = 60
 # A tenth of the test within these. A JVM just started needs them, as busy as it can be; in a closed
 # loop, as that leaves no queue behind on a service that cannot keep up.
 LEAST_WARM_UP_S, MOST_WARM_UP_S = 2.0, 5.0
@@ -55,7 +55,7 @@ class Plan:
     seed: int = 0
 
     def segments(self) -> list[list[tuple[float, float]]]:
-        """The rate over time, cut into blocks.
+        """The rate over time, cut into periods.
 
         Raises:
             ConfigError: If rate, duration or shape is wrong.
@@ -63,8 +63,8 @@ class Plan:
         whole = shape(self.shape, self.rate if self.users is None else 1.0, self.duration_s)
         if self.shape in ("step", "spike"):
             return [[(one.duration_s, one.rate) for one in whole]]
-        block_s = min(max(self.duration_s / 10, SHORTEST_BLOCK_S), LONGEST_BLOCK_S)
-        count = max(1, min(round(self.duration_s / block_s), MOST_BLOCKS))
+        period_s = min(max(self.duration_s / 10, SHORTEST_PERIOD_S), LONGEST_PERIOD_S)
+        count = max(1, min(round(self.duration_s / period_s), MOST_PERIODS))
         return [[(self.duration_s / count, whole[0].rate)] for _ in range(count)]
 
     def check(self, objective: Objective) -> None:
@@ -73,7 +73,7 @@ class Plan:
         Raises:
             ConfigError: If the duration is too short for a percentile, or something is wrong.
         """
-        expected = sum(s * rate for block in self.segments() for s, rate in block)
+        expected = sum(s * rate for period in self.segments() for s, rate in period)
         for percent, _ in objective.percentiles if self.users is None else ():
             needed = samples_for(percent)
             # A Poisson count falls short of its mean half of the time.
@@ -84,17 +84,17 @@ class Plan:
                     f"{math.ceil(self.duration_s * (needed + 3 * math.sqrt(needed)) / expected)} s"
                 )
 
-    def warm_up(self, choices: list[Choice]) -> Block:
-        """A block whose latencies are discarded."""
+    def warm_up(self, choices: list[Choice]) -> Period:
+        """A period whose latencies are discarded."""
         seconds = min(max(self.duration_s / 10, LEAST_WARM_UP_S), MOST_WARM_UP_S)
         users = self.users or min(WARM_UP_USERS, self.connections)
-        return Block(choices, [(seconds, 1.0)], self.arrivals, self.seed, users=users)
+        return Period(choices, [(seconds, 1.0)], self.arrivals, self.seed, users=users)
 
     @property
     def slice_s(self) -> float:
-        """Length of the slices of a block, in seconds."""
-        block_s = sum(duration_s for duration_s, _ in self.segments()[0])
-        return min(block_s, max(1.0, block_s / MOST_BLOCKS))
+        """Length of the slices of a period, in seconds."""
+        period_s = sum(duration_s for duration_s, _ in self.segments()[0])
+        return min(period_s, max(1.0, period_s / MOST_PERIODS))
 
 
 def mixes_of(plan: Plan, subjects: Sequence[Subject]) -> dict[ArmName, list[Choice]]:

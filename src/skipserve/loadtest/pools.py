@@ -189,7 +189,7 @@ def _clear(task: Task, answers: NDArray[np.float32], tie: float) -> NDArray[np.b
 
 
 def _compared(task: Task, answers: NDArray[np.float32]) -> list[Any]:
-    """What replies are compared with: decisions, or the answers themselves."""
+    """The expected replies: decisions, or the answers themselves."""
     labels = task.labels(answers)
     found: list[Any] = (answers if labels is None else labels).tolist()
     return found

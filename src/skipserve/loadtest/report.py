@@ -188,11 +188,11 @@ def _latency_chart(report: Report) -> str:
 def _timeline_chart(report: Report) -> str:
     lines = []
     for arm in report.arms:
-        block_s = arm.blocks[0].ran_s if arm.blocks else 0.0
+        period_s = arm.periods[0].ran_s if arm.periods else 0.0
         for percent in (99.0, 50.0):
             points = [
-                (block * block_s + part * arm.slice_s, tally.corrected.percentile(percent) * 1e3)
-                for block, part, tally in arm.slices
+                (period * period_s + part * arm.slice_s, tally.corrected.percentile(percent) * 1e3)
+                for period, part, tally in arm.slices
             ]
             lines.append(Line(arm.name, points, dashed=percent == 99.0))
     return latency_chart("Latency over time", lines, "seconds of load")

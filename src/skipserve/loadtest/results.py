@@ -9,11 +9,11 @@ from typing import Any, Literal
 import msgspec
 
 from skipserve.errors import LoadTestError
-from skipserve.loadtest.blocks import BlockResult
 from skipserve.loadtest.payloads import Choice
+from skipserve.loadtest.periods import PeriodResult
 from skipserve.loadtest.tally import Tally, total
 
-VERSION: Literal[1] = 1
+VERSION: Literal[2] = 2
 ArmName = Literal["asked", "baseline"]
 Verdict = Literal["PASS", "FAIL", "INVALID"]
 
@@ -33,26 +33,26 @@ class Check(msgspec.Struct, frozen=True):
 
 
 class Arm(msgspec.Struct, frozen=True, dict=True):
-    """The blocks of one mix: as asked, or at full depth as the baseline.
+    """The periods of one mix: as asked, or at full depth as the baseline.
 
     Attributes:
         name: Which.
         choices: The mix.
-        blocks: In the order they ran.
-        slice_s: Length of a slice of a block.
+        periods: In the order they ran.
+        slice_s: Length of a slice of a period.
     """
 
     name: ArmName
     choices: list[Choice]
-    blocks: list[BlockResult]
+    periods: list[PeriodResult]
     slice_s: float
 
     @cached_property
     def slices(self) -> list[tuple[int, int, Tally]]:
-        """Block, slice and tally, in the order of time."""
+        """Period, slice and tally, in the order of time."""
         found: dict[tuple[int, int], Tally] = {}
-        for number, block in enumerate(self.blocks):
-            for part in sorted(block.parts, key=lambda part: part.slice):
+        for number, period in enumerate(self.periods):
+            for part in sorted(period.parts, key=lambda part: part.slice):
                 tally = found.setdefault((number, part.slice), Tally())
                 tally.add(Tally.from_json(part.tally))
         return [(*key, tally) for key, tally in found.items()]
@@ -65,7 +65,7 @@ class Arm(msgspec.Struct, frozen=True, dict=True):
     @cached_property
     def by_choice(self) -> list[Tally]:
         """Everything, by the choices of the mix."""
-        parts = [part for block in self.blocks for part in block.parts]
+        parts = [part for period in self.periods for part in period.parts]
         return [
             total(Tally.from_json(part.tally) for part in parts if part.choice == place)
             for place in range(len(self.choices))
@@ -74,33 +74,33 @@ class Arm(msgspec.Struct, frozen=True, dict=True):
     @property
     def ran_s(self) -> float:
         """Seconds of load."""
-        return sum(block.ran_s for block in self.blocks)
+        return sum(period.ran_s for period in self.periods)
 
     @property
     def scheduled(self) -> int:
         """Requests that were due."""
-        return sum(block.scheduled for block in self.blocks)
+        return sum(period.scheduled for period in self.periods)
 
     @property
     def on_time(self) -> int:
-        """Due requests that were sent before the end of their block."""
-        return sum(block.on_time for block in self.blocks)
+        """Due requests that were sent before the end of their period."""
+        return sum(period.on_time for period in self.periods)
 
     @property
     def exhausted(self) -> int:
         """Due requests that found every connection waiting for the server."""
-        return sum(block.exhausted for block in self.blocks)
+        return sum(period.exhausted for period in self.periods)
 
     @property
     def throughput(self) -> float:
         """Right answers per second, the wait for the last replies included."""
-        wall_s = sum(block.wall_s for block in self.blocks)
+        wall_s = sum(period.wall_s for period in self.periods)
         return self.total.answered / wall_s if wall_s else 0.0
 
     @property
     def busiest(self) -> float:
-        """Largest share of one core that the client used in a block."""
-        return max((block.cpu_s / block.wall_s for block in self.blocks), default=0.0)
+        """Largest share of one core that the client used in a period."""
+        return max((period.cpu_s / period.wall_s for period in self.periods), default=0.0)
 
 
 class Report(msgspec.Struct, frozen=True):

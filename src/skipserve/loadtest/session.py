@@ -1,4 +1,4 @@
-"""One load test: warm up, alternate blocks as asked with blocks of the baseline, judge."""
+"""One load test: warm up, alternate periods as asked with periods of the baseline, judge."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from datetime import datetime, timezone
 from typing import Any
 
 from skipserve.errors import ConfigError
-from skipserve.loadtest.blocks import Block, BlockResult, Setup
 from skipserve.loadtest.client import Client
 from skipserve.loadtest.environment import describe
 from skipserve.loadtest.gate import compare_counts, judge, verdict_of
 from skipserve.loadtest.payloads import Choice
+from skipserve.loadtest.periods import Period, PeriodResult, Setup
 from skipserve.loadtest.plan import Plan, as_text, mixes_of
 from skipserve.loadtest.pools import Subject
 from skipserve.loadtest.results import Arm, ArmName, Check, Report
@@ -43,7 +43,7 @@ def run(
     environment = describe()
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
     mixes = mixes_of(plan, subjects)
-    blocks: dict[ArmName, list[BlockResult]] = {name: [] for name in mixes}
+    periods: dict[ArmName, list[PeriodResult]] = {name: [] for name in mixes}
     pools = [subject.pool for subject in subjects]
     before = target.requests()
     setup = Setup(target.host, pools, plan.connections, plan.timeout_s)
@@ -51,14 +51,14 @@ def run(
         every = [choice for mix in mixes.values() for choice in mix]
         say("warming up")
         warm = client.run(plan.warm_up(every))
-        for name, number, block in _order(plan, mixes):
+        for name, number, period in _order(plan, mixes):
             if stop.is_set():
                 break
-            result = client.run(block)
-            blocks[name].append(result)
+            result = client.run(period)
+            periods[name].append(result)
             say(_line(name, number, result))
     slice_s = plan.slice_s
-    arms = [Arm(name, mixes[name], blocks[name], slice_s) for name in mixes]
+    arms = [Arm(name, mixes[name], periods[name], slice_s) for name in mixes]
     checks = judge(objective, arms[0], arms[1] if len(arms) > 1 else None)
     warmth = Arm("asked", every, [warm], slice_s)
     checks.append(_counts(target, before, [warmth, *arms]))
@@ -81,11 +81,11 @@ def run(
 
 @contextlib.contextmanager
 def stopping(client: Client, stop: threading.Event) -> Iterator[None]:
-    """Stop the client's block when ``stop`` is set."""
+    """Stop the client's period when ``stop`` is set."""
     done = threading.Event()
 
     def watch() -> None:
-        # Again and again: a stop that arrives just before its block is one for nothing.
+        # Again and again: a stop that arrives just before its period is one for nothing.
         while not done.wait(0.1):
             if stop.is_set():
                 client.stop()
@@ -99,7 +99,7 @@ def stopping(client: Client, stop: threading.Event) -> Iterator[None]:
         watcher.join()
 
 
-def _order(plan: Plan, mixes: dict[ArmName, list[Choice]]) -> Iterator[tuple[ArmName, int, Block]]:
+def _order(plan: Plan, mixes: dict[ArmName, list[Choice]]) -> Iterator[tuple[ArmName, int, Period]]:
     for number, segments in enumerate(plan.segments()):
         # The order alternates, so that a trend favours neither; both get the same arrivals.
         names = list(mixes) if number % 2 == 0 else list(reversed(mixes))
@@ -107,7 +107,7 @@ def _order(plan: Plan, mixes: dict[ArmName, list[Choice]]) -> Iterator[tuple[Arm
             yield (
                 name,
                 number,
-                Block(
+                Period(
                     mixes[name],
                     segments,
                     plan.arrivals,
@@ -118,7 +118,7 @@ def _order(plan: Plan, mixes: dict[ArmName, list[Choice]]) -> Iterator[tuple[Arm
             )
 
 
-def _line(name: ArmName, number: int, result: BlockResult) -> str:
+def _line(name: ArmName, number: int, result: PeriodResult) -> str:
     whole = Arm(name, [], [result], 1.0).total
     what = "as asked" if name == "asked" else "baseline"
     corrected = whole.corrected

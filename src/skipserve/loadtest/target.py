@@ -23,7 +23,7 @@ SETTLE_S = 5.0
 
 @dataclass(frozen=True)
 class Running:
-    """What a model runs on, from its metrics; ``checkpoint`` is the start of its SHA-256."""
+    """The backend of a model, from its metrics; ``checkpoint`` is the start of its SHA-256."""
 
     backend: str
     provider: str

@@ -1,0 +1,1 @@
+"""Protocols: requests and replies as clients write and read them."""

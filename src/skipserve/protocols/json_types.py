@@ -41,7 +41,7 @@ def columns_type(inputs: Sequence[TensorSpec], max_rows: int) -> Any:
 
 
 def list_of(row: Any, most: int) -> Any:
-    """So many rows at most."""
+    """A list type with at most so many rows."""
     return Annotated[list[row], msgspec.Meta(max_length=most)]
 
 

@@ -1,4 +1,4 @@
-"""What a request may say beside its rows: about the router, and which slice it is of."""
+"""Parameters of a request beside its rows: what it asks of the router, and its slice."""
 
 from __future__ import annotations
 

@@ -110,6 +110,10 @@ def _directory(text: str, root: Path) -> Path:
     for directory in (Path(text), *(folder / text for folder in folders)):
         if directory.is_dir():
             return directory
+    if text.endswith(".onnx"):
+        raise ConfigError(
+            f"{text!r} is a graph and no model yet; `skipserve bring {text} --data ROWS` makes one"
+        )
     names = {one.name for folder in folders if folder.is_dir() for one in folder.iterdir()}
     hint = suggestion(Path(text).name, names, "make one with `skipserve build export/NAME.toml`")
     raise ConfigError(

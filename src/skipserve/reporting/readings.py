@@ -16,7 +16,7 @@ from skipserve.networks import ResidualNetwork
 from skipserve.routing.judge import ByDepth
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.rows import Rows
-from skipserve.tasks import Classify, Task
+from skipserve.tasks import Classify, Task, Units
 
 BATCH = 500
 Floats = NDArray[np.float32]
@@ -52,6 +52,16 @@ class Reading:
         if labels is not None:
             right = np.stack([task.right(one, labels) for one in answers], axis=1)
         return ByDepth(self.blocks, agrees, right)
+
+    def agrees_by_unit(self, queries: NDArray[np.uint64] | None) -> NDArray[np.bool_]:
+        """Whether what the task counts agrees with full depth [units, D]: rows, or queries.
+
+        Args:
+            queries: The query of each row [N], where the task counts these.
+        """
+        units, answers = Units(self.task, len(self.answers), queries), self.answers
+        agrees = [~units.differ(answers[:, at], answers[:, -1]) for at in range(answers.shape[1])]
+        return np.stack(agrees, axis=1)
 
     @property
     def one_answer(self) -> bool:

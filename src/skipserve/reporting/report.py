@@ -28,6 +28,7 @@ from skipserve.reporting.served import (
 )
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.rows import Rows
+from skipserve.tasks import unit_of
 
 # Signals are fitted on half of these rows of the propose split, thresholds on the other half.
 PROPOSING_ROWS = 10_000
@@ -86,6 +87,11 @@ def measure(
         ConfigError: If there is nothing that can be stopped early, or the risk is not certified.
     """
     notes: list[str] = []
+    if unit_of(model.task) == "query":
+        notes.append(
+            "Certificates and what is said of them count queries; the curves, the blocks and fixed "
+            "depths by milliseconds count single scores that lie beyond the tolerance"
+        )
     engine = open_engine(model)
     say(f"reading {len(sample):,} rows at every depth")
     reading = _read(model, engine, sample.rows, batch_size)
@@ -173,13 +179,14 @@ def _certified(
     routed = routed_at(engine, sample, full, chosen, batch_size)
     say("certifying fixed depths by the same test")
     try:
-        tested = split_of(model, "certify").rows
+        tested = split_of(model, "certify")
     except ConfigError as error:
         notes.append(f"Fixed depths are not certified: {error}")
         return points, routed, refused, {}
-    readings = _read(model, engine, tested, batch_size).by_depth()
+    read = _read(model, engine, tested.rows, batch_size)
+    agrees = read.agrees_by_unit(tested.queries)
     fixed = {
-        one: shortest_fixed(readings.blocks, readings.agrees, one, certificate.confidence)
+        one: shortest_fixed(read.blocks, agrees, one, certificate.confidence)
         for one, certificate in engine.certified().items()
     }
     return points, routed, refused, fixed

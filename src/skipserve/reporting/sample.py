@@ -1,7 +1,8 @@
-"""The sample of a report: the test split of the model, or rows of a person."""
+"""The sample of a report: the test split of the model, or rows that a person names."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -31,11 +32,13 @@ class Sample:
         rows: N of them.
         labels: Classes [N] or sets of labels [N, width], int64, or ``None``.
         source: Where they come from, in words.
+        queries: The query of each [N], or ``None`` where each is by itself.
     """
 
     rows: Rows
     labels: NDArray[np.int64] | None
     source: str
+    queries: NDArray[np.uint64] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -53,10 +56,17 @@ class Sample:
     def first(self, count: int) -> Sample:
         """The first ``count`` rows, or all if there are fewer."""
         labels = None if self.labels is None else self.labels[:count]
-        return Sample(self.rows[:count], labels, self.source)
+        queries = None if self.queries is None else self.queries[:count]
+        return Sample(self.rows[:count], labels, self.source, queries)
 
 
-def take_sample(model: Model, data: Path | None = None, labels: str | None = None) -> Sample:
+def take_sample(
+    model: Model,
+    data: Path | None = None,
+    labels: str | None = None,
+    text: Sequence[str] = (),
+    query: str | None = None,
+) -> Sample:
     """Read the rows of a file, or take the test split of the model.
 
     Args:
@@ -64,6 +74,9 @@ def take_sample(model: Model, data: Path | None = None, labels: str | None = Non
         data: A file of rows (.npz, .npy, .parquet, .csv, .jsonl); ``None`` takes the test split of
             the model's recipe, or of its build file where it was brought.
         labels: The column of true classes in ``data``, or a .npy file of them.
+        text: Its columns of texts; found where none is named.
+        query: Its column of queries, where the task counts these; the first text of each pair if
+            left out.
 
     Raises:
         ConfigError: If the rows or labels do not fit the model or each other, or there are none.
@@ -72,13 +85,14 @@ def take_sample(model: Model, data: Path | None = None, labels: str | None = Non
         if labels is not None:
             raise ConfigError("--labels belong to --data FILE; give both, or neither")
         found = split_of(model, "test")
-        return Sample(found.rows, found.labels, f"the test split of {_origin(model)}")
-    values = None if model.artifact is None else values_of(model.artifact)
-    read = read_file(data, labels, model.signature, values)
+        source = f"the test split of {_origin(model)}"
+        return Sample(found.rows, found.labels, source, found.queries)
+    values = None if model.artifact is None else values_of(model.artifact, text)
+    read = read_file(data, labels, model, values, query)
     known = None
     if read.labels is not None:
         known = model.task.truth(read.labels, len(read), model.name)
-    return Sample(read.rows, known, data.name)
+    return Sample(read.rows, known, data.name, read.queries)
 
 
 def split_of(model: Model, name: SplitName) -> Labelled:

@@ -13,7 +13,7 @@ from skipserve.intervals import Rate, rate, upper_bound
 from skipserve.reporting.sample import Sample
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Prediction
-from skipserve.tasks import Task
+from skipserve.tasks import Task, Units
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class Routed:
         depth_run: Blocks run [N], int64.
         held_back: Sent to full depth by the guard [N], bool.
         settled: Largest probability of the answer, by which ties of depth are broken [N], float32.
-        all_rows: Disagreement among all rows.
-        skipped: Disagreement among the rows that left something out.
+        all_rows: Disagreement among all rows; among all queries, where the task counts these.
+        skipped: Disagreement among those that left something out.
         by_class: Disagreement by the class of the answer of full depth, largest rate first; empty
             where answers are of no class.
     """
@@ -82,16 +82,17 @@ def certified_points(
         batch_size: Rows that run together.
     """
     points, task = [], engine.manifest.task
+    units = Units(task, len(sample), sample.queries)
     for risk, certificate in sorted(engine.certified().items()):
         answers = engine.run_batches(sample.rows, engine.setting(risk), batch_size)
-        right, differs = None, ~task.agree(answers.answers, full.answers)
+        right, differs = None, units.differ(answers.answers, full.answers)
         if sample.labels is not None:
             right = float(task.right(answers.answers, sample.labels).mean())
         points.append(
             Point(
                 certificate,
                 rate(certificate.disagreements, certificate.samples),
-                rate(int(differs.sum()), len(full)),
+                rate(int(differs.sum()), units.count),
                 float(answers.depth_run.mean() / engine.manifest.depth),
                 right,
             )
@@ -105,8 +106,9 @@ def routed_at(
     """Run the sample at one certified risk, and count by class and among the skipped."""
     answers = engine.run_batches(sample.rows, engine.setting(risk), batch_size)
     task = engine.manifest.task
-    differs = ~task.agree(answers.answers, full.answers)
-    left_out = answers.depth_run < engine.manifest.depth
+    units = Units(task, len(sample), sample.queries)
+    differs = units.differ(answers.answers, full.answers)
+    left_out = units.any(answers.depth_run < engine.manifest.depth)
     classes = []
     if task.classes and full.labels is not None:
         classes = [(int(one), full.labels == one) for one in np.unique(full.labels)]
@@ -116,7 +118,7 @@ def routed_at(
         depth_run=answers.depth_run,
         held_back=answers.held_back,
         settled=settled(task, answers.answers),
-        all_rows=rate(int(differs.sum()), len(full)),
+        all_rows=rate(int(differs.sum()), units.count),
         skipped=rate(int(differs[left_out].sum()), int(left_out.sum())),
         by_class=tuple(sorted(by_class, key=lambda one: (-one[1].value, one[0]))),
     )

@@ -7,6 +7,7 @@ from skipserve.reporting.percent import percent
 from skipserve.reporting.report import Findings
 from skipserve.reporting.served import Point, Routed
 from skipserve.reporting.verdict import after
+from skipserve.tasks import unit_of
 
 # Medians nearer to each other than this are called equal.
 EQUAL = 0.03
@@ -56,12 +57,17 @@ def promise(point: Point, found: Findings) -> list[str]:
         accuracy = (
             f" Right answers: {point.accuracy:.2%}, against {full:.2%} from the whole network."
         )
+    task = found.model.task
+    counted, another = "inputs", "another answer than the whole network would give"
+    if unit_of(task) == "query":
+        counted = "queries"
+        another = f"another document among their first {task.top} than the whole network would put"
     return [
-        f"Of {per:,} inputs like those it was tested on, at most {round(per * made.risk):,} get "
-        "another answer than the whole network would give.",
-        f"We are {made.confidence:.0%} sure of that. It was tested on {made.samples:,} inputs that "
-        f"nobody had used before; {made.disagreements:,} answers differed, {point.tested}.",
-        f"On the {len(found.sample):,} inputs of this report {point.seen.count:,} differed, "
+        f"Of {per:,} {counted} like those it was tested on, at most {round(per * made.risk):,} get "
+        f"{another}.",
+        f"We are {made.confidence:.0%} sure of that. It was tested on {made.samples:,} {counted} "
+        f"that nobody had used before; {made.disagreements:,} differed, {point.tested}.",
+        f"On the {point.seen.total:,} {counted} of this report {point.seen.count:,} differed, "
         f"{point.seen}, and {point.run_rate:.1%} of the blocks ran.{accuracy}",
     ]
 

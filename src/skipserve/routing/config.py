@@ -66,7 +66,7 @@ class Earning(Record):
 
     certificate: CertificateMode = "offline"
     epoch_rows: Annotated[int, Field(ge=100)] = 10_000
-    eager_rows: Annotated[int, Field(ge=0)] = 3_000
+    eager_rows: Annotated[int, Field(ge=0)] = 5_000
     greatest_age_rows: Annotated[int, Field(ge=0)] | None = None
     greatest_age_s: Annotated[float, Field(ge=0)] | None = None
     slices: Slices = Slices()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +22,13 @@ RISKS = (0.005, 0.01, 0.02, 0.05)
 # Shares of the rows that leave a stage out, in the first candidates of the policy ``skip``.
 FEW = (0.005, 0.02, 0.08, 0.3)
 
+# Rates of rows, least, largest and how many, where rows are counted together: of a hundred ranked
+# for one query most may be far off before it shows, or one may be enough.
+ROW_RATES = (1e-4, 0.9, 48)
+
 Thresholds = NDArray[np.float32]
+# The decision at which each row stops [N].
+Stops = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -65,17 +71,54 @@ def propose(
     Returns:
         At most 8 + 5 × risks vectors [decisions], float32; +inf never lets a row leave.
     """
+    found = [greedy(observed, rate, doubt) for rate in _wanted(risks)]
+    return [one for _, one in _useful([(*simulate(one, observed), one) for one in found])]
+
+
+def propose_for_units(
+    observed: Observations, risks: Sequence[float], judge: Callable[[Stops], float]
+) -> list[Thresholds]:
+    """The same where rows are counted together: their own disagreement does not say the rate.
+
+    Thresholds are searched at many rates of single rows. Of those, one stands at every rate of
+    units at which :func:`propose` would put one.
+
+    Args:
+        observed: On rows that are not used to certify; a row agrees where its leaving alone changes
+            nothing.
+        risks: The ε that shall be certified.
+        judge: The rate of disagreement of units whose rows stop at given decisions [N].
+    """
+    outcomes = []
+    for rate in np.geomspace(*ROW_RATES).tolist():
+        one = greedy(observed, rate)
+        where = where_rows_leave(one, observed)
+        outcomes.append((judge(where), float(observed.blocks[where].mean()), one))
+    useful = _useful(outcomes)
+    places = {sum(rate <= wanted for rate, _ in useful) - 1 for wanted in _wanted(risks)}
+    # One that is too bold for every rate tells how far it is; without any there is nothing to test.
+    return [useful[place][1] for place in sorted(places - {-1} or {0})]
+
+
+def _wanted(risks: Sequence[float]) -> list[float]:
+    """The rates of disagreement at which candidates shall stand, rising."""
     near = [risk * share for risk in risks for share in NEAR]
-    rates = sorted({*np.geomspace(CAREFUL, BOLD, COARSE).tolist(), *near})
-    # A candidate that disagrees more must run fewer blocks to be useful.
-    outcomes = [
-        (*simulate(one, observed), one) for one in (greedy(observed, rate, doubt) for rate in rates)
-    ]
-    kept: list[Thresholds] = []
+    return sorted({*np.geomspace(CAREFUL, BOLD, COARSE).tolist(), *near})
+
+
+def _useful(
+    outcomes: Sequence[tuple[float, float, Thresholds]],
+) -> list[tuple[float, Thresholds]]:
+    """From careful to bold; one that disagrees more must run fewer blocks to be useful.
+
+    Args:
+        outcomes: Rate of disagreement, mean depth and thresholds of each.
+    """
+    kept: list[tuple[float, Thresholds]] = []
     least = float("inf")
-    for _, depth, one in sorted(outcomes, key=lambda outcome: outcome[:2]):
+    for rate, depth, one in sorted(outcomes, key=lambda outcome: outcome[:2]):
         if depth < least:
-            kept.append(one)
+            kept.append((rate, one))
             least = depth
     return kept
 

@@ -103,11 +103,7 @@ class Earned:
             rows=counts.rows,
             epoch_rows=state.epoch_rows,
             risks=[
-                progress(
-                    *(self.rules, state, counts, risk, one and one.candidate, 0.0),
-                    shown=shown,
-                )
-                for risk, one in pairs
+                progress(self.rules, state, counts, risk, one, 0.0, shown) for risk, one in pairs
             ],
             places=dict(pairs),
             proofs={

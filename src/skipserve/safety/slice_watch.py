@@ -244,7 +244,7 @@ class SliceWatch:
         return any(place is not None and of <= risk for of, place in pairs)
 
     def _show_earning(self, keeper: Keeper, now_s: float) -> None:
-        in_force = self._told.in_force or (None,) * len(keeper.rules.risks)
+        in_force = self._told.places or (None,) * len(keeper.rules.risks)
         rows = keeper.shown if keeper.proposing else keeper.counts.rows
         pace = self._pace.take((keeper.epoch, keeper.proposing), rows, now_s)
         found: list[Progress] = []

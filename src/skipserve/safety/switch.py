@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from skipserve.earning.ladder import Place
 from skipserve.errors import StateError
 
 SwitchState = Literal["on", "fell_back", "disabled"]
@@ -62,13 +63,13 @@ class ControlState:
     proposing: bool = False
 
     @property
-    def places(self) -> tuple[tuple[int, str] | None, ...] | None:
+    def places(self) -> tuple[Place | None, ...] | None:
         """Places in force, each with the ladder that it is of."""
         if self.in_force is None:
             return None
         ladders = self.proposals or ("",) * len(self.in_force)
         pairs = zip(self.in_force, ladders, strict=True)
-        return tuple(None if place is None else (place, ladder) for place, ladder in pairs)
+        return tuple(None if place is None else Place(place, ladder) for place, ladder in pairs)
 
 
 # What a damaged file says: nothing may be skipped.

@@ -1,0 +1,1 @@
+"""The service of one model: it reads, batches, runs and encodes, and knows no host."""

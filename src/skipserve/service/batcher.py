@@ -88,7 +88,7 @@ class Batcher:
         self._idle = idle
         self._watch = watch
         self._queue: deque[_Waiting] = deque()
-        self._pace = Pace()
+        self._pace = Pace(limits.batch)
         self._gathering: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
 

@@ -47,7 +47,9 @@ class InForce:
         self._pressure = Pressure(0)
         self._share = serving.evidence
         self._gather_s = serving.max_batch_delay_ms / 1e3
-        self._evident = len(engine.candidates) > 0 and serving.evidence > 0
+        # Single rows do not show which documents of a query come first.
+        shows = engine.manifest.task.top is None
+        self._evident = shows and len(engine.candidates) > 0 and serving.evidence > 0
         self._random = np.random.default_rng()
         self._control: ControlState | None = None
         self.incomplete = False
@@ -147,7 +149,7 @@ class InForce:
         return list(found.values())
 
     def _found(self, control: ControlState) -> list[Rung | None] | None:
-        """What is in force for each risk; of a ladder that nobody knows, nothing is."""
+        """The candidate in force for each risk; none for a ladder that is not known here."""
         places = control.places
         self.incomplete = False
         return None if places is None else [one and self._rung(*one) for one in places]

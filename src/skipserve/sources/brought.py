@@ -26,6 +26,7 @@ from skipserve.sources.answering import as_answer, check_answers
 from skipserve.sources.config import Brought
 from skipserve.sources.data import Values, match, read_columns
 from skipserve.sources.picture_files import sent
+from skipserve.sources.queries import with_queries
 from skipserve.sources.read import ReadSource
 from skipserve.sources.splits import Labelled, Splits, split_rows
 from skipserve.tasks import Classify, MultiLabel, Regress, Task
@@ -191,7 +192,10 @@ def _split(brought: Brought, signature: Signature, root: Path, source: ReadSourc
         )
 
     def read(name: str, labels: str | None) -> Labelled:
-        return match(read_columns(root / name), signature, data.columns, labels, name, values)
+        columns = read_columns(root / name)
+        others = {one: column for one, column in columns.items() if one != data.query}
+        found = match(others, signature, data.columns, labels, name, values)
+        return with_queries(found, brought.task, columns, data.query, name)
 
     rows = read(data.rows, data.labels)
     if len(rows) < FEWEST_ROWS:

@@ -48,6 +48,8 @@ class DataConfig(Record):
         labels: The column of true classes, of ``multilabel`` lists of names or of 0 and 1, or
             ``None``.
         text: The column of texts, or two for pairs of texts; where none is named, the only one.
+        query: The column that says which query a row belongs to, where the task counts queries;
+            the first text of each pair where none is named.
         picture: The column of pictures; where none is named, the only one.
         columns: What each input is called in the files, where the names differ.
         seed: Another seed is another split.
@@ -57,6 +59,7 @@ class DataConfig(Record):
     fit: str | None = None
     labels: str | None = None
     text: str | tuple[str, ...] = ()
+    query: str | None = None
     picture: str | None = None
     columns: dict[str, str] = Field(default_factory=dict)
     seed: int = 0

@@ -62,16 +62,44 @@ def read_columns(file: Path) -> Columns:
     return columns
 
 
+def require_source(source: str) -> None:
+    """Look whether a source is there; a module is not imported.
+
+    Raises:
+        ConfigError: If it is no file, no folder and no name of a function.
+    """
+    file = Path(source)
+    if source.endswith(".onnx"):
+        if not file.is_file():
+            raise ConfigError(f"{source} is not there; name an .onnx file")
+    elif file.is_file() or (not file.exists() and ":" not in source):
+        raise no_source(source)
+
+
+def no_source(name: str) -> ConfigError:
+    """The error for a name that is no source of any kind."""
+    return ConfigError(
+        f"{name!r} is no .onnx file, no folder that is there, and names no function; write "
+        "FILE.onnx, the path of a Hugging Face folder, or module:function"
+    )
+
+
 def require_rows(file: Path) -> None:
     """Look whether there is anything to read rows from.
 
     Raises:
-        ConfigError: If there is neither a file nor a folder.
+        ConfigError: If there is neither a file of a known kind nor a folder.
     """
     if not file.exists():
         raise ConfigError(
             f"{file} is not there; name a file of rows (.npz, .npy, {', '.join(TABLES)}), or a "
             "folder that holds a folder of pictures for each class"
+        )
+    kind = file.suffix.lower()
+    if not file.is_dir() and kind not in (*ARRAYS, *TABLES):
+        raise ConfigError(
+            f"{file}: rows are read from .npz, .npy, {', '.join(TABLES)} files, "
+            f"not {kind or 'this'}"
         )
 
 
@@ -83,11 +111,6 @@ def _read(file: Path) -> Columns:
             if isinstance(found, np.ndarray):
                 return {UNNAMED: found}
             return {name: found[name] for name in found.files}
-    if kind not in TABLES:
-        raise ConfigError(
-            f"{file}: rows are read from .npz, .npy, {', '.join(TABLES)} files, "
-            f"not {kind or 'this'}"
-        )
     require("pyarrow", hint=f", which reads {kind} files, or bring the rows as .npz")
     import pyarrow.csv
     import pyarrow.json

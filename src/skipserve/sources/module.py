@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from skipserve.artifacts.manifest import Source
 from skipserve.artifacts.torch_files import export_module
 from skipserve.errors import ConfigError, CutError
+from skipserve.sources.data import no_source
 from skipserve.training.tuning.weights import load_tuned
 
 OUTPUT = "logits"
@@ -82,10 +83,7 @@ def module_graph(module: nn.Module, example: Any, name: str) -> tuple[onnx.Model
 def _call(name: str, root: Path) -> Any:
     where, _, function = name.partition(":")
     if not where or not function:
-        raise ConfigError(
-            f"{name!r} is no .onnx file, no folder that is there, and names no function; write "
-            "FILE.onnx, the path of a Hugging Face folder, or module:function"
-        )
+        raise no_source(name)
     sys.path.insert(0, str(root))
     try:
         return getattr(importlib.import_module(where), function)()

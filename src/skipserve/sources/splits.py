@@ -1,7 +1,8 @@
 """Disjoint splits of rows: to fit on, to propose on, to certify on, and to test on.
 
 A row's split follows from its content, so equal rows never stand in two splits, and the same rows
-give the same splits whatever their order.
+give the same splits whatever their order. Rows of one query stay together: their split follows from
+the query.
 """
 
 from __future__ import annotations
@@ -29,11 +30,14 @@ class Labelled:
         rows: N rows.
         labels: Their classes [N] or sets of labels [N, width], int64, or ``None``.
         values: The texts or pictures that they were made of [N], objects, or ``None``.
+        queries: A hash of the query that each row belongs to [N], or ``None`` where each is by
+            itself.
     """
 
     rows: Rows
     labels: NDArray[np.int64] | None = None
     values: NDArray[np.object_] | None = None
+    queries: NDArray[np.uint64] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -62,15 +66,15 @@ def split_rows(data: Labelled, beside: Labelled | None = None, seed: int = 0) ->
     Args:
         data: All rows, or those beside ``beside``.
         beside: Rows to fit on, such as those the network was trained on; rows of ``data`` that are
-            among them are left out.
+            among them are left out, and whole queries that have rows there.
         seed: Another seed is another split.
     """
-    keys = _keys(data.rows, seed)
+    keys = _keys(data, seed)
     shares: Sequence[float] = SHARES
     usable = np.ones(len(data), dtype=bool)
     if beside is not None:
         shares = SHARES_BESIDE
-        usable = ~np.isin(keys, _keys(beside.rows, seed))
+        usable = ~np.isin(keys, _keys(beside, seed))
     place = (keys >> np.uint64(11)) / float(1 << 53)
     ends = np.cumsum(shares)
     split = np.searchsorted(ends[:-1], place, side="right")
@@ -83,15 +87,18 @@ def split_rows(data: Labelled, beside: Labelled | None = None, seed: int = 0) ->
 def _take(data: Labelled, index: NDArray[np.int64]) -> Labelled:
     labels = None if data.labels is None else data.labels[index]
     values = None if data.values is None else data.values[index]
-    return Labelled(data.rows[index], labels, values)
+    queries = None if data.queries is None else data.queries[index]
+    return Labelled(data.rows[index], labels, values, queries)
 
 
-def _keys(rows: Rows, seed: int) -> NDArray[np.uint64]:
-    """A hash of the content of each row [N]."""
+def _keys(data: Labelled, seed: int) -> NDArray[np.uint64]:
+    """A hash of each row's query, where rows have one, else of its content [N]."""
     salt = seed.to_bytes(8, "little")
-    keys = np.empty(len(rows), np.uint64)
-    tensors = [np.ascontiguousarray(tensor) for tensor in rows.tensors.values()]
-    for i in range(len(rows)):
+    keys = np.empty(len(data), np.uint64)
+    tensors = [np.ascontiguousarray(tensor) for tensor in data.rows.tensors.values()]
+    if data.queries is not None:
+        tensors = [data.queries]
+    for i in range(len(data)):
         digest = hashlib.blake2b(salt, digest_size=8)
         for tensor in tensors:
             digest.update(tensor[i].tobytes())

@@ -14,7 +14,19 @@ from pydantic import Field
 from skipserve.tasks.config import TaskConfig, needs_tolerance
 from skipserve.tasks.deciding import Classify, Decision, MultiLabel
 from skipserve.tasks.embed import Embed
-from skipserve.tasks.task import Answers, Kind, Link, OutputFields, SignalName, Task, label_names
+from skipserve.tasks.task import (
+    UNITS,
+    Answers,
+    Kind,
+    Link,
+    OutputFields,
+    SignalName,
+    Task,
+    Unit,
+    label_names,
+    unit_of,
+)
+from skipserve.tasks.units import Units
 from skipserve.tasks.values import Regress, Score
 
 KINDS = (Classify, MultiLabel, Regress, Embed, Score)
@@ -23,6 +35,7 @@ AnyTask = Annotated[Classify | MultiLabel | Regress | Embed | Score, Field(discr
 
 __all__ = [
     "KINDS",
+    "UNITS",
     "Answers",
     "AnyTask",
     "Classify",
@@ -37,6 +50,9 @@ __all__ = [
     "SignalName",
     "Task",
     "TaskConfig",
+    "Unit",
+    "Units",
     "label_names",
     "needs_tolerance",
+    "unit_of",
 ]

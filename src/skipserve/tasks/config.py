@@ -11,12 +11,13 @@ from skipserve.schema import Record
 from skipserve.tasks.deciding import Classify, Decision, MultiLabel
 from skipserve.tasks.embed import Embed
 from skipserve.tasks.task import Kind, SignalName, Task
-from skipserve.tasks.values import Regress, Score
+from skipserve.tasks.values import Regress, Score, Top
 
 # Which settings belong to which tasks.
 _BELONGS: dict[str, tuple[Kind, ...]] = {
     "names": ("classify", "multilabel", "regress"),
     "tolerance": ("regress", "score"),
+    "top": ("score",),
     "cosine": ("embed",),
     "decide": ("classify",),
 }
@@ -49,6 +50,9 @@ class TaskConfig(Record):
         kind: Of task.
         names: Of the classes, the labels or the values, in order.
         tolerance: Of ``regress`` and ``score``: the largest difference from full depth that agrees.
+        top: Of ``score``: documents of a query that count together; certificates then count queries
+            of which another document is among the first so many. ``tolerance`` stays what a
+            single score is held to where exits are fitted.
         cosine: Of ``embed``: the least cosine to full depth that agrees.
         decide: Of ``classify``: the decision that counts.
     """
@@ -56,6 +60,7 @@ class TaskConfig(Record):
     kind: Kind = "classify"
     names: tuple[str, ...] = ()
     tolerance: Annotated[float, Field(gt=0)] | None = None
+    top: Top | None = None
     cosine: Annotated[float, Field(gt=0, lt=1)] = 0.99
     decide: DecideConfig | None = None
 
@@ -100,7 +105,7 @@ class TaskConfig(Record):
             return Embed(dimensions=width, cosine=self.cosine, unit=unit)
         assert self.tolerance is not None
         if self.kind == "score":
-            return Score(tolerance=self.tolerance)
+            return Score(tolerance=self.tolerance, top=self.top)
         return Regress(values=width, names=self.names, tolerance=self.tolerance)
 
     def _decision(self, width: int) -> Decision | None:

@@ -77,6 +77,10 @@ class Classify(Record):
         return None if self.decide is None else (self.decide.label, self.decide.at)
 
     @property
+    def top(self) -> None:
+        return None
+
+    @property
     def signals(self) -> tuple[SignalName, ...]:
         if self.decide is not None:
             # The margin to the threshold decides, not that of the likeliest class.
@@ -185,6 +189,10 @@ class MultiLabel(Record):
 
     @property
     def border(self) -> tuple[int, float] | None:
+        return None
+
+    @property
+    def top(self) -> None:
         return None
 
     @property

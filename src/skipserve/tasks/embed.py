@@ -45,6 +45,10 @@ class Embed(Numbers):
         return "embedding"
 
     @property
+    def top(self) -> None:
+        return None
+
+    @property
     def link(self) -> Link:
         return "unit" if self.unit else "identity"
 

@@ -15,6 +15,9 @@ Kind = Literal["classify", "multilabel", "regress", "embed", "score"]
 SignalName = Literal["norm", "projected_norm", "margin", "confidence", "agreement"]
 # How what a network gives becomes an answer; a head is fitted with the loss that belongs to it.
 Link = Literal["softmax", "sigmoid", "identity", "unit"]
+# What a certificate counts: each row, or all rows that are ranked for one query together.
+Unit = Literal["row", "query"]
+UNITS: dict[Unit, str] = {"row": "rows", "query": "queries"}
 # Rows of answers [N, width], float32.
 Answers: TypeAlias = NDArray[Any]
 # Fields of a reply for one row.
@@ -76,6 +79,11 @@ class Task(Protocol):
         ...
 
     @property
+    def top(self) -> int | None:
+        """Documents of a query that count together; ``None`` where every row counts by itself."""
+        ...
+
+    @property
     def differs(self) -> str:
         """When two answers disagree, in words: "disagreement: …"."""
         ...
@@ -121,6 +129,11 @@ class Task(Protocol):
     def fault_in(self, row: ReplyRow) -> str:
         """Why a row of a reply cannot be an answer of this task; empty if it can."""
         ...
+
+
+def unit_of(task: Task) -> Unit:
+    """What a certificate of the task counts."""
+    return "row" if task.top is None else "query"
 
 
 def check_shape(labels: NDArray[Any], shape: tuple[int, ...]) -> None:

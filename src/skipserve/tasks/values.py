@@ -13,6 +13,7 @@ from skipserve.tasks.numbers import Numbers
 from skipserve.tasks.task import Answers, Link, OutputFields, ReplyRow, check_names, neither
 
 Tolerance = Annotated[float, Field(gt=0)]
+Top = Annotated[int, Field(ge=1)]
 
 
 class _Values(Numbers):
@@ -58,6 +59,10 @@ class Regress(_Values):
         return self.values
 
     @property
+    def top(self) -> None:
+        return None
+
+    @property
     def output(self) -> str:
         return "values"
 
@@ -71,9 +76,21 @@ class Regress(_Values):
 
 
 class Score(_Values):
-    """How well the two texts of a pair go together: one number, the larger the better."""
+    """The match of two texts as one number; larger is better.
+
+    Attributes:
+        top: Documents of a query that count together: certificates count the queries of which
+            another document is among them; ``None`` where each pair counts by itself.
+    """
 
     kind: Literal["score"] = "score"
+    top: Top | None = None
+
+    @property
+    def differs(self) -> str:
+        if self.top is None:
+            return super().differs
+        return f"another document is among the first {self.top} of a query"
 
     @property
     def names(self) -> tuple[str, ...]:

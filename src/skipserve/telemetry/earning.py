@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, Gauge
 
+from skipserve.earning.ladder import OWN
 from skipserve.earning.progress import Progress
 
 
@@ -35,6 +36,12 @@ class EarningGauges:
             "Candidate in force for a risk, from 1; absent where none is.",
             "risk",
         )
+        self._proposed = gauge(
+            "proposed",
+            "1 if the candidate in force for a risk was proposed on traffic, 0 if it is one of the "
+            "artifact's own; absent where none is in force.",
+            "risk",
+        )
         self._needed = gauge(
             "needed_rows",
             "Evidence rows of the epoch that the next candidate takes in all, if as many disagree "
@@ -56,7 +63,7 @@ class EarningGauges:
         )
         self._numbers = (
             *(self._epoch, self._rows, self._disagreements),
-            *(self._in_force, self._needed, self._left),
+            *(self._in_force, self._proposed, self._needed, self._left),
             *(self._proposing, self._proposing_needed),
         )
         self._problem = gauge(
@@ -90,7 +97,9 @@ class EarningGauges:
             self._disagreements.labels(model, of_slice, str(candidate)).set(count)
         for one in found:
             at = model, of_slice, f"{one.risk:g}"
-            show(self._in_force, None if one.in_force is None else one.in_force + 1, *at)
+            place = one.in_force
+            show(self._in_force, None if place is None else place.candidate + 1, *at)
+            show(self._proposed, None if place is None else place.proposal != OWN, *at)
             show(self._needed, None if proposing else one.needed, *at)
             show(self._left, None if proposing else one.seconds, *at)
 

@@ -1,4 +1,4 @@
-"""What the workers wrote, without what holds no longer: a worker says it once, and may be idle."""
+"""Metrics of the workers without certificates that are withdrawn: an idle worker cannot do it."""
 
 from __future__ import annotations
 

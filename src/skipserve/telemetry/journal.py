@@ -123,7 +123,7 @@ class _Allowance:
         self._taken = self._left_out = 0
 
     def take(self, now_s: float) -> int | None:
-        """How many were suppressed since the last line; ``None`` to suppress this one."""
+        """The number of lines suppressed since the last one; ``None`` to suppress this one."""
         if int(now_s) != self._second:
             self._second, self._taken = int(now_s), 0
         if self._taken == self._per_s:

@@ -217,7 +217,7 @@ class ModelMetrics:
     def _left_out(
         self, prediction: Prediction, on: NDArray[np.bool_], depths: NDArray[np.int64]
     ) -> NDArray[np.int64]:
-        """How many rows skipped each block [depth]."""
+        """Rows that skipped each block [depth]."""
         if prediction.left_out is None:
             # A row that left after three blocks left out all behind them.
             return np.asarray(np.cumsum(depths)[:-1])

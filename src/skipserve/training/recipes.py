@@ -12,8 +12,6 @@ from typing import Literal, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.datasets import load_digits, make_moons
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 from skipserve.errors import ConfigError
@@ -94,6 +92,8 @@ class TwoMoons:
 
     @cached_property
     def _halves(self) -> tuple[Samples, Samples]:
+        from sklearn.model_selection import train_test_split  # takes two seconds
+
         whole = _moons(2_000, self.noise, self.seed)
         train, test = train_test_split(
             np.arange(len(whole)), test_size=0.3, random_state=self.seed, stratify=whole.labels
@@ -175,6 +175,9 @@ class Digits:
 
     @cached_property
     def _splits(self) -> dict[Split, Samples]:
+        from sklearn.datasets import load_digits
+        from sklearn.model_selection import train_test_split
+
         pixels, labels = load_digits(return_X_y=True)
         rest, found = np.arange(len(labels)), {}
         for split, size in list(self.sizes.items())[1:]:
@@ -191,6 +194,8 @@ def _signals(count: int, seed: int) -> Samples:
 
 
 def _moons(count: int, noise: float, seed: int) -> Samples:
+    from sklearn.datasets import make_moons
+
     points, labels = make_moons(count, noise=noise, random_state=seed)
     return _samples(points, labels)
 

@@ -17,7 +17,7 @@ SIGMA = 2
 
 
 def draw_signals(count: int, seed: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """So many signals [N, 40], standardised as a whole, and their digits [N].
+    """Draw N signals [N, 40], standardised as a whole, and their digits [N].
 
     Args:
         count: A multiple of ten: every digit gets as many.

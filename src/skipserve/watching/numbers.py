@@ -16,7 +16,7 @@ WORST_FIRST = ("disabled", "fell_back", "uncertified", "on", "off")
 
 @dataclass(frozen=True)
 class Earning:
-    """How far a slice of a model's traffic is with earning a certificate.
+    """The progress of one slice of traffic towards an earned certificate.
 
     Attributes:
         of_slice: Its name; "" where traffic is one whole.

@@ -21,7 +21,7 @@ from skipserve.hosts.processes import children, command_line, connections
 from skipserve.hosts.pulse import BEAT_S
 from skipserve.telemetry.logs import Log
 
-# granian ends when a worker dies twice in six seconds; it is restarted after a pause.
+# Should its main process end, it is restarted after a pause.
 RESTART_S = 0.5
 LOOK_S = 0.1
 
@@ -62,8 +62,7 @@ class Granian:
         if self._listeners is None:
             address = self._config.address
             self._listeners = Listeners(address.ip(), address.port, self._config.workers)
-        names = [model.name for model in models]
-        plan = plan_of(self._instance, self._config, self._listeners.descriptors, names)
+        plan = plan_of(self._instance, self._config, self._listeners.descriptors, models)
         self._instance.plan.write_bytes(msgspec.json.encode(plan))
         self._launch()
 

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import msgspec
 
+from skipserve.artifacts.archive import Unpacked
 from skipserve.hosts.access import AccessControl
 from skipserve.hosts.config import HostConfig
 from skipserve.hosts.instance import Instance
+from skipserve.runtime.backends import LIBRARIES
 
 # Tells the workers where the plan is.
 PLAN_VARIABLE = "SKIPSERVE_GRANIAN"
@@ -25,6 +27,7 @@ class Plan(msgspec.Struct, frozen=True):
         port: It listens on.
         descriptors: Of the sockets that do, one a worker.
         models: Folders in the instance's store.
+        libraries: Packages that run them, as they are imported.
         certificate: For https, with ``key``; empty for http.
         key: Its private key.
         origins: Web pages that may ask from a browser.
@@ -40,6 +43,7 @@ class Plan(msgspec.Struct, frozen=True):
     port: int
     descriptors: tuple[int, ...]
     models: tuple[str, ...]
+    libraries: tuple[str, ...]
     certificate: str
     key: str
     origins: tuple[str, ...]
@@ -61,7 +65,7 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 def plan_of(
-    instance: Instance, config: HostConfig, descriptors: Sequence[int], models: Sequence[str]
+    instance: Instance, config: HostConfig, descriptors: Sequence[int], models: Sequence[Unpacked]
 ) -> Plan:
     """The plan for a host's configuration.
 
@@ -75,7 +79,8 @@ def plan_of(
         config.address.ip(),
         config.address.port,
         tuple(descriptors),
-        tuple(models),
+        tuple(model.name for model in models),
+        tuple(sorted({LIBRARIES[model.serving.backend] for model in models})),
         "" if tls is None else str(tls.certificate.resolve()),
         "" if tls is None else str(tls.key.resolve()),
         config.origins,

@@ -1,4 +1,4 @@
-"""TuningResult weights in a file: they take the place of a network's own."""
+"""Tuned weights in a file; they take the place of a network's own."""
 
 from __future__ import annotations
 

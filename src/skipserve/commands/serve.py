@@ -1,27 +1,28 @@
-"""A running service: serve, and top to watch it."""
+"""The command `skipserve serve`."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 
 from skipserve.commands import completion, console
 from skipserve.commands.exits import ExitCode
 from skipserve.commands.failures import line_for
-from skipserve.commands.output import print_json
 from skipserve.commands.parameters import (
+    HOST,
     METRICS_PORT,
+    PORT,
+    SERVICE,
     STORE,
-    Json,
+    Host,
     MetricsPort,
     ModelStore,
+    Port,
     parse_risk,
 )
 from skipserve.commands.progress import watching
@@ -33,9 +34,7 @@ if TYPE_CHECKING:
     from skipserve.telemetry.logs import Log
 
 logger = logging.getLogger("skipserve.cli")
-
-
-LISTEN, RUN, CLIENTS, LIFE = "Listening", "Running models", "Clients", "Start, end and logs"
+RUN, CLIENTS, LIFE = "Running models", "Clients", "Start, end and logs"
 
 
 def serve(
@@ -49,47 +48,27 @@ def serve(
         ),
     ] = None,
     model_store: ModelStore = STORE,
-    host: Annotated[
-        str, typer.Option(help="The IPv4 or IPv6 address to listen on.", rich_help_panel=LISTEN)
-    ] = "127.0.0.1",
-    port: Annotated[
-        int,
-        typer.Option(
-            envvar="SKIPSERVE_PORT",
-            min=1,
-            max=65533,
-            help="The port for requests.",
-            rich_help_panel=LISTEN,
-        ),
-    ] = 8080,
-    metrics_port: Annotated[
-        int,
-        typer.Option(
-            envvar="SKIPSERVE_METRICS_PORT",
-            min=1,
-            max=65535,
-            help="The port for metrics and probes.",
-            rich_help_panel=LISTEN,
-        ),
-    ] = METRICS_PORT,
+    host: Host = HOST,
+    port: Port = PORT,
+    metrics_port: MetricsPort = METRICS_PORT,
     server: Annotated[
-        ServerName, typer.Option(help="The HTTP server.", rich_help_panel=LISTEN)
+        ServerName, typer.Option(help="The HTTP server.", rich_help_panel=SERVICE)
     ] = "granian",
     workers: Annotated[
         int,
         typer.Option(
-            min=1, max=256, help="Processes that hold the models.", rich_help_panel=LISTEN
+            min=1, max=256, help="Processes that hold the models.", rich_help_panel=SERVICE
         ),
     ] = 1,
     tls_certificate: Annotated[
         Path | None,
         typer.Option(
-            help="The certificate chain (PEM) for https; needs --tls-key.", rich_help_panel=LISTEN
+            help="The certificate chain (PEM) for https; needs --tls-key.", rich_help_panel=SERVICE
         ),
     ] = None,
     tls_key: Annotated[
         Path | None,
-        typer.Option(help="The private key (PEM) of the certificate.", rich_help_panel=LISTEN),
+        typer.Option(help="The private key (PEM) of the certificate.", rich_help_panel=SERVICE),
     ] = None,
     backend: Annotated[
         Literal["onnxruntime", "torchscript"] | None,
@@ -245,37 +224,6 @@ def serve(
         with running:
             _announce(running, log)
             running.wait(signals.stop, signals.reload)
-
-
-def top(
-    url: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="URL", help="The metrics address of a service. Default: --host and its port."
-        ),
-    ] = None,
-    metrics_port: MetricsPort = METRICS_PORT,
-    host: Annotated[str, typer.Option(help="The address of the service.")] = "127.0.0.1",
-    interval: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 2.0,
-    only_once: Annotated[
-        bool, typer.Option("--once", help="Print one frame and end, for scripts.")
-    ] = False,
-    json: Json = False,
-) -> None:
-    """Watch a running service: latency, skip rate, agreement; Ctrl-C ends.
-
-    --json prints one look as JSON and ends.
-    """
-    from skipserve.address import url_of
-    from skipserve.watching.screen import once, two_looks, watch
-
-    address = url or url_of(host, metrics_port)
-    if json:
-        print_json({"url": address, **asdict(two_looks(address, interval))})
-        return
-    with suppress(KeyboardInterrupt):
-        draw = once if only_once else watch
-        draw(address, interval, Console(highlight=False))
 
 
 def _tls(certificate: Path | None, key: Path | None) -> Tls | None:

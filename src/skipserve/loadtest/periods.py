@@ -1,4 +1,4 @@
-"""Messages between the load test and its client process: setup, blocks, results."""
+"""Messages between the load test and its client process: setup, periods, results."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Setup(msgspec.Struct, frozen=True):
     timeout_s: float
 
 
-class Block(msgspec.Struct, frozen=True):
+class Period(msgspec.Struct, frozen=True):
     """A period of load with one mix.
 
     Attributes:
@@ -52,11 +52,11 @@ class Block(msgspec.Struct, frozen=True):
 
 
 class Part(msgspec.Struct, frozen=True):
-    """Measurements of one slice of a block, for one choice of its mix.
+    """Measurements of one slice of a period, for one choice of its mix.
 
     Attributes:
         slice: From 0.
-        choice: Place in the block's mix.
+        choice: Place in the period's mix.
         tally: As JSON.
     """
 
@@ -65,15 +65,15 @@ class Part(msgspec.Struct, frozen=True):
     tally: dict[str, Any]
 
 
-class BlockResult(msgspec.Struct, frozen=True):
-    """The result of a block.
+class PeriodResult(msgspec.Struct, frozen=True):
+    """The result of a period.
 
     Attributes:
         parts: The measurements.
         scheduled: Requests that were due.
-        on_time: Of these, sent before the block's end.
+        on_time: Of these, sent before the period's end.
         exhausted: Of these, due while every connection was waiting for the server.
-        ran_s: Time of the block that was run; less than asked if it was stopped.
+        ran_s: Time of the period that was run; less than asked if it was stopped.
         wall_s: The same with the wait for the last replies.
         cpu_s: Processor time the client took in ``wall_s``.
         stopped: Whether it was stopped.
