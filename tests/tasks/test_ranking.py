@@ -37,6 +37,7 @@ from skipserve.sources.queries import with_queries
 from skipserve.sources.splits import Labelled, split_rows
 from skipserve.tasks import Classify, Score, Units
 
+pytestmark = pytest.mark.slow
 RISK, TOP, LISTED, QUERIES, LATER = 0.1, 2, 6, 600, 200
 WIDE = 16
 SMALL, MOVE = np.array([6], np.float32), np.full((1, WIDE), 0.5, np.float32)
