@@ -135,6 +135,7 @@ def test_a_wrong_build_file_names_the_key_and_the_way_out(project, old, new, say
         read_build_file(project / "export" / "small.toml")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [".", "models/small", "export"])
 def test_what_is_built_stays_with_its_file(tmp_path, monkeypatch, place):
     root = tmp_path / "project"

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
+from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from running import ROOT, cli
@@ -191,7 +192,7 @@ def test_what_was_written_holds(values, artifact, keys, tmp_path):
     assert all(one["p_value"] <= 0.05 for one in offline["tried"])
 
 
-@settings(max_examples=150, suppress_health_check=NO_CHECK)
+@settings(max_examples=examples(150), suppress_health_check=NO_CHECK)
 @given(data=st.data())
 def test_every_single_value_that_is_changed_is_found(data, values, artifact, keys, tmp_path):
     path = data.draw(st.sampled_from(leaves(values)))
@@ -203,7 +204,7 @@ def test_every_single_value_that_is_changed_is_found(data, values, artifact, key
         assert faults(changed, artifact, tmp_path)
 
 
-@settings(max_examples=100, suppress_health_check=NO_CHECK)
+@settings(max_examples=examples(100), suppress_health_check=NO_CHECK)
 @given(data=st.data())
 def test_whoever_makes_the_hash_anew_is_betrayed_by_the_signature(
     data, values, artifact, keys, tmp_path

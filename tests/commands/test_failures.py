@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import errno
-import os
-import subprocess
 
 import pytest
-from running import cli
 
 from skipserve.commands.failures import line_for
 from skipserve.errors import ConfigError
@@ -36,17 +33,11 @@ def test_a_fault_of_ours_keeps_its_traceback(error):
     assert line_for(error) is None
 
 
-def test_a_place_that_cannot_be_written_is_one_line(tmp_path):
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path, command_line):
     (tmp_path / "export").mkdir()
     (tmp_path / "export" / "a.toml").write_text('name = "a"\nrecipe = "two_moons"\n')
     (tmp_path / ".build").write_text("in the way")
-    done = subprocess.run(
-        cli("build", "export/a.toml"),
-        cwd=tmp_path,
-        env={**os.environ, "TMPDIR": "/tmp"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
-    assert done.stderr.splitlines()[-1] == f"error: {tmp_path}/.build/a.json: Not a directory"
+    ended = command_line("build", "export/a.toml", folder=tmp_path)
+    assert ended.code == 2
+    assert "Traceback" not in ended.err
+    assert ended.err.splitlines()[-1] == f"error: {tmp_path}/.build/a.json: Not a directory"

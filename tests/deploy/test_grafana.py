@@ -17,6 +17,7 @@ DASHBOARD = json.loads(COMMITTED.read_text())
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="the SDK asks for Python 3.11")
 def test_the_dashboard_is_what_its_code_writes(tmp_path):
     out = tmp_path / "dashboard.json"

@@ -175,6 +175,16 @@ def test_each_command_is_one_that_exists(page: str, command: str) -> None:
         assert option in shown.output, f"{page}: {names[0]} has no {option}"
 
 
+def test_a_list_begins_after_an_empty_line() -> None:
+    """A forge shows other lists, too; the site runs their items together."""
+    wrong = []
+    for page in [*PAGES, ROOT / "CONTRIBUTING.md", *(ROOT / "docs" / "decisions").glob("*.md")]:
+        text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+        begun = r"^(?![-#|<\s]|\d+\. ).+\n(?:- |\d+\. |\|).*"
+        wrong += [f"{page.name}: {found}" for found in re.findall(begun, text, re.MULTILINE)]
+    assert wrong == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_each_script_and_target_that_a_page_names_exists(page: Path) -> None:
     text = page.read_text()

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -196,7 +197,7 @@ def test_candidates_that_are_not_ordered_are_found():
     assert unordered([(1.0, 2.0), (2.0, 1.0), (1.5, 2.0)]) == (0, 2)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(st.data())
 def test_any_counts_leave_a_state_that_its_events_rebuild(data):
     rules = Rules((0.02, 0.1), 3, LEVEL, epoch_rows=400, greatest_age_rows=300)

@@ -14,6 +14,8 @@ from skipserve.graph.memory import open_model
 from skipserve.runtime.rows import Rows
 from skipserve.runtime.wave import Limits
 
+pytestmark = pytest.mark.slow
+
 
 def mixed(tmp_path, layers=6):
     """The embedded input is mixed into every layer."""

@@ -40,6 +40,7 @@ def trained_here(family, connection, norm, **options):
     return build_network(parse_network(config | {"connection": connection, "norm": norm})).eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "connection", "norm"), CASES)
 def test_the_stream_before_every_block_is_found(family, connection, norm):
     network = trained_here(family, connection, norm)
@@ -59,6 +60,7 @@ def test_the_stream_before_every_block_is_found(family, connection, norm):
         np.testing.assert_allclose(got[name].reshape(expected.shape), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_class_token_does_not_hide_the_blocks():
     network = trained_here("encoder", "residual", "pre", pooling="class")
     found = network_of(plain_graph(network), signature_of(network.config), Classify(classes=3), 3)

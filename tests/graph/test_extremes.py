@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from cutting import run_one_file, same_limits, write
+from examples import examples
 from extremes import batches, ordinary
 from hypothesis import HealthCheck, given, settings
 from small_project import REORDERED
@@ -22,6 +23,8 @@ from skipserve.runtime.rows import Rows
 from skipserve.sources.recipe import signature_of
 from skipserve.tasks import Classify
 
+pytestmark = pytest.mark.slow
+
 FEATURES, DEPTH, EXTREME, ORDINARY = 12, 3, 5, 7
 FAMILIES = {
     "mlp": {"width": 8, "norm": "none"},
@@ -35,7 +38,9 @@ CASES = [
     ("mlp", "confidence", "exit"),
 ]
 FAR = 1e6  # deviations: no ordinary row comes near
-quick = settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+quick = settings(
+    max_examples=examples(25), suppress_health_check=[HealthCheck.too_slow], deadline=None
+)
 
 
 @cache

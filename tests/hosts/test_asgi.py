@@ -30,6 +30,7 @@ def archive(routed_project: tuple[Path, list[str]]) -> Path:
     return routed_project[0] / "model_store" / "small.mar"
 
 
+@pytest.mark.server
 def test_same_bytes_behind_uvicorn(archive: Path, tmp_path: Path, place: Path) -> None:
     port, _ = free_ports()
     log = tmp_path / "log"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -209,6 +210,37 @@ def test_who_would_wait_too_long_is_told_so_at_once(engine: Engine) -> None:
     assert 1 <= found.count(200) <= 4
     assert found == sorted(found, key=lambda code: code != 200)
     assert codes(after) == [200]
+
+
+class Held(Slow):
+    """Its second batch ends when it is let go."""
+
+    batches = 0
+    let_go = threading.Event()
+
+    def answers(self, requests: Sequence[RawRequest], more: More = tuple) -> Iterator[Answers]:
+        self.batches += 1
+        if self.batches == 2:
+            assert self.let_go.wait(60)
+        return super().answers(requests, more)
+
+
+def test_a_refusal_waits_for_no_batch(engine: Engine) -> None:
+    queue = Queue(engine, QueueLimits(batch=1, queue=100, wait_s=60.0, refuse_s=0.01), Held)
+
+    async def use(batcher: Batcher) -> list[Reply]:
+        await ask(batcher, 1)  # it is known to be slow from here on
+        running = asyncio.ensure_future(ask(batcher, 1))
+        while queue.watch.begun < 2 or batcher.waits():
+            await asyncio.sleep(0)
+        waiting = asyncio.ensure_future(ask(batcher, 1))
+        await asyncio.sleep(0)
+        refused = await ask(batcher, 3)
+        assert not running.done()
+        Held.let_go.set()
+        return [*refused, *await running, *await waiting]
+
+    assert codes(queue.run(use)) == ["overloaded"] * 3 + [200] * 2
 
 
 def test_one_slow_batch_does_not_shut_the_door(engine: Engine) -> None:

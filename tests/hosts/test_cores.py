@@ -86,6 +86,7 @@ def test_quotas_count(machine, files, cores):
     assert usable_cores(machine(files)) == cores
 
 
+@pytest.mark.slow
 def test_an_engine_takes_no_more_than_them(artifact):
     script = """
 import os, sys
@@ -99,6 +100,7 @@ print(torch.get_num_threads())
     assert done.stdout == "1\n", done.stderr
 
 
+@pytest.mark.slow
 def test_torch_gets_its_threads_back():
     before = torch.get_num_threads()
     with pytest.raises(RuntimeError, match="inside"), torch_threads(before + 1):

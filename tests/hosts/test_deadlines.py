@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from running import JSON, Running, serving, until
@@ -47,7 +48,7 @@ def test_both_spellings_are_seconds(name: str, asked: str, seconds: float) -> No
     assert time_allowed({name: asked}) == pytest.approx(seconds)
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(st.text(max_size=20))
 def test_anything_else_is_said_to_be_wrong(asked: str) -> None:
     try:

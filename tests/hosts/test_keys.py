@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from running import JSON, Running, cli, free_ports, serving, until
@@ -271,7 +272,7 @@ def test_a_file_that_comes_later_lets_nobody_in_before(
 
 
 @given(st.dictionaries(st.sampled_from(["authorization", "x-api-key"]), st.text(max_size=30)))
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 def test_any_header_is_a_key_or_none(headers: dict[str, str]) -> None:
     shown = shown_key(headers)
     assert shown is None or shown in " ".join(headers.values())
@@ -281,7 +282,7 @@ def test_any_header_is_a_key_or_none(headers: dict[str, str]) -> None:
     per_s=st.floats(0.1, 1000),
     gaps=st.lists(st.floats(0, 2), min_size=1, max_size=200),
 )
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 def test_never_more_than_the_limit_and_a_second_ahead(per_s: float, gaps: list[float]) -> None:
     rates, now_s, let_in = Rates(per_s), 1000.0, list[float]()
     for gap in gaps:

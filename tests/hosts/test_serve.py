@@ -204,12 +204,41 @@ def test_the_management_api_is_off(server):
     ],
     indirect=["host"],
 )
-def test_every_backend_and_precision_serves(project, host, backend, precision):
+def test_every_backend_and_precision_serves(project, host, backend, precision, tmp_path):
     options = ("moons_residual", "--backend", backend, "--precision", precision)
     row = example(project, "moons_residual")
-    with serving(project, *options, host=host) as running:
+    # Nor does it matter where temporary files belong: too long for a socket, and not in Latin-1.
+    odd = tmp_path / ("lü文" * 15)
+    odd.mkdir()
+    with serving(project, *options, host=host, environment={"TMPDIR": str(odd)}) as running:
         reply = running.ask("moons_residual", question(row))[2]
         tolerance = 1e-4 if precision == "fp32" else 2e-2
         assert reply["outputs"][0]["probabilities"] == pytest.approx(row["answer"], abs=tolerance)
         assert f'backend="{backend}"' in running.get("/metrics")
         assert f'precision="{precision}"' in running.get("/metrics")
+        if precision == "fp16":
+            is_run_in_full_where_it_overflows(running, question(row))
+
+
+def is_run_in_full_where_it_overflows(running, near):
+    """Rows that FP16 cannot hold run at full depth in FP32; one that nothing can is an error."""
+    ((name, (alone,)),) = near["inputs"].items()
+    off = {"parameters": {"router": "off"}}
+    expected = running.ask("moons_residual", {**near, **off})[2]
+    rows = [alone, [1e6, -2e6], alone, [3e5, 1e7]]
+    for parameters in ({}, off):
+        status, _, reply = running.ask("moons_residual", {"inputs": {name: rows}, **parameters})
+        assert status == 200
+        near_by, far = reply["outputs"][::2], reply["outputs"][1::2]
+        assert [one["depth_run"] for one in far] == [reply["depth"]] * 2
+        assert np.isfinite([one["probabilities"] for one in far]).all()
+        known = expected["outputs"][0]["probabilities"]
+        for one in near_by if parameters else ():
+            assert one["probabilities"] == pytest.approx(known, abs=1e-3)
+    beyond = {"inputs": {name: [alone, [3e38, -3e38]]}}
+    status, _, reply = running.ask("moons_residual", beyond)
+    assert (status, reply["error"]["code"], reply["error"]["row"]) == (400, "not_finite", 1)
+    assert running.ask("moons_residual", {**near, **off})[2]["outputs"] == expected["outputs"]
+    counted = 'skipserve_overflow_rows_total{answer="%s",model="moons_residual"} %d'
+    until(lambda: counted % ("fp32", 4) in running.get("/metrics").replace(".0\n", "\n"))
+    until(lambda: counted % ("refused", 1) in running.get("/metrics").replace(".0\n", "\n"))

@@ -172,6 +172,9 @@ def test_a_damaged_archive_is_refused_before_anything_starts(project, tmp_path, 
         unpack(archive, tmp_path / "store", {})
     except ArtifactError as error:
         assert any(word in str(error) for word in ("damaged", "is not the file", "build"))
+        if damage == "cut":  # and before a JVM is
+            said = refused(project, "--server", "torchserve", "--model-store", str(tmp_path))
+            assert said == f"error: {error}\n"
     else:
         assert damage not in ("cut", "foreign")  # a flipped time stamp or attribute is harmless
 

@@ -64,7 +64,7 @@ def run(project: Path, *arguments: str, **environment: str) -> subprocess.Comple
 
 
 def test_behind_a_proxy_with_a_long_folder_no_home_and_on_every_address(project, tmp_path):
-    long = tmp_path / ("l" * 90)
+    long = tmp_path / ("lü文" * 15)  # of 90 bytes
     long.mkdir()
     with serving(project, "--host", "::", environment={**PROXY, "TMPDIR": str(long)}) as running:
         assert "serving small at http://[::1]:" in running.printed

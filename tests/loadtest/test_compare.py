@@ -73,7 +73,7 @@ def test_a_report_is_read_as_it_was_written(tmp_path):
         (b"", "not the JSON report"),
         (b"{}", "not the JSON report"),
         (b"[1]", "not the JSON report"),
-        ("version", "version 9, expected 1"),
+        ("version", "version 9, expected 2"),
         ("histogram", "not an encoded HDR histogram"),
     ],
 )

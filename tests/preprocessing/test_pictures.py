@@ -10,6 +10,7 @@ from itertools import chain
 
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pictures import EXIF_ORIENTATION, bomb, drawn, odd, ordinary, real, saved
@@ -295,7 +296,7 @@ def test_processors_that_are_refused(what):
         picture_input(values, "preprocessor_config.json")
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(st.binary(max_size=300), st.integers(0, 3))
 def test_any_bytes_are_a_picture_or_refused(noise, kind):
     begin = (b"", JPEG[:200], PNG[:60], b"GIF89a")[kind]
@@ -307,7 +308,7 @@ def test_any_bytes_are_a_picture_or_refused(noise, kind):
         assert np.isfinite(made).all()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(
     st.integers(1, 60), st.integers(1, 60), st.integers(1, 50), st.integers(1, 50), st.booleans()
 )

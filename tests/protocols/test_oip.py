@@ -46,6 +46,8 @@ from skipserve.runtime.rows import check_rows
         (b'{"id": "1",\n"inputs"\t:\n[ {', {}, True),
         (b"", {HEADER_LENGTH.lower(): "0"}, True),
         (None, {HEADER_LENGTH.lower(): "0"}, True),
+        (b'{"id": "\\"inputs\\"", "inputs": [{', {}, True),
+        (b'{"parameters": {"inputs": 1}, "inputs": [{', {}, True),
         (b'{"inputs": [[1, 2]]}', {}, False),
         (b'{"inputs": []}', {}, False),
         (b"", {}, False),

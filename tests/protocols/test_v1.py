@@ -39,6 +39,8 @@ def request(instances: object, **fields: object) -> RawRequest:
     [
         (b'{"instances": [[1, 2]]}', True),
         (b'{"signature_name": "serving_default", "instances" : 5}', True),
+        (b'{"signature_name": "\\"instances\\"", "instances": 5}', True),
+        (b'{"signature_name": "instances"}', False),
         (b'{"inputs": [[1, 2]]}', False),
         (b"", False),
         (None, False),

@@ -28,10 +28,13 @@ LAYOUTS = {
     "signal": Layout("channels", (WIDTH, 9)),
     "signal of any length": Layout("channels", (WIDTH, -1)),
     "picture": Layout("channels", (WIDTH, 5, 7)),
+    "even picture": Layout("channels", (WIDTH, 4, 2)),
+    "strip of one column": Layout("channels", (WIDTH, 5, 1)),
     "picture of any size": Layout("channels", (WIDTH, -1, -1)),
     "picture, channels last": Layout("channels", (WIDTH, 5, 7), channels_last=True),
 }
-SIZES = {"vector": (), "tokens": (5,), "signal": (9,), "picture": (5, 7)}
+SIZES = {"vector": (), "tokens": (5,), "signal": (9,), "even": (4, 2), "strip": (5, 1)}
+SIZES |= {"picture": (5, 7)}
 MASK = (np.arange(5) < np.array([5, 1, 2, 3, 4, 5, 2])[:, None]).astype(np.int64)
 
 
@@ -169,7 +172,7 @@ def test_a_row_that_is_all_padding_is_not_inside():
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38])
-@pytest.mark.parametrize("name", ["vector", "tokens", "signal", "picture"])
+@pytest.mark.parametrize("name", ["vector", "tokens", "signal", "picture", "strip of one column"])
 def test_what_is_not_finite_has_no_distance(name, value):
     exit_, stream = exit_of(LAYOUTS[name]), stream_of(name)
     stream.reshape(ROWS, -1)[1, 2] = value

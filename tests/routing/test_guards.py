@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,7 +24,7 @@ def features(count, width, seed, spanned=None):
     return rows.astype(np.float32), axes
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(st.integers(20, 400), st.integers(1, 5), st.sampled_from([0.8, 0.9, 0.99, 1.0]))
 def test_limits_let_just_the_asked_share_be_inside_every_guard(count, cuts, share):
     rng = np.random.default_rng(count * cuts)

@@ -8,6 +8,8 @@ import torch
 
 from skipserve.routing.heads import fit_head, linked
 
+pytestmark = pytest.mark.slow
+
 CLASSES = 3
 
 

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -32,6 +33,7 @@ def synthetic(count, decisions, seed):
     return signal.astype(np.float32), rng.random((count, decisions)) < chance
 
 
+@pytest.mark.slow
 def test_certified_thresholds_keep_their_risk_on_the_whole_pool():
     depths, risk, samples, trials = np.array([1, 2, 3, 4]), 0.02, 1_000, 400
     signal, agrees = synthetic(2_000, 3, 1)
@@ -64,7 +66,7 @@ tables = st.integers(1, 30).flatmap(
 )
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(tables)
 def test_simulate_is_the_loop_it_stands_for(table):
     signal, agrees, thresholds = table
@@ -82,7 +84,7 @@ def test_simulate_is_the_loop_it_stands_for(table):
     assert found == pytest.approx((wrong / len(signal), ran / len(signal)))
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(tables, st.sampled_from([0.0, 0.05, 0.2, 0.5]))
 def test_greedy_lets_rows_leave_only_within_its_rate_and_takes_ties_along(table, rate):
     signal, agrees, _ = table
@@ -109,7 +111,7 @@ def test_tied_rows_leave_together_or_not_at_all():
     assert greedy(observed(signal[:3], agrees[:3]), 0.32).tolist() == [3.0]
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(tables)
 def test_a_bolder_rate_never_raises_the_first_threshold(table):
     signal, agrees, _ = table

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import texts
+from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY
@@ -71,7 +72,7 @@ requests = st.lists(
 )
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(30), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(batch=requests)
 def test_texts_of_any_length_are_answered_as_if_alone(
     engine: Engine, service: Service, batch: list[tuple[int, int, int, object]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from stepping import DEPTH, PIECES, ROWS, STEPPER, exits, rows_reading, tables
@@ -32,7 +33,7 @@ def drained(flights: Flights) -> list[FinishedRows]:
     return left
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(
     st.lists(tables, min_size=1, max_size=4), st.lists(st.integers(0, 5), min_size=4, max_size=4)
 )

@@ -24,6 +24,8 @@ from skipserve.service.service import Service
 from skipserve.sources.recipe import recipe_origin, recipe_splits
 from skipserve.training.checkpoint import load_checkpoint
 
+pytestmark = pytest.mark.slow
+
 DEPTH = 4
 BEYOND_FP16 = np.float32([[1e6, -2e6], [3e5, 1e7]])
 BEYOND_FP32 = np.float32([[3e38, -3e38]])

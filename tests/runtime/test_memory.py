@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 MANY_SESSIONS = """
 import resource, sys, tempfile
 from pathlib import Path

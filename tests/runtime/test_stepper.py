@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from cutting import run_one_file, same_limits
+from examples import examples
 from hypothesis import given, settings
 from stepping import (
     BLOCKS,
@@ -39,7 +40,7 @@ def expected(signal, distance, threshold, limit):
     return DEPTH, not inside, CUTS + 1
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(tables)
 def test_a_row_leaves_only_where_it_was_inside_and_its_signal_reaches_the_threshold(table):
     signals, distances, thresholds, guard = table
@@ -57,7 +58,7 @@ def test_a_row_leaves_only_where_it_was_inside_and_its_signal_reaches_the_thresh
             np.testing.assert_array_equal(got.signals[i], shown)
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(tables, tables)
 def test_a_row_does_not_see_its_neighbours(table, other):
     with np.errstate(invalid="ignore"):

@@ -35,6 +35,7 @@ def alarms(rate: float, rows: int, runs: int) -> int:
     )
 
 
+@pytest.mark.slow
 def test_false_alarms_are_rarer_than_alpha_however_often_it_is_looked_at():
     # Exactly at ε, the worst case. 75 of 1,000 would be 3.6 standard deviations above α.
     assert alarms(RISK, 4_000, 1_000) < 75
@@ -47,6 +48,7 @@ def test_it_is_raised_soon(times, most):
     assert np.mean(taken) < most
 
 
+@pytest.mark.slow
 def test_a_drift_after_many_good_rows_is_noticed_nearly_as_soon():
     taken = [
         rows_to_alarm(np.random.default_rng(run), 3 * RISK, 2_000, good=10_000) for run in range(30)

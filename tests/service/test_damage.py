@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto
@@ -235,8 +236,9 @@ def artifact_folder(routed_project: tuple[Path, list[str]], tmp_path: Path) -> P
     return shutil.copytree(routed_project[0] / "artifacts" / "small", tmp_path / "small")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [MANIFEST, CERTIFICATES])
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(150), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_what_says_what_an_artifact_is_may_say_anything(
     artifact_folder: Path, name: str, data: Any
@@ -260,7 +262,7 @@ def test_what_says_what_an_artifact_is_may_say_anything(
         file.write_bytes(whole)
 
 
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(100), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_every_byte_of_a_model_file_counts(artifact_folder: Path, data: Any) -> None:
     files = sorted(

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import texts
+from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizing import taking_texts, text_input
@@ -24,7 +25,9 @@ from skipserve.service.service import Service
 
 # What stands where something else was expected.
 ODD = [None, True, -1, 2**31, 2**64, 1.5, "", "x", "é" * 1000, [], {}, [[]], {"a": 1}, [1, 2]]
-thorough = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+thorough = settings(
+    max_examples=examples(150), suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
 @pytest.fixture(scope="module")

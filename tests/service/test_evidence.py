@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kept_evidence import Kept
@@ -278,7 +279,7 @@ def test_ladders_are_told_with_the_places_that_are_of_them(switch, proposals):
 
 
 @given(STATES, st.integers(0, 10**9), PLACES, st.booleans())
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 def test_what_is_told_is_read(tmp_path_factory, state, epoch, in_force, eager):
     file = tmp_path_factory.mktemp("switch") / "model"
     told, seen = Switch(file), Switch(file)
@@ -289,7 +290,7 @@ def test_what_is_told_is_read(tmp_path_factory, state, epoch, in_force, eager):
 
 
 @given(st.integers(0, 30), st.integers(0, 255))
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 def test_a_damaged_control_state_lets_nothing_be_skipped(tmp_path_factory, place, byte):
     file = tmp_path_factory.mktemp("switch") / "model"
     switch = Switch(file)

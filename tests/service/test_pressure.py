@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from running import JSON, Running, cli, serving, until
@@ -111,7 +112,7 @@ def test_a_slow_batch_alone_changes_nothing() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0, 3), st.floats(0, 0.1)), max_size=200), st.integers(0, 3))
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 def test_it_is_never_beyond_the_highest_nor_below_rest(
     gaps: list[tuple[float, float]], highest: int
 ) -> None:

@@ -73,7 +73,10 @@ def test_it_shows_latency_skip_rates_agreement_and_the_router(page, observed):
     assert text(page, "state") == "on"
     assert text(page, "risk").startswith("certified ε 5 %")
     assert re.search(r"\d+ of \d+ evidence rows", text(page, "seen"))
-    heights = [bar.bounding_box()["height"] for bar in page.locator(".bars i").all()]
+    # At once: the page draws its bars anew every few seconds.
+    heights = page.locator(".bars i").evaluate_all(
+        "bars => bars.map(bar => bar.getBoundingClientRect().height)"
+    )
     assert len(heights) == 4
     assert heights == sorted(heights)
     assert heights[-1] > heights[0]

@@ -19,6 +19,8 @@ from skipserve.training.loop import accuracy, fit
 from skipserve.training.recipes import open_recipe
 from skipserve.training.signals_1d import draw_signals
 
+pytestmark = pytest.mark.slow
+
 MOONS = open_recipe("two_moons")
 
 

@@ -82,10 +82,10 @@ class Worth:
             right = f", {self.accuracy:.2%} right ({self.accuracy_full:.2%} at full depth)"
         counted = UNITS[self.unit]
         head = "worth it" if self.pays else "not worth it"
+        risk = f"{head}: at a certified risk of {100 * self.risk:g} %"
         return (
-            f"{head}: at a certified {self.risk:.2g} risk it runs {blocks} against {full}; "
-            f"{against}. It disagrees on {self.disagreement:.2%} of the test {counted}{right}"
-            f"{self._who()}."
+            f"{risk} it runs {blocks} against {full}; {against}. It disagrees on "
+            f"{self.disagreement:.2%} of the test {counted}{right}{self._who()}."
         )
 
     def _who(self) -> str:

@@ -5,24 +5,32 @@ The ONNX graphs (graph/policy.py) and PyTorch (routing/eager.py) implement the s
 
 from __future__ import annotations
 
-from typing import Any
+from math import inf
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 
-def stops(signal: NDArray[np.float32], thresholds: NDArray[np.float32]) -> NDArray[np.bool_]:
+@overload
+def stops(signal: float, thresholds: float) -> bool: ...
+
+
+@overload
+def stops(signal: NDArray[np.float32], thresholds: NDArray[np.float32]) -> NDArray[np.bool_]: ...
+
+
+def stops(signal: Any, thresholds: Any) -> Any:
     """Whether rows stop at a decision.
 
     A row with a signal of NaN or infinity goes on. So does every row whose threshold is +inf (the
     router is off) or NaN.
 
     Args:
-        signal: [..., decisions].
-        thresholds: Of a shape that broadcasts with it.
+        signal: [..., decisions], or one number.
+        thresholds: Of a shape that broadcasts with it, or one number.
     """
-    proven: NDArray[np.bool_] = (signal >= thresholds) & np.isfinite(signal)
-    return proven
+    return (signal >= thresholds) & (abs(signal) < inf)
 
 
 def within(distance: NDArray[np.floating[Any]], limit: NDArray[np.floating[Any]] | float) -> Any:
@@ -31,10 +39,10 @@ def within(distance: NDArray[np.floating[Any]], limit: NDArray[np.floating[Any]]
     A distance of NaN is outside every finite limit. A limit of +inf holds nothing back.
 
     Args:
-        distance: Of rows from calibration [...].
-        limit: Of a shape that broadcasts with it.
+        distance: Of rows from calibration [...], or one number.
+        limit: Of a shape that broadcasts with it, or one number.
     """
-    return (distance <= limit) | (limit == np.inf)
+    return (distance <= limit) | (limit == inf)
 
 
 def first_stop(

@@ -186,6 +186,8 @@ class Stepper:
         self, wave: Wave, cut: Cut, read: Tensors, guards: bool = True
     ) -> NDArray[np.bool_] | None:
         """Which rows of a wave stop at a cut, or ``None`` where none may."""
+        if len(wave) == 1:
+            return self._decide_one(wave, cut, read, guards)
         if guards:
             wave.inside &= within(read[DISTANCE], wave.limits.guard)
         if cut.decision is None:
@@ -194,6 +196,18 @@ class Stepper:
         wave.signals[:, cut.decision] = signal
         threshold = wave.limits.thresholds[:, cut.decision]
         return stops(signal, threshold) & wave.inside
+
+    def _decide_one(
+        self, wave: Wave, cut: Cut, read: Tensors, guards: bool
+    ) -> NDArray[np.bool_] | None:
+        """The same of a lone row, in numbers: many times faster than in arrays."""
+        if guards:
+            wave.inside[0] &= within(read[DISTANCE].item(), wave.limits.guard.item())
+        if cut.decision is None:
+            return None
+        signal = wave.signals[0, cut.decision] = read[SIGNAL].item()
+        threshold = wave.limits.thresholds.item(0, cut.decision)
+        return wave.inside & stops(signal, threshold)
 
     def _finish(
         self,

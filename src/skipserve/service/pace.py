@@ -10,7 +10,7 @@ NEWEST = 0.2
 
 @dataclass
 class _OfSize:
-    """What batches of about one size took lately, in seconds: a request in them, and a whole one."""
+    """What batches of about one size took lately, in seconds: a request in one, and all of it."""
 
     request_s: float
     batch_s: float
@@ -25,7 +25,8 @@ class Pace:
 
     A batch of many takes less than as many batches of one. So what is known of small batches says
     nothing against many requests: a size that was not seen yet is thought to cost no more than the
-    nearest that was. And it is kept for each size: quiet times do not change what full batches take.
+    nearest that was. And it is kept for each size, so that quiet times do not change what full
+    batches take.
 
     Args:
         batch: Most requests in a batch.
