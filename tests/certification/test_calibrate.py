@@ -212,7 +212,7 @@ def test_what_is_read_once_tells_what_every_candidate_does(directory, moons, tig
         distances = engine.read(engine.check(moons)).distances
         limit = float(np.quantile(distances.max(axis=1), 0.8))
     truth = engine.predict(moons).labels
-    trial = Trial(engine, engine.check(moons), truth, limit, 64, lambda line: None)
+    trial = Trial(engine, engine.check(moons), truth, None, limit, 64, lambda line: None)
     assert trial.foresees
     outcomes = [(trial.foresee(one), trial.run(one)) for one in engine.candidates]
     assert all(foreseen.same(ran) for foreseen, ran in outcomes)
