@@ -81,4 +81,6 @@ clean:  ## forget everything that was built
 
 .venv/dev: .venv/serve
 	$(BIN)/pip install --quiet --editable '.[cpu,train,torchserve,loadtest,dev]'
+	# What `make serve` left uncompiled. Some packages hold files that are no Python of this version.
+	$(BIN)/python -W ignore -m compileall -qq -j 0 .venv/lib || true
 	touch $@

@@ -72,7 +72,9 @@ LONG_FILES = (
 
 # What starts a service, and what builds a model.
 STARTS = {"server", "observed"}
-BUILDS = {"brought", "kserve_packages", "project", "site", "texts_root", "two_models", "wheel"}
+BUILDS = {
+    *("brought", "clone", "kserve_packages", "project", "site", "texts_root", "two_models", "wheel")
+}
 # A file all of whose tests are left out need not be imported: that alone takes seconds.
 WHOLE = re.compile(r"^pytestmark = \[?pytest\.mark\.(server|slow|extras)\b", re.M)
 

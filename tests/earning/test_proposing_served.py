@@ -22,7 +22,7 @@ ROWS = 300
 def project(routed_project, tmp_path_factory):
     """The small model, as ``certificate = "earned"`` and ``propose_rows`` would have made it."""
     root = tmp_path_factory.mktemp("proposes")
-    remade(routed_project[0], root, certificate="earned", propose_rows=ROWS)
+    remade(routed_project[0], root, certificate="earned", propose_rows=ROWS, eager_rows=0)
     return root
 
 

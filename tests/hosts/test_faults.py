@@ -17,7 +17,9 @@ from pathlib import Path
 import psutil
 import pytest
 from loading import CLIENTS, PATH, ROW, Load
-from running import CLOSED, Running, cli, serving, until
+from running import CLOSED, Running, cli, free_ports, serving, until, workers_of
+
+from skipserve.hosts.granian.__main__ import import_ahead
 
 pytestmark = pytest.mark.server
 
@@ -68,6 +70,36 @@ def test_a_worker_that_is_killed_costs_only_what_it_had(root: Path) -> None:
         # What a worker imports was imported before it was born.
         (main,) = psutil.Process(running.process.pid).children()
         assert any("onnxruntime" in one.path for one in main.memory_maps())
+
+
+def test_a_service_whose_workers_die_before_they_answer_does_not_start(root: Path) -> None:
+    port, metrics_port = free_ports()
+    ports = ("--port", str(port), "--metrics-port", str(metrics_port))
+    with subprocess.Popen(
+        cli("serve", "small", "--server", "granian", *ports),
+        cwd=root,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as starting:
+        while starting.poll() is None:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                for worker in workers_of(starting.pid):
+                    worker.kill()
+            time.sleep(0.02)
+        assert starting.stderr is not None
+        said = starting.stderr.read()
+    assert starting.returncode == 2, said
+    assert "did not start" in said
+
+
+def test_a_library_that_cannot_be_imported_ahead_is_left_to_the_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "without_cuda.py").write_text("raise OSError('libcudart.so.13: cannot open')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import_ahead(["without_cuda", "json.nothing"])
+    assert "without_cuda" not in sys.modules
 
 
 def others(running: Running, *known: psutil.Process) -> list[psutil.Process]:

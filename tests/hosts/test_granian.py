@@ -12,7 +12,8 @@ from http.client import HTTPSConnection
 from pathlib import Path
 
 import pytest
-from running import JSON, Running, cli, free_ports, serving
+from command_line import CommandLine
+from running import JSON, Running, free_ports, serving
 
 from skipserve.protocols.messages import MAX_BODY_BYTES
 
@@ -186,6 +187,7 @@ def test_tls(routed_project: tuple[Path, list[str]], certificate: tuple[Path, Pa
 def test_a_key_that_is_missing_or_of_no_use_is_one_line(
     routed_project: tuple[Path, list[str]],
     certificate: tuple[Path, Path],
+    command_line: CommandLine,
     tmp_path: Path,
     options: list[str],
     says: str,
@@ -210,9 +212,7 @@ def test_a_key_that_is_missing_or_of_no_use_is_one_line(
     filled = [one.format_map(files) for one in options]
     port, metrics_port = free_ports()
     ports = ("--port", str(port), "--metrics-port", str(metrics_port))
-    done = subprocess.run(
-        cli("serve", *ports, *filled), cwd=routed_project[0], capture_output=True, text=True
-    )
-    assert done.returncode == 2
-    (line,) = done.stderr.strip().splitlines()
+    ended = command_line("serve", *ports, *filled, folder=routed_project[0])
+    assert ended.code == 2
+    (line,) = ended.err.strip().splitlines()
     assert says in line

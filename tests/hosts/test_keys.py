@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from command_line import CommandLine
 from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from running import JSON, Running, cli, free_ports, serving, until
+from running import JSON, Running, free_ports, serving, until
 
 from skipserve.address import Address
 from skipserve.errors import ConfigError
@@ -218,17 +218,18 @@ def test_a_file_that_holds_no_keys_is_one_line(
     ],
 )
 def test_a_start_that_would_not_be_what_was_meant_is_refused(
-    routed_project: tuple[Path, list[str]], options: list[str], says: str
+    routed_project: tuple[Path, list[str]],
+    command_line: CommandLine,
+    options: list[str],
+    says: str,
 ) -> None:
     write(routed_project[0] / "keys", FIRST)
     port, metrics_port = free_ports()
     ports = ("--port", str(port), "--metrics-port", str(metrics_port))
-    done = subprocess.run(
-        cli("serve", *ports, *options), cwd=routed_project[0], capture_output=True, text=True
-    )
-    assert done.returncode == 2
-    assert says in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    ended = command_line("serve", *ports, *options, folder=routed_project[0])
+    assert ended.code == 2
+    assert says in ended.err
+    assert len(ended.err.splitlines()) == 1
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from archived import flip, remade
+from command_line import CommandLine
 from hosts import can
 from running import JSON, Running, cli, free_ports, serving, until
 
@@ -293,10 +294,12 @@ def test_torchserve_serves_one_version(store: Path) -> None:
         ("small@one", "small@one: expected NAME or NAME@VERSION, such as small@1"),
     ],
 )
-def test_a_version_that_is_not_there_is_one_line(store: Path, asked: str, says: str) -> None:
-    done = subprocess.run(cli("serve", asked), cwd=store.parent, capture_output=True, text=True)
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
+def test_a_version_that_is_not_there_is_one_line(
+    store: Path, command_line: CommandLine, asked: str, says: str
+) -> None:
+    ended = command_line("serve", asked, folder=store.parent)
+    assert ended.code == 2
+    (line,) = ended.err.splitlines()
     assert says in line
 
 

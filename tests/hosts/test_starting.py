@@ -158,7 +158,7 @@ def test_an_archive_of_another_version_is_named_with_its_remedy(project, refused
 
 
 @pytest.mark.parametrize("damage", ["cut", *range(20), "foreign"])
-def test_a_damaged_archive_is_refused_before_anything_starts(project, tmp_path, damage):
+def test_a_damaged_archive_is_refused_before_anything_starts(project, refused, tmp_path, damage):
     archive = tmp_path / "moons_plain.mar"
     content = bytearray((project / "model_store" / archive.name).read_bytes())
     if damage == "cut":
@@ -173,7 +173,7 @@ def test_a_damaged_archive_is_refused_before_anything_starts(project, tmp_path, 
     except ArtifactError as error:
         assert any(word in str(error) for word in ("damaged", "is not the file", "build"))
         if damage == "cut":  # and before a JVM is
-            said = refused(project, "--server", "torchserve", "--model-store", str(tmp_path))
+            said = refused("--server", "torchserve", "--model-store", str(tmp_path))
             assert said == f"error: {error}\n"
     else:
         assert damage not in ("cut", "foreign")  # a flipped time stamp or attribute is harmless

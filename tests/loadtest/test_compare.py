@@ -32,6 +32,7 @@ def report(tallies) -> Report:
     return Report("PASS", [Check("p50", "PASS", "")], False, "now", {}, {}, {}, [arm])
 
 
+@pytest.mark.slow
 def test_no_difference_is_seldom_taken_for_one():
     runs = 40
     alarms = 0

@@ -238,8 +238,8 @@ def write_folder(root: Path, _: Path) -> None:
 def write_pictures(root: Path, _: Path) -> None:
     names = ("bag", "boot", "sneaker")
     named = {"id2label": dict(enumerate(names)), "label2id": {n: i for i, n in enumerate(names)}}
-    picture_folders.write(root / "fashion_resnet", "resnet", **named)
-    for folder, count, seed in (("pictures", 420, 0), ("fit", 210, 1)):
+    picture_folders.write(root / "fashion_resnet", "resnet", depths=[1, 1, 1], **named)
+    for folder, count, seed in (("pictures", 300, 0), ("fit", 210, 1)):
         picture_folders.write_classes(root / folder, count, seed)
         for made, name in zip(picture_folders.LABELS, names, strict=True):
             (root / folder / made).rename(root / folder / name)

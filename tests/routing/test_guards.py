@@ -63,6 +63,7 @@ def test_it_is_the_mahalanobis_distance():
     np.testing.assert_allclose(distance(fit_guard(known), other), expected, rtol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [40, 400, WIDEST + 100])
 def test_what_leaves_the_span_is_seen_though_features_are_wide(width):
     known, axes = features(3_000, width, 0, 8)

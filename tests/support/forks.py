@@ -15,6 +15,7 @@ import importlib
 import json
 import os
 import runpy
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,6 +26,8 @@ LOADED = (
     *("matplotlib.pyplot", "scipy.stats", "sklearn.datasets", "sklearn.model_selection"),
     *("torch._dynamo", "torch.onnx"),
 )
+# What hangs is ended, in seconds.
+LONGEST_S = 900
 
 
 class Forks:
@@ -73,6 +76,7 @@ def load() -> None:
 
 def become(source: str, folder: str, log: str, arguments: list[str]) -> None:
     """Be the command line, in a fork."""
+    signal.alarm(LONGEST_S)
     with Path(os.devnull).open() as nothing, Path(log).open("w") as said:
         os.dup2(nothing.fileno(), 0)
         os.dup2(said.fileno(), 1)

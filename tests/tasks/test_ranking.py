@@ -34,9 +34,8 @@ from skipserve.intervals import p_value
 from skipserve.protocols.messages import RawRequest
 from skipserve.reporting.inspect import inspect_model
 from skipserve.reporting.model import Model
-from skipserve.reporting.page import render
-from skipserve.reporting.report import measure
 from skipserve.reporting.sample import Sample
+from skipserve.reporting.served import certified_points, routed_at
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.rows import Rows
 from skipserve.service.service import Service
@@ -46,6 +45,7 @@ from skipserve.sources.queries import with_queries
 from skipserve.sources.splits import Labelled, split_rows
 from skipserve.tasks import Classify, Score, Units
 
+pytestmark = pytest.mark.slow
 RISK, TOP, LISTED, QUERIES, LATER = 0.1, 2, 6, 600, 200
 WIDE = 16
 INPUT = TensorSpec(name="ids", dtype="int64", shape=(BATCH, 2))
@@ -199,12 +199,16 @@ def test_the_verdict_and_the_report_speak_of_queries(made: Made) -> None:
     routed = Engine(made.artifact).predict(splits.test.rows.tensors["x"], risk=RISK).answers
     wrong = other_documents(routed, full, splits.test.queries.astype(np.int64), TOP)
     assert worth.disagreement == np.mean(wrong)
-    model = Model("ranker", made.artifact.directory, None, made.artifact)
     sample = Sample(Rows({"x": made.rows}), None, "rows", made.query.astype(np.uint64))
-    found = measure(model, sample, 16, say=lambda line: None)
-    page = render(found, [], [])
-    assert "Of 100 queries like those it was tested on, at most 10 get another document" in page
-    assert f"On the {LATER} queries of this report" in page
+    engine = Engine(made.artifact)
+    whole = engine.run_batches(sample.rows, engine.off, 16)
+    (point,) = certified_points(engine, sample, whole, 16)
+    later = engine.run_batches(sample.rows, engine.setting(RISK), 16).answers
+    seen = other_documents(later, whole.answers, made.query, TOP)
+    assert (point.seen.count, point.seen.total) == (sum(seen), LATER)
+    routed = routed_at(engine, sample, whole, RISK, 16)
+    assert routed.all_rows.total == LATER >= routed.skipped.total > LATER / 2
+    assert routed.skipped.count == routed.all_rows.count
 
 
 def test_a_certificate_file_is_counted_again_by_query(made: Made, tmp_path: Path) -> None:

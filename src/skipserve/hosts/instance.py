@@ -59,9 +59,9 @@ class Instance:
         return self.directory / self._own("retired")
 
     @property
-    def has_opened(self) -> Path:
-        """A file that exists once a worker has opened its models."""
-        return self.directory / self._own("opened")
+    def has_answered(self) -> Path:
+        """A file that exists once the models have answered their examples."""
+        return self.directory / self._own("answered")
 
     @property
     def failure(self) -> Path:
@@ -116,7 +116,8 @@ class Instance:
             EVIDENCE_VARIABLE: str(self.evidence),
             PULSES_VARIABLE: str(self.pulses),
             # From 1.32 on, ONNX Runtime sends telemetry unless it is disabled.
-            "ORT_DISABLE_TELEMETRY": os.environ.get("ORT_DISABLE_TELEMETRY", "1"),
+            # Its thread and its database would not survive the fork of a worker.
+            "ORT_DISABLE_TELEMETRY": "1",
             # Thread pools of libraries we do not use; the backends get theirs explicitly.
             "OMP_NUM_THREADS": "1",
         }

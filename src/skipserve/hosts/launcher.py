@@ -126,6 +126,7 @@ class Server:
         while missing := readiness.missing():
             if time.monotonic() > deadline or self._stop.wait(0.05):
                 raise LaunchError(f"not every worker became ready ({missing}): {self._tail()}")
+        instance.has_answered.touch()
         self._care = Supervision(readiness, Monitor(self.metrics, first.watched()), self.metrics)
         self._care.show_versions(first)
         self._directory.remember(instance.store, instance.switches, *first.host.keeps())

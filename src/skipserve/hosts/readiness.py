@@ -50,7 +50,7 @@ class WorkerRequirement:
 
 
 class Readiness:
-    """Watches the processes of a service; :meth:`look` is called once a second.
+    """Watches the processes of a service; :meth:`look` is called every second, or sooner.
 
     Args:
         host: Which listens.

@@ -157,5 +157,5 @@ def _remove(instance: Instance) -> None:
     """Remove the files of one generation."""
     for folder in (instance.store, instance.pulses):
         shutil.rmtree(folder, ignore_errors=True)
-    for file in (instance.plan, instance.is_retired, instance.failure):
+    for file in (instance.plan, instance.is_retired, instance.has_answered, instance.failure):
         file.unlink(missing_ok=True)

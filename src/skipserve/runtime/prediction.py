@@ -104,6 +104,8 @@ class Prediction:
 
 def joined(parts: Sequence[Prediction]) -> Prediction:
     """Concatenate the predictions of several batches; at least one."""
+    if len(parts) == 1:
+        return parts[0]
     signals = [part.signals for part in parts if part.signals is not None]
     labels = [part.labels for part in parts if part.labels is not None]
     counts = [len(part) for part in parts]

@@ -41,7 +41,7 @@ class Together:
     def __init__(self, rows: Rows, counts: Sequence[int]) -> None:
         self._rows = rows
         self._missing = np.array(counts)
-        self._single = len(counts) == self._missing.sum()
+        self._single = all(count == 1 for count in counts)
         self._owner = np.repeat(np.arange(len(counts)), counts)
         self._made: RowResults | None = None
 

@@ -38,18 +38,19 @@ class Main(MPServer):
     while it is held would wait for itself.
 
     By itself it ends when a worker dies twice in six seconds. That is right where the models cannot
-    be opened; once they were, it would end the other workers for the death of one.
+    be opened or end the worker that runs them; once they have answered, it would end the other
+    workers for the death of one.
 
     Args:
         descriptors: Of the inherited sockets, one a worker.
-        has_opened: A file that exists once a worker has opened its models.
+        has_answered: A file that exists once the models have answered their examples.
         options: granian's own.
     """
 
-    def __init__(self, descriptors: Sequence[int], has_opened: Path, **options: Any) -> None:
+    def __init__(self, descriptors: Sequence[int], has_answered: Path, **options: Any) -> None:
         super().__init__(f"{WORKER}:make", workers=len(descriptors), **options)
         self._sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
-        self._has_opened = has_opened
+        self._has_answered = has_answered
 
     def signal_handler_interrupt(self, *args: object, **kwargs: object) -> None:
         """End at the first signal."""
@@ -61,7 +62,7 @@ class Main(MPServer):
         if time.monotonic() - max(self.wrks[idx].birth for idx in workers) < PAUSE_S:
             time.sleep(PAUSE_S)
         super()._respawn_workers(workers, *how, **also)
-        if self._has_opened.exists():
+        if self._has_answered.exists():
             self.respawned_wrks.clear()
 
     def _init_shared_socket(self) -> None:
@@ -107,11 +108,11 @@ def import_ahead(libraries: Sequence[str]) -> None:
     the place of a dead one.
 
     Args:
-        libraries: That the models need. Workers say which is missing.
+        libraries: That the models need. A worker says what is wrong with one.
     """
     import_module(WORKER)
     for name in libraries:
-        with contextlib.suppress(ImportError):
+        with contextlib.suppress(Exception):  # without its CUDA one raises OSError
             import_module(name)
     # Else the first collection in a worker would copy what it shares with the others.
     gc.freeze()
@@ -127,7 +128,7 @@ def main() -> None:
     import_ahead(plan.libraries)
     Main(
         plan.descriptors,
-        plan.instance.has_opened,
+        plan.instance.has_answered,
         factory=True,
         address=plan.ip,
         port=plan.port,

@@ -80,7 +80,7 @@ def plan_of(
         config.address.port,
         tuple(descriptors),
         tuple(model.name for model in models),
-        tuple({LIBRARIES[model.serving.backend] for model in models}),
+        tuple(sorted({LIBRARIES[model.serving.backend] for model in models})),
         "" if tls is None else str(tls.certificate.resolve()),
         "" if tls is None else str(tls.key.resolve()),
         config.origins,

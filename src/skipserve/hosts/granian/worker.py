@@ -65,7 +65,7 @@ class Worker:
             # The launcher warms up the first generation, over the port.
             for model in self._models.values():
                 await rehearse(application, model)
-        self._instance.has_opened.touch()
+            self._instance.has_answered.touch()
         listen(self._listener)
         self._pulses = [pulse_of(name) for name in self._plan.models]
         self._beat(asyncio.get_running_loop())
