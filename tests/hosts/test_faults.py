@@ -98,6 +98,7 @@ def test_a_library_that_cannot_be_imported_ahead_is_left_to_the_workers(
 ) -> None:
     (tmp_path / "without_cuda.py").write_text("raise OSError('libcudart.so.13: cannot open')")
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr("gc.freeze", lambda: None)  # it would hide what other tests left behind
     import_ahead(["without_cuda", "json.nothing"])
     assert "without_cuda" not in sys.modules
 

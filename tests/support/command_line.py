@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +32,20 @@ class Ended:
     err: str
 
 
+@contextlib.contextmanager
+def _logs_kept() -> Iterator[None]:
+    """Commands that serve attach a log of their own."""
+    loggers = [logging.getLogger(name) for name in (None, "skipserve", "py.warnings")]
+    before = [(logger, logger.level, [*logger.handlers]) for logger in loggers]
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        for logger, level, handlers in before:
+            logger.setLevel(level)
+            logger.handlers[:] = handlers
+
+
 class CommandLine:
     """A terminal in a folder."""
 
@@ -41,7 +58,9 @@ class CommandLine:
         self._monkeypatch.setattr("sys.argv", ["skipserve", *arguments])
         if folder is not None:
             self._monkeypatch.chdir(folder)
-        with pytest.raises(SystemExit) as ended:
+        # The command line sets it if it is not there, for this process and for those it starts.
+        self._monkeypatch.setenv("COLUMNS", "100")
+        with _logs_kept(), pytest.raises(SystemExit) as ended:
             main()
         out, err = self._capfd.readouterr()
         lines = [line for line in err.splitlines(keepends=True) if not _PROGRESS.search(line)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import math
 import multiprocessing
 import os
 import resource
@@ -31,6 +32,25 @@ CONNECTIONS = 1 << 16
 PAUSE_S = 0.5
 
 
+class Births(dict[int, float]):
+    """When each worker was born that took the place of another, in seconds.
+
+    granian asks it whether one that died was born just now. Once the models have answered, that
+    is no reason to end.
+
+    Args:
+        has_answered: A file that exists once the models have answered their examples.
+    """
+
+    def __init__(self, has_answered: Path) -> None:
+        super().__init__()
+        self._has_answered = has_answered
+
+    def get(self, key: int, default: Any = None) -> Any:
+        """As a dict, but long ago for all once the models have answered."""
+        return -math.inf if self._has_answered.exists() else super().get(key, default)
+
+
 class Main(MPServer):
     """The server of granian, with the sockets of the launcher.
 
@@ -50,7 +70,7 @@ class Main(MPServer):
     def __init__(self, descriptors: Sequence[int], has_answered: Path, **options: Any) -> None:
         super().__init__(f"{WORKER}:make", workers=len(descriptors), **options)
         self._sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
-        self._has_answered = has_answered
+        self.respawned_wrks = Births(has_answered)
 
     def signal_handler_interrupt(self, *args: object, **kwargs: object) -> None:
         """End at the first signal."""
@@ -62,8 +82,6 @@ class Main(MPServer):
         if time.monotonic() - max(self.wrks[idx].birth for idx in workers) < PAUSE_S:
             time.sleep(PAUSE_S)
         super()._respawn_workers(workers, *how, **also)
-        if self._has_answered.exists():
-            self.respawned_wrks.clear()
 
     def _init_shared_socket(self) -> None:
         self._sso = None  # each worker gets its own
