@@ -63,6 +63,9 @@ def test_rows_that_the_guard_would_hold_back_for_ever_are_let_in(project, drifte
         until(running, f"proposing: 0 of {ROWS} rows")
         assert send(running, drifted[:200])["router"] == "off"
         until(running, f"proposing: 200 of {ROWS} rows")
+        shown = running.get("/metrics")
+        assert 'skipserve_earning_proposing_rows{model="small"} 200.0' in shown
+        assert f'skipserve_earning_proposing_needed_rows{{model="small"}} {ROWS}.0' in shown
         killed(running)
     with serving(project) as running:
         until(running, f"proposing: 200 of {ROWS} rows")
@@ -72,6 +75,9 @@ def test_rows_that_the_guard_would_hold_back_for_ever_are_let_in(project, drifte
         while send(running, drifted[300:400])["router"] == "off":
             pass  # some of these may still have proposed
         text = until(running, r"risk 0\.05: candidate \d+ of \d+ is in force, earned in epoch 1")
+        assert 'skipserve_earning_proposed{model="small",risk="0.05"} 1.0' in running.get(
+            "/metrics"
+        )
         killed(running)
     with serving(project) as running:
         deadline = time.monotonic() + 60
