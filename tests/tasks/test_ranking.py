@@ -262,6 +262,8 @@ def test_single_rows_of_traffic_are_no_evidence(
         (f"top = {TOP}", "top = 6", "no query has more than 6 documents"),
         ("[router]", '[router]\ncertificate = "earned"', "does not go with task.top: evidence is"),
         ("[serving]", "[serving]\nevidence = 0.1", "evidence = 0.1 does not go with task.top"),
+        ("[router]", '[router]\npolicy = "skip"', "policy = 'skip' does not go with task.top"),
+        ("[exits]", '[export]\nformats = ["torchscript"]\n[exits]', "'torchscript' in export"),
         ('"query"', '"qid"', "no column 'qid' of queries"),
     ],
 )
