@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from skipserve.errors import ConfigError
 
@@ -17,6 +24,25 @@ class Record(BaseModel):
     """A frozen record that rejects unknown keys and values of the wrong type."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Grown(Record):
+    """A record that got fields later.
+
+    They are not written where they hold their default: an older skipserve reads what has none of
+    them, and what was hashed before stays as it was.
+
+    Attributes:
+        LATER: Names of these fields.
+    """
+
+    LATER: ClassVar[tuple[str, ...]] = ()
+
+    @model_serializer(mode="wrap")
+    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields = type(self).model_fields
+        same = {name for name in self.LATER if getattr(self, name) == fields[name].default}
+        return {key: value for key, value in write(self).items() if key not in same}
 
 
 R = TypeVar("R", bound=Record)

@@ -31,6 +31,7 @@ from skipserve.certification.certificate_file import (
     Crossing,
     Earned,
     Epoch,
+    Offline,
     json_schema,
     seal,
     write_certificate,
@@ -53,6 +54,7 @@ from skipserve.earning.wealth import level_of, log_wealth
 from skipserve.errors import ArtifactError, ConfigError
 from skipserve.safety.earned import Earned as Earns
 from skipserve.safety.kind import Kind, binding_for
+from skipserve.schema import parse
 from skipserve.slices import Slices
 from skipserve.training.recipes import open_recipe
 
@@ -112,7 +114,7 @@ def keys(tmp_path_factory):
 @pytest.fixture(scope="module")
 def values(made, keys):
     """The signed certificate as JSON has it."""
-    return json.loads(signed(made, keys / "mine.pem").model_dump_json())
+    return signed(made.model_dump(mode="json"), keys / "mine.pem")
 
 
 def faults(values: dict[str, Any], artifact, folder: Path, key: Path | None = None) -> set[Fault]:
@@ -490,14 +492,14 @@ def test_the_published_schema_is_that_of_the_records(values):
         jsonschema.validate({**values, "extra": 1}, schema)
 
 
-def test_signatures_of_others_do_not_count(made, values, artifact, keys, tmp_path):
-    other = json.loads(signed(made, keys / "other.pem").model_dump_json())
+def test_signatures_of_others_do_not_count(values, artifact, keys, tmp_path):
+    other = signed(values, keys / "other.pem")
     assert faults(other, artifact, tmp_path, keys / "mine.pub") == {Fault.SIGNATURE}
     unsigned = {**values, "signature": None}
     assert faults(unsigned, artifact, tmp_path, keys / "mine.pub") == {Fault.SIGNATURE}
     for key in (keys / "mine.pub", keys / "none"):
         with pytest.raises(ConfigError):
-            signed(made, key)
+            signed(values, key)
     with pytest.raises(ConfigError, match="no public key"):
         faults(values, artifact, tmp_path, keys / "mine.pem")
 
@@ -543,6 +545,30 @@ def test_from_attested_to_verified(routed_project, keys, tmp_path):
     assert "nobody but the holder of the key wrote it" in done.stdout
 
 
+def test_a_file_of_an_older_skipserve_is_signed_as_it_stands(values, artifact, keys, tmp_path):
+    # An older one wrote neither of these, and its hash is of what it wrote.
+    older = {**copy.deepcopy(values), "signature": None}
+    for bound in older["bounds"]:
+        bound.pop("too_short", None)
+        bound.pop("slice", None)
+    older = sealed(older)
+    file = tmp_path / "certificate.json"
+    file.write_text(json.dumps(older))
+    assert called("sign", file, "--key", keys / "mine.pem").exit_code == 0
+    written = json.loads(file.read_text())
+    assert written.pop("signature") and older.pop("signature") is None
+    assert written == older
+    done = verified(file, artifact.directory, "--key", keys / "mine.pub")
+    assert done.exit_code == 0, done.output
+
+
+def test_queries_that_are_too_short_are_written_only_where_there_are_any(values):
+    offline = values["bounds"][0]
+    assert "too_short" not in offline
+    some = parse(Offline, {**offline, "too_short": 7}, "certificate")
+    assert some.model_dump(mode="json") == {**offline, "too_short": 7}
+
+
 def test_a_liar_who_knows_the_mathematics_is_found_by_counting(
     routed_project, values, keys, tmp_path
 ):
@@ -573,7 +599,7 @@ def test_what_cannot_be_checked_is_one_line(made, artifact, tmp_path):
     assert (missing.returncode, missing.stderr.count("\n")) == (2, 1)
     file.write_text("{}")
     assert verified(file, artifact.directory).exit_code == Fault.SCHEMA
-    write_certificate(file, made)
+    write_certificate(file, made.model_dump(mode="json"))
     other = shutil.copytree(artifact.directory, tmp_path / "small")
     (other / "plain.fp32.onnx").write_bytes(b"other")
     changed = verified(file, other)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
+from skipserve.errors import ConfigError
 from skipserve.runtime.rows import Rows
+from skipserve.signature import BATCH, Signature, TensorSpec
+from skipserve.sources.data import Values, match, read_columns
 from skipserve.sources.queries import with_queries
 from skipserve.sources.splits import SHARES, SHARES_BESIDE, Labelled, split_rows
 from skipserve.tasks import Score
@@ -111,3 +116,67 @@ def test_texts_to_fit_on_are_known_though_another_file_pads_them_otherwise():
     made = split_rows(texts(300, 9), texts(100, 7))
     left = np.concatenate([one.rows.tensors["ids"][:, 0] for one in parts(made)[1:]])
     assert sorted(left.tolist()) == list(range(100, 300))
+
+
+def tokens(given):
+    """Letters, padded to the longest of the file."""
+    texts = [one if isinstance(one, str) else " ".join(one) for one in given]
+    longest = max(map(len, texts))
+    return {"ids": np.array([[*map(ord, text.ljust(longest))] for text in texts])}
+
+
+@pytest.mark.parametrize("columns", [("body",), ("query", "body")])
+@pytest.mark.parametrize(("rows", "fit"), [(".npz", ".jsonl"), (".jsonl", ".npz")])
+def test_texts_to_fit_on_are_known_whatever_file_they_are_in(tmp_path, columns, rows, fit):
+    ids = TensorSpec(name="ids", dtype="int64", shape=(BATCH, "length"))
+    answer = TensorSpec(name="y", dtype="float32", shape=(BATCH, 1))
+    signature = Signature(inputs=(ids,), outputs=(answer,))
+
+    def read(texts, kind):
+        table = {"query": [f"to {one}" for one in texts], "body": texts}
+        file = tmp_path / f"{len(texts)}{kind}"
+        if kind == ".npz":
+            np.savez(file, **table)
+        else:
+            lines = [
+                dict(zip(table, pair, strict=True)) for pair in zip(*table.values(), strict=True)
+            ]
+            file.write_text("\n".join(map(json.dumps, lines)))
+        values = Values(tokens, "text", columns)
+        return match(read_columns(file), signature, {}, None, file.name, values)
+
+    known = [f"text {i}" for i in range(100)]
+    later = [f"a longer text {i}" for i in range(200)]
+    made = split_rows(read([*known, *later], rows), read(known, fit))
+    left = [one for part in parts(made)[1:] for one in part.values]
+    bodies = [one if isinstance(one, str) else one[1] for one in left]
+    assert sorted(bodies) == sorted(later)
+
+
+EMPTY = [
+    (np.array([1.0, 2.0, np.nan, np.nan]), "row 2 is nan"),
+    (np.array(["a", "b", np.nan, np.nan], object), "row 2 is nan"),
+    (np.array(["a", "", "b", ""]), "row 1 is ''"),
+    (np.array(["a", "b", "c", " "], object), "row 3 is ' '"),
+]
+
+
+@pytest.mark.parametrize(("queries", "says"), EMPTY)
+def test_rows_without_a_query_are_not_one_query(queries, says):
+    rows = Labelled(Rows({"x": np.zeros((4, 1), np.float32)}))
+    task = Score(tolerance=1, top=1)
+    with pytest.raises(ConfigError, match=f"rows.npz: the query of {says}") as refused:
+        with_queries(rows, task, {"query": queries}, "query", "rows.npz")
+    assert "\n" not in str(refused.value)
+
+
+def test_a_pair_whose_query_is_empty_is_refused_and_a_query_may_be_called_nan():
+    pairs = np.empty(2, object)
+    pairs[:] = [["nan", "a"], ["", "b"]]
+    rows = Labelled(Rows({"x": np.zeros((2, 1), np.float32)}), values=pairs)
+    task = Score(tolerance=1, top=1)
+    with pytest.raises(ConfigError, match="the query of row 1 is ''"):
+        with_queries(rows, task, {}, None, "pairs.jsonl")
+    named = {"query": np.array(["nan", "NaN"])}
+    found = with_queries(rows, task, named, "query", "pairs.jsonl").queries
+    assert found[0] != found[1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from typer.testing import CliRunner
 
 import skipserve
 from skipserve.artifacts.artifact import Artifact, open_artifact
+from skipserve.artifacts.manifest import MANIFEST
 from skipserve.artifacts.serving import ServingConfig
 from skipserve.building.bring import BringOptions, build_text
 from skipserve.building.buildfile import read_build_file
@@ -28,14 +30,17 @@ from skipserve.cli import app
 from skipserve.errors import ConfigError, CutError, InputError
 from skipserve.graph.memory import open_model
 from skipserve.graph.prepare import prepare
-from skipserve.preprocessing.opening import preprocessor_of
+from skipserve.preprocessing.opening import open_preprocessor, preprocessor_of
 from skipserve.protocols.messages import JSON, RawRequest
 from skipserve.runtime.engine import Engine
+from skipserve.samples import read_samples
 from skipserve.service.service import Service
 from skipserve.sources.config import Exporter
 from skipserve.sources.data import match, read_columns, values_of
 from skipserve.sources.hugging_face.reading import read_folder
 from skipserve.sources.read import ReadSource
+from skipserve.sources.splits import Labelled
+from skipserve.tasks import Score
 
 pytestmark = pytest.mark.slow
 
@@ -301,8 +306,45 @@ def test_predict_answers_a_file_of_texts(
     told = [json.loads(line) for line in out.read_text().splitlines()]
     expected = reference(moods, texts)
     assert [one["name"] for one in told] == [LABELS[i] for i in expected.argmax(axis=1)]
+    # The column was named in the build file.
+    again = tmp_path / "again.jsonl"
+    assert CliRunner().invoke(app, [*asked[:-1], str(again)]).exit_code == 0
+    assert again.read_text() == out.read_text()
+    rows.write_text(rows.read_text().replace('"body"', '"text"'))
     unnamed = CliRunner().invoke(app, asked)
-    assert "2 columns of texts among 'body', 'title'" in str(unnamed.exception)
+    assert "2 columns of texts among 'text', 'title'" in str(unnamed.exception)
+
+
+def test_samples_of_a_ranker_are_the_pairs_that_it_was_built_with(
+    brought: Artifact, tmp_path: Path
+) -> None:
+    task = {"task": Score(tolerance=1, top=1), "query": "query"}
+    file = tmp_path / "later.jsonl"
+    lines = [{"query": "ba", "passage": "de"}, {"query": "ba", "passage": "fi"}]
+    file.write_text("\n".join(map(json.dumps, lines)))
+
+    def samples(**fields: object) -> Labelled:
+        manifest = brought.manifest.model_copy(update={**task, **fields})
+        ranker = replace(brought, manifest=manifest)
+        return read_samples(file, None, manifest, values=values_of(ranker))
+
+    found = samples(columns=("query", "passage"))
+    expected = open_preprocessor(brought)
+    assert expected is not None
+    for name, rows in expected([list(line.values()) for line in lines]).items():
+        np.testing.assert_array_equal(found.rows.tensors[name], rows)
+    assert found.queries is not None and found.queries[0] == found.queries[1]
+    # An older artifact does not say which they were: the passages alone are not taken for it.
+    with pytest.raises(ConfigError, match="2 columns of texts among 'query', 'passage'"):
+        samples(columns=())
+
+
+def test_a_manifest_says_only_what_was_named(brought: Artifact) -> None:
+    said = json.loads((brought.directory / MANIFEST).read_text())
+    assert said["columns"] == ["body"] and "query" not in said
+    assert brought.manifest.columns == ("body",)
+    plain = brought.manifest.model_copy(update={"columns": ()})
+    assert said.keys() - json.loads(plain.model_dump_json()).keys() == {"columns"}
 
 
 def test_a_folder_of_optimum_is_read_too(moods: Path, tmp_path: Path) -> None:

@@ -262,6 +262,8 @@ def test_single_rows_of_traffic_are_no_evidence(
         (f"top = {TOP}", "top = 6", "no query has more than 6 documents"),
         ("[router]", '[router]\ncertificate = "earned"', "does not go with task.top: evidence is"),
         ("[serving]", "[serving]\nevidence = 0.1", "evidence = 0.1 does not go with task.top"),
+        ("[router]", '[router]\npolicy = "skip"', "policy = 'skip' does not go with task.top"),
+        ("[exits]", '[export]\nformats = ["torchscript"]\n[exits]', "'torchscript' in export"),
         ('"query"', '"qid"', "no column 'qid' of queries"),
     ],
 )
@@ -363,9 +365,51 @@ def test_queries_may_be_a_column_of_texts() -> None:
     named = replace(values, columns=("query", "passage"))
     found = match(columns, signature, {}, None, "pairs", named, "query")
     assert found.rows.tensors["ids"].tolist() == [[1, 1], [1, 1], [2, 1], [2, 1]]
-    # Where none is named, the column of queries is no candidate.
+    # Where none is named, it is one of two: the passages alone are not what the model reads.
+    with pytest.raises(ConfigError, match=r"2 columns of texts among .* with --text"):
+        match(columns, signature, {}, None, "pairs", values, "query")
+    # Numbers, or a column that is not that of queries, are no texts.
+    numbered = {**columns, "query": np.arange(4)}
     single = Values(lambda given: {"ids": np.array([[len(a), 0] for a in given])}, "text")
-    assert match(columns, signature, {}, None, "texts", single, "query").values is not None
+    assert match(numbered, signature, {}, None, "texts", single, "query").values is not None
+
+
+@pytest.mark.parametrize("query", ["query", "fold", None])
+def test_a_ranker_reads_later_files_as_it_was_built(query: str | None) -> None:
+    signature = Signature(inputs=(INPUT,), outputs=(OUTPUT,))
+    values = Values(
+        lambda given: {"ids": np.array([[len(a), len(b)] for a, b in given])},
+        "text",
+        usual=("query", "passage"),
+    )
+    columns = {
+        "passage": np.array([*"abcd"], object),
+        "fold": np.array([1, 1, 2, 2]),
+        "query": np.array(["q", "q", "rr", "rr"], object),
+        "other": np.array(["long"] * 4, object),
+    }
+    found = match(columns, signature, {}, None, "later", values, query)
+    assert found.rows.tensors["ids"].tolist() == [[1, 1], [1, 1], [2, 1], [2, 1]]
+    named = replace(values, columns=("query", "other"))
+    found = match(columns, signature, {}, None, "later", named, query)
+    assert found.rows.tensors["ids"].tolist() == [[1, 4], [1, 4], [2, 4], [2, 4]]
+    # Passages without their queries are refused, and said in one line.
+    del columns["query"], columns["other"]
+    with pytest.raises(ConfigError, match="'query' and 'passage', which the model was") as refused:
+        match(columns, signature, {}, None, "later", values, "fold")
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("columns", [{"title": "a", "body": "bb"}, {"text": "bb"}])
+def test_one_column_may_be_called_otherwise_later(columns: dict[str, str]) -> None:
+    """Where it is there it is taken, else the only one."""
+    signature = Signature(inputs=(INPUT,), outputs=(OUTPUT,))
+    values = Values(
+        lambda given: {"ids": np.array([[len(a), 0] for a in given])}, "text", usual=("body",)
+    )
+    table = {name: np.array([text] * 2, object) for name, text in columns.items()}
+    found = match(table, signature, {}, None, "later", values)
+    assert found.rows.tensors["ids"][:, 0].tolist() == [2, 2]
 
 
 def test_bring_writes_what_is_asked(tmp_path: Path) -> None:

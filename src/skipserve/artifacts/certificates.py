@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from skipserve.certification.measures import MEASURES as MEASURES
 from skipserve.certification.measures import Measure as Measure
 from skipserve.errors import ArtifactError, ConfigError
 from skipserve.files import replace_text
-from skipserve.schema import Record, Sha256, parse
+from skipserve.schema import Grown, Record, Sha256, parse
 
 CERTIFICATES = "certificates.json"
 
@@ -48,7 +48,7 @@ class TestedCandidate(Record):
     by_class: tuple[tuple[Count, Count], ...] = ()
 
 
-class Certificate(Record):
+class Certificate(Grown):
     """A bound that holds for the files of one precision on one provider.
 
     Attributes:
@@ -77,6 +77,8 @@ class Certificate(Record):
         samples_sha256: Of the rows, and of which are of one query where the task counts queries;
             ``None`` in older files.
     """
+
+    LATER: ClassVar[tuple[str, ...]] = ("too_short",)
 
     risk: float
     measure: Measure = "disagreement"

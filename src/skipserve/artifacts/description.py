@@ -61,6 +61,7 @@ def describe(
         versions={package: version_of(package) for package in MADE_BY},
         router=_router_spec(network, routing) if routing else None,
         query=origin.query,
+        columns=origin.columns,
         preprocessing=None if origin.prepared is None else origin.prepared.config,
     )
 

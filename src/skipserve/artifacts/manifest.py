@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -12,7 +12,7 @@ from skipserve.certification.measures import CONFIDENCE, RISKS
 from skipserve.files import replace_text
 from skipserve.preprocessing.config import Preprocessing, TextInput
 from skipserve.routing.config import Earning
-from skipserve.schema import Record, Sha256
+from skipserve.schema import Grown, Record, Sha256
 from skipserve.signature import Signature
 from skipserve.slices import Slices
 from skipserve.tasks import AnyTask, SignalName
@@ -203,7 +203,7 @@ class Depths(Record):
     values: tuple[Any, Any] | None = None
 
 
-class Manifest(Record):
+class Manifest(Grown):
     """The content of an artifact and its source.
 
     Attributes:
@@ -225,7 +225,11 @@ class Manifest(Record):
         preprocessing: What turns texts or pictures into its inputs, or ``None``.
         query: The column of its rows that says which query one belongs to, where the task counts
             queries; ``None``: the first text of each pair. Files of rows are read so by default.
+        columns: The columns of its rows that hold its texts or pictures, where they were named;
+            files of rows are read so by default.
     """
+
+    LATER: ClassVar[tuple[str, ...]] = ("query", "columns")
 
     manifest_version: Literal[3] = MANIFEST_VERSION
     name: Name
@@ -244,6 +248,7 @@ class Manifest(Record):
     depths: Depths | None = None
     preprocessing: Preprocessing | None = None
     query: str | None = None
+    columns: tuple[str, ...] = ()
 
     @property
     def model(self) -> str:

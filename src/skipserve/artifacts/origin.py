@@ -43,6 +43,7 @@ class Origin:
         values: Those that the expected rows were made of.
         notes: What a person should know of it, in words.
         query: The column of queries in its rows, or ``None``.
+        columns: The columns of texts or pictures in its rows, where they were named.
     """
 
     source: Source
@@ -53,6 +54,7 @@ class Origin:
     values: tuple[object, ...] = ()
     notes: tuple[str, ...] = ()
     query: str | None = None
+    columns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

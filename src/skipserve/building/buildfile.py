@@ -17,7 +17,6 @@ from skipserve.routing.config import ExitsConfig, RouterConfig
 from skipserve.schema import Record, parse
 from skipserve.sources.config import Brought, DataConfig, SourceConfig
 from skipserve.sources.hugging_face.proposing import task_of
-from skipserve.tasks import TaskConfig
 from skipserve.training.config import TrainingConfig
 from skipserve.training.recipes import Recipe, open_recipe
 from skipserve.training.tuning.config import TuningConfig
@@ -182,25 +181,39 @@ def read_build_file(path: Path, training: dict[str, Any] | None = None) -> Build
             f"{path}: router.certificate = {router.certificate!r} with serving.evidence = 0 would "
             "never earn anything; set evidence = 0.01, or leave it out"
         )
-    if router is not None and isinstance(origin, Brought):
-        _check_counted(router, origin.task, sections, path)
     defaults = {} if isinstance(origin, Trained) else {"formats": ["onnx"], "precisions": ["fp32"]}
+    export = parse(ExportConfig, {**defaults, **sections.export}, f"{path}: export")
+    if router is not None and isinstance(origin, Brought) and origin.task.top is not None:
+        _check_counted(router, export, sections, path)
     return BuildFile(
         path=path,
         name=sections.name,
         origin=origin,
         tuning=sections.tuning,
-        export=parse(ExportConfig, {**defaults, **sections.export}, f"{path}: export"),
+        export=export,
         exits=sections.exits,
         router=router,
         serving=sections.serving,
     )
 
 
-def _check_counted(router: RouterConfig, task: TaskConfig, sections: _Sections, path: Path) -> None:
-    """Refuse to count queries on traffic, where it is not known which rows are of one query."""
-    if task.top is None:
-        return
+def _check_counted(
+    router: RouterConfig, export: ExportConfig, sections: _Sections, path: Path
+) -> None:
+    """Refuse to count queries where thresholds cannot be proposed for them, and on traffic.
+
+    There it is not known which rows are of one query.
+    """
+    if router.policy != "exit":
+        raise ConfigError(
+            f"{path}: router.policy = {router.policy!r} does not go with task.top: its thresholds "
+            "are proposed by single scores, not by queries; set policy = 'exit', or leave top out"
+        )
+    if "torchscript" in export.formats:
+        raise ConfigError(
+            f"{path}: 'torchscript' in export.formats does not go with task.top: thresholds are "
+            "proposed by what the exits answer, which only ONNX files show; set formats = ['onnx']"
+        )
     if router.certificate != "offline":
         raise ConfigError(
             f"{path}: router.certificate = {router.certificate!r} does not go with task.top: "

@@ -52,7 +52,7 @@ def score(
         batch_size: Rows that run together.
         cores: To use; 0 takes all.
         on_progress: Receives the finished share.
-        text: Columns of texts; found where none is named.
+        text: Columns of texts; by default those that the model was built with, or the only one.
 
     Raises:
         ConfigError: If the rows do not fit the model, or the risk is not certified.

@@ -11,14 +11,14 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
 from skipserve.artifacts.certificates import Count, Measure, TestedCandidate, Thresholds
 from skipserve.artifacts.manifest import Manifest, Name, Precision
 from skipserve.files import replace_text
-from skipserve.schema import Record, Sha256
+from skipserve.schema import Grown, Record, Sha256
 from skipserve.slices import Slice
 
 CERTIFICATE_VERSION: Literal[1] = 1
@@ -27,7 +27,7 @@ SEALED_WITHOUT = ("sha256", "signature")
 Open = Annotated[float, Field(gt=0, lt=1)]
 
 
-class Offline(Record):
+class Offline(Grown):
     """One bound, certified on a data set.
 
     Attributes:
@@ -46,6 +46,8 @@ class Offline(Record):
         batch_size: They ran with.
         tried: What each candidate did, in the same order.
     """
+
+    LATER: ClassVar[tuple[str, ...]] = ("too_short",)
 
     kind: Literal["offline"] = "offline"
     method: Literal["exact_binomial", "betting"]
@@ -199,9 +201,14 @@ def meaning(manifest: Manifest) -> dict[str, Any]:
     return {"task": said["task"], "preprocessing": said["preprocessing"]}
 
 
-def write_certificate(file: Path, made: CertificateFile) -> None:
-    """Write a certificate, replacing an older file as a whole."""
-    replace_text(file, made.model_dump_json(indent=2) + "\n")
+def write_certificate(file: Path, values: dict[str, Any]) -> None:
+    """Write a certificate, replacing an older file as a whole.
+
+    Args:
+        file: To write.
+        values: As JSON has them: those that the hash and the signature are of.
+    """
+    replace_text(file, json.dumps(values, indent=2, allow_nan=False) + "\n")
 
 
 def canonical(values: dict[str, Any], without: Iterable[str] = ()) -> bytes:

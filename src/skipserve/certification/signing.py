@@ -21,12 +21,16 @@ if TYPE_CHECKING:
 _HOW = "make one with `openssl genpkey -algorithm ed25519 -out key.pem`"
 
 
-def signed(made: CertificateFile, key: Path) -> CertificateFile:
+def signed(values: dict[str, Any], key: Path) -> dict[str, Any]:
     """Sign a certificate.
 
     Args:
-        made: A certificate; an older signature is replaced.
+        values: Of a certificate, as its file has them: one of an older skipserve may lack fields
+            that the hash is then not of. An older signature is replaced.
         key: The private key, PEM without a password.
+
+    Returns:
+        The same values with the signature.
 
     Raises:
         ConfigError: If the file holds no such key.
@@ -42,11 +46,11 @@ def signed(made: CertificateFile, key: Path) -> CertificateFile:
         raise ConfigError(f"{key} is no private key without a password: {error}; {_HOW}") from None
     if not isinstance(private, Ed25519PrivateKey):
         raise ConfigError(f"{key} is not an Ed25519 key; {_HOW}")
-    content = canonical(made.model_dump(mode="json"), ("signature",))
+    content = canonical(values, ("signature",))
     signature = Signature(
         public_key=_text(_raw(private.public_key())), value=_text(private.sign(content))
     )
-    return made.model_copy(update={"signature": signature})
+    return {**values, "signature": signature.model_dump(mode="json")}
 
 
 def check_signature(made: CertificateFile, values: dict[str, Any], key: Path) -> Finding | None:

@@ -102,7 +102,10 @@ Json = Annotated[
 ]
 Texts = Annotated[
     list[str] | None,
-    typer.Option(help="The column of texts; twice for pairs. Default: the only one."),
+    typer.Option(
+        help="The column of texts; twice for pairs. Default: those the model was built with, or "
+        "the only one."
+    ),
 ]
 Queries = Annotated[
     str | None,

@@ -147,7 +147,7 @@ def attest(
             made = artifact_file(artifact, precision, provider)
     else:
         made = served_file(find_earned(metrics_port, model))
-    write_certificate(out, made)
+    write_certificate(out, made.model_dump(mode="json"))
     typer.echo(out)
 
 
@@ -167,7 +167,7 @@ def sign(
             f"{certificate} was changed after it was written and is not signed; write it again "
             "with `skipserve attest`"
         )
-    write_certificate(certificate, signed(made, key))
+    write_certificate(certificate, signed(values, key))
     typer.echo(certificate)
 
 

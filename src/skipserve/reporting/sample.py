@@ -80,7 +80,7 @@ def take_sample(
         data: A file of rows (.npz, .npy, .parquet, .csv, .jsonl); ``None`` takes the test split of
             the model's recipe, or of its build file where it was brought.
         labels: The column of true classes in ``data``, or a .npy file of them.
-        text: Its columns of texts; found where none is named.
+        text: Its columns of texts; by default those that the model was built with, or the only one.
         query: Its column of queries, where the task counts these; if left out, the one that the
             model was built with, or the first text of each pair.
 

@@ -71,6 +71,7 @@ def brought_origin(brought: Brought, root: Path) -> tuple[Origin, Splits]:
         values=() if values is None else tuple(map(sent, values[tried])),
         notes=read.notes,
         query=brought.data.query,
+        columns=brought.data.values,
     ), splits
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -184,25 +184,38 @@ class Values:
         kind: ``text`` or ``picture``.
         columns: Where they stand: one column, or two for pairs; found where none is named.
         classes: Names of the classes, which labels may be given by.
+        usual: Where they stood when the model was built: looked at before any other.
     """
 
     prepare: Preprocessor
     kind: Literal["text", "picture"]
     columns: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
+    usual: tuple[str, ...] = ()
 
     @classmethod
     def of(
-        cls, prepare: Preprocessor, columns: Sequence[str] = (), classes: Sequence[str] = ()
+        cls,
+        prepare: Preprocessor,
+        columns: Sequence[str] = (),
+        classes: Sequence[str] = (),
+        usual: Sequence[str] = (),
     ) -> Values:
         """Make it of a preprocessor; pictures may be files here."""
+        named = tuple(columns), tuple(classes), tuple(usual)
         if isinstance(prepare, Pictures):
-            return cls(PictureFiles(prepare), "picture", tuple(columns), tuple(classes))
-        return cls(prepare, "text", tuple(columns), tuple(classes))
+            return cls(PictureFiles(prepare), "picture", *named)
+        return cls(prepare, "text", *named)
+
+    def named(self, columns: Collection[str]) -> tuple[str, ...]:
+        """Where they stand among the columns of a file, as far as that was said."""
+        return self.columns or (self.usual if set(self.usual) <= set(columns) else ())
 
 
 def values_of(artifact: Artifact, columns: Sequence[str] = ()) -> Values | None:
     """The preprocessing of an artifact for columns; ``None`` if it takes only tensors.
+
+    Where none is named, they are by default those that the model was built with.
 
     Raises:
         ConfigError: If it does, and columns are named.
@@ -215,7 +228,8 @@ def values_of(artifact: Artifact, columns: Sequence[str] = ()) -> Values | None:
                 "leave it out"
             )
         return None
-    return Values.of(prepare, columns, artifact.manifest.task.names)
+    manifest = artifact.manifest
+    return Values.of(prepare, columns, manifest.task.names, manifest.columns)
 
 
 def match(
@@ -237,8 +251,8 @@ def match(
         where: Name of the file, for the error.
         values: What becomes of texts or pictures, for a model that takes such: they are looked for
             unless the columns hold every input.
-        query: Name of the column of queries, or ``None``; like that of labels, it is nothing else
-            unless it is named.
+        query: Name of the column of queries, or ``None``; it may hold the first texts of pairs,
+            but no tensor.
 
     Raises:
         ConfigError: If a column is missing or is not what the input takes; it names the row.
@@ -253,8 +267,9 @@ def match(
     # Before the rows, because a misspelt label column would be taken for an input.
     known = read_labels(columns, labels, where, () if values is None else values.classes)
     others = [name for name in columns if name not in (labels, query)]
-    if values is not None and (values.columns or not columns.keys() >= {*inputs.values()}):
-        found = _found(columns, others, values, where)
+    if values is not None and (values.named(columns) or not columns.keys() >= {*inputs.values()}):
+        # Texts in the column of queries may be what the model reads: it is not guessed.
+        found = _found(columns, [name for name in columns if name != labels], values, where)
         try:
             rows = check_rows(values.prepare(found.tolist()), signature, "the network")
         except InputError as error:
@@ -288,12 +303,17 @@ def _found(
     columns: Mapping[str, NDArray[Any]], others: list[str], values: Values, where: str
 ) -> NDArray[np.object_]:
     """The values of each row: from one column, or pairs from two."""
-    kind, named, listed = values.kind, values.columns, ", ".join(map(repr, columns))
+    kind, named, listed = values.kind, values.named(columns), ", ".join(map(repr, columns))
     for name in named:
         if name not in columns:
             near = difflib.get_close_matches(name, columns, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"it has {listed}"
             raise ConfigError(f"{where} has no column {name!r} of {kind}s; {hint}")
+    if not named and len(values.usual) > 1:  # one of a pair is not what the model reads
+        raise ConfigError(
+            f"{where} lacks one of the columns {' and '.join(map(repr, values.usual))}, which the "
+            f"model was built with; it has {listed}: name the two that it reads with --text twice"
+        )
     if not named:
         named = tuple(name for name in others if _may_hold(columns[name], kind))
         # Texts beside picture files are labels or descriptions.

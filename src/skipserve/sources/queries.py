@@ -33,7 +33,7 @@ def with_queries(
 
     Raises:
         ConfigError: If there is no such column, or queries are needed and rows are no pairs, or a
-            column is named that nothing needs.
+            column is named that nothing needs, or a row has no query.
     """
     if task.top is None:
         if name is None:
@@ -57,6 +57,12 @@ def with_queries(
             "the query first, or name the column that says which query a row belongs to: query in "
             "[data], or --query"
         )
+    for row, query in enumerate(found):
+        if (isinstance(query, float) and np.isnan(query)) or not str(query).strip():
+            raise ConfigError(
+                f"{where}: the query of row {row} is {query!r}; rows without a query would count "
+                "as one: name the query of each, or leave them out"
+            )
     return replace(data, queries=_hashed(found))
 
 

@@ -102,8 +102,15 @@ def _take(data: Labelled, index: NDArray[np.int64]) -> Labelled:
 
 def _among(values: NDArray[np.object_], others: NDArray[np.object_]) -> NDArray[np.bool_]:
     """Which texts, or pairs of texts, are among others [N]; pictures are known by their pixels."""
-    known = {repr(one) for one in others if isinstance(one, str | list)}
-    return np.array([repr(one) in known for one in values], dtype=bool)
+    known = {_plain(one) for one in others} - {None}
+    return np.array([_plain(one) in known for one in values], dtype=bool)
+
+
+def _plain(value: object) -> str | tuple[str, ...] | None:
+    """A text or a pair to compare, whichever file it is of; NumPy has strings of its own."""
+    if isinstance(value, list):
+        return tuple(map(str, value))
+    return str(value) if isinstance(value, str) else None
 
 
 def _hashed(tensors: Iterable[NDArray[np.generic]], count: int, seed: int) -> NDArray[np.uint64]:

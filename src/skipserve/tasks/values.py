@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field
 
+from skipserve.schema import Grown
 from skipserve.tasks.numbers import Numbers
 from skipserve.tasks.task import Answers, Link, OutputFields, ReplyRow, check_names, neither
 
@@ -75,7 +76,7 @@ class Regress(_Values):
         return row.values or ()
 
 
-class Score(_Values):
+class Score(_Values, Grown):
     """The match of two texts as one number; larger is better.
 
     Attributes:
@@ -83,13 +84,11 @@ class Score(_Values):
             another document is among them; ``None`` where each pair counts by itself.
     """
 
+    # What is bound to a task without it stays bound: evidence, certificate files.
+    LATER: ClassVar[tuple[str, ...]] = ("top",)
+
     kind: Literal["score"] = "score"
     top: Top | None = None
-
-    @model_serializer(mode="wrap")
-    def _said(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # What is bound to a task without it stays bound: evidence, certificate files.
-        return {key: value for key, value in write(self).items() if (key, value) != ("top", None)}
 
     @property
     def differs(self) -> str:
