@@ -504,6 +504,12 @@ def test_signatures_of_others_do_not_count(values, artifact, keys, tmp_path):
         faults(values, artifact, tmp_path, keys / "mine.pem")
 
 
+@pytest.mark.parametrize("value", ["", "x", "\x80", "ä" * 88])
+def test_what_is_no_base64_is_no_signature(values, artifact, keys, tmp_path, value):
+    changed = put(values, ("signature", "value"), value)
+    assert faults(changed, artifact, tmp_path, keys / "mine.pub") == {Fault.SIGNATURE}
+
+
 def test_certificates_without_the_counts_before_are_not_exported(artifact, tmp_path):
     older = shutil.copytree(artifact.directory, tmp_path / "small")
     written = json.loads((older / CERTIFICATES).read_text())
