@@ -52,6 +52,14 @@ def send(running, rows):
     return reply
 
 
+def until_shown(running, line):
+    """Until the metrics have a line of what is earned."""
+    deadline = time.monotonic() + 60
+    while f"skipserve_earning_{line}" not in (shown := running.get("/metrics")):
+        assert time.monotonic() < deadline, shown
+        time.sleep(0.2)
+
+
 def killed(running):
     family = running.descendants()
     running.process.kill()
@@ -63,9 +71,8 @@ def test_rows_that_the_guard_would_hold_back_for_ever_are_let_in(project, drifte
         until(running, f"proposing: 0 of {ROWS} rows")
         assert send(running, drifted[:200])["router"] == "off"
         until(running, f"proposing: 200 of {ROWS} rows")
-        shown = running.get("/metrics")
-        assert 'skipserve_earning_proposing_rows{model="small"} 200.0' in shown
-        assert f'skipserve_earning_proposing_needed_rows{{model="small"}} {ROWS}.0' in shown
+        until_shown(running, 'proposing_rows{model="small",slice=""} 200.0')
+        until_shown(running, f'proposing_needed_rows{{model="small",slice=""}} {ROWS}.0')
         killed(running)
     with serving(project) as running:
         until(running, f"proposing: 200 of {ROWS} rows")
@@ -75,9 +82,7 @@ def test_rows_that_the_guard_would_hold_back_for_ever_are_let_in(project, drifte
         while send(running, drifted[300:400])["router"] == "off":
             pass  # some of these may still have proposed
         text = until(running, r"risk 0\.05: candidate \d+ of \d+ is in force, earned in epoch 1")
-        assert 'skipserve_earning_proposed{model="small",risk="0.05"} 1.0' in running.get(
-            "/metrics"
-        )
+        until_shown(running, 'proposed{model="small",risk="0.05",slice=""} 1.0')
         killed(running)
     with serving(project) as running:
         deadline = time.monotonic() + 60
