@@ -26,7 +26,8 @@ from wrk import Load, drive
 from skipserve.address import Address
 from skipserve.hosts.config import HostConfig
 from skipserve.hosts.launcher import Server
-from skipserve.sources.data import match, read_columns
+from skipserve.sources.columns import read_columns
+from skipserve.sources.matching import match
 
 ROWS = 256
 

@@ -27,7 +27,8 @@ from skipserve.routing import corruption
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Prediction, Setting
 from skipserve.runtime.rows import Rows
-from skipserve.sources.data import match, read_columns
+from skipserve.sources.columns import read_columns
+from skipserve.sources.matching import match
 
 BATCH = 32
 STRESSED = 4_000

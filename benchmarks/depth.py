@@ -64,7 +64,8 @@ from skipserve.runtime.runners import cuts_of as cuts_of_spec
 from skipserve.runtime.stepper import Cut, Piece, Stepper
 from skipserve.runtime.wave import Limits
 from skipserve.signature import BATCH, Signature, TensorSpec
-from skipserve.sources.data import match, read_columns
+from skipserve.sources.columns import read_columns
+from skipserve.sources.matching import match
 from skipserve.sources.module import module_graph
 from skipserve.sources.recipe import signature_of
 from skipserve.tasks import Classify

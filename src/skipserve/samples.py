@@ -14,9 +14,11 @@ from skipserve.artifacts.manifest import Manifest
 from skipserve.errors import ConfigError
 from skipserve.runtime.rows import Rows
 from skipserve.signature import Signature
-from skipserve.sources.data import Values, match, read_columns
+from skipserve.sources.columns import read_columns
+from skipserve.sources.matching import match
 from skipserve.sources.queries import with_queries
 from skipserve.sources.splits import Labelled
+from skipserve.sources.values import Values
 from skipserve.tasks import Task
 
 if TYPE_CHECKING:

@@ -108,7 +108,7 @@ def test_answers_are_written_as_asked(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from skipserve.sources.data import read_columns
+    from skipserve.sources.columns import read_columns
 
     monkeypatch.chdir(brought)
     rows, out = tmp_path / "rows.npz", tmp_path / f"answers{kind}"

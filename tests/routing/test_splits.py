@@ -10,9 +10,11 @@ import pytest
 from skipserve.errors import ConfigError
 from skipserve.runtime.rows import Rows
 from skipserve.signature import BATCH, Signature, TensorSpec
-from skipserve.sources.data import Values, match, read_columns
+from skipserve.sources.columns import read_columns
+from skipserve.sources.matching import match
 from skipserve.sources.queries import with_queries
 from skipserve.sources.splits import SHARES, SHARES_BESIDE, Labelled, split_rows
+from skipserve.sources.values import Values
 from skipserve.tasks import Score
 
 

@@ -12,7 +12,8 @@ import pytest
 
 from skipserve.errors import ConfigError
 from skipserve.signature import Signature, TensorSpec
-from skipserve.sources.data import match, read_columns
+from skipserve.sources.columns import read_columns
+from skipserve.sources.matching import match
 
 
 def spec(name, *row, dtype="float32"):

@@ -35,11 +35,13 @@ from skipserve.protocols.messages import JSON, RawRequest
 from skipserve.runtime.engine import Engine
 from skipserve.samples import read_samples
 from skipserve.service.service import Service
+from skipserve.sources.columns import read_columns
 from skipserve.sources.config import Exporter
-from skipserve.sources.data import match, read_columns, values_of
 from skipserve.sources.hugging_face.reading import read_folder
+from skipserve.sources.matching import match
 from skipserve.sources.read import ReadSource
 from skipserve.sources.splits import Labelled
+from skipserve.sources.values import values_of
 from skipserve.tasks import Score
 
 pytestmark = pytest.mark.slow

@@ -24,8 +24,8 @@ from skipserve.errors import ConfigError
 from skipserve.graph.memory import open_model
 from skipserve.preprocessing.opening import preprocessor_of
 from skipserve.sources.brought import brought_origin
+from skipserve.sources.columns import read_columns
 from skipserve.sources.config import Brought, DataConfig, SourceConfig
-from skipserve.sources.data import read_columns
 from skipserve.sources.hugging_face.folder import open_folder
 from skipserve.sources.hugging_face.proposing import task_of
 from skipserve.sources.hugging_face.reading import read_folder

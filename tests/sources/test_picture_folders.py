@@ -39,8 +39,10 @@ from skipserve.runtime.engine import Engine
 from skipserve.service.service import Service
 from skipserve.signature import Signature, TensorSpec
 from skipserve.sources.brought import signature_of
-from skipserve.sources.data import Values, match, read_columns
+from skipserve.sources.columns import read_columns
 from skipserve.sources.hugging_face.reading import read_folder
+from skipserve.sources.matching import match
+from skipserve.sources.values import Values
 
 pytestmark = pytest.mark.slow
 

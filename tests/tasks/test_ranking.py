@@ -40,9 +40,10 @@ from skipserve.runtime.engine import Engine
 from skipserve.runtime.rows import Rows
 from skipserve.service.service import Service
 from skipserve.signature import BATCH, Signature, TensorSpec
-from skipserve.sources.data import Values, match
+from skipserve.sources.matching import match
 from skipserve.sources.queries import with_queries
 from skipserve.sources.splits import Labelled, split_rows
+from skipserve.sources.values import Values
 from skipserve.tasks import Classify, Score, Units
 
 pytestmark = pytest.mark.slow

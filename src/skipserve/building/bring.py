@@ -19,8 +19,8 @@ from skipserve.building.steps import run_steps
 from skipserve.building.worth import Worth, measure_worth
 from skipserve.errors import ConfigError
 from skipserve.files import replace_text
-from skipserve.sources.data import require_sources
 from skipserve.sources.hugging_face.proposing import task_of
+from skipserve.sources.named import require_sources
 from skipserve.sources.picture_files import LABEL
 from skipserve.tasks import TaskConfig
 

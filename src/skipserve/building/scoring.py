@@ -10,7 +10,9 @@ from skipserve.artifacts.artifact import Artifact
 from skipserve.errors import ConfigError
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Prediction, joined
-from skipserve.sources.data import match, read_columns, values_of
+from skipserve.sources.columns import read_columns
+from skipserve.sources.matching import match
+from skipserve.sources.values import values_of
 from skipserve.tasks import Task
 
 # Batches between two reports of progress.

@@ -85,7 +85,7 @@ def bring(
     verdict: whether routing this network is worth it.
     """
     with watching("reading") as watch:
-        from skipserve.sources.data import require_sources
+        from skipserve.sources.named import require_sources
 
         require_sources(source, data, fit)  # before the import of torch, which takes seconds
         from skipserve.building.bring import BringOptions

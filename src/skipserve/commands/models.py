@@ -172,7 +172,7 @@ def certify(
         from skipserve.certification.calibrate import certify_artifact
         from skipserve.samples import read_samples
         from skipserve.schema import parse
-        from skipserve.sources.data import values_of
+        from skipserve.sources.values import values_of
 
         if model.suffix == ".mar":
             artifact, settings = stack.enter_context(unpacked(model, asked))

@@ -83,7 +83,7 @@ def verify(
     from skipserve.certification.signing import check_signature
     from skipserve.certification.verification import check_certificate
     from skipserve.samples import check_columns, read_samples
-    from skipserve.sources.data import values_of
+    from skipserve.sources.values import values_of
 
     check_columns(data, labels, text or (), query)
     try:

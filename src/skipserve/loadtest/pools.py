@@ -22,7 +22,9 @@ from skipserve.loadtest.payloads import Choice, Pool
 from skipserve.loadtest.target import Running, Target
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.rows import Rows, check_rows
-from skipserve.sources.data import match, read_columns, values_of
+from skipserve.sources.columns import read_columns
+from skipserve.sources.matching import match
+from skipserve.sources.values import values_of
 from skipserve.tasks import Task, Unit, unit_of
 
 # Decimals a client would send; the engine is asked about the rounded rows.

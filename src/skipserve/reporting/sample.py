@@ -16,9 +16,9 @@ from skipserve.errors import ConfigError
 from skipserve.reporting.model import Model
 from skipserve.runtime.rows import Rows
 from skipserve.samples import check_columns, read_file
-from skipserve.sources.data import values_of
 from skipserve.sources.recipe import INPUT
 from skipserve.sources.splits import Labelled
+from skipserve.sources.values import values_of
 from skipserve.tasks import in_order
 from skipserve.training.recipes import open_recipe
 

@@ -23,12 +23,14 @@ from skipserve.preprocessing.opening import preprocessor_of
 from skipserve.routing.network import network_of
 from skipserve.signature import BATCH, DTYPES, Signature, TensorSpec
 from skipserve.sources.answering import as_answer, check_answers
+from skipserve.sources.columns import read_columns
 from skipserve.sources.config import Brought
-from skipserve.sources.data import Values, match, read_columns
+from skipserve.sources.matching import match
 from skipserve.sources.picture_files import sent
 from skipserve.sources.queries import with_queries
 from skipserve.sources.read import ReadSource
 from skipserve.sources.splits import Labelled, Splits, split_rows
+from skipserve.sources.values import Values
 from skipserve.tasks import Classify, MultiLabel, Regress, Task
 
 PARITY_ROWS = 128

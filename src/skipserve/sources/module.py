@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from skipserve.artifacts.manifest import Source
 from skipserve.artifacts.torch_files import export_module
 from skipserve.errors import ConfigError, CutError
-from skipserve.sources.data import no_source
+from skipserve.sources.named import no_source
 from skipserve.training.tuning.weights import load_tuned
 
 OUTPUT = "logits"
