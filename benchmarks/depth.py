@@ -71,9 +71,9 @@ from skipserve.sources.recipe import signature_of
 from skipserve.tasks import Classify
 
 RISK, CLASSES, ROWS = 0.01, 10, 512
-# Rows of an artifact that tell its mix of depths.
+# Rows of an artifact that its mix of depths is measured on.
 MIXED = 4_000
-# Rows that show it.
+# Of these, rows that are timed.
 SHOWN = 32
 ENCODER = {"family": "encoder", "width": 384, "heads": 6, "patch": 5, "inputs": [40]}
 NETWORKS: dict[str, dict[str, Any]] = {

@@ -27,6 +27,7 @@ from tokenizers import Tokenizer
 
 from skipserve.artifacts.artifact import open_artifact
 from skipserve.runtime.engine import Engine
+from skipserve.sources.columns import read_columns
 
 LANGUAGES = {"German": "de", "Russian": "ru", "Chinese": "zh_CN"}
 LOCALES = Path("/usr/share/locale")
@@ -44,8 +45,7 @@ def main() -> None:
     parser.add_argument("--risk", type=float, default=0.02)
     parser.add_argument("--rows", type=int, default=300, help="of each kind")
     options = parser.parse_args()
-    lines = options.texts.read_text().splitlines()[-options.rows :]
-    texts = [json.loads(line)[options.column] for line in lines]
+    texts = read_columns(options.texts)[options.column][-options.rows :].tolist()
     engine = Engine.for_many(open_artifact(options.artifact), provider="cpu")
     setting = engine.setting(options.risk)
     if setting.risk is None:

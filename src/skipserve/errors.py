@@ -83,11 +83,27 @@ class InputError(SkipserveError):
         self.row = row
 
 
-def suggestion(name: str, names: Iterable[str], otherwise: str) -> str:
-    """A hint for an unknown name.
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """The name that was probably meant, or ``None`` if none is near.
 
     Of paths the last parts are compared: what leads there makes any two alike. A name that begins
     as the one given does is nearer than any other.
+
+    Args:
+        name: As it was given; it may be a path.
+        names: Those that exist.
+    """
+    last = {PurePath(one).name or one: one for one in sorted(set(names))}
+    given = PurePath(name)
+    begun = [one for one in last if len(given.stem) > 2 and one.startswith(given.stem)]
+    near = difflib.get_close_matches(given.name, begun, n=1, cutoff=0) or (
+        difflib.get_close_matches(given.name or name, last, n=1)
+    )
+    return last[near[0]] if near else None
+
+
+def suggestion(name: str, names: Iterable[str], otherwise: str) -> str:
+    """A hint for an unknown name.
 
     Args:
         name: As it was given; it may be a path.
@@ -98,12 +114,7 @@ def suggestion(name: str, names: Iterable[str], otherwise: str) -> str:
         The nearest name as a question, all names where none is near, or ``otherwise``.
     """
     have = sorted(set(names))
-    last = {PurePath(one).name or one: one for one in have}
-    given = PurePath(name)
-    begun = [one for one in last if len(given.stem) > 2 and one.startswith(given.stem)]
-    near = difflib.get_close_matches(given.name, begun, n=1, cutoff=0) or (
-        difflib.get_close_matches(given.name or name, last, n=1)
-    )
-    if near:
-        return f"did you mean {last[near[0]]!r}?"
+    near = nearest(name, have)
+    if near is not None:
+        return f"did you mean {near!r}?"
     return f"there are {', '.join(have)}" if have else otherwise

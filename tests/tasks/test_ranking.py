@@ -381,7 +381,7 @@ def test_a_ranker_reads_later_files_as_it_was_built(query: str | None) -> None:
     values = Values(
         lambda given: {"ids": np.array([[len(a), len(b)] for a, b in given])},
         "text",
-        usual=("query", "passage"),
+        built_with=("query", "passage"),
     )
     columns = {
         "passage": np.array([*"abcd"], object),
@@ -406,7 +406,7 @@ def test_one_column_may_be_called_otherwise_later(columns: dict[str, str]) -> No
     """Where it is there it is taken, else the only one."""
     signature = Signature(inputs=(INPUT,), outputs=(OUTPUT,))
     values = Values(
-        lambda given: {"ids": np.array([[len(a), 0] for a in given])}, "text", usual=("body",)
+        lambda given: {"ids": np.array([[len(a), 0] for a in given])}, "text", built_with=("body",)
     )
     table = {name: np.array([text] * 2, object) for name, text in columns.items()}
     found = match(table, signature, {}, None, "later", values)

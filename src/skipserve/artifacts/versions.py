@@ -19,7 +19,7 @@ from pathlib import Path
 
 from skipserve.artifacts.archive import DAMAGE, verify
 from skipserve.artifacts.archive_names import ABOUT, others_of, split_key, version_of_content
-from skipserve.errors import ArtifactError, ConfigError, SkipserveError, suggestion
+from skipserve.errors import ArtifactError, ConfigError, SkipserveError, nearest
 
 # Kept beside the one in force.
 KEPT = 5
@@ -127,13 +127,15 @@ def archives_in(store: Path, names: Sequence[str] = ()) -> list[Path]:
 
 
 def _no_archive(store: Path, name: str) -> ConfigError:
-    have = (file.stem for file in store.glob("*.mar"))
-    hint = suggestion(name, have, "")
-    if hint.endswith("?") and not Path(f"export/{name}.toml").is_file():
-        return ConfigError(f"{store} holds no {name}.mar; {hint}")
-    between = "" if not hint else " " if hint.endswith("?") else "; "
+    have = sorted(file.stem for file in store.glob("*.mar"))
+    near = nearest(name, have)
     make = f"`skipserve build export/{name}.toml` makes it"
-    return ConfigError(f"{store} holds no {name}.mar; {hint}{between}{make}")
+    if near is not None:
+        can_be_made = Path(f"export/{name}.toml").is_file()
+        hint = f"did you mean {near!r}?" + (f" {make}" if can_be_made else "")
+    else:
+        hint = f"there are {', '.join(have)}; {make}" if have else make
+    return ConfigError(f"{store} holds no {name}.mar; {hint}")
 
 
 def next_number(store: Path, name: str) -> int:

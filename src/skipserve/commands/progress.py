@@ -1,4 +1,4 @@
-"""Progress of a long command: a bar on a terminal, elsewhere a line after eight silent seconds."""
+"""Progress of a long command: a bar on a terminal, elsewhere a line after some silent seconds."""
 
 from __future__ import annotations
 

@@ -192,8 +192,10 @@ def has_field(body: bytes | bytearray | None, name: bytes, field: re.Pattern[byt
         name: That every match begins with; found much faster in a long body than the pattern.
         field: Matches the field.
     """
-    at = -1 if body is None else body.find(name)
-    while body is not None and at >= 0:
+    if body is None:
+        return False
+    at = body.find(name)
+    while at >= 0:
         if field.match(body, at):
             return True
         at = body.find(name, at + 1)

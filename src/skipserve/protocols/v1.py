@@ -55,7 +55,7 @@ class V1Protocol:
         Raises:
             InputError: Saying what was wrong, what was expected, and in which row.
         """
-        by_column = request.body is not None and _INPUTS.search(request.body) is not None
+        by_column = has_field(request.body, b'"inputs"', _INPUTS)
         if by_column and not is_v1_request(request):
             return self._columns.decode(request)
         rows, router, of_slice = self._reader.decode(request)

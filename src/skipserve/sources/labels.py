@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skipserve.errors import ConfigError
+from skipserve.errors import ConfigError, suggestion
 
 
 def read_labels(
@@ -29,8 +28,7 @@ def read_labels(
     if name is None:
         return None
     if name not in columns:
-        near = difflib.get_close_matches(name, columns, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(map(repr, columns))}"
+        hint = suggestion(name, columns, "")
         raise ConfigError(f"{where} has no column {name!r} of labels; {hint}")
     labels = columns[name]
     if classes and labels.ndim == 1 and labels.dtype.kind in "OU":

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skipserve.errors import ConfigError, InputError
+from skipserve.errors import ConfigError, InputError, suggestion
 from skipserve.runtime.rows import check_rows
 from skipserve.signature import Signature
 from skipserve.sources.labels import read_labels
@@ -70,11 +69,9 @@ def match(
                 tensors[spec.name] = _stacked(columns, others)
                 continue
         if name not in columns:
-            near = difflib.get_close_matches(name, columns, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ConfigError(
-                f"{where} has no column {name!r} for the input {spec.name!r}, only "
-                f"{', '.join(map(repr, columns))}{hint} name it in [data] columns"
+                f"{where} has no column {name!r} for the input {spec.name!r}, and [data] columns "
+                f"names no other; {suggestion(name, columns, '')}"
             )
         tensors[spec.name] = columns[name]
     try:

@@ -45,8 +45,7 @@ def with_queries(
     if name is not None:
         if name not in columns:
             raise ConfigError(
-                f"{where} has no column {name!r} of queries; "
-                + suggestion(name, columns, "name one with --query")
+                f"{where} has no column {name!r} of queries; " + suggestion(name, columns, "")
             )
         found = columns[name].tolist()
     elif data.values is not None and all(isinstance(one, list) for one in data.values):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skipserve.artifacts.artifact import Artifact
-from skipserve.errors import ConfigError
+from skipserve.errors import ConfigError, suggestion
 from skipserve.preprocessing.opening import open_preprocessor
 from skipserve.preprocessing.pictures import Pictures
 from skipserve.preprocessing.preprocessor import Preprocessor
@@ -28,14 +27,14 @@ class Values:
         kind: ``text`` or ``picture``.
         columns: Where they stand: one column, or two for pairs; found where none is named.
         classes: Names of the classes, which labels may be given by.
-        usual: Where they stood when the model was built: looked at before any other.
+        built_with: Where they stood when the model was built: looked at before any other.
     """
 
     prepare: Preprocessor
     kind: Literal["text", "picture"]
     columns: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
-    usual: tuple[str, ...] = ()
+    built_with: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -43,17 +42,17 @@ class Values:
         prepare: Preprocessor,
         columns: Sequence[str] = (),
         classes: Sequence[str] = (),
-        usual: Sequence[str] = (),
+        built_with: Sequence[str] = (),
     ) -> Values:
         """Make it of a preprocessor; pictures may be files here."""
-        named = tuple(columns), tuple(classes), tuple(usual)
+        named = tuple(columns), tuple(classes), tuple(built_with)
         if isinstance(prepare, Pictures):
             return cls(PictureFiles(prepare), "picture", *named)
         return cls(prepare, "text", *named)
 
     def named(self, columns: Collection[str]) -> tuple[str, ...]:
         """Where they stand among the columns of a file, as far as that was said."""
-        return self.columns or (self.usual if set(self.usual) <= set(columns) else ())
+        return self.columns or (self.built_with if set(self.built_with) <= set(columns) else ())
 
 
 def values_of(artifact: Artifact, columns: Sequence[str] = ()) -> Values | None:
@@ -83,13 +82,13 @@ def find_values(
     kind, named, listed = values.kind, values.named(columns), ", ".join(map(repr, columns))
     for name in named:
         if name not in columns:
-            near = difflib.get_close_matches(name, columns, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it has {listed}"
+            hint = suggestion(name, columns, "")
             raise ConfigError(f"{where} has no column {name!r} of {kind}s; {hint}")
-    if not named and len(values.usual) > 1:  # one of a pair is not what the model reads
+    if not named and len(values.built_with) > 1:  # one of a pair is not what the model reads
         raise ConfigError(
-            f"{where} lacks one of the columns {' and '.join(map(repr, values.usual))}, which the "
-            f"model was built with; it has {listed}: name the two that it reads with --text twice"
+            f"{where} lacks one of the columns {' and '.join(map(repr, values.built_with))}, which "
+            f"the model was built with; it has {listed}: name the two that it reads with --text "
+            "twice"
         )
     if not named:
         named = tuple(name for name in others if _may_hold(columns[name], kind))
