@@ -112,13 +112,28 @@ def peers(race: dict[str, Any]) -> str:
             cells += _figures(race, model, name, router)
         lines.append(_line(cells))
     machine = race["machine"].removeprefix("Machine: ")
-    return "\n".join([*lines, "", machine, ""])
+    asked = race["asked"]
+    ours, theirs = (
+        median(run["p50_s"] for run in _runs(race, "moons_residual", name, "off", 1))
+        for name in ("skipserve", "fastapi")
+    )
+    alone = (
+        f"Rounds: {asked['rounds']}, of {asked['seconds']} s each; the table has medians. With one "
+        f"connection, skipserve's p50\non the small network is {ours / theirs:.1f} × FastAPI's."
+    )
+    return "\n".join([*lines, "", machine, alone, ""])
+
+
+def _runs(
+    race: dict[str, Any], model: str, name: str, router: str, connections: int
+) -> list[dict[str, Any]]:
+    wanted = {"model": model, "name": name, "router": router, "connections": connections}
+    runs = [run for group in race["groups"].values() for run in group]
+    return [run for run in runs if wanted.items() <= run.items()]
 
 
 def _figures(race: dict[str, Any], model: str, name: str, router: str) -> list[str]:
-    wanted = {"model": model, "name": name, "router": router, "connections": 16}
-    runs = [run for group in race["groups"].values() for run in group]
-    runs = [run for run in runs if wanted.items() <= run.items()]
+    runs = _runs(race, model, name, router, 16)
     if not runs:
         return ["no router", ""]
     rate, p50, p99 = (
