@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from skipserve.artifacts.artifact import open_artifact
 from skipserve.artifacts.certificates import Certificate
 from skipserve.certification.certify import shortest_fixed
-from skipserve.intervals import samples_needed, upper_bound
+from skipserve.intervals import percent, samples_needed, upper_bound
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Prediction, Setting
 from skipserve.runtime.rows import Rows
@@ -85,7 +85,7 @@ class Worth:
         counted = UNITS[self.unit]
         head = "worth it" if self.pays else "not worth it"
         short = f" ({self.too_short:,} more are too short to)" if self.too_short else ""
-        risk = f"{head}: at a certified risk of {100 * self.risk:g} %"
+        risk = f"{head}: at a certified risk of {percent(self.risk)}"
         return (
             f"{risk} it runs {blocks} against {full}; {against}. It disagrees on "
             f"{self.disagreement:.2%} of the test {counted}{short}{right}{self._who()}."
@@ -150,21 +150,21 @@ def _nothing(engine: Engine, splits: Splits, risk: float) -> str:
     assert spec is not None
     if spec.certificate == "earned":
         return (
-            f"what it is worth, its traffic will tell: it answers at full depth until a risk of "
-            f"{risk:g} is earned; see `skipserve certificate {engine.manifest.name}`"
+            "what it is worth, its traffic will tell: it answers at full depth until a risk of "
+            f"{percent(risk)} is earned; see `skipserve certificate {engine.manifest.name}`"
         )
     task, tested = engine.manifest.task, splits.certify
     counted, have = UNITS[unit_of(task)], Units(task, len(tested), tested.queries).count
     needed = samples_needed(risk, spec.offline_confidence)
     if have < needed:
         return (
-            f"not worth it yet: {have} {counted} cannot certify a risk of {risk:g}, it takes at "
-            f"least {needed} and in practice several times as many; bring more {counted}, or ask "
-            "for a larger --risk"
+            f"not worth it yet: {have} {counted} cannot certify a risk of {percent(risk)}, it "
+            f"takes at least {needed} and in practice several times as many; bring more {counted}, "
+            "or ask for a larger --risk"
         )
     return (
-        f"not worth it: no candidate could be certified at {risk:g} on {have} {counted}, so it "
-        f"serves at full depth; bring more {counted}, or ask for a larger --risk"
+        f"not worth it: no candidate could be certified at {percent(risk)} on {have} {counted}, so "
+        f"it serves at full depth; bring more {counted}, or ask for a larger --risk"
     )
 
 

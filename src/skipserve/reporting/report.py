@@ -10,12 +10,12 @@ import numpy as np
 from skipserve.artifacts.certificates import Refusal
 from skipserve.certification.certify import shortest_fixed
 from skipserve.errors import ConfigError
+from skipserve.intervals import percent
 from skipserve.reporting.cost import Cost, measure_costs
 from skipserve.reporting.curves import Curve, baselines, signal_curves
 from skipserve.reporting.inputs import Depths
 from skipserve.reporting.inspect import Inspection, inspect_model, open_engine
 from skipserve.reporting.model import Model
-from skipserve.reporting.percent import percent
 from skipserve.reporting.readings import Reading, read_engine, read_network, with_streams
 from skipserve.reporting.sample import Sample, split_of
 from skipserve.reporting.served import (

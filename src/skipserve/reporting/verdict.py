@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from skipserve.intervals import samples_needed
-from skipserve.reporting.percent import percent
+from skipserve.intervals import percent, samples_needed
 from skipserve.routing.judge import ByDepth
 from skipserve.tasks import UNITS, Unit
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from skipserve.intervals import percent
 from skipserve.reporting.cost import Cost
-from skipserve.reporting.percent import percent
 from skipserve.reporting.report import Findings
 from skipserve.reporting.served import Point, Routed
 from skipserve.reporting.verdict import after
