@@ -304,7 +304,7 @@ def test_inspect_counts_queries(made: Made) -> None:
         assert found.agreement[at] == pytest.approx(1 - np.mean(wrong))
         assert found.readings.blocks[at] == blocks
     assert found.prospect is not None
-    assert found.prospect.unit == "query"
+    assert found.prospect.unit == "queries"
     # Two blocks change the first documents of fewer queries than allowed, the stem's of more.
     assert found.prospect.fixed == 2
     assert found.prospect.fixed_disagreement == pytest.approx(1 - found.agreement[1])
@@ -315,7 +315,8 @@ def test_inspect_counts_queries(made: Made) -> None:
     assert note.startswith(f"Agreement is that of {LATER} queries: they disagree where another")
     lone = np.append(query, np.arange(3) + query.max() + 1).astype(np.uint64)
     more = Sample(Rows({"x": np.concatenate([rows, rows[:3]])}), None, "rows", lone)
-    assert inspect_model(model, more, RISK).notes[0].endswith("; 3 more are too short to disagree")
+    (note,) = inspect_model(model, more, RISK).notes
+    assert f" {LATER} queries (3 more have too few documents to disagree): they disagree" in note
     assert np.unique(sample.first(100).queries, return_counts=True)[1].tolist() == [LISTED] * 16
 
 
@@ -332,9 +333,10 @@ def test_too_short_lists_are_not_counted_and_it_is_said(made: Made, tmp_path: Pa
     before = Engine(made.artifact).certified()[RISK]
     assert (one.samples, one.disagreements) == (before.samples, before.disagreements)
     assert one.too_short == len(alone)
-    assert f"note: {len(alone)} more have too few documents to disagree" in said[0]
+    short = f"queries ({len(alone):,} more have too few documents to disagree)"
+    assert said[0] == f"note: {one.samples} {short}"
     refused = certify_artifact(folder, rows, [0.001], queries=queries).refusals
-    assert f"{len(alone)} more have too few documents" in refused[0].reason
+    assert refused[0].reason.startswith(f"{one.samples} {short} cannot certify 0.001")
 
 
 def test_without_queries_nothing_is_certified(made: Made) -> None:

@@ -30,7 +30,7 @@ from skipserve.routing.propose import Thresholds
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.planning import AskedPrecision
 from skipserve.runtime.runners import BackendName
-from skipserve.tasks import unit_of
+from skipserve.tasks import counted, too_short_note
 
 
 def certify_artifact(
@@ -107,8 +107,9 @@ def certify_artifact(
     on_progress(f"{name}: running {len(rows)} rows at full depth", None)
     limit = _guard_limit(artifact)
     trial = Trial(engine, rows, truth, queries, limit, batch_size, say)
+    units = f"{counted(artifact.manifest.task)}{too_short_note(trial.too_short)}"
     if trial.too_short:
-        say(f"note: {_too_short(trial.too_short)}")
+        say(f"note: {trial.samples} {units}")
     measures: tuple[Measure, ...] = ("disagreement",)
     if labels is not None:
         measures = ("disagreement", "accuracy_lost")
@@ -132,7 +133,6 @@ def certify_artifact(
 
     verdicts, outcomes = _certified(trial, reporting, candidates, goals, confidence)
     certificates, refusals, digest = [], [], trial.sha256
-    counted = "samples" if unit_of(artifact.manifest.task) == "row" else "queries"
     for verdict in verdicts:
         about = {
             "risk": verdict.goal.risk,
@@ -141,9 +141,7 @@ def certify_artifact(
             "provider": engine.provider,
         }
         if verdict.candidate is None:
-            reason = _why_refused(verdict.goal, trial.samples, outcomes[0], confidence, counted)
-            if trial.too_short:
-                reason += f"; {_too_short(trial.too_short)}"
+            reason = _why_refused(verdict.goal, trial.samples, outcomes[0], confidence, units)
             refusals.append(Refusal.model_validate({**about, "reason": reason}))
             continue
         outcome = outcomes[verdict.candidate]
@@ -198,28 +196,24 @@ def _certified(
     return certify(reporting(trial.run), candidates, trial.samples, goals, confidence)
 
 
-def _too_short(queries: int) -> str:
-    return f"{queries} more have too few documents to disagree, and are not counted"
-
-
-def _why_refused(goal: Goal, samples: int, first: Outcome, confidence: float, counted: str) -> str:
+def _why_refused(goal: Goal, samples: int, first: Outcome, confidence: float, units: str) -> str:
     needed = samples_needed(goal.risk, confidence)
     if samples < needed:
         return (
-            f"{samples} {counted} cannot certify {goal.risk:g} at confidence {confidence:g}; "
+            f"{samples} {units} cannot certify {goal.risk:g} at confidence {confidence:g}; "
             f"it takes at least {needed}"
         )
     rare = [count for _, count in first.by_class if count < needed]
     if goal.measure == "disagreement" and rare:
         return (
-            f"every class is certified by itself, and one has {min(rare)} of {samples} samples; "
+            f"every class is certified by itself, and one has {min(rare)} of {samples} {units}; "
             f"it takes more than {needed} of each to certify {goal.risk:g}"
         )
     did = f"disagrees on {first.disagreements}"
     if goal.measure == "accuracy_lost" and first.lost is not None:
         did = f"loses the right answer on {int(first.lost.sum())} more than it gains"
     return (
-        f"the most careful candidate {did} of {samples} {counted}, "
+        f"the most careful candidate {did} of {samples} {units}, "
         f"too many for {goal.risk:g} at confidence {confidence:g}"
     )
 

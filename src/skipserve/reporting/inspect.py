@@ -26,7 +26,7 @@ from skipserve.reporting.verdict import Prospect, Times, hindrance, prospect, se
 from skipserve.routing.choose import STEP_S
 from skipserve.routing.judge import ByDepth
 from skipserve.runtime.engine import Engine
-from skipserve.tasks import Units
+from skipserve.tasks import Units, too_short_note
 
 # What a decision takes where none can be timed: a step of the engine, and about as much to read.
 DECISION_S = 2 * STEP_S
@@ -104,12 +104,11 @@ def inspect_model(
     readings = reading.by_unit(sample.queries, sample.labels)
     if sample.labels is None and model.task.link in ("softmax", "sigmoid"):
         notes.append("The rows came without labels: accuracy is left out (--labels COLUMN)")
-    if readings.unit == "query":
+    if readings.unit == "queries":
         short = Units(model.task, len(sample), sample.queries).too_short
-        also = f"; {short:,} more are too short to disagree" if short else ""
         notes.append(
-            f"Agreement is that of {len(readings.counted):,} queries: they disagree where "
-            f"{model.task.differs}{also}"
+            f"Agreement is that of {len(readings.counted):,} queries{too_short_note(short)}: they "
+            f"disagree where {model.task.differs}"
         )
     right = None
     if readings.right is not None:

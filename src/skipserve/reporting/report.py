@@ -28,7 +28,7 @@ from skipserve.reporting.served import (
 )
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.rows import Rows
-from skipserve.tasks import unit_of
+from skipserve.tasks import counted
 
 # Signals are fitted on half of these rows of the propose split, thresholds on the other half.
 PROPOSING_ROWS = 10_000
@@ -87,7 +87,7 @@ def measure(
         ConfigError: If there is nothing that can be stopped early, or the risk is not certified.
     """
     notes: list[str] = []
-    if unit_of(model.task) == "query":
+    if counted(model.task) == "queries":
         notes.append(
             "Certificates, fixed depths and the verdict count queries; the curves count single "
             "scores that lie beyond the tolerance"

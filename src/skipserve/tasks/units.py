@@ -6,7 +6,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skipserve.errors import ConfigError
-from skipserve.tasks.task import Answers, Task
+from skipserve.tasks.task import Answers, Task, Unit
+
+
+def counted(task: Task) -> Unit:
+    """What a certificate of the task counts, in words."""
+    return "rows" if task.top is None else "queries"
+
+
+def too_short_note(queries: int) -> str:
+    """A note behind those that are counted on queries that are not; empty if there are none."""
+    return f" ({queries:,} more have too few documents to disagree)" if queries else ""
 
 
 def ranked(scores: NDArray[np.floating]) -> NDArray[np.int64]:
