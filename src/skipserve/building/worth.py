@@ -177,9 +177,8 @@ def _shortest_fixed(engine: Engine, data: Labelled, certificate: Certificate) ->
     """Blocks of the shortest fixed depth that passes the same test."""
     task, spec = engine.manifest.task, engine.manifest.router
     assert spec is not None
-    answers = np.moveaxis(engine.read(data.rows).answers, 1, 0)
     units = Units(task, len(data), data.queries)
-    agrees = np.stack([~units.differ(one, answers[-1]) for one in answers], axis=1)
+    agrees = units.agree_by_depth(engine.read(data.rows).answers)
     blocks = np.array([*spec.decisions, engine.manifest.depth])
     return shortest_fixed(blocks, agrees, certificate.risk, certificate.confidence)
 

@@ -100,7 +100,7 @@ def check_counts(
         kind = (limit, bound.batch_size)
         if kind not in trials:
             trials[kind] = _Outcomes(
-                Trial(engine, rows, truth, queries, limit, bound.batch_size, say)
+                Trial(engine, rows, truth, units, limit, bound.batch_size, say)
             )
         for place, (candidate, said) in enumerate(
             zip(bound.candidates, bound.tried, strict=True), 1

@@ -101,13 +101,13 @@ def inspect_model(
     elif reading is None:
         assert engine is not None
         reading = read_engine(engine, sample.rows, BATCH)
-    readings = reading.by_unit(sample.queries, sample.labels)
+    units = Units(model.task, len(sample), sample.queries)
+    readings = reading.by_unit(units, sample.labels)
     if sample.labels is None and model.task.link in ("softmax", "sigmoid"):
         notes.append("The rows came without labels: accuracy is left out (--labels COLUMN)")
     if readings.unit == "queries":
-        short = Units(model.task, len(sample), sample.queries).too_short
         notes.append(
-            f"Agreement is that of {len(readings.counted):,} queries{too_short_note(short)}: they "
+            f"Agreement is that of {units.count:,} queries{too_short_note(units.too_short)}: they "
             f"disagree where {model.task.differs}"
         )
     right = None

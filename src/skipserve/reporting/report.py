@@ -28,7 +28,7 @@ from skipserve.reporting.served import (
 )
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.rows import Rows
-from skipserve.tasks import counted
+from skipserve.tasks import Units, counted
 
 # Signals are fitted on half of these rows of the propose split, thresholds on the other half.
 PROPOSING_ROWS = 10_000
@@ -184,7 +184,8 @@ def _certified(
         notes.append(f"Fixed depths are not certified: {error}")
         return points, routed, refused, {}
     read = _read(model, engine, tested.rows, batch_size)
-    agrees = read.agrees_by_unit(tested.queries)
+    units = Units(read.task, len(tested), tested.queries)
+    agrees = units.agree_by_depth(read.answers)
     fixed = {
         one: shortest_fixed(read.blocks, agrees, one, certificate.confidence)
         for one, certificate in engine.certified().items()

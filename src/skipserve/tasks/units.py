@@ -110,6 +110,24 @@ class Units:
         agrees[self._rows] = np.where(fails | (failing > 0), fails == (failing > 0), stays)
         return agrees
 
+    def agree_by_depth(self, answers: Answers) -> NDArray[np.bool_]:
+        """Which units agree with full depth if all rows stop at a depth [units, D] bool.
+
+        Args:
+            answers: Of all rows by depth [N, D, width], the last of full depth.
+        """
+        each = np.moveaxis(answers, 1, 0)
+        return np.stack([~self.differ(one, each[-1]) for one in each], axis=1)
+
+    def agree_alone_by_depth(self, answers: Answers) -> NDArray[np.bool_]:
+        """Which rows leave their unit as it is if they alone stop at a depth [N, D] bool.
+
+        Args:
+            answers: As in :meth:`agree_by_depth`.
+        """
+        each = np.moveaxis(answers, 1, 0)
+        return np.stack([self.agree_alone(one, each[-1]) for one in each], axis=1)
+
     def _stays(self, score: NDArray[np.floating], full: Answers, top: int) -> NDArray[np.bool_]:
         """Whether a query's first documents stay where one row alone has another score."""
         of_row, deep, place = self._of_row, full[:, 0], np.arange(len(full))
