@@ -309,7 +309,8 @@ def test_inspect_counts_queries(made: Made) -> None:
     assert found.prospect.fixed == 2
     assert found.prospect.fixed_disagreement == pytest.approx(1 - found.agreement[1])
     assert f"{1 - found.agreement[1]:.2%} of the queries (allowed: 10%)" in found.verdict
-    few = inspect_model(model, sample.first(20 * LISTED), RISK).verdict
+    units = Units(model.task, len(sample), sample.queries)
+    few = inspect_model(model, sample[units.some(20 * LISTED)], RISK).verdict
     assert few.startswith("These 20 queries cannot tell")
     (note,) = found.notes
     assert note.startswith(f"Agreement is that of {LATER} queries: they disagree where another")
@@ -317,7 +318,8 @@ def test_inspect_counts_queries(made: Made) -> None:
     more = Sample(Rows({"x": np.concatenate([rows, rows[:3]])}), None, "rows", lone)
     (note,) = inspect_model(model, more, RISK).notes
     assert f" {LATER} queries (3 more have too few documents to disagree): they disagree" in note
-    assert np.unique(sample.first(100).queries, return_counts=True)[1].tolist() == [LISTED] * 16
+    some = sample[units.some(100)]
+    assert np.unique(some.queries, return_counts=True)[1].tolist() == [LISTED] * 16
 
 
 def test_too_short_lists_are_not_counted_and_it_is_said(made: Made, tmp_path: Path) -> None:
@@ -476,6 +478,9 @@ def test_units_are_what_a_loop_over_queries_finds(
         assert units.differ(served, full).tolist() == expected
         assert not units.differ(full, full).any()
         assert units.agree_alone(served, full).tolist() == alone
+        depths = np.stack([served, full], axis=1)
+        assert units.agree_by_depth(depths).tolist() == [[not one, True] for one in expected]
+        assert units.agree_alone_by_depth(depths).tolist() == [[one, True] for one in alone]
     held = np.arange(len(query)) % 3 == 0
     assert units.any(held).tolist() == [bool(held[query == one].any()) for one in longer]
 

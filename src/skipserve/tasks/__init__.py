@@ -24,7 +24,7 @@ from skipserve.tasks.task import (
     Unit,
     label_names,
 )
-from skipserve.tasks.units import Units, counted, in_order, ranked, too_short_note
+from skipserve.tasks.units import Units, counted, ranked, too_short_note
 from skipserve.tasks.values import Regress, Score
 
 KINDS = (Classify, MultiLabel, Regress, Embed, Score)
@@ -50,7 +50,6 @@ __all__ = [
     "Unit",
     "Units",
     "counted",
-    "in_order",
     "label_names",
     "needs_tolerance",
     "ranked",

@@ -61,7 +61,7 @@ class Units:
                 "a disagreement is counted for each query (task.top), and nothing says which query "
                 "a row belongs to; bring pairs of texts, or name its column with --query"
             )
-        self.grouping = in_order(queries)
+        self.grouping = _in_order(queries)
         sizes = np.bincount(self.grouping)
         counts = sizes > task.top
         self.count = int(counts.sum())
@@ -153,10 +153,11 @@ class Units:
         """Which units have any such row, of all rows [N]: [units] bool."""
         return self._with(np.flatnonzero(rows[self._rows]))
 
-    def some(self, most: int, fewest: int) -> NDArray[np.int64]:
+    def some(self, most: int, fewest: int = 1) -> NDArray[np.int64]:
         """Rows of some units, whole, in order [n] int64.
 
-        Rows are the first ones, queries are drawn at random, always the same.
+        Rows are the first ones, queries are drawn at random from those that are counted, always the
+        same.
 
         Args:
             most: Rows.
@@ -185,7 +186,7 @@ class Units:
         return np.asarray(order[place < top])
 
 
-def in_order(queries: NDArray[np.uint64]) -> NDArray[np.int64]:
+def _in_order(queries: NDArray[np.uint64]) -> NDArray[np.int64]:
     """Numbers of queries in the order of their first rows, of each row [N] int64.
 
     They depend on which rows belong together, and on nothing else.
