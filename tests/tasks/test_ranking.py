@@ -38,6 +38,7 @@ from skipserve.reporting.sample import Sample
 from skipserve.reporting.served import certified_points, routed_at
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.rows import Rows
+from skipserve.schema import parse
 from skipserve.service.service import Service
 from skipserve.signature import BATCH, Signature, TensorSpec
 from skipserve.sources.matching import match
@@ -247,6 +248,10 @@ def test_single_rows_of_traffic_are_no_evidence(
     service = Service(Engine(made.artifact), ServingConfig(risk=RISK, evidence=1.0))
     (line,) = caplog.messages
     assert line.startswith("ranker draws no evidence, though evidence = 1: its certificate counts")
+    # As archives have it, with every setting written.
+    written = made.build.serving.model_dump()
+    Service(Engine(made.artifact), parse(ServingConfig, written, "serving"))
+    assert caplog.messages == [line]
     body = json.dumps({"inputs": made.rows[:50].tolist()}).encode()
     (reply,) = service.answer([RawRequest(body, {})])
     assert reply.headers["x-skipserve-risk"] == f"{RISK:g}"

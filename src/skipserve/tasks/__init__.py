@@ -24,7 +24,7 @@ from skipserve.tasks.task import (
     Unit,
     label_names,
 )
-from skipserve.tasks.units import Units, counted, ranked, too_short_note
+from skipserve.tasks.units import NO_EVIDENCE, Units, counted, ranked, too_short_note
 from skipserve.tasks.values import Regress, Score
 
 KINDS = (Classify, MultiLabel, Regress, Embed, Score)
@@ -33,6 +33,7 @@ AnyTask = Annotated[Classify | MultiLabel | Regress | Embed | Score, Field(discr
 
 __all__ = [
     "KINDS",
+    "NO_EVIDENCE",
     "Answers",
     "AnyTask",
     "Classify",

@@ -8,6 +8,12 @@ from numpy.typing import NDArray
 from skipserve.errors import ConfigError
 from skipserve.tasks.task import Answers, Task, Unit
 
+# Why a certificate that counts queries has no evidence on traffic.
+NO_EVIDENCE = (
+    "evidence is drawn row by row, and single rows do not show which documents of a query come "
+    "first"
+)
+
 
 def counted(task: Task) -> Unit:
     """What a certificate of the task counts, in words."""
