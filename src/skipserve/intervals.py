@@ -41,6 +41,11 @@ class Rate:
         return f"{self.value:.2%} ({self.low:.2%} to {self.high:.2%})"
 
 
+def percent(value: float) -> str:
+    """A chosen rate in words, such as a risk: with three significant digits at most."""
+    return f"{100 * value:.3g}%"
+
+
 def p_value(count: int, total: int, rate: float) -> float:
     """Probability of at most ``count`` among ``total`` if the true rate is ``rate``.
 

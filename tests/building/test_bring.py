@@ -72,6 +72,7 @@ def test_the_build_file_says_all_of_it_and_builds_nothing_anew(brought: Path) ->
     assert (brought / "artifacts" / "moons" / "manifest.json").stat().st_mtime_ns == before
     assert isinstance(outcome.worth, Worth)
     assert outcome.verdict.startswith(("worth it", "not worth it"))
+    assert "worth it: at a certified risk of 5% it runs" in outcome.verdict
     assert "suffers most" in outcome.verdict
 
 

@@ -21,6 +21,7 @@ from skipserve.certification.calibrate import certify_artifact
 from skipserve.certification.trial import Trial
 from skipserve.runtime.engine import Engine
 from skipserve.service.service import Service
+from skipserve.tasks import Units
 from skipserve.training.recipes import open_recipe
 
 pytestmark = pytest.mark.slow
@@ -212,7 +213,8 @@ def test_what_is_read_once_tells_what_every_candidate_does(directory, moons, tig
         distances = engine.read(engine.check(moons)).distances
         limit = float(np.quantile(distances.max(axis=1), 0.8))
     truth = engine.predict(moons).labels
-    trial = Trial(engine, engine.check(moons), truth, None, limit, 64, lambda line: None)
+    units = Units(engine.manifest.task, len(moons))
+    trial = Trial(engine, engine.check(moons), truth, units, limit, 64, lambda line: None)
     assert trial.foresees
     outcomes = [(trial.foresee(one), trial.run(one)) for one in engine.candidates]
     assert all(foreseen.same(ran) for foreseen, ran in outcomes)

@@ -56,6 +56,7 @@ from skipserve.safety.earned import Earned as Earns
 from skipserve.safety.kind import Kind, binding_for
 from skipserve.schema import parse
 from skipserve.slices import Slices
+from skipserve.tasks import Score
 from skipserve.training.recipes import open_recipe
 
 pytestmark = pytest.mark.slow
@@ -399,6 +400,14 @@ def test_certificates_that_the_alarm_withdrew_are_not_attested(artifact, tmp_pat
     assert faults(made, artifact, tmp_path) == set()
 
 
+def test_a_score_that_was_certified_before_top_existed_is_the_same_task(values, artifact, tmp_path):
+    older = sealed({**values, "task": {"kind": "score", "tolerance": 0.5}})
+    for top, found in ((None, set()), (3, {Fault.FILES})):
+        task = Score(tolerance=0.5, top=top)
+        scores = artifact.manifest.model_copy(update={"task": task})
+        assert faults(older, replace(artifact, manifest=scores), tmp_path) == found
+
+
 def test_counts_short_of_the_level_prove_nothing(values, artifact, tmp_path):
     rows, differ = 300, 5
     crossing = {
@@ -412,6 +421,7 @@ def test_counts_short_of_the_level_prove_nothing(values, artifact, tmp_path):
 
 
 TENANTS = Slices(parameter="tenant", values=("acme", "globex"))
+SLICED = "sliced by tenant into acme, globex and other"
 
 
 @pytest.mark.parametrize(
@@ -438,6 +448,23 @@ def test_a_slice_is_that_of_the_artifact(values, artifact, tmp_path, said, serve
     manifest = artifact.manifest.model_copy(update={"router": router})
     sliced = replace(artifact, manifest=manifest)
     assert faults(sealed(put(values, ("bounds", -1, "slice"), of)), sliced, tmp_path) == found
+
+
+@pytest.mark.parametrize(
+    ("said", "serves", "says"),
+    [
+        ("acme", Slices(), f"{SLICED}, and the artifact's is one whole"),
+        (None, TENANTS, f"one whole, and the artifact's is {SLICED}"),
+    ],
+)
+def test_the_slices_of_both_are_named(values, artifact, tmp_path, said, serves, says):
+    of = None if said is None else TENANTS.named(said).model_dump(mode="json")
+    router = artifact.manifest.router.model_copy(update={"slices": serves})
+    manifest = artifact.manifest.model_copy(update={"router": router})
+    file = tmp_path / "certificate.json"
+    file.write_text(json.dumps(sealed(put(values, ("bounds", -1, "slice"), of))))
+    (found,) = check_certificate(*read_certificate(file), replace(artifact, manifest=manifest))
+    assert found.sentence.endswith(f"traffic that is {says}")
 
 
 def test_a_bound_of_all_traffic_as_it_was_written_before_slices(values, artifact, tmp_path):

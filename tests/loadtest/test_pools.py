@@ -136,9 +136,9 @@ def test_a_rate_of_rows_is_not_compared_with_a_risk_of_queries(
     with served(service) as target:
         subject = make_subject(target, masked, CHOICES)
     plan, asked = Plan(CHOICES, 1.0, 9.0), Objective(disagreement=0.01)
-    assert subject.unit == "row"
+    assert subject.unit == "rows"
     check_disagreement(plan, asked, [subject])
-    queries = replace(subject, unit="query")
+    queries = replace(subject, unit="queries")
     check_disagreement(plan, Objective(errors=0.0), [queries])
     with pytest.raises(ConfigError, match=r"masked counts queries \(task.top\)") as refused:
         check_disagreement(plan, asked, [queries])

@@ -170,7 +170,7 @@ def test_leaving_at_random_is_the_expectation(found):
 
 def test_an_artifact_reads_at_each_exit_as_it_answers_who_stops_there(model):
     engine = Engine(model.artifact)
-    rows = take_sample(model).first(200).rows
+    rows = take_sample(model)[:200].rows
     read = read_engine(engine, rows, 8)
     assert read.blocks.tolist() == [1, 2, 3, 4]
     for decision in range(3):
@@ -188,7 +188,7 @@ def test_one_that_skips_is_read_by_stopping_every_row_there(project, tmp_path):
     export(read_build_file(file))
     skips = find_model("small", tmp_path)
     assert skips.artifact.manifest.router.policy == "skip"
-    sample = take_sample(skips).first(200)
+    sample = take_sample(skips)[:200]
     served = read_engine(Engine(skips.artifact), sample.rows, 8)
     eager = read_network(skips.checkpoint.network, sample.inputs)
     at = np.isin(eager.blocks, served.blocks)
@@ -210,7 +210,7 @@ def test_an_artifact_is_enough_for_all_but_what_needs_the_weights(model):
 
 def test_a_brought_model_has_a_report(brought, tmp_path):
     opened = find_model("moons", brought)
-    found = measure(opened, take_sample(opened).first(600), 8, say=quiet)
+    found = measure(opened, take_sample(opened)[:600], 8, say=quiet)
     assert found.routed.risk in found.engine.certified()
     assert found.costs[0].cut_ms == {}
     text = write_report(found, tmp_path).read_text()
@@ -311,7 +311,7 @@ def test_a_model_without_a_router_is_told_so_and_how_to_get_one(unrouted):
 
 def test_a_checkpoint_alone_is_told_what_it_lacks(checkpoint):
     opened = find_model(str(checkpoint))
-    alone = measure(opened, take_sample(opened).first(300), 8, say=quiet)
+    alone = measure(opened, take_sample(opened)[:300], 8, say=quiet)
     assert first_line(alone).startswith("small is a checkpoint without an artifact")
     assert not alone.costs
     assert any("No artifact stands at" in note for note in alone.notes)
@@ -321,7 +321,7 @@ def test_an_uncertified_router_is_off_and_that_is_said(project, tmp_path):
     shutil.copytree(project / "artifacts", tmp_path / "artifacts")
     (tmp_path / "artifacts" / "small" / CERTIFICATES).unlink()
     opened = find_model("small", tmp_path)
-    off = measure(opened, take_sample(opened).first(300), 8, say=quiet)
+    off = measure(opened, take_sample(opened)[:300], 8, say=quiet)
     assert first_line(off).startswith("The router of small is off")
     assert any("Nothing is certified for the fp32 files on cpu" in note for note in off.notes)
 
@@ -345,7 +345,7 @@ def test_the_second_risk_is_promised_too(found, tmp_path):
 @pytest.mark.parametrize("risk", [0.01, 0.5])
 def test_a_risk_that_is_not_certified_is_refused(model, risk):
     with pytest.raises(ConfigError, match=f"--risk {risk:g} is not certified, only 0.02, 0.05"):
-        measure(model, take_sample(model).first(50), 8, risk, quiet)
+        measure(model, take_sample(model)[:50], 8, risk, quiet)
 
 
 def test_rows_without_labels_or_of_one_class_leave_figures_out_and_say_so(model, found):
@@ -361,7 +361,7 @@ def test_rows_without_labels_or_of_one_class_leave_figures_out_and_say_so(model,
 
 def test_a_report_from_one_row_is_a_report(model):
     alone = replace(model, checkpoint=None)
-    figures, notes = draw_figures(measure(alone, take_sample(model).first(1), 8, say=quiet))
+    figures, notes = draw_figures(measure(alone, take_sample(model)[:1], 8, say=quiet))
     assert {one.name for one in figures} == FIGURES - {"risk"}
     assert any("two classes of answers" in note for note in notes)
 
@@ -518,7 +518,7 @@ def test_the_first_line_and_the_promise_are_on_the_page(browser, found, page):
 
 def test_the_command_writes_the_page_and_says_the_first_line(project, tmp_path, monkeypatch):
     monkeypatch.chdir(project)
-    sample = take_sample(find_model("small")).first(200)
+    sample = take_sample(find_model("small"))[:200]
     rows, labels = tmp_path / "rows.npy", tmp_path / "labels.npy"
     np.save(rows, sample.inputs)
     np.save(labels, sample.labels)

@@ -38,6 +38,7 @@ from skipserve.reporting.sample import Sample
 from skipserve.reporting.served import certified_points, routed_at
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.rows import Rows
+from skipserve.schema import parse
 from skipserve.service.service import Service
 from skipserve.signature import BATCH, Signature, TensorSpec
 from skipserve.sources.matching import match
@@ -247,6 +248,10 @@ def test_single_rows_of_traffic_are_no_evidence(
     service = Service(Engine(made.artifact), ServingConfig(risk=RISK, evidence=1.0))
     (line,) = caplog.messages
     assert line.startswith("ranker draws no evidence, though evidence = 1: its certificate counts")
+    # As archives have it, with every setting written.
+    written = made.build.serving.model_dump()
+    Service(Engine(made.artifact), parse(ServingConfig, written, "serving"))
+    assert caplog.messages == [line]
     body = json.dumps({"inputs": made.rows[:50].tolist()}).encode()
     (reply,) = service.answer([RawRequest(body, {})])
     assert reply.headers["x-skipserve-risk"] == f"{RISK:g}"
@@ -304,19 +309,22 @@ def test_inspect_counts_queries(made: Made) -> None:
         assert found.agreement[at] == pytest.approx(1 - np.mean(wrong))
         assert found.readings.blocks[at] == blocks
     assert found.prospect is not None
-    assert found.prospect.unit == "query"
+    assert found.prospect.unit == "queries"
     # Two blocks change the first documents of fewer queries than allowed, the stem's of more.
     assert found.prospect.fixed == 2
     assert found.prospect.fixed_disagreement == pytest.approx(1 - found.agreement[1])
     assert f"{1 - found.agreement[1]:.2%} of the queries (allowed: 10%)" in found.verdict
-    few = inspect_model(model, sample.first(20 * LISTED), RISK).verdict
+    units = Units(model.task, len(sample), sample.queries)
+    few = inspect_model(model, sample[units.some(20 * LISTED)], RISK).verdict
     assert few.startswith("These 20 queries cannot tell")
     (note,) = found.notes
     assert note.startswith(f"Agreement is that of {LATER} queries: they disagree where another")
     lone = np.append(query, np.arange(3) + query.max() + 1).astype(np.uint64)
     more = Sample(Rows({"x": np.concatenate([rows, rows[:3]])}), None, "rows", lone)
-    assert inspect_model(model, more, RISK).notes[0].endswith("; 3 more are too short to disagree")
-    assert np.unique(sample.first(100).queries, return_counts=True)[1].tolist() == [LISTED] * 16
+    (note,) = inspect_model(model, more, RISK).notes
+    assert f" {LATER} queries (3 more have too few documents to disagree): they disagree" in note
+    some = sample[units.some(100)]
+    assert np.unique(some.queries, return_counts=True)[1].tolist() == [LISTED] * 16
 
 
 def test_too_short_lists_are_not_counted_and_it_is_said(made: Made, tmp_path: Path) -> None:
@@ -332,9 +340,10 @@ def test_too_short_lists_are_not_counted_and_it_is_said(made: Made, tmp_path: Pa
     before = Engine(made.artifact).certified()[RISK]
     assert (one.samples, one.disagreements) == (before.samples, before.disagreements)
     assert one.too_short == len(alone)
-    assert f"note: {len(alone)} more have too few documents to disagree" in said[0]
+    short = f"queries ({len(alone):,} more have too few documents to disagree)"
+    assert said[0] == f"note: {one.samples} {short}"
     refused = certify_artifact(folder, rows, [0.001], queries=queries).refusals
-    assert f"{len(alone)} more have too few documents" in refused[0].reason
+    assert refused[0].reason.startswith(f"{one.samples} {short} cannot certify 0.001")
 
 
 def test_without_queries_nothing_is_certified(made: Made) -> None:
@@ -474,6 +483,9 @@ def test_units_are_what_a_loop_over_queries_finds(
         assert units.differ(served, full).tolist() == expected
         assert not units.differ(full, full).any()
         assert units.agree_alone(served, full).tolist() == alone
+        depths = np.stack([served, full], axis=1)
+        assert units.agree_by_depth(depths).tolist() == [[not one, True] for one in expected]
+        assert units.agree_alone_by_depth(depths).tolist() == [[one, True] for one in alone]
     held = np.arange(len(query)) % 3 == 0
     assert units.any(held).tolist() == [bool(held[query == one].any()) for one in longer]
 

@@ -65,6 +65,11 @@ class ServingConfig(Record):
     metrics: bool = True
 
     @property
+    def asks_evidence(self) -> bool:
+        """Whether a share of evidence was named, rather than left at its default, and is not 0."""
+        return self.evidence > 0 and "evidence" in self.model_fields_set
+
+    @property
     def refuse_s(self) -> float:
         """Requests that would wait longer than this many seconds are refused at once."""
         return self.response_timeout_s if self.max_wait_ms is None else self.max_wait_ms / 1e3

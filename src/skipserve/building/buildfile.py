@@ -17,6 +17,7 @@ from skipserve.routing.config import ExitsConfig, RouterConfig
 from skipserve.schema import Record, parse
 from skipserve.sources.config import Brought, DataConfig, SourceConfig
 from skipserve.sources.hugging_face.proposing import task_of
+from skipserve.tasks import NO_EVIDENCE
 from skipserve.training.config import TrainingConfig
 from skipserve.training.recipes import Recipe, open_recipe
 from skipserve.training.tuning.config import TuningConfig
@@ -183,8 +184,11 @@ def read_build_file(path: Path, training: dict[str, Any] | None = None) -> Build
         )
     defaults = {} if isinstance(origin, Trained) else {"formats": ["onnx"], "precisions": ["fp32"]}
     export = parse(ExportConfig, {**defaults, **sections.export}, f"{path}: export")
-    if router is not None and isinstance(origin, Brought) and origin.task.top is not None:
-        _check_counted(router, export, sections, path)
+    serving = sections.serving
+    if isinstance(origin, Brought) and origin.task.top is not None:
+        if router is not None:
+            _check_counted(router, export, sections, path)
+        serving = serving.model_copy(update={"evidence": 0.0})
     return BuildFile(
         path=path,
         name=sections.name,
@@ -193,7 +197,7 @@ def read_build_file(path: Path, training: dict[str, Any] | None = None) -> Build
         export=export,
         exits=sections.exits,
         router=router,
-        serving=sections.serving,
+        serving=serving,
     )
 
 
@@ -217,14 +221,13 @@ def _check_counted(
     if router.certificate != "offline":
         raise ConfigError(
             f"{path}: router.certificate = {router.certificate!r} does not go with task.top: "
-            "evidence is drawn row by row, and single rows do not show which documents of a query "
-            "come first; set certificate = 'offline', or leave top out to earn it for each score"
+            f"{NO_EVIDENCE}; set certificate = 'offline', or leave top out to earn it for each "
+            "score"
         )
-    if sections.serving.evidence and "evidence" in sections.serving.model_fields_set:
+    if sections.serving.asks_evidence:
         raise ConfigError(
             f"{path}: serving.evidence = {sections.serving.evidence:g} does not go with task.top: "
-            "evidence is drawn row by row, and single rows do not show which documents of a query "
-            "come first; leave evidence out"
+            f"{NO_EVIDENCE}; leave evidence out"
         )
 
 

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from skipserve.artifacts.artifact import open_artifact
 from skipserve.artifacts.certificates import Certificate
 from skipserve.certification.certify import shortest_fixed
-from skipserve.intervals import samples_needed, upper_bound
+from skipserve.intervals import percent, samples_needed, upper_bound
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Prediction, Setting
 from skipserve.runtime.rows import Rows
 from skipserve.sources.splits import Labelled, Splits
-from skipserve.tasks import UNITS, Task, Unit, Units, unit_of
+from skipserve.tasks import Task, Unit, Units, counted, too_short_note
 
 BATCH = 32
 # Rows for timing, and repetitions.
@@ -63,7 +63,7 @@ class Worth:
     fixed_ms: float
     worst: tuple[str, float] | None
     differs: str = ""
-    unit: Unit = "row"
+    unit: Unit = "rows"
     too_short: int = 0
 
     @property
@@ -82,13 +82,12 @@ class Worth:
         right = ""
         if self.accuracy is not None and self.accuracy_full is not None:
             right = f", {self.accuracy:.2%} right ({self.accuracy_full:.2%} at full depth)"
-        counted = UNITS[self.unit]
         head = "worth it" if self.pays else "not worth it"
-        short = f" ({self.too_short:,} more are too short to)" if self.too_short else ""
-        risk = f"{head}: at a certified risk of {100 * self.risk:g} %"
+        risk = f"{head}: at a certified risk of {percent(self.risk)}"
         return (
             f"{risk} it runs {blocks} against {full}; {against}. It disagrees on "
-            f"{self.disagreement:.2%} of the test {counted}{short}{right}{self._who()}."
+            f"{self.disagreement:.2%} of the test {self.unit}"
+            f"{too_short_note(self.too_short)}{right}{self._who()}."
         )
 
     def _who(self) -> str:
@@ -140,7 +139,7 @@ def measure_worth(directory: Path, splits: Splits, risk: float) -> Worth | str:
         fixed_ms=fixed_ms,
         worst=_worst(task, full, differs),
         differs="" if task.classes else task.differs,
-        unit=unit_of(task),
+        unit=counted(task),
         too_short=units.too_short,
     )
 
@@ -150,21 +149,21 @@ def _nothing(engine: Engine, splits: Splits, risk: float) -> str:
     assert spec is not None
     if spec.certificate == "earned":
         return (
-            f"what it is worth, its traffic will tell: it answers at full depth until a risk of "
-            f"{risk:g} is earned; see `skipserve certificate {engine.manifest.name}`"
+            "what it is worth, its traffic will tell: it answers at full depth until a risk of "
+            f"{percent(risk)} is earned; see `skipserve certificate {engine.manifest.name}`"
         )
     task, tested = engine.manifest.task, splits.certify
-    counted, have = UNITS[unit_of(task)], Units(task, len(tested), tested.queries).count
+    units, have = counted(task), Units(task, len(tested), tested.queries).count
     needed = samples_needed(risk, spec.offline_confidence)
     if have < needed:
         return (
-            f"not worth it yet: {have} {counted} cannot certify a risk of {risk:g}, it takes at "
-            f"least {needed} and in practice several times as many; bring more {counted}, or ask "
-            "for a larger --risk"
+            f"not worth it yet: {have} {units} cannot certify a risk of {percent(risk)}, it "
+            f"takes at least {needed} and in practice several times as many; bring more {units}, "
+            "or ask for a larger --risk"
         )
     return (
-        f"not worth it: no candidate could be certified at {risk:g} on {have} {counted}, so it "
-        f"serves at full depth; bring more {counted}, or ask for a larger --risk"
+        f"not worth it: no candidate could be certified at {percent(risk)} on {have} {units}, so "
+        f"it serves at full depth; bring more {units}, or ask for a larger --risk"
     )
 
 
@@ -178,9 +177,8 @@ def _shortest_fixed(engine: Engine, data: Labelled, certificate: Certificate) ->
     """Blocks of the shortest fixed depth that passes the same test."""
     task, spec = engine.manifest.task, engine.manifest.router
     assert spec is not None
-    answers = np.moveaxis(engine.read(data.rows).answers, 1, 0)
     units = Units(task, len(data), data.queries)
-    agrees = np.stack([~units.differ(one, answers[-1]) for one in answers], axis=1)
+    agrees = units.agree_by_depth(engine.read(data.rows).answers)
     blocks = np.array([*spec.decisions, engine.manifest.depth])
     return shortest_fixed(blocks, agrees, certificate.risk, certificate.confidence)
 

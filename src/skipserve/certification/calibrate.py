@@ -23,14 +23,14 @@ from skipserve.artifacts.certificates import (
     write_certificates,
 )
 from skipserve.certification.certify import Goal, Outcome, Verdict, certify, p_value_of
-from skipserve.certification.trial import Say, Trial
+from skipserve.certification.trial import Say, Trial, sha256_of
 from skipserve.errors import ArtifactError
 from skipserve.intervals import samples_needed
 from skipserve.routing.propose import Thresholds
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.planning import AskedPrecision
 from skipserve.runtime.runners import BackendName
-from skipserve.tasks import unit_of
+from skipserve.tasks import Units, counted, too_short_note
 
 
 def certify_artifact(
@@ -100,15 +100,16 @@ def certify_artifact(
         artifact, backend=backend, precision=precision, provider=provider, cores=cores
     )
     rows, truth = engine.check(samples), None
+    task, name = artifact.manifest.task, artifact.manifest.name
     if labels is not None:
-        manifest = artifact.manifest
-        truth = manifest.task.truth(labels, len(rows), manifest.name)
-    name = artifact.manifest.name
+        truth = task.truth(labels, len(rows), name)
+    units = Units(task, len(rows), queries)
     on_progress(f"{name}: running {len(rows)} rows at full depth", None)
     limit = _guard_limit(artifact)
-    trial = Trial(engine, rows, truth, queries, limit, batch_size, say)
-    if trial.too_short:
-        say(f"note: {_too_short(trial.too_short)}")
+    trial = Trial(engine, rows, truth, units, limit, batch_size, say)
+    those = f"{units.count} {counted(task)}{too_short_note(units.too_short)}"
+    if units.too_short:
+        say(f"note: {those}")
     measures: tuple[Measure, ...] = ("disagreement",)
     if labels is not None:
         measures = ("disagreement", "accuracy_lost")
@@ -131,8 +132,7 @@ def certify_artifact(
         return tested
 
     verdicts, outcomes = _certified(trial, reporting, candidates, goals, confidence)
-    certificates, refusals, digest = [], [], trial.sha256
-    counted = "samples" if unit_of(artifact.manifest.task) == "row" else "queries"
+    certificates, refusals, digest = [], [], sha256_of(rows, units)
     for verdict in verdicts:
         about = {
             "risk": verdict.goal.risk,
@@ -141,16 +141,14 @@ def certify_artifact(
             "provider": engine.provider,
         }
         if verdict.candidate is None:
-            reason = _why_refused(verdict.goal, trial.samples, outcomes[0], confidence, counted)
-            if trial.too_short:
-                reason += f"; {_too_short(trial.too_short)}"
+            reason = _why_refused(verdict.goal, units.count, outcomes[0], confidence, those)
             refusals.append(Refusal.model_validate({**about, "reason": reason}))
             continue
         outcome = outcomes[verdict.candidate]
         found = {
             "confidence": confidence,
-            "samples": trial.samples,
-            "too_short": trial.too_short,
+            "samples": units.count,
+            "too_short": units.too_short,
             "disagreements": outcome.disagreements,
             "accuracy_lost": None if outcome.lost is None else float(outcome.lost.mean()),
             "p_value": verdict.p_value,
@@ -165,7 +163,7 @@ def certify_artifact(
             "tried": tuple(
                 TestedCandidate(
                     disagreements=one.disagreements,
-                    p_value=p_value_of(one, trial.samples, verdict.goal, confidence),
+                    p_value=p_value_of(one, units.count, verdict.goal, confidence),
                     run_rate=one.run_rate,
                     held_back=one.held_back,
                     by_class=one.by_class,
@@ -189,37 +187,33 @@ def _certified(
 ) -> tuple[list[Verdict], list[Outcome]]:
     if trial.foresees:
         verdicts, outcomes = certify(
-            reporting(trial.foresee), candidates, trial.samples, goals, confidence
+            reporting(trial.foresee), candidates, trial.units.count, goals, confidence
         )
         chosen = sorted({one.candidate for one in verdicts if one.candidate is not None})
         if all(trial.run(candidates[place]).same(outcomes[place]) for place in chosen):
             return verdicts, outcomes
     trial.deciles.clear()
-    return certify(reporting(trial.run), candidates, trial.samples, goals, confidence)
+    return certify(reporting(trial.run), candidates, trial.units.count, goals, confidence)
 
 
-def _too_short(queries: int) -> str:
-    return f"{queries} more have too few documents to disagree, and are not counted"
-
-
-def _why_refused(goal: Goal, samples: int, first: Outcome, confidence: float, counted: str) -> str:
+def _why_refused(goal: Goal, samples: int, first: Outcome, confidence: float, those: str) -> str:
     needed = samples_needed(goal.risk, confidence)
     if samples < needed:
         return (
-            f"{samples} {counted} cannot certify {goal.risk:g} at confidence {confidence:g}; "
+            f"{those} cannot certify {goal.risk:g} at confidence {confidence:g}; "
             f"it takes at least {needed}"
         )
     rare = [count for _, count in first.by_class if count < needed]
     if goal.measure == "disagreement" and rare:
         return (
-            f"every class is certified by itself, and one has {min(rare)} of {samples} samples; "
+            f"every class is certified by itself, and one has {min(rare)} of {those}; "
             f"it takes more than {needed} of each to certify {goal.risk:g}"
         )
     did = f"disagrees on {first.disagreements}"
     if goal.measure == "accuracy_lost" and first.lost is not None:
         did = f"loses the right answer on {int(first.lost.sum())} more than it gains"
     return (
-        f"the most careful candidate {did} of {samples} {counted}, "
+        f"the most careful candidate {did} of {those}, "
         f"too many for {goal.risk:g} at confidence {confidence:g}"
     )
 

@@ -84,9 +84,8 @@ def _of_queries(engine: Engine, rows: Rows, queries: NDArray[np.uint64] | None) 
     readings, spec = engine.read(rows), engine.manifest.router
     assert spec is not None
     full = readings.answers[:, -1]
-    early = np.moveaxis(readings.answers[:, :-1], 1, 0)
-    alone = np.stack([units.agree_alone(one, full) for one in early], axis=1)
-    observed = replace(_of_readings(engine, readings), agrees=alone)
+    alone = units.agree_alone_by_depth(readings.answers)
+    observed = replace(_of_readings(engine, readings), agrees=alone[:, :-1])
 
     def judge(where: Stops) -> float:
         served = readings.answers[np.arange(len(where)), where]

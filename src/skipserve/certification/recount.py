@@ -19,7 +19,7 @@ from skipserve.certification.verification import TOLERANCE
 from skipserve.errors import ConfigError
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.runners import FORMATS
-from skipserve.tasks import Units
+from skipserve.tasks import Units, counted
 
 
 class _Outcomes:
@@ -83,14 +83,11 @@ def check_counts(
     if labels is not None:
         truth = manifest.task.truth(labels, len(rows), manifest.name)
     units = Units(manifest.task, len(rows), queries)
-    counted, digest = (units.count, units.too_short), sha256_of(rows, units)
-    unit = "samples" if units.grouping is None else "queries"
+    count, digest = (units.count, units.too_short), sha256_of(rows, units)
     trials: dict[tuple[float, int], _Outcomes] = {}
     for bound in bounds:
         about = f"{bound.measure.replace('_', ' ')} {bound.risk:g} (offline)"
-        if counted != (bound.samples, bound.too_short) or digest != (
-            bound.samples_sha256 or digest
-        ):
+        if count != (bound.samples, bound.too_short) or digest != (bound.samples_sha256 or digest):
             other = "these are not the rows that it was certified on"
             if units.grouping is not None:
                 other += (
@@ -103,7 +100,7 @@ def check_counts(
         kind = (limit, bound.batch_size)
         if kind not in trials:
             trials[kind] = _Outcomes(
-                Trial(engine, rows, truth, queries, limit, bound.batch_size, say)
+                Trial(engine, rows, truth, units, limit, bound.batch_size, say)
             )
         for place, (candidate, said) in enumerate(
             zip(bound.candidates, bound.tried, strict=True), 1
@@ -113,8 +110,9 @@ def check_counts(
             if (wrong, found.by_class) != (said.disagreements, said.by_class):
                 yield Finding(
                     Fault.COUNTS,
-                    f"{about}: candidate {place} disagrees on {wrong} {unit} here, the "
-                    f"certificate says {said.disagreements}; another processor may round otherwise",
+                    f"{about}: candidate {place} disagrees on {wrong} "
+                    f"{counted(manifest.task)} here, the certificate says {said.disagreements}; "
+                    "another processor may round otherwise",
                 )
             elif not np.allclose(
                 (found.run_rate, found.held_back), (said.run_rate, said.held_back), atol=TOLERANCE

@@ -42,7 +42,7 @@ class Trial:
         engine: Runs the file.
         rows: The samples.
         truth: What is right of each [N], if it is known.
-        queries: The query of each [N], where the task counts queries.
+        units: What is counted of them.
         limit: Of the guard.
         batch_size: Rows that run together.
         say: Told about progress.
@@ -53,14 +53,14 @@ class Trial:
         engine: Engine,
         rows: Rows,
         truth: NDArray[np.int64] | None,
-        queries: NDArray[np.uint64] | None,
+        units: Units,
         limit: float,
         batch_size: int,
         say: Say,
     ) -> None:
         self._engine = engine
         self._rows = rows
-        self._units = Units(engine.manifest.task, len(rows), queries)
+        self.units = units
         self._truth = truth
         self._limit = limit
         self._batch_size = batch_size
@@ -70,21 +70,6 @@ class Trial:
         self.deciles: list[tuple[tuple[float, ...] | None, ...]] = []
         self._full = engine.run_batches(rows, engine.off, batch_size)
         self._readings: ExitReadings | None = None
-
-    @property
-    def samples(self) -> int:
-        """How many are counted: rows, or queries where the task counts these."""
-        return self._units.count
-
-    @property
-    def too_short(self) -> int:
-        """Queries beside them that cannot disagree."""
-        return self._units.too_short
-
-    @property
-    def sha256(self) -> str:
-        """Of the samples, see :func:`sha256_of`."""
-        return sha256_of(self._rows, self._units)
 
     @property
     def foresees(self) -> bool:
@@ -133,7 +118,7 @@ class Trial:
             lost = lost_of(*right)
         classes = range(task.classes if self._per_class else 0)
         outcome = outcome_of(
-            self._units.differ(answers.answers, full.answers),
+            self.units.differ(answers.answers, full.answers),
             answers.depth_run,
             answers.held_back,
             self._engine.manifest.depth,
@@ -149,7 +134,8 @@ class Trial:
         assert answers.signals is not None
         self.deciles.append(_deciles(answers.signals))
         self._say(
-            f"{outcome.disagreements} of {self.samples} disagree at {outcome.run_rate:.1%} run rate"
+            f"{outcome.disagreements} of {self.units.count} disagree at {outcome.run_rate:.1%} "
+            "run rate"
         )
         return outcome
 

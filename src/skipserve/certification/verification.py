@@ -26,7 +26,7 @@ from skipserve.earning.proofs import unordered
 from skipserve.earning.wealth import level_of, log_wealth
 from skipserve.intervals import p_value
 from skipserve.runtime.runners import FORMATS
-from skipserve.slices import Slice
+from skipserve.slices import Slice, Slices
 
 # Sums of logarithms may differ in the last digits on other machines.
 TOLERANCE = 1e-9
@@ -65,7 +65,7 @@ def _check_files(made: CertificateFile, artifact: Artifact) -> Iterator[Finding]
         )
     have = meaning(manifest)
     for what in ("task", "preprocessing"):
-        if _said(getattr(made, what)) != _said(have[what]):
+        if getattr(made, what) != have[what]:
             yield Finding(Fault.FILES, f"the certificate is of another {what} than the artifact's")
     kinds = [artifact.hashes(format, made.precision) for format in FORMATS.values()]
     if made.files in kinds:
@@ -80,11 +80,6 @@ def _check_files(made: CertificateFile, artifact: Artifact) -> Iterator[Finding]
     else:
         said = f"the artifact serves more {made.precision} files than those that are certified"
     yield Finding(Fault.FILES, said)
-
-
-def _said(values: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Values without those that are left open, which an older skipserve did not write."""
-    return values and {key: value for key, value in values.items() if value is not None}
 
 
 def _check_bound(bound: Offline | Earned, artifact: Artifact) -> Iterator[Finding]:
@@ -118,17 +113,16 @@ def _check_bound(bound: Offline | Earned, artifact: Artifact) -> Iterator[Findin
     if not (slices := artifact.manifest.slices).has(bound.slice):
         yield Finding(
             Fault.FILES,
-            f"it is of traffic that is {_called(bound.slice)}, and the artifact's is "
-            f"{_called(slices.named(slices.names[-1]))}",
+            f"it is of traffic that is {_called(bound.slice or Slices())}, and the artifact's is "
+            f"{_called(slices)}",
         )
     yield from _check_earned(bound)
 
 
-def _called(one: Slice | None) -> str:
-    if one is None:
+def _called(of: Slice | Slices) -> str:
+    if not of.values:
         return "one whole"
-    values = ", ".join(one.values)
-    return f"sliced by {one.parameter} into {values} and other"
+    return f"sliced by {of.parameter} into {', '.join(of.values)} and other"
 
 
 def _check_proposal(bound: Earned, proposal: Proposal, least: float | None) -> Iterator[Finding]:

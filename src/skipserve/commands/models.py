@@ -252,14 +252,14 @@ def _end_with(
 
 
 def _print_certificates(made: Certificates, confidence: float) -> None:
+    from skipserve.tasks import too_short_note
+
     for one in made.certificates:
         weak = "" if one.confidence >= confidence else f"; not served: below {confidence:g}"
-        short = f" ({one.too_short} more are too short to)" if one.too_short else ""
         typer.echo(
             f"{one.measure.replace('_', ' ')} {one.risk:g}: certified at {one.confidence:.3g} for "
             f"{one.precision} on {one.provider}; {one.disagreements} of {one.samples} disagree"
-            f"{short}, "
-            f"{one.run_rate:.1%} of the blocks run{weak}"
+            f"{too_short_note(one.too_short)}, {one.run_rate:.1%} of the blocks run{weak}"
         )
     for no in made.refusals:
         typer.echo(f"{no.measure.replace('_', ' ')} {no.risk:g}: not certified; {no.reason}")

@@ -52,12 +52,16 @@ def inspect(
         from skipserve.reporting.inspect import inspect_model
         from skipserve.reporting.model import find_model
         from skipserve.reporting.sample import take_sample
+        from skipserve.tasks import Units
 
         opened = find_model(model)
         watch.progress(f"{opened.name}: reading rows", None)
         sample = take_sample(opened, data, labels, text or (), query)
         watch.progress(f"{opened.name}: looking at every block", None)
-        found = inspect_model(opened, sample if data else sample.first(INSPECTED), risk)
+        if not data and len(sample) > INSPECTED:
+            units = Units(opened.task, len(sample), sample.queries)
+            sample = sample[units.some(INSPECTED)]
+        found = inspect_model(opened, sample, risk)
         figure = (out or Path("reports") / opened.name) / "blocks.png"
         figure.parent.mkdir(parents=True, exist_ok=True)
         figure.write_bytes(block_figure(found).png)

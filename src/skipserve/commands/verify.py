@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from skipserve.certification.certificate_file import Earned as EarnedBound
     from skipserve.certification.findings import Finding
     from skipserve.safety.earned import Earned
+    from skipserve.tasks import Task
 
 File = Annotated[Path, typer.Argument(metavar="CERTIFICATE", help="A certificate, a JSON file.")]
 
@@ -110,7 +111,8 @@ def verify(
     if json:
         print_json(_verified(made, data is not None, labels is not None, key))
     else:
-        _print_verified(made, data is not None, labels is not None, key)
+        task = artifact.manifest.task
+        _print_verified(made, task, data is not None, labels is not None, key)
 
 
 def attest(
@@ -236,13 +238,14 @@ def _end_with(found: Sequence[Finding], json: bool) -> NoReturn:
     raise typer.Exit(int(found[0].fault))
 
 
-def _counted(bound: Offline | EarnedBound, counted: bool, with_labels: bool) -> bool:
+def _recounted(bound: Offline | EarnedBound, recounted: bool, with_labels: bool) -> bool:
     """Whether the counts of a bound were counted again."""
-    return bound.kind == "offline" and counted and (with_labels or bound.measure == "disagreement")
+    measured = with_labels or bound.measure == "disagreement"
+    return bound.kind == "offline" and recounted and measured
 
 
 def _verified(
-    made: CertificateFile, counted: bool, with_labels: bool, key: Path | None
+    made: CertificateFile, recounted: bool, with_labels: bool, key: Path | None
 ) -> dict[str, Any]:
     return {
         "verified": True,
@@ -257,7 +260,7 @@ def _verified(
                 "risk": bound.risk,
                 "confidence": bound.confidence,
                 "candidate": len(bound.candidates),
-                "counted_again": _counted(bound, counted, with_labels),
+                "counted_again": _recounted(bound, recounted, with_labels),
             }
             for bound in made.bounds
         ],
@@ -265,10 +268,11 @@ def _verified(
 
 
 def _print_verified(
-    made: CertificateFile, counted: bool, with_labels: bool, key: Path | None
+    made: CertificateFile, task: Task, recounted: bool, with_labels: bool, key: Path | None
 ) -> None:
+    from skipserve.tasks import counted, too_short_note
+
     typer.echo(f"{made.model}: {len(made.files)} files in {made.precision} on {made.provider}")
-    counts = "queries" if made.task.get("top") else "samples"
     for bound in made.bounds:
         about = f"{bound.measure.replace('_', ' ')} at most {bound.risk:g}"
         if bound.kind == "earned" and bound.slice:
@@ -283,10 +287,9 @@ def _print_verified(
             )
         else:
             tried = bound.tried[-1]
-            about += f"{tried.disagreements} of {bound.samples:,} {counts} disagree; "
-            if bound.too_short:
-                about += f"{bound.too_short:,} more are too short to disagree; "
-            done = _counted(bound, counted, with_labels)
+            units = f"{counted(task)}{too_short_note(bound.too_short)}"
+            about += f"{tried.disagreements} of {bound.samples:,} {units} disagree; "
+            done = _recounted(bound, recounted, with_labels)
             about += "counted anew" if done else "counts attested"
             if bound.measure == "accuracy_lost" and not done:
                 about += ", and the p-value with them: it needs --data and --labels"

@@ -25,7 +25,7 @@ from skipserve.runtime.rows import Rows, check_rows
 from skipserve.sources.columns import read_columns
 from skipserve.sources.matching import match
 from skipserve.sources.values import values_of
-from skipserve.tasks import Task, Unit, unit_of
+from skipserve.tasks import Task, Unit, counted
 
 # Decimals a client would send; the engine is asked about the rounded rows.
 DECIMALS = 5
@@ -60,7 +60,7 @@ class Subject:
     reasons: dict[str, str]
     foreseen: dict[str, float]
     has_router: bool
-    unit: Unit = "row"
+    unit: Unit = "rows"
 
 
 def make_subject(
@@ -133,10 +133,10 @@ def make_subject(
         {
             word: float((~task.agree(one, full)).mean())
             for word, one in routed.items()
-            if unit_of(task) == "row"
+            if counted(task) == "rows"
         },
         manifest.router is not None,
-        unit_of(task),
+        counted(task),
     )
 
 

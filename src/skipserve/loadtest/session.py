@@ -162,7 +162,7 @@ def check_disagreement(plan: Plan, objective: Objective, subjects: Sequence[Subj
             "leave it out, or choose a model with a router and --router on"
         )
     for subject in subjects:
-        if subject.unit == "query":
+        if subject.unit == "queries":
             raise ConfigError(
                 f"slo: the certificate of {subject.pool.model} counts queries (task.top), and a "
                 "load test sends single rows: leave disagreement out"

@@ -26,7 +26,7 @@ from skipserve.reporting.verdict import Prospect, Times, hindrance, prospect, se
 from skipserve.routing.choose import STEP_S
 from skipserve.routing.judge import ByDepth
 from skipserve.runtime.engine import Engine
-from skipserve.tasks import Units
+from skipserve.tasks import Units, too_short_note
 
 # What a decision takes where none can be timed: a step of the engine, and about as much to read.
 DECISION_S = 2 * STEP_S
@@ -101,15 +101,14 @@ def inspect_model(
     elif reading is None:
         assert engine is not None
         reading = read_engine(engine, sample.rows, BATCH)
-    readings = reading.by_unit(sample.queries, sample.labels)
+    units = Units(model.task, len(sample), sample.queries)
+    readings = reading.by_unit(units, sample.labels)
     if sample.labels is None and model.task.link in ("softmax", "sigmoid"):
         notes.append("The rows came without labels: accuracy is left out (--labels COLUMN)")
-    if readings.unit == "query":
-        short = Units(model.task, len(sample), sample.queries).too_short
-        also = f"; {short:,} more are too short to disagree" if short else ""
+    if readings.unit == "queries":
         notes.append(
-            f"Agreement is that of {len(readings.counted):,} queries: they disagree where "
-            f"{model.task.differs}{also}"
+            f"Agreement is that of {units.count:,} queries{too_short_note(units.too_short)}: they "
+            f"disagree where {model.task.differs}"
         )
     right = None
     if readings.right is not None:

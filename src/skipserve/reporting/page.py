@@ -7,11 +7,11 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from skipserve.intervals import percent
 from skipserve.reporting.curves import Curve
 from skipserve.reporting.figures import Figure, block_figure, curve_figures
 from skipserve.reporting.inputs import inputs_figure
 from skipserve.reporting.inspect import rows as block_rows
-from skipserve.reporting.percent import percent
 from skipserve.reporting.report import Findings
 from skipserve.reporting.served_figures import (
     CLASS_ROWS,

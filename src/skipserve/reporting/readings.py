@@ -53,32 +53,18 @@ class Reading:
             right = np.stack([task.right(one, labels) for one in answers], axis=1)
         return ByDepth(self.blocks, agrees, right)
 
-    def by_unit(
-        self, queries: NDArray[np.uint64] | None, labels: NDArray[np.int64] | None = None
-    ) -> ByDepth:
+    def by_unit(self, units: Units, labels: NDArray[np.int64] | None = None) -> ByDepth:
         """The same of what the task counts, which can be compared with ε.
 
         Args:
-            queries: The query of each row [N], where the task counts these.
+            units: Of the rows.
             labels: The true ones, if they are known.
         """
         rows = self.by_depth(labels)
         if self.task.top is None:
             return rows
-        units, answers = Units(self.task, len(self.answers), queries), self.answers
-        each = np.moveaxis(answers, 1, 0)
-        alone = np.stack([units.agree_alone(one, each[-1]) for one in each], axis=1)
-        return ByDepth(self.blocks, alone, rows.right, self.agrees_by_unit(queries))
-
-    def agrees_by_unit(self, queries: NDArray[np.uint64] | None) -> NDArray[np.bool_]:
-        """Whether what the task counts agrees with full depth [units, D]: rows, or queries.
-
-        Args:
-            queries: The query of each row [N], where the task counts these.
-        """
-        units, answers = Units(self.task, len(self.answers), queries), self.answers
-        agrees = [~units.differ(answers[:, at], answers[:, -1]) for at in range(answers.shape[1])]
-        return np.stack(agrees, axis=1)
+        alone = units.agree_alone_by_depth(self.answers)
+        return ByDepth(self.blocks, alone, rows.right, units.agree_by_depth(self.answers))
 
     @property
     def one_answer(self) -> bool:

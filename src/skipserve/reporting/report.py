@@ -10,12 +10,12 @@ import numpy as np
 from skipserve.artifacts.certificates import Refusal
 from skipserve.certification.certify import shortest_fixed
 from skipserve.errors import ConfigError
+from skipserve.intervals import percent
 from skipserve.reporting.cost import Cost, measure_costs
 from skipserve.reporting.curves import Curve, baselines, signal_curves
 from skipserve.reporting.inputs import Depths
 from skipserve.reporting.inspect import Inspection, inspect_model, open_engine
 from skipserve.reporting.model import Model
-from skipserve.reporting.percent import percent
 from skipserve.reporting.readings import Reading, read_engine, read_network, with_streams
 from skipserve.reporting.sample import Sample, split_of
 from skipserve.reporting.served import (
@@ -28,7 +28,7 @@ from skipserve.reporting.served import (
 )
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.rows import Rows
-from skipserve.tasks import unit_of
+from skipserve.tasks import Units, counted
 
 # Signals are fitted on half of these rows of the propose split, thresholds on the other half.
 PROPOSING_ROWS = 10_000
@@ -87,7 +87,7 @@ def measure(
         ConfigError: If there is nothing that can be stopped early, or the risk is not certified.
     """
     notes: list[str] = []
-    if unit_of(model.task) == "query":
+    if counted(model.task) == "queries":
         notes.append(
             "Certificates, fixed depths and the verdict count queries; the curves count single "
             "scores that lie beyond the tolerance"
@@ -184,7 +184,8 @@ def _certified(
         notes.append(f"Fixed depths are not certified: {error}")
         return points, routed, refused, {}
     read = _read(model, engine, tested.rows, batch_size)
-    agrees = read.agrees_by_unit(tested.queries)
+    units = Units(read.task, len(tested), tested.queries)
+    agrees = units.agree_by_depth(read.answers)
     fixed = {
         one: shortest_fixed(read.blocks, agrees, one, certificate.confidence)
         for one, certificate in engine.certified().items()

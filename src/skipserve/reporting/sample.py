@@ -19,7 +19,6 @@ from skipserve.samples import check_columns, read_file
 from skipserve.sources.recipe import INPUT
 from skipserve.sources.splits import Labelled
 from skipserve.sources.values import values_of
-from skipserve.tasks import in_order
 from skipserve.training.recipes import open_recipe
 
 SplitName = Literal["propose", "certify", "test"]
@@ -54,16 +53,11 @@ class Sample:
         """The classes [N], if each row has exactly one."""
         return self.labels if self.labels is not None and self.labels.ndim == 1 else None
 
-    def first(self, count: int) -> Sample:
-        """The first ``count`` rows, or all if there are fewer; of queries those that are whole."""
-        kept: slice | NDArray[np.int64] = slice(count)
-        if self.queries is not None:
-            number = in_order(self.queries)
-            whole = np.cumsum(np.bincount(number)) <= count
-            kept = np.flatnonzero(number < max(1, whole.sum()))
-        labels = None if self.labels is None else self.labels[kept]
-        queries = None if self.queries is None else self.queries[kept]
-        return Sample(self.rows[kept], labels, self.source, queries)
+    def __getitem__(self, index: slice | NDArray[np.int64]) -> Sample:
+        """The same of some rows."""
+        labels = None if self.labels is None else self.labels[index]
+        queries = None if self.queries is None else self.queries[index]
+        return Sample(self.rows[index], labels, self.source, queries)
 
 
 def take_sample(

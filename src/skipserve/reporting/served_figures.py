@@ -6,11 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from skipserve.intervals import Rate
+from skipserve.intervals import Rate, percent
 from skipserve.reporting.cost import Cost
 from skipserve.reporting.curves import Curve
 from skipserve.reporting.figures import Figure, axes_for, legend_below, log_rates, percent_axis
-from skipserve.reporting.percent import percent
 from skipserve.reporting.served import Point, Routed
 from skipserve.style import LIGHT, WIDTH
 

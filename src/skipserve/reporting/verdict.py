@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from skipserve.intervals import samples_needed
-from skipserve.reporting.percent import percent
+from skipserve.intervals import percent, samples_needed
 from skipserve.routing.judge import ByDepth
-from skipserve.tasks import UNITS, Unit
+from skipserve.tasks import Unit
 
 # A router is worth trying if the oracle, with the cost of decisions, saves at least this share
 # of full-depth time beyond the best fixed depth.
@@ -50,7 +49,7 @@ class Prospect:
     staged: float
     asked: float
     times: Times
-    unit: Unit = "row"
+    unit: Unit = "rows"
 
     @property
     def gain(self) -> float:
@@ -107,7 +106,7 @@ def hindrance(
         one_answer: Whether all rows are answered alike at full depth.
         confidence: 1 − δ.
     """
-    count, counted = len(readings.counted), readings.units
+    count, counted = len(readings.counted), readings.unit
     if not skippable:
         return (
             "No: a plain network has nothing to skip, as leaving f(x) out loses x; train with "
@@ -139,7 +138,7 @@ def hindrance(
 def sentence(found: Prospect) -> str:
     """The verdict: what a router could save, what a fixed depth saves, and the advice."""
     saves, fixed = 1 - found.oracle / found.depth, 1 - found.fixed / found.depth
-    changed = "answers" if found.unit == "row" else UNITS[found.unit]
+    changed = "answers" if found.unit == "rows" else found.unit
     already = (
         f"stopping every row {after(found.fixed)} saves {fixed:.0%} already and changes "
         f"{found.fixed_disagreement:.2%} of the {changed} (allowed: {percent(found.risk)})"

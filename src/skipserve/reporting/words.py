@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from skipserve.intervals import percent
 from skipserve.reporting.cost import Cost
-from skipserve.reporting.percent import percent
 from skipserve.reporting.report import Findings
 from skipserve.reporting.served import Point, Routed
 from skipserve.reporting.verdict import after
-from skipserve.tasks import unit_of
+from skipserve.tasks import counted, too_short_note
 
 # Medians nearer to each other than this are called equal.
 EQUAL = 0.03
@@ -58,19 +58,17 @@ def promise(point: Point, found: Findings) -> list[str]:
             f" Right answers: {point.accuracy:.2%}, against {full:.2%} from the whole network."
         )
     task = found.model.task
-    counted, another = "inputs", "another answer than the whole network would give"
-    if unit_of(task) == "query":
-        counted = "queries"
+    those, another = "inputs", "another answer than the whole network would give"
+    if task.top is not None:
+        those = counted(task)
         another = f"another document among their first {task.top} than the whole network would put"
-    short = ""
-    if made.too_short:
-        short = f" {made.too_short:,} more had too few documents to differ; they do not count."
     return [
-        f"Of {per:,} {counted} like those it was tested on, at most {round(per * made.risk):,} get "
+        f"Of {per:,} {those} like those it was tested on, at most {round(per * made.risk):,} get "
         f"{another}.",
-        f"We are {made.confidence:.0%} sure of that. It was tested on {made.samples:,} {counted} "
-        f"that nobody had used before; {made.disagreements:,} differed, {point.tested}.{short}",
-        f"On the {point.seen.total:,} {counted} of this report {point.seen.count:,} differed, "
+        f"We are {made.confidence:.0%} sure of that. It was tested on {made.samples:,} {those}"
+        f"{too_short_note(made.too_short)} that nobody had used before; {made.disagreements:,} "
+        f"differed, {point.tested}.",
+        f"On the {point.seen.total:,} {those} of this report {point.seen.count:,} differed, "
         f"{point.seen}, and {point.run_rate:.1%} of the blocks ran.{accuracy}",
     ]
 

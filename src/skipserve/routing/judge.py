@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from skipserve.tasks import UNITS, Unit
+from skipserve.tasks import Unit
 
 
 @dataclass(frozen=True)
@@ -31,17 +31,12 @@ class ByDepth:
     @property
     def unit(self) -> Unit:
         """What is counted."""
-        return "row" if self.by_query is None else "query"
+        return "rows" if self.by_query is None else "queries"
 
     @property
     def counted(self) -> NDArray[np.bool_]:
         """Whether what is counted agrees with full depth [units, D]."""
         return self.agrees if self.by_query is None else self.by_query
-
-    @property
-    def units(self) -> str:
-        """What is counted, in words."""
-        return UNITS[self.unit]
 
     @property
     def oracle(self) -> NDArray[np.int64]:

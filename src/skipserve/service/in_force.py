@@ -47,7 +47,7 @@ class InForce:
         self._pressure = Pressure(0)
         self._share = serving.evidence
         self._gather_s = serving.max_batch_delay_ms / 1e3
-        # Single rows do not show which documents of a query come first.
+        # Otherwise none: see skipserve.tasks.NO_EVIDENCE.
         shows = engine.manifest.task.top is None
         self._evident = shows and len(engine.candidates) > 0 and serving.evidence > 0
         self._random = np.random.default_rng()

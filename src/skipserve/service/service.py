@@ -29,6 +29,7 @@ from skipserve.service.observer import AnsweredBatch, Observer, Turn
 from skipserve.service.reader import INTERNAL, AcceptedRequest, Admission, Reader, named
 from skipserve.service.runs import CompletedRequests, Runs
 from skipserve.slices import sliced
+from skipserve.tasks import NO_EVIDENCE
 from skipserve.telemetry.journal import Journal
 from skipserve.telemetry.opening import NoMetrics, open_metrics
 from skipserve.telemetry.series import ABANDONED
@@ -76,14 +77,14 @@ class Service:
         ladders = {of_slice: one.ladder for of_slice, one in (counts or {}).items()}
         self._in_force = BySlice(engine, serving, ladders)
         self._in_force.follow(self._switch.controls())
-        usual = ServingConfig.model_fields["evidence"].default
-        if engine.manifest.task.top and serving.evidence not in (0, usual):
+        if engine.manifest.task.top is not None and serving.asks_evidence:
             # Build files are refused with it; settings of another program come here.
             logger.warning(
                 "%s draws no evidence, though evidence = %g: its certificate counts queries "
-                "(task.top), and single rows do not show which documents come first",
+                "(task.top); %s",
                 engine.manifest.name,
                 serving.evidence,
+                NO_EVIDENCE,
             )
         defaults = {name: self._in_force.of(name).default for name in self._in_force.names}
         own = engine.setting(serving.risk)

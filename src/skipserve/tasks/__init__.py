@@ -15,7 +15,6 @@ from skipserve.tasks.config import TaskConfig, needs_tolerance
 from skipserve.tasks.deciding import Classify, Decision, MultiLabel
 from skipserve.tasks.embed import Embed
 from skipserve.tasks.task import (
-    UNITS,
     Answers,
     Kind,
     Link,
@@ -24,9 +23,8 @@ from skipserve.tasks.task import (
     Task,
     Unit,
     label_names,
-    unit_of,
 )
-from skipserve.tasks.units import Units, in_order, ranked
+from skipserve.tasks.units import NO_EVIDENCE, Units, counted, ranked, too_short_note
 from skipserve.tasks.values import Regress, Score
 
 KINDS = (Classify, MultiLabel, Regress, Embed, Score)
@@ -35,7 +33,7 @@ AnyTask = Annotated[Classify | MultiLabel | Regress | Embed | Score, Field(discr
 
 __all__ = [
     "KINDS",
-    "UNITS",
+    "NO_EVIDENCE",
     "Answers",
     "AnyTask",
     "Classify",
@@ -52,9 +50,9 @@ __all__ = [
     "TaskConfig",
     "Unit",
     "Units",
-    "in_order",
+    "counted",
     "label_names",
     "needs_tolerance",
     "ranked",
-    "unit_of",
+    "too_short_note",
 ]

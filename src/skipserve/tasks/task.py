@@ -16,8 +16,7 @@ SignalName = Literal["norm", "projected_norm", "margin", "confidence", "agreemen
 # How what a network gives becomes an answer; a head is fitted with the loss that belongs to it.
 Link = Literal["softmax", "sigmoid", "identity", "unit"]
 # What a certificate counts: each row, or all rows that are ranked for one query together.
-Unit = Literal["row", "query"]
-UNITS: dict[Unit, str] = {"row": "rows", "query": "queries"}
+Unit = Literal["rows", "queries"]
 # Rows of answers [N, width], float32.
 Answers: TypeAlias = NDArray[Any]
 # Fields of a reply for one row.
@@ -129,11 +128,6 @@ class Task(Protocol):
     def fault_in(self, row: ReplyRow) -> str:
         """Why a row of a reply cannot be an answer of this task; empty if it can."""
         ...
-
-
-def unit_of(task: Task) -> Unit:
-    """What a certificate of the task counts."""
-    return "row" if task.top is None else "query"
 
 
 def check_shape(labels: NDArray[Any], shape: tuple[int, ...]) -> None:

@@ -6,7 +6,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skipserve.errors import ConfigError
-from skipserve.tasks.task import Answers, Task
+from skipserve.tasks.task import Answers, Task, Unit
+
+# Why a certificate that counts queries has no evidence on traffic.
+NO_EVIDENCE = (
+    "evidence is drawn row by row, and single rows do not show which documents of a query come "
+    "first"
+)
+
+
+def counted(task: Task) -> Unit:
+    """What a certificate of the task counts, in words."""
+    return "rows" if task.top is None else "queries"
+
+
+def too_short_note(queries: int) -> str:
+    """A note behind those that are counted on queries that are not; empty if there are none."""
+    return f" ({queries:,} more have too few documents to disagree)" if queries else ""
 
 
 def ranked(scores: NDArray[np.floating]) -> NDArray[np.int64]:
@@ -51,7 +67,7 @@ class Units:
                 "a disagreement is counted for each query (task.top), and nothing says which query "
                 "a row belongs to; bring pairs of texts, or name its column with --query"
             )
-        self.grouping = in_order(queries)
+        self.grouping = _in_order(queries)
         sizes = np.bincount(self.grouping)
         counts = sizes > task.top
         self.count = int(counts.sum())
@@ -100,6 +116,24 @@ class Units:
         agrees[self._rows] = np.where(fails | (failing > 0), fails == (failing > 0), stays)
         return agrees
 
+    def agree_by_depth(self, answers: Answers) -> NDArray[np.bool_]:
+        """Which units agree with full depth if all rows stop at a depth [units, D] bool.
+
+        Args:
+            answers: Of all rows by depth [N, D, width], the last of full depth.
+        """
+        each = np.moveaxis(answers, 1, 0)
+        return np.stack([~self.differ(one, each[-1]) for one in each], axis=1)
+
+    def agree_alone_by_depth(self, answers: Answers) -> NDArray[np.bool_]:
+        """Which rows leave their unit as it is if they alone stop at a depth [N, D] bool.
+
+        Args:
+            answers: As in :meth:`agree_by_depth`.
+        """
+        each = np.moveaxis(answers, 1, 0)
+        return np.stack([self.agree_alone(one, each[-1]) for one in each], axis=1)
+
     def _stays(self, score: NDArray[np.floating], full: Answers, top: int) -> NDArray[np.bool_]:
         """Whether a query's first documents stay where one row alone has another score."""
         of_row, deep, place = self._of_row, full[:, 0], np.arange(len(full))
@@ -125,10 +159,11 @@ class Units:
         """Which units have any such row, of all rows [N]: [units] bool."""
         return self._with(np.flatnonzero(rows[self._rows]))
 
-    def some(self, most: int, fewest: int) -> NDArray[np.int64]:
+    def some(self, most: int, fewest: int = 1) -> NDArray[np.int64]:
         """Rows of some units, whole, in order [n] int64.
 
-        Rows are the first ones, queries are drawn at random, always the same.
+        Rows are the first ones, queries are drawn at random from those that are counted, always the
+        same.
 
         Args:
             most: Rows.
@@ -157,7 +192,7 @@ class Units:
         return np.asarray(order[place < top])
 
 
-def in_order(queries: NDArray[np.uint64]) -> NDArray[np.int64]:
+def _in_order(queries: NDArray[np.uint64]) -> NDArray[np.int64]:
     """Numbers of queries in the order of their first rows, of each row [N] int64.
 
     They depend on which rows belong together, and on nothing else.
