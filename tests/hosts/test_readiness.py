@@ -247,3 +247,30 @@ def test_workers_of_a_host_that_comes_and_of_one_that_goes_are_not_missed(
     look(readiness, 5.0)
     assert "worker 21 ended by itself" in caplog.text
     assert b"skipserve_worker_restarts_total 1.0" in metrics.text()[0]
+
+
+def test_workers_of_a_host_that_never_served_are_not_missed_though_nobody_saw_them(
+    frontend, pulses, ready, metrics, caplog
+):
+    url = f"http://127.0.0.1:{frontend.server_port}"
+    serving, failing = Beside(url, {11}), Beside(url, set())
+    wanted = {"small": WorkerRequirement(0, SILENT_S)}
+    readiness = Readiness(serving, pulses, wanted, metrics, ready, PATIENCE_S)
+    (pulses.parent / "metrics" / "counter_11.db").touch()
+    look(readiness, 0.0)
+    readiness.expect(failing)
+    for pid in (21, 22):
+        (pulses.parent / "metrics" / f"counter_{pid}.db").touch()
+        if pid == 21:
+            look(readiness, 1.0)
+    readiness.expect(None)
+    look(readiness, 2.0)
+    assert ready.is_set()
+    assert [file.name for file in (pulses.parent / "metrics").iterdir()] == ["counter_11.db"]
+    assert "ended by itself" not in caplog.text
+    assert b"skipserve_worker_restarts_total 0.0" in metrics.text()[0]
+    # The alarm for restarts is of those that serve, also while another host is expected.
+    readiness.expect(failing)
+    serving.pids = set()
+    look(readiness, 3.0)
+    assert "worker 11 ended by itself" in caplog.text

@@ -194,6 +194,10 @@ def ask(server: Running, rows: int = 1, **parameters: object) -> tuple[object, s
     return json.loads(content).get("risk"), headers.get("x-skipserve-risk")
 
 
+def in_force(server: Running) -> float:
+    return gauge(server, "skipserve_risk_in_force_ratio")
+
+
 def gauge(server: Running, name: str) -> float:
     found = re.search(rf'^{name}{{.*model="small".*}} (\S+)$', server.get("/metrics"), re.M)
     assert found is not None
@@ -211,8 +215,8 @@ def test_under_load_it_moves_says_so_and_comes_back(server: Running) -> None:
     with ThreadPoolExecutor(12) as clients:
         loading = [clients.submit(load) for _ in range(12)]
         try:
-            until(lambda: ask(server) == (0.05, "0.05"))
-            assert gauge(server, "skipserve_risk_in_force_ratio") == 0.05
+            # Other work may take the cores from the clients: then the queue is short for a second.
+            until(lambda: ask(server) == (0.05, "0.05") and in_force(server) == 0.05)
             assert ask(server, router={"risk": 0.02}) == (0.02, "0.02")
             assert ask(server, router="off") == (None, None)
         finally:
@@ -220,7 +224,7 @@ def test_under_load_it_moves_says_so_and_comes_back(server: Running) -> None:
         for one in loading:
             one.result()
     until(lambda: ask(server) == (0.02, "0.02"))
-    assert gauge(server, "skipserve_risk_in_force_ratio") == 0.02
+    assert in_force(server) == 0.02
     assert gauge(server, "skipserve_certified_risk_ratio") == 0.02
     moved = re.findall(
         r'skipserve_overload_moves_total{model="small",to="(.*)"} (\S+)', server.get("/metrics")

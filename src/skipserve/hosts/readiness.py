@@ -127,7 +127,8 @@ class Readiness:
         return ""
 
     def expect(self, host: Host | None) -> None:
-        """Expect another host to start or end: its workers may come and go."""
+        """Expect another host to start or end, or none: its workers may come and go until then."""
+        self._receive()
         self._beside = host
 
     def follow(self, host: Host, pulses: Path, required: Mapping[str, WorkerRequirement]) -> None:
@@ -139,12 +140,21 @@ class Readiness:
         self._workers = workers
         self._complete_s = dict.fromkeys(required, float("-inf"))
 
+    def _receive(self) -> set[int]:
+        """Add the workers of the host beside to the guests; returns those that live."""
+        if self._beside is None:
+            return set()
+        # One may have started and ended since the last look: it leaves its file.
+        self._guests |= self._metrics.writers() - self._workers - self._host.workers()
+        beside = self._beside.workers()
+        self._guests |= beside
+        return beside
+
     def _count_the_dead(self) -> None:
+        beside = self._receive()
         # Files first: a worker with a file that is not found afterwards has ended.
         known = self._workers | self._guests | self._metrics.writers()
-        beside = set() if self._beside is None else self._beside.workers()
         alive = self._host.workers() | beside
-        self._guests |= beside
         gone = known - alive - self._retired
         if gone - self._guests:
             self._ready.clear()  # before it shows in the metrics
