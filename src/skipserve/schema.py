@@ -17,6 +17,10 @@ from pydantic import (
 
 from skipserve.errors import ConfigError
 
+# Larger whole numbers are not exact in the JSON of every language.
+LARGEST = 1 << 53
+Count = Annotated[int, Field(ge=0, le=LARGEST)]
+Positive = Annotated[int, Field(ge=1, le=LARGEST)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 

@@ -15,7 +15,7 @@ from running import free_ports
 import skipserve
 from skipserve.address import Address
 from skipserve.artifacts.artifact import open_artifact
-from skipserve.artifacts.certificates import CERTIFICATES
+from skipserve.artifacts.certificates_file import CERTIFICATES
 from skipserve.artifacts.manifest import MANIFEST
 from skipserve.artifacts.serving import ServingConfig
 from skipserve.commands.router import status

@@ -14,7 +14,7 @@ from skipserve.errors import ConfigError, LaunchError
 from skipserve.hosts.control import ROUTERS, announce, find_router, find_routers
 from skipserve.hosts.directory import Directory
 from skipserve.safety.standing import STATE_VARIABLE, standing_order
-from skipserve.safety.switch import DIRECTORY_VARIABLE, Switch, switch_of
+from skipserve.safety.switch import DIRECTORY_VARIABLE, ControlState, Switch, switch_of
 
 PORT = 9464
 
@@ -188,3 +188,19 @@ def test_another_users_directory_is_not_taken_for_ours(instance, monkeypatch):
     monkeypatch.setattr("os.geteuid", lambda: owner + 1)
     with pytest.raises(LaunchError, match="no service"):
         find_routers(PORT)
+
+
+@pytest.mark.parametrize(
+    "control",
+    [
+        ControlState(),
+        ControlState(in_force=()),
+        ControlState(epoch=3, in_force=(None, 2), own=True),
+        ControlState(epoch=3, in_force=(None, 2)),
+        ControlState("fell_back", in_force=(), own=True),
+        ControlState(in_force=(1, None), proposals=("a" * 32, ""), proposal="b" * 32, own=True),
+    ],
+)
+def test_what_is_told_is_what_is_read(tmp_path, control):
+    Switch(tmp_path / "model").write(control)
+    assert Switch(tmp_path / "model").control() == control

@@ -21,7 +21,7 @@ from onnx import TensorProto
 
 from skipserve.artifacts.archive import ABOUT, MODEL_CONFIG, opened, unpack
 from skipserve.artifacts.artifact import open_artifact
-from skipserve.artifacts.certificates import CERTIFICATES
+from skipserve.artifacts.certificates_file import CERTIFICATES
 from skipserve.artifacts.manifest import MANIFEST
 from skipserve.errors import ArtifactError, ConfigError, SkipserveError
 from skipserve.files import sha256_of

@@ -25,8 +25,8 @@ from skipserve.building.sourced import Sourced
 from skipserve.building.steps import run_steps
 from skipserve.building.worth import Worth, measure_worth
 from skipserve.certification import candidates
-from skipserve.certification.calibrate import certify_artifact
 from skipserve.certification.candidates import propose_candidates
+from skipserve.certification.certifying import certify_artifact
 from skipserve.certification.trial import sha256_of
 from skipserve.cli import app
 from skipserve.errors import ConfigError

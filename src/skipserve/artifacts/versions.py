@@ -20,9 +20,12 @@ from pathlib import Path
 from skipserve.artifacts.archive import DAMAGE, verify
 from skipserve.artifacts.archive_names import ABOUT, others_of, split_key, version_of_content
 from skipserve.errors import ArtifactError, ConfigError, SkipserveError, nearest
+from skipserve.files import held
 
 # Kept beside the one in force.
 KEPT = 5
+# Digits of a version number.
+LONGEST = 18
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,7 @@ def archives_in(store: Path, names: Sequence[str] = ()) -> list[Path]:
     for one in names:
         name, version = split_key(one)
         if version:
-            if not version.isdecimal():
+            if not (version.isdecimal() and len(version) <= LONGEST):
                 raise ConfigError(f"{one}: expected NAME or NAME@VERSION, such as {name}@1")
             archives.append(find_version(store, name, int(version)).archive)
         elif name in found:
@@ -152,13 +155,14 @@ def put(fresh: Path, store: Path, name: str) -> Path:
     One that holds the same as the one in force is no new version: that one stays.
     """
     current = store / f"{name}.mar"
-    if _content(fresh) == _content(current):
-        return current
-    _keep(current)
-    fresh.replace(current)
-    kept = [one for one in versions_of(store, name) if not one.in_force]
-    for old in kept[KEPT:]:
-        old.archive.unlink(missing_ok=True)
+    with held(store):
+        if _content(fresh) == _content(current):
+            return current
+        _keep(current)
+        fresh.replace(current)
+        kept = [one for one in versions_of(store, name) if not one.in_force]
+        for old in kept[KEPT:]:
+            old.archive.unlink(missing_ok=True)
     return current
 
 
@@ -196,12 +200,13 @@ def roll_back(store: Path, name: str, to: int | None = None) -> tuple[int, int]:
     with tempfile.TemporaryDirectory(prefix="skipserve-version.") as scratch:
         verify(archive, Path(scratch))
     current = store / f"{name}.mar"
-    _keep(current)
-    # The other name is removed last, so that an interruption loses no archive.
-    fresh = current.with_name(f".{current.name}.{os.getpid()}")
-    _link(archive, fresh)
-    fresh.replace(current)
-    archive.unlink(missing_ok=True)
+    with held(store):
+        _keep(current)
+        # The other name is removed last, so that an interruption loses no archive.
+        fresh = current.with_name(f".{current.name}.{os.getpid()}")
+        _link(archive, fresh)
+        fresh.replace(current)
+        archive.unlink(missing_ok=True)
     return was, to
 
 

@@ -13,8 +13,8 @@ from skipserve.artifacts.manifest import Precision
 from skipserve.artifacts.origin import Origin, Routing
 from skipserve.building.buildfile import BuildFile
 from skipserve.building.sourced import Sourced
-from skipserve.certification.calibrate import certify_artifact
 from skipserve.certification.candidates import propose_candidates
+from skipserve.certification.certifying import certify_artifact
 from skipserve.errors import ArtifactError, CheckpointError, ConfigError
 from skipserve.hosts.torchserve.packaging import package
 from skipserve.networks import ResidualNetwork

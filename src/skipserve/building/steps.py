@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from skipserve.artifacts.artifact import open_artifact
-from skipserve.artifacts.certificates import CERTIFICATES, Certificate, Refusal
+from skipserve.artifacts.certificates import Certificate, Refusal
+from skipserve.artifacts.certificates_file import CERTIFICATES
 from skipserve.artifacts.manifest import MANIFEST
 from skipserve.artifacts.versions import versions_of
 from skipserve.building.buildfile import BuildFile

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skipserve.artifacts.artifact import Artifact, open_artifact
-from skipserve.artifacts.certificates import Certificates, from_json, to_json, write_certificates
+from skipserve.artifacts.certificates import Certificates, from_json, to_json
+from skipserve.artifacts.certificates_file import write_certificates
+from skipserve.files import held
 from skipserve.routing.propose import (
     Observations,
     Stops,
@@ -65,7 +67,8 @@ def propose_candidates(
     else:
         proposed = propose(_observed(engine, proposing[:MOST_ROWS]), spec.risks)
     candidates = tuple(tuple(map(to_json, one.tolist())) for one in proposed)
-    write_certificates(directory, Certificates(candidates=candidates))
+    with held(directory):
+        write_certificates(directory, Certificates(candidates=candidates))
 
 
 def _backend(artifact: Artifact) -> BackendName:

@@ -108,7 +108,7 @@ def calibrate(path: BuildPath, json: Json = False) -> None:
 
         build_file = read_build_file(path)
         watch.progress(f"{build_file.name}: calibrate", None)
-        from skipserve.artifacts.certificates import read_certificates
+        from skipserve.artifacts.certificates_file import read_certificates
         from skipserve.building.products import calibrate as calibrate_artifact
 
         calibrate_artifact(build_file, watch.say, None, watch.progress)
@@ -169,7 +169,7 @@ def certify(
         from skipserve.artifacts.artifact import open_artifact
         from skipserve.artifacts.recertified import unpacked
         from skipserve.artifacts.serving import ServingConfig
-        from skipserve.certification.calibrate import certify_artifact
+        from skipserve.certification.certifying import certify_artifact
         from skipserve.samples import read_samples
         from skipserve.schema import parse
         from skipserve.sources.values import values_of

@@ -160,6 +160,7 @@ class Engine:
         risk: float | None,
         measure: Measure = "disagreement",
         in_force: Sequence[Rung | None] | None = None,
+        own: bool = False,
     ) -> Setting:
         """Thresholds for a risk; full depth for ``None``, or if nothing so careful is certified.
 
@@ -168,13 +169,15 @@ class Engine:
             measure: What ε shall bound.
             in_force: Candidates that traffic has earned, one for each risk of the model; ``None``:
                 the artifact's own certificates hold.
+            own: Whether these hold beside the candidates; see
+                :meth:`skipserve.runtime.settings.Settings.earned`.
 
         Raises:
             InputError: If it is not between 0 and 1.
         """
         if risk is None or in_force is None:
             return self._settings.at(risk, measure)
-        return self._settings.earned(risk, measure, in_force)
+        return self._settings.earned(risk, measure, in_force, own)
 
     def fixed(self, decision: int) -> Setting:
         """The setting at which every row stops at one decision."""
@@ -261,12 +264,8 @@ class Engine:
                 f"{self.manifest.name} cannot be read exit by exit: that takes ONNX files and a "
                 "router with policy = 'exit'"
             )
-        parts = list(in_batches(self._runner.read, rows, batch_size, self._workers))
-        return ExitReadings(
-            np.concatenate([part.answers for part in parts]),
-            np.concatenate([part.signals for part in parts]),
-            np.concatenate([part.distances for part in parts]),
-        )
+        parts = in_batches(self._runner.read, rows, batch_size, self._workers)
+        return ExitReadings.joined(list(parts))
 
     def predict(
         self, inputs: object, risk: float | None = None, measure: Measure = "disagreement"

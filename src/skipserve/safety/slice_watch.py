@@ -149,6 +149,7 @@ class SliceWatch:
             ControlState(
                 *(state, keeper.epoch, places, keeper.eager),
                 *(ladders if any(ladders) else (), keeper.state.proposal, keeper.proposing),
+                own=in_force is not None and keeper.own,
             )
         )
 
