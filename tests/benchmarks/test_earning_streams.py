@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import needed_rows
 import numpy as np
 import pytest
 
@@ -28,7 +29,7 @@ RISK, LEVEL = 0.05, 0.05
 
 def test_the_table_of_rows_is_the_packages():
     table = rows_needed(RISK, LEVEL, 30)
-    assert table.tolist() == [wealth.rows_needed(RISK, LEVEL, d) for d in range(31)]
+    assert table.tolist() == [needed_rows.rows_needed(RISK, LEVEL, d) for d in range(31)]
 
 
 def test_other_bets_need_other_rows():

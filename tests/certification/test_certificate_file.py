@@ -55,7 +55,7 @@ from skipserve.earning.wealth import level_of, log_wealth
 from skipserve.errors import ArtifactError, ConfigError
 from skipserve.intervals import p_value
 from skipserve.runtime.engine import Engine
-from skipserve.safety.earned import Earned as Earns
+from skipserve.safety.earned import EarnedRecord
 from skipserve.safety.kind import Kind, binding_for
 from skipserve.schema import parse
 from skipserve.slices import Slices
@@ -414,7 +414,7 @@ def earns_in_an_epoch(ledger: Ledger, risk: float) -> None:
 
 def test_what_was_earned_after_a_reset_verifies(artifact, tmp_path):
     kind = Kind("onnxruntime", "cpu", "fp32")
-    earned = Earns(artifact, tmp_path, kind)
+    earned = EarnedRecord(artifact, tmp_path, kind)
     ledger = Ledger(tmp_path, binding_for(artifact, kind), earned.rules)
     ledger.turn(lambda state: [Begun(1, "start", 0, 9_000, 1.0)])
     earned.reset()
@@ -427,7 +427,7 @@ def test_what_was_earned_after_a_reset_verifies(artifact, tmp_path):
 
 
 def proposes(
-    earned: Earns, folder: Path, candidates: Sequence[WrittenThresholds], guard_limit: float
+    earned: EarnedRecord, folder: Path, candidates: Sequence[WrittenThresholds], guard_limit: float
 ) -> Proposed:
     """What epoch 1 has proposed, of which the first candidate is earned."""
     binding, now_s = binding_for(earned.artifact, earned.kind), time.time()
@@ -442,7 +442,7 @@ def proposes(
 
 
 def test_what_was_proposed_on_traffic_is_named_and_checked(artifact, tmp_path):
-    earned = Earns(artifact, tmp_path, Kind("onnxruntime", "cpu", "fp32"))
+    earned = EarnedRecord(artifact, tmp_path, Kind("onnxruntime", "cpu", "fp32"))
     bold, *_, careful = artifact.certificates.candidates[::-1]
     proposed = proposes(earned, tmp_path, (careful, bold), 2.5)
     made = json.loads(served_file([earned]).model_dump_json())
@@ -472,7 +472,7 @@ def test_what_was_proposed_on_traffic_is_named_and_checked(artifact, tmp_path):
 
 def test_certificates_that_the_alarm_withdrew_are_not_attested(artifact, tmp_path):
     kind = Kind("onnxruntime", "cpu", "fp32")
-    earned = Earns(artifact, tmp_path, kind)
+    earned = EarnedRecord(artifact, tmp_path, kind)
     risk, now_s = earned.rules.risks[0], time.time()
     ledger = Ledger(tmp_path, binding_for(artifact, kind), earned.rules)
     alarm = [Withdrawn(1, 100, 60, now_s), Begun(2, "alarm", 100, 9_000, now_s)]

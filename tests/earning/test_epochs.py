@@ -10,6 +10,7 @@ import pytest
 from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from needed_rows import rows_needed
 
 from skipserve.earning.counts import Counts
 from skipserve.earning.epochs import decide, reset, withdraw
@@ -18,7 +19,7 @@ from skipserve.earning.events import Begun, Crossed, Withdrawn
 from skipserve.earning.proofs import unordered
 from skipserve.earning.rules import Rules
 from skipserve.earning.state import State, applied
-from skipserve.earning.wealth import SHARES_OF_RISK, level_of, log_wealth, rows_needed
+from skipserve.earning.wealth import SHARES_OF_RISK, level_of, log_wealth
 
 RISK, LEVEL = 0.01, 0.05
 RULES = Rules((RISK, 0.05), 3, LEVEL, epoch_rows=5_000, greatest_age_rows=5_000)

@@ -11,6 +11,7 @@ import pytest
 from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from needed_rows import rows_needed
 
 from skipserve.earning import rows_file
 from skipserve.earning.counts import Counts
@@ -28,7 +29,7 @@ from skipserve.earning.rows_file import RowsFile, RowsReader
 from skipserve.earning.rules import Rules
 from skipserve.earning.state import State, applied
 from skipserve.earning.transfer import read_earned, take_over, write_earned
-from skipserve.earning.wealth import level_of, rows_needed
+from skipserve.earning.wealth import level_of
 from skipserve.errors import StateError
 from skipserve.runtime.shown import Shown
 

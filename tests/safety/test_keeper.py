@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from earning_model import Model, earning
 from monitored import Worker, other_files
+from needed_rows import rows_needed
 
 from skipserve.artifacts.artifact import open_artifact
 from skipserve.earning.lines import Header, line
-from skipserve.earning.wealth import level_of, rows_needed
+from skipserve.earning.wealth import level_of
 from skipserve.safety.switch import ControlState
 
 
@@ -228,7 +229,7 @@ def test_files_that_cannot_be_relied_on_lead_to_full_depth(model, caplog, harm, 
 
 def test_on_a_full_disk_nothing_is_in_force_that_could_not_be_watched(model, monkeypatch):
     model.sees(2_000, wrong_from=5)
-    monkeypatch.setattr("skipserve.safety.keeper.ROOM_BYTES", 1 << 62)
+    monkeypatch.setattr("skipserve.safety.evidence_files.ROOM_BYTES", 1 << 62)
     model.watch.tick()
     assert model.control.in_force == (None, None)
     assert model.value("earning_problem") == 1
@@ -289,7 +290,7 @@ def test_a_clock_that_jumps_lets_nothing_get_old_or_young(tmp_path, certified):
 
 def test_while_two_artifacts_answer_nothing_is_counted_or_in_force(model):
     model.sees(2_000, wrong_from=5)
-    model.watch.monitor.hold({"small"})
+    model.watch.monitor.hold([model.watch.model])
     assert model.control == ControlState("on", 0, ())
     model.watch.monitor.hold(())
     model.watch.tick()

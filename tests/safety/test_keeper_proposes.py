@@ -7,11 +7,12 @@ import logging
 import numpy as np
 import pytest
 from earning_model import Model, earning
+from needed_rows import rows_needed
 
 from skipserve.artifacts.artifact import open_artifact
 from skipserve.earning.process_file import folder_of
 from skipserve.earning.rows_file import RowsFile
-from skipserve.earning.wealth import level_of, rows_needed
+from skipserve.earning.wealth import level_of
 from skipserve.earning.worker_state import WorkerState
 from skipserve.runtime.shown import Shown
 from skipserve.safety.kind import own_ladder

@@ -180,7 +180,7 @@ def test_another_artifact_starts_without_the_evidence_of_the_one_before(watched)
     worker.signals(1, [0] * 9 + [1000])
     watched.tick()
     assert watched.state() == "fell_back"
-    watched.monitor.hold({"small"})  # both are open
+    watched.monitor.hold([other_files(watched.model)])  # both are open
     worker.evidence(1000, 0)
     watched.tick()
     watched.monitor.follow(watched.now_s, [other_files(watched.model)], {"small"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import resource
 from dataclasses import replace
 
 import numpy as np
@@ -175,3 +176,39 @@ def test_workers_of_other_slices_skip_nothing_of_what_they_do_not_share(tmp_path
     assert switch.control(f"{'x' * 60}0064").state == "disabled"
     switch.keep(("",))
     assert set(switch.controls()) == {""} and switch.state() == "disabled"
+
+
+def test_on_a_full_disk_a_command_for_one_does_not_stop_the_watch_of_the_others(model):
+    for name in ("acme", "globex"):
+        model.sees(name, 2000)
+    model.alarm("acme", 200, 60)
+    model.watch.tick()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ledger = folder_of(model.state, model.binding("acme")) / "ledger"
+    model.watch.switch.write(replace(model.control("acme"), state="on"), "acme")
+    labels = {"slice": "globex", "risk": "0.05"}
+    model.worker.add("evidence_rows", 1_000, **labels)
+    model.worker.add("evidence_disagreements", 900, **labels)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (ledger.stat().st_size + 10, hard))
+    try:
+        for seconds in (1, 2):
+            model.watch.monitor.tick(model.watch.now_s + seconds)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert model.control("globex").state == model.control("acme").state == "fell_back"
+    assert model.control("globex").in_force == FULL
+
+
+def test_a_damaged_switch_is_no_command(model, caplog):
+    for name in ("acme", "globex"):
+        model.sees(name, 2000)
+    model.alarm("globex", 200, 60)
+    model.watch.tick()
+    before = dict(model.watch.switch.controls())
+    file = model.watch.directory.parent / "small"
+    file.write_bytes(file.read_bytes().replace(b"on", b"om", 1))
+    assert model.watch.switch.state() == "disabled"
+    model.watch.tick()
+    assert model.watch.switch.controls() == before
+    assert model.state_of("globex") == "fell_back" and model.control("globex").epoch == 2
+    assert "was damaged" in caplog.text and "by command" not in caplog.text

@@ -14,7 +14,7 @@ from skipserve.errors import ConfigError, LaunchError
 from skipserve.hosts.control import ROUTERS, announce, find_router, find_routers
 from skipserve.hosts.directory import Directory
 from skipserve.safety.standing import STATE_VARIABLE, standing_order
-from skipserve.safety.switch import DIRECTORY_VARIABLE, ControlState, Switch, switch_of
+from skipserve.safety.switch import DIRECTORY_VARIABLE, ControlState, Switch, control_of, switch_of
 
 PORT = 9464
 
@@ -88,7 +88,7 @@ def test_who_holds_it_keeps_others_waiting(tmp_path):
 
 def test_a_worker_without_a_launcher_skips(tmp_path, monkeypatch):
     monkeypatch.delenv(DIRECTORY_VARIABLE, raising=False)
-    assert switch_of("model").state() == "on"
+    assert control_of(switch_of("model").controls(), "").state == "on"
     monkeypatch.setenv(DIRECTORY_VARIABLE, str(tmp_path))
     Switch(tmp_path / "model").set("disabled")
     assert switch_of("model").state() == "disabled"

@@ -43,3 +43,6 @@ class Kept:
 
     def ladder(self, proposal: str) -> Ladder | None:
         return self.ladders.get(proposal)
+
+    def close(self) -> None:
+        """Nothing is open."""

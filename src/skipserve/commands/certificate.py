@@ -11,7 +11,7 @@ from skipserve.commands.output import print_json
 from skipserve.commands.parameters import METRICS_PORT, Json, MetricsPort, Served
 
 if TYPE_CHECKING:
-    from skipserve.safety.earned import Earned, EarnedStatus
+    from skipserve.safety.earned import EarnedRecord, EarnedStatus
 
 
 def certificate(
@@ -67,7 +67,7 @@ def certificate(
             _print(called, earned, earned.read())
 
 
-def find_earned(metrics_port: int, model: str, of_slice: str | None = None) -> list[Earned]:
+def find_earned(metrics_port: int, model: str, of_slice: str | None = None) -> list[EarnedRecord]:
     """The certificates that a running service has earned for a model, by slice of its traffic.
 
     Args:
@@ -82,7 +82,7 @@ def find_earned(metrics_port: int, model: str, of_slice: str | None = None) -> l
     from skipserve.errors import ConfigError
     from skipserve.hosts.control import find_router
     from skipserve.hosts.states import find_state
-    from skipserve.safety.earned import Earned
+    from skipserve.safety.earned import EarnedRecord
     from skipserve.safety.kind import Kind
     from skipserve.watching.scrape import fetch
 
@@ -98,10 +98,10 @@ def find_earned(metrics_port: int, model: str, of_slice: str | None = None) -> l
         have = f"only {', '.join(names)}" if names[0] else "its traffic is one whole"
         raise ConfigError(f"{model} has no slice {of_slice!r}: {have}")
     chosen = names if of_slice is None else [of_slice]
-    return [Earned(artifact, folder, Kind.of(*labels), one) for one in chosen]
+    return [EarnedRecord(artifact, folder, Kind.of(*labels), one) for one in chosen]
 
 
-def _print(called: str, earned: Earned, found: EarnedStatus) -> None:
+def _print(called: str, earned: EarnedRecord, found: EarnedStatus) -> None:
     spec = earned.spec
     typer.echo(
         f"{called}: certificate = {spec.certificate}, epoch {found.epoch}, "
@@ -126,7 +126,7 @@ def _print(called: str, earned: Earned, found: EarnedStatus) -> None:
         typer.echo(f"  {line}")
 
 
-def _values(earned: Earned, found: EarnedStatus) -> dict[str, Any]:
+def _values(earned: EarnedRecord, found: EarnedStatus) -> dict[str, Any]:
     risks = []
     for one in found.risks:
         proof, place = found.proofs.get(one.risk), found.places.get(one.risk)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from skipserve.certification.certificate_file import CertificateFile, Offline
     from skipserve.certification.certificate_file import Earned as EarnedBound
     from skipserve.certification.findings import Finding
-    from skipserve.safety.earned import Earned
+    from skipserve.safety.earned import EarnedRecord
     from skipserve.tasks import Task
 
 File = Annotated[Path, typer.Argument(metavar="CERTIFICATE", help="A certificate, a JSON file.")]
@@ -173,7 +173,7 @@ def sign(
     typer.echo(certificate)
 
 
-def served_file(slices: Sequence[Earned]) -> CertificateFile:
+def served_file(slices: Sequence[EarnedRecord]) -> CertificateFile:
     """The certificates of a model, offline and earned, for the files that it serves with.
 
     Args:

@@ -25,7 +25,7 @@ import numpy as np
 
 from skipserve.earning.counts import Counts
 from skipserve.earning.events import Begun, Crossed, Event, Reason, Withdrawn
-from skipserve.earning.ladder import Place
+from skipserve.earning.ladder import Place, Places
 from skipserve.earning.rules import Rules
 from skipserve.earning.state import Held, State
 from skipserve.earning.wealth import level_of, log_wealth
@@ -34,7 +34,7 @@ from skipserve.earning.wealth import level_of, log_wealth
 SKEW_S = 60.0
 
 
-def in_force(rules: Rules, state: State, rows: int, now_s: float) -> tuple[Place | None, ...]:
+def in_force(rules: Rules, state: State, rows: int, now_s: float) -> Places:
     """The candidate in force for each risk of the rules, ``None`` for full depth.
 
     It is the bolder of what the present epoch has earned and what the last one left, while that is
@@ -77,6 +77,8 @@ def decide(
         raise ValueError(f"counts of {counts.disagreements.shape} are not of {expected} candidates")
     if not state.epoch:
         return [_begin(rules, 1, "start", 0, now_s)]
+    if state.over:  # whoever withdrew could not write the rest
+        return [_begin(rules, state.epoch + 1, "alarm", counts.rows, now_s)]
     if not earning or state.propose_rows:
         return []
     events: list[Event] = []

@@ -29,6 +29,10 @@ class Place(NamedTuple):
     proposal: str = OWN
 
 
+# For each risk of a model, in its order; ``None`` for full depth.
+Places = tuple[Place | None, ...]
+
+
 @dataclass(frozen=True)
 class Ladder:
     """Candidates that evidence is judged by.

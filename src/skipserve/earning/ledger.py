@@ -4,6 +4,8 @@
 
 All replicas of a model write to it, also over a shared volume, each under a lock: whoever has it
 reads what the others wrote, decides, and appends. So an epoch begins once, whoever saw its end.
+What is appended outlives a power failure. Other events take the place of these by a rename, so that
+there is no moment at which a reader finds none.
 """
 
 from __future__ import annotations
@@ -23,7 +25,15 @@ from skipserve.earning.counts_file import PREFIX as COUNTS
 from skipserve.earning.epochs import reset
 from skipserve.earning.events import Begun, Crossed, Event, Proposed, Withdrawn
 from skipserve.earning.ladder import OWN, Ladder
-from skipserve.earning.lines import Header, append, contents, damaged, line
+from skipserve.earning.lines import (
+    Header,
+    append,
+    contents,
+    damaged,
+    line,
+    put_in_place,
+    sync_folder,
+)
 from skipserve.earning.process_file import folder_of
 from skipserve.earning.proofs import flaw, proposes
 from skipserve.earning.rows_file import PREFIX as ROWS
@@ -98,8 +108,10 @@ class Ledger:
             self._take(descriptor)
             events = decide(self.state)
             if events:
-                head = b"" if self._mark[1] else line(self._header)
-                append(descriptor, head + b"".join(line(told(one)) for one in events))
+                fresh = not self._mark[1]
+                append(descriptor, self._lines(events, head=fresh), lasting=True)
+                if fresh:
+                    sync_folder(self._folder)
                 self._take(descriptor)
         return events
 
@@ -107,7 +119,7 @@ class Ledger:
         """Forget everything, damage included, and begin an epoch that nobody has counted for yet.
 
         Raises:
-            OSError: If it cannot be written.
+            OSError: If it cannot be written; then nothing is forgotten.
         """
         self.rewrite(lambda last: reset(self.rules, last, at_s))
 
@@ -119,38 +131,53 @@ class Ledger:
                 begin a later one.
 
         Raises:
-            OSError: If it cannot be written.
+            OSError: If it cannot be written; then nothing has happened.
         """
-        with self._held() as descriptor:
+        with self._held():
             last = max((_epochs_said(file) for file in _files(self._folder)), default=0)
-            events = decide(last)
-            data = line(self._header) + b"".join(line(told(one)) for one in events)
+            self._replace(decide(last))
+            # The new events begin a later epoch than any of these counts: they go last.
             for file in _of_processes(self._folder):
-                file.unlink(missing_ok=True)
-            # In place, for others wait for the lock on it.
-            os.ftruncate(descriptor, 0)
-            append(descriptor, data)
-            self._forget()
-            self._take(descriptor)
+                with contextlib.suppress(OSError):
+                    file.unlink()
+            self.read()
+
+    def _lines(self, events: Sequence[Event], head: bool) -> bytes:
+        first = line(self._header) if head else b""
+        return first + b"".join(line(told(one)) for one in events)
+
+    def _replace(self, events: Sequence[Event]) -> None:
+        os.close(put_in_place(self._file, self._lines(events, head=True), lasting=True))
 
     @contextlib.contextmanager
     def _held(self) -> Iterator[int]:
         self._folder.mkdir(parents=True, exist_ok=True)
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(self._file, flags, 0o600)
+        descriptor = self._locked()
         try:
-            self._lock(descriptor)
             yield descriptor
         finally:
             os.close(descriptor)  # and with it the lock
 
-    def _lock(self, descriptor: int) -> None:
-        for _ in range(LOCK_TRIES):
-            try:
-                return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                time.sleep(LOCK_S / LOCK_TRIES)
-        raise OSError(errno.EWOULDBLOCK, "another process keeps it locked", str(self._file))
+    def _locked(self) -> int:
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(self._file, flags, 0o600)
+        try:
+            for _ in range(LOCK_TRIES):
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    time.sleep(LOCK_S / LOCK_TRIES)
+                    continue
+                # Whoever had the lock may have put another file in its place.
+                if _same(descriptor, self._file):
+                    return descriptor
+                fresh = os.open(self._file, flags, 0o600)
+                os.close(descriptor)
+                descriptor = fresh
+            raise OSError(errno.EWOULDBLOCK, "another process keeps it locked", str(self._file))
+        except BaseException:
+            os.close(descriptor)
+            raise
 
     def _forget(self) -> None:
         self._mark, self.events, self.state = (0, 0, 0), (), State()
@@ -234,6 +261,13 @@ def told(event: Event) -> dict[str, Any]:
     """An event as a line says it."""
     kind = next(name for name, of in _KINDS.items() if isinstance(event, of))
     return {"kind": kind, **msgspec.to_builtins(event)}
+
+
+def _same(descriptor: int, file: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), file.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _files(folder: Path) -> list[Path]:

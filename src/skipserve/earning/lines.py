@@ -6,6 +6,8 @@ has no end yet is a line that is being written, or that a killed writer left: it
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import zlib
 from pathlib import Path
@@ -65,10 +67,15 @@ def contents(data: bytes, file: Path, expected: Header) -> list[bytes]:
     return whole[1:]
 
 
-def append(descriptor: int, data: bytes) -> None:
+def append(descriptor: int, data: bytes, lasting: bool = False) -> None:
     """Write whole lines at the end of a file, or nothing: a disk that fills up leaves no half.
 
     Whoever calls is the only writer.
+
+    Args:
+        descriptor: Of the file.
+        data: The lines.
+        lasting: Whether they outlive a power failure once this has returned.
 
     Raises:
         OSError: If they could not be written.
@@ -78,9 +85,58 @@ def append(descriptor: int, data: bytes) -> None:
         written = os.write(descriptor, data)
         while written < len(data):
             written += os.write(descriptor, data[written:])
+        if lasting:
+            os.fsync(descriptor)
     except OSError:
         os.ftruncate(descriptor, end)
         raise
+
+
+def put_in_place(file: Path, data: bytes, lasting: bool = False) -> int:
+    """Write a whole file beside its place and rename it there: readers see the old or the new one.
+
+    Whoever calls is the only writer.
+
+    Args:
+        file: Its place.
+        data: Its lines.
+        lasting: As of :func:`append`.
+
+    Returns:
+        A descriptor of it, locked since before it was there.
+
+    Raises:
+        OSError: If it could not be written; then the old one is still there.
+    """
+    fresh = file.with_name(f".{file.name}")
+    flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(fresh, flags, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        append(descriptor, data, lasting)
+        fresh.rename(file)
+    except OSError:
+        os.close(descriptor)
+        with contextlib.suppress(OSError):
+            fresh.unlink()
+        raise
+    if lasting:
+        with contextlib.suppress(OSError):  # it is in place; some file systems sync no folder
+            sync_folder(file.parent)
+    return descriptor
+
+
+def sync_folder(folder: Path) -> None:
+    """Let the names in a folder outlive a power failure.
+
+    Raises:
+        OSError: If that cannot be done.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def damaged(file: Path, how: str) -> StateError:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from skipserve.earning.lines import Header, append, line
+from skipserve.earning.lines import Header, append, line, put_in_place
 
 FLUSH_S = 1.0
 # Begun anew from here on.
@@ -54,6 +54,7 @@ class ProcessFile(ABC):
         self._descriptor = -1
         self._timer: threading.Timer | None = None
         self._failing = False
+        self._is_void, self._closed = False, False
         self._lock = threading.Lock()
 
     @abstractmethod
@@ -73,10 +74,12 @@ class ProcessFile(ABC):
         with self._lock:
             self._timer = None
             fresh = self._fresh()
-            if not fresh:
-                return
             try:
-                self._write(fresh)
+                if self._is_void:
+                    self._file.unlink(missing_ok=True)
+                    self._is_void = False
+                if fresh:
+                    self._write(fresh)
             except OSError as error:
                 if not self._failing:
                     logger.error(
@@ -88,20 +91,27 @@ class ProcessFile(ABC):
                 self._wake()
             else:
                 self._failing = False
-                self._written()
+                if fresh:
+                    self._written()
 
     def close(self) -> None:
-        """Write the rest, and let the file go."""
+        """Write the rest, and let the file go; nothing is written any more."""
         self.flush()
         with self._lock:
+            self._closed = True
             if self._timer is not None:
                 self._timer.cancel()
             if self._descriptor >= 0:
                 os.close(self._descriptor)
                 self._descriptor = -1
 
+    def _void(self) -> None:
+        """What stands in the file says nothing any more: it is removed with the next flush."""
+        self._is_void = True
+        self._wake()
+
     def _wake(self) -> None:
-        if self._timer is None:
+        if self._timer is None and not self._closed:
             self._timer = threading.Timer(FLUSH_S, self.flush)
             self._timer.daemon = True
             self._timer.start()
@@ -113,19 +123,7 @@ class ProcessFile(ABC):
             if about.st_nlink and about.st_size < self._longest:
                 append(self._descriptor, lines)
                 return
-        # Beside its place and renamed, so that a reader sees the old or the new one, whole.
-        fresh = self._folder / f".{self._file.name}"
-        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(fresh, flags, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            append(descriptor, line(self._header) + self._all())
-            fresh.rename(self._file)
-        except OSError:
-            os.close(descriptor)
-            with contextlib.suppress(OSError):
-                fresh.unlink()
-            raise
+        descriptor = put_in_place(self._file, line(self._header) + self._all())
         if self._descriptor >= 0:
             os.close(self._descriptor)
         self._descriptor = descriptor

@@ -1,8 +1,9 @@
 """Rows that propose, in files: what each exit read off them, and whether it agreed.
 
 These are no evidence. An epoch that proposes looks at its first rows to fix what its other rows are
-evidence for; so numbers of single rows are kept until that is done, and no longer. A process keeps
-at most so many rows as propose.
+evidence for; so numbers of single rows are kept until that is done, and no longer: a process
+removes its file once it is told of what comes next, and whoever tidies removes those of processes
+that have ended. A process keeps at most so many rows as propose.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ KIND = "rows"
 PREFIX = f"{KIND}."
 # Most rows that propose: a worker keeps as many, for how many do is the ledger's to say.
 MOST_ROWS = 10_000
-# Nothing is appended to a longer one, which holds rows of earlier epochs.
+# Nothing is appended to a longer one.
 LONG_BYTES = 1 << 20
 
 
@@ -45,7 +46,7 @@ class RowsFile(ProcessFile):
 
     def __init__(self, folder: Path, binding: str) -> None:
         super().__init__(folder, KIND, binding, LONG_BYTES)
-        self._epoch, self._count = 0, 0
+        self._epoch, self._count, self._done = 0, 0, 0
         self._kept: list[bytes] = []
         self._pending: list[bytes] = []
 
@@ -53,20 +54,34 @@ class RowsFile(ProcessFile):
         """Keep rows, while there is room for them; never waits for the disk.
 
         Args:
-            epoch: In which they were drawn; those of an earlier one than the last are left out.
+            epoch: In which they were drawn; those of an earlier one than the last are left out, and
+                those of one that proposes no more.
             shown: What their exits read.
         """
         with self._lock:
-            if epoch < max(self._epoch, 1):
+            if epoch < max(self._epoch, self._done + 1):
                 return
             if epoch > self._epoch:
-                self._epoch, self._count = epoch, 0
-                self._kept, self._pending = [], []
+                self._epoch = epoch
+                self._forget()
             some = shown[: MOST_ROWS - self._count]
             if len(some):
                 self._count += len(some)
                 self._pending.append(line(_written(epoch, some)))
                 self._wake()
+
+    def done(self, epoch: int) -> None:
+        """Forget the rows of an epoch, because it proposes no more; never waits for the disk."""
+        with self._lock:
+            if epoch > self._done:
+                self._done = epoch
+                if self._epoch <= epoch:
+                    self._forget()
+
+    def _forget(self) -> None:
+        if self._count:
+            self._kept, self._pending, self._count = [], [], 0
+            self._void()
 
     def _fresh(self) -> bytes:
         return b"".join(self._pending)

@@ -49,6 +49,7 @@ class State:
         proposal: The ladder that the present epoch earns for.
         candidates: Of that ladder; 0 for as many as the artifact has.
         blocks: What the candidates of each ladder run on the traffic, by its name.
+        over: Whether the alarm has ended the present epoch: nothing is earned in it any more.
     """
 
     epoch: int = 0
@@ -61,6 +62,7 @@ class State:
     proposal: str = OWN
     candidates: int = 0
     blocks: tuple[tuple[str, tuple[float, ...]], ...] = ()
+    over: bool = False
 
     def earned(self, risk: float) -> int | None:
         """The boldest candidate whose whole prefix has crossed in the present epoch."""
@@ -97,15 +99,23 @@ def applied(state: State, events: Iterable[Event]) -> State:
                 state = _begun(state, event)
         elif event.epoch == state.epoch:
             if isinstance(event, Crossed):
-                if state.propose_rows:
-                    continue  # what could be earned is not fixed yet
+                if state.propose_rows or state.over:
+                    continue  # what could be earned is not fixed yet, or is not to be relied on
                 crossed = state.crossed | {(event.risk, event.candidate)}
                 state = replace(state, crossed=crossed)
             elif isinstance(event, Proposed):
                 state = _proposed(state, event)
             else:
-                # What one candidate's evidence shows of the traffic concerns all of them.
-                state = replace(state, crossed=frozenset(), held=(), withdrawn=True)
+                # What one candidate's evidence shows of the traffic concerns all of them. The epoch
+                # is over by it, also where the line that begins the next one was never written.
+                state = replace(
+                    state,
+                    crossed=frozenset(),
+                    held=(),
+                    withdrawn=True,
+                    propose_rows=0,
+                    over=True,
+                )
     return state
 
 

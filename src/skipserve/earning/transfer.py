@@ -69,18 +69,21 @@ def take_over(ledger: Ledger, events: Sequence[Event]) -> None:
         StateError: If something was earned here, or the alarm was raised.
         OSError: If it cannot be written; then nothing has happened.
     """
-    state = ledger.read()
-    if state.crossed or state.held or state.withdrawn:
-        raise StateError(
-            "this model has a history of its own, which cannot be joined with another; forget it "
-            "first with --reset"
-        )
 
     def decided(last: int) -> Sequence[Event]:
+        state = ledger.read()  # under the lock: the alarm may just have been raised
+        if state.crossed or state.held or state.withdrawn:
+            raise StateError(
+                "this model has a history of its own, which cannot be joined with another; forget "
+                "it first with --reset"
+            )
         *before, end = events
         assert isinstance(end, Begun)  # as read
         # Workers here count for an epoch that they were told of; theirs is none of the others'.
-        epoch = max(end.epoch, last + 1)
-        return [*before, replace(end, epoch=epoch, propose_rows=ledger.rules.propose_rows)]
+        epoch, rules = max(end.epoch, last + 1), ledger.rules
+        begun = replace(
+            end, epoch=epoch, epoch_rows=rules.epoch_rows, propose_rows=rules.propose_rows
+        )
+        return [*before, begun]
 
     ledger.rewrite(decided)

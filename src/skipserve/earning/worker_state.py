@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
 import time
@@ -58,7 +57,8 @@ class WorkerState:
         dropped: int = 0,
         proposal: str = OWN,
     ) -> None:
-        """Count rows; see :meth:`CountsFile.add`."""
+        """Count rows; see :meth:`CountsFile.add`. Those of their epoch that proposed are done."""
+        self._rows.done(epoch)
         self._counts.add(epoch, rows, disagreements, blocks, dropped, proposal)
 
     def show(self, epoch: int, shown: Shown) -> None:
@@ -108,9 +108,7 @@ def state_of(
     binding = binding_of(manifest, candidates, files, precision, provider, of_slice)
     own = Ladder(candidates, from_json(spec.guard_limit))
     try:
-        made = WorkerState(Path(directory) / manifest.name, binding, own)
-        atexit.register(made.close)
-        return made
+        return WorkerState(Path(directory) / manifest.name, binding, own)
     except OSError as error:
         logger.error(
             "%s gives no evidence: its state in %s cannot be written (%s); it earns nothing, and "

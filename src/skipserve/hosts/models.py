@@ -15,6 +15,7 @@ from skipserve.protocols.messages import RawRequest, Reply, most_bytes
 from skipserve.protocols.oip_replies import VERSION
 from skipserve.service.batcher import Batcher, DeferredWork, QueueLimits, Watch
 from skipserve.service.opening import open_service
+from skipserve.service.service import Service
 from skipserve.service.turns import Turns
 
 
@@ -80,7 +81,12 @@ class Models(Mapping[str, Model]):
         watch: Callable[[Unpacked], Watch],
     ) -> None:
         self._turns = Turns(asyncio.get_running_loop())
-        self._models = {one.name: self._open(one, watch(one)) for one in unpacked}
+        self._open_services: list[tuple[Service, DeferredWork]] = []
+        try:
+            self._models = {one.name: self._open(one, watch(one)) for one in unpacked}
+        except BaseException:
+            self.close()
+            raise
 
     def __getitem__(self, name: str) -> Model:
         return self._models[name]
@@ -92,12 +98,17 @@ class Models(Mapping[str, Model]):
         return len(self._models)
 
     def close(self) -> None:
-        """End the threads of the batches."""
+        """End the threads of the batches, and write down what their evidence said."""
         self._turns.close()
+        while self._open_services:
+            service, later = self._open_services.pop()
+            later.work()
+            service.close()
 
     def _open(self, one: Unpacked, watch: Watch) -> Model:
         serving, later = one.serving, DeferredWork()
         service = open_service(one.artifact, serving, later, one.version)
+        self._open_services.append((service, later))
         limits = QueueLimits(
             serving.batch_size,
             serving.queue_size,

@@ -102,7 +102,7 @@ class Succession:
         changed = fresh.differs_from(before)
         with self.turn:
             supervision.readiness.expect(host)
-            supervision.monitor.hold(changed)
+            supervision.monitor.hold([one for one in fresh.watched() if one.name in changed])
         try:
             self._open(fresh)
         except BaseException:

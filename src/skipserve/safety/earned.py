@@ -57,7 +57,7 @@ class EarnedStatus:
     history: Sequence[str]
 
 
-class Earned:
+class EarnedRecord:
     """What a slice of a model's traffic has earned.
 
     Args:

@@ -6,37 +6,27 @@ was not earned, and what cannot be written has not happened.
 
 from __future__ import annotations
 
-import errno
 import logging
-import os
-import shutil
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from skipserve.artifacts.artifact import Artifact
-from skipserve.artifacts.certificates import is_of
 from skipserve.earning.counts import Counts
-from skipserve.earning.counts_file import CountsReader
-from skipserve.earning.epochs import decide, in_force, reset, withdraw
+from skipserve.earning.epochs import decide, in_force, reset
 from skipserve.earning.events import Event
-from skipserve.earning.ladder import OWN, Place
-from skipserve.earning.ledger import Ledger, ladders_of, used_before
-from skipserve.earning.process_file import folder_of
+from skipserve.earning.ladder import OWN, Place, Places
+from skipserve.earning.ledger import ladders_of, used_before
 from skipserve.earning.proofs import unordered
 from skipserve.earning.proposing import About, propose_anew
-from skipserve.earning.rows_file import RowsReader
 from skipserve.earning.state import State
 from skipserve.errors import StateError
-from skipserve.runtime.runners import FORMATS
+from skipserve.safety.evidence_files import EvidenceFiles
 from skipserve.safety.kind import Kind, binding_for, own_ladder, rules_of
+from skipserve.safety.own import own_places
+from skipserve.safety.withdrawal import Withdrawal
 from skipserve.slices import sliced
-
-# Less room than this is none: workers and launcher could not write what they see.
-ROOM_BYTES = 1 << 20
-
-InForce = tuple[Place | None, ...]
 
 logger = logging.getLogger(__name__)
 
@@ -70,10 +60,10 @@ class Keeper:
         self.shown = 0
         self.problem = ""
         self._kind: Kind | None = None
-        self._offline: InForce = (None,) * len(spec.risks)
+        self._offline: Places = (None,) * len(spec.risks)
         self._safe = False  # whether what was read can be relied on
         self._at_s = 0.0
-        self._unwritten: tuple[int, int] | None = None
+        self._unwritten: Withdrawal | None = None
 
     @property
     def withdrawn(self) -> bool:
@@ -86,7 +76,7 @@ class Keeper:
         return self._spec.certificate
 
     @property
-    def offline(self) -> InForce:
+    def offline(self) -> Places:
         """The places of the artifact's own certificates that are in force."""
         own = self.mode != "earned" and not self.withdrawn
         return self._offline if own else (None,) * len(self.rules.risks)
@@ -131,21 +121,20 @@ class Keeper:
         return len(self._ladders[place.proposal])
 
     @property
-    def in_force(self) -> InForce | None:
+    def in_force(self) -> Places | None:
         """What workers may use for each risk; ``None``: the artifact's own certificates."""
-        nothing: InForce = (None,) * len(self.rules.risks)
-        if not self._safe:
-            # Where nothing is counted, nothing is on record either.
-            own = self.mode != "earned" and not self.problem
-            return None if own else nothing
+        nothing: Places = (None,) * len(self.rules.risks)
         own = self.mode != "earned" and not self.withdrawn
-        if self.problem or self._unwritten or (self.mode == "offline" and own):
-            return None if own else nothing
+        # Where nothing is counted yet, nothing is on record either.
+        if self.problem or self._unwritten or not self._safe or (self.mode == "offline" and own):
+            return None if own and (self._safe or not self.problem) else nothing
         earned = in_force(self.rules, self.state, self.counts.rows, self._at_s)
         if not own:
             return earned
         found = tuple(map(self.state.bolder, self._offline, earned))
-        return None if found == self._offline else found
+        # If nothing is in force at all, it is to be told: then every row gives evidence.
+        stands = found == self._offline and any(one is not None for one in found)
+        return None if stands else found
 
     def look(self, kinds: Collection[Kind], at_s: float) -> Sequence[Event]:
         """Take in what was counted, and move the epochs.
@@ -162,7 +151,8 @@ class Keeper:
         events: Sequence[Event] = ()
         try:
             if kinds and self.rules.candidates:
-                events = self._look(self._open(kinds))
+                self._open(kinds)
+                events = self._look()
         except StateError as error:
             problem, self._safe = str(error), False
         except OSError as error:
@@ -175,16 +165,24 @@ class Keeper:
         self.problem = problem
         return events
 
-    def withdraw(self, rows: int, disagreements: int) -> Sequence[Event]:
-        """Take everything out of force; the alarm was raised on so many evidence rows.
+    def withdraw(self, rows: int, disagreements: int, epoch: int) -> Sequence[Event]:
+        """Take everything out of force.
 
-        What cannot be written down holds in this process all the same.
+        What cannot be written down holds in this process all the same, and is tried again.
+
+        Args:
+            rows: Evidence rows on which the alarm was raised.
+            disagreements: Among them.
+            epoch: That workers counted for meanwhile; 0 for none.
+
+        Returns:
+            What has happened by it; nothing if another replica was first.
         """
+        self._unwritten = Withdrawal(rows, disagreements, epoch)
         if not self._safe:
             return ()
-        self._unwritten = rows, disagreements
         try:
-            return self._withdraw()
+            return self._withdraw(self._unwritten)
         except (OSError, StateError) as error:
             logger.error(
                 "%s: that the alarm was raised cannot be written down (%s); it is tried again",
@@ -192,31 +190,48 @@ class Keeper:
             )
             return ()
 
-    def _withdraw(self) -> Sequence[Event]:
-        assert self._unwritten is not None
-        seen, (rows, disagreements) = self.state.epoch, self._unwritten
+    def _withdraw(self, unwritten: Withdrawal) -> Sequence[Event]:
+        seen, files = self.state, self._files
 
         def decided(state: State) -> Sequence[Event]:
-            if state.epoch != seen:
-                return ()  # another replica was first
-            return withdraw(self.rules, state, rows, disagreements, self.counts, self._at_s)
+            if unwritten.is_settled(files.ledger.events):
+                return ()  # another replica was first, or all of it was forgotten
+            none = Counts.none(state.candidates or self.rules.candidates)
+            now = self.counts if state.epoch == seen.epoch else none
+            return unwritten.events(self.rules, state, now, self._at_s)
 
         events = self._turn(decided)
         self._unwritten = None
         return events
 
     def reset(self) -> Sequence[Event]:
-        """Begin anew, with the artifact's own certificates if it has some."""
-        if not self._safe:
-            return ()
-        return self._turn(lambda state: reset(self.rules, state.epoch, self._at_s))
+        """Begin anew, with the artifact's own certificates if it has some.
+
+        What cannot be written down has not happened, and is told.
+        """
+        problem = self.problem or "its workers are not there yet"
+        if self._safe:
+            try:
+                events = self._turn(lambda state: reset(self.rules, state.epoch, self._at_s))
+            except (OSError, StateError) as error:
+                problem = str(error)
+            else:
+                self._unwritten = None  # the operator has seen it
+                return events
+        logger.error(
+            "%s: that what was earned is forgotten cannot be written down (%s); nothing has "
+            "changed: mend it, and switch it on again",
+            *(self._name, problem),
+        )
+        return ()
 
     def _turn(self, decided: Callable[[State], Sequence[Event]]) -> Sequence[Event]:
-        events = self._ledger.turn(decided)
-        self._take(self._ledger.state)
+        ledger = self._files.ledger
+        events = ledger.turn(decided)
+        self._take(ledger.state)
         return events
 
-    def _open(self, kinds: Collection[Kind]) -> Kind:
+    def _open(self, kinds: Collection[Kind]) -> None:
         if len(kinds) > 1:
             told = " and ".join(sorted(f"{k.backend} {k.provider} {k.precision}" for k in kinds))
             raise StateError(
@@ -225,7 +240,7 @@ class Keeper:
             )
         (kind,) = kinds
         if kind == self._kind:
-            return kind
+            return
         pair = unordered(self._ladders[OWN].thresholds.tolist())
         if pair is not None:
             raise StateError(
@@ -233,23 +248,18 @@ class Keeper:
                 "propose them anew with `skipserve calibrate`"
             )
         binding = binding_for(self._artifact, kind, self._slice)
-        self._ledger = Ledger(self._folder, binding, self.rules)
-        self._rows = RowsReader(self._folder, binding, len(self._spec.decisions))
-        self._reader = CountsReader(self._folder, binding, self.rules.candidates)
-        self._room = folder_of(self._folder, binding)
-        self._offline = self._own(kind)
+        decisions = len(self._spec.decisions)
+        self._files = EvidenceFiles(self._folder, binding, self.rules, decisions)
+        self._offline = own_places(self._artifact, kind)
         self._kind = kind
-        return kind
 
-    def _look(self, kind: Kind) -> Sequence[Event]:
-        self._take(self._ledger.read())
+    def _look(self) -> Sequence[Event]:
+        self._take(self._files.ledger.read())
         self._safe = True
         if self._unwritten is not None:
-            return self._withdraw()
-        self.counts = self._counted()
-        self._room.mkdir(parents=True, exist_ok=True)
-        if shutil.disk_usage(self._room).free < ROOM_BYTES:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._room))
+            return self._withdraw(self._unwritten)
+        self.counts = self._files.counted(self.state, len(self._ladders[self.state.proposal]))
+        self._files.need_room()
         if self.proposing:
             return self._propose()
         earning = self.earning
@@ -263,25 +273,13 @@ class Keeper:
             return decide(self.rules, state, self.counts, self._at_s, earning)
 
         events = self._turn(decided)
-        self._reader.tidy(self.state.epoch - 1)
-        self._rows.read(self.state.epoch)  # tells which files there are
-        self._rows.tidy(self.state.epoch)
+        self._files.tidy(self.state)
         return events
-
-    def _counted(self) -> Counts:
-        none = Counts.none(len(self._ladders[self.state.proposal]))
-        found = self._reader.read(self.state.proposal).get(self.state.epoch, none)
-        if found.blocks.shape != none.blocks.shape:
-            raise StateError(
-                f"evidence of epoch {self.state.epoch} counts {len(found.blocks)} candidates, and "
-                f"{len(none.blocks)} were proposed; forget it with `skipserve certificate --reset`"
-            )
-        return found
 
     def _propose(self) -> Sequence[Event]:
         """Fix what the epoch earns for, once its first rows are together."""
         state, spec = self.state, self._spec
-        rows = self._rows.read(state.epoch)
+        rows = self._files.shown(state.epoch)
         self.shown = len(rows)
         # The build file may ask for fewer since the epoch began: none leaves the ladder as it was.
         enough = min(state.propose_rows, self.rules.propose_rows)
@@ -299,29 +297,15 @@ class Keeper:
         def decided(now: State) -> Sequence[Event]:
             return [proposed] if now.epoch == state.epoch and now.propose_rows else ()
 
-        return self._turn(decided)
+        events = self._turn(decided)
+        self._files.tidy(self.state)
+        return events
 
     def _take(self, state: State) -> None:
-        events = self._ledger.events
+        events = self._files.ledger.events
         self._ladders = {OWN: self._ladders[OWN], **ladders_of(events)}
         self._used = used_before(events, state.epoch)
         if (state.epoch, state.proposal) != (self.state.epoch, self.state.proposal):
             self.counts = Counts.none(len(self._ladders[state.proposal]))
             self.shown = 0
         self.state = state
-
-    def _own(self, kind: Kind) -> InForce:
-        """The places of the artifact's own certificates that hold for what runs."""
-        spec = self._spec
-        files = self._artifact.hashes(FORMATS[kind.backend], kind.precision)
-        held = {
-            one.risk: Place(one.candidate)
-            for one in self._artifact.certificates.certificates
-            if one.files == files
-            and (one.precision, one.provider) == (kind.precision, kind.provider)
-            and one.measure == "disagreement"
-            and one.confidence >= spec.offline_confidence
-            and one.guard_limit == spec.guard_limit
-            and is_of(one, self._artifact.certificates.candidates)
-        }
-        return tuple(held.get(risk) for risk in spec.risks)

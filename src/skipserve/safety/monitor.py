@@ -37,11 +37,15 @@ class Monitor:
         self._models = {model.name: self._model(model) for model in models}
         self._held: Collection[str] = ()
 
-    def hold(self, names: Collection[str]) -> None:
-        """Draw no conclusions on these models: two artifacts of one name count together."""
-        self._held = names
-        for name in names:
-            self._models[name].hold()
+    def hold(self, coming: Collection[Watched]) -> None:
+        """Draw no conclusions on some models: two artifacts of one name count together.
+
+        Args:
+            coming: The artifacts that begin to answer beside those that are watched.
+        """
+        self._held = {one.name for one in coming}
+        for one in coming:
+            self._models[one.name].hold(one)
 
     def follow(self, now_s: float, models: Sequence[Watched], fresh: Collection[str]) -> None:
         """Watch these models from now on, and none else.

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from skipserve.earning.ladder import OWN
+from skipserve.earning.ladder import OWN, Places
 from skipserve.earning.progress import Pace, Progress, progress
 from skipserve.safety.alarm import Evidence
-from skipserve.safety.keeper import InForce, Keeper
+from skipserve.safety.keeper import Keeper
 from skipserve.safety.kind import Kind
-from skipserve.safety.switch import ControlState, Switch
+from skipserve.safety.switch import ControlState, Switch, SwitchState
 from skipserve.slices import sliced
 from skipserve.telemetry.exposition import Exposition, Samples
 
@@ -43,6 +43,9 @@ class SliceWatch:
         asked: By the model's settings.
         switch: Of the model's router.
         keeper: Of what the slice has earned; ``None`` where there is no router.
+
+    Attributes:
+        name: Of the slice.
     """
 
     def __init__(
@@ -56,12 +59,13 @@ class SliceWatch:
     ) -> None:
         self._metrics = metrics
         self._model, self._slice = model, of_slice
+        self.name = of_slice
         self._called = sliced(model, of_slice)
         self._asked = asked
         self._switch = switch
         self._keeper = keeper
         self._told = switch.control(of_slice)
-        self._said: InForce | None = None
+        self._said: Places | None = None
         self._certified = False
         self._counted: dict[float, tuple[int, int]] = {}
         self._against = Evidence(())
@@ -73,9 +77,19 @@ class SliceWatch:
         """Go on with another handle of the same switch."""
         self._switch = switch
 
-    def hold(self) -> None:
-        """Let nobody count, nor use what was earned; the switch is held."""
-        in_force = None if self._told.in_force is None else ()
+    @property
+    def told(self) -> ControlState:
+        """What the workers were told last."""
+        return self._told
+
+    def hold(self, own_stand: bool) -> None:
+        """Let nobody count, nor use what was earned; the switch is held.
+
+        Args:
+            own_stand: Whether the workers of another artifact, which read this too, may go by its
+                own certificates.
+        """
+        in_force = None if own_stand and self._told.in_force is None else ()
         self._tell(ControlState(self._switch.control(self._slice).state, 0, in_force))
 
     def begin(self, counts: Samples) -> None:
@@ -83,9 +97,9 @@ class SliceWatch:
         self._counted = dict(self._evidence_counts(counts))
         self._against = Evidence(sorted(self._counted))
         control = self._switch.control(self._slice)
-        if control.state == "fell_back":
-            self._switch.write(replace(control, state="on"), self._slice)
-        self._told = self._switch.control(self._slice)
+        own = self._keeper is None or control.in_force is None
+        state: SwitchState = "on" if control.state == "fell_back" else control.state
+        self._tell(ControlState(state, in_force=None if own else ()))
 
     def look(self, now_1970_s: float, counts: Samples, kinds: set[Kind]) -> None:
         """Look at what was counted until now; the switch is held.
@@ -102,9 +116,11 @@ class SliceWatch:
         self._against.update(news)  # of what was in force until now
         if self._keeper is not None:
             self._keeper.look(kinds, now_1970_s)
-            self._tell_what_is_kept(self._keeper)
+        # Before anything else comes in force: of that, this evidence would say nothing any more.
         if self._told.state == "on" and self._against.wealth >= self._asked.level:
             self._fall_back()
+        elif self._keeper is not None:
+            self._tell_what_is_kept(self._keeper)
 
     def show(self, now_s: float, gauges: Samples) -> None:
         """Show how the slice stands."""
@@ -158,7 +174,7 @@ class SliceWatch:
             self._switch.write(control, self._slice)
         self._told = control
 
-    def _say(self, keeper: Keeper, now: InForce | None) -> None:
+    def _say(self, keeper: Keeper, now: Places | None) -> None:
         """Say where something bolder, or more careful, is in force by what was earned."""
         before, self._said = self._said, now
         if now is None:
@@ -222,7 +238,7 @@ class SliceWatch:
             *(self._called, seen.disagreements, seen.rows, seen.wealth, level, self._model),
         )
         if self._keeper is not None:
-            self._keeper.withdraw(seen.rows, seen.disagreements)
+            self._keeper.withdraw(seen.rows, seen.disagreements, self._told.epoch)
             self._tell(
                 ControlState(
                     *("fell_back", self._keeper.epoch, ()),

@@ -2,11 +2,12 @@
 
 What was earned is in a folder a model, see earning/. What an operator decided is kept until it is
 decided otherwise: one file a model in ``.router-off``, which is there while skipping is off by
-hand. Making and removing a file happens whole or not at all.
+hand. That it is there is all that it says: what stands in it is for people.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -51,8 +52,10 @@ def give_order(file: Path) -> None:
         OSError: If the file cannot be made; then a restart forgets that it is off.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch()
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    file.write_text(f"switched off {now}\n")
+    with contextlib.suppress(OSError):  # that it is there is the order, also where no word fits
+        file.write_text(f"switched off {now}\n")
 
 
 def lift_order(file: Path) -> None:
@@ -84,5 +87,7 @@ class StandingOrderWatch:
         """
         given = self.order.exists()
         with self.switch.held():
+            if self.switch.is_damaged:
+                return  # for whoever knows what it said
             if given != (self.switch.state() == "disabled"):
                 self.switch.set("disabled" if given else "on")

@@ -15,16 +15,18 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
-from skipserve.earning.ladder import Place
+from skipserve.earning.ladder import Place, Places
 from skipserve.errors import StateError
 
 SwitchState = Literal["on", "fell_back", "disabled"]
 _LETTERS: dict[str, SwitchState] = {"o": "on", "f": "fell_back", "d": "disabled"}
+# Bytes of the file; of many slices and risks it has more, see _width_for.
 _WIDTH = 1024
-# Of a switch of many slices.
-_WIDEST = 64 << 10
+_WIDEST = 256 << 10
+# A slice that falls back takes some more letters to say so, and there may be no room to grow then.
+_SPARE = 64
 _ATTEMPTS = 3
 # Tells the workers where the switches are.
 DIRECTORY_VARIABLE = "SKIPSERVE_SWITCHES"
@@ -65,7 +67,7 @@ class ControlState:
     own: bool = False
 
     @property
-    def places(self) -> tuple[Place | None, ...] | None:
+    def places(self) -> Places | None:
         """Places in force, each with the ladder that it is of."""
         if self.in_force is None:
             return None
@@ -91,6 +93,7 @@ class Switch:
         # Never through a link: the command line may run as a user who can write elsewhere.
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         self._descriptor = os.open(file, flags, 0o600)
+        self._width = _WIDTH
         self._read: bytes = b""
         self._controls: Mapping[str, ControlState] = {}
         with self.held():
@@ -102,7 +105,9 @@ class Switch:
 
         It is the same object until something else is told.
         """
-        line = os.pread(self._descriptor, _WIDEST, 0)
+        if self._descriptor < 0:
+            return {}
+        line = self._line()
         if line != self._read:
             self._controls = self._again(line)
             self._read = line
@@ -116,15 +121,20 @@ class Switch:
         """
         return control_of(self.controls(), of_slice)
 
+    @property
+    def is_damaged(self) -> bool:
+        """Whether it says nothing that can be read: nothing is skipped then."""
+        return not self.controls()
+
     def write(self, control: ControlState, of_slice: str = "") -> None:
         """Say what may be done from now on with a slice, and leave the others as they are."""
-        self._write({**self.controls(), of_slice: control})
+        self.tell({**self.controls(), of_slice: control})
 
     def keep(self, slices: Collection[str]) -> None:
         """Forget all slices but these; nothing may be skipped in those that were not there."""
         before = self.controls()
         if before.keys() != set(slices):
-            self._write({one: control_of(before, one) for one in slices})
+            self.tell({one: control_of(before, one) for one in slices})
 
     def state(self) -> SwitchState:
         """The state of the slice that stands worst; ``disabled`` if the file is damaged."""
@@ -133,17 +143,17 @@ class Switch:
     def set(self, state: SwitchState) -> None:
         """Set the state of all slices, and leave the rest as it is."""
         controls = self.controls() or {"": DAMAGED}
-        self._write({of: replace(one, state=state) for of, one in controls.items()})
+        self.tell({of: replace(one, state=state) for of, one in controls.items()})
 
-    def _write(self, controls: Mapping[str, ControlState]) -> None:
+    def tell(self, controls: Mapping[str, ControlState]) -> None:
+        """Say what may be done from now on with each slice.
+
+        Raises:
+            StateError: If it has no room for so much.
+            OSError: If it cannot be written.
+        """
         line = _line(controls)
-        size = os.fstat(self._descriptor).st_size
-        width = max(size, _WIDTH if len(line) < _WIDTH else _WIDEST)
-        if len(line) >= _WIDEST:
-            raise StateError(
-                f"the switch of a model holds {_WIDEST} bytes, and {len(line)} were to be written; "
-                "declare fewer slices or risks"
-            )
+        width = max(os.fstat(self._descriptor).st_size, _width_for(controls, len(line)))
         os.pwrite(self._descriptor, line.ljust(width - 1) + b"\n", 0)
 
     @contextmanager
@@ -156,8 +166,10 @@ class Switch:
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
     def close(self) -> None:
-        """Close the file."""
-        os.close(self._descriptor)
+        """Close the file; nothing may be skipped by it any more."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
     def _again(self, line: bytes) -> Mapping[str, ControlState]:
         """What a line says; it is read again while it looks like half of one."""
@@ -165,19 +177,38 @@ class Switch:
             controls = _parsed(line)
             if controls is not None:
                 return controls
-            line = os.pread(self._descriptor, _WIDEST, 0)
+            line = self._line()
         return {}
 
+    def _line(self) -> bytes:
+        line = os.pread(self._descriptor, self._width, 0)
+        while len(line) == self._width < _WIDEST and not line.endswith(b"\n"):
+            self._width *= 2
+            line = os.pread(self._descriptor, self._width, 0)
+        return line
 
-class AlwaysOn(Switch):
+
+class Controls(Protocol):
+    """What a worker sees of a switch."""
+
+    def controls(self) -> Mapping[str, ControlState]:
+        """What may be done now, by slice."""
+        ...
+
+    def close(self) -> None:
+        """Close it."""
+        ...
+
+
+class AlwaysOn:
     """The switch of a model without a launcher: always on."""
-
-    def __init__(self) -> None:
-        pass
 
     def controls(self) -> Mapping[str, ControlState]:
         """On, with the certificates of the artifact."""
         return _ALWAYS
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 _ALWAYS: Mapping[str, ControlState] = {"": ControlState()}
@@ -195,6 +226,18 @@ def control_of(controls: Mapping[str, ControlState], of_slice: str) -> ControlSt
 def worst(states: Iterable[SwitchState]) -> SwitchState:
     """Of the states of several slices, the one that lets the least be skipped."""
     return max(states, key=list(REASONS).index, default="disabled")
+
+
+def _width_for(controls: Mapping[str, ControlState], length: int) -> int:
+    width = _WIDTH
+    while width <= length + _SPARE * len(controls):
+        width *= 2
+    if width > _WIDEST:
+        raise StateError(
+            f"the switch of a model holds {_WIDEST} bytes, and {length} were to be written; "
+            "declare fewer slices or risks"
+        )
+    return width
 
 
 def _line(controls: Mapping[str, ControlState]) -> bytes:
@@ -245,7 +288,7 @@ def _named(ladder: str) -> str:
     return "" if ladder == "-" else ladder
 
 
-def switch_of(model: str) -> Switch:
+def switch_of(model: str) -> Controls:
     """The switch the launcher gave the workers of a model; always on without a launcher."""
     directory = os.environ.get(DIRECTORY_VARIABLE)
     return Switch(Path(directory) / model) if directory else AlwaysOn()

@@ -23,7 +23,7 @@ from skipserve.service.runs import CompletedRequests
 from skipserve.telemetry.metrics import ModelMetrics
 
 
-class Counts(Protocol):
+class EvidenceSink(Protocol):
     """Keeps what evidence rows said, for the launcher to read."""
 
     def add(
@@ -55,6 +55,10 @@ class Counts(Protocol):
         """What traffic has proposed, by its name."""
         ...
 
+    def close(self) -> None:
+        """Write the rest."""
+        ...
+
 
 class Witness:
     """Judges candidates on the rows that were drawn.
@@ -65,7 +69,9 @@ class Witness:
         counts: Keep the counts, by slice of the traffic; slices without are not counted.
     """
 
-    def __init__(self, engine: Engine, metrics: ModelMetrics, counts: Mapping[str, Counts]) -> None:
+    def __init__(
+        self, engine: Engine, metrics: ModelMetrics, counts: Mapping[str, EvidenceSink]
+    ) -> None:
         spec = engine.manifest.router
         decisions = spec.decisions if spec else ()
         self._engine = engine

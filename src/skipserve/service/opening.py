@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+
 from skipserve.artifacts.artifact import Artifact
 from skipserve.artifacts.serving import ServingConfig
 from skipserve.earning.worker_state import state_of
@@ -19,6 +21,8 @@ def open_service(
     artifact: Artifact, serving: ServingConfig, idle: Idle, version: str = VERSION
 ) -> Service:
     """Open and warm up a model; its switch, state and trace target are in the environment.
+
+    Whoever opens it closes it; a process that ends does so by itself.
 
     Args:
         artifact: Of the model.
@@ -43,4 +47,6 @@ def open_service(
     about = engine.manifest, engine.candidates, engine.files, engine.precision, engine.provider
     made = {one: state_of(*about, one) for one in engine.manifest.slices.names}
     states = {of_slice: one for of_slice, one in made.items() if one is not None}
-    return Service(engine, serving, idle, switch_of(name), journal, version, states)
+    service = Service(engine, serving, idle, switch_of(name), journal, version, states)
+    atexit.register(service.close)  # of a process that ends without closing it
+    return service

@@ -9,6 +9,7 @@ neighbours alone.
 
 from __future__ import annotations
 
+import atexit
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from time import perf_counter
@@ -20,10 +21,10 @@ from skipserve.protocols.messages import RISK_HEADER, RawRequest, Reply, status_
 from skipserve.protocols.oip_replies import VERSION
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import overflow
-from skipserve.safety.switch import AlwaysOn, Switch
+from skipserve.safety.switch import AlwaysOn, Controls
 from skipserve.service.batches import Batches
 from skipserve.service.by_slice import BySlice
-from skipserve.service.evidence import Counts, Witness
+from skipserve.service.evidence import EvidenceSink, Witness
 from skipserve.service.idle import Idle, Immediate
 from skipserve.service.observer import AnsweredBatch, Observer, Turn
 from skipserve.service.reader import INTERNAL, AcceptedRequest, Admission, Reader, named
@@ -44,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 
 class Service:
-    """Answers requests to one model.
+    """Answers requests to one model, until it is closed.
 
     Args:
         engine: The open model.
@@ -53,7 +54,8 @@ class Service:
         switch: Turns the router off for a while; always on by default.
         journal: Tells of the requests; by default only of those that were refused.
         version: Of the model, as clients name it.
-        counts: Keep what rows say of the candidates, and know ladders by name; by slice.
+        counts: Keep what rows say of the candidates, and know ladders by name; by slice. They and
+            the switch are the service's own from now on.
     """
 
     def __init__(
@@ -61,10 +63,10 @@ class Service:
         engine: Engine,
         serving: ServingConfig,
         idle: Idle | None = None,
-        switch: Switch | None = None,
+        switch: Controls | None = None,
         journal: Journal | None = None,
         version: str = VERSION,
-        counts: Mapping[str, Counts] | None = None,
+        counts: Mapping[str, EvidenceSink] | None = None,
     ) -> None:
         idle = idle or Immediate()
         self._put_off = idle.when_idle
@@ -97,7 +99,8 @@ class Service:
         metrics = open_metrics(engine, defaults)  # also announces this worker
         self._metrics = metrics if serving.metrics else NoMetrics()
         # Also without metrics, because the alarm reads these counts.
-        self._witness = Witness(engine, metrics, counts or {})
+        self._counts = counts or {}
+        self._witness = Witness(engine, metrics, self._counts)
         journal = journal or Journal(engine.manifest.name, serving.access_log)
         self._observer = Observer(engine.manifest.depth, self._metrics, self._witness, journal)
 
@@ -131,6 +134,13 @@ class Service:
                 yield self._step(runs, turn)
             requests = more()
         self._put_off(lambda: self._observer.observe(turn))
+
+    def close(self) -> None:
+        """Write down what evidence said, and let the files go; call it behind the last request."""
+        atexit.unregister(self.close)
+        for one in self._counts.values():
+            one.close()
+        self._switch.close()
 
     def refuse(self, request: RawRequest, error: InputError) -> Reply:
         """Refuse a request without reading its rows."""
