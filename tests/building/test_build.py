@@ -19,7 +19,7 @@ from skipserve.building.products import take_or_train, train
 from skipserve.building.steps import run_steps
 from skipserve.errors import ConfigError, ParityError
 from skipserve.files import sha256_of
-from skipserve.training.checkpoint import WEIGHTS, read_history
+from skipserve.training.history import WEIGHTS, read_history
 from skipserve.training.recipes import open_recipe
 from skipserve.training.shipped import data_hash, difference, read_shipped, ship, take
 
@@ -105,7 +105,7 @@ def test_an_artifact_that_fails_parity_is_not_written(project, monkeypatch):
         ("[training]", "[trainig]", r"unknown key 'trainig'; did you mean 'training'"),
         ('recipe = "two_moons"', "", r"name a recipe to train .* or a \[source\] to bring one"),
         ("depth = 3", "inputs = [2]", "comes with the recipe"),
-        ("depth = 3", "depth = true", "depth = True"),
+        ("depth = 3", "depth = true", r"depth = true: expected a whole number"),
         ('formats = ["onnx"]', 'formats = ["tflite"]', "'onnx' or 'torchscript'"),
         ('formats = ["onnx"]', "formats = []", "formats"),
         ('name = "small"', 'name = "../small"', "name"),

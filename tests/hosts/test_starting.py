@@ -190,7 +190,10 @@ def test_a_damaged_archive_is_refused_before_anything_starts(project, refused, t
         (["--precision", "int9"], "'int9' is not one of 'auto', 'fp32', 'fp16'"),
         (["--drain-timeout", "inf"], "--drain-timeout is inf; expected seconds"),
         (["--ready-timeout", "inf"], "--ready-timeout is inf; expected seconds"),
-        (["--metrics-port", "8080", "--port", "8080"], "collide"),
+        (
+            ["--metrics-port", "8080", "--port", "8080"],
+            "--port and --metrics-port are both 8080; choose another",
+        ),
         (["--tls-certificate", "here.pem"], "both --tls-certificate and --tls-key"),
         (["--tls-key", "here.pem"], "both --tls-certificate and --tls-key"),
         (

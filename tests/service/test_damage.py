@@ -194,7 +194,7 @@ def put(name: str, data: bytes) -> Change:
         (put(MANIFEST, b"null"), "manifest_version is None"),
         (put(MODEL_CONFIG, b"!!python/object/apply:os.system ['x']"), "damaged"),
         (put(MODEL_CONFIG, b'{"skipserve": {"batch_size": 1e99}}'), "batch_size"),
-        (put(MODEL_CONFIG, b'{"skipserve": {"run": "x"}}'), "unknown key 'run'"),
+        (put(MODEL_CONFIG, b'{"skipserve": {"run": "x"}}'), "not known here ('run')"),
         (put(CERTIFICATES, b"{"), "certificates.json"),
         (put(CERTIFICATES, b'{"certificates": [{"risk": 5}]}'), "certificates.json"),
         (manifest(lambda m: m["files"][0].update(path="../x")), "expected a file beside it"),  # type: ignore[index]

@@ -5,10 +5,11 @@ Settings of the host (sockets, processes) are in hosts/config.py.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field
 
+from skipserve.artifacts.asked import AskedPrecision, AskedProvider, BackendName
 from skipserve.schema import Record
 
 
@@ -17,7 +18,7 @@ class ServingConfig(Record):
 
     Attributes:
         backend: ``onnxruntime`` or ``torchscript``.
-        precision: ``auto`` is FP16 on a GPU and FP32 on a CPU.
+        precision: ``auto`` is FP16 on a GPU and FP32 on a CPU, where the artifact has such files.
         provider: ``auto`` takes a GPU where there is one.
         threads: Cores used inside one operation; 0 takes all.
         batch_size: Most requests in one batch; 1 turns batching off.
@@ -46,9 +47,9 @@ class ServingConfig(Record):
         metrics: Counting can be turned off to measure what it costs.
     """
 
-    backend: Literal["onnxruntime", "torchscript"] = "onnxruntime"
-    precision: Literal["auto", "fp32", "fp16"] = "auto"
-    provider: Literal["auto", "cpu", "cuda"] = "auto"
+    backend: BackendName = "onnxruntime"
+    precision: AskedPrecision = "auto"
+    provider: AskedProvider = "auto"
     threads: Annotated[int, Field(ge=0)] = 1
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 1
     max_batch_delay_ms: Annotated[float, Field(ge=0, le=10_000)] = 0.0
