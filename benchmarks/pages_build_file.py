@@ -65,7 +65,7 @@ def _table(section: str, records: tuple[type[Record], ...]) -> Iterator[str]:
             families = len(records) > 1
             value, default = values(field), _default(field)
             if families and key in common:
-                value = " or ".join(dict.fromkeys(values(one.model_fields[key]) for one in records))
+                value = ", ".join(dict.fromkeys(values(one.model_fields[key]) for one in records))
                 default = _of_each(key, records)
             meaning = said.get(key, "")
             if families and key not in common:

@@ -151,8 +151,10 @@ def expected(problem: ErrorDetails) -> str:
         return f"a number, such as {int(value[:-1]) / 100}"
     if kind == "string_pattern_mismatch":
         return PATTERNS.get(context["pattern"], f"a text like {context['pattern']}")
+    if str(value) == "nan":  # it is in no range, and pydantic names the range
+        return "a finite number"
     if kind in _EXPECTED:
-        return _EXPECTED[kind].format(**context)
+        return _EXPECTED[kind].format(**{key: _plain(one) for key, one in context.items()})
     return problem["msg"]
 
 
@@ -165,6 +167,11 @@ def shown(value: Any) -> str:
     if isinstance(value, Mapping):
         return "{…}"
     return _cut(repr(value))
+
+
+def _plain(value: Any) -> Any:
+    """A whole number as people write it."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _cut(text: str) -> str:

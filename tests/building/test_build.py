@@ -110,6 +110,40 @@ def test_an_artifact_that_fails_parity_is_not_written(project, monkeypatch):
         ('formats = ["onnx"]', "formats = []", "formats"),
         ('name = "small"', 'name = "../small"', "name"),
         ("[network]", "[network", "is not TOML"),
+        ("[export]", "[router]\nrisks = 0.01\n[export]", r"expected a list, such as \[0.01\]$"),
+        (
+            "[export]",
+            '[router]\nrisks = ["1%"]\n[export]',
+            "small.toml: router.risks.0 = '1%': expected a number, such as 0.01$",
+        ),
+        (
+            "[export]",
+            "[exits]\nat = [4, 2]\n[export]",
+            r"toml: exits: at = \[4, 2\] must increase$",
+        ),
+        ("[export]", '[exits]\nat = "no"\n[export]', "exits.at = 'no': expected 'auto' or a list$"),
+        ('name = "small"', 'name = "a b"', "name = 'a b': expected letters, digits and _, and no"),
+        ("[export]", "[serving]\nrisk = true\n[export]", "serving.risk = true: expected a number$"),
+        (
+            "[export]",
+            "[serving]\nrisk = 0.02\noverload_risk = 0.01\n[export]",
+            "toml: serving: overload_risk is 0.01, expected more than risk, 0.02$",
+        ),
+        (
+            "[export]",
+            "[serving]\noverload_risk = 0.02\n[export]",
+            r"serving.overload_risk has no effect without serving.risk; set risk too",
+        ),
+        (
+            "[export]",
+            "[serving]\nfoo = 1\nbar_ = 1\n[export]",
+            r"unknown key 'serving.foo'; known keys: backend, .*, metrics; unknown key '[^']*bar_'",
+        ),
+        (
+            "[export]",
+            '[source]\nonx = "a.onnx"\n[export]',
+            "unknown key 'source.onx'; did you mean 'onnx'",
+        ),
         ("[export]", "[serving]\nmax_batch_delay_ms = -1\n[export]", "max_batch_delay_ms"),
         ("[export]", '[router]\ncertificate = "online"\n[export]', "certificate = 'online'"),
         (

@@ -127,7 +127,8 @@ USAGE = "See `skipserve {} --help`"
         ("serve --threads -1", "'--threads': '-1': expected at least 0"),
         ("serve --access-log 5", "'--access-log': '5': expected at most 1"),
         ("serve --max-wait-ms 0", "'--max-wait-ms': 0: expected more than 0"),
-        ("serve --max-batch-delay-ms nan", "nan"),
+        ("serve --max-batch-delay-ms nan", "'nan': expected a finite number"),
+        ("serve --max-batch-delay-ms 20000", "'20000': expected at most 10000. See"),
         ("serve --ready-timeout 5s", "'--ready-timeout': '5s': expected seconds, such as 30"),
         (
             "serve --server torchserve --join-ms 3",
@@ -154,7 +155,10 @@ USAGE = "See `skipserve {} --help`"
         ("verify no.json artifacts/small --query id", "--query without --data: it is about"),
         ("verify no.json artifacts/small --labels y", "--labels without --data: it is about"),
         ("certify artifacts/small --query id", "--query without --data: it is about the rows of"),
-        ("certify small --data rows.npz --text body", "--text names 'body', but small takes tensors"),
+        (
+            "certify small --data rows.npz --text body",
+            "--text names 'body', but small takes tensors",
+        ),
         ("certify small --text body", "--text without --data: it is about the rows of that file"),
         ("attest artifacts/smal", "or model_store/; did you mean 'artifacts/small'?"),
         ("attest small", "on port 1 here; run this as the user"),

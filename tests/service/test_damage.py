@@ -214,6 +214,19 @@ def test_parts_that_do_not_fit_are_named(
     assert says in refusal(written(folder, content))
 
 
+def test_an_archive_of_another_skipserve_says_so_once(folder: Path, good: dict[str, bytes]) -> None:
+    content = dict(good)
+    values = json.loads(content[MODEL_CONFIG])
+    values["skipserve"] |= {"shadow": 0.1, "shadow_budget_ms": 5}
+    content[MODEL_CONFIG] = json.dumps(values).encode()
+    archive = written(folder, content)
+    assert refusal(archive) == (
+        f"{archive} was made by another skipserve: it has settings that are not known here "
+        "('shadow', 'shadow_budget_ms'); build it again with `skipserve build export/small.toml`"
+    )
+    assert not (folder / "store" / "small").exists()
+
+
 # What stands where something else was expected.
 ODD: list[object] = [
     *(None, True, -1, 0, 2**31, 2**64, 10**400, -0.5, float("nan"), float("inf"), 1e308, "", "x"),

@@ -39,7 +39,7 @@ class ServingConfig(Record):
         risk: ε of the router for requests that name no risk; full depth if left out.
         overload_risk: Largest ε that a request which names none may get while requests wait longer
             than 15 ms for their batch: the router moves from ``risk`` along its certified risks,
-            and back. Left out, or without ``risk``, it stays where it is. No effect behind
+            and back. It needs ``risk``. Left out, the router stays at ``risk``. No effect behind
             TorchServe.
         evidence: Share of the routed rows that is run at full depth, to see what every candidate
             would have answered; 0 turns the alarm off, and earning too.
