@@ -182,6 +182,10 @@ USAGE = "See `skipserve {} --help`"
             "loadtest --model small --rate 9 --data no.npz",
             "no.npz is not there; name a file of row",
         ),
+        (
+            "loadtest --model small --rate 99 --start --router off --slo disagreement=0.01",
+            "this mix has none: leave it out, or choose a model with a router and --router on",
+        ),
         ("loadtest --model no --rate 99 --start", "there is no model_store/no.mar to start; make "),
         ("top --once", "nothing answers at http://127.0.0.1:1/metrics"),
         ("reload", "no service of this user has its metrics on port 1 here; run this as the user"),
