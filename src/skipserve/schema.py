@@ -99,8 +99,9 @@ def _explain(error: ValidationError, cls: type[Record], keys: tuple[str, ...]) -
         elif problem["type"] == "missing":
             yield f"key {path!r} is missing"
         elif problem["type"] == "value_error":
-            message = problem["msg"].removeprefix("Value error, ")
-            yield f"{path}: {message}" if path else message
+            message, value = problem["msg"].removeprefix("Value error, "), problem["input"]
+            of = path if isinstance(value, Mapping) else f"{path} = {shown(value)}"
+            yield f"{of}: {message}" if path else message
         elif not _follows(problem):
             held.setdefault(path, shown(problem["input"]))
             expectations.setdefault(path, []).append(expected(problem))
