@@ -209,7 +209,7 @@ rows = "rows.npz"
             "training belongs to networks trained here",
         ),
         ('name = "brought"', 'name = "brought"\nrecipe = "two_moons"', "recipe belongs to"),
-        ("[data]", "[exits]\nat = [2, 1]\n[data]", r"exits .*at = \[2, 1\] must increase"),
+        ("[data]", "[exits]\nat = [2, 1]\n[data]", r"exits: at = \[2, 1\] must increase"),
         ("[data]", "[exits]\nat = []\n[data]", r"must increase"),
         ("[data]", '[exits]\nhead = "shared"\n[data]', "did you mean 'heads'"),
         ("[data]", "[router]\nrisks = [2.0]\n[data]", "router.risks"),
