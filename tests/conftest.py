@@ -32,7 +32,8 @@ from small_project import MODELS, ROUTED, build
 from skipserve.artifacts.artifact import Artifact, open_artifact
 from skipserve.artifacts.export import export_artifact
 from skipserve.artifacts.torch_files import export_module
-from skipserve.building.bring import BringOptions, bring
+from skipserve.building.bring import bring
+from skipserve.building.bring_file import BringOptions
 from skipserve.networks import parse_network
 from skipserve.runtime.engine import Engine
 from skipserve.sources.recipe import recipe_origin

@@ -19,7 +19,7 @@ from skipserve.building.products import take_or_train, train
 from skipserve.building.steps import run_steps
 from skipserve.errors import ConfigError, ParityError
 from skipserve.files import sha256_of
-from skipserve.training.checkpoint import WEIGHTS, read_history
+from skipserve.training.history import WEIGHTS, read_history
 from skipserve.training.recipes import open_recipe
 from skipserve.training.shipped import data_hash, difference, read_shipped, ship, take
 
@@ -105,11 +105,45 @@ def test_an_artifact_that_fails_parity_is_not_written(project, monkeypatch):
         ("[training]", "[trainig]", r"unknown key 'trainig'; did you mean 'training'"),
         ('recipe = "two_moons"', "", r"name a recipe to train .* or a \[source\] to bring one"),
         ("depth = 3", "inputs = [2]", "comes with the recipe"),
-        ("depth = 3", "depth = true", "depth = True"),
+        ("depth = 3", "depth = true", r"depth = true: expected a whole number"),
         ('formats = ["onnx"]', 'formats = ["tflite"]', "'onnx' or 'torchscript'"),
         ('formats = ["onnx"]', "formats = []", "formats"),
         ('name = "small"', 'name = "../small"', "name"),
         ("[network]", "[network", "is not TOML"),
+        ("[export]", "[router]\nrisks = 0.01\n[export]", r"expected a list, such as \[0.01\]$"),
+        (
+            "[export]",
+            '[router]\nrisks = ["1%"]\n[export]',
+            "small.toml: router.risks.0 = '1%': expected a number, such as 0.01$",
+        ),
+        (
+            "[export]",
+            "[exits]\nat = [4, 2]\n[export]",
+            r"toml: exits: at = \[4, 2\] must increase$",
+        ),
+        ("[export]", '[exits]\nat = "no"\n[export]', "exits.at = 'no': expected 'auto' or a list$"),
+        ('name = "small"', 'name = "a b"', "name = 'a b': expected letters, digits and _, and no"),
+        ("[export]", "[serving]\nrisk = true\n[export]", "serving.risk = true: expected a number$"),
+        (
+            "[export]",
+            "[serving]\nrisk = 0.02\noverload_risk = 0.01\n[export]",
+            "toml: serving: overload_risk is 0.01, expected more than risk, 0.02$",
+        ),
+        (
+            "[export]",
+            "[serving]\noverload_risk = 0.02\n[export]",
+            r"serving.overload_risk has no effect without serving.risk; set risk too",
+        ),
+        (
+            "[export]",
+            "[serving]\nfoo = 1\nbar_ = 1\n[export]",
+            r"unknown key 'serving.foo'; known keys: backend, .*, metrics; unknown key '[^']*bar_'",
+        ),
+        (
+            "[export]",
+            '[source]\nonx = "a.onnx"\n[export]',
+            "unknown key 'source.onx'; did you mean 'onnx'",
+        ),
         ("[export]", "[serving]\nmax_batch_delay_ms = -1\n[export]", "max_batch_delay_ms"),
         ("[export]", '[router]\ncertificate = "online"\n[export]', "certificate = 'online'"),
         (
@@ -175,7 +209,7 @@ rows = "rows.npz"
             "training belongs to networks trained here",
         ),
         ('name = "brought"', 'name = "brought"\nrecipe = "two_moons"', "recipe belongs to"),
-        ("[data]", "[exits]\nat = [2, 1]\n[data]", r"exits .*at = \[2, 1\] must increase"),
+        ("[data]", "[exits]\nat = [2, 1]\n[data]", r"exits: at = \[2, 1\] must increase"),
         ("[data]", "[exits]\nat = []\n[data]", r"must increase"),
         ("[data]", '[exits]\nhead = "shared"\n[data]', "did you mean 'heads'"),
         ("[data]", "[router]\nrisks = [2.0]\n[data]", "router.risks"),

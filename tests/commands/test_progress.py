@@ -15,7 +15,7 @@ from skipserve.building.buildfile import read_build_file
 from skipserve.building.products import train
 from skipserve.certification.certifying import certify_artifact
 from skipserve.commands.progress import EVERY_S, Watch, watching
-from skipserve.training.loop import Epoch
+from skipserve.training.history import Epoch
 from skipserve.training.recipes import open_recipe
 
 

@@ -39,7 +39,7 @@ WAYS = (
     ("GET", "/nothing/there"),
     ("PUT", PATH),
 )
-PROBES = ("/ping", "/live", "/ready", "/v2/health/live", "/v2/health/ready", "/live/")
+PROBES = ("/ping", "/health", "/live", "/ready", "/v2/health/live", "/v2/health/ready", "/live/")
 
 
 def write(file: Path, *keys: str) -> None:

@@ -194,7 +194,7 @@ def put(name: str, data: bytes) -> Change:
         (put(MANIFEST, b"null"), "manifest_version is None"),
         (put(MODEL_CONFIG, b"!!python/object/apply:os.system ['x']"), "damaged"),
         (put(MODEL_CONFIG, b'{"skipserve": {"batch_size": 1e99}}'), "batch_size"),
-        (put(MODEL_CONFIG, b'{"skipserve": {"run": "x"}}'), "unknown key 'run'"),
+        (put(MODEL_CONFIG, b'{"skipserve": {"run": "x"}}'), "not known here ('run')"),
         (put(CERTIFICATES, b"{"), "certificates.json"),
         (put(CERTIFICATES, b'{"certificates": [{"risk": 5}]}'), "certificates.json"),
         (manifest(lambda m: m["files"][0].update(path="../x")), "expected a file beside it"),  # type: ignore[index]
@@ -212,6 +212,19 @@ def test_parts_that_do_not_fit_are_named(
     content = dict(good)
     change(content)
     assert says in refusal(written(folder, content))
+
+
+def test_an_archive_of_another_skipserve_says_so_once(folder: Path, good: dict[str, bytes]) -> None:
+    content = dict(good)
+    values = json.loads(content[MODEL_CONFIG])
+    values["skipserve"] |= {"shadow": 0.1, "shadow_budget_ms": 5}
+    content[MODEL_CONFIG] = json.dumps(values).encode()
+    archive = written(folder, content)
+    assert refusal(archive) == (
+        f"{archive} was made by another skipserve: it has settings that are not known here "
+        "('shadow', 'shadow_budget_ms'); build it again with `skipserve build export/small.toml`"
+    )
+    assert not (folder / "store" / "small").exists()
 
 
 # What stands where something else was expected.

@@ -23,7 +23,7 @@ import skipserve
 from skipserve.artifacts.artifact import Artifact, open_artifact
 from skipserve.artifacts.manifest import MANIFEST
 from skipserve.artifacts.serving import ServingConfig
-from skipserve.building.bring import BringOptions, build_text
+from skipserve.building.bring_file import BringOptions, build_text
 from skipserve.building.buildfile import read_build_file
 from skipserve.building.steps import run_steps
 from skipserve.cli import app

@@ -17,7 +17,7 @@ from folders import LABELS, SHORTER, sentences
 from typer.testing import CliRunner
 
 from skipserve.artifacts.origin import Origin
-from skipserve.building.bring import BringOptions, build_text
+from skipserve.building.bring_file import BringOptions, build_text
 from skipserve.building.buildfile import read_build_file
 from skipserve.cli import app
 from skipserve.errors import ConfigError

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from skipserve.artifacts.artifact import Artifact, open_artifact
 from skipserve.artifacts.serving import ServingConfig
-from skipserve.building.bring import BringOptions, build_text
+from skipserve.building.bring_file import BringOptions, build_text
 from skipserve.building.buildfile import read_build_file
 from skipserve.building.sourced import Sourced
 from skipserve.building.steps import run_steps

@@ -32,7 +32,7 @@ from skipserve.building.tuned import tune_source
 from skipserve.errors import ArtifactError, CheckpointError, ConfigError
 from skipserve.files import sha256_of
 from skipserve.runtime.runners import FORMATS
-from skipserve.training.checkpoint import WEIGHTS
+from skipserve.training.history import WEIGHTS
 from skipserve.training.shipped import difference, read_shipped
 
 # Sources that every step depends on.

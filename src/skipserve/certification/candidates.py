@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skipserve.artifacts.artifact import Artifact, open_artifact
+from skipserve.artifacts.asked import BackendName
 from skipserve.artifacts.certificates import Certificates, from_json, to_json
 from skipserve.artifacts.certificates_file import write_certificates
 from skipserve.files import held
@@ -24,7 +25,6 @@ from skipserve.routing.reading import observe
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Prediction, Setting
 from skipserve.runtime.rows import Rows
-from skipserve.runtime.runners import BackendName
 from skipserve.runtime.stepper import ExitReadings
 from skipserve.tasks import Units
 

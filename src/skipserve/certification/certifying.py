@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skipserve.artifacts.artifact import Artifact, open_artifact
+from skipserve.artifacts.asked import AskedPrecision, AskedProvider, BackendName
 from skipserve.artifacts.certificates import (
     Certificate,
     Certificates,
@@ -28,8 +29,6 @@ from skipserve.errors import ArtifactError
 from skipserve.intervals import samples_needed
 from skipserve.routing.propose import Thresholds
 from skipserve.runtime.engine import Engine
-from skipserve.runtime.planning import AskedPrecision
-from skipserve.runtime.runners import BackendName
 from skipserve.tasks import Units, counted, too_short_note
 
 
@@ -43,7 +42,7 @@ def certify_artifact(
     queries: NDArray[np.uint64] | None = None,
     backend: BackendName = "onnxruntime",
     precision: AskedPrecision = "auto",
-    provider: Literal["auto", "cpu", "cuda"] = "auto",
+    provider: AskedProvider = "auto",
     cores: int = 1,
     batch_size: int = 64,
     say: Say = lambda line: None,

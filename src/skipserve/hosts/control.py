@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from skipserve.artifacts.manifest import Manifest
-from skipserve.errors import ConfigError, LaunchError
+from skipserve.errors import ConfigError, LaunchError, listed
 from skipserve.files import replace_text
 from skipserve.hosts.directory import is_held, no_service, require
 from skipserve.safety.standing import STATE_VARIABLE, give_order, lift_order, standing_order
@@ -168,5 +168,5 @@ def find_router(metrics_port: int, model: str) -> RouterControl:
     """
     routers = find_routers(metrics_port)
     if model not in routers:
-        raise ConfigError(f"this service has no model {model!r}, only {', '.join(routers)}")
+        raise ConfigError(f"this service has no model {model!r}, only {listed([*routers])}")
     return routers[model]

@@ -87,14 +87,15 @@ class RouterConfig(Earning):
     """The section [router]: what decides, and what is certified.
 
     Attributes:
-        signal: What is compared with the thresholds.
+        signal: What is compared with the thresholds; ``agreement`` by default where the task is
+            ``regress``, ``embed`` or ``score``.
         policy: ``exit`` leaves out all that follows, ``skip`` one stage.
         risks: The ε to certify, of each measure.
         confidence: 1 − δ of each certificate.
         per_class: Whether every class of the full-depth answer is certified too, δ split evenly.
     """
 
-    signal: SignalName = "confidence"
+    signal: SignalName = "margin"
     policy: Policy = "exit"
     risks: Annotated[tuple[Risk, ...], Field(min_length=1)] = RISKS
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = CONFIDENCE

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skipserve.artifacts.artifact import Artifact
+from skipserve.artifacts.asked import AskedPrecision, AskedProvider, BackendName
 from skipserve.artifacts.certificates import Certificate, Measure
 from skipserve.cores import usable_cores
 from skipserve.errors import InputError, LaunchError
@@ -18,10 +18,10 @@ from skipserve.runtime.flights import Flights
 from skipserve.runtime.fp32_fallback import Fp32Fallback, fp32_fallback_of
 from skipserve.runtime.inputs import Inputs
 from skipserve.runtime.many import in_batches
-from skipserve.runtime.planning import AskedPrecision, plan
+from skipserve.runtime.planning import plan
 from skipserve.runtime.prediction import Prediction, Rung, Setting, joined, overflow
 from skipserve.runtime.rows import Rows
-from skipserve.runtime.runners import FORMATS, BackendName, open_runner
+from skipserve.runtime.runners import FORMATS, open_runner
 from skipserve.runtime.settings import Settings
 from skipserve.runtime.stepper import ExitReadings
 from skipserve.runtime.wave import Limits, RowResults
@@ -54,7 +54,7 @@ class Engine:
         *,
         backend: BackendName = "onnxruntime",
         precision: AskedPrecision = "auto",
-        provider: Literal["auto", "cpu", "cuda"] = "auto",
+        provider: AskedProvider = "auto",
         threads: int = 1,
         workers: int = 1,
     ) -> None:
@@ -92,7 +92,7 @@ class Engine:
         *,
         backend: BackendName = "onnxruntime",
         precision: AskedPrecision = "auto",
-        provider: Literal["auto", "cpu", "cuda"] = "auto",
+        provider: AskedProvider = "auto",
         cores: int = 0,
     ) -> Engine:
         """An engine for many rows at once.

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skipserve.artifacts.artifact import Artifact
+from skipserve.artifacts.asked import BackendName
 from skipserve.artifacts.manifest import MANIFEST, Format, Precision
 from skipserve.artifacts.router_spec import RouterSpec
 from skipserve.errors import ArtifactError
@@ -17,7 +18,6 @@ from skipserve.runtime.rows import Rows
 from skipserve.runtime.stepper import Cut, ExitReadings, Piece, Stepper
 from skipserve.runtime.wave import Limits, RowResults
 
-BackendName = Literal["onnxruntime", "torchscript"]
 FORMATS: dict[BackendName, Format] = {"onnxruntime": "onnx", "torchscript": "torchscript"}
 
 
