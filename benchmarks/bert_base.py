@@ -86,10 +86,16 @@ def make(folder: Path, tokenizer: Path, layers: int) -> Path:
     words = AutoTokenizer.from_pretrained(tokenizer)
     named = {"id2label": LABELS, "label2id": {name: i for i, name in LABELS.items()}}
     config = BertConfig(vocab_size=len(words), num_hidden_layers=layers, **named)
-    BertForSequenceClassification(config).save_pretrained(folder)
+    texts = [f"text {i} of some that nobody reads, {i % 7} times" for i in range(400)]
+    model = BertForSequenceClassification(config).eval()
+    with torch.no_grad():
+        # Random weights prefer one class; a network that answers all rows alike is refused.
+        logits = model(**words(texts[::8], return_tensors="pt", padding=True)).logits
+        model.classifier.bias -= logits.median(dim=0).values
+    model.save_pretrained(folder)
     words.save_pretrained(folder)
-    rows = [{"body": f"text {i} of some that nobody reads, {i % 7} times"} for i in range(400)]
-    (folder.parent / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    rows = (json.dumps({"body": text}) for text in texts)
+    (folder.parent / "rows.jsonl").write_text("\n".join(rows))
     return folder
 
 

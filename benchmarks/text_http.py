@@ -80,22 +80,31 @@ def _settings(model: Any, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _table(runs: list[dict[str, Any]], connections: int, chosen: dict[str, Any]) -> dict[str, Any]:
-    """Requests/s by server, and the ratios to the routed one of the same round."""
-    rates: dict[tuple[str, str], dict[int, float]] = {}
+    """Medians by server, and the ratios to the routed one of the same round."""
+    found: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
     for run in runs:
         if run["connections"] == connections and "error" not in run:
-            of = rates.setdefault((run["name"], run["router"]), {})
-            of[run["round"]] = run["requests_per_s"]
-    routed = rates[OURS, "on"]
+            found.setdefault((run["name"], run["router"]), {})[run["round"]] = run
+    routed = found[OURS, "on"]
     print(f"{connections} connections:\n")
-    print("| server | settings | requests/s | routed skipserve is × |\n|---|---|---|---|")
+    columns = "server | settings | requests/s | p50 ms | p99 ms | routed skipserve is ×"
+    print(f"| {columns} |\n|---|---|---|---|---|---|")
     ratios, load = {}, load_of(connections)
-    for (name, router), of in rates.items():
-        word = {"on": "routed", "off": "full depth"}[router] if name == OURS else ""
-        ratio = median(routed[turn] / rate for turn, rate in of.items() if turn in routed)
-        ratios[f"{name} {word}".strip()] = round(ratio, 2)
+    for (name, router), of in found.items():
+        word = {"on": "router on", "off": "full depth"}[router] if name == OURS else ""
+        title = f"{name} {word}".strip()
+        ratio = median(
+            routed[turn]["requests_per_s"] / run["requests_per_s"]
+            for turn, run in of.items()
+            if turn in routed
+        )
+        ratios[title] = round(ratio, 2)
         settings = "{batch_size}, {workers} × {threads}".format(**chosen[name][load])
-        print(f"| {name} {word} | {settings} | {median(of.values()):.1f} | {ratio:.2f} |")
+        rate, p50, p99 = (
+            median(run[what] for run in of.values()) for what in ("requests_per_s", "p50_s", "p99_s")
+        )
+        cells = f"{rate:.1f} | {1e3 * p50:.0f} | {1e3 * p99:.0f} | {ratio:.2f}"
+        print(f"| {title} | {settings} | {cells} |")
     rivals = {name: ratio for name, ratio in ratios.items() if not name.startswith(OURS)}
     reached = {"full depth": ratios[f"{OURS} full depth"]}
     if rivals:
