@@ -92,7 +92,7 @@ def connected(running: Running) -> bool:
 
 
 def test_requests_on_their_way_are_answered_when_it_is_told_to_end(project, host):
-    require(host, "requests on their way are answered when it is told to end")
+    require(host, "requests on their way are answered when it is told to stop")
     with serving(project, "moons_residual", "--max-batch-delay-ms", "2000", host=host) as running:
         assert asked(running, "drained") == [200, 200]
 

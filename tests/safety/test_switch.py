@@ -13,7 +13,13 @@ from skipserve.commands.router import status
 from skipserve.errors import ConfigError, LaunchError
 from skipserve.hosts.control import ROUTERS, announce, find_router, find_routers
 from skipserve.hosts.directory import Directory
-from skipserve.safety.standing import STATE_VARIABLE, standing_order
+from skipserve.safety.standing import (
+    STATE_VARIABLE,
+    StandingOrderWatch,
+    give_order,
+    lift_order,
+    standing_order,
+)
 from skipserve.safety.switch import DIRECTORY_VARIABLE, ControlState, Switch, control_of, switch_of
 
 PORT = 9464
@@ -138,10 +144,57 @@ def test_another_folder_may_keep_it(tmp_path, monkeypatch):
     archive = tmp_path / "store" / "moons.mar"
     assert standing_order(archive) == tmp_path / "store" / ".router-off" / "moons"
     monkeypatch.setenv(STATE_VARIABLE, str(tmp_path / "state"))
-    assert standing_order(archive) == tmp_path / "state" / "moons"
+    assert standing_order(archive) == tmp_path / "state" / ".router-off" / "moons"
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(STATE_VARIABLE, "state")  # the command line has another working directory
-    assert standing_order(archive) == tmp_path / "state" / "moons"
+    assert standing_order(archive) == tmp_path / "state" / ".router-off" / "moons"
+
+
+@pytest.fixture
+def watch(tmp_path):
+    """Over the order of a model that serves."""
+    order = tmp_path / "state" / ".router-off" / "moons"
+    return StandingOrderWatch("moons", order, Switch(tmp_path / "moons"))
+
+
+def test_an_order_throws_the_switch_when_it_comes_and_when_it_goes(watch, caplog):
+    watch.look()
+    assert (watch.switch.state(), caplog.text) == ("on", "")
+    give_order(watch.order)
+    watch.look()
+    assert watch.switch.state() == "disabled"
+    assert "moons skips nothing: it was switched off by hand" in caplog.text
+    lift_order(watch.order)
+    watch.look()
+    assert watch.switch.state() == "on"
+    assert f"moons may skip again: {watch.order} was removed" in caplog.text
+
+
+@pytest.mark.parametrize("state", ["disabled", "fell_back"])
+def test_without_an_order_what_was_switched_otherwise_stays(watch, state):
+    watch.switch.set(state)
+    for _ in range(2):
+        watch.look()
+        assert watch.switch.state() == state
+
+
+def test_an_order_that_cannot_be_lifted_does_not_overrule_the_command(watch):
+    give_order(watch.order)
+    watch.look()
+    watch.switch.set("on")
+    watch.look()
+    assert watch.switch.state() == "on"
+
+
+def test_an_order_that_cannot_be_looked_for_is_neither_there_nor_gone(watch):
+    give_order(watch.order)
+    watch.look()
+    folder = watch.order.parent
+    folder.rename(folder.with_name("gone"))
+    folder.symlink_to(folder.name)  # a loop: looking ends with an error
+    with pytest.raises(OSError, match="symbolic links"):
+        watch.look()
+    assert watch.switch.state() == "disabled"
 
 
 def test_off_that_cannot_be_kept_is_off_and_says_so(instance, tmp_path):

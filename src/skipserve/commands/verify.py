@@ -214,7 +214,7 @@ def served_file(slices: Sequence[EarnedRecord]) -> CertificateFile:
     )
 
 
-def _served(metrics_port: int, model: str) -> list[Earned]:
+def _served(metrics_port: int, model: str) -> list[EarnedRecord]:
     """What a service has earned for a model; if none serves it, the error names its files."""
     from skipserve.artifacts.named import find_model
     from skipserve.commands.certificate import find_earned
