@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from skipserve.earning.ladder import Ladder
 from skipserve.runtime.shown import Shown
+from skipserve.telemetry.opening import NoMetrics
 
 
 class Kept:
@@ -43,3 +44,13 @@ class Kept:
 
     def ladder(self, proposal: str) -> Ladder | None:
         return self.ladders.get(proposal)
+
+
+class Told(NoMetrics):
+    """Keeps what is counted of the rows in force."""
+
+    def __init__(self) -> None:
+        self.rows: Counter[float] = Counter()
+
+    def evidence(self, of_slice: str, risk: float, rows: int, disagreements: int) -> None:
+        self.rows[risk] += rows
