@@ -21,9 +21,11 @@ from skipserve.artifacts.artifact import open_artifact
 from skipserve.artifacts.torch_files import export_module
 from skipserve.building.bring import BringOptions, bring
 from skipserve.building.buildfile import read_build_file
+from skipserve.building.fixed_alone import fixed_alone
 from skipserve.building.worth import Worth
 from skipserve.cli import app
 from skipserve.errors import ConfigError, CutError
+from skipserve.runtime.rows import Rows
 from skipserve.training.checkpoint import load_checkpoint
 from skipserve.training.recipes import open_recipe
 
@@ -48,6 +50,25 @@ def test_what_was_brought_answers_as_its_file_does(
     answers = skipserve.open(brought / "artifacts" / "moons").predict(points)
     assert np.abs(answers.answers - expected).max() < REORDERED
     assert (answers.depth_run == 4).all()
+
+
+def test_a_fixed_depth_alone_answers_as_rows_do_that_leave_there(
+    brought: Path, points: NDArray[np.float32]
+) -> None:
+    artifact = open_artifact(brought / "artifacts" / "moons")
+    engine = skipserve.open(artifact.directory)
+    spec = artifact.manifest.router
+    assert spec is not None
+    for place, blocks in enumerate(spec.decisions):
+        piece = fixed_alone(artifact, "fp32", blocks)
+        assert piece is not None
+        assert piece.outputs == ("answer",)
+        stop = engine.fixed(place)
+        left = engine.run_thresholds(Rows({"point": points}), stop.thresholds, stop.guard_limit)
+        assert (left.depth_run == blocks).all()
+        (answers,) = piece.run({"point": points})
+        np.testing.assert_allclose(answers, left.answers, atol=REORDERED)
+    assert fixed_alone(artifact, "fp32", artifact.manifest.depth) is None
 
 
 def test_it_is_certified_and_skips(brought: Path, points: NDArray[np.float32]) -> None:

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from skipserve.artifacts.artifact import open_artifact
 from skipserve.artifacts.certificates import Certificate
+from skipserve.building.fixed_alone import fixed_alone
 from skipserve.certification.certify import shortest_fixed
 from skipserve.intervals import percent, samples_needed, upper_bound
 from skipserve.runtime.engine import Engine
+from skipserve.runtime.pieces import OnnxPiece
 from skipserve.runtime.prediction import Prediction, Setting
 from skipserve.runtime.rows import Rows
 from skipserve.sources.splits import Labelled, Splits
@@ -43,7 +45,7 @@ class Worth:
         depth: Blocks of the network.
         full_ms: Milliseconds a row at full depth, alone.
         router_ms: With the router.
-        fixed_ms: At the fixed depth.
+        fixed_ms: At the fixed depth, as a graph of its own.
         worst: Class of the full-depth answer that suffers most, and the upper bound of its
             disagreement at 95 %; ``None`` where answers are of no class.
         differs: When an answer disagrees, in words; empty where another class is another answer.
@@ -119,10 +121,9 @@ def measure_worth(directory: Path, splits: Splits, risk: float) -> Worth | str:
     full = engine.run_batches(test.rows, engine.off, BATCH)
     routed = engine.run_batches(test.rows, setting, BATCH)
     fixed = _shortest_fixed(engine, splits.certify, certificate)
-    spec, depth = engine.manifest.router, engine.manifest.depth
-    assert spec is not None
-    stopped = engine.off if fixed == depth else engine.fixed(spec.decisions.index(fixed))
-    full_ms, router_ms, fixed_ms = _milliseconds(engine, test.rows[:TIMED], setting, stopped)
+    depth = engine.manifest.depth
+    alone = fixed_alone(artifact, precision, fixed)
+    full_ms, router_ms, fixed_ms = _milliseconds(engine, test.rows[:TIMED], setting, alone)
     task = engine.manifest.task
     units = Units(task, len(test), test.queries)
     differs = units.differ(routed.answers, full.answers)
@@ -184,14 +185,14 @@ def _shortest_fixed(engine: Engine, data: Labelled, certificate: Certificate) ->
 
 
 def _milliseconds(
-    engine: Engine, rows: Rows, setting: Setting, fixed: Setting
+    engine: Engine, rows: Rows, setting: Setting, fixed: OnnxPiece | None
 ) -> tuple[float, float, float]:
     """Milliseconds of one row at full depth, routed, and at a fixed depth: medians."""
     singles = [rows[i : i + 1] for i in range(len(rows))]
-    calls: list[Callable[[Rows], Prediction]] = [
+    calls: list[Callable[[Rows], object]] = [
         lambda row: engine.run(row),
         lambda row: engine.run_thresholds(row, setting.thresholds, setting.guard_limit),
-        lambda row: engine.run_thresholds(row, fixed.thresholds, fixed.guard_limit),
+        engine.run if fixed is None else lambda row: fixed.run(row.tensors),
     ]
     times: list[list[float]] = [[] for _ in calls]
     for turn in range(ROUNDS + 1):

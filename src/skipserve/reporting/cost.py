@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from skipserve.artifacts.torch_files import plain_graph
+from skipserve.building.fixed_alone import fixed_alone
 from skipserve.graph.memory import open_model
 from skipserve.graph.precision import to_fp16
 from skipserve.networks import ResidualNetwork
+from skipserve.reporting.model import Model
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.pieces import OnnxPiece
 from skipserve.runtime.prediction import Setting
@@ -48,8 +50,8 @@ class Cost:
 
 
 def measure_costs(
+    model: Model,
     engine: Engine,
-    network: ResidualNetwork | None,
     rows: Rows,
     batch_sizes: Sequence[int],
     fixed: Sequence[int],
@@ -57,8 +59,8 @@ def measure_costs(
     """Time full depth, fixed depths and the router in interleaved rounds.
 
     Args:
-        engine: Of the artifact.
-        network: Its network, to cut off and export alone, or ``None``.
+        model: Whose network is cut off and exported alone.
+        engine: Of its artifact.
         rows: Some.
         batch_sizes: Rows that run together; one measurement each.
         fixed: Fixed depths to be among those timed; the network is also cut off there and exported
@@ -72,9 +74,10 @@ def measure_costs(
             work["fixed", spec.decisions[at]] = _with(engine, engine.fixed(at))
         for risk in engine.certified():
             work["router", risk] = _with(engine, engine.setting(risk))
-    if network is not None and engine.provider == "cpu":
+    if engine.provider == "cpu":
         for blocks in sorted(set(fixed)):
-            work["cut", blocks] = _cut_off(network, blocks, engine)
+            if (piece := _cut_off(model, engine, blocks)) is not None:
+                work["cut", blocks] = _alone(piece)
     return [_cost(work, rows, size) for size in batch_sizes]
 
 
@@ -126,7 +129,12 @@ def _in_turns(work: Mapping[Any, Call], batches: Sequence[Rows]) -> dict[Any, fl
     return {key: median(each) for key, each in times.items()}
 
 
-def _cut_off(network: ResidualNetwork, blocks: int, engine: Engine) -> Call:
+def _cut_off(model: Model, engine: Engine, blocks: int) -> OnnxPiece | None:
+    """The network up to a depth, exported alone; ``None`` where its files cannot say."""
+    if model.checkpoint is None:
+        assert model.artifact is not None
+        return fixed_alone(model.artifact, engine.precision, blocks)
+    network = model.checkpoint.network
     short = ResidualNetwork(
         network.config.model_copy(update={"depth": blocks}),
         stem=network.stem,
@@ -135,8 +143,11 @@ def _cut_off(network: ResidualNetwork, blocks: int, engine: Engine) -> Call:
         head=network.head,
     )
     short.scaling = network.scaling
-    model = plain_graph(short)
-    piece = OnnxPiece(open_model(to_fp16(model) if engine.precision == "fp16" else model))
+    graph = plain_graph(short)
+    return OnnxPiece(open_model(to_fp16(graph) if engine.precision == "fp16" else graph))
+
+
+def _alone(piece: OnnxPiece) -> Call:
     return lambda batch: piece.run(batch.tensors)
 
 

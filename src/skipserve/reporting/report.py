@@ -109,8 +109,7 @@ def measure(
         if inspection.prospect is not None and not fixed:
             cuts = {inspection.prospect.fixed}
         sizes = list(dict.fromkeys((1, batch_size)))
-        network = None if model.checkpoint is None else model.checkpoint.network
-        costs = measure_costs(engine, network, sample.rows, sizes, sorted(cuts))
+        costs = measure_costs(model, engine, sample.rows, sizes, sorted(cuts))
     return Findings(
         model=model,
         sample=sample,
