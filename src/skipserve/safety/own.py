@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import get_args
 
 from skipserve.artifacts.artifact import Artifact
-from skipserve.artifacts.certificates import is_of
+from skipserve.artifacts.asked import BackendName
 from skipserve.artifacts.manifest import Precision
 from skipserve.earning.ladder import Place, Places
 from skipserve.earning.ledger import Ledger
 from skipserve.errors import StateError
 from skipserve.runtime.backends import Provider
-from skipserve.runtime.runners import FORMATS, BackendName
+from skipserve.runtime.runners import FORMATS
 from skipserve.safety.kind import Kind, binding_for, rules_of
 
 
@@ -29,13 +29,8 @@ def own_places(artifact: Artifact, kind: Kind) -> Places:
     files = artifact.hashes(FORMATS[kind.backend], kind.precision)
     held = {
         one.risk: Place(one.candidate)
-        for one in made.certificates
-        if one.files == files
-        and (one.precision, one.provider) == (kind.precision, kind.provider)
-        and one.measure == "disagreement"
-        and one.confidence >= spec.offline_confidence
-        and one.guard_limit == spec.guard_limit
-        and is_of(one, made.candidates)
+        for one in made.of_files(spec, files, kind.precision, kind.provider)
+        if one.measure == "disagreement" and one.confidence >= spec.offline_confidence
     }
     return tuple(held.get(risk) for risk in spec.risks)
 
