@@ -89,6 +89,7 @@ class Keeper:
     @property
     def own(self) -> bool:
         """Whether the artifact's own certificates hold, also where nothing bolder was earned."""
+        # Where nothing is counted yet, nothing is on record either.
         known = self._safe or not self.problem
         return known and self.mode != "earned" and not self.withdrawn
 
@@ -124,10 +125,9 @@ class Keeper:
     def in_force(self) -> Places | None:
         """What workers may use for each risk; ``None``: the artifact's own certificates."""
         nothing: Places = (None,) * len(self.rules.risks)
-        own = self.mode != "earned" and not self.withdrawn
-        # Where nothing is counted yet, nothing is on record either.
+        own = self.own
         if self.problem or self._unwritten or not self._safe or (self.mode == "offline" and own):
-            return None if own and (self._safe or not self.problem) else nothing
+            return None if own else nothing
         earned = in_force(self.rules, self.state, self.counts.rows, self._at_s)
         if not own:
             return earned
