@@ -101,7 +101,8 @@ def _table(runs: list[dict[str, Any]], connections: int, chosen: dict[str, Any])
         ratios[title] = round(ratio, 2)
         settings = "{batch_size}, {workers} × {threads}".format(**chosen[name][load])
         rate, p50, p99 = (
-            median(run[what] for run in of.values()) for what in ("requests_per_s", "p50_s", "p99_s")
+            median(run[what] for run in of.values())
+            for what in ("requests_per_s", "p50_s", "p99_s")
         )
         cells = f"{rate:.1f} | {1e3 * p50:.0f} | {1e3 * p99:.0f} | {ratio:.2f}"
         print(f"| {title} | {settings} | {cells} |")

@@ -42,7 +42,8 @@ class ServingConfig(Record):
             TorchServe.
         evidence: Share of the routed rows that is run at full depth, to see what every candidate
             would have answered; 0 turns the alarm off, and earning too.
-        alarm_alpha: Chance that the alarm is ever raised although the certificate holds.
+        alarm_alpha: Chance that the alarm is raised although the certificate holds, for as long as
+            the same candidates are in force; it is bet anew on others.
         metrics: Counting can be turned off to measure what it costs.
     """
 

@@ -15,6 +15,8 @@ CertificateMode = Literal["offline", "earned", "both"]
 HeadKind = Literal["distilled", "shared"]
 Risk = Annotated[float, Field(gt=0, lt=1)]
 Depth = Annotated[int, Field(ge=0)]
+# A switch has room for so many, of as many slices as can be declared (safety/switch.py).
+MOST_RISKS = 64
 
 
 class ExitsConfig(Record):
@@ -86,7 +88,12 @@ class RouterConfig(Earning):
 
     signal: SignalName = "confidence"
     policy: Policy = "exit"
-    risks: Annotated[tuple[Risk, ...], Field(min_length=1)] = (0.005, 0.01, 0.02, 0.05)
+    risks: Annotated[tuple[Risk, ...], Field(min_length=1, max_length=MOST_RISKS)] = (
+        0.005,
+        0.01,
+        0.02,
+        0.05,
+    )
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     per_class: bool = False
 
