@@ -70,7 +70,9 @@ def test_many_opened_one_after_the_other_leave_no_file_open(project, told, tmp_p
 
 
 def test_models_that_are_closed_write_down_what_waited_for_an_idle_moment(project, told, tmp_path):
-    one = unpack(project / "model_store" / "small.mar", tmp_path / "store", {"risk": 0.05})
+    one = unpack(
+        project / "model_store" / "small.mar", tmp_path / "store", {"risk": 0.05, "evidence": 1.0}
+    )
 
     async def serve():
         models = Models([one], Overdue().of)
