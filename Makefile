@@ -42,7 +42,7 @@ load: .venv/load  ## load test of moons_residual: PASS, FAIL or INVALID; MODEL=,
 soak: .venv/dev  ## 100,000 requests that are nearly right, and half an hour of them; SECONDS= changes it
 	SKIPSERVE_FUZZ=$(REQUESTS) SKIPSERVE_SOAK=$(SECONDS) $(BIN)/python -m pytest tests/hosts/test_fuzz.py -q -s
 
-bench: .venv/dev  ## the measured figures of the README and docs/
+bench: .venv/dev  ## the benchmarks that need no other data; docs/benchmarks.md has the others
 	$(BIN)/skipserve build export/moons_residual.toml export/mnist1d_resnet.toml export/mnist1d_encoder.toml
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/depth.py

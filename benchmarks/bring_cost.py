@@ -24,7 +24,8 @@ from time import perf_counter
 
 import numpy as np
 
-from skipserve.building.bring import BringOptions, bring
+from skipserve.building.bring import bring
+from skipserve.building.bring_file import BringOptions
 
 RECIPE = "mnist1d"
 ENCODER = {"family": "encoder", "width": 256, "heads": 4, "patch": 5, "inputs": [40], "depth": 6}

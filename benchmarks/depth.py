@@ -177,7 +177,9 @@ def random_case(name: str, network: Network, folder: Path) -> Case:
     at = tuple(range(network.depth))
     config = ExitsConfig(at=at, first=0, hidden=128, corrupted=False)
     half = ROWS // 2
-    fitted = fit_router(network, config, RouterConfig(), rows[:half], rows[half:])
+    fitted = fit_router(
+        network, config, RouterConfig(signal="confidence"), rows[:half], rows[half:]
+    )
     files: dict[str, list[Path]] = {"plain": [], "stage": [], "routed": [], "weights": []}
     for role, file in write_graphs(network, "fp32", rows, folder, fitted.exits):
         files[role].append(folder / file)

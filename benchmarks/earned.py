@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 
 from skipserve.address import Address
 from skipserve.artifacts.artifact import open_artifact
-from skipserve.artifacts.certificates import read_certificates, write_certificates
+from skipserve.artifacts.certificates_file import read_certificates, write_certificates
 from skipserve.artifacts.manifest import write_manifest
 from skipserve.artifacts.serving import ServingConfig
 from skipserve.building.buildfile import HANDLER

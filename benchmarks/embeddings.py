@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skipserve.artifacts.artifact import open_artifact
-from skipserve.building.bring import BringOptions, bring
+from skipserve.building.bring import bring
+from skipserve.building.bring_file import BringOptions
 from skipserve.building.buildfile import read_build_file
 from skipserve.building.sourced import Sourced
 from skipserve.runtime.engine import Engine

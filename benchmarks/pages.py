@@ -5,7 +5,8 @@
     python benchmarks/alarm.py | python benchmarks/pages.py --take alarm --machine "2 cores of …"
 
 `docs/measured/*.json` hold one table each with machine, date and command; `docs/peers.json` holds
-the comparison with other servers. A page has a table between `<!-- table NAME -->` and
+the comparison with other servers. The tables of `docs/build-file.md` are
+made from the records that read a build file. A page has a table between `<!-- table NAME -->` and
 `<!-- end -->`. ``--take NAME`` reads the table that a benchmark prints into its JSON, with the day
 and the machine, and writes the pages: every number changes at once.
 """
@@ -21,6 +22,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from pages_build_file import build_tables
 from pages_figure import figure
 from pages_rows import rows_of
 
@@ -63,6 +65,7 @@ def pages() -> dict[Path, str]:
     tables = {file.stem: table(json.loads(file.read_text())) for file in MEASURED.glob("*.json")}
     race = json.loads((ROOT / "docs" / "peers.json").read_text())
     tables["peers"] = peers(race, json.loads((MEASURED / "text_http.json").read_text()))
+    tables |= build_tables()
     found = {}
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
         text = page.read_text()

@@ -20,7 +20,8 @@ from wrk import drive
 
 from skipserve.address import Address
 from skipserve.artifacts.artifact import open_artifact
-from skipserve.artifacts.certificates import to_json, write_certificates
+from skipserve.artifacts.certificates import to_json
+from skipserve.artifacts.certificates_file import write_certificates
 from skipserve.artifacts.manifest import write_manifest
 from skipserve.building.buildfile import BuildFile, read_build_file
 from skipserve.certification.certify import shortest_fixed

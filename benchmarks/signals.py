@@ -23,7 +23,7 @@ from skipserve.building.buildfile import BuildFile, read_build_file
 from skipserve.certification.certify import Goal, Outcome, certify, shortest_fixed
 from skipserve.networks import ResidualNetwork
 from skipserve.routing.config import HeadKind
-from skipserve.routing.judge import ByDepth, of_classes, oracle
+from skipserve.routing.judge import ByDepth, oracle
 from skipserve.routing.propose import BOLD, CAREFUL, Observations, Thresholds, greedy, simulate
 from skipserve.tasks import SignalName
 from skipserve.training.checkpoint import load_checkpoint
@@ -44,7 +44,7 @@ class Rows:
         with torch.no_grad():
             answers = network.head(self.pooled).argmax(dim=2).numpy()
         self.full = answers[:, -1:]
-        self.readings = of_classes(np.arange(1, network.config.depth + 1), answers)
+        self.readings = ByDepth(np.arange(1, network.config.depth + 1), answers == self.full)
 
     @torch.no_grad()
     def seen(self, router: Router) -> Observations:

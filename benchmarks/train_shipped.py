@@ -17,7 +17,8 @@ from typing import Any
 
 from skipserve.building.buildfile import BuildFile, read_build_file
 from skipserve.building.products import train
-from skipserve.training.checkpoint import load_checkpoint, read_history
+from skipserve.training.checkpoint import load_checkpoint
+from skipserve.training.history import read_history
 from skipserve.training.loop import accuracy
 from skipserve.training.shipped import read_shipped, ship, take
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +17,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from choosing import pytest_collection_modifyitems, pytest_ignore_collect  # noqa: F401
 from collecting import Collector
 from command_line import CommandLine
 from environments import build_wheel
@@ -32,7 +32,8 @@ from small_project import MODELS, ROUTED, build
 from skipserve.artifacts.artifact import Artifact, open_artifact
 from skipserve.artifacts.export import export_artifact
 from skipserve.artifacts.torch_files import export_module
-from skipserve.building.bring import BringOptions, bring
+from skipserve.building.bring import bring
+from skipserve.building.bring_file import BringOptions
 from skipserve.networks import parse_network
 from skipserve.runtime.engine import Engine
 from skipserve.sources.recipe import recipe_origin
@@ -58,45 +59,6 @@ IGNORED_WARNINGS = (
     # TorchServe opens its version.txt and leaves it open.
     "ignore:unclosed file .*version.txt:ResourceWarning",
 )
-
-
-# They take half a minute and more each, the longest first: begun in this order, so that none is
-# left to one worker at the end.
-LONG_FILES = (
-    *("test_readme.py", "test_workers.py", "test_loadtest.py", "test_serve.py", "test_starting.py"),
-    *("test_build_inputs.py", "test_ray.py", "test_tasks.py", "test_calibrate.py"),
-    *("test_surroundings.py", "test_hugging_face.py", "test_wheel.py", "test_client.py"),
-    *("test_study.py", "test_clients.py", "test_fuzz.py", "test_tuning.py", "test_foreign.py"),
-)
-
-
-# What starts a service, and what builds a model.
-STARTS = {"server", "observed"}
-BUILDS = {
-    *("brought", "clone", "kserve_packages", "project", "site", "texts_root", "two_models", "wheel")
-}
-# A file all of whose tests are left out need not be imported: that alone takes seconds.
-WHOLE = re.compile(r"^pytestmark = \[?pytest\.mark\.(server|slow|extras)\b", re.M)
-
-
-def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    if collection_path.suffix != ".py":
-        return None
-    found = WHOLE.search(collection_path.read_text())
-    left_out = found is not None and f"not {found[1]}" in config.option.markexpr
-    return True if left_out else None
-
-
-@pytest.hookimpl(tryfirst=True)  # before marks choose
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    places = {name: place for place, name in enumerate(LONG_FILES)}
-    items.sort(key=lambda item: places.get(item.path.name, len(places)))
-    for item in items:
-        fixtures = set(getattr(item, "fixturenames", ()))
-        if fixtures & STARTS:
-            item.add_marker(pytest.mark.server)
-        if fixtures & BUILDS:
-            item.add_marker(pytest.mark.slow)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -19,7 +19,7 @@ from laboratory.readers import Guard
 from laboratory.routers import RoutedNetwork
 from skipserve.networks import ResidualNetwork
 from skipserve.routing import judge as judging
-from skipserve.routing.judge import ByDepth, of_classes
+from skipserve.routing.judge import ByDepth
 from skipserve.routing.propose import Observations, Thresholds
 from skipserve.routing.propose import greedy as greedy_of
 from skipserve.routing.stopping import first_stop
@@ -44,7 +44,9 @@ class Reading:
     @property
     def readings(self) -> ByDepth:
         """The answers by depth."""
-        return of_classes(np.arange(1, self.answers.shape[1] + 1), self.answers, self.labels)
+        depths = np.arange(1, self.answers.shape[1] + 1)
+        agrees = self.answers == self.answers[:, -1:]
+        return ByDepth(depths, agrees, self.answers == self.labels[:, None])
 
     @property
     def agrees(self) -> NDArray[np.bool_]:

@@ -149,7 +149,7 @@ def render(state: dict[str, Any]) -> str:
             parts += [f"{connections} connection{'s' * (connections > 1)}:\n"]
             parts += [*table(race, state, model, connections), ""]
         parts += failures(state, model)
-    parts += ["## Versions\n", *versions(), ""]
+    parts += ["## Versions\n", *versions(race), ""]
     return "\n".join(parts)
 
 
@@ -235,9 +235,12 @@ def _verdict(
     return f"| {aim} | {value:.2f} × | {'reached' if reached(value) else 'missed'} |"
 
 
-def versions() -> Iterable[str]:
-    for peer in PEERS.values():
-        yield f"- {peer.title}: {', '.join(f'`{each}`' for each in peer.versions)}"
+def versions(race: Race) -> Iterable[str]:
+    """What was installed beside each peer that was measured."""
+    measured = {run["name"] for group in race.groups for run in group}
+    for name, peer in PEERS.items():
+        if name in measured:
+            yield f"- {peer.title}: {', '.join(f'`{each}`' for each in peer.versions)}"
 
 
 if __name__ == "__main__":

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from skipserve.artifacts.artifact import Artifact
+    from skipserve.artifacts.asked import AskedPrecision, AskedProvider, BackendName
     from skipserve.runtime.engine import Engine
-    from skipserve.runtime.planning import AskedPrecision
-    from skipserve.runtime.runners import BackendName
 
 # Without ``open``: a star import must not shadow the builtin.
 __all__ = ["__version__", "bring", "pipeline"]
@@ -24,7 +23,7 @@ def open(  # noqa: A001 - reads as skipserve.open
     *,
     backend: BackendName = "onnxruntime",
     precision: AskedPrecision = "auto",
-    provider: Literal["auto", "cpu", "cuda"] = "auto",
+    provider: AskedProvider = "auto",
     threads: int = 1,
 ) -> Engine:
     """Open an artifact directory for prediction.

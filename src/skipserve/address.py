@@ -75,12 +75,16 @@ class Address:
             LaunchError: Naming the setting to change.
         """
         ip = self.ip()
-        if len({self.port, self.metrics_port, *others.values()}) < 2 + len(others):
-            taken = "".join(f"; {what} take {port}" for what, port in others.items())
+        if self.port == self.metrics_port:
             raise LaunchError(
-                f"SKIPSERVE_PORT = {self.port} and SKIPSERVE_METRICS_PORT = {self.metrics_port} "
-                f"collide{taken}"
+                f"--port and --metrics-port are both {self.port}; choose another for one of them"
             )
+        for what, port in others.items():
+            if port == self.metrics_port:
+                raise LaunchError(
+                    f"--metrics-port is {port}, and {what} take that port beside --port "
+                    f"{self.port}; choose another for one of the two"
+                )
         require_free(ip, self.port, "SKIPSERVE_PORT")
         require_free(ip, self.metrics_port, "SKIPSERVE_METRICS_PORT")
         for port in others.values():

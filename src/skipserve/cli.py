@@ -6,9 +6,11 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from typing import Annotated
 
 import typer
 
+from skipserve import __version__
 from skipserve.commands import console, lifecycle, models, reports, router
 from skipserve.commands.bring import bring
 from skipserve.commands.certificate import certificate
@@ -39,6 +41,13 @@ PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Load test": (loadtest,),
 }
 
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"{NAME} {__version__}")
+        raise typer.Exit
+
+
 app = typer.Typer(
     help="Serve a residual network only as deep as each input needs.",
     epilog=exit_codes(),
@@ -46,6 +55,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_print_version, help="Print the version and end."
+        ),
+    ] = False,
+) -> None:
+    """Options of the command line as a whole."""
+
+
 switches = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
 for panel, commands in PANELS.items():
     for command in commands:

@@ -19,7 +19,7 @@ Every message says what was wrong, what was expected and what to do about it.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 
 
@@ -83,23 +83,32 @@ class InputError(SkipserveError):
         self.row = row
 
 
+# How alike two names are, from 0 to 1, if one is a slip of the other.
+_ALIKE = 0.65
+# Names that a hint lists.
+_LISTED = 5
+
+
 def nearest(name: str, names: Iterable[str]) -> str | None:
     """The name that was probably meant, or ``None`` if none is near.
 
-    Of paths the last parts are compared: what leads there makes any two alike. A name that begins
-    as the one given does is nearer than any other.
+    Of paths the last parts are compared, without what all of a kind end with: what leads there,
+    and ``.toml``, make any two alike. A name that begins as the one given does is nearer than any
+    other.
 
     Args:
         name: As it was given; it may be a path.
         names: Those that exist.
     """
-    last = {PurePath(one).name or one: one for one in sorted(set(names))}
-    given = PurePath(name)
-    begun = [one for one in last if len(given.stem) > 2 and one.startswith(given.stem)]
-    near = difflib.get_close_matches(given.name, begun, n=1, cutoff=0) or (
-        difflib.get_close_matches(given.name or name, last, n=1)
+    stems: dict[str, str] = {}
+    for one in sorted(set(names)):
+        stems.setdefault(PurePath(one).stem or one, one)
+    given = PurePath(name).stem or name
+    begun = [stem for stem in stems if len(given) > 2 and stem.startswith(given)]
+    near = difflib.get_close_matches(given, begun, n=1, cutoff=0) or (
+        difflib.get_close_matches(given, stems, n=1, cutoff=_ALIKE)
     )
-    return last[near[0]] if near else None
+    return stems[near[0]] if near else None
 
 
 def suggestion(name: str, names: Iterable[str], otherwise: str) -> str:
@@ -111,10 +120,18 @@ def suggestion(name: str, names: Iterable[str], otherwise: str) -> str:
         otherwise: What to do where none does.
 
     Returns:
-        The nearest name as a question, all names where none is near, or ``otherwise``.
+        The nearest name as a question, the first names where none is near, or ``otherwise``.
     """
     have = sorted(set(names))
     near = nearest(name, have)
     if near is not None:
         return f"did you mean {near!r}?"
-    return f"there are {', '.join(have)}" if have else otherwise
+    return f"there are {listed(have)}" if have else otherwise
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in a sentence: at most five, and how many more there are."""
+    more = len(names) - _LISTED
+    if more > 1:  # one more name is as short as saying so
+        return f"{', '.join(names[:_LISTED])} and {more} more"
+    return ", ".join(names)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
+import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from skipserve.errors import ConfigError
@@ -66,10 +69,30 @@ def replacing_directory(directory: Path, marker: str) -> Iterator[Path]:
 
 
 def replace_text(file: Path, text: str) -> None:
-    """Write a file atomically: readers see the old content or the new."""
-    fresh = file.with_name(f".{file.name}")
-    fresh.write_text(text)
-    fresh.replace(file)
+    """Write a file atomically: readers see the old content or the new, whoever else writes it."""
+    # Not by tempfile, whose files only their owner may read.
+    fresh = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
+    try:
+        with fresh.open("x") as stream:
+            stream.write(text)
+        fresh.replace(file)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+@contextmanager
+def held(directory: Path) -> Iterator[None]:
+    """Hold a directory against everybody else who holds it, to read and write it in one step.
+
+    Where a file system locks no directories, nobody is kept out.
+    """
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def sha256_of(file: Path) -> str:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 # Bisections of an interval of length 1: far below what any count can tell apart.
 _HALVINGS = 60
+# More terms of a binomial sum take longer than its closed form.
+_MOST_TERMS = 100_000
 _TINY = 1e-300
 _EPSILON = 1e-15
 
@@ -50,7 +52,7 @@ def p_value(count: int, total: int, rate: float) -> float:
     """Probability of at most ``count`` among ``total`` if the true rate is ``rate``.
 
     This is the exact binomial p-value against "the true rate is at least ``rate``". It is summed
-    term by term in logarithms.
+    term by term in logarithms; of many terms it is the incomplete beta function.
 
     Args:
         count: Rows that were counted, such as disagreements.
@@ -61,6 +63,8 @@ def p_value(count: int, total: int, rate: float) -> float:
         return 0.0
     if count >= total:
         return 1.0
+    if count > _MOST_TERMS:
+        return min(1.0, max(0.0, _beta(total - count, count + 1, 1 - rate)))
     yes, no, ways = math.log(rate), math.log1p(-rate), math.lgamma(total + 1)
     terms = [
         ways - math.lgamma(k + 1) - math.lgamma(total - k + 1) + k * yes + (total - k) * no

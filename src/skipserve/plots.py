@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from skipserve.training.checkpoint import read_history
+from skipserve.training.history import read_history
 
 
 def plot_runs(runs: Sequence[Path], out: Path) -> None:
@@ -18,14 +18,14 @@ def plot_runs(runs: Sequence[Path], out: Path) -> None:
     Raises:
         CheckpointError: If a directory holds no curves.
     """
+    histories = [read_history(run) for run in runs]
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
     figure, (norms, losses) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
-    for run in runs:
-        history = read_history(run)
+    for run, history in zip(runs, histories, strict=True):
         name = run.resolve().name
         first, last = history[0], history[-1]
         ends = list(last.gradients.values())

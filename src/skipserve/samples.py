@@ -14,7 +14,7 @@ from skipserve.artifacts.manifest import Manifest
 from skipserve.errors import ConfigError
 from skipserve.runtime.rows import Rows
 from skipserve.signature import Signature
-from skipserve.sources.columns import read_columns
+from skipserve.sources.columns import UNNAMED, read_columns, require_rows
 from skipserve.sources.matching import match
 from skipserve.sources.queries import with_queries
 from skipserve.sources.splits import Labelled
@@ -44,13 +44,13 @@ class Described(Protocol):
         ...
 
 
-def check_columns(
+def check_named(
     data: Path | None,
     labels: str | None = None,
     text: Sequence[str] = (),
     query: str | None = None,
 ) -> None:
-    """Refuse names of columns where no file was named that has them.
+    """Look whether the files are there, and refuse names of columns where none was named.
 
     Args:
         data: The file, or ``None``.
@@ -59,12 +59,16 @@ def check_columns(
         query: Its column of queries.
 
     Raises:
-        ConfigError: Naming the option.
+        ConfigError: Naming the option, or the file that is not there.
     """
     named = {"--labels": labels, "--text": text, "--query": query}
     for option, value in named.items():
         if value and data is None:
             raise ConfigError(f"{option} without --data: it is about the rows of that file")
+    if data is not None:
+        require_rows(data)
+        if _apart(labels):
+            require_rows(Path(labels or ""))
 
 
 def read_samples(
@@ -90,7 +94,7 @@ def read_samples(
         ConfigError: If a file cannot be read or does not fit the model, labels came without rows,
             rows were trained or proposed on, or there are none where none were named.
     """
-    check_columns(rows, labels, () if values is None else values.columns, query)
+    check_named(rows, labels, () if values is None else values.columns, query)
     recipe = manifest.recipe
     if rows is None:
         return _own(recipe, manifest.name)
@@ -126,7 +130,7 @@ def read_file(
     Raises:
         ConfigError: If a file cannot be read, or the rows do not fit.
     """
-    apart = labels is not None and labels.endswith(".npy")
+    apart = _apart(labels)
     column = None if apart else labels
     columns = read_columns(file)
     query = query or model.query
@@ -135,6 +139,11 @@ def read_file(
     if labels is not None and apart:
         return replace(data, labels=read_array(Path(labels)))
     return data
+
+
+def _apart(labels: str | None) -> bool:
+    """Whether the classes are in a file of their own."""
+    return labels is not None and labels.endswith(".npy")
 
 
 def _own(recipe: str | None, name: str) -> Labelled:
@@ -191,9 +200,7 @@ def read_array(file: Path) -> NDArray[Any]:
     Raises:
         ConfigError: If it cannot be read as one.
     """
-    try:
-        with file.open("rb") as stream:  # closed also where NumPy finds nothing in it
-            array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ConfigError(f"{file} cannot be read as a .npy array: {error}") from None
-    return array
+    columns = read_columns(file)
+    if UNNAMED not in columns:
+        raise ConfigError(f"{file} is no .npy file; expected what numpy.save writes")
+    return columns[UNNAMED]

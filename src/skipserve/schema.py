@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, ClassVar, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -14,9 +14,14 @@ from pydantic import (
     ValidationError,
     model_serializer,
 )
+from pydantic_core import ErrorDetails
 
 from skipserve.errors import ConfigError
 
+# Larger whole numbers are not exact in the JSON of every language.
+LARGEST = 1 << 53
+Count = Annotated[int, Field(ge=0, le=LARGEST)]
+Positive = Annotated[int, Field(ge=1, le=LARGEST)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
@@ -77,28 +82,150 @@ def _tuples(value: Any) -> Any:
 
 
 def _explain(error: ValidationError, cls: type[Record], keys: tuple[str, ...]) -> Iterator[str]:
-    known = [*cls.model_fields, *keys]
+    """A line for each key that is wrong; what several lines would repeat is said once."""
+    expectations: dict[str, list[str]] = {}
+    held: dict[str, str] = {}
+    listed = False
     for problem in error.errors():
-        path = ".".join(str(part) for part in problem["loc"])
+        place = _place(cls, problem["loc"])
+        path = ".".join(map(str, place))
         if problem["type"] == "extra_forbidden":
             name = str(problem["loc"][-1])
-            choices = list(_fields_at(cls, problem["loc"][:-1])) or known
+            choices = list(_fields_at(cls, place[:-1])) or [*cls.model_fields, *keys]
             near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(choices)}"
-            yield f"unknown key {path!r}; {hint}"
+            if near:
+                yield f"unknown key {path!r}; did you mean {near[0]!r}?"
+            elif listed:
+                yield f"unknown key {path!r}"
+            else:
+                yield f"unknown key {path!r}; known keys: {', '.join(choices)}"
+                listed = True
         elif problem["type"] == "missing":
             yield f"key {path!r} is missing"
-        else:
-            message = problem["msg"].removeprefix("Value error, ")
-            yield f"{path or 'value'} = {problem['input']!r}: {message}"
+        elif problem["type"] == "value_error":
+            message, value = problem["msg"].removeprefix("Value error, "), problem["input"]
+            of = path if isinstance(value, Mapping) else f"{path} = {shown(value)}"
+            yield f"{of}: {message}" if path else message
+        elif not _follows(problem):
+            held.setdefault(path, shown(problem["input"]))
+            expectations.setdefault(path, []).append(expected(problem))
+    for path, told in expectations.items():
+        either = " or ".join(dict.fromkeys(told))
+        yield f"{path or 'value'} = {held[path]}: expected {either}"
 
 
-def _fields_at(cls: type[BaseModel], path: tuple[int | str, ...]) -> Iterator[str]:
-    for part in path:
-        field = cls.model_fields.get(str(part))
-        if field is None or not isinstance(field.annotation, type):
+def _follows(problem: ErrorDetails) -> bool:
+    """Whether a list is too short only for its entries are wrong, which is said of them."""
+    return problem["type"] == "too_short" and len(problem["input"]) > 0
+
+
+# What a value should have been, by pydantic's name of the fault; in braces what it knows of it.
+_EXPECTED = {
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "a section of keys"),
+    "finite_number": "a finite number",
+    "string_type": "a text in quotes",
+    "literal_error": "{expected}",
+    "greater_than": "more than {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than": "less than {lt}",
+    "less_than_equal": "at most {le}",
+    "string_too_long": "at most {max_length} characters",
+    "too_short": "at least {min_length} in the list",
+    "too_long": "at most {max_length} in the list",
+}
+# Of texts, by their pattern.
+PATTERNS = {
+    "^[0-9a-f]{64}$": "a sha256 in hex",
+    "^[A-Za-z0-9][A-Za-z0-9_]*$": "letters, digits and _, and no _ first",
+}
+
+
+def expected(problem: ErrorDetails) -> str:
+    """What a value should have been, in words that know no Python.
+
+    Args:
+        problem: One error of pydantic's.
+    """
+    kind, value, context = problem["type"], problem["input"], problem.get("ctx", {})
+    if kind == "tuple_type":
+        return f"a list, such as [{shown(value)}]" if isinstance(value, int | float) else "a list"
+    if kind == "float_type" and isinstance(value, str) and value[:-1].isdecimal():  # 5%
+        return f"a number, such as {int(value[:-1]) / 100}"
+    if kind == "string_pattern_mismatch":
+        return PATTERNS.get(context["pattern"], f"a text like {context['pattern']}")
+    if str(value) == "nan":  # it is in no range, and pydantic names the range
+        return "a finite number"
+    if kind in _EXPECTED:
+        return _EXPECTED[kind].format(**{key: _plain(one) for key, one in context.items()})
+    return problem["msg"]
+
+
+def shown(value: Any) -> str:
+    """A value as TOML and JSON write it, cut where it is long."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list | tuple):
+        return _cut(f"[{', '.join(map(shown, value[:10]))}]")
+    if isinstance(value, Mapping):
+        return "{…}"
+    return _cut(repr(value))
+
+
+def _plain(value: Any) -> Any:
+    """A whole number as people write it."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:59]}…"
+
+
+def _place(cls: type[BaseModel], where: Sequence[int | str]) -> list[int | str]:
+    """The keys that lead to a value; pydantic names the members of a union among them."""
+    place: list[int | str] = []
+    inside: Any = cls
+    for part in where:
+        records = _records(inside)
+        if isinstance(part, int):
+            place.append(part)
+            continue
+        of_kind = [one for one in records if _is_kind(one, part)]
+        if len(records) > 1 and of_kind:  # the member of a union that its `kind` names
+            inside = of_kind[0]
+        elif records:
+            place.append(part)
+            field = records[0].model_fields.get(part)
+            inside = None if field is None else field.annotation
+        elif get_origin(inside) is dict:
+            place.append(part)
+            inside = None
+    return place
+
+
+def _records(annotation: Any) -> list[type[BaseModel]]:
+    """The records that a field may hold, also in a list."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [record for one in get_args(annotation) for record in _records(one)]
+
+
+def _is_kind(record: type[BaseModel], kind: str) -> bool:
+    field = record.model_fields.get("kind")
+    return field is not None and kind in get_args(field.annotation)
+
+
+def _fields_at(cls: type[BaseModel], place: Sequence[int | str]) -> Iterator[str]:
+    """The keys that are known at a place; none where it is no record."""
+    inside: Any = cls
+    for part in place:
+        records = _records(inside)
+        if isinstance(part, int):
+            continue
+        if not records or part not in records[0].model_fields:
             return
-        if not issubclass(field.annotation, BaseModel):
-            return
-        cls = field.annotation
-    yield from cls.model_fields
+        inside = records[0].model_fields[part].annotation
+    for record in _records(inside)[:1]:
+        yield from record.model_fields

@@ -90,6 +90,8 @@ def test_what_is_reached_is_told_from_what_is_missed(race: SimpleNamespace) -> N
     assert "16 connections: ahead of every peer in requests/s | at least 1.50 × (FastAPI" in text
     assert text.count("| reached |") == 5
     assert "OSError: no" in text
+    assert "- FastAPI, async: `fastapi==" in text
+    assert "- mosec:" not in text  # versions of what was measured alone
     text = race.report.render(state({"off": 500.0, "on": 2500.0}, peer=1000.0))
     assert "p50 no worse than FastAPI async | 2.00 × | missed |" in text
     assert "router on, 3 × every peer in requests/s | 2.50 × FastAPI, async | missed |" in text

@@ -19,7 +19,8 @@ from typer.testing import CliRunner
 import skipserve
 from skipserve.artifacts.artifact import open_artifact
 from skipserve.artifacts.torch_files import export_module
-from skipserve.building.bring import BringOptions, bring
+from skipserve.building.bring import bring
+from skipserve.building.bring_file import BringOptions
 from skipserve.building.buildfile import read_build_file
 from skipserve.building.fixed_alone import fixed_alone
 from skipserve.building.worth import Worth

@@ -75,7 +75,7 @@ def test_certificates_follow_the_samples_that_they_were_made_on(project):
     [
         "building/products.py",
         "building/steps.py",
-        "certification/calibrate.py",
+        "certification/certifying.py",
         "runtime/engine.py",
         "training/signals_1d.py",
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import zipfile
+from functools import cache, partial
 
 import numpy as np
 import pytest
@@ -13,12 +14,14 @@ from small_project import build
 
 import skipserve
 from skipserve.artifacts.artifact import open_artifact
-from skipserve.artifacts.certificates import CERTIFICATES, Certificates, write_certificates
+from skipserve.artifacts.certificates import Certificates
+from skipserve.artifacts.certificates_file import CERTIFICATES, write_certificates
 from skipserve.artifacts.serving import ServingConfig
 from skipserve.building.buildfile import read_build_file
 from skipserve.building.steps import run_steps
-from skipserve.certification.calibrate import certify_artifact
+from skipserve.certification.certifying import certify_artifact
 from skipserve.certification.trial import Trial
+from skipserve.errors import ArtifactError
 from skipserve.runtime.engine import Engine
 from skipserve.service.service import Service
 from skipserve.tasks import Units
@@ -108,6 +111,25 @@ def test_a_certificate_of_one_risk_leaves_those_of_others(copied):
         ("disagreement", 0.03, 3_000),
         ("disagreement", 0.05, 10_000),
     ]
+
+
+def test_two_that_certify_at_once_take_nothing_from_each_other(copied, moons):
+    certify = partial(certify_artifact, copied, moons, provider="cpu")
+    meanwhile = cache(lambda: certify([0.2]))
+    made = certify([0.1, 0.1], on_progress=lambda doing, share: meanwhile())
+    assert open_artifact(copied).certificates == made
+    assert sorted({one.risk for one in made.certificates}) == [*RISKS, 0.1, 0.2]
+    assert len(made.certificates) == 2 * len(RISKS) + 2
+
+
+def test_candidates_that_were_proposed_meanwhile_are_not_those_that_were_tested(copied, moons):
+    anew = Certificates(candidates=open_artifact(copied).certificates.candidates[1:])
+    propose = cache(lambda: write_certificates(copied, anew))
+    with pytest.raises(ArtifactError, match="proposed anew while the earlier ones were tested"):
+        certify_artifact(
+            copied, moons, [0.1], provider="cpu", on_progress=lambda doing, share: propose()
+        )
+    assert open_artifact(copied).certificates == anew
 
 
 def test_a_refusal_takes_the_place_of_a_certificate_and_the_other_way_round(copied):

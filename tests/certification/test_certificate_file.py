@@ -25,7 +25,8 @@ from running import ROOT, cli
 from typer.testing import CliRunner, Result
 
 from skipserve.artifacts.artifact import open_artifact
-from skipserve.artifacts.certificates import CERTIFICATES, Thresholds
+from skipserve.artifacts.certificates import WrittenThresholds
+from skipserve.artifacts.certificates_file import CERTIFICATES
 from skipserve.certification.attesting import artifact_file, certificate_file
 from skipserve.certification.certificate_file import (
     Crossing,
@@ -52,6 +53,8 @@ from skipserve.earning.rules import Rules
 from skipserve.earning.state import State, applied
 from skipserve.earning.wealth import level_of, log_wealth
 from skipserve.errors import ArtifactError, ConfigError
+from skipserve.intervals import p_value
+from skipserve.runtime.engine import Engine
 from skipserve.safety.earned import EarnedRecord
 from skipserve.safety.kind import Kind, binding_for
 from skipserve.schema import parse
@@ -290,6 +293,88 @@ def test_thresholds_and_guards_that_are_not_the_artifacts_are_found(
     assert faults(sealed(guarded), artifact, tmp_path) == {Fault.NUMBER}
 
 
+def test_what_was_never_tested_is_not_attested(artifact):
+    """Other candidates than the certified ones, in the same places of the same file."""
+    certificates = artifact.certificates
+    place = min(one.candidate for one in certificates.certificates)
+    lower = tuple(
+        tuple(None if one is None else one - 0.2 * (at >= place) for one in row)
+        for at, row in enumerate(certificates.candidates)
+    )
+    changes = [
+        (certificates.model_copy(update={"candidates": lower}), {}),
+        (certificates, {"guard_limit": 0.5}),
+        (certificates, {"per_class": True}),
+    ]
+    for changed, router in changes:
+        spec = artifact.manifest.router.model_copy(update=router)
+        manifest = artifact.manifest.model_copy(update={"router": spec})
+        other = replace(artifact, certificates=changed, manifest=manifest)
+        kept = {one.measure for one in changed.sound(spec)}
+        assert kept == ({"accuracy_lost"} if "per_class" in router else set())
+        engine = Engine(other, provider="cpu")
+        assert not engine.certified() and engine.setting(0.05).risk is None
+        if not kept:
+            with pytest.raises(ConfigError, match="there is no certificate to write"):
+                artifact_file(other)
+
+
+def by_class(values: dict[str, Any], sizes: Sequence[int]) -> dict[str, Any]:
+    """The first bound as if classes of these sizes had been counted, without a disagreement."""
+    changed = copy.deepcopy(values)
+    bound = changed["bounds"][0]
+    for one in bound["tried"]:
+        one["by_class"] = [[0, size] for size in sizes]
+        one["disagreements"] = 0
+        worst = max(p_value(0, size, bound["risk"]) for size in sizes)
+        one["p_value"] = min(1.0, len(sizes) * worst)
+    return sealed({**changed, "bounds": [bound]})
+
+
+def test_who_asks_for_every_class_by_itself_gets_no_less(values, artifact, tmp_path):
+    router = artifact.manifest.router.model_copy(update={"per_class": True})
+    manifest = artifact.manifest.model_copy(update={"router": router})
+    asks = replace(artifact, manifest=manifest)
+    samples = values["bounds"][0]["samples"]
+    together = sealed({**values, "bounds": [values["bounds"][0]]})
+    assert faults(together, artifact, tmp_path) == set()
+    assert faults(together, asks, tmp_path) == {Fault.NUMBER}
+    for of in (artifact, asks):
+        assert faults(by_class(values, [samples - 4_000, 4_000]), of, tmp_path) == set()
+        assert faults(by_class(values, [samples]), of, tmp_path) == {Fault.NUMBER}
+
+
+HUGE = 10**400
+COUNTED = (
+    ("bounds", 0, "samples"),
+    ("bounds", 0, "batch_size"),
+    ("bounds", 0, "tried", 0, "disagreements"),
+    ("bounds", -1, "crossings", 0, "rows"),
+    ("bounds", -1, "epochs", 0, "number"),
+    ("bounds", -1, "epochs", 0, "rows"),
+    ("bounds", -1, "epoch"),
+)
+
+
+@pytest.mark.parametrize("path", COUNTED)
+def test_counts_that_nobody_can_have_counted_are_not_computed_with(
+    values, artifact, tmp_path, path
+):
+    for huge in (HUGE, 2**53 + 1):
+        assert faults(sealed(put(values, path, huge)), artifact, tmp_path) == {Fault.SCHEMA}
+
+
+def test_a_certificate_of_very_many_rows_is_checked_at_once(values, artifact, tmp_path):
+    """Its p-value is a sum of twenty million terms."""
+    changed = copy.deepcopy(values)
+    bound = {**changed["bounds"][0], "samples": 30_000_000, "risk": 0.67, "confidence": 0.5}
+    wrong = 20_000_000
+    p = p_value(wrong, bound["samples"], bound["risk"])
+    bound["tried"] = [{**one, "disagreements": wrong, "p_value": p} for one in bound["tried"]]
+    assert p < 0.5
+    assert faults(sealed({**changed, "bounds": [bound]}), artifact, tmp_path) == set()
+
+
 def test_another_task_or_preprocessing_is_found(values, artifact, tmp_path):
     assert values["task"]["kind"] == "classify" and values["preprocessing"] is None
     for changed in (
@@ -342,7 +427,7 @@ def test_what_was_earned_after_a_reset_verifies(artifact, tmp_path):
 
 
 def proposes(
-    earned: EarnedRecord, folder: Path, candidates: Sequence[Thresholds], guard_limit: float
+    earned: EarnedRecord, folder: Path, candidates: Sequence[WrittenThresholds], guard_limit: float
 ) -> Proposed:
     """What epoch 1 has proposed, of which the first candidate is earned."""
     binding, now_s = binding_for(earned.artifact, earned.kind), time.time()

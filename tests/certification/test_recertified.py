@@ -17,8 +17,9 @@ import pytest
 import skipserve
 from skipserve.artifacts.archive import opened, unpack
 from skipserve.artifacts.artifact import open_artifact
-from skipserve.artifacts.certificates import CERTIFICATES
+from skipserve.artifacts.certificates_file import CERTIFICATES
 from skipserve.artifacts.recertified import unpacked
+from skipserve.certification.certifying import certify_artifact
 from skipserve.errors import ArtifactError, ConfigError
 from skipserve.extras import EXTRAS
 from skipserve.training.recipes import open_recipe
@@ -104,6 +105,16 @@ def test_the_file_that_the_archive_serves_with_is_certified(store, data):
     made = [one for one in certificates(archive) if one["risk"] == 0.04]
     assert [one["files"] for one in made] == [torchscript] * len(made)
     assert made
+
+
+def test_two_that_certify_an_archive_at_once_take_nothing_from_each_other(store):
+    archive, rows = store / "small.mar", open_recipe("two_moons").draw("certify").inputs.numpy()
+    with unpacked(archive, {}) as (first, _), unpacked(archive, {}) as (second, _):
+        certify_artifact(first.directory, rows[:3_000], [0.1], provider="cpu")
+        certify_artifact(second.directory, rows[:3_000], [0.2], provider="cpu")
+    found = [one["risk"] for one in certificates(archive) if one["measure"] == "disagreement"]
+    assert sorted(found) == [0.02, 0.05, 0.1, 0.2]
+    assert [one.name for one in store.iterdir()] == ["small.mar"]
 
 
 def test_overrides_reach_whoever_opens_the_folder(store, tmp_path):

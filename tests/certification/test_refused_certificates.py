@@ -10,8 +10,8 @@ from certified import DEPTH, RISKS, change
 
 import skipserve
 from skipserve.artifacts.artifact import open_artifact
-from skipserve.artifacts.certificates import CERTIFICATES
-from skipserve.certification.calibrate import certify_artifact
+from skipserve.artifacts.certificates_file import CERTIFICATES
+from skipserve.certification.certifying import certify_artifact
 from skipserve.errors import ArtifactError, ConfigError, InputError
 from skipserve.files import sha256_of
 from skipserve.training.recipes import open_recipe
@@ -111,8 +111,10 @@ def test_a_certificate_is_of_all_files_it_was_made_with(copied):
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"certificates": [{}]}', '{"unknown": 1}'])
 def test_damaged_certificates_are_an_error(copied, content):
     (copied / CERTIFICATES).write_text(content)
-    with pytest.raises(ArtifactError, match="is damaged"):
+    with pytest.raises(ArtifactError, match=r"is damaged: .*; delete it and run `skipserve calib"):
         open_artifact(copied)
+    (copied / CERTIFICATES).unlink()
+    assert not open_artifact(copied).certificates.candidates  # as calibrate takes it
 
 
 def test_too_few_samples_are_refused_with_the_number_it_takes(copied, moons):

@@ -11,12 +11,14 @@ from certified import DEPTH, RISKS, native
 
 import skipserve
 from skipserve.artifacts.artifact import open_artifact
-from skipserve.artifacts.certificates import Certificates, write_certificates
+from skipserve.artifacts.certificates import Certificates
+from skipserve.artifacts.certificates_file import write_certificates
 from skipserve.artifacts.serving import ServingConfig
-from skipserve.certification.calibrate import certify_artifact
+from skipserve.certification.certifying import certify_artifact
 from skipserve.intervals import p_value
 from skipserve.protocols.messages import RawRequest
 from skipserve.runtime.engine import Engine
+from skipserve.runtime.prediction import Rung
 from skipserve.service.service import Service
 from skipserve.training.recipes import open_recipe
 
@@ -206,3 +208,30 @@ def test_a_service_that_cannot_keep_its_risk_says_so(directory, caplog):
     with caplog.at_level(logging.WARNING):
         Service(other, ServingConfig(max_rows=10, risk=0.05, evidence=0))
     assert "serves at full depth: no certificate" in caplog.text
+
+
+def test_own_certificates_hold_beside_what_traffic_earns(routed):
+    """Traffic earns one measure at the risks of the model; the others are as they were."""
+    rung = Rung(routed.candidates[0], 1.0, 0)
+    of_002 = [rung, None]
+    for own in (False, True):
+        assert routed.setting(0.03, in_force=of_002, own=own).risk == 0.02
+        nothing = routed.setting(0.001, in_force=of_002, own=own)
+        assert nothing.reason == "no certificate of risk 0.001 is earned yet"
+    lost = routed.setting(0.03, "accuracy_lost", of_002, own=True)
+    assert (lost.risk, lost.measure) == (0.02, "accuracy_lost")
+    assert lost.candidate == routed.certified("accuracy_lost")[0.02].candidate
+    refused = routed.setting(0.03, "accuracy_lost", of_002, own=False)
+    assert (refused.risk, refused.reason) == (None, "accuracy_lost is certified offline only")
+
+
+def test_so_do_those_of_risks_that_are_none_of_the_models(copied, moons):
+    certify_artifact(copied, moons, [0.1], provider="cpu")
+    engine = skipserve.open(copied, provider="cpu")
+    rung = Rung(engine.candidates[0], 1.0, 0)
+    asked = [(0.05, 0.02), (0.1, 0.1), (0.2, 0.1)]
+    for risk, given in asked:
+        assert engine.setting(risk, in_force=[rung, None], own=True).risk == given
+        assert engine.setting(risk, in_force=[rung, None], own=False).risk == 0.02
+    own = engine.setting(0.1, in_force=[rung, None], own=True)
+    assert own.candidate == engine.certified()[0.1].candidate

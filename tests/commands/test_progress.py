@@ -13,9 +13,9 @@ from rich.console import Console
 from skipserve.artifacts.artifact import open_artifact
 from skipserve.building.buildfile import read_build_file
 from skipserve.building.products import train
-from skipserve.certification.calibrate import certify_artifact
+from skipserve.certification.certifying import certify_artifact
 from skipserve.commands.progress import EVERY_S, Watch, watching
-from skipserve.training.loop import Epoch
+from skipserve.training.history import Epoch
 from skipserve.training.recipes import open_recipe
 
 

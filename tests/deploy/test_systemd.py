@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 from running import ROOT, serving
+from typer.main import get_command
+
+from skipserve.cli import app
+from skipserve.safety.standing import FOLDER
 
 UNIT = ROOT / "deploy" / "systemd" / "skipserve.service"
 # prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN), prctl(PR_SET_NO_NEW_PRIVS): what the unit's
@@ -46,6 +50,15 @@ def test_the_unit_leaves_little_open() -> None:
     )
     assert found is not None
     assert float(found[1]) <= 2.0
+
+
+def test_the_page_names_the_variables_and_the_file_that_the_unit_knows() -> None:
+    page = (ROOT / "docs" / "systemd.md").read_text()
+    (state,) = re.findall(r"SKIPSERVE_STATE=(\S+)", UNIT.read_text())
+    assert f"`touch {state}/{FOLDER}/MODEL`" in page
+    command = get_command(app).commands["serve"]  # type: ignore[attr-defined]
+    variables = {one.envvar for one in command.params if getattr(one, "envvar", None)}
+    assert set(re.findall(r"`(SKIPSERVE_\w+)`", page)) == variables
 
 
 @pytest.mark.server

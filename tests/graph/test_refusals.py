@@ -15,6 +15,7 @@ from skipserve.routing.config import ExitsConfig, RouterConfig
 from skipserve.routing.fit import fit_router
 from skipserve.routing.network import network_of
 from skipserve.runtime.rows import Rows
+from skipserve.schema import parse
 from skipserve.sources.brought import brought_origin, signature_of
 from skipserve.sources.config import Brought, DataConfig, SourceConfig
 from skipserve.tasks import Classify, TaskConfig
@@ -185,11 +186,11 @@ def test_an_answer_that_depends_on_neighbours(bring, tmp_path):
     assert not (tmp_path / "one").exists()
 
 
-def fit(model, heads="distilled", **router):
+def fit(model, heads="distilled", at="auto", first=0, **router):
     network = network_of(prepare(model), signature_of(model), Classify(classes=CLASSES))
     rows = np.random.default_rng(1).standard_normal((300, WIDTH)).astype(np.float32)
     rows = Rows({"x": rows})
-    exits = ExitsConfig(heads=heads, first=0, hidden=0, corrupted=False)
+    exits = ExitsConfig(at=at, heads=heads, first=first, hidden=0, corrupted=False)
     return fit_router(network, exits, RouterConfig(**router), rows, rows)
 
 
@@ -228,3 +229,20 @@ def test_too_few_rows_one_class_alone_and_labels_of_other_classes(bring):
     refused(bring, fine(), {"y": rows, "z": rows}, says="no column 'x' for the input 'x'")
     rows[3, 2] = np.nan
     refused(bring, fine(), {"x": rows}, says="row 3 holds NaN")
+
+
+# --- exits ---
+
+
+@pytest.mark.parametrize(("at", "first", "leave"), [((0, 2), 1, {2}), ("auto", 2, {2, 3})])
+def test_no_row_leaves_before_the_first_depth_that_is_asked_for(at, first, leave):
+    exits = fit(fine(4), at=at, first=first).exits
+    assert (exits[0].blocks, exits[0].leaves) == (0, False)  # for its guard
+    assert {one.blocks for one in exits[1:]} <= leave
+    assert all(one.leaves for one in exits[1:]) and len(exits) > 1
+
+
+def test_a_first_depth_that_leaves_no_exit():
+    refused(fit, fine(4), first=9, says=r"exits.first = 9 leaves no exit: expected 0 … 3")
+    with pytest.raises(ConfigError, match=r"first = 3 leaves none of at = \[1, 2\]"):
+        parse(ExitsConfig, {"at": [1, 2], "first": 3}, "export/small.toml")

@@ -159,7 +159,8 @@ def test_an_order_of_the_operator_is_followed_while_it_serves(
     """The folder is what replicas on many machines share; no command reaches them."""
     store, state = tmp_path / "store", tmp_path / "state"
     store.mkdir()
-    state.mkdir()
+    order = state / ".router-off" / "small"
+    order.parent.mkdir(parents=True)
     shutil.copy(archive, store)
     monkeypatch.setenv("SKIPSERVE_STATE", str(state))
 
@@ -179,9 +180,9 @@ def test_an_order_of_the_operator_is_followed_while_it_serves(
             transport = httpx.ASGITransport(app)
             async with httpx.AsyncClient(transport=transport, base_url="http://small") as client:
                 assert await router(client) == "on"
-                (state / "small").touch()
+                order.touch()
                 await becomes(client, "off")
-                (state / "small").unlink()
+                order.unlink()
                 await becomes(client, "on")
 
     asyncio.run(run())

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from types import FrameType
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import given
@@ -17,12 +19,14 @@ from hypothesis import strategies as st
 from skipserve.artifacts.serving import ServingConfig
 from skipserve.protocols.messages import RawRequest, Reply
 from skipserve.runtime.engine import Engine
+from skipserve.service import batcher as batcher_module
 from skipserve.service.batcher import Batcher, DeferredWork, QueueLimits
 from skipserve.service.pace import Pace
-from skipserve.service.service import Answers, More, Service
-from skipserve.service.turns import Turns
+from skipserve.service.service import More, Replies, Service
+from skipserve.service.turns import Todo, Turns
 
 T = TypeVar("T")
+Trace = Callable[[FrameType, str, Any], Any]
 ROW = RawRequest(b'{"inputs": [[0.5, 0.5]]}', {"content-type": "application/json"})
 SERVING = ServingConfig(metrics=False)
 WIDE = QueueLimits(batch=4, queue=100, wait_s=60.0)
@@ -119,7 +123,7 @@ class Faulty(Service):
 
     broken = False
 
-    def answers(self, requests: Sequence[RawRequest], more: More = tuple) -> Iterator[Answers]:
+    def answers(self, requests: Sequence[RawRequest], more: More = tuple) -> Iterator[Replies]:
         if not self.broken:
             self.broken = True
             raise RuntimeError("a fault of ours")
@@ -134,6 +138,104 @@ def test_a_fault_costs_its_batch_and_no_other(
     assert codes(replies) == ["internal"] * 4 + [200] * 2
     assert "a fault of ours" in caplog.text
     assert (queue.watch.begun, queue.watch.ended) == (2, 2)
+
+
+class Uncounted(Service):
+    """Breaks when it is told how long the requests of its first batch waited."""
+
+    broken = False
+
+    def waited(self, seconds: Sequence[float]) -> None:
+        if not self.broken:
+            self.broken = True
+            raise RuntimeError("a fault of ours")
+        super().waited(seconds)
+
+
+def test_who_left_the_queue_is_answered_whatever_fails(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    queue = Queue(engine, WIDE, Uncounted)
+    replies = queue.run(lambda batcher: asyncio.wait_for(ask(batcher, 6), 60))
+    assert codes(replies) == ["internal"] * 4 + [200] * 2
+    assert "a batch of 4 requests failed" in caplog.text
+
+
+class Scripted(Turns):
+    """Leaves it to the test when a batch runs, and where."""
+
+    def want(self, source: object) -> None:
+        """Nothing runs by itself."""
+
+
+def cancelled_at(engine: Engine, place: int, requests: int = 3) -> tuple[bool, list[object]]:
+    """Cancel all requests but the first at one moment of a batch that a thread begins.
+
+    Args:
+        place: Of the moment: steps of the interpreter in the thread, inside the batcher.
+
+    Returns:
+        Whether the thread came so far, and what became of the requests: codes, or ``None`` for
+        those that were cancelled.
+    """
+    came = False
+
+    async def inside() -> list[object]:
+        loop, later = asyncio.get_running_loop(), DeferredWork()
+        service = Service(engine, SERVING, later)
+        batcher = Batcher(service, WIDE, Scripted(loop), later, Watched())
+        asked = [asyncio.ensure_future(batcher.answer(ROW)) for _ in range(requests)]
+        await asyncio.sleep(0)
+
+        async def cancel() -> None:
+            for one in asked[1:]:
+                one.cancel()
+            await asyncio.wait(asked[1:])
+
+        def run(steps: Iterator[Todo]) -> None:
+            left = place
+
+            def trace(frame: FrameType, event: str, _: object) -> Trace | None:
+                nonlocal left, came
+                if frame.f_code.co_filename != batcher_module.__file__:
+                    return None
+                frame.f_trace_opcodes = True
+                if event == "opcode":
+                    if left == 0:
+                        came = True
+                        asyncio.run_coroutine_threadsafe(cancel(), loop).result(60)
+                    left -= 1
+                return trace
+
+            sys.settrace(trace)
+            try:
+                for todo in steps:
+                    loop.call_soon_threadsafe(todo)
+            finally:
+                sys.settrace(None)
+
+        await loop.run_in_executor(None, run, batcher.begin())
+        batcher.end()
+        done = await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), 60)
+        return [codes([one])[0] if isinstance(one, Reply) else None for one in done]
+
+    found = asyncio.run(inside())
+    return came, found
+
+
+def test_who_leaves_while_a_batch_is_taken_keeps_nobody_from_an_answer(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The loop removes cancelled requests while the thread of a batch takes them."""
+    place, came, ends = 0, True, set()
+    while came:
+        came, found = cancelled_at(engine, place)
+        assert found[0] == 200, f"at step {place}"
+        assert set(found[1:]) <= {200, None}
+        ends.add(tuple(found))
+        place += 1
+    assert {(200, None, None), (200, 200, 200)} <= ends
+    assert not caplog.records
 
 
 def paced(batch: int, took: Callable[[int], float], sizes: Sequence[tuple[int, float]]) -> Pace:
@@ -191,7 +293,7 @@ def test_quiet_times_do_not_change_what_a_full_batch_takes(fixed_s: float, quiet
 class Slow(Service):
     """Takes a twentieth of a second for a batch."""
 
-    def answers(self, requests: Sequence[RawRequest], more: More = tuple) -> Iterator[Answers]:
+    def answers(self, requests: Sequence[RawRequest], more: More = tuple) -> Iterator[Replies]:
         time.sleep(0.05)
         return super().answers(requests, more)
 
@@ -218,7 +320,7 @@ class Held(Slow):
     batches = 0
     let_go = threading.Event()
 
-    def answers(self, requests: Sequence[RawRequest], more: More = tuple) -> Iterator[Answers]:
+    def answers(self, requests: Sequence[RawRequest], more: More = tuple) -> Iterator[Replies]:
         self.batches += 1
         if self.batches == 2:
             assert self.let_go.wait(60)

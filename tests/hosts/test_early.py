@@ -19,7 +19,7 @@ from skipserve.artifacts.serving import ServingConfig
 from skipserve.protocols.messages import RawRequest, Reply
 from skipserve.runtime.engine import Engine
 from skipserve.service.batcher import Batcher, DeferredWork, QueueLimits
-from skipserve.service.service import Answers, More, Service
+from skipserve.service.service import More, Replies, Service
 from skipserve.service.turns import LONG_S, Turns
 from skipserve.training.recipes import Recipe
 
@@ -58,7 +58,7 @@ def pair(by_depth: dict[int, Row]) -> tuple[Row, Row]:
     return by_depth[min(by_depth)][0], by_depth[max(by_depth)][0]
 
 
-def replies(steps: Iterator[Answers]) -> list[Answers]:
+def replies(steps: Iterator[Replies]) -> list[Replies]:
     """What leaves, step by step, without the steps behind which nothing does."""
     return [some for some in steps if some]
 
@@ -125,7 +125,7 @@ class Interrupted(Service):
     batches = 0
     late: Future[Reply] | None = None
 
-    def answers(self, requests: Sequence[RawRequest], more: More = tuple) -> Iterator[Answers]:
+    def answers(self, requests: Sequence[RawRequest], more: More = tuple) -> Iterator[Replies]:
         self.batches += 1
         if self.batches == 1:
             time.sleep(10 * LONG_S)

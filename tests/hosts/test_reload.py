@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 import shutil
@@ -12,13 +11,13 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
 from archived import flip, remade
 from command_line import CommandLine
 from hosts import can
+from loading import Unbroken
 from running import JSON, Running, cli, free_ports, serving, until
 
 from skipserve.address import Address
@@ -134,41 +133,10 @@ def test_what_is_counted_and_switched_is_of_one_version(server: Running) -> None
         switch.set("on")
 
 
-class Load:
-    """Clients that ask until told to stop, and what became of it."""
-
-    def __init__(self, server: Running, keep: bool) -> None:
-        self._server = server
-        self._keep = keep
-        self._lock = threading.Lock()
-        self.statuses: dict[int, int] = {}
-        self.last = 0
-
-    def run(self, stop: threading.Event) -> None:
-        """One client, which takes a refusal or a connection that ends for a failure."""
-        connection = HTTPConnection("127.0.0.1", self._server.port, timeout=60)
-        with contextlib.closing(connection):
-            while not stop.is_set():
-                # Connects by itself where the last reply said that it was the last.
-                connection.request("POST", "/predictions/small", BODY, JSON)
-                reply = connection.getresponse()
-                reply.read()
-                with self._lock:
-                    self.statuses[reply.status] = self.statuses.get(reply.status, 0) + 1
-                    self.last += reply.getheader("connection") == "close"
-                if not self._keep:
-                    connection.close()
-                stop.wait(0.005)  # each new connection takes a port for a minute
-
-    @property
-    def answered(self) -> int:
-        return self.statuses.get(200, 0)
-
-
 def test_no_request_is_lost_and_never_is_it_not_ready(server: Running) -> None:
     assert can("granian", WITHOUT_LOSS)
     stop = threading.Event()
-    kept, fresh = Load(server, keep=True), Load(server, keep=False)
+    kept, fresh = Unbroken(server, keep=True), Unbroken(server, keep=False)
     probes: list[bool] = []
 
     def probe() -> None:

@@ -92,7 +92,7 @@ def connected(running: Running) -> bool:
 
 
 def test_requests_on_their_way_are_answered_when_it_is_told_to_end(project, host):
-    require(host, "requests on their way are answered when it is told to end")
+    require(host, "requests on their way are answered when it is told to stop")
     with serving(project, "moons_residual", "--max-batch-delay-ms", "2000", host=host) as running:
         assert asked(running, "drained") == [200, 200]
 
@@ -184,13 +184,16 @@ def test_a_damaged_archive_is_refused_before_anything_starts(project, refused, t
     [
         (["--provider", "cuda"], "finds no usable CUDA device"),
         (["--backend", "tensorrt"], "is not one of 'onnxruntime', 'torchscript'"),
-        (["--max-batch-delay-ms", "-1"], "max_batch_delay_ms = -1"),
-        (["--max-batch-delay-ms", "nan"], "max_batch_delay_ms = nan: Input should be a finite"),
-        (["--max-wait-ms", "0"], "max_wait_ms = 0"),
+        (["--max-batch-delay-ms", "-1"], "--max-batch-delay-ms': '-1': expected at least 0"),
+        (["--max-batch-delay-ms", "nan"], "--max-batch-delay-ms': 'nan': expected a finite number"),
+        (["--max-wait-ms", "0"], "--max-wait-ms': 0: expected more than 0"),
         (["--precision", "int9"], "'int9' is not one of 'auto', 'fp32', 'fp16'"),
         (["--drain-timeout", "inf"], "--drain-timeout is inf; expected seconds"),
         (["--ready-timeout", "inf"], "--ready-timeout is inf; expected seconds"),
-        (["--metrics-port", "8080", "--port", "8080"], "collide"),
+        (
+            ["--metrics-port", "8080", "--port", "8080"],
+            "--port and --metrics-port are both 8080; choose another",
+        ),
         (["--tls-certificate", "here.pem"], "both --tls-certificate and --tls-key"),
         (["--tls-key", "here.pem"], "both --tls-certificate and --tls-key"),
         (

@@ -13,10 +13,10 @@ import sys
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from locusts import locust, web_page
 from running import free_ports
 from small_project import ROUTED, build
 
@@ -25,7 +25,6 @@ from skipserve.hosts.config import HostConfig
 from skipserve.hosts.launcher import Server
 from skipserve.loadtest.results import read_report
 
-ROOT = Path(__file__).parents[2]
 GENEROUS = "p50=2s,p99=5s,errors=0"
 pytestmark = pytest.mark.server
 
@@ -230,16 +229,6 @@ def test_another_artifact_than_the_one_served_is_refused(project, server, comman
     assert "its answers would not be those to expect" in told
 
 
-def locust(address: Address, *options: str) -> list[str]:
-    return [
-        *(sys.executable, "-m", "locust", "-f", str(ROOT / "loadtest" / "locustfile.py")),
-        *("--host", f"http://127.0.0.1:{address.port}"),
-        *("--service-metrics", f"http://127.0.0.1:{address.metrics_port}/metrics"),
-        *("--model", "small", "--arrivals", "constant", "--rate", "40", "--seconds", "2"),
-        *("-u", "8", "-r", "8", *options),
-    ]
-
-
 def test_locusts_distributed_workers_share_one_schedule(project, server):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -255,25 +244,6 @@ def test_locusts_distributed_workers_share_one_schedule(project, server):
     assert done.returncode == 0, done.stdout + done.stderr
     assert "80 of 80 right" in done.stdout
     assert "corrected ms: p50" in done.stdout
-
-
-@contextlib.contextmanager
-def web_page(project: Path, address: Address) -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    process = subprocess.Popen(
-        locust(address, "--web-host", "127.0.0.1", "--web-port", str(port)),
-        cwd=project,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=60)
 
 
 def test_locusts_web_page_starts_a_test_with_our_options(project, server):

@@ -90,7 +90,7 @@ def test_a_configuration_survives_json():
         ({"family": "mpl"}, "did you mean 'mlp'"),
         ({"widht": 8}, "did you mean 'width'"),
         ({"depth": 0}, "depth"),
-        ({"depth": "20"}, "valid integer"),
+        ({"depth": "20"}, "depth = '20': expected a whole number"),
         ({"connection": "highway"}, "'gated'"),
         ({"alpha": float("nan")}, "alpha"),
         ({"kernel": 3}, "unknown key 'kernel'"),

@@ -29,6 +29,16 @@ def test_p_value_is_the_binomial_of_scipy(samples, risk):
         assert p_value(count, samples, risk) == pytest.approx(expected, rel=1e-8, abs=1e-300)
 
 
+@pytest.mark.parametrize("samples", [3_000_000, 1_000_000_000])
+@pytest.mark.parametrize("risk", [0.01, 0.5])
+def test_a_p_value_of_very_many_rows_takes_no_longer(samples, risk):
+    deviation = math.sqrt(samples * risk * (1 - risk))
+    for away in (-5, -1, 0, 2):
+        count = int(samples * risk + away * deviation)
+        expected = binom.cdf(count, samples, risk)
+        assert p_value(count, samples, risk) == pytest.approx(expected, rel=1e-4)
+
+
 @given(st.data())
 def test_p_value_grows_with_the_disagreements_and_falls_with_the_risk(data):
     samples = data.draw(st.integers(1, 3_000))

@@ -23,7 +23,7 @@ from skipserve.artifacts.artifact import Artifact, open_artifact
 from skipserve.artifacts.manifest import write_manifest
 from skipserve.artifacts.serving import ServingConfig
 from skipserve.building.buildfile import HANDLER
-from skipserve.certification.calibrate import certify_artifact
+from skipserve.certification.certifying import certify_artifact
 from skipserve.hosts.torchserve.packaging import package
 from skipserve.protocols.answers import answer_of
 from skipserve.protocols.messages import RawRequest

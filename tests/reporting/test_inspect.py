@@ -21,7 +21,7 @@ from skipserve.reporting.model import find_model
 from skipserve.reporting.readings import measure_blocks, read_network
 from skipserve.reporting.sample import take_sample
 from skipserve.reporting.verdict import Times, hindrance, prospect, sentence
-from skipserve.routing.judge import of_classes
+from skipserve.routing.judge import ByDepth
 
 DECISION_S = 8e-6
 BLOCK_S = 100e-6  # many decisions
@@ -33,9 +33,10 @@ def network(**changes):
     return build_network(parse_network(config)).eval()
 
 
-def readings(*rows_of_labels, blocks=None, truth=None):
+def readings(*rows_of_labels, blocks=None):
     labels = np.array(rows_of_labels)
-    return of_classes(np.array(blocks or range(1, labels.shape[1] + 1)), labels, truth)
+    at = np.array(blocks or range(1, labels.shape[1] + 1))
+    return ByDepth(at, labels == labels[:, -1:])
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,8 @@ import torch
 from playwright.sync_api import sync_playwright
 from typer.testing import CliRunner
 
-from skipserve.artifacts.certificates import CERTIFICATES, Refusal
+from skipserve.artifacts.certificates import Refusal
+from skipserve.artifacts.certificates_file import CERTIFICATES
 from skipserve.building.buildfile import read_build_file
 from skipserve.building.products import export
 from skipserve.certification.certify import shortest_fixed

@@ -97,3 +97,11 @@ def test_stress_test_counts_what_thresholds_do():
 def test_thresholds_of_nobody_leave_everything_to_full_depth():
     nobody = seen([0.0, 0.0])
     assert np.isinf(greedy(nobody, 0.01)).all()
+
+
+def test_exits_that_may_not_be_are_not_weighed():
+    best_at_first = seen([1.0, 0.5, 0.6, 1.0])
+    assert choose_exits(best_at_first, costs(4, LONG))[0] == [0]
+    kept, why = choose_exits(best_at_first, costs(4, LONG), [2, 3])
+    assert set(kept) <= {2, 3} and kept
+    assert f"{len(kept)} of 2 cuts" in why

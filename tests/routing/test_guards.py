@@ -8,7 +8,7 @@ from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skipserve.routing.guards import MOST_DIRECTIONS, WIDEST, fit_guard, limits, scaled
+from skipserve.routing.guards import MOST_DIRECTIONS, WIDEST, fit_guard, limits, with_limit
 
 
 def distance(guard, features):
@@ -99,7 +99,7 @@ def test_whatever_differs_from_features_that_never_varied_is_far():
     known = np.full((50, 4), 2.0, np.float32)
     guard = fit_guard(known)
     limit = limits(distance(guard, known)[:, None], 0.995)
-    guard = scaled(guard, limit[0])
+    guard = with_limit(guard, limit[0])
     assert np.isfinite(guard.whiten).all()
     assert (distance(guard, known) <= 1).all()
     assert (distance(guard, known + 1e-3) > 1).all()
@@ -109,7 +109,7 @@ def test_dividing_the_limit_out_makes_it_one():
     known = features(500, 6, 0)[0]
     guard = fit_guard(known)
     np.testing.assert_allclose(
-        distance(scaled(guard, 7.0), known) * 7, distance(guard, known), rtol=1e-4
+        distance(with_limit(guard, 7.0), known) * 7, distance(guard, known), rtol=1e-4
     )
 
 

@@ -190,3 +190,18 @@ def test_many_thresholds_stop_rows_where_each_alone_does(table):
         np.testing.assert_array_equal(
             disagreements(agrees, where)[:, place], disagreements(agrees, alone)
         )
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_stages_are_left_out_by_the_signals_of_rows_that_have_one(value):
+    signal, agrees = synthetic(3_000, 4, 1)
+    expected = propose_skips(signal[100:], agrees[100:])
+    signal[:100, 1:] = value
+    signal[:, 3] = value
+    found = propose_skips(signal[100:], agrees[100:])
+    with_them = propose_skips(signal, agrees)
+    for one, other, whole in zip(found, with_them, expected, strict=False):
+        np.testing.assert_array_equal(one[1:], other[1:])
+        np.testing.assert_array_equal(one[:3], whole[:3])
+        assert np.isposinf(one[3])
+    assert all(not np.isnan(one).any() for one in with_them)

@@ -181,6 +181,11 @@ def test_both_go_on_by_what_is_bolder(tmp_path, certified):
     assert model.value("earning_bolder_total") == 0
     model.sees(30_000)
     assert model.control.in_force[1] == model.candidates - 1
+    assert model.control.own  # of what traffic does not earn
+    model.worker.evidence(100, 60)
+    model.watch.tick()
+    model.watch.tick()
+    assert (model.control.in_force, model.control.own) == ((None, None), False)
 
 
 def test_half_of_delta_is_for_each_of_both(certified):

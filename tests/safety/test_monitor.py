@@ -97,7 +97,7 @@ def test_the_operator_has_the_last_word(watched, caplog):
     watched.tick()
     assert watched.state() == "on"
     assert watched.value("alarm_evidence") == 1
-    assert "was switched by command: disabled" in caplog.text
+    assert "was switched by hand: disabled" in caplog.text
 
 
 def test_evidence_is_of_all_workers_the_dead_ones_too(watched):

@@ -10,19 +10,21 @@ from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
-from running import free_ports
+from running import free_ports, until
 
 import skipserve
 from skipserve.address import Address
 from skipserve.artifacts.artifact import open_artifact
-from skipserve.artifacts.certificates import CERTIFICATES
+from skipserve.artifacts.certificates_file import CERTIFICATES
 from skipserve.artifacts.manifest import MANIFEST
 from skipserve.artifacts.serving import ServingConfig
 from skipserve.commands.router import status
 from skipserve.hosts.config import HostConfig
 from skipserve.hosts.control import find_router
 from skipserve.hosts.launcher import Server
+from skipserve.hosts.reloads import ask_to_reload
 from skipserve.hosts.torchserve.packaging import package
+from skipserve.safety.standing import STATE_VARIABLE
 from skipserve.training.recipes import open_recipe
 
 pytestmark = pytest.mark.server
@@ -90,3 +92,24 @@ def test_it_starts_and_what_was_switched_off_stays_off(archive, caplog, capsys):
         find_router(metrics_port, "small").set("on")
         assert ask(server)["router"] == "on"
     assert not any((archive.parent / ".router-off").iterdir())
+
+
+def test_a_service_follows_the_orders_in_the_folder_that_it_shares(
+    archive, tmp_path, monkeypatch, capsys
+):
+    """As another replica gives and lifts them, or whoever may write there."""
+    monkeypatch.setenv(STATE_VARIABLE, str(tmp_path))
+    port, metrics_port = free_ports()
+    order = tmp_path / ".router-off" / "small"
+    with Server([archive], HostConfig(Address("127.0.0.1", port, metrics_port))) as server:
+        assert ask(server)["router"] == "on"
+        order.parent.mkdir()
+        order.touch()
+        until(lambda: ask(server)["router"] == "off")
+        assert ask(server)["router_reason"] == "switched off by the operator"
+        status(None, metrics_port)
+        assert capsys.readouterr().out == "small: disabled, also after a restart\n"
+        ask_to_reload(metrics_port)  # the processes that come after follow it, too
+        assert ask(server)["router"] == "off"
+        order.unlink()
+        until(lambda: ask(server)["router"] == "on")

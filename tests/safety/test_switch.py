@@ -148,10 +148,57 @@ def test_another_folder_may_keep_it(tmp_path, monkeypatch):
     archive = tmp_path / "store" / "moons.mar"
     assert standing_order(archive) == tmp_path / "store" / ".router-off" / "moons"
     monkeypatch.setenv(STATE_VARIABLE, str(tmp_path / "state"))
-    assert standing_order(archive) == tmp_path / "state" / "moons"
+    assert standing_order(archive) == tmp_path / "state" / ".router-off" / "moons"
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(STATE_VARIABLE, "state")  # the command line has another working directory
-    assert standing_order(archive) == tmp_path / "state" / "moons"
+    assert standing_order(archive) == tmp_path / "state" / ".router-off" / "moons"
+
+
+@pytest.fixture
+def watch(tmp_path):
+    """Over the order of a model that serves."""
+    order = tmp_path / "state" / ".router-off" / "moons"
+    return StandingOrderWatch("moons", order, Switch(tmp_path / "moons"))
+
+
+def test_an_order_throws_the_switch_when_it_comes_and_when_it_goes(watch, caplog):
+    watch.look()
+    assert (watch.switch.state(), caplog.text) == ("on", "")
+    give_order(watch.order)
+    watch.look()
+    assert watch.switch.state() == "disabled"
+    assert "moons skips nothing: it was switched off by hand" in caplog.text
+    lift_order(watch.order)
+    watch.look()
+    assert watch.switch.state() == "on"
+    assert f"moons may skip again: {watch.order} was removed" in caplog.text
+
+
+@pytest.mark.parametrize("state", ["disabled", "fell_back"])
+def test_without_an_order_what_was_switched_otherwise_stays(watch, state):
+    watch.switch.set(state)
+    for _ in range(2):
+        watch.look()
+        assert watch.switch.state() == state
+
+
+def test_an_order_that_cannot_be_lifted_does_not_overrule_the_command(watch):
+    give_order(watch.order)
+    watch.look()
+    watch.switch.set("on")
+    watch.look()
+    assert watch.switch.state() == "on"
+
+
+def test_an_order_that_cannot_be_looked_for_is_neither_there_nor_gone(watch):
+    give_order(watch.order)
+    watch.look()
+    folder = watch.order.parent
+    folder.rename(folder.with_name("gone"))
+    folder.symlink_to(folder.name)  # a loop: looking ends with an error
+    with pytest.raises(OSError, match="symbolic links"):
+        watch.look()
+    assert watch.switch.state() == "disabled"
 
 
 def test_off_that_cannot_be_kept_is_off_and_says_so(instance, tmp_path):
@@ -208,15 +255,14 @@ def test_it_has_room_for_as_many_slices_and_risks_as_can_be_declared(tmp_path):
     earned = ControlState("on", 10**6, places, proposals=ladders, proposal="a" * 32)
     switch.keep(names)
     assert set(reader.controls()) == set(names)
-    for name in names:
-        switch.write(earned, name)
+    switch.tell(dict.fromkeys(names, earned))
     assert all(one == earned for one in reader.controls().values())
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "model").stat().st_size, hard))
     try:  # as on a full disk: whatever happens next needs no more room
         switch.set("fell_back")
-        for name in names:
-            switch.write(replace(earned, state="fell_back", eager=True, proposing=True), name)
+        worst = replace(earned, state="fell_back", eager=True, proposing=True, own=True)
+        switch.tell(dict.fromkeys(names, worst))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert reader.state() == "fell_back"
@@ -227,15 +273,16 @@ def test_it_has_room_for_as_many_slices_and_risks_as_can_be_declared(tmp_path):
 
 
 def test_a_damaged_one_is_left_to_whoever_knows_what_it_said(tmp_path):
-    switch = Switch(tmp_path / "model")
-    watch = StandingOrderWatch(tmp_path / "order", switch)
+    switch, order = Switch(tmp_path / "model"), tmp_path / "order"
+    watch = StandingOrderWatch("model", order, switch)
     switch.set("fell_back")
+    order.touch()
     (tmp_path / "model").write_bytes(b"torn\n")
     watch.look()
     assert switch.is_damaged
     switch.tell({"": ControlState("fell_back")})
     watch.look()
-    assert switch.state() == "fell_back"
+    assert switch.state() == "disabled"
 
 
 def test_an_order_needs_no_room_but_its_name(tmp_path):
@@ -249,3 +296,19 @@ def test_an_order_needs_no_room_but_its_name(tmp_path):
     assert order.exists()
     lift_order(order)
     assert not order.exists()
+
+
+@pytest.mark.parametrize(
+    "control",
+    [
+        ControlState(),
+        ControlState(in_force=()),
+        ControlState(epoch=3, in_force=(None, 2), own=True),
+        ControlState(epoch=3, in_force=(None, 2)),
+        ControlState("fell_back", in_force=(), own=True),
+        ControlState(in_force=(1, None), proposals=("a" * 32, ""), proposal="b" * 32, own=True),
+    ],
+)
+def test_what_is_told_is_what_is_read(tmp_path, control):
+    Switch(tmp_path / "model").write(control)
+    assert Switch(tmp_path / "model").control() == control

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from examples import examples
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from kept_evidence import Kept
+from kept_evidence import Kept, Told
 from numpy.typing import NDArray
 
 import skipserve
@@ -22,13 +17,12 @@ from skipserve.artifacts.serving import ServingConfig
 from skipserve.earning.ladder import Ladder
 from skipserve.protocols.messages import RawRequest, Reply
 from skipserve.runtime.engine import Engine
-from skipserve.safety.switch import ControlState, Switch
+from skipserve.safety.switch import ControlState
 from skipserve.service.batches import Batches
 from skipserve.service.evidence import Witness
 from skipserve.service.reader import AcceptedRequest
 from skipserve.service.runs import Runs
 from skipserve.service.service import Service
-from skipserve.telemetry.opening import NoMetrics
 from skipserve.training.recipes import open_recipe
 
 RISK = 0.05
@@ -50,13 +44,6 @@ def moons() -> NDArray[np.float32]:
     """Rows of which about one in five is answered otherwise when it skips."""
     rows = open_recipe("two_moons").draw("certify").inputs.numpy()[:600]
     return np.float32(rows / 2 + rows.mean(0) / 2)
-
-
-@pytest.fixture
-def switch(tmp_path: Path) -> Iterator[Switch]:
-    switch = Switch(tmp_path / "small")
-    yield switch
-    switch.close()
 
 
 def request_of(rows: NDArray[np.float32], router: Any = None) -> RawRequest:
@@ -264,54 +251,6 @@ def test_rows_that_would_have_left_are_not_said_to_be_held_back(stepped, moons):
     told = outputs(service.answer([request_of(moons)]))
     routed = stepped.predict(moons, RISK).held_back.tolist()
     assert [one["held_back"] for one in told] == routed
-
-
-STATES = st.sampled_from(["on", "fell_back", "disabled"])
-PLACES = st.none() | st.lists(st.none() | st.integers(0, 99), max_size=8).map(tuple)
-
-
-@pytest.mark.parametrize("proposals", [(), ("a" * 32, ""), ("", "b" * 32)])
-def test_ladders_are_told_with_the_places_that_are_of_them(switch, proposals):
-    told = ControlState("on", 2, (3, None), False, proposals, "c" * 32, proposing=True)
-    switch.write(told)
-    assert switch.control() == told
-    assert told.places == ((3, proposals[0] if proposals else ""), None)
-
-
-@given(STATES, st.integers(0, 10**9), PLACES, st.booleans())
-@settings(max_examples=examples(50))
-def test_what_is_told_is_read(tmp_path_factory, state, epoch, in_force, eager):
-    file = tmp_path_factory.mktemp("switch") / "model"
-    told, seen = Switch(file), Switch(file)
-    control = ControlState(state, epoch, in_force, eager)
-    told.write(control)
-    assert seen.control() == control == told.control()
-    told.close(), seen.close()
-
-
-@given(st.integers(0, 30), st.integers(0, 255))
-@settings(max_examples=examples(50))
-def test_a_damaged_control_state_lets_nothing_be_skipped(tmp_path_factory, place, byte):
-    file = tmp_path_factory.mktemp("switch") / "model"
-    switch = Switch(file)
-    control = ControlState("on", 7, (3, None, 12))
-    switch.write(control)
-    line = bytearray(file.read_bytes())
-    before, line[place] = line[place], byte
-    file.write_bytes(line)
-    found = switch.control()
-    assert found == control if byte == before else found.state == "disabled" or found == control
-    switch.close()
-
-
-class Told(NoMetrics):
-    """Keeps what is counted of the rows in force."""
-
-    def __init__(self) -> None:
-        self.rows: Counter[float] = Counter()
-
-    def evidence(self, of_slice: str, risk: float, rows: int, disagreements: int) -> None:
-        self.rows[risk] += rows
 
 
 def test_rows_of_another_measure_say_nothing_to_the_alarm(stepped, moons):

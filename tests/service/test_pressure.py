@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from running import JSON, Running, cli, serving, until
 
+from skipserve.artifacts.archive import unpack
 from skipserve.artifacts.artifact import open_artifact
 from skipserve.artifacts.serving import ServingConfig
 from skipserve.protocols.messages import Risk
@@ -168,6 +169,19 @@ def test_who_names_a_risk_or_wants_full_depth_gets_it(routed: Engine) -> None:
     assert pressed(in_force, 100.0) == [None]
     in_force.follow(ControlState("on"))
     assert in_force.now.risk == 0.02
+
+
+@pytest.mark.parametrize("risk", [None, 0.02])
+def test_an_overload_risk_without_a_risk_is_warned_of(
+    routed_project: tuple[Path, list[str]],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    risk: float | None,
+) -> None:
+    archive = routed_project[0] / "model_store" / "small.mar"
+    unpack(archive, tmp_path, {"risk": risk, "overload_risk": 0.05})
+    warned = "small: --overload-risk has no effect: [serving] of its build file names no risk"
+    assert (warned in caplog.messages) == (risk is None)
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 import onnx
 import picture_folders
-import pyarrow
-import pyarrow.parquet
 import pytest
 import torch
 from picture_folders import FAMILIES, LABELS, write_classes
@@ -27,7 +25,7 @@ import skipserve
 from skipserve.artifacts.artifact import Artifact, open_artifact
 from skipserve.artifacts.serving import ServingConfig
 from skipserve.artifacts.torch_files import quietly
-from skipserve.building.bring import BringOptions, build_text
+from skipserve.building.bring_file import BringOptions, build_text
 from skipserve.building.buildfile import read_build_file
 from skipserve.building.scoring import score
 from skipserve.building.steps import run_steps
@@ -37,14 +35,11 @@ from skipserve.preprocessing.pictures import Pictures
 from skipserve.protocols.messages import JSON, RawRequest
 from skipserve.runtime.engine import Engine
 from skipserve.service.service import Service
-from skipserve.signature import Signature, TensorSpec
 from skipserve.sources.brought import signature_of
-from skipserve.sources.columns import read_columns
 from skipserve.sources.hugging_face.reading import read_folder
-from skipserve.sources.matching import match
-from skipserve.sources.values import Values
 
 pytestmark = pytest.mark.slow
+
 
 MODEL = """
 name = "shades"
@@ -167,81 +162,6 @@ def test_a_picture_that_changed_is_exported_anew(project: Path, tmp_path: Path) 
     files = list(build.brought.files(build.root))
     assert len([one for one in files if one.suffix in (".png", ".jpg")]) == 500
     assert project / "net" / "preprocessor_config.json" in files
-
-
-def columns(folder: Path, form: str) -> Path:
-    """Pictures and labels in a file of a form."""
-    files = write_classes(folder / "pictures", 9)
-    labels = [one.parent.name for one in files]
-    paths = [str(one.relative_to(folder)) for one in files]
-    data = [one.read_bytes() for one in files]
-    texts = [base64.b64encode(one).decode() for one in data]
-    if form in ("paths", "base64", "csv"):
-        lines = [
-            {"file": one, "about": "a picture", "mood": label}
-            for one, label in zip(texts if form == "base64" else paths, labels, strict=True)
-        ]
-        if form == "csv":
-            rows = [",".join(line.values()) for line in lines]
-            (folder / "rows.csv").write_text("\n".join(["file,about,mood", *rows]))
-            return folder / "rows.csv"
-        (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, lines)))
-        return folder / "rows.jsonl"
-    if form == "arrays":
-        pixels = [np.asarray(Image.open(one).convert("RGB").resize((32, 32), 3)) for one in files]
-        np.savez(folder / "rows.npz", picture=np.stack(pixels), mood=np.arange(9) % 3)
-        return folder / "rows.npz"
-    column: list[Any] = data
-    if form == "datasets":
-        column = [{"bytes": one, "path": None} for one in data]
-    pyarrow.parquet.write_table(
-        pyarrow.table({"file": column, "mood": labels}), folder / "rows.parquet"
-    )
-    return folder / "rows.parquet"
-
-
-SPEC = TensorSpec(name="pixel_values", dtype="float32", shape=("batch", 3, 32, 32))
-SIGNATURE = Signature(inputs=(SPEC,), outputs=(SPEC,))
-FORMS = ("paths", "base64", "csv", "bytes", "datasets", "arrays")
-
-
-def values(*named: str) -> Values:
-    from skipserve.preprocessing.picture_config import PictureInput
-
-    config = PictureInput(resize=(32, 32), resample=3, scale=1 / 255)
-    return Values.of(Pictures(config), named, LABELS)
-
-
-@pytest.mark.parametrize("form", FORMS)
-def test_pictures_in_files(form: str, tmp_path: Path) -> None:
-    file = columns(tmp_path, form)
-    # A column of words beside the pictures is taken for none where those are files.
-    named = ("file",) if form == "base64" else ()
-    found = match(read_columns(file), SIGNATURE, {}, "mood", file.name, values(*named))
-    whole = match(read_columns(tmp_path / "pictures"), SIGNATURE, {}, "label", "pictures", values())
-    assert found.labels is not None and found.labels.tolist() == [0, 1, 2] * 3
-    order = np.argsort(found.labels, kind="stable")
-    ours = found.rows.tensors["pixel_values"][order]
-    theirs = whole.rows.tensors["pixel_values"]
-    # A folder's classes come in the order of the alphabet.
-    by_label = np.argsort(np.asarray(whole.labels), kind="stable")
-    np.testing.assert_array_equal(ours, theirs[by_label])
-
-
-def test_pictures_that_are_not_there(tmp_path: Path) -> None:
-    file = columns(tmp_path, "paths")
-    next((tmp_path / "pictures" / "plain").glob("0004*")).unlink()
-    with pytest.raises(ConfigError, match=r"row 4: .*0004.png cannot be read: No such file"):
-        match(read_columns(file), SIGNATURE, {}, "mood", file.name, values())
-    damaged = next((tmp_path / "pictures" / "dark").glob("0006*"))
-    damaged.write_bytes(damaged.read_bytes()[:-200])
-    with pytest.raises(ConfigError, match=r"row \d: the picture cannot be decoded: .*truncated"):
-        match(read_columns(tmp_path / "pictures"), SIGNATURE, {}, None, "pictures", values())
-    with pytest.raises(ConfigError, match="has no column 'body' of pictures"):
-        match(read_columns(file), SIGNATURE, {}, None, file.name, values("body"))
-    (tmp_path / "nothing").mkdir()
-    with pytest.raises(ConfigError, match="holds no folder of pictures"):
-        read_columns(tmp_path / "nothing")
 
 
 Change = Callable[[Path], object]

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from skipserve.address import Address
 from skipserve.artifacts.artifact import open_artifact
-from skipserve.artifacts.certificates import write_certificates
+from skipserve.artifacts.certificates_file import write_certificates
 from skipserve.artifacts.manifest import write_manifest
 from skipserve.artifacts.serving import ServingConfig
 from skipserve.building.buildfile import HANDLER

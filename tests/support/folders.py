@@ -11,6 +11,12 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import nn
 
+from skipserve.artifacts.origin import Origin
+from skipserve.sources.brought import brought_origin
+from skipserve.sources.config import Brought, DataConfig, SourceConfig
+from skipserve.sources.hugging_face.proposing import task_of
+from skipserve.sources.splits import Splits
+
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WORDS = tuple(f"{a}{b}" for a in "bdfglmnprstv" for b in ("a", "e", "i", "o", "u", "an", "or"))
 LABELS = ("calm", "glad", "grim")
@@ -139,3 +145,21 @@ def write_rows(file: Path, texts: list[str], **columns: list[Any]) -> Path:
     ]
     file.write_text("\n".join(lines) + "\n")
     return file
+
+
+def origin_of(root: Path, said: dict[str, Any] | None = None, **data: Any) -> tuple[Origin, Splits]:
+    """What is made of the folder ``net`` and the rows in ``rows.jsonl``; nothing is certified."""
+    source = SourceConfig(folder="net", exporters=("torchscript",))
+    rows = DataConfig(**({"rows": "rows.jsonl"} | data))
+    task = task_of(root / "net", said or {}, "task", pairs=len(rows.values) > 1)
+    return brought_origin(Brought(source=source, data=rows, task=task), root)
+
+
+def given_by(net: nn.Module, folder: Path, texts: list[Any], **options: Any) -> Any:
+    """What transformers itself gives for texts or pairs."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokens = tokenizer(texts, truncation=True, padding=True, return_tensors="pt", **options)
+    with torch.no_grad():
+        return net(**tokens), tokens["attention_mask"]

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from skipserve.earning.ladder import Ladder
 from skipserve.runtime.shown import Shown
+from skipserve.telemetry.opening import NoMetrics
 
 
 class Kept:
@@ -46,3 +47,13 @@ class Kept:
 
     def close(self) -> None:
         """Nothing is open."""
+
+
+class Told(NoMetrics):
+    """Keeps what is counted of the rows in force."""
+
+    def __init__(self) -> None:
+        self.rows: Counter[float] = Counter()
+
+    def evidence(self, of_slice: str, risk: float, rows: int, disagreements: int) -> None:
+        self.rows[risk] += rows

@@ -1,4 +1,4 @@
-"""Holds KServe objects against the models of KServe's own package; run by test_kubernetes.py.
+"""Holds KServe objects against the models of KServe's own package; run by test_kserve.py.
 
 Apart from the tests, as KServe asks for another psutil than we do, and for all that its server
 needs; the models need neither. Reads a JSON list of objects, writes a list of faults for each.

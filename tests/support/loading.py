@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 
-from running import CLOSED, JSON, until
+from running import CLOSED, JSON, Running, until
 
 PATH = "/predictions/small"
 ROW = json.dumps({"inputs": [[0.5, -0.25]]}).encode()
@@ -84,3 +84,34 @@ class Load:
                 self.outcomes.append(Outcome(sent_s, status, retry_after, took_s))
                 if status != 200:
                     time.sleep(0.01)
+
+
+class Unbroken:
+    """Clients that ask until told to stop, and what became of it."""
+
+    def __init__(self, server: Running, keep: bool) -> None:
+        self._server = server
+        self._keep = keep
+        self._lock = threading.Lock()
+        self.statuses: dict[int, int] = {}
+        self.last = 0
+
+    def run(self, stop: threading.Event) -> None:
+        """One client, which takes a refusal or a connection that ends for a failure."""
+        connection = HTTPConnection("127.0.0.1", self._server.port, timeout=60)
+        with contextlib.closing(connection):
+            while not stop.is_set():
+                # Connects by itself where the last reply said that it was the last.
+                connection.request("POST", "/predictions/small", ROW, JSON)
+                reply = connection.getresponse()
+                reply.read()
+                with self._lock:
+                    self.statuses[reply.status] = self.statuses.get(reply.status, 0) + 1
+                    self.last += reply.getheader("connection") == "close"
+                if not self._keep:
+                    connection.close()
+                stop.wait(0.005)  # each new connection takes a port for a minute
+
+    @property
+    def answered(self) -> int:
+        return self.statuses.get(200, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -60,3 +61,37 @@ def test_a_decision_at_a_threshold_is_what_counts():
     assert not task.agree(answers[:1], answers[1:2])[0]
     plain = Classify(classes=3)
     assert plain.agree(answers[:1], answers[1:2])[0]
+
+
+EVERY_TASK = (
+    Classify(classes=3),
+    Classify(classes=3, decide=Decision(label=1, at=0.9)),
+    MultiLabel(count=3),
+    Regress(values=3, tolerance=1),
+    Embed(dimensions=3),
+)
+
+
+@pytest.mark.parametrize("task", EVERY_TASK)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.filterwarnings("error")
+def test_an_answer_that_is_not_finite_agrees_with_none_that_is(task, value):
+    something = np.array([[0.9, 0.05, 0.05]], np.float32)
+    for place in ([0], [1], [0, 1, 2]):
+        nothing = something.copy()
+        nothing[0, place] = value
+        assert not task.agree(nothing, something).any()
+        assert not task.agree(something, nothing).any()
+        assert task.agree(nothing, nothing).all()
+        if isinstance(task, Classify | MultiLabel):
+            assert not task.right(nothing, task.labels(nothing)).any()
+            assert task.right(something, task.labels(something)).all()
+
+
+@given(st.floats(1e-30, 1e30), st.floats(1e-10, 1e10))
+def test_vectors_of_any_length_agree_by_their_direction(length, times):
+    task = Embed(dimensions=2)
+    one = np.array([[1.0, 0.0]])
+    long = max(length, 1e-11), max(length * times, 1e-11)
+    assert task.agree(long[0] * one, long[1] * one).all()
+    assert not task.agree(long[0] * one, long[1] * one[:, ::-1]).any()

@@ -4,29 +4,22 @@ from __future__ import annotations
 
 import json
 import shutil
-import warnings
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from numpy.typing import NDArray
-from residual_graphs import WIDTH, Graph
+from ranker import BUILD, LATER, LISTED, QUERIES, RISK, TOP, Made
 from typer.testing import CliRunner
 
-from skipserve.artifacts.artifact import Artifact, open_artifact
+from skipserve.artifacts.artifact import open_artifact
 from skipserve.artifacts.serving import ServingConfig
-from skipserve.building.bring import BringOptions, build_text
 from skipserve.building.buildfile import read_build_file
 from skipserve.building.sourced import Sourced
-from skipserve.building.steps import run_steps
 from skipserve.building.worth import Worth, measure_worth
 from skipserve.certification import candidates
-from skipserve.certification.calibrate import certify_artifact
 from skipserve.certification.candidates import propose_candidates
+from skipserve.certification.certifying import certify_artifact
 from skipserve.certification.trial import sha256_of
 from skipserve.cli import app
 from skipserve.errors import ConfigError
@@ -40,77 +33,10 @@ from skipserve.runtime.engine import Engine
 from skipserve.runtime.rows import Rows
 from skipserve.schema import parse
 from skipserve.service.service import Service
-from skipserve.signature import BATCH, Signature, TensorSpec
-from skipserve.sources.matching import match
-from skipserve.sources.queries import with_queries
 from skipserve.sources.splits import Labelled, split_rows
-from skipserve.sources.values import Values
-from skipserve.tasks import Classify, Score, Units
+from skipserve.tasks import Score, Units
 
 pytestmark = pytest.mark.slow
-RISK, TOP, LISTED, QUERIES, LATER = 0.1, 2, 6, 600, 200
-WIDE = 16
-INPUT = TensorSpec(name="ids", dtype="int64", shape=(BATCH, 2))
-OUTPUT = TensorSpec(name="y", dtype="float32", shape=(BATCH, 1))
-SMALL, MOVE = np.array([6], np.float32), np.full((1, WIDE), 0.5, np.float32)
-BUILD = f"""
-name = "ranker"
-[source]
-onnx = "net.onnx"
-[data]
-rows = "rows.npz"
-query = "query"
-[task]
-kind = "score"
-tolerance = 0.8
-top = {TOP}
-[exits]
-at = [0, 2]
-first = 0
-hidden = 0
-corrupted = false
-[router]
-signal = "norm"
-risks = [{RISK}]
-[serving]
-risk = {RISK}
-"""
-
-
-def network() -> onnx.ModelProto:
-    """A residual network whose blocks move rows of small norm, and no others."""
-    made = Graph()
-    x = made.weigh("x", WIDTH, WIDE)
-    for _ in range(3):
-        y = made.weigh(x, WIDE, WIDE)
-        square = made.op("ReduceSum", made.op("Mul", y, y), made.constant(np.array([1])))
-        small = made.op("Relu", made.op("Sub", made.constant(SMALL), square))
-        x = made.op("Add", x, made.op("Mul", small, made.constant(MOVE)))
-    return made.model(made.weigh(x, WIDE, 1), shape=["batch", 1])
-
-
-class Made:
-    """A ranker that was brought, and rows of later queries."""
-
-    def __init__(self, folder: Path) -> None:
-        onnx.save(network(), folder / "net.onnx")
-        count = (QUERIES + LATER) * LISTED
-        rows = np.random.default_rng(0).standard_normal((count, WIDTH)).astype(np.float32)
-        query = np.repeat(np.arange(QUERIES + LATER), LISTED)
-        known = slice(QUERIES * LISTED)
-        # A query's rows need not stand together.
-        order = np.random.default_rng(1).permutation(QUERIES * LISTED)
-        np.savez(folder / "rows.npz", x=rows[known][order], query=query[known][order])
-        (folder / "ranker.toml").write_text(BUILD)
-        self.build = read_build_file(folder / "ranker.toml")
-        self.sourced = Sourced(self.build)
-        self.said: list[str] = []
-        run_steps(self.build, lambda epoch: None, self.said.append, sourced=self.sourced)
-        self.artifact: Artifact = open_artifact(self.build.artifact)
-        self.folder, self.rows, self.query = folder, rows[known.stop :], query[known.stop :]
-        certify = self.sourced.rows.certify
-        columns = {"x": certify.rows.tensors["x"], "query": certify.queries}
-        np.savez(folder / "certify.npz", **columns)
 
 
 @pytest.fixture(scope="module")
@@ -349,168 +275,3 @@ def test_too_short_lists_are_not_counted_and_it_is_said(made: Made, tmp_path: Pa
 def test_without_queries_nothing_is_certified(made: Made) -> None:
     with pytest.raises(ConfigError, match="nothing says which query"):
         certify_artifact(made.artifact.directory, made.rows, [RISK])
-
-
-def test_a_pair_belongs_to_the_query_that_is_its_first_text() -> None:
-    pairs = np.empty(4, object)
-    pairs[:] = [["a", "x"], ["b", "x"], ["a", "y"], ["b", "z"]]
-    rows = Labelled(Rows({"x": np.zeros((4, 1), np.float32)}), values=pairs)
-    found = with_queries(rows, Score(tolerance=1, top=1), {}, None, "pairs.jsonl").queries
-    assert found is not None
-    assert found[0] == found[2] != found[1] == found[3]
-    assert with_queries(rows, Score(tolerance=1), {}, None, "pairs.jsonl") is rows
-    again = Labelled(rows.rows[::-1], values=pairs[::-1])
-    same = with_queries(again, Score(tolerance=1, top=1), {}, None, "pairs.jsonl").queries
-    assert same is not None
-    assert same[::-1].tolist() == found.tolist()
-
-
-def test_queries_may_be_a_column_of_texts() -> None:
-    signature = Signature(inputs=(INPUT,), outputs=(OUTPUT,))
-    values = Values(lambda given: {"ids": np.array([[len(a), len(b)] for a, b in given])}, "text")
-    columns = {
-        "query": np.array(["q", "q", "rr", "rr"], object),
-        "passage": np.array([*"abcd"], object),
-    }
-    named = replace(values, columns=("query", "passage"))
-    found = match(columns, signature, {}, None, "pairs", named, "query")
-    assert found.rows.tensors["ids"].tolist() == [[1, 1], [1, 1], [2, 1], [2, 1]]
-    # Where none is named, it is one of two: the passages alone are not what the model reads.
-    with pytest.raises(ConfigError, match=r"2 columns of texts among .* with --text"):
-        match(columns, signature, {}, None, "pairs", values, "query")
-    # Numbers, or a column that is not that of queries, are no texts.
-    numbered = {**columns, "query": np.arange(4)}
-    single = Values(lambda given: {"ids": np.array([[len(a), 0] for a in given])}, "text")
-    assert match(numbered, signature, {}, None, "texts", single, "query").values is not None
-
-
-@pytest.mark.parametrize("query", ["query", "fold", None])
-def test_a_ranker_reads_later_files_as_it_was_built(query: str | None) -> None:
-    signature = Signature(inputs=(INPUT,), outputs=(OUTPUT,))
-    values = Values(
-        lambda given: {"ids": np.array([[len(a), len(b)] for a, b in given])},
-        "text",
-        built_with=("query", "passage"),
-    )
-    columns = {
-        "passage": np.array([*"abcd"], object),
-        "fold": np.array([1, 1, 2, 2]),
-        "query": np.array(["q", "q", "rr", "rr"], object),
-        "other": np.array(["long"] * 4, object),
-    }
-    found = match(columns, signature, {}, None, "later", values, query)
-    assert found.rows.tensors["ids"].tolist() == [[1, 1], [1, 1], [2, 1], [2, 1]]
-    named = replace(values, columns=("query", "other"))
-    found = match(columns, signature, {}, None, "later", named, query)
-    assert found.rows.tensors["ids"].tolist() == [[1, 4], [1, 4], [2, 4], [2, 4]]
-    # Passages without their queries are refused, and said in one line.
-    del columns["query"], columns["other"]
-    with pytest.raises(ConfigError, match="'query' and 'passage', which the model was") as refused:
-        match(columns, signature, {}, None, "later", values, "fold")
-    assert "\n" not in str(refused.value)
-
-
-@pytest.mark.parametrize("columns", [{"title": "a", "body": "bb"}, {"text": "bb"}])
-def test_one_column_may_be_called_otherwise_later(columns: dict[str, str]) -> None:
-    """Where it is there it is taken, else the only one."""
-    signature = Signature(inputs=(INPUT,), outputs=(OUTPUT,))
-    values = Values(
-        lambda given: {"ids": np.array([[len(a), 0] for a in given])}, "text", built_with=("body",)
-    )
-    table = {name: np.array([text] * 2, object) for name, text in columns.items()}
-    found = match(table, signature, {}, None, "later", values)
-    assert found.rows.tensors["ids"][:, 0].tolist() == [2, 2]
-
-
-def test_bring_writes_what_is_asked(tmp_path: Path) -> None:
-    options = BringOptions(
-        *("net.onnx", tmp_path / "rows.npz"), task="score", tolerance=1.0, top=3, query="query"
-    )
-    text = build_text(options, "net", tmp_path)
-    assert "\ntop = 3 " in text
-    assert '\nquery = "query"\n' in text
-
-
-SCORES = [-1.0, 0.0, 0.5, 2.0]
-ANY = [*SCORES, np.inf, -np.inf, np.nan]
-
-
-@st.composite
-def lists(draw: st.DrawFn) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.uint64]]:
-    """Scores as served and at full depth of queries of any length, and the query of each."""
-    rows = draw(st.integers(1, 30))
-    kinds = [draw(st.sampled_from([SCORES, ANY])) for _ in range(2)]
-    served, full = (
-        np.array(draw(st.lists(st.sampled_from(one), min_size=rows, max_size=rows)), np.float32)
-        for one in kinds
-    )
-    query = draw(st.lists(st.sampled_from([3, 7, 7, 7, 7, 1]), min_size=rows, max_size=rows))
-    return served[:, None], full[:, None], np.array(query, np.uint64)
-
-
-def other(served: NDArray[np.float32], full: NDArray[np.float32], top: int) -> bool:
-    """Whether one query disagrees, counted without the package."""
-    if not (np.isfinite(served).all() and np.isfinite(full).all()):
-        return bool(np.isfinite(served).all() != np.isfinite(full).all())
-    last = np.sort(full)[::-1][top - 1]
-    taken = sorted(range(len(full)), key=lambda i: (-served[i], i))[:top]
-    return bool((full[taken] < last).any())
-
-
-@given(lists(), st.integers(1, 3))
-def test_units_are_what_a_loop_over_queries_finds(
-    drawn: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.uint64]], top: int
-) -> None:
-    served, full, query = drawn
-    task = Score(tolerance=1, top=top)
-    _, first, sizes = np.unique(query, return_index=True, return_counts=True)
-    longer = [query[i] for i, size in sorted(zip(first, sizes, strict=True)) if size > top]
-    if not longer:
-        with pytest.raises(ConfigError, match=f"no query has more than {sizes.max()} documents"):
-            Units(task, len(query), query)
-        return
-    units = Units(task, len(query), query)
-    assert (units.count, units.too_short) == (len(longer), len(sizes) - len(longer))
-    expected = [other(served[query == one, 0], full[query == one, 0], top) for one in longer]
-    alone = []
-    for row in range(len(query)):
-        one = full.copy()
-        one[row] = served[row]
-        mine = query == query[row]
-        alone.append(query[row] not in longer or not other(one[mine, 0], full[mine, 0], top))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # scores that are no numbers print nothing
-        assert units.differ(served, full).tolist() == expected
-        assert not units.differ(full, full).any()
-        assert units.agree_alone(served, full).tolist() == alone
-        depths = np.stack([served, full], axis=1)
-        assert units.agree_by_depth(depths).tolist() == [[not one, True] for one in expected]
-        assert units.agree_alone_by_depth(depths).tolist() == [[one, True] for one in alone]
-    held = np.arange(len(query)) % 3 == 0
-    assert units.any(held).tolist() == [bool(held[query == one].any()) for one in longer]
-
-
-def test_queries_that_cannot_disagree_prove_nothing() -> None:
-    query = np.array([0] * 11 + list(range(1, 2000)), np.uint64)
-    units = Units(Score(tolerance=1, top=10), len(query), query)
-    assert (units.count, units.too_short) == (1, 1999)
-
-
-def test_some_queries_are_whole_and_enough() -> None:
-    query = np.random.default_rng(0).permutation(np.repeat(np.arange(60), 100)).astype(np.uint64)
-    units = Units(Score(tolerance=1, top=20), len(query), query)
-    for most, fewest, has in ((1_000, 5, 10), (1_000, 30, 30), (9_000, 5, 60)):
-        rows = units.some(most, fewest)
-        assert (np.diff(rows) > 0).all()
-        names, sizes = np.unique(query[rows], return_counts=True)
-        assert len(names) == has
-        assert (sizes == 100).all()
-
-
-def test_where_rows_count_by_themselves_units_are_rows() -> None:
-    task = Classify(classes=2)
-    units = Units(task, 3)
-    served, full = np.eye(2)[[0, 1, 1]], np.eye(2)[[0, 0, 1]]
-    assert units.count == 3
-    assert units.differ(served, full).tolist() == [False, True, False]
-    assert units.any(np.array([True, False, True])).tolist() == [True, False, True]

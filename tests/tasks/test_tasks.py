@@ -20,7 +20,8 @@ from skipserve.artifacts.artifact import Artifact, open_artifact
 from skipserve.artifacts.serving import ServingConfig
 from skipserve.artifacts.torch_files import export_module
 from skipserve.building.answers import write_answers
-from skipserve.building.bring import BringOptions, bring
+from skipserve.building.bring import bring
+from skipserve.building.bring_file import BringOptions
 from skipserve.building.buildfile import read_build_file
 from skipserve.building.scoring import score
 from skipserve.building.sourced import Sourced

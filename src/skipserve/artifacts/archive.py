@@ -5,10 +5,11 @@ TorchServe loads the file as it is; every other host reads the artifact and the 
 
 from __future__ import annotations
 
+import logging
 import shutil
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,10 +27,12 @@ from skipserve.artifacts.archive_names import (
 from skipserve.artifacts.artifact import Artifact, open_artifact
 from skipserve.artifacts.entries import require_harmless
 from skipserve.artifacts.serving import ServingConfig
-from skipserve.errors import ArtifactError, LaunchError, suggestion
+from skipserve.errors import ArtifactError, LaunchError, listed, suggestion
 from skipserve.files import machines_fault
 from skipserve.runtime.planning import plan
 from skipserve.schema import parse
+
+logger = logging.getLogger(__name__)
 
 # TorchServe reads it as YAML, which includes JSON; our settings stand under the key OURS.
 MODEL_CONFIG = "model-config.yaml"
@@ -87,7 +90,13 @@ def unpack(archive: Path, store: Path, overrides: dict[str, Any], beside: bool =
         LaunchError: If CUDA was asked for and is not there, or the machine is full or forbids it.
     """
     directory, version, values = _extracted(archive, store, beside)
+    _require_known(archive, directory, values)
     serving = parse(ServingConfig, {**values, **overrides}, f"{archive.name}: serving")
+    if "overload_risk" in overrides and serving.risk is None:
+        logger.warning(
+            "%s: --overload-risk has no effect: [serving] of its build file names no risk",
+            model_of(archive),
+        )
     _keep(directory, serving)
     with _said_of(archive, directory):
         unpacked = _opened(directory, serving, version)
@@ -126,6 +135,7 @@ def verify(archive: Path, scratch: Path) -> None:
         LaunchError: If the machine is full or forbids it.
     """
     directory, version, values = _extracted(archive, scratch, False)
+    _require_known(archive, directory, values)
     serving = parse(ServingConfig, values, f"{archive.name}: serving")
     with _said_of(archive, directory):
         unpacked = _opened(directory, serving, version)
@@ -166,9 +176,33 @@ def _extracted(archive: Path, store: Path, beside: bool) -> tuple[Path, int, dic
             hint = suggestion(str(archive), have, "make it with `skipserve build`")
             raise ArtifactError(f"{archive} is not there; {hint}") from None
         raise ArtifactError(
-            f"{archive} is not an archive of this skipserve or is damaged ({error!r}); "
+            f"{archive} is not an archive of this skipserve or is damaged ({damage(error)}); "
             "make it again with `skipserve build` or `skipserve package`"
         ) from None
+
+
+def damage(error: Exception) -> str:
+    """What an error about the content of an archive says, in words."""
+    said = error.strerror if isinstance(error, OSError) else str(error)
+    if isinstance(error, KeyError) and error.args:
+        said = str(error.args[0])  # str() of it would be quoted
+    return (said or type(error).__name__).splitlines()[0]
+
+
+def _require_known(archive: Path, directory: Path, settings: Mapping[str, Any]) -> None:
+    """Refuse settings that another skipserve wrote; the folder of the archive goes then.
+
+    Raises:
+        ArtifactError: Naming them.
+    """
+    unknown = [f"{key!r:.40}" for key in settings if key not in ServingConfig.model_fields]
+    if unknown:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise ArtifactError(
+            f"{archive} was made by another skipserve: it has settings that are not known here "
+            f"({listed(unknown)}); build it again with "
+            f"`skipserve build export/{model_of(archive)}.toml`"
+        )
 
 
 def _opened(directory: Path, serving: ServingConfig, version: int) -> Unpacked:

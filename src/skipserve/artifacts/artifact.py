@@ -7,7 +7,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from skipserve.artifacts.certificates import CERTIFICATES, Certificates, read_certificates
+from skipserve.artifacts.certificates import Certificates
+from skipserve.artifacts.certificates_file import CERTIFICATES, read_certificates
 from skipserve.artifacts.manifest import (
     MANIFEST,
     MANIFEST_VERSION,

@@ -1,14 +1,8 @@
-"""Certificates of an artifact, as JSON beside its manifest.
-
-They stand in a file of their own: the manifest says what was exported and never changes after;
-certificates are added where the files are tested, on the machine that will serve them.
-"""
+"""Certificates of an artifact: what was proved about which files, and what could not be."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -16,18 +10,15 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from skipserve.artifacts.manifest import Precision
+from skipserve.artifacts.router_spec import RouterSpec
 from skipserve.certification.measures import MEASURES as MEASURES
 from skipserve.certification.measures import Measure as Measure
-from skipserve.errors import ArtifactError, ConfigError
-from skipserve.files import replace_text
-from skipserve.schema import Grown, Record, Sha256, parse
+from skipserve.errors import ArtifactError
+from skipserve.schema import Count, Grown, Positive, Record, Sha256
 
-CERTIFICATES = "certificates.json"
-
-Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
-# One a decision; ``None`` is +inf, always run.
-Thresholds = tuple[float | None, ...]
+# As JSON has them, one a decision; ``None`` is +inf, always run.
+WrittenThresholds = tuple[float | None, ...]
 
 
 class TestedCandidate(Record):
@@ -83,23 +74,28 @@ class Certificate(Grown):
     risk: float
     measure: Measure = "disagreement"
     confidence: float
-    samples: int
+    samples: Count
     too_short: Count = 0
-    disagreements: int
+    disagreements: Count
     accuracy_lost: float | None = None
     p_value: float
     run_rate: float
     held_back: float
-    thresholds: Thresholds
+    thresholds: WrittenThresholds
     guard_limit: float | None
-    candidate: int
+    candidate: Count
     files: dict[str, str]
     precision: Precision
     provider: Literal["cpu", "cuda"]
-    batch_size: int
+    batch_size: Positive
     deciles: tuple[tuple[float, ...] | None, ...] = ()
     tried: tuple[TestedCandidate, ...] = ()
     samples_sha256: Sha256 | None = None
+
+    @property
+    def by_class(self) -> bool:
+        """Whether every class was counted by itself; older files do not say, and count as not."""
+        return bool(self.tried and self.tried[-1].by_class)
 
 
 class Refusal(Record):
@@ -121,7 +117,7 @@ class Certificates(Record):
         refusals: What does not.
     """
 
-    candidates: tuple[Thresholds, ...] = ()
+    candidates: tuple[WrittenThresholds, ...] = ()
     certificates: tuple[Certificate, ...] = ()
     refusals: tuple[Refusal, ...] = ()
 
@@ -130,39 +126,85 @@ class Certificates(Record):
         rows = [thresholds_of(one) for one in self.candidates]
         return np.array(rows, dtype=np.float32).reshape(len(rows), decisions)
 
-    def replacing(
+    def sound(self, router: RouterSpec | None) -> tuple[Certificate, ...]:
+        """Those that bound what a router does: whoever serves or attests them asks here first.
+
+        They have the thresholds of the candidate that they name and the limit of the router's
+        guard, and counted each class by itself if the router asks for that. Their files and their
+        confidence are for the caller to look at.
+
+        Args:
+            router: Of the artifact; nothing is certified without one.
+        """
+        if router is None:
+            return ()
+        return tuple(
+            one
+            for one in self.certificates
+            if is_of(one, self.candidates)
+            and one.guard_limit == router.guard_limit
+            and (one.by_class or not router.per_class or one.measure != "disagreement")
+        )
+
+    def of_files(
         self,
-        certificates: Sequence[Certificate],
-        refusals: Sequence[Refusal],
-        guard_limit: float | None,
-        confidence: float,
-    ) -> Certificates:
+        router: RouterSpec | None,
+        files: Mapping[str, str],
+        precision: Precision,
+        provider: Literal["cpu", "cuda"],
+    ) -> tuple[Certificate, ...]:
+        """Those of :meth:`sound` that were made with these files on this provider."""
+        return tuple(
+            one
+            for one in self.sound(router)
+            if one.files == files and (one.precision, one.provider) == (precision, provider)
+        )
+
+    def replacing(self, news: Certificates, router: RouterSpec) -> Certificates:
         """A copy in which new certificates and refusals replace older ones of the same risk.
 
         What was found about other risks, files and providers stays: it bounds those thresholds
         with that guard on that file, whatever else was tested. It goes if it is not of these
-        candidates and this guard.
+        candidates and this guard. A certificate with less confidence than the router asks for
+        takes no place from one that counts.
 
         Args:
-            certificates: What holds now.
-            refusals: What does not.
-            guard_limit: Of the model.
-            confidence: That the model asks for; a certificate with less takes no place from one
-                that counts.
+            news: What holds now, and what does not.
+            router: Of the artifact.
+
+        Raises:
+            ArtifactError: If the news are of other candidates.
         """
-        found = {_subject(one) for one in certificates} | {_subject(one) for one in refusals}
-        weak = {_subject(one) for one in certificates if one.confidence < confidence}
+        if news.candidates != self.candidates:
+            raise ArtifactError(
+                "candidates were proposed anew while the earlier ones were tested; certify again"
+            )
+        found = {_subject(one) for one in news.certificates}
+        found |= {_subject(one) for one in news.refusals}
+        confidence = router.offline_confidence
+        weak = {_subject(one) for one in news.certificates if one.confidence < confidence}
 
         def stands(one: Certificate) -> bool:
-            if not (is_of(one, self.candidates) and one.guard_limit == guard_limit):
+            if not (is_of(one, self.candidates) and one.guard_limit == router.guard_limit):
                 return False
             subject = _subject(one)
             return subject not in found or (subject in weak and one.confidence >= confidence)
 
         return Certificates(
             candidates=self.candidates,
-            certificates=(*filter(stands, self.certificates), *certificates),
-            refusals=(*(one for one in self.refusals if _subject(one) not in found), *refusals),
+            certificates=(*filter(stands, self.certificates), *news.certificates),
+            refusals=(
+                *(one for one in self.refusals if _subject(one) not in found),
+                *news.refusals,
+            ),
+        )
+
+    def since(self, before: Certificates) -> Certificates:
+        """What stands here and did not before."""
+        return Certificates(
+            candidates=self.candidates,
+            certificates=tuple(one for one in self.certificates if one not in before.certificates),
+            refusals=tuple(one for one in self.refusals if one not in before.refusals),
         )
 
 
@@ -172,30 +214,10 @@ def _subject(
     return frozenset(entry.files.items()), entry.provider, entry.measure, entry.risk
 
 
-def is_of(certificate: Certificate, candidates: Sequence[Thresholds]) -> bool:
+def is_of(certificate: Certificate, candidates: Sequence[WrittenThresholds]) -> bool:
     """Whether a certificate has the thresholds of the candidate that it names."""
     place = certificate.candidate
     return 0 <= place < len(candidates) and candidates[place] == certificate.thresholds
-
-
-def read_certificates(directory: Path) -> Certificates:
-    """Read an artifact's certificates; none if it was never calibrated.
-
-    Raises:
-        ArtifactError: If the file is damaged.
-    """
-    source = directory / CERTIFICATES
-    if not source.is_file():
-        return Certificates()
-    try:
-        return parse(Certificates, json.loads(source.read_text()), str(source))
-    except (ValueError, RecursionError, ConfigError) as error:
-        raise ArtifactError(f"{source} is damaged: {error}; run `skipserve calibrate`") from None
-
-
-def write_certificates(directory: Path, certificates: Certificates) -> None:
-    """Write an artifact's certificates, replacing older ones as a whole."""
-    replace_text(directory / CERTIFICATES, certificates.model_dump_json(indent=2) + "\n")
 
 
 def to_json(limit: float) -> float | None:
@@ -203,7 +225,7 @@ def to_json(limit: float) -> float | None:
     return None if limit == float("inf") else limit
 
 
-def thresholds_of(candidate: Thresholds) -> NDArray[np.float32]:
+def thresholds_of(candidate: WrittenThresholds) -> NDArray[np.float32]:
     """Thresholds as they are compared with [decisions]; +inf lets no row leave."""
     with np.errstate(over="ignore"):  # one beyond float32 is +inf, or -inf, and means the same
         return np.array([from_json(one) for one in candidate], dtype=np.float32)

@@ -9,16 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skipserve.artifacts.artifact import Artifact
-from skipserve.artifacts.manifest import (
-    Depths,
-    Example,
-    ExitSpec,
-    Manifest,
-    ModelFile,
-    RouterSpec,
-    StressSpec,
-)
+from skipserve.artifacts.manifest import Depths, Example, Manifest, ModelFile
 from skipserve.artifacts.origin import Origin, Routing
+from skipserve.artifacts.router_spec import ExitSpec, RouterSpec, StressSpec
 from skipserve.routing.network import Network
 from skipserve.runtime.lengths import trim
 from skipserve.runtime.rows import Rows

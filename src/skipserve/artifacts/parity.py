@@ -14,7 +14,7 @@ from skipserve.routing.stopping import first_stop, within
 from skipserve.runtime.rows import Rows
 from skipserve.runtime.stepper import ExitReadings
 from skipserve.runtime.wave import FinishedRows, Limits, RowResults, gathered
-from skipserve.tasks import Task
+from skipserve.tasks import Task, finite
 
 # Largest absolute difference of a probability, or of another number in units of the largest answer
 # that is more than 1. FP32 leaves room for reordered sums; FP16 has
@@ -71,10 +71,12 @@ def check_parity(
 ) -> Parity:
     """Compare full-depth answers with the source, in one batch and row by row.
 
+    Rows that overflow in the source have no answer, and shall have none here.
+
     Raises:
-        ParityError: If a difference exceeds the tolerance of the precision, if a value is not
-            finite, if a row's answer depends on its neighbours, or if FP16 cannot hold the
-            network's activations.
+        ParityError: If a difference exceeds the tolerance of the precision, if an answer is finite
+            here alone or there alone, if a row's answer depends on its neighbours, or if FP16
+            cannot hold the network's activations.
     """
     if precision == "fp16" and expected.largest_activation > LARGEST_FP16:
         raise ParityError(
@@ -84,17 +86,26 @@ def check_parity(
     rows = expected.rows
     got = np.concatenate([full(part) for part in parts_of(rows)])
     single = np.concatenate([full(rows[i : i + 1]) for i in range(min(SINGLE, len(rows)))])
-    apart = float(np.abs(single - got[: len(single)]).max())
-    unit = max(1.0, float(np.abs(expected.answers).max()))
+    apart = _largest(single, got[: len(single)])
+    shall = finite(expected.answers)
+    unit = float(np.abs(expected.answers[shall]).max(initial=1.0))
     tolerance = TOLERANCES[precision] * unit
     alone = TOLERANCES["fp32"] * unit if precision == "int8" else tolerance
-    if not apart <= alone:  # also true of NaN
+    if apart > alone:
         raise ParityError(
             f"{name}: a row alone and the same row in a batch differ by {apart:.3g}, allowed are "
             f"{alone:g}: its answer depends on its neighbours, so it cannot be routed"
         )
-    largest = max(apart, float(np.abs(got - expected.answers).max()))
-    if not largest <= tolerance:
+    has = finite(got)
+    if (has != shall).any():
+        row = int(np.argmax(has != shall))
+        here, there = ("finite", "is not") if has[row] else ("not finite", "is")
+        raise ParityError(
+            f"{name}: the answer of row {row} is {here} here, and that of the source {there}; the "
+            "artifact was not written"
+        )
+    largest = max(apart, _largest(got, expected.answers))
+    if largest > tolerance:
         raise ParityError(
             f"{name}: an answer differs by {largest:.3g} from the source, allowed are "
             f"{tolerance:g}; the artifact was not written"
@@ -108,6 +119,14 @@ def check_parity(
         rows=len(rows),
         disagreement=float(differs.mean()),
     )
+
+
+def _largest(some: NDArray[np.floating], others: NDArray[np.floating]) -> float:
+    """The largest difference of two sets of answers [N, width]; infinite if one alone is finite."""
+    has, have = finite(some), finite(others)
+    if (has != have).any():
+        return np.inf
+    return float(np.abs(some[has] - others[has]).max(initial=0.0))
 
 
 class Decisions:
@@ -132,13 +151,15 @@ class Decisions:
         self._rows = rows
         signals, count = readings.signals, len(rows)
         decisions = np.arange(signals.shape[1])
-        low, high = signals.min(axis=0), np.quantile(signals, 0.95, axis=0)
+        low, high = np.transpose([_range(column) for column in signals.T])
         place = (1 + np.arange(count)[:, None] // len(decisions) % 3) / 4
         # Each row is first tested at a decision of its own, so that some reach the last.
         first = np.arange(count)[:, None] % len(decisions)
         thresholds = np.where(decisions < first, np.inf, low + place * (high - low))
         farthest = np.maximum.accumulate(readings.distances, axis=1)
-        limit = float(np.quantile(farthest[:, -1], 0.9)) if guarded else np.inf
+        limit = np.inf
+        if guarded and np.isfinite(farthest[:, -1]).any():
+            limit = float(np.quantile(farthest[np.isfinite(farthest[:, -1]), -1], 0.9))
         self._limits = Limits(
             thresholds.astype(np.float32), np.full(count, limit, dtype=np.float32)
         )
@@ -155,7 +176,7 @@ class Decisions:
         """Compare decisions, rows of every depth in one batch.
 
         Raises:
-            ParityError: If more rows differ than the precision explains.
+            ParityError: If more rows differ than the precision explains, or none can be compared.
         """
         band = TIE_BANDS[precision]
         thresholds, limit = self._limits.thresholds, self._limits.guard[:, None]
@@ -166,10 +187,24 @@ class Decisions:
         clear = ~(near.any(axis=1) | (close & np.isfinite(limit)).any(axis=1))
         got = _run_all(run, self._rows, self._limits)
         same = (got.depth_run == self._depth) & (got.held_back == self._held)
-        equal = float(same[clear].mean()) if clear.any() else 1.0
+        if not clear.any():
+            raise ParityError(
+                f"{name}: every one of {len(clear)} rows has a signal within {band:g} of a "
+                "threshold, so no decision can be compared; set another router.signal, or exits.at"
+            )
+        equal = float(same[clear].mean())
         if equal < FEWEST_EQUAL[precision]:
             raise ParityError(
                 f"{name}: only {equal:.2%} of {clear.sum()} rows outside the tie band run as deep "
                 f"as the stages run them, expected {FEWEST_EQUAL[precision]:.0%}"
             )
         return DecisionParity(tie_band=band, rows=int(clear.sum()), equal=equal)
+
+
+def _range(signal: NDArray[np.float32]) -> tuple[float, float]:
+    """The least of some signals [N] and their 95th percentile; those that overflowed do not count.
+
+    A row without a finite signal never leaves.
+    """
+    known = signal[np.isfinite(signal)]
+    return (float(known.min()), float(np.quantile(known, 0.95))) if len(known) else (0.0, 0.0)

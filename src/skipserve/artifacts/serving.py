@@ -5,10 +5,11 @@ Settings of the host (sockets, processes) are in hosts/config.py.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field
 
+from skipserve.artifacts.asked import AskedPrecision, AskedProvider, BackendName
 from skipserve.schema import Record
 
 
@@ -17,7 +18,7 @@ class ServingConfig(Record):
 
     Attributes:
         backend: ``onnxruntime`` or ``torchscript``.
-        precision: ``auto`` is FP16 on a GPU and FP32 on a CPU.
+        precision: ``auto`` is FP16 on a GPU and FP32 on a CPU, where the artifact has such files.
         provider: ``auto`` takes a GPU where there is one.
         threads: Cores used inside one operation; 0 takes all.
         batch_size: Most requests in one batch; 1 turns batching off.
@@ -38,18 +39,18 @@ class ServingConfig(Record):
         risk: ε of the router for requests that name no risk; full depth if left out.
         overload_risk: Largest ε that a request which names none may get while requests wait longer
             than 15 ms for their batch: the router moves from ``risk`` along its certified risks,
-            and back. Left out, or without ``risk``, it stays where it is. No effect behind
+            and back. It needs ``risk``. Left out, the router stays at ``risk``. No effect behind
             TorchServe.
         evidence: Share of the routed rows that is run at full depth, to see what every candidate
             would have answered; 0 turns the alarm off, and earning too.
-        alarm_alpha: Chance that the alarm is raised although the certificate holds, for as long as
-            the same candidates are in force; it is bet anew on others.
+        alarm_alpha: Chance that the alarm is raised although the certificate holds, in each stretch
+            that the same is in force (docs/guarantees.md).
         metrics: Counting can be turned off to measure what it costs.
     """
 
-    backend: Literal["onnxruntime", "torchscript"] = "onnxruntime"
-    precision: Literal["auto", "fp32", "fp16"] = "auto"
-    provider: Literal["auto", "cpu", "cuda"] = "auto"
+    backend: BackendName = "onnxruntime"
+    precision: AskedPrecision = "auto"
+    provider: AskedProvider = "auto"
     threads: Annotated[int, Field(ge=0)] = 1
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 1
     max_batch_delay_ms: Annotated[float, Field(ge=0, le=10_000)] = 0.0

@@ -17,12 +17,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from skipserve.artifacts.archive import DAMAGE, verify
+from skipserve.artifacts.archive import DAMAGE, damage, verify
 from skipserve.artifacts.archive_names import ABOUT, others_of, split_key, version_of_content
-from skipserve.errors import ArtifactError, ConfigError, SkipserveError, nearest
+from skipserve.errors import ArtifactError, ConfigError, SkipserveError, listed, nearest
+from skipserve.files import held
 
 # Kept beside the one in force.
 KEPT = 5
+# Digits of a version number.
+LONGEST = 18
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ def version_in(archive: Path) -> int:
             return version_of_content(content.read(ABOUT))
     except (*DAMAGE, OSError, LookupError, ValueError) as error:
         raise ArtifactError(
-            f"{archive} is not an archive of this skipserve or is damaged ({error!r}); "
+            f"{archive} is not an archive of this skipserve or is damaged ({damage(error)}); "
             "make it again with `skipserve build`, or go back with `skipserve rollback`"
         ) from None
 
@@ -60,7 +63,7 @@ def versions_of(store: Path, name: str) -> list[Version]:
     """All versions of a model, newest first; a damaged version in force comes last.
 
     Raises:
-        ConfigError: If there is none.
+        ConfigError: If there is none, or no such folder.
     """
     current = store / f"{name}.mar"
     found = [
@@ -107,6 +110,7 @@ def archives_in(store: Path, names: Sequence[str] = ()) -> list[Path]:
     Raises:
         ConfigError: If there is none, or one is missing.
     """
+    _require_store(store)
     found = {file.stem: file for file in sorted(store.glob("*.mar"))}
     if not found:
         raise ConfigError(f"{store} holds no .mar; make one with `skipserve build`")
@@ -116,7 +120,7 @@ def archives_in(store: Path, names: Sequence[str] = ()) -> list[Path]:
     for one in names:
         name, version = split_key(one)
         if version:
-            if not version.isdecimal():
+            if not (version.isdecimal() and len(version) <= LONGEST):
                 raise ConfigError(f"{one}: expected NAME or NAME@VERSION, such as {name}@1")
             archives.append(find_version(store, name, int(version)).archive)
         elif name in found:
@@ -126,7 +130,19 @@ def archives_in(store: Path, names: Sequence[str] = ()) -> list[Path]:
     return archives
 
 
+def _require_store(store: Path) -> None:
+    if not store.exists():
+        raise ConfigError(
+            f"{store} is not there; name the folder of archives (.mar) that `skipserve build` makes"
+        )
+    if not store.is_dir():
+        raise ConfigError(
+            f"{store} is a file, expected the folder of archives; name {store.parent}"
+        )
+
+
 def _no_archive(store: Path, name: str) -> ConfigError:
+    _require_store(store)
     have = sorted(file.stem for file in store.glob("*.mar"))
     near = nearest(name, have)
     make = f"`skipserve build export/{name}.toml` makes it"
@@ -134,7 +150,7 @@ def _no_archive(store: Path, name: str) -> ConfigError:
         can_be_made = Path(f"export/{name}.toml").is_file()
         hint = f"did you mean {near!r}?" + (f" {make}" if can_be_made else "")
     else:
-        hint = f"there are {', '.join(have)}; {make}" if have else make
+        hint = f"there are {listed(have)}; {make}" if have else make
     return ConfigError(f"{store} holds no {name}.mar; {hint}")
 
 
@@ -152,13 +168,14 @@ def put(fresh: Path, store: Path, name: str) -> Path:
     One that holds the same as the one in force is no new version: that one stays.
     """
     current = store / f"{name}.mar"
-    if _content(fresh) == _content(current):
-        return current
-    _keep(current)
-    fresh.replace(current)
-    kept = [one for one in versions_of(store, name) if not one.in_force]
-    for old in kept[KEPT:]:
-        old.archive.unlink(missing_ok=True)
+    with held(store):
+        if _content(fresh) == _content(current):
+            return current
+        _keep(current)
+        fresh.replace(current)
+        kept = [one for one in versions_of(store, name) if not one.in_force]
+        for old in kept[KEPT:]:
+            old.archive.unlink(missing_ok=True)
     return current
 
 
@@ -196,12 +213,13 @@ def roll_back(store: Path, name: str, to: int | None = None) -> tuple[int, int]:
     with tempfile.TemporaryDirectory(prefix="skipserve-version.") as scratch:
         verify(archive, Path(scratch))
     current = store / f"{name}.mar"
-    _keep(current)
-    # The other name is removed last, so that an interruption loses no archive.
-    fresh = current.with_name(f".{current.name}.{os.getpid()}")
-    _link(archive, fresh)
-    fresh.replace(current)
-    archive.unlink(missing_ok=True)
+    with held(store):
+        _keep(current)
+        # The other name is removed last, so that an interruption loses no archive.
+        fresh = current.with_name(f".{current.name}.{os.getpid()}")
+        _link(archive, fresh)
+        fresh.replace(current)
+        archive.unlink(missing_ok=True)
     return was, to
 
 

@@ -32,7 +32,13 @@ HANDLER = Path(__file__).parent.parent / "hosts" / "torchserve" / "handler.py"
 
 
 class ExportConfig(Record):
-    """The section [export]: formats and precisions of an artifact."""
+    """The section [export]: formats and precisions of an artifact.
+
+    Attributes:
+        formats: Of the model files; by default ``onnx`` alone where the network was brought.
+        precisions: Of the numbers in them; by default ``fp32`` alone where it was brought. FP16 is
+            for GPUs, INT8 for CPUs.
+    """
 
     formats: Annotated[tuple[Format, ...], Field(min_length=1)] = ("onnx", "torchscript")
     precisions: Annotated[tuple[Precision, ...], Field(min_length=1)] = ("fp32", "fp16")
@@ -159,7 +165,7 @@ def read_build_file(path: Path, training: dict[str, Any] | None = None) -> Build
         ConfigError: If it is missing, is not TOML, or holds an unknown key or a wrong value.
     """
     try:
-        values = tomllib.loads(path.read_text())
+        text = path.read_text()
     except FileNotFoundError:
         raise ConfigError(f"{path} is not there; {_build_files(path)}") from None
     except IsADirectoryError:
@@ -168,7 +174,25 @@ def read_build_file(path: Path, training: dict[str, Any] | None = None) -> Build
         ) from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from None
+    return parse_build_file(text, path, training)
+
+
+def parse_build_file(text: str, path: Path, training: dict[str, Any] | None = None) -> BuildFile:
+    """Read the text of a build file.
+
+    Args:
+        text: Its TOML.
+        path: Where it stands, or shall stand.
+        training: Overrides of its [training] section.
+
+    Raises:
+        ConfigError: If it is not TOML, or holds an unknown key or a wrong value.
+    """
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not TOML: {error}") from None
     sections = parse(_Sections, values, str(path))
     origin: Trained | Brought
@@ -182,6 +206,7 @@ def read_build_file(path: Path, training: dict[str, Any] | None = None) -> Build
             f"{path}: router.certificate = {router.certificate!r} with serving.evidence = 0 would "
             "never earn anything; set evidence = 0.01, or leave it out"
         )
+    _check_heeded(sections.serving, path)
     defaults = {} if isinstance(origin, Trained) else {"formats": ["onnx"], "precisions": ["fp32"]}
     export = parse(ExportConfig, {**defaults, **sections.export}, f"{path}: export")
     serving = sections.serving
@@ -199,6 +224,15 @@ def read_build_file(path: Path, training: dict[str, Any] | None = None) -> Build
         router=router,
         serving=serving,
     )
+
+
+def _check_heeded(serving: ServingConfig, path: Path) -> None:
+    """Refuse settings that nothing would read."""
+    if serving.overload_risk is not None and serving.risk is None:
+        raise ConfigError(
+            f"{path}: serving.overload_risk has no effect without serving.risk; set risk too, or "
+            "leave it out"
+        )
 
 
 def _check_counted(
@@ -245,8 +279,6 @@ def _router(sections: _Sections, origin: Trained | Brought) -> RouterConfig | No
     """The router of a build file, with the default signal of the task."""
     router = sections.router
     if router is None or isinstance(origin, Trained) or "signal" in router.model_fields_set:
-        return router
-    if sections.task is None and origin.task.kind == "classify":
         return router
     return router.model_copy(update={"signal": origin.task.signal})
 

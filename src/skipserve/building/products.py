@@ -7,23 +7,25 @@ from collections.abc import Callable
 from pathlib import Path
 
 from skipserve.artifacts.artifact import open_artifact
+from skipserve.artifacts.asked import BackendName
 from skipserve.artifacts.export import export_artifact
 from skipserve.artifacts.graphs import in_precision
 from skipserve.artifacts.manifest import Precision
 from skipserve.artifacts.origin import Origin, Routing
 from skipserve.building.buildfile import BuildFile
 from skipserve.building.sourced import Sourced
-from skipserve.certification.calibrate import certify_artifact
 from skipserve.certification.candidates import propose_candidates
+from skipserve.certification.certifying import certify_artifact
 from skipserve.errors import ArtifactError, CheckpointError, ConfigError
 from skipserve.hosts.torchserve.packaging import package
 from skipserve.networks import ResidualNetwork
 from skipserve.plots import plot_runs
 from skipserve.routing.fit import fit_router
-from skipserve.runtime.runners import FORMATS, BackendName
+from skipserve.runtime.runners import FORMATS
 from skipserve.sources.splits import Splits
 from skipserve.training.checkpoint import save_checkpoint
-from skipserve.training.loop import Epoch, fit
+from skipserve.training.history import Epoch
+from skipserve.training.loop import fit
 from skipserve.training.shipped import take
 
 OnEpoch = Callable[[Epoch], None]

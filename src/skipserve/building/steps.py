@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from skipserve.artifacts.artifact import open_artifact
-from skipserve.artifacts.certificates import CERTIFICATES, Certificate, Refusal
+from skipserve.artifacts.certificates import Certificate, Refusal
+from skipserve.artifacts.certificates_file import CERTIFICATES
 from skipserve.artifacts.manifest import MANIFEST
 from skipserve.artifacts.versions import versions_of
 from skipserve.building.buildfile import BuildFile
@@ -31,7 +32,7 @@ from skipserve.building.tuned import tune_source
 from skipserve.errors import ArtifactError, CheckpointError, ConfigError
 from skipserve.files import sha256_of
 from skipserve.runtime.runners import FORMATS
-from skipserve.training.checkpoint import WEIGHTS
+from skipserve.training.history import WEIGHTS
 from skipserve.training.shipped import difference, read_shipped
 
 # Sources that every step depends on.

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 from skipserve.artifacts.artifact import Artifact
-from skipserve.artifacts.certificates import Certificate, Thresholds
+from skipserve.artifacts.certificates import Certificate, WrittenThresholds
 from skipserve.artifacts.manifest import Precision
 from skipserve.certification.certificate_file import (
     CertificateFile,
@@ -49,12 +49,11 @@ def certificate_file(
         ArtifactError: If what the certificates follow from was not kept.
         ConfigError: If there is nothing.
     """
-    certificates = artifact.certificates
+    certificates, router = artifact.certificates, artifact.manifest.router
     own = [
         offline(one, certificates.candidates)
-        for one in certificates.certificates
+        for one in certificates.of_files(router, files, precision, provider)
         if not withdrawn
-        and (one.files, one.precision, one.provider) == (files, precision, provider)
     ]
     found: tuple[Offline | Earned, ...] = (*own, *earned)
     if not found:
@@ -73,7 +72,7 @@ def certificate_file(
     return made.model_copy(update={"sha256": seal(made.model_dump(mode="json"))})
 
 
-def offline(certificate: Certificate, candidates: tuple[Thresholds, ...]) -> Offline:
+def offline(certificate: Certificate, candidates: tuple[WrittenThresholds, ...]) -> Offline:
     """An offline bound with every number that it follows from.
 
     Args:
@@ -119,7 +118,7 @@ def artifact_file(
     """
     found = [
         one
-        for one in artifact.certificates.certificates
+        for one in artifact.certificates.sound(artifact.manifest.router)
         if one.precision == (precision or one.precision)
         and one.provider == (provider or one.provider)
     ]

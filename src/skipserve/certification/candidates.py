@@ -9,7 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skipserve.artifacts.artifact import Artifact, open_artifact
-from skipserve.artifacts.certificates import Certificates, from_json, to_json, write_certificates
+from skipserve.artifacts.asked import BackendName
+from skipserve.artifacts.certificates import Certificates, from_json, to_json
+from skipserve.artifacts.certificates_file import write_certificates
+from skipserve.files import held
 from skipserve.routing.propose import (
     Observations,
     Stops,
@@ -22,7 +25,6 @@ from skipserve.routing.reading import observe
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Prediction, Setting
 from skipserve.runtime.rows import Rows
-from skipserve.runtime.runners import BackendName
 from skipserve.runtime.stepper import ExitReadings
 from skipserve.tasks import Units
 
@@ -65,7 +67,8 @@ def propose_candidates(
     else:
         proposed = propose(_observed(engine, proposing[:MOST_ROWS]), spec.risks)
     candidates = tuple(tuple(map(to_json, one.tolist())) for one in proposed)
-    write_certificates(directory, Certificates(candidates=candidates))
+    with held(directory):
+        write_certificates(directory, Certificates(candidates=candidates))
 
 
 def _backend(artifact: Artifact) -> BackendName:

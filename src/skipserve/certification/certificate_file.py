@@ -15,14 +15,17 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
-from skipserve.artifacts.certificates import Count, Measure, TestedCandidate, Thresholds
+from skipserve.artifacts.certificates import Measure, TestedCandidate, WrittenThresholds
 from skipserve.artifacts.manifest import Manifest, Name, Precision
 from skipserve.files import replace_text
-from skipserve.schema import Grown, Record, Sha256
+from skipserve.schema import Count, Grown, Positive, Record, Sha256
 from skipserve.slices import Slice
 
 CERTIFICATE_VERSION: Literal[1] = 1
 SEALED_WITHOUT = ("sha256", "signature")
+
+# More samples of one certificate take too long to check.
+MOST_SAMPLES = 1_000_000_000
 
 Open = Annotated[float, Field(gt=0, lt=1)]
 
@@ -55,11 +58,11 @@ class Offline(Grown):
     measure: Measure
     confidence: Open
     guard_limit: float | None
-    candidates: Annotated[tuple[Thresholds, ...], Field(min_length=1)]
-    samples: Annotated[int, Field(ge=1)]
+    candidates: Annotated[tuple[WrittenThresholds, ...], Field(min_length=1)]
+    samples: Annotated[int, Field(ge=1, le=MOST_SAMPLES)]
     too_short: Count = 0
     samples_sha256: Sha256 | None = None
-    batch_size: Annotated[int, Field(ge=1)]
+    batch_size: Positive
     tried: Annotated[tuple[TestedCandidate, ...], Field(min_length=1)]
 
 
@@ -72,7 +75,7 @@ class Crossing(Record):
         log_wealth: Natural logarithm of the wealth that follows from the two.
     """
 
-    rows: Annotated[int, Field(ge=1)]
+    rows: Positive
     disagreements: Count
     log_wealth: float
 
@@ -87,7 +90,7 @@ class Epoch(Record):
         rows: Evidence rows of it until it ended, or until the certificate was written.
     """
 
-    number: Annotated[int, Field(ge=1)]
+    number: Positive
     because: Literal["start", "rows", "alarm", "reset"]
     level: Open
     rows: Count
@@ -103,9 +106,9 @@ class Proposal(Record):
         candidates: All that were proposed, from careful to bold.
     """
 
-    rows: Annotated[int, Field(ge=1)]
+    rows: Positive
     name: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
-    candidates: Annotated[tuple[Thresholds, ...], Field(min_length=1)]
+    candidates: Annotated[tuple[WrittenThresholds, ...], Field(min_length=1)]
 
 
 def _whole(value: object) -> object:
@@ -140,8 +143,8 @@ class Earned(Record):
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
     slice: Annotated[Slice | None, BeforeValidator(_whole)] = None
     guard_limit: float | None
-    candidates: Annotated[tuple[Thresholds, ...], Field(min_length=1)]
-    epoch: Annotated[int, Field(ge=1)]
+    candidates: Annotated[tuple[WrittenThresholds, ...], Field(min_length=1)]
+    epoch: Positive
     crossings: Annotated[tuple[Crossing, ...], Field(min_length=1)]
     epochs: Annotated[tuple[Epoch, ...], Field(min_length=1)]
     proposal: Proposal | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from skipserve.artifacts.certificates import Thresholds
+from skipserve.artifacts.certificates import WrittenThresholds
 from skipserve.certification.certificate_file import Crossing, Earned, Epoch, Proposal
 from skipserve.earning.events import Begun, Crossed, Event, Proposed
 from skipserve.earning.ladder import OWN, Place
@@ -21,7 +21,7 @@ def earned_bound(
     place: Place,
     rows: int,
     *,
-    candidates: Sequence[Thresholds],
+    candidates: Sequence[WrittenThresholds],
     guard_limit: float | None,
     confidence: float,
     of_slice: Slice | None = None,

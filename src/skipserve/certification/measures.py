@@ -1,4 +1,4 @@
-"""The two measures of risk, and the defaults of certification."""
+"""The two measures of risk."""
 
 from __future__ import annotations
 
@@ -8,5 +8,3 @@ from typing import Literal, get_args
 # full depth minus that of the routed answers.
 Measure = Literal["disagreement", "accuracy_lost"]
 MEASURES: tuple[Measure, ...] = get_args(Measure)
-RISKS = (0.005, 0.01, 0.02, 0.05)
-CONFIDENCE = 0.95

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skipserve.artifacts.artifact import Artifact
-from skipserve.artifacts.certificates import Thresholds, from_json, thresholds_of
+from skipserve.artifacts.certificates import WrittenThresholds, from_json, thresholds_of
 from skipserve.certification.certificate_file import CertificateFile, Offline
 from skipserve.certification.certify import Outcome, betting_p_value
 from skipserve.certification.findings import Fault, Finding
@@ -27,9 +27,9 @@ class _Outcomes:
 
     def __init__(self, trial: Trial) -> None:
         self._trial = trial
-        self._found: dict[tuple[Thresholds, bool], Outcome] = {}
+        self._found: dict[tuple[WrittenThresholds, bool], Outcome] = {}
 
-    def of(self, candidate: Thresholds, chosen: bool) -> Outcome:
+    def of(self, candidate: WrittenThresholds, chosen: bool) -> Outcome:
         """The outcome of one candidate.
 
         Args:

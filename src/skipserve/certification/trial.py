@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from skipserve.certification.certify import Outcome, lost_of, outcome_of
 from skipserve.errors import ConfigError
 from skipserve.routing.propose import Thresholds
-from skipserve.routing.stopping import first_stop, within
+from skipserve.routing.stopping import first_stop, inside_so_far
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Prediction, Setting
 from skipserve.runtime.rows import Rows
@@ -98,7 +98,7 @@ class Trial:
         """Compute the outcome from one reading of every exit, without running the candidate."""
         read, spec = self.read(), self._engine.manifest.router
         assert spec is not None
-        inside = np.logical_and.accumulate(within(read.distances, self._limit), axis=1)
+        inside = inside_so_far(read.distances, self._limit)
         may = inside[:, [one.leaves for one in spec.exits]]
         where = first_stop(read.signals, thresholds, may)
         left = where < len(thresholds)

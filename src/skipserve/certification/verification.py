@@ -7,6 +7,7 @@ samples are at hand. Counts of traffic cannot be checked: the signer attests the
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -109,6 +110,7 @@ def _check_bound(bound: Offline | Earned, artifact: Artifact) -> Iterator[Findin
         yield Finding(Fault.NUMBER, "its guard limit is not that of the artifact")
     if isinstance(bound, Offline):
         yield from _check_offline(bound)
+        yield from _check_classes(bound, artifact)
         return
     if not (slices := artifact.manifest.slices).has(bound.slice):
         yield Finding(
@@ -154,15 +156,14 @@ def _check_offline(bound: Offline) -> Iterator[Finding]:
             Fault.NUMBER, f"{bound.measure.replace('_', ' ')} is not tested by {bound.method}"
         )
     for place, one in enumerate(bound.tried, 1):
-        if one.by_class:
-            counted = tuple(map(sum, zip(*one.by_class, strict=True)))
-            if counted != (one.disagreements, bound.samples):
-                yield Finding(
-                    Fault.NUMBER,
-                    f"the classes of candidate {place} have {counted[0]} of {counted[1]} "
-                    f"disagreements, all together {one.disagreements} of {bound.samples}",
-                )
-        if one.disagreements > bound.samples:
+        counted = tuple(map(sum, zip(*one.by_class, strict=True)))
+        if counted and counted != (one.disagreements, bound.samples):
+            yield Finding(
+                Fault.NUMBER,
+                f"the classes of candidate {place} have {counted[0]} of {counted[1]} "
+                f"disagreements, all together {one.disagreements} of {bound.samples}",
+            )
+        elif one.disagreements > bound.samples:
             yield Finding(
                 Fault.NUMBER,
                 f"candidate {place} disagrees on {one.disagreements} of {bound.samples} samples",
@@ -170,7 +171,7 @@ def _check_offline(bound: Offline) -> Iterator[Finding]:
         # What accuracy lost is worth follows from the single losses, and not from their number.
         elif bound.method == "exact_binomial":
             p = p_value_of_counts(one.disagreements, bound.samples, one.by_class, bound.risk)
-            if not math.isclose(p, one.p_value, rel_tol=TOLERANCE, abs_tol=1e-300):
+            if not math.isclose(p, one.p_value, rel_tol=_tolerance(bound.samples), abs_tol=1e-300):
                 yield Finding(
                     Fault.NUMBER,
                     f"the p-value of candidate {place} does not follow from its counts: it is "
@@ -184,7 +185,36 @@ def _check_offline(bound: Offline) -> Iterator[Finding]:
             )
 
 
+def _check_classes(bound: Offline, artifact: Artifact) -> Iterator[Finding]:
+    """Whether each class was counted by itself, if the artifact asks for that."""
+    spec, classes = artifact.manifest.router, artifact.manifest.task.classes
+    if bound.measure != "disagreement":
+        return
+    for place, one in enumerate(bound.tried, 1):
+        if one.by_class and len(one.by_class) != classes:
+            yield Finding(
+                Fault.NUMBER,
+                f"candidate {place} has counts of {len(one.by_class)} classes, and there are "
+                f"{classes}",
+            )
+        elif spec is not None and spec.per_class and not one.by_class:
+            yield Finding(
+                Fault.NUMBER,
+                f"candidate {place} was counted on all rows together, and the artifact asks for "
+                "each class by itself (per_class)",
+            )
+
+
 _METHODS = {"disagreement": "exact_binomial", "accuracy_lost": "betting"}
+
+
+def _tolerance(samples: int) -> float:
+    """Relative difference of two p-values that rounding explains.
+
+    They are the exponentials of differences of logarithms of factorials, which are known to so many
+    digits.
+    """
+    return max(TOLERANCE, 8 * sys.float_info.epsilon * samples * math.log(samples))
 
 
 def p_value_of_counts(

@@ -10,7 +10,7 @@ import typer
 
 from skipserve.commands import console
 from skipserve.commands.output import print_json
-from skipserve.commands.parameters import Json, Queries, Texts, parse_risk
+from skipserve.commands.parameters import Json, Queries, Texts, parse_risk, positive
 from skipserve.commands.progress import watching
 
 if TYPE_CHECKING:
@@ -65,7 +65,8 @@ def bring(
     tolerance: Annotated[
         float | None,
         typer.Option(
-            help="For regress and score: the largest difference from full depth that agrees."
+            callback=positive,
+            help="For regress and score: the largest difference from full depth that agrees.",
         ),
     ] = None,
     top: Annotated[
@@ -85,11 +86,7 @@ def bring(
     verdict: whether routing this network is worth it.
     """
     with watching("reading") as watch:
-        from skipserve.sources.named import require_sources
-
-        require_sources(source, data, fit)  # before the import of torch, which takes seconds
-        from skipserve.building.bring import BringOptions
-        from skipserve.building.bring import bring as bring_network
+        from skipserve.building.bring_file import BringOptions, proposed_file
 
         options = BringOptions(
             *(source, data, fit, labels, name, risk, precision),
@@ -100,6 +97,9 @@ def bring(
             top=top,
             query=query,
         )
+        proposed_file(options, Path.cwd())  # names are looked up before the import of torch
+        from skipserve.building.bring import bring as bring_network
+
         outcome = bring_network(options, Path.cwd(), watch.say, watch.progress)
     if json:
         print_json(_values(outcome))

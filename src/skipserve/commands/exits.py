@@ -17,7 +17,7 @@ class ExitCode(IntEnum):
 
 MEANINGS = {
     "0": "The command did what was asked.",
-    "1": "A verdict is no: a load test is FAIL, or a risk could not be certified.",
+    "1": "A verdict is no: FAIL, nothing certified, or a `--risk` refused.",
     "2": "There is no result: wrong usage or input, or this machine cannot do it.",
     "10–17": "A certificate does not hold; `skipserve verify --help` lists the kinds.",
     "70": "A fault of skipserve; please report it with the traceback.",

@@ -169,11 +169,13 @@ def loadtest(
     from skipserve.loadtest.gate import EXIT
     from skipserve.loadtest.payloads import parse_mix
     from skipserve.loadtest.plan import Plan
+    from skipserve.loadtest.pools import read_models
     from skipserve.loadtest.report import summarise, write_html
     from skipserve.loadtest.results import read_report, write_report
-    from skipserve.loadtest.session import run
+    from skipserve.loadtest.session import check_disagreement, run
     from skipserve.loadtest.slo import parse_slo
     from skipserve.loadtest.target import Target
+    from skipserve.sources.columns import require_rows
 
     objective = parse_slo(slo)
     choices = parse_mix(model, router, rows)
@@ -193,11 +195,15 @@ def loadtest(
         timeout,
         seed,
     )
-    if not capacity:
-        plan.check(objective)
     address = Address(host, port, metrics_port)
     target = Target(address.inference_url, f"{address.metrics_url}/metrics")
     archives = _archives(model_store, choices) if start else []
+    models = read_models(artifacts, dict.fromkeys(choice.model for choice in choices))
+    if data is not None:
+        require_rows(data)
+    if not capacity:
+        plan.check(objective)
+    check_disagreement(plan, objective, models)
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(listen_to_signals()).stop
         if archives:

@@ -5,23 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from skipserve.artifacts.asked import AskedPrecision, AskedProvider, BackendName
 from skipserve.commands import completion, console
 from skipserve.commands.exits import ExitCode
 from skipserve.commands.output import print_json
 from skipserve.commands.parameters import (
     ROWS,
-    ArtifactPath,
     BatchSize,
     BuildPath,
     Json,
+    Packed,
     Queries,
     Texts,
     Threads,
+    parse_confidence,
     parse_risk,
+    positive,
 )
 from skipserve.commands.progress import watching
 
@@ -52,10 +55,16 @@ def build(
 
 def train(
     path: BuildPath,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training data.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Rows of a training step.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="The learning rate.")] = None,
-    seed: Annotated[int | None, typer.Option(help="The seed of weights and row order.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, max=100_000, help="Passes over the training data.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Rows of a training step.")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(callback=positive, help="The learning rate.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="The seed of weights and row order.")
+    ] = None,
     no_clip: Annotated[
         bool,
         typer.Option("--no-clip", help="Do not clip gradients; deep plain networks diverge then."),
@@ -108,7 +117,7 @@ def calibrate(path: BuildPath, json: Json = False) -> None:
 
         build_file = read_build_file(path)
         watch.progress(f"{build_file.name}: calibrate", None)
-        from skipserve.artifacts.certificates import read_certificates
+        from skipserve.artifacts.certificates_file import read_certificates
         from skipserve.building.products import calibrate as calibrate_artifact
 
         calibrate_artifact(build_file, watch.say, None, watch.progress)
@@ -117,7 +126,7 @@ def calibrate(path: BuildPath, json: Json = False) -> None:
 
 
 def certify(
-    model: ArtifactPath,
+    model: Packed,
     data: Annotated[
         Path | None,
         typer.Option(help=f"Rows of inputs: {ROWS}. Default: the certify split of its recipe."),
@@ -141,19 +150,17 @@ def certify(
     confidence: Annotated[
         float | None,
         typer.Option(
-            help="The confidence of each certificate. Default: the model's; less is not served."
+            parser=parse_confidence,
+            metavar="CONFIDENCE",
+            help="The confidence of each certificate. Default: the model's; less is not served.",
         ),
     ] = None,
-    backend: Annotated[
-        Literal["onnxruntime", "torchscript"] | None, typer.Option(help="What runs the files.")
-    ] = None,
+    backend: Annotated[BackendName | None, typer.Option(help="What runs the files.")] = None,
     precision: Annotated[
-        Literal["auto", "fp32", "fp16", "int8"] | None,
+        AskedPrecision | None,
         typer.Option(help="The precision of the files."),
     ] = None,
-    provider: Annotated[
-        Literal["auto", "cpu", "cuda"] | None, typer.Option(help="Where the files run.")
-    ] = None,
+    provider: Annotated[AskedProvider | None, typer.Option(help="Where the files run.")] = None,
     threads: Threads = 0,
     batch_size: BatchSize = 64,
     json: Json = False,
@@ -166,18 +173,23 @@ def certify(
     asked = {key: value for key, value in given.items() if value is not None}
     with ExitStack() as stack:
         watch = stack.enter_context(watching(f"{model}: opening"))
+        from skipserve.artifacts.named import find_model
+        from skipserve.samples import check_named
+
+        files = find_model(model)
+        check_named(data, labels, text or (), query)  # before what takes seconds to import
         from skipserve.artifacts.artifact import open_artifact
         from skipserve.artifacts.recertified import unpacked
         from skipserve.artifacts.serving import ServingConfig
-        from skipserve.certification.calibrate import certify_artifact
+        from skipserve.certification.certifying import certify_artifact
         from skipserve.samples import read_samples
         from skipserve.schema import parse
         from skipserve.sources.values import values_of
 
-        if model.suffix == ".mar":
-            artifact, settings = stack.enter_context(unpacked(model, asked))
+        if files.suffix == ".mar":
+            artifact, settings = stack.enter_context(unpacked(files, asked))
         else:
-            artifact, settings = open_artifact(model), parse(ServingConfig, asked, "certify")
+            artifact, settings = open_artifact(files), parse(ServingConfig, asked, "certify")
         name = artifact.manifest.name
         watch.progress(f"{name}: reading rows", None)
         values = values_of(artifact, text or ())
@@ -200,14 +212,14 @@ def certify(
         )
     spec = artifact.manifest.router
     assert spec is not None  # or it would not have been certified
-    if model.suffix == ".mar":
+    if files.suffix == ".mar":
         next_step = (
-            f"written into {model}; a running service opens it at `skipserve reload`. A build "
+            f"written into {files}; a running service opens it at `skipserve reload`. A build "
             f"makes the archive again from artifacts/{name}, where these are not"
         )
     else:
         next_step = (
-            f"written into {model}, not served yet: `skipserve build export/{name}.toml` puts "
+            f"written into {files}, not served yet: `skipserve build export/{name}.toml` puts "
             "them into the archive; then `skipserve reload`"
         )
     console.print(next_step, soft_wrap=True, markup=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -19,17 +20,52 @@ def parse_risk(text: str | float) -> float:
     Raises:
         BadParameter: If it is no number between 0 and 1.
     """
+    return _ratio(text, "1% or 0.01")
+
+
+def parse_confidence(text: str | float) -> float:
+    """The ratio that ``95%`` or ``0.95`` means.
+
+    Raises:
+        BadParameter: If it is no number between 0 and 1.
+    """
+    return _ratio(text, "95% or 0.95")
+
+
+def _ratio(text: str | float, example: str) -> float:
     percent = isinstance(text, str) and text.endswith("%")
     try:
-        risk = float(str(text)[:-1]) / 100 if percent else float(text)
+        ratio = float(str(text)[:-1]) / 100 if percent else float(text)
     except ValueError:
-        risk = -1.0
-    if not 0 < risk < 1:
-        write = "write 1% or 0.01"
-        if 1 <= risk < 100 and not percent:  # who writes 5 means 5%; 150% is no slip of that kind
-            write = f"write {risk:g}% or {risk / 100:g}"
+        ratio = -1.0
+    if not 0 < ratio < 1:
+        write = f"write {example}"
+        if 1 <= ratio < 100 and not percent:  # who writes 5 means 5%; 150% is no slip of that kind
+            write = f"write {ratio:g}% or {ratio / 100:g}"
         raise typer.BadParameter(f"{text!r} is not between 0 and 1; {write}")
-    return risk
+    return ratio
+
+
+def finite(value: float | None) -> float | None:
+    """A number as it was given; ranges let ``nan`` pass.
+
+    Raises:
+        BadParameter: If it is no number, or without end.
+    """
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is no finite number")
+    return value
+
+
+def positive(value: float | None) -> float | None:
+    """A number as it was given.
+
+    Raises:
+        BadParameter: If it is not more than 0, or without end.
+    """
+    if value is not None and not 0 < value < math.inf:
+        raise typer.BadParameter(f"{value:g}: expected more than 0")
+    return value
 
 
 BuildPath = Annotated[
@@ -64,11 +100,12 @@ Served = Annotated[
         autocompletion=completion.archived_names,
     ),
 ]
-ArtifactPath = Annotated[
-    Path,
+Packed = Annotated[
+    str,
     typer.Argument(
-        metavar="ARTIFACT",
-        help="An artifact directory, artifacts/NAME, or an archive, model_store/NAME.mar.",
+        metavar="MODEL",
+        help="An artifact directory, an archive (.mar), or the name of one in artifacts/ or "
+        "model_store/.",
         autocompletion=completion.artifacts,
     ),
 ]

@@ -38,13 +38,15 @@ def predict(
     threads: Threads = 0,
     json: Json = False,
 ) -> None:
-    """Answer a file of rows without a service, each row as deep as it needs."""
+    """Answer a file of rows without a service; with --risk, each row only as deep as it needs."""
     with watching(f"{model}: reading {rows}") as watch:
         from skipserve.artifacts.artifact import find_artifact
         from skipserve.building.answers import check_writable, write_answers
         from skipserve.building.scoring import score
+        from skipserve.sources.columns import require_rows
 
         check_writable(out)
+        require_rows(rows)
         artifact = find_artifact(model)
         texts = tuple(text or ())
         scored = score(artifact, rows, risk, batch_size, threads, watch.progress, texts)

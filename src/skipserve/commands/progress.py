@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from skipserve.commands import console
 
 if TYPE_CHECKING:
-    from skipserve.training.loop import Epoch
+    from skipserve.training.history import Epoch
 
 # Less than the ten seconds that are promised: a busy machine wakes nobody on time.
 EVERY_S = 8.0

@@ -48,6 +48,7 @@ def inspect(
     The figure goes to reports/NAME/blocks.png.
     """
     with watching(f"{model}: opening") as watch:
+        _look_up(model, data, labels, text, query)
         from skipserve.reporting.figures import block_figure
         from skipserve.reporting.inspect import inspect_model
         from skipserve.reporting.model import find_model
@@ -96,6 +97,7 @@ def report(
 ) -> None:
     """Measure what routing a model saves and risks, and write it as one page with figures."""
     with watching(f"{model}: opening") as watch:
+        _look_up(model, data, labels, text, query)
         from skipserve.reporting.model import find_model
         from skipserve.reporting.page import write_report
         from skipserve.reporting.report import measure
@@ -118,6 +120,17 @@ def report(
         return
     console.print(first_line(found), soft_wrap=True, markup=False)
     typer.echo(page)
+
+
+def _look_up(
+    model: str, data: Path | None, labels: str | None, text: list[str] | None, query: str | None
+) -> None:
+    """Look whether model and rows are there, before the import of torch, which takes seconds."""
+    from skipserve.reporting.named import find_directory
+    from skipserve.samples import check_named
+
+    find_directory(model)
+    check_named(data, labels, text or (), query)
 
 
 def _serving_batch(name: str) -> int:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from skipserve.artifacts.asked import AskedPrecision, AskedProvider, BackendName
 from skipserve.commands import completion, console
 from skipserve.commands.exits import ExitCode
 from skipserve.commands.failures import line_for
@@ -23,10 +24,13 @@ from skipserve.commands.parameters import (
     MetricsPort,
     ModelStore,
     Port,
+    finite,
     parse_risk,
+    positive,
 )
 from skipserve.commands.progress import watching
 from skipserve.errors import ConfigError, LaunchError
+from skipserve.hosts.client import BODY_S
 from skipserve.hosts.config import KEYS_VARIABLE, ServerName, Tls
 
 if TYPE_CHECKING:
@@ -71,28 +75,33 @@ def serve(
         typer.Option(help="The private key (PEM) of the certificate.", rich_help_panel=SERVICE),
     ] = None,
     backend: Annotated[
-        Literal["onnxruntime", "torchscript"] | None,
+        BackendName | None,
         typer.Option(help="What runs the files.", rich_help_panel=RUN),
     ] = None,
     precision: Annotated[
-        Literal["auto", "fp32", "fp16", "int8"] | None,
+        AskedPrecision | None,
         typer.Option(help="The precision of the files.", rich_help_panel=RUN),
     ] = None,
     provider: Annotated[
-        Literal["auto", "cpu", "cuda"] | None,
+        AskedProvider | None,
         typer.Option(help="Where the files run.", rich_help_panel=RUN),
     ] = None,
     threads: Annotated[
         int | None,
-        typer.Option(help="CPU cores for each operation; 0 uses all.", rich_help_panel=RUN),
+        typer.Option(min=0, help="CPU cores for each operation; 0 uses all.", rich_help_panel=RUN),
     ] = None,
     batch_size: Annotated[
         int | None,
-        typer.Option(help="The largest number of requests in a batch.", rich_help_panel=RUN),
+        typer.Option(
+            min=1, max=4096, help="The largest number of requests in a batch.", rich_help_panel=RUN
+        ),
     ] = None,
     max_batch_delay_ms: Annotated[
         float | None,
         typer.Option(
+            min=0,
+            max=10_000,
+            callback=finite,
             help="Milliseconds that a batch waits for more requests, such as 0.3.",
             rich_help_panel=RUN,
         ),
@@ -100,6 +109,9 @@ def serve(
     join_ms: Annotated[
         float | None,
         typer.Option(
+            min=0,
+            max=10_000,
+            callback=finite,
             help="Milliseconds after which new requests may overtake the deep rows of a batch.",
             rich_help_panel=RUN,
         ),
@@ -107,6 +119,8 @@ def serve(
     max_wait_ms: Annotated[
         float | None,
         typer.Option(
+            max=86_400_000,
+            callback=positive,
             help="Milliseconds: a request that would wait longer for a batch is refused at once.",
             rich_help_panel=RUN,
         ),
@@ -137,14 +151,20 @@ def serve(
     ] = None,
     rate_limit: Annotated[
         float | None,
-        typer.Option(help="Requests a second that each key may send.", rich_help_panel=CLIENTS),
+        typer.Option(
+            callback=positive,
+            help="Requests a second that each key may send.",
+            rich_help_panel=CLIENTS,
+        ),
     ] = None,
     body_timeout: Annotated[
-        float,
+        float | None,
         typer.Option(
-            min=0.1, help="Seconds that the body of a request may take.", rich_help_panel=CLIENTS
+            min=0.1,
+            help="Seconds that the body of a request may take. Default: 30.",
+            rich_help_panel=CLIENTS,
         ),
-    ] = 30.0,
+    ] = None,
     ready_timeout: Annotated[
         float,
         typer.Option(min=1, help="Seconds the start may take.", rich_help_panel=LIFE),
@@ -159,7 +179,13 @@ def serve(
     ] = 10.0,
     access_log: Annotated[
         float | None,
-        typer.Option(help="The share of requests that get a log line.", rich_help_panel=LIFE),
+        typer.Option(
+            min=0,
+            max=1,
+            callback=finite,
+            help="The share of requests that get a log line.",
+            rich_help_panel=LIFE,
+        ),
     ] = None,
     log_format: Annotated[
         Literal["text", "json"],
@@ -195,6 +221,8 @@ def serve(
         "access_log": access_log,
     }
     overrides = {key: value for key, value in asked.items() if value is not None}
+    if server == "torchserve":
+        _refuse_unheeded({**asked, "body_timeout": body_timeout})
     with _errors_to(log), listen_to_signals() as signals:
         config = HostConfig(
             Address(host, port, metrics_port),
@@ -203,7 +231,7 @@ def serve(
             tuple(allow_origin or ()),
             ready_timeout,
             drain_timeout,
-            body_timeout,
+            BODY_S if body_timeout is None else body_timeout,
             keys,
             rate_limit,
         )
@@ -224,6 +252,16 @@ def serve(
         with running:
             _announce(running, log)
             running.wait(signals.stop, signals.reload)
+
+
+def _refuse_unheeded(asked: Mapping[str, Any]) -> None:
+    """Refuse options that have no effect behind TorchServe."""
+    for key in ("max_wait_ms", "overload_risk", "join_ms", "body_timeout"):
+        if asked[key] is not None:
+            raise ConfigError(
+                f"--{key.replace('_', '-')} has no effect behind TorchServe; leave it out, or use "
+                "--server granian"
+            )
 
 
 def _tls(certificate: Path | None, key: Path | None) -> Tls | None:

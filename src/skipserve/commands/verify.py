@@ -14,9 +14,9 @@ from skipserve.commands.output import print_json
 from skipserve.commands.parameters import (
     METRICS_PORT,
     ROWS,
-    ArtifactPath,
     Json,
     MetricsPort,
+    Packed,
     Queries,
     Texts,
 )
@@ -43,7 +43,7 @@ def _print_schema(asked: bool) -> None:
 
 def verify(
     certificate: File,
-    model: ArtifactPath,
+    model: Packed,
     data: Annotated[
         Path | None,
         typer.Option(
@@ -78,15 +78,17 @@ def verify(
     17 the signature is wrong; 2 something cannot be read or run. Without --key the check detects
     accidents, not forgery.
     """
+    from skipserve.artifacts.named import find_model
     from skipserve.certification.certificate_reading import read_certificate
     from skipserve.certification.findings import Finding, NotCertified
     from skipserve.certification.recount import check_counts
     from skipserve.certification.signing import check_signature
     from skipserve.certification.verification import check_certificate
-    from skipserve.samples import check_columns, read_samples
+    from skipserve.samples import check_named, read_samples
     from skipserve.sources.values import values_of
 
-    check_columns(data, labels, text or (), query)
+    files = find_model(model)
+    check_named(data, labels, text or (), query)
     try:
         made, values = read_certificate(certificate)
     except NotCertified as error:
@@ -95,7 +97,7 @@ def verify(
         tempfile.TemporaryDirectory(prefix="skipserve-verify.") as scratch,
         watching(f"{made.model}: opening") as watch,
     ):
-        artifact = _opened(model, Path(scratch))
+        artifact = _opened(files, Path(scratch))
         found = []
         if key is not None:
             found += [one for one in [check_signature(made, values, key)] if one]
@@ -139,16 +141,16 @@ def attest(
 
     For a model that is served, the file also has what its traffic has earned.
     """
+    from skipserve.artifacts.named import find_model
     from skipserve.certification.attesting import artifact_file
     from skipserve.certification.certificate_file import write_certificate
-    from skipserve.commands.certificate import find_earned
 
-    if "/" in model or model.endswith(".mar") or Path(model).is_dir():
+    if "/" in model or model.endswith(".mar") or Path(model).exists():
         with tempfile.TemporaryDirectory(prefix="skipserve-attest.") as scratch:
-            artifact = _opened(Path(model), Path(scratch))
+            artifact = _opened(find_model(model), Path(scratch))
             made = artifact_file(artifact, precision, provider)
     else:
-        made = served_file(find_earned(metrics_port, model))
+        made = served_file(_served(metrics_port, model))
     write_certificate(out, made.model_dump(mode="json"))
     typer.echo(out)
 
@@ -210,6 +212,22 @@ def served_file(slices: Sequence[EarnedRecord]) -> CertificateFile:
         provider=kind.provider,
         withdrawn=any(found.withdrawn for _, found in read),
     )
+
+
+def _served(metrics_port: int, model: str) -> list[EarnedRecord]:
+    """What a service has earned for a model; if none serves it, the error names its files."""
+    from skipserve.artifacts.named import find_model
+    from skipserve.commands.certificate import find_earned
+    from skipserve.errors import ConfigError, LaunchError
+
+    try:
+        return find_earned(metrics_port, model)
+    except (ConfigError, LaunchError) as error:
+        try:
+            files = find_model(model)
+        except ConfigError:
+            raise error from None
+        raise type(error)(f"{error}; or did you mean {str(files)!r}?") from None
 
 
 def _opened(model: Path, scratch: Path) -> Artifact:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from skipserve.artifacts.certificates import Thresholds, from_json, thresholds_of
+from skipserve.artifacts.certificates import WrittenThresholds, from_json, thresholds_of
 
 # The artifact's own; what was proposed on traffic is named by its hash.
 OWN = ""
@@ -61,7 +61,7 @@ class Ladder:
 
     @staticmethod
     def of(
-        candidates: Sequence[Thresholds], guard_limit: float | None, proposal: str = OWN
+        candidates: Sequence[WrittenThresholds], guard_limit: float | None, proposal: str = OWN
     ) -> Ladder:
         """A ladder from what a file says of it.
 
@@ -74,7 +74,7 @@ class Ladder:
         return Ladder(table, from_json(guard_limit), proposal)
 
 
-def name_of(candidates: Sequence[Thresholds], guard_limit: float | None) -> str:
+def name_of(candidates: Sequence[WrittenThresholds], guard_limit: float | None) -> str:
     """What a ladder is called that was proposed on traffic: a hash of what it is, in hex."""
     content = json.dumps([guard_limit, [list(one) for one in candidates]])
     return hashlib.sha256(content.encode()).hexdigest()[:32]

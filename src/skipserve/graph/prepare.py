@@ -25,12 +25,11 @@ WHOLE_BYTES = frozenset(
 KNOWN_DOMAINS = frozenset({"", "ai.onnx", "com.microsoft"})
 
 
-def read_graph(file: Path) -> onnx.ModelProto:
-    """Read an ONNX file with its weights. Nothing in it is executed.
+def read_structure(file: Path) -> onnx.ModelProto:
+    """Read an ONNX file without the weights that lie beside it.
 
     Raises:
-        CutError: If it cannot be read, is damaged, asks for weights outside its folder, is older
-            than can be converted, or needs operators that ONNX Runtime does not have.
+        CutError: If it cannot be read, is damaged or holds nothing.
     """
     if not file.is_file():
         raise CutError(f"{file} is not there; name an .onnx file")
@@ -40,6 +39,17 @@ def read_graph(file: Path) -> onnx.ModelProto:
         raise CutError(f"{file} is not an ONNX file or is cut short: {error}") from None
     if not model.graph.node:
         raise CutError(f"{file} is not an ONNX file: it holds no graph")
+    return model
+
+
+def read_graph(file: Path) -> onnx.ModelProto:
+    """Read an ONNX file with its weights. Nothing in it is executed.
+
+    Raises:
+        CutError: If it cannot be read, is damaged, asks for weights outside its folder, is older
+            than can be converted, or needs operators that ONNX Runtime does not have.
+    """
+    model = read_structure(file)
     _load_weights(model, file)
     foreign = sorted({node.domain for node in model.graph.node} - KNOWN_DOMAINS - _local(model))
     if foreign:

@@ -12,7 +12,7 @@ from skipserve.hosts.rates import Rates
 from skipserve.protocols.messages import RETRY_AFTER, Headers
 
 # Health checks need no key.
-OPEN = frozenset({"/ping", "/live", "/ready", "/v2/health/live", "/v2/health/ready"})
+OPEN = frozenset({"/ping", "/health", "/live", "/ready", "/v2/health/live", "/v2/health/ready"})
 
 
 @dataclass(frozen=True)

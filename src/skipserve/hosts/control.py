@@ -6,7 +6,6 @@ nothing on the network can.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,17 +13,21 @@ from pathlib import Path
 import msgspec
 
 from skipserve.artifacts.manifest import Manifest
-from skipserve.errors import ConfigError, LaunchError
+from skipserve.errors import ConfigError, LaunchError, listed
 from skipserve.files import replace_text
 from skipserve.hosts.directory import is_held, no_service, require
-from skipserve.safety.standing import STATE_VARIABLE, give_order, lift_order, standing_order
+from skipserve.safety.standing import (
+    STATE_VARIABLE,
+    StandingOrderWatch,
+    give_order,
+    lift_order,
+    standing_order,
+)
 from skipserve.safety.switch import ControlState, Switch, SwitchState
 
 ROUTERS = "routers.json"
 # Of each model with a router, the file that keeps it off; of one without, none.
 Orders = dict[str, str | None]
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -112,32 +115,31 @@ def announce(directory: Path, orders: Mapping[str, Path | None]) -> None:
 
 def open_switches(
     directory: Path, archives: Sequence[Path], manifests: Sequence[Manifest]
-) -> tuple[list[Switch], dict[str, Path | None]]:
+) -> tuple[list[Switch], dict[str, StandingOrderWatch | None]]:
     """Open the switch of each model; off where an operator switched it off before.
 
     Returns:
-        The switches, and what :func:`announce` shall say.
+        The switches, and of each model with a router the watch over its standing order; of one
+        without, ``None``.
     """
-    orders: dict[str, Path | None] = {}
+    watches: dict[str, StandingOrderWatch | None] = {}
     switches = []
     for archive, manifest in zip(archives, manifests, strict=True):
-        model, order = manifest.name, standing_order(archive, manifest.name)
+        model = manifest.name
         file = directory / "switches" / model
         fresh = not file.exists()
         switch = Switch(file)
         switches.append(switch)
-        orders[model] = order if manifest.router is not None else None
-        if manifest.router is not None and fresh:
+        watches[model] = None
+        if manifest.router is None:
+            continue
+        if fresh:
             # Nothing is in force until the monitor has looked, because the alarm may be recorded.
             switch.write(ControlState(switch.state(), in_force=()))
-        if manifest.router is not None and order.exists() and switch.state() != "disabled":
-            switch.set("disabled")
-            logger.warning(
-                "%s skips nothing: it was switched off by hand, and stays off until "
-                "`skipserve router on %s`",
-                *(model, model),
-            )
-    return switches, orders
+        watch = StandingOrderWatch(model, standing_order(archive, model), switch)
+        watch.look()
+        watches[model] = watch
+    return switches, watches
 
 
 def find_routers(metrics_port: int) -> dict[str, RouterControl]:
@@ -168,5 +170,5 @@ def find_router(metrics_port: int, model: str) -> RouterControl:
     """
     routers = find_routers(metrics_port)
     if model not in routers:
-        raise ConfigError(f"this service has no model {model!r}, only {', '.join(routers)}")
+        raise ConfigError(f"this service has no model {model!r}, only {listed([*routers])}")
     return routers[model]

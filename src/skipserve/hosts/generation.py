@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from skipserve.hosts.instance import Instance
 from skipserve.hosts.readiness import WorkerRequirement
 from skipserve.hosts.states import keep_state
 from skipserve.safety.model_watch import Watched
+from skipserve.safety.standing import StandingOrderWatch
 from skipserve.safety.switch import Switch
 
 # Found again at each reload: other archives may be in force then.
@@ -33,7 +34,7 @@ class Generation:
         host: That answers with them.
         models: Of its archives, in order.
         switches: One a model.
-        orders: Of each model with a router, the file that keeps it off; of one without, ``None``.
+        watches: Of each model with a router, over its standing order; of one without, ``None``.
         states: The folder of each model's state.
     """
 
@@ -41,13 +42,30 @@ class Generation:
     host: Host
     models: Sequence[Unpacked]
     switches: Sequence[Switch]
-    orders: dict[str, Path | None]
+    watches: Mapping[str, StandingOrderWatch | None]
     states: Sequence[Path]
 
     @property
     def manifests(self) -> list[Manifest]:
         """The manifests of its models."""
         return [model.artifact.manifest for model in self.models]
+
+    @property
+    def orders(self) -> dict[str, Path | None]:
+        """Of each model with a router, the file that keeps it off; of one without, ``None``."""
+        return {
+            model: None if watch is None else watch.order for model, watch in self.watches.items()
+        }
+
+    def follow_orders(self) -> None:
+        """Switch as the standing orders say that came or went since they were last looked for.
+
+        Raises:
+            OSError: If one cannot be looked for.
+        """
+        for watch in self.watches.values():
+            if watch is not None:
+                watch.look()
 
     def required(self, config: HostConfig) -> dict[str, WorkerRequirement]:
         """Requirements for each model to be ready."""
@@ -106,11 +124,11 @@ def open_generation(
         ) from None
     models = [model for _, model in pairs]
     manifests = [model.artifact.manifest for model in models]
-    switches, orders = open_switches(
+    switches, watches = open_switches(
         instance.directory, [archive for archive, _ in pairs], manifests
     )
     states = [keep_state(instance, archive, model) for archive, model in pairs]
-    return Generation(instance, host, models, switches, orders, states)
+    return Generation(instance, host, models, switches, watches, states)
 
 
 def _differ(one: Unpacked, other: Unpacked) -> bool:

@@ -214,6 +214,8 @@ class Server:
             if not lost and now_s >= self._tick_s:
                 self._tick_s = now_s + LOOK_S
                 self._care.monitor.tick(now_s)
+                # Other replicas, and whoever can write there, switch by files.
+                self._line.now.follow_orders()
         except LostCounts as error:
             lost = str(error)
         if lost and not self._ended.is_set():

@@ -85,7 +85,7 @@ class Standalone:
         metrics = Exposition()
         switches = [self._switch(instance, one) for one in unpacked]
         self._followed = [
-            StandingOrderWatch(standing_order(archive, one.name), switch)
+            StandingOrderWatch(one.name, standing_order(archive, one.name), switch)
             for (archive, one), switch in zip(pairs, switches, strict=True)
             if one.artifact.manifest.router is not None
         ]
@@ -127,9 +127,9 @@ class Standalone:
                 logger.exception("the models could not be watched")
 
     def _look(self) -> None:
+        self._monitor.tick(time.monotonic())
         for followed in self._followed:
             followed.look()
-        self._monitor.tick(time.monotonic())
         self._publish(self._metrics)
 
 

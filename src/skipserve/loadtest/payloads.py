@@ -135,7 +135,7 @@ def _router(text: str) -> str:
     if text in ("default", "on", "off"):
         return text
     try:
-        risk = float(text)
+        risk = float(text[:-1]) / 100 if text.endswith("%") else float(text)
     except ValueError:
         risk = -1.0
     if not 0 < risk < 1:

@@ -77,10 +77,14 @@ class Plan:
         for percent, _ in objective.percentiles if self.users is None else ():
             needed = samples_for(percent)
             # A Poisson count falls short of its mean half of the time.
-            if expected - 2 * math.sqrt(expected) < needed:
+            fewest = expected - 2 * math.sqrt(expected)
+            if fewest < needed:
+                come = f"are about {expected:.0f} requests"
+                if expected >= needed:
+                    come = f"may come to only {fewest:.0f} requests by chance"
                 raise ConfigError(
-                    f"{self.duration_s:g} s at {self.rate:g} requests/s are about {expected:.0f} "
-                    f"requests; an interval for p{percent:g} takes {needed}: run at least "
+                    f"{self.duration_s:g} s at {self.rate:g} requests/s {come}; p{percent:g} needs "
+                    f"{needed}: run at least "
                     f"{math.ceil(self.duration_s * (needed + 3 * math.sqrt(needed)) / expected)} s"
                 )
 

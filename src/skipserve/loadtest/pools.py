@@ -62,6 +62,40 @@ class Subject:
     has_router: bool
     unit: Unit = "rows"
 
+    @property
+    def name(self) -> str:
+        """The model's."""
+        return self.pool.model
+
+
+@dataclass(frozen=True)
+class Known:
+    """A model as its artifact describes it, before any service is asked.
+
+    Attributes:
+        name: Of the model.
+        has_router: Whether it has one.
+        unit: What its certificate counts.
+    """
+
+    name: str
+    has_router: bool
+    unit: Unit
+
+
+def read_models(artifacts: Path, names: Iterable[str]) -> list[Known]:
+    """Look up the artifacts that give the known answers.
+
+    Args:
+        artifacts: Folder of them.
+        names: Of the models.
+
+    Raises:
+        ArtifactError: If one is missing or damaged.
+    """
+    found = [open_artifact(artifacts / name).manifest for name in names]
+    return [Known(one.name, one.router is not None, counted(one.task)) for one in found]
+
 
 def make_subject(
     target: Target,

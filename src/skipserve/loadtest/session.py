@@ -16,7 +16,7 @@ from skipserve.loadtest.gate import compare_counts, judge, verdict_of
 from skipserve.loadtest.payloads import Choice
 from skipserve.loadtest.periods import Period, PeriodResult, Setup
 from skipserve.loadtest.plan import Plan, as_text, mixes_of
-from skipserve.loadtest.pools import Subject
+from skipserve.loadtest.pools import Known, Subject
 from skipserve.loadtest.results import Arm, ArmName, Check, Report
 from skipserve.loadtest.slo import Objective
 from skipserve.loadtest.target import Target
@@ -147,8 +147,15 @@ def _counts(target: Target, before: Counter[str], arms: Sequence[Arm]) -> Check:
     return compare_counts(answered, unanswered, served)
 
 
-def check_disagreement(plan: Plan, objective: Objective, subjects: Sequence[Subject]) -> None:
+def check_disagreement(
+    plan: Plan, objective: Objective, models: Sequence[Known] | Sequence[Subject]
+) -> None:
     """Refuse to judge disagreement where it is of no row, or counted otherwise.
+
+    Args:
+        plan: Of the test.
+        objective: What is judged.
+        models: Those of the plan.
 
     Raises:
         ConfigError: Saying why.
@@ -156,15 +163,15 @@ def check_disagreement(plan: Plan, objective: Objective, subjects: Sequence[Subj
     if objective.disagreement is None:
         return
     routed = any(choice.router != "off" for choice in plan.choices)
-    if not routed or not any(subject.has_router for subject in subjects):
+    if not routed or not any(model.has_router for model in models):
         raise ConfigError(
             "slo: disagreement is about rows the router stops early, and this mix has none: "
             "leave it out, or choose a model with a router and --router on"
         )
-    for subject in subjects:
-        if subject.unit == "queries":
+    for model in models:
+        if model.unit == "queries":
             raise ConfigError(
-                f"slo: the certificate of {subject.pool.model} counts queries (task.top), and a "
+                f"slo: the certificate of {model.name} counts queries (task.top), and a "
                 "load test sends single rows: leave disagreement out"
             )
 

@@ -27,6 +27,8 @@ class NetworkConfig(Record):
         width: Width of the residual stream.
         connection: ``plain`` (``f(x)``), ``residual`` (``x + αf(x)``) or ``gated``
             (``x + g(x)·(f(x) − x)`` with a learned sigmoid ``g``).
+        family: ``mlp``, a perceptron on flat rows; ``convnet``, 1-D convolutions on a signal;
+            ``encoder``, a transformer on the patches of a signal.
         norm: Where normalisation stands: ``none``; ``pre`` (before ``f``); ``post`` (after the
             sum); ``peri`` (before and after ``f``).
         alpha: Scale of the update of a residual block.
@@ -58,6 +60,9 @@ class ConvNetConfig(NetworkConfig):
 
     Normalisation is over channels and positions together (GroupNorm with one group): statistics
     of a batch would differ between rows that leave and rows that stay.
+
+    Attributes:
+        kernel: Width of the convolutions, in samples.
     """
 
     family: Literal["convnet"] = "convnet"

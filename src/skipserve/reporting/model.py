@@ -7,13 +7,12 @@ from pathlib import Path
 
 from skipserve.artifacts.artifact import Artifact, open_artifact
 from skipserve.artifacts.manifest import MANIFEST
-from skipserve.errors import ConfigError, suggestion
+from skipserve.reporting.named import ARTIFACTS, CHECKPOINTS, find_directory
 from skipserve.signature import Signature
 from skipserve.sources.recipe import signature_of
 from skipserve.tasks import Classify, Task
-from skipserve.training.checkpoint import WEIGHTS, Checkpoint, load_checkpoint
-
-ARTIFACTS, CHECKPOINTS = "artifacts", "checkpoints"
+from skipserve.training.checkpoint import Checkpoint, load_checkpoint
+from skipserve.training.history import WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -99,31 +98,10 @@ def find_model(text: str, root: Path | None = None) -> Model:
         CheckpointError: If the checkpoint is damaged.
         ArtifactError: If the artifact is damaged.
     """
-    directory = _directory(text, root or Path())
+    directory = find_directory(text, root)
     if (directory / MANIFEST).is_file():
         return _with_checkpoint(directory)
-    if (directory / WEIGHTS).is_file():
-        return _with_artifact(directory)
-    raise ConfigError(
-        f"{directory} is neither an artifact (it has no {MANIFEST}) nor a checkpoint (it has no "
-        f"{WEIGHTS}); make both with `skipserve build export/NAME.toml`"
-    )
-
-
-def _directory(text: str, root: Path) -> Path:
-    folders = [root / ARTIFACTS, root / CHECKPOINTS]
-    for directory in (Path(text), *(folder / text for folder in folders)):
-        if directory.is_dir():
-            return directory
-    if text.endswith(".onnx"):
-        raise ConfigError(
-            f"{text!r} is a graph and no model yet; `skipserve bring {text} --data ROWS` makes one"
-        )
-    names = {one.name for folder in folders if folder.is_dir() for one in folder.iterdir()}
-    hint = suggestion(Path(text).name, names, "make one with `skipserve build export/NAME.toml`")
-    raise ConfigError(
-        f"{text!r} is no directory, and no name in {ARTIFACTS}/ or {CHECKPOINTS}/; {hint}"
-    )
+    return _with_artifact(directory)
 
 
 def _with_checkpoint(directory: Path) -> Model:

@@ -15,7 +15,7 @@ from skipserve.building.sourced import Sourced
 from skipserve.errors import ConfigError
 from skipserve.reporting.model import Model
 from skipserve.runtime.rows import Rows
-from skipserve.samples import check_columns, read_file
+from skipserve.samples import check_named, read_file
 from skipserve.sources.recipe import INPUT
 from skipserve.sources.splits import Labelled
 from skipserve.sources.values import values_of
@@ -81,7 +81,7 @@ def take_sample(
     Raises:
         ConfigError: If the rows or labels do not fit the model or each other, or there are none.
     """
-    check_columns(data, labels, text, query)
+    check_named(data, labels, text, query)
     if data is None:
         found = split_of(model, "test")
         source = f"the test split of {_origin(model)}"

@@ -40,7 +40,9 @@ class Costs:
         return Costs(tuple(map(near, self.stages)), tuple(map(near, self.exits)))
 
 
-def choose_exits(observed: Observations, costs: Costs) -> tuple[list[int], str]:
+def choose_exits(
+    observed: Observations, costs: Costs, allowed: Sequence[int] | None = None
+) -> tuple[list[int], str]:
     """Drop exits, the worst first, while a lone row becomes no slower.
 
     The time of a row is that of the stages it runs, and of the exits it passes; which those are
@@ -50,12 +52,14 @@ def choose_exits(observed: Observations, costs: Costs) -> tuple[list[int], str]:
     Args:
         observed: By cut, on rows that are not used to certify.
         costs: By cut.
+        allowed: Cuts where rows may leave, at least one; all by default.
 
     Returns:
         The cuts that remain, and how they were chosen, in words.
     """
     costs = costs.rounded()
-    kept = list(range(observed.signal.shape[1]))
+    kept = list(range(observed.signal.shape[1]) if allowed is None else allowed)
+    among = len(kept)
     while len(kept) > MOST:
         kept = kept[::2]
 
@@ -67,7 +71,7 @@ def choose_exits(observed: Observations, costs: Costs) -> tuple[list[int], str]:
             break
         best, kept = min(times), fewer[int(np.argmin(times))]
     return kept, (
-        f"{len(kept)} of {observed.signal.shape[1]} cuts: a lone row takes about "
+        f"{len(kept)} of {among} cuts: a lone row takes about "
         f"{best * 1e6:.0f} µs "
         f"at {RATE:.0%} disagreement, with an exit at all of them {whole * 1e6:.0f}, at full depth "
         f"{sum(costs.stages) * 1e6:.0f}"

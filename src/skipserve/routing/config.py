@@ -14,6 +14,8 @@ Policy = Literal["exit", "skip"]
 CertificateMode = Literal["offline", "earned", "both"]
 HeadKind = Literal["distilled", "shared"]
 Risk = Annotated[float, Field(gt=0, lt=1)]
+RISKS = (0.005, 0.01, 0.02, 0.05)
+CONFIDENCE = 0.95
 Depth = Annotated[int, Field(ge=0)]
 # A switch has room for so many, of as many slices as can be declared (safety/switch.py).
 MOST_RISKS = 64
@@ -26,7 +28,8 @@ class ExitsConfig(Record):
         at: Blocks run when a row may leave (0 is before the first), or ``auto``: where an exit
             saves more time than it costs, by measurement.
         first: Least depth of an exit, or ``auto``: the least at which corrupted rows are held back
-            or answered as at full depth.
+            or answered as at full depth. Under the policy ``skip`` the first stage may always be
+            left out.
         heads: ``distilled``: rows that leave are answered by a head fitted to each depth;
             ``shared``: by the network's own head, where the stream has the shape it reads.
         hidden: Width of a distilled head's hidden layer, 0 for none, or ``auto``: what saves most.
@@ -46,6 +49,13 @@ class ExitsConfig(Record):
     def model_post_init(self, _context: Any) -> None:
         if self.at != "auto" and (not self.at or list(self.at) != sorted(set(self.at))):
             raise ValueError(f"at = {list(self.at)} must increase")
+        if self.at != "auto" and not any(map(self.allows, self.at)):
+            raise ValueError(f"first = {self.first} leaves none of at = {list(self.at)}")
+
+    def allows(self, blocks: int) -> bool:
+        """Whether rows may leave at a depth, as far as the configuration says."""
+        listed = self.at == "auto" or blocks in self.at
+        return listed and (self.first == "auto" or blocks >= self.first)
 
 
 class Earning(Record):
@@ -79,25 +89,23 @@ class RouterConfig(Earning):
     """The section [router]: what decides, and what is certified.
 
     Attributes:
-        signal: What is compared with the thresholds.
+        signal: What is compared with the thresholds; ``agreement`` by default where the task is
+            ``regress``, ``embed`` or ``score``.
         policy: ``exit`` leaves out all that follows, ``skip`` one stage.
         risks: The ε to certify, of each measure.
         confidence: 1 − δ of each certificate.
         per_class: Whether every class of the full-depth answer is certified too, δ split evenly.
     """
 
-    signal: SignalName = "confidence"
+    signal: SignalName = "margin"
     policy: Policy = "exit"
-    risks: Annotated[tuple[Risk, ...], Field(min_length=1, max_length=MOST_RISKS)] = (
-        0.005,
-        0.01,
-        0.02,
-        0.05,
-    )
-    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    risks: Annotated[tuple[Risk, ...], Field(min_length=1, max_length=MOST_RISKS)] = RISKS
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = CONFIDENCE
     per_class: bool = False
 
     def model_post_init(self, _context: Any) -> None:
+        if len(set(self.risks)) < len(self.risks):
+            raise ValueError(f"risks = {list(self.risks)} names one twice")
         if self.slices.values and self.certificate != "earned":
             raise ValueError(
                 f"slices need certificate = 'earned', not {self.certificate!r}: what is certified "

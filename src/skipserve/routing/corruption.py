@@ -49,7 +49,7 @@ def noise(share: float) -> Corrupt:
     return lambda x, about, random: x + share * about.deviation * _spread(x, random)
 
 
-def scaled(factor: float) -> Corrupt:
+def multiplied(factor: float) -> Corrupt:
     """Every number multiplied by a factor."""
     return lambda x, about, random: x * np.float32(factor)
 
@@ -88,7 +88,7 @@ def constant(x: NDArray[Any], about: Tensor, random: Generator) -> NDArray[Any]:
 # Corruptions for stress tests; hard ones must be held back or answered as at full depth.
 HARD: dict[str, Corrupt] = {
     "noise 0.5": noise(0.5),
-    "scaled by 2": scaled(2),
+    "scaled by 2": multiplied(2),
     "sign and noise 0.5": signs,
     "positions shuffled": shuffled,
     "pure noise": pure_noise,

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from skipserve.errors import ConfigError
 from skipserve.networks import ResidualNetwork
+from skipserve.routing.config import Policy
 from skipserve.routing.exits import Exit, Layout
 
 
@@ -112,7 +112,7 @@ class RoutedNetwork(nn.Module):
         self,
         network: ResidualNetwork,
         exits: Sequence[Exit],
-        policy: Literal["exit", "skip"],
+        policy: Policy,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()

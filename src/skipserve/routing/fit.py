@@ -163,9 +163,14 @@ def _candidates(network: Network, exits: ExitsConfig, rows: Rows) -> _ReadableCu
     asked = tuple(range(depth)) if exits.at == "auto" else exits.at
     if asked[-1] >= depth:
         raise ConfigError(f"exits.at must lie in 0 … {depth - 1}, the blocks of the network")
-    first = 0 if exits.first == "auto" else exits.first
+    allowed = [at for at in asked if exits.allows(at)]
+    if not allowed:
+        raise ConfigError(
+            f"exits.first = {exits.first} leaves no exit: expected 0 … {depth - 1}, or 'auto'; the "
+            f"network has {depth} blocks"
+        )
     # The cut at depth 0 is there for its guard, wherever exits begin.
-    wanted = sorted({0, *(at for at in asked if at >= first)})
+    wanted = sorted({0, *allowed})
     names = [network.cuts[i] for i in wanted]
     stages = cut(network.flow, network.found, names, rows.tensors, network.signature.symbols)
     mask = network.signature.mask or ""

@@ -82,8 +82,8 @@ def limits(distances: NDArray[np.float32], quantile: float) -> NDArray[np.float6
     return found
 
 
-def scaled(guard: Guard, limit: float) -> Guard:
-    """The guard scaled so that its limit is 1; unchanged for +inf."""
+def with_limit(guard: Guard, limit: float) -> Guard:
+    """The guard in units of a limit, so that 1 is the limit; unchanged for +inf."""
     if not 0 < limit < np.inf:  # off, or constant features: every difference is infinitely far
         return guard
     return Guard(guard.centre, (guard.whiten / limit).astype(np.float32))

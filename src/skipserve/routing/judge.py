@@ -45,22 +45,6 @@ class ByDepth:
         return fewest
 
 
-def of_classes(
-    blocks: NDArray[np.int64],
-    classes: NDArray[np.int64],
-    truth: NDArray[np.int64] | None = None,
-) -> ByDepth:
-    """Make it of answers that are classes.
-
-    Args:
-        blocks: Blocks run at each depth [D].
-        classes: Answers [N, D].
-        truth: True classes [N], if they are known.
-    """
-    right = None if truth is None else classes == truth[:, None]
-    return ByDepth(blocks, classes == classes[:, -1:], right)
-
-
 @dataclass(frozen=True)
 class StoppingResult:
     """The result of stopping rows early.

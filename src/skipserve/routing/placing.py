@@ -18,11 +18,11 @@ from skipserve.routing import corruption
 from skipserve.routing.choose import RATE, Costs, choose_exits, row_seconds
 from skipserve.routing.config import ExitsConfig
 from skipserve.routing.exits import Exit
-from skipserve.routing.guards import limits, scaled
+from skipserve.routing.guards import limits, with_limit
 from skipserve.routing.network import Network
 from skipserve.routing.propose import Observations, greedy
 from skipserve.routing.reading import observations_of, open_stepper, read_all
-from skipserve.routing.stopping import within
+from skipserve.routing.stopping import inside_so_far
 from skipserve.routing.stress import ROWS, StressResult, first_exit, stress_test
 from skipserve.runtime.pieces import OnnxPiece
 from skipserve.runtime.rows import Rows
@@ -95,11 +95,11 @@ def weigh(
     limit = _limits(readings.distances, config.guard)
     ordinary = observations_of(network, exits, readings, limit)
     costs = _costs(stages, models, proposing)
+    # The cut at depth 0 may be there for its guard alone.
+    kept = [i for i, one in enumerate(exits) if config.allows(one.blocks)]
+    chosen = "as configured"
     if config.at == "auto":
-        kept, chosen = choose_exits(ordinary, costs)
-    else:
-        kept = [i for i, one in enumerate(exits) if one.blocks in config.at]
-        chosen = "as configured"
+        kept, chosen = choose_exits(ordinary, costs, kept)
     seconds = row_seconds(kept, ordinary, costs)
     return PlacementTrial(
         tuple(exits), stepper, readings.distances, ordinary, tuple(kept), chosen, seconds
@@ -117,7 +117,7 @@ def place(
     exits = [trial.exits[i] for i in guarded]
     limit = np.full(len(trial.exits), np.inf)
     limit[guarded] = _limits(trial.distances[:, guarded], config.guard)
-    inside = np.logical_and.accumulate(within(trial.distances, limit), axis=1)
+    inside = inside_so_far(trial.distances, limit)
     ordinary = replace(trial.ordinary, inside=inside).only(trial.kept)
     corrupted = {
         kind: observed.only(trial.kept)
@@ -137,7 +137,7 @@ def place(
     final = tuple(
         replace(
             one,
-            guard=scaled(one.guard, float(limit[i])),
+            guard=with_limit(one.guard, float(limit[i])),
             leaves=i in leaving,
         )
         for i, one in zip(guarded, exits, strict=True)
@@ -159,7 +159,7 @@ def everywhere(
     readings = read_all(open_stepper(models, exits, network.depth), proposing)
     # Behind a block that was left out no stream is like calibration: one guard decides.
     (limit,) = _limits(readings.distances[:, :1], config.guard)
-    first = replace(exits[0], guard=scaled(exits[0].guard, float(limit)))
+    first = replace(exits[0], guard=with_limit(exits[0].guard, float(limit)))
     final = (first, *exits[1:])
     return FittedRouter(final, "a decision before every block, or as configured", "")
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from skipserve.routing.config import RISKS
 from skipserve.routing.stopping import disagreements, first_stop
 
 CANDIDATES = 20
@@ -18,7 +19,6 @@ COARSE = 8
 # Shares of each risk at which candidates stand close: the boldest that is certified disagrees on
 # somewhat less than the risk, and each step between neighbours costs blocks.
 NEAR = (0.5, 0.64, 0.75, 0.84, 0.92)
-RISKS = (0.005, 0.01, 0.02, 0.05)
 # Shares of the rows that leave a stage out, in the first candidates of the policy ``skip``.
 FEW = (0.005, 0.02, 0.08, 0.3)
 
@@ -127,17 +127,27 @@ def propose_skips(signal: NDArray[np.float32], agrees: NDArray[np.bool_]) -> lis
     """Candidates for the policy ``skip``, from careful to bold.
 
     Args:
-        signal: Before each stage [N, decisions].
+        signal: Before each stage [N, decisions]; a row whose signal overflows runs that stage.
         agrees: Whether the answer stays if this stage alone is left out [N, decisions].
     """
     rates = np.geomspace(CAREFUL, BOLD, CANDIDATES - len(FEW))
-    pairs = list(zip(signal.T, agrees.T, strict=True))
+    known = [np.isfinite(values) for values in signal.T]
+    pairs = [
+        (values[some], right[some])
+        for values, right, some in zip(signal.T, agrees.T, known, strict=True)
+    ]
     found = [
         np.array([_lowest(values, right, rate) for values, right in pairs], np.float32)
         for rate in rates
     ]
     # Stages left out together may err where none does alone: begin with few of the rows.
-    few = [np.maximum(found[0], np.quantile(signal, 1 - share, axis=0)) for share in FEW]
+    few = [
+        np.maximum(
+            found[0],
+            [np.quantile(one, 1 - share) if len(one) else np.inf for one, _ in pairs],
+        )
+        for share in FEW
+    ]
     return [np.array(one, np.float32) for one in dict.fromkeys(map(tuple, [*few, *found]))]
 
 

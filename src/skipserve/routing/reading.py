@@ -14,7 +14,7 @@ from skipserve.graph.memory import open_model
 from skipserve.routing.exits import Exit
 from skipserve.routing.network import Network
 from skipserve.routing.propose import Observations
-from skipserve.routing.stopping import within
+from skipserve.routing.stopping import inside_so_far
 from skipserve.runtime.many import in_batches
 from skipserve.runtime.pieces import OnnxPiece
 from skipserve.runtime.rows import Rows
@@ -50,12 +50,7 @@ class ExitReader(Protocol):
 
 def read_all(stepper: ExitReader, rows: Rows) -> ExitReadings:
     """Readings of every exit for any number of rows."""
-    parts = list(in_batches(stepper.read, rows, BATCH, usable_cores()))
-    return ExitReadings(
-        np.concatenate([part.answers for part in parts]),
-        np.concatenate([part.signals for part in parts]),
-        np.concatenate([part.distances for part in parts]),
-    )
+    return ExitReadings.joined(list(in_batches(stepper.read, rows, BATCH, usable_cores())))
 
 
 def observations_of(
@@ -85,5 +80,5 @@ def observe(
     full = readings.answers[:, -1]
     early = np.moveaxis(readings.answers[:, :-1], 1, 0)
     agrees = np.stack([task.agree(answers, full) for answers in early], axis=1)
-    inside = np.logical_and.accumulate(within(readings.distances, limit), axis=1)
+    inside = inside_so_far(readings.distances, limit)
     return Observations(np.array(blocks), readings.signals, agrees, inside[:, np.array(leaves)])

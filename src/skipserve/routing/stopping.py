@@ -45,6 +45,19 @@ def within(distance: NDArray[np.floating[Any]], limit: NDArray[np.floating[Any]]
     return (distance <= limit) | (limit == inf)
 
 
+def inside_so_far(
+    distances: NDArray[np.floating[Any]], limits: NDArray[np.floating[Any]] | float
+) -> NDArray[np.bool_]:
+    """Whether rows were inside every guard up to each cut [N, cuts].
+
+    Args:
+        distances: From calibration, at every cut [N, cuts].
+        limits: One for each cut, or one for all.
+    """
+    inside: NDArray[np.bool_] = np.logical_and.accumulate(within(distances, limits), axis=1)
+    return inside
+
+
 def first_stop(
     signal: NDArray[np.float32], thresholds: NDArray[np.float32], inside: NDArray[np.bool_]
 ) -> NDArray[np.int64]:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from skipserve.artifacts.asked import AskedProvider
 from skipserve.cores import usable_cores
 from skipserve.errors import ArtifactError, LaunchError
 from skipserve.extras import require
@@ -147,7 +148,7 @@ def _writable(array: NDArray[Any]) -> NDArray[Any]:
     return array if array.flags.writeable else array.copy()
 
 
-def pick_provider(backend: str, asked: Literal["auto", "cpu", "cuda"]) -> Provider:
+def pick_provider(backend: str, asked: AskedProvider) -> Provider:
     """The provider that will be used; ``auto`` takes CUDA where there is a device.
 
     Raises:

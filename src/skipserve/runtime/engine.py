@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skipserve.artifacts.artifact import Artifact
+from skipserve.artifacts.asked import AskedPrecision, AskedProvider, BackendName
 from skipserve.artifacts.certificates import Certificate, Measure
 from skipserve.cores import usable_cores
 from skipserve.errors import InputError, LaunchError
@@ -18,10 +18,10 @@ from skipserve.runtime.flights import Flights
 from skipserve.runtime.fp32_fallback import Fp32Fallback, fp32_fallback_of
 from skipserve.runtime.inputs import Inputs
 from skipserve.runtime.many import in_batches
-from skipserve.runtime.planning import AskedPrecision, plan
+from skipserve.runtime.planning import plan
 from skipserve.runtime.prediction import Prediction, Rung, Setting, joined, overflow
 from skipserve.runtime.rows import Rows
-from skipserve.runtime.runners import FORMATS, BackendName, open_runner
+from skipserve.runtime.runners import FORMATS, open_runner
 from skipserve.runtime.settings import Settings
 from skipserve.runtime.stepper import ExitReadings
 from skipserve.runtime.wave import Limits, RowResults
@@ -54,7 +54,7 @@ class Engine:
         *,
         backend: BackendName = "onnxruntime",
         precision: AskedPrecision = "auto",
-        provider: Literal["auto", "cpu", "cuda"] = "auto",
+        provider: AskedProvider = "auto",
         threads: int = 1,
         workers: int = 1,
     ) -> None:
@@ -92,7 +92,7 @@ class Engine:
         *,
         backend: BackendName = "onnxruntime",
         precision: AskedPrecision = "auto",
-        provider: Literal["auto", "cpu", "cuda"] = "auto",
+        provider: AskedProvider = "auto",
         cores: int = 0,
     ) -> Engine:
         """An engine for many rows at once.
@@ -160,6 +160,7 @@ class Engine:
         risk: float | None,
         measure: Measure = "disagreement",
         in_force: Sequence[Rung | None] | None = None,
+        own: bool = False,
     ) -> Setting:
         """Thresholds for a risk; full depth for ``None``, or if nothing so careful is certified.
 
@@ -168,13 +169,15 @@ class Engine:
             measure: What ε shall bound.
             in_force: Candidates that traffic has earned, one for each risk of the model; ``None``:
                 the artifact's own certificates hold.
+            own: Whether these hold beside the candidates; see
+                :meth:`skipserve.runtime.settings.Settings.earned`.
 
         Raises:
             InputError: If it is not between 0 and 1.
         """
         if risk is None or in_force is None:
             return self._settings.at(risk, measure)
-        return self._settings.earned(risk, measure, in_force)
+        return self._settings.earned(risk, measure, in_force, own)
 
     def fixed(self, decision: int) -> Setting:
         """The setting at which every row stops at one decision."""
@@ -261,12 +264,8 @@ class Engine:
                 f"{self.manifest.name} cannot be read exit by exit: that takes ONNX files and a "
                 "router with policy = 'exit'"
             )
-        parts = list(in_batches(self._runner.read, rows, batch_size, self._workers))
-        return ExitReadings(
-            np.concatenate([part.answers for part in parts]),
-            np.concatenate([part.signals for part in parts]),
-            np.concatenate([part.distances for part in parts]),
-        )
+        parts = in_batches(self._runner.read, rows, batch_size, self._workers)
+        return ExitReadings.joined(list(parts))
 
     def predict(
         self, inputs: object, risk: float | None = None, measure: Measure = "disagreement"

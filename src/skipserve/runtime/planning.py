@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from skipserve.artifacts.artifact import Artifact
+from skipserve.artifacts.asked import AskedPrecision, AskedProvider, BackendName
 from skipserve.artifacts.manifest import Precision
 from skipserve.runtime.backends import Provider, pick_provider
-from skipserve.runtime.runners import FORMATS, BackendName
+from skipserve.runtime.runners import FORMATS
 
-AskedPrecision = Literal["auto", "fp32", "fp16", "int8"]
 # FP16 is emulated and slower than FP32 on a CPU, but faster on a GPU.
 PRECISIONS: dict[Provider, Precision] = {"cpu": "fp32", "cuda": "fp16"}
 
@@ -18,7 +16,7 @@ def plan(
     artifact: Artifact,
     backend: BackendName,
     precision: AskedPrecision,
-    provider: Literal["auto", "cpu", "cuda"],
+    provider: AskedProvider,
 ) -> tuple[Provider, Precision]:
     """The provider and precision that an engine with these settings would use.
 

@@ -9,14 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skipserve.artifacts.artifact import Artifact
-from skipserve.artifacts.manifest import MANIFEST, Format, Precision, RouterSpec
+from skipserve.artifacts.asked import BackendName
+from skipserve.artifacts.manifest import MANIFEST, Format, Precision
+from skipserve.artifacts.router_spec import RouterSpec
 from skipserve.errors import ArtifactError
 from skipserve.runtime.backends import Provider, TorchScript, open_onnx
 from skipserve.runtime.rows import Rows
 from skipserve.runtime.stepper import Cut, ExitReadings, Piece, Stepper
 from skipserve.runtime.wave import Limits, RowResults
 
-BackendName = Literal["onnxruntime", "torchscript"]
 FORMATS: dict[BackendName, Format] = {"onnxruntime": "onnx", "torchscript": "torchscript"}
 
 

@@ -14,7 +14,6 @@ from skipserve.artifacts.certificates import (
     Certificates,
     Measure,
     from_json,
-    is_of,
     thresholds_of,
 )
 from skipserve.artifacts.manifest import Precision
@@ -80,19 +79,25 @@ class Settings:
             candidate=certificate.candidate,
         )
 
-    def earned(self, risk: float, measure: Measure, in_force: Sequence[Rung | None]) -> Setting:
+    def earned(
+        self, risk: float, measure: Measure, in_force: Sequence[Rung | None], own: bool
+    ) -> Setting:
         """Thresholds for a risk, from the candidates that traffic has earned.
 
         Args:
             risk: ε asked for.
             measure: What ε shall bound.
             in_force: For each risk of the model, a candidate; ``None``: none.
+            own: Whether the artifact's own certificates hold as well, of what traffic cannot earn:
+                another measure, and risks that are none of the model's.
 
         Raises:
             InputError: If the risk is not between 0 and 1.
         """
         _check(risk)
         if measure != "disagreement":
+            if own:
+                return self.at(risk, measure)
             return replace(self.off, reason=f"{measure} is certified offline only", measure=measure)
         spec = self._manifest.router
         risks = spec.risks if spec else ()
@@ -101,9 +106,11 @@ class Settings:
             for of, rung in zip(risks, in_force, strict=False)
             if of <= risk and rung is not None
         }
+        of = max(allowed, default=0.0)
+        if own and any(of < other <= risk for other in self.certified(measure).keys() - {*risks}):
+            return self.at(risk, measure)
         if not allowed:
             return replace(self.off, reason=f"no certificate of risk {risk:g} is earned yet")
-        of = max(allowed)
         rung = allowed[of]
         return Setting(
             *(rung.thresholds, rung.guard_limit, of),
@@ -122,18 +129,10 @@ class Settings:
         """Certificates for the open files: with the required confidence, and with less."""
         held: ByRisk = {}
         weak: ByRisk = {}
-        spec = self._manifest.router
-        for one in made.certificates:
-            if (
-                spec is not None
-                and one.files == self._files
-                and one.precision == self._precision
-                and one.provider == self._provider
-                and one.guard_limit == spec.guard_limit
-                and is_of(one, made.candidates)
-            ):
-                where = held if one.confidence >= self._confidence else weak
-                where[one.measure, one.risk] = one
+        router = self._manifest.router
+        for one in made.of_files(router, self._files, self._precision, self._provider):
+            where = held if one.confidence >= self._confidence else weak
+            where[one.measure, one.risk] = one
         for (measure, risk), one in weak.items():
             if (measure, risk) not in held:
                 logger.warning(

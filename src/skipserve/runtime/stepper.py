@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from skipserve.routing.config import Policy
 from skipserve.routing.stopping import stops, within
 from skipserve.runtime.rows import Rows
 from skipserve.runtime.trail import begin
@@ -63,7 +64,7 @@ class Stepper:
         stages: Sequence[Piece],
         cuts: Sequence[Cut],
         depth: int,
-        policy: Literal["exit", "skip"] = "exit",
+        policy: Policy = "exit",
         exits: Sequence[Piece] = (),
     ) -> None:
         self._stages = list(stages)
@@ -260,3 +261,12 @@ class ExitReadings:
     answers: Floats
     signals: Floats
     distances: Floats
+
+    @classmethod
+    def joined(cls, parts: Sequence[ExitReadings]) -> ExitReadings:
+        """The readings of several batches, one behind the other; at least one."""
+        return cls(
+            np.concatenate([part.answers for part in parts]),
+            np.concatenate([part.signals for part in parts]),
+            np.concatenate([part.distances for part in parts]),
+        )

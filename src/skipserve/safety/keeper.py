@@ -87,6 +87,12 @@ class Keeper:
         return self.mode != "offline" or self.withdrawn
 
     @property
+    def own(self) -> bool:
+        """Whether the artifact's own certificates hold, also where nothing bolder was earned."""
+        known = self._safe or not self.problem
+        return known and self.mode != "earned" and not self.withdrawn
+
+    @property
     def epoch(self) -> int:
         """That workers shall count for; 0 while nothing they could count is of use."""
         return self.state.epoch if self._safe else 0

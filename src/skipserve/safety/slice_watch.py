@@ -139,7 +139,7 @@ class SliceWatch:
             self._show_earning(self._keeper, now_s)
 
     def _commanded(self, control: ControlState) -> None:
-        logger.warning("the router of %s was switched by command: %s", self._called, control.state)
+        logger.warning("the router of %s was switched by hand: %s", self._called, control.state)
         fell_back = self._told.state == "fell_back"
         if fell_back and control.state == "on" and self._keeper is not None:
             self._keeper.reset()
@@ -165,6 +165,7 @@ class SliceWatch:
             ControlState(
                 *(state, keeper.epoch, places, keeper.eager),
                 *(ladders if any(ladders) else (), keeper.state.proposal, keeper.proposing),
+                own=in_force is not None and keeper.own,
             )
         )
 

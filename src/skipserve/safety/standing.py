@@ -2,12 +2,14 @@
 
 What was earned is in a folder a model, see earning/. What an operator decided is kept until it is
 decided otherwise: one file a model in ``.router-off``, which is there while skipping is off by
-hand. That it is there is all that it says: what stands in it is for people.
+hand. That it is there is all that it says: what stands in it is for people. Services that share the
+folder follow its files while they serve.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -21,6 +23,8 @@ FOLDER = ".router-off"
 
 EVIDENCE = ".evidence"
 
+logger = logging.getLogger(__name__)
+
 
 def evidence_folder(archive: Path) -> Path:
     """Where what an archive's model has earned is kept, over restarts and by all its versions.
@@ -28,9 +32,7 @@ def evidence_folder(archive: Path) -> Path:
     Args:
         archive: Its file.
     """
-    state = os.environ.get(STATE_VARIABLE)
-    folder = Path(state) if state else store_of(archive)
-    return folder.resolve() / EVIDENCE / model_of(archive)
+    return _folder(archive) / EVIDENCE / model_of(archive)
 
 
 def standing_order(archive: Path, name: str = "") -> Path:
@@ -40,9 +42,7 @@ def standing_order(archive: Path, name: str = "") -> Path:
         archive: Its file.
         name: What it is served as; the archive's own name by default.
     """
-    state = os.environ.get(STATE_VARIABLE)
-    folder = Path(state) if state else store_of(archive) / FOLDER
-    return folder.resolve() / (name or archive.stem)
+    return _folder(archive) / FOLDER / (name or archive.stem)
 
 
 def give_order(file: Path) -> None:
@@ -67,27 +67,58 @@ def lift_order(file: Path) -> None:
     file.unlink(missing_ok=True)
 
 
-@dataclass(frozen=True)
+@dataclass
 class StandingOrderWatch:
-    """A decision that is looked for while a model serves, where no command reaches its switch.
+    """An order that is looked for while its model serves.
+
+    Only its coming and going count. What a command or the alarm did to the switch stays done.
 
     Attributes:
+        model: What it is about.
         order: The file that keeps the router off while it is there.
-        switch: In this process.
+        switch: Of the model's router.
+        given: Whether the file was there when it was last looked for.
     """
 
+    model: str
     order: Path
     switch: Switch
+    given: bool = False
 
     def look(self) -> None:
-        """Throw the switch if the file has come or gone; what the alarm did stays done.
+        """Throw the switch if the file has come or gone, unless it is thrown already.
 
         Raises:
-            OSError: If the file cannot be looked for.
+            OSError: If the file cannot be looked for; then nothing is switched.
         """
-        given = self.order.exists()
+        # Held, because a command throws the switch and makes the file in one step.
         with self.switch.held():
-            if self.switch.is_damaged:
-                return  # for whoever knows what it said
-            if given != (self.switch.state() == "disabled"):
-                self.switch.set("disabled" if given else "on")
+            given = _is_there(self.order)
+            if given == self.given or self.switch.is_damaged:
+                return  # who throws a damaged one must know what it said
+            self.given = given
+            if given == (self.switch.state() == "disabled"):
+                return
+            self.switch.set("disabled" if given else "on")
+        if given:
+            logger.warning(
+                "%s skips nothing: it was switched off by hand, and stays off until "
+                "`skipserve router on %s`, or until %s is removed",
+                *(self.model, self.model, self.order),
+            )
+        else:
+            logger.warning("%s may skip again: %s was removed", self.model, self.order)
+
+
+def _folder(archive: Path) -> Path:
+    state = os.environ.get(STATE_VARIABLE)
+    return (Path(state) if state else store_of(archive)).resolve()
+
+
+def _is_there(file: Path) -> bool:
+    # Not Path.exists(): to some versions of Python a volume that does not answer holds no file.
+    try:
+        file.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True

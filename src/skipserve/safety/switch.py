@@ -49,6 +49,7 @@ class ControlState:
         in_force: For each risk of the model, in its order, the place of the candidate that may be
             used, or ``None`` for full depth. ``None`` altogether: what the artifact's own
             certificates say.
+        own: Whether these hold beside the places in force.
         eager: Whether every row that leaves the router on gives evidence, whatever is in force.
         proposals: The ladders that the places in force are of, by name, in the order of the risks;
             empty where all are the artifact's own.
@@ -63,6 +64,7 @@ class ControlState:
     proposals: tuple[str, ...] = ()
     proposal: str = ""
     proposing: bool = False
+    own: bool = False
 
     @property
     def places(self) -> Places | None:
@@ -244,9 +246,9 @@ def _line(controls: Mapping[str, ControlState]) -> bytes:
 
 
 def _told(control: ControlState, of_slice: str) -> str:
-    places = "="
+    places = "=" if control.in_force is None or control.own else ""
     if control.in_force is not None:
-        places = ",".join("-" if one is None else str(one) for one in control.in_force) or "."
+        places += ",".join("-" if one is None else str(one) for one in control.in_force) or "."
     share = "all" if control.eager else "some"
     ladders = ",".join(one or "-" for one in control.proposals) or "."
     use = "propose" if control.proposing else "prove"
@@ -267,9 +269,10 @@ def _parsed(line: bytes) -> Mapping[str, ControlState] | None:
 def _one(words: list[str]) -> tuple[str, ControlState]:
     state, epoch, places, share, ladders, proposal, use, *name = words
     in_force: tuple[int | None, ...] | None = None
+    own, places = places[0] == "=", places.removeprefix("=")
     if places == ".":
         in_force = ()
-    elif places != "=":
+    elif places:
         in_force = tuple(None if one == "-" else int(one) for one in places.split(","))
     proposals = () if ladders == "." else tuple(map(_named, ladders.split(",")))
     if proposals and (in_force is None or len(proposals) != len(in_force)):
@@ -277,7 +280,7 @@ def _one(words: list[str]) -> tuple[str, ControlState]:
     (of_slice,) = name or ("",)
     return of_slice, ControlState(
         *(_LETTERS[state[0]], int(epoch), in_force, share == "all"),
-        *(proposals, _named(proposal), use == "propose"),
+        *(proposals, _named(proposal), use == "propose", own and in_force is not None),
     )
 
 

@@ -180,13 +180,17 @@ class Batcher:
 
     def _steps(self) -> Iterator[Todo]:
         begun_s = perf_counter()
+        # All that left the queue are answered, whatever fails; those that fit set out.
+        left: list[_Waiting] = []
         taken: list[_Waiting] = []
         late: list[tuple[_Waiting, Reply]] = []
 
         def take() -> list[RawRequest]:
-            some = self._take(late)
-            taken.extend(some)
-            return [one.request for one in some]
+            some = self._pop()
+            left.extend(some)
+            fit = self._in_time(some, late)
+            taken.extend(fit)
+            return [one.request for one in fit]
 
         def more() -> list[RawRequest]:
             joins = self._queue and perf_counter() - begun_s < self._limits.join_s
@@ -199,17 +203,28 @@ class Batcher:
                 yield partial(_send, [*late, *ready])
                 late.clear()
         except Exception:  # an internal error must not block the model
-            logger.exception("a batch of %d requests failed", len(taken))
-            failed = [(one, self._service.fail(one.request)) for one in taken]
+            logger.exception("a batch of %d requests failed", len(left))
+            failed = [(one, self._service.fail(one.request)) for one in left]
             yield partial(_send, [*late, *failed])
         else:
             if late:
                 yield partial(_send, late)
 
-    def _take(self, late: list[tuple[_Waiting, Reply]]) -> list[_Waiting]:
-        """Take waiting requests, as many as fit; those that waited too long are refused."""
-        queue = self._queue
-        taken = [queue.popleft() for _ in range(min(len(queue), self._limits.batch))]
+    def _pop(self) -> list[_Waiting]:
+        """Take waiting requests out of the queue, as many as fit."""
+        queue, most = self._queue, self._limits.batch
+        taken: list[_Waiting] = []
+        while queue and len(taken) < most:
+            try:
+                taken.append(queue.popleft())
+            except IndexError:  # the loop removed the last one meanwhile: it was cancelled
+                break
+        return taken
+
+    def _in_time(
+        self, taken: Sequence[_Waiting], late: list[tuple[_Waiting, Reply]]
+    ) -> list[_Waiting]:
+        """Those that did not wait too long; the others are refused."""
         now_s = perf_counter()
         self._service.waited([now_s - one.since_s for one in taken])
         kept = []

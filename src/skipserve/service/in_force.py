@@ -165,7 +165,7 @@ class InForce:
 
     def _at(self, risk: float | None, measure: Measure = "disagreement") -> Setting:
         control = self.control
-        setting = self._engine.setting(risk, measure, self._rungs)
+        setting = self._engine.setting(risk, measure, self._rungs, control.own)
         asked_on = setting.risk is not None or setting.reason
         if control.state == "on" or not asked_on or self._engine.manifest.router is None:
             return setting

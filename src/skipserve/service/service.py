@@ -37,7 +37,7 @@ from skipserve.telemetry.series import ABANDONED
 from skipserve.telemetry.tracing import Phases
 
 # Replies, each with the place of its request among those that were asked.
-Answers = list[tuple[int, Reply]]
+Replies = list[tuple[int, Reply]]
 # Returns requests that begin now.
 More = Callable[[], Sequence[RawRequest]]
 
@@ -113,7 +113,7 @@ class Service:
         self,
         requests: Sequence[RawRequest],
         more: More = tuple,
-    ) -> Iterator[Answers]:
+    ) -> Iterator[Replies]:
         """Answer requests, each as soon as it is complete; never raises for what a client sent.
 
         Yields behind each stage, also where nothing was completed by it.
@@ -179,7 +179,7 @@ class Service:
 
     def _admit(
         self, requests: Sequence[RawRequest], asked: int, runs: Runs[AcceptedRequest], turn: Turn
-    ) -> Answers:
+    ) -> Replies:
         admission = Admission(perf_counter())
         for name in self._in_force.follow(self._switch.controls()):
             in_force = self._in_force.of(name)
@@ -196,12 +196,12 @@ class Service:
             turn.batches.append(AnsweredBatch(theirs, [reply for _, reply in refused], phases))
         return refused
 
-    def _step(self, runs: Runs[AcceptedRequest], turn: Turn) -> Answers:
+    def _step(self, runs: Runs[AcceptedRequest], turn: Turn) -> Replies:
         begun = perf_counter()
         complete, lost = runs.step()
         inferred = perf_counter()
         turn.inference_s += inferred - begun
-        answers: Answers = []
+        answers: Replies = []
         for ran in complete:
             replies = self._encode(ran, inferred)
             turn.see(ran.jobs, replies, inferred, ran)

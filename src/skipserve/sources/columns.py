@@ -74,11 +74,7 @@ def require_rows(file: Path) -> None:
 def _read(file: Path) -> Columns:
     kind = file.suffix.lower()
     if kind in ARRAYS:
-        with file.open("rb") as stream:  # closed also where NumPy finds nothing in it
-            found = np.load(stream, allow_pickle=False)
-            if isinstance(found, np.ndarray):
-                return {UNNAMED: found}
-            return {name: found[name] for name in found.files}
+        return _read_arrays(file)
     require("pyarrow", hint=f", which reads {kind} files, or bring the rows as .npz")
     import pyarrow.csv
     import pyarrow.json
@@ -94,6 +90,32 @@ def _read(file: Path) -> Columns:
     }
     table = readers[kind](str(file))
     return {name: _array(name, table.column(name), file) for name in table.column_names}
+
+
+# What writes the files that NumPy reads, and how they begin.
+_WRITERS = {".npy": ("numpy.save", b"\x93NUMPY"), ".npz": ("numpy.savez", b"PK")}
+
+
+def _read_arrays(file: Path) -> Columns:
+    with file.open("rb") as stream:  # closed also where NumPy finds nothing in it
+        begins = stream.read(8)
+        stream.seek(0)
+        # Of anything else NumPy says that it is a pickle, and how to open that.
+        if not any(begins.startswith(magic) for _, magic in _WRITERS.values()):
+            kind = file.suffix.lower()
+            raise ConfigError(f"{file} is no {kind} file; expected what {_WRITERS[kind][0]} writes")
+        try:
+            read = np.load(stream, allow_pickle=False)
+            if isinstance(read, np.ndarray):
+                return {UNNAMED: read}
+            return {name: read[name] for name in read.files}
+        except ValueError as error:
+            if "allow_pickle" not in str(error):
+                raise
+            raise ConfigError(
+                f"{file} holds Python objects, which are not opened; expected numbers, or texts as "
+                "numpy.array(texts, dtype=str) holds them"
+            ) from None
 
 
 def _array(name: str, column: Any, file: Path) -> NDArray[Any]:

@@ -45,8 +45,7 @@ class DataConfig(Record):
             folder for each class, relative to the project; split for proposing, certifying and
             testing, and for fitting if ``fit`` is left out.
         fit: Rows to fit heads and guards on, such as those the network was trained on.
-        labels: The column of true classes, of ``multilabel`` lists of names or of 0 and 1, or
-            ``None``.
+        labels: The column of true classes; of ``multilabel`` lists of names, or of 0 and 1.
         text: The column of texts, or two for pairs of texts; where none is named, the only one.
         query: The column that says which query a row belongs to, where the task counts queries;
             the first text of each pair where none is named.

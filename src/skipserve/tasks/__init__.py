@@ -22,6 +22,7 @@ from skipserve.tasks.task import (
     SignalName,
     Task,
     Unit,
+    finite,
     label_names,
 )
 from skipserve.tasks.units import NO_EVIDENCE, Units, counted, ranked, too_short_note
@@ -51,6 +52,7 @@ __all__ = [
     "Unit",
     "Units",
     "counted",
+    "finite",
     "label_names",
     "needs_tolerance",
     "ranked",

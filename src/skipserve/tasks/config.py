@@ -47,7 +47,8 @@ class TaskConfig(Record):
     """The section [task].
 
     Attributes:
-        kind: Of task.
+        kind: What an answer is: one class, any of several labels, numbers, a vector, or how well a
+            pair goes together.
         names: Of the classes, the labels or the values, in order.
         tolerance: Of ``regress`` and ``score``: the largest difference from full depth that agrees.
         top: Of ``score``: documents of a query that count together; certificates then count queries

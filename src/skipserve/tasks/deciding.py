@@ -18,8 +18,10 @@ from skipserve.tasks.task import (
     OutputFields,
     ReplyRow,
     SignalName,
+    agreeing,
     check_names,
     check_shape,
+    finite,
 )
 
 # A set of labels holds those that are at least as likely as not.
@@ -105,12 +107,10 @@ class Classify(Record):
         return labels
 
     def agree(self, served: Answers, full: Answers) -> NDArray[np.bool_]:
-        same: NDArray[np.bool_] = self.labels(served) == self.labels(full)
-        return same
+        return agreeing(self.labels(served) == self.labels(full), served, full)
 
     def right(self, answers: Answers, truth: NDArray[np.int64]) -> NDArray[np.bool_]:
-        right: NDArray[np.bool_] = self.labels(answers) == truth
-        return right
+        return np.asarray((self.labels(answers) == truth) & finite(answers))
 
     def truth(self, labels: NDArray[Any], rows: int, name: str) -> NDArray[np.int64]:
         check_shape(labels, (rows,))
@@ -207,12 +207,10 @@ class MultiLabel(Record):
         return (answers >= HALF).astype(np.int64)
 
     def agree(self, served: Answers, full: Answers) -> NDArray[np.bool_]:
-        same: NDArray[np.bool_] = ((served >= HALF) == (full >= HALF)).all(axis=-1)
-        return same
+        return agreeing(((served >= HALF) == (full >= HALF)).all(axis=-1), served, full)
 
     def right(self, answers: Answers, truth: NDArray[np.int64]) -> NDArray[np.bool_]:
-        right: NDArray[np.bool_] = (self.labels(answers) == truth).all(axis=-1)
-        return right
+        return np.asarray((self.labels(answers) == truth).all(axis=-1) & finite(answers))
 
     def truth(self, labels: NDArray[Any], rows: int, name: str) -> NDArray[np.int64]:
         check_shape(labels, (rows, self.count))

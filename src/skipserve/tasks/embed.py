@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from skipserve.tasks.numbers import Numbers
-from skipserve.tasks.task import Answers, Link, OutputFields, ReplyRow, neither
+from skipserve.tasks.task import Answers, Link, OutputFields, ReplyRow, agreeing
 
 # Least length of a vector; the zero vector has no direction.
 SHORTEST = 1e-12
@@ -58,11 +58,11 @@ class Embed(Numbers):
 
     def agree(self, served: Answers, full: Answers) -> NDArray[np.bool_]:
         one, other = served.astype(np.float64), full.astype(np.float64)
-        lengths = np.linalg.norm(one, axis=-1) * np.linalg.norm(other, axis=-1)
-        cosine = (one * other).sum(axis=-1) / np.maximum(lengths, SHORTEST)
+        with np.errstate(invalid="ignore"):  # of infinity
+            cosine = (_direction(one) * _direction(other)).sum(axis=-1)
         # Two zero vectors agree.
         same = (cosine >= self.cosine) | (one == other).all(axis=-1)
-        return np.asarray(same | neither(served, full))
+        return agreeing(same, served, full)
 
     def output_fields(
         self, answers: Answers, labels: NDArray[np.int64] | None
@@ -71,3 +71,9 @@ class Embed(Numbers):
 
     def answer_in(self, row: ReplyRow) -> Sequence[float]:
         return row.embedding or ()
+
+
+def _direction(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Vectors of length 1 [N, dimensions]; shorter where they have hardly a length."""
+    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return np.asarray(vectors / np.maximum(lengths, SHORTEST))

@@ -144,9 +144,21 @@ def check_shape(labels: NDArray[Any], shape: tuple[int, ...]) -> None:
         raise ConfigError(f"labels must hold whole numbers, got {labels.dtype}")
 
 
-def neither(served: Answers, full: Answers) -> NDArray[np.bool_]:
-    """Rows that overflow both routed and at full depth [N]; they agree, as both are errors."""
-    return np.asarray(~(np.isfinite(served).all(axis=-1) | np.isfinite(full).all(axis=-1)))
+def finite(answers: Answers) -> NDArray[np.bool_]:
+    """Rows that can be answered [N]; one that is not finite is an error to whoever asked."""
+    return np.asarray(np.isfinite(answers).all(axis=-1))
+
+
+def agreeing(same: NDArray[np.bool_], served: Answers, full: Answers) -> NDArray[np.bool_]:
+    """Rows that agree [N]: those that are the same, and those that are an error either way.
+
+    Args:
+        same: Whether two finite answers agree [N]; of others it means nothing.
+        served: [N, width].
+        full: [N, width].
+    """
+    one, other = finite(served), finite(full)
+    return np.asarray((same & one & other) | ~(one | other))
 
 
 def no_truth(kind: Kind, name: str) -> ConfigError:

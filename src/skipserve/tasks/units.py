@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skipserve.errors import ConfigError
-from skipserve.tasks.task import Answers, Task, Unit
+from skipserve.tasks.task import Answers, Task, Unit, finite
 
 # Why a certificate that counts queries has no evidence on traffic.
 NO_EVIDENCE = (
@@ -85,7 +85,7 @@ class Units:
         if self._task.top is None:
             return ~self._task.agree(served, full)
         served, full = served[self._rows], full[self._rows]
-        fails = [self._with(np.flatnonzero(_bad(one))) for one in (served, full)]
+        fails = [self._with(np.flatnonzero(~finite(one))) for one in (served, full)]
         first = self._first(full, self._task.top)
         taken = self._first(served, self._task.top)
         with np.errstate(invalid="ignore"):
@@ -108,8 +108,8 @@ class Units:
         if self._task.top is None:
             return self._task.agree(served, full)
         served, full = served[self._rows], full[self._rows]
-        failing = np.bincount(self._of_row[_bad(full)], minlength=self.count)[self._of_row]
-        fails = (failing - _bad(full) > 0) | _bad(served)
+        failing = np.bincount(self._of_row[~finite(full)], minlength=self.count)[self._of_row]
+        fails = (failing - ~finite(full) > 0) | ~finite(served)
         with np.errstate(invalid="ignore"):
             stays = self._stays(served[:, 0], full, self._task.top)
         agrees = np.ones(self._size, dtype=bool)
@@ -199,7 +199,3 @@ def _in_order(queries: NDArray[np.uint64]) -> NDArray[np.int64]:
     """
     _, first, of_row = np.unique(queries, return_index=True, return_inverse=True)
     return np.asarray(first.argsort().argsort()[of_row], dtype=np.int64)
-
-
-def _bad(answers: Answers) -> NDArray[np.bool_]:
-    return np.asarray(~np.isfinite(answers).all(axis=1))

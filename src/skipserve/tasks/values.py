@@ -11,7 +11,7 @@ from pydantic import Field
 
 from skipserve.schema import Grown
 from skipserve.tasks.numbers import Numbers
-from skipserve.tasks.task import Answers, Link, OutputFields, ReplyRow, check_names, neither
+from skipserve.tasks.task import Answers, Link, OutputFields, ReplyRow, agreeing, check_names
 
 Tolerance = Annotated[float, Field(gt=0)]
 Top = Annotated[int, Field(ge=1)]
@@ -36,8 +36,9 @@ class _Values(Numbers):
 
     def agree(self, served: Answers, full: Answers) -> NDArray[np.bool_]:
         # Of FP64 numbers: the difference of two large FP32 ones loses what the tolerance is about.
-        apart = np.abs(served.astype(np.float64) - full.astype(np.float64))
-        return np.asarray((apart <= self.tolerance).all(axis=-1) | neither(served, full))
+        with np.errstate(invalid="ignore"):  # infinity minus infinity
+            apart = np.abs(served.astype(np.float64) - full.astype(np.float64))
+        return agreeing(np.asarray((apart <= self.tolerance).all(axis=-1)), served, full)
 
 
 class Regress(_Values):

@@ -8,12 +8,10 @@ gradients.csv            epoch,layer,grad_norm
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -21,20 +19,9 @@ from safetensors.torch import load_file, save_file
 from skipserve.errors import CheckpointError, ConfigError
 from skipserve.files import replacing_directory, sha256_of
 from skipserve.networks import NetworkConfig, ResidualNetwork, build_network, parse_network
-from skipserve.schema import Record, parse
+from skipserve.schema import parse
 from skipserve.training.config import TrainingConfig
-from skipserve.training.loop import Epoch
-
-WEIGHTS = "checkpoint.safetensors"
-
-
-class RunConfig(Record):
-    """The configuration of a run; ``network`` is read by the parser of its family."""
-
-    recipe: str
-    network: dict[str, Any]
-    training: TrainingConfig
-    accuracy: float
+from skipserve.training.history import WEIGHTS, Epoch, RunConfig, write_history
 
 
 @dataclass(frozen=True)
@@ -69,20 +56,7 @@ def save_checkpoint(
     with replacing_directory(directory, "config.json") as fresh:
         save_file(network.state_dict(), fresh / WEIGHTS)
         (fresh / "config.json").write_text(run.model_dump_json(indent=2) + "\n")
-        _write_csv(
-            fresh / "epochs.csv",
-            ("epoch", "loss", "accuracy"),
-            ((e.epoch, f"{e.loss:.6g}", f"{e.accuracy:.6g}") for e in history),
-        )
-        _write_csv(
-            fresh / "gradients.csv",
-            ("epoch", "layer", "grad_norm"),
-            (
-                (e.epoch, layer, f"{norm:.6g}")
-                for e in history
-                for layer, norm in e.gradients.items()
-            ),
-        )
+        write_history(fresh, history)
 
 
 def load_checkpoint(directory: Path) -> Checkpoint:
@@ -122,42 +96,3 @@ def load_network(weights: Path, config: NetworkConfig) -> ResidualNetwork:
             f"{weights} does not hold the network that is described beside it: {error}"
         ) from None
     return network.eval()
-
-
-def read_history(directory: Path) -> list[Epoch]:
-    """The curves of a checkpoint directory, to the digits they were written with.
-
-    Raises:
-        CheckpointError: If they are missing or damaged.
-    """
-    try:
-        norms: dict[str, dict[str, float]] = {}
-        for row in _read_csv(directory / "gradients.csv"):
-            norms.setdefault(row["epoch"], {})[row["layer"]] = float(row["grad_norm"])
-        history = [
-            Epoch(
-                int(row["epoch"]), float(row["loss"]), float(row["accuracy"]), norms[row["epoch"]]
-            )
-            for row in _read_csv(directory / "epochs.csv")
-        ]
-    except OSError:
-        history = []
-    except (LookupError, ValueError) as error:
-        raise CheckpointError(
-            f"{directory} holds damaged curves ({error!r}); make them with `skipserve train`"
-        ) from None
-    if not history:
-        raise CheckpointError(f"{directory} holds no curve; make one with `skipserve train`")
-    return history
-
-
-def _read_csv(file: Path) -> list[dict[str, str]]:
-    with file.open(newline="") as lines:
-        return list(csv.DictReader(lines))
-
-
-def _write_csv(file: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    with file.open("w", newline="") as out:
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)

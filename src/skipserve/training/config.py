@@ -16,6 +16,8 @@ class TrainingConfig(Record):
         epochs: Passes over the training split.
         batch_size: Rows per step.
         optimizer: ``sgd`` (with ``momentum``) or ``adamw``.
+        momentum: Of ``sgd``.
+        weight_decay: Of the optimizer.
         learning_rate: Step size; the peak of it under ``one_cycle``.
         schedule: ``constant`` or ``one_cycle``.
         clip_norm: Largest norm of the whole gradient; 0 does not clip.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -14,25 +13,8 @@ from skipserve.errors import TrainingDiverged
 from skipserve.networks import NetworkConfig, ResidualNetwork, build_network
 from skipserve.training.config import TrainingConfig
 from skipserve.training.gradients import GradientNorms
+from skipserve.training.history import Epoch
 from skipserve.training.recipes import Recipe, Samples
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """Results of one epoch.
-
-    Attributes:
-        epoch: Counted from 1.
-        loss: Mean training loss over the epoch's rows.
-        accuracy: Share of the test split answered right after the epoch.
-        gradients: Mean L2 norm over the epoch's steps of each layer's weight gradient, taken
-            before clipping; in the order of the network.
-    """
-
-    epoch: int
-    loss: float
-    accuracy: float
-    gradients: dict[str, float]
 
 
 def fit(

@@ -7,16 +7,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from types import MappingProxyType
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from skipserve.errors import ConfigError
 from skipserve.training.config import TrainingConfig
 from skipserve.training.signals_1d import draw_signals
+
+if TYPE_CHECKING:  # its import takes seconds, and a build file is read without it
+    from torch import Tensor
 
 Split = Literal["train", "test", "propose", "certify"]
 
@@ -138,6 +139,8 @@ class Mnist1D:
 
     def augment(self, inputs: Tensor) -> Tensor:
         """Roll every row by a whole number of positions of its own, at most eight."""
+        import torch
+
         far = self.farthest_shift
         by = torch.randint(-far, far + 1, (len(inputs), 1))
         return inputs.gather(1, (torch.arange(inputs.shape[1]) - by) % inputs.shape[1])
@@ -201,6 +204,8 @@ def _moons(count: int, noise: float, seed: int) -> Samples:
 
 
 def _samples(inputs: NDArray[np.floating], labels: NDArray[np.integer]) -> Samples:
+    import torch
+
     return Samples(
         torch.from_numpy(inputs.astype(np.float32)), torch.from_numpy(labels.astype(np.int64))
     )

@@ -21,14 +21,10 @@ from skipserve.errors import CheckpointError, ConfigError
 from skipserve.files import replace_text, sha256_of
 from skipserve.networks import NetworkConfig, ResidualNetwork, parse_network
 from skipserve.schema import Sha256, parse
-from skipserve.training.checkpoint import (
-    RunConfig,
-    load_checkpoint,
-    load_network,
-    read_history,
-)
+from skipserve.training.checkpoint import load_checkpoint, load_network
 from skipserve.training.config import TrainingConfig
-from skipserve.training.loop import Epoch, accuracy
+from skipserve.training.history import Epoch, RunConfig, read_history
+from skipserve.training.loop import accuracy
 from skipserve.training.recipes import Recipe, Samples
 
 # Weights can load into a network whose code has changed under them. So many rows of the test split

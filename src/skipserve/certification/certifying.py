@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skipserve.artifacts.artifact import Artifact, open_artifact
+from skipserve.artifacts.asked import AskedPrecision, AskedProvider, BackendName
 from skipserve.artifacts.certificates import (
     Certificate,
     Certificates,
@@ -20,16 +21,14 @@ from skipserve.artifacts.certificates import (
     from_json,
     thresholds_of,
     to_json,
-    write_certificates,
 )
+from skipserve.artifacts.certificates_file import add_certificates
 from skipserve.certification.certify import Goal, Outcome, Verdict, certify, p_value_of
 from skipserve.certification.trial import Say, Trial, sha256_of
 from skipserve.errors import ArtifactError
 from skipserve.intervals import samples_needed
 from skipserve.routing.propose import Thresholds
 from skipserve.runtime.engine import Engine
-from skipserve.runtime.planning import AskedPrecision
-from skipserve.runtime.runners import BackendName
 from skipserve.tasks import Units, counted, too_short_note
 
 
@@ -43,7 +42,7 @@ def certify_artifact(
     queries: NDArray[np.uint64] | None = None,
     backend: BackendName = "onnxruntime",
     precision: AskedPrecision = "auto",
-    provider: Literal["auto", "cpu", "cuda"] = "auto",
+    provider: AskedProvider = "auto",
     cores: int = 1,
     batch_size: int = 64,
     say: Say = lambda line: None,
@@ -73,7 +72,7 @@ def certify_artifact(
         on_progress: Receives which candidate is tested, and the share of candidates before it.
 
     Raises:
-        ArtifactError: If the artifact has no router or no candidates.
+        ArtifactError: If the artifact has no router or no candidates, or others by the end.
         ConfigError: If a risk or the confidence is not between 0 and 1, or the labels are not
             classes of as many rows; if the task counts queries and there are none.
         InputError: If the samples are not rows of this model.
@@ -85,7 +84,7 @@ def certify_artifact(
             f"{directory} has no router: there is nothing to certify; "
             "add [router] to its TOML and build again"
         )
-    risks = risks or spec.risks
+    risks = list(dict.fromkeys(risks or spec.risks))
     wanted = spec.offline_confidence
     confidence = wanted if confidence is None else confidence
     if confidence < wanted:
@@ -173,9 +172,10 @@ def certify_artifact(
             "samples_sha256": digest,
         }
         certificates.append(Certificate.model_validate({**about, **found}))
-    made = made.replacing(certificates, refusals, to_json(limit), wanted)
-    write_certificates(directory, made)
-    return made
+    news = Certificates(
+        candidates=made.candidates, certificates=tuple(certificates), refusals=tuple(refusals)
+    )
+    return add_certificates(directory, news, spec)
 
 
 def _certified(

@@ -1,0 +1,59 @@
+"""Files that several write at once, or that cannot be written."""
+
+from __future__ import annotations
+
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from skipserve.files import held, replace_text
+
+TEXTS = ("a" * 30_000, "b" * 20_000)
+
+
+def test_of_two_writers_each_writes_a_whole_file(tmp_path: Path) -> None:
+    file = tmp_path / "certificates.json"
+    replace_text(file, TEXTS[0])
+
+    def write(text: str) -> set[str]:
+        found = set()
+        for _ in range(150):
+            replace_text(file, text)
+            found.add(file.read_text())
+        return found
+
+    with ThreadPoolExecutor(2) as pool:
+        found = set().union(*pool.map(write, TEXTS))
+    assert found <= set(TEXTS)
+    assert [one.name for one in tmp_path.iterdir()] == [file.name]
+
+
+def test_a_file_that_cannot_be_written_stays_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    file = tmp_path / "certificates.json"
+    replace_text(file, "before")
+    with pytest.raises(UnicodeEncodeError):
+        replace_text(file, "\ud800")
+    assert [(one.name, one.read_text()) for one in tmp_path.iterdir()] == [(file.name, "before")]
+
+
+def test_others_may_read_it_as_any_file_that_is_written_here(tmp_path: Path) -> None:
+    replace_text(tmp_path / "one", "")
+    (tmp_path / "other").write_text("")
+    one, other = (stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("one", "other"))
+    assert one == other
+
+
+def test_who_holds_a_folder_reads_and_writes_in_one_step(tmp_path: Path) -> None:
+    file = tmp_path / "count"
+    file.write_text("0")
+
+    def count(_: int) -> None:
+        for _ in range(50):
+            with held(tmp_path):
+                replace_text(file, str(int(file.read_text()) + 1))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(count, range(4)))
+    assert file.read_text() == "200"
