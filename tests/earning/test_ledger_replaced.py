@@ -91,7 +91,7 @@ def test_a_writer_that_waited_meanwhile_writes_to_what_is_there_now(tmp_path):
 
     def decided(last):
         thread.start()
-        while opened(file) < 2:
+        while opened(file) < 2 and thread.is_alive():
             pass
         return [Begun(last + 1, "reset", 0, 1_000, 9.0)]
 

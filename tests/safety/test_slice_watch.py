@@ -211,4 +211,4 @@ def test_a_damaged_switch_is_no_command(model, caplog):
     model.watch.tick()
     assert model.watch.switch.controls() == before
     assert model.state_of("globex") == "fell_back" and model.control("globex").epoch == 2
-    assert "was damaged" in caplog.text and "by command" not in caplog.text
+    assert "was damaged" in caplog.text and "by hand" not in caplog.text

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from skipserve.commands.router import status
 from skipserve.errors import ConfigError, LaunchError
 from skipserve.hosts.control import ROUTERS, announce, find_router, find_routers
 from skipserve.hosts.directory import Directory
+from skipserve.routing.config import MOST_RISKS
 from skipserve.safety.standing import (
     STATE_VARIABLE,
     StandingOrderWatch,
@@ -21,6 +24,7 @@ from skipserve.safety.standing import (
     standing_order,
 )
 from skipserve.safety.switch import DIRECTORY_VARIABLE, ControlState, Switch, control_of, switch_of
+from skipserve.slices import MOST, OTHER
 
 PORT = 9464
 
@@ -241,6 +245,57 @@ def test_another_users_directory_is_not_taken_for_ours(instance, monkeypatch):
     monkeypatch.setattr("os.geteuid", lambda: owner + 1)
     with pytest.raises(LaunchError, match="no service"):
         find_routers(PORT)
+
+
+def test_it_has_room_for_as_many_slices_and_risks_as_can_be_declared(tmp_path):
+    switch, reader = Switch(tmp_path / "model"), Switch(tmp_path / "model")
+    names = [*(f"{'x' * 61}{i:03}" for i in range(MOST)), OTHER]
+    places = tuple(range(100, 100 + MOST_RISKS))
+    ladders = tuple(f"{risk:032x}" for risk in range(MOST_RISKS))
+    earned = ControlState("on", 10**6, places, proposals=ladders, proposal="a" * 32)
+    switch.keep(names)
+    assert set(reader.controls()) == set(names)
+    switch.tell(dict.fromkeys(names, earned))
+    assert all(one == earned for one in reader.controls().values())
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "model").stat().st_size, hard))
+    try:  # as on a full disk: whatever happens next needs no more room
+        switch.set("fell_back")
+        worst = replace(earned, state="fell_back", eager=True, proposing=True, own=True)
+        switch.tell(dict.fromkeys(names, worst))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert reader.state() == "fell_back"
+    assert {one.proposing for one in reader.controls().values()} == {True}
+    for one in (switch, reader):
+        one.close()
+        assert one.controls() == {}
+
+
+def test_a_damaged_one_is_left_to_whoever_knows_what_it_said(tmp_path):
+    switch, order = Switch(tmp_path / "model"), tmp_path / "order"
+    watch = StandingOrderWatch("model", order, switch)
+    switch.set("fell_back")
+    order.touch()
+    (tmp_path / "model").write_bytes(b"torn\n")
+    watch.look()
+    assert switch.is_damaged
+    switch.tell({"": ControlState("fell_back")})
+    watch.look()
+    assert switch.state() == "disabled"
+
+
+def test_an_order_needs_no_room_but_its_name(tmp_path):
+    order = tmp_path / "orders" / "model"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        give_order(order)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert order.exists()
+    lift_order(order)
+    assert not order.exists()
 
 
 @pytest.mark.parametrize(

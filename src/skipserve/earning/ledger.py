@@ -21,6 +21,7 @@ from typing import Any
 
 import msgspec
 
+from skipserve.earning.compaction import compacted
 from skipserve.earning.counts_file import PREFIX as COUNTS
 from skipserve.earning.epochs import reset
 from skipserve.earning.events import Begun, Crossed, Event, Proposed, Withdrawn
@@ -41,6 +42,8 @@ from skipserve.earning.rules import Rules
 from skipserve.earning.state import State, applied
 
 NAME = "ledger"
+# Shortened from here on.
+LONG_BYTES = 256 << 10
 # Whoever holds the lock gives it back within milliseconds, unless it was stopped.
 LOCK_S = 2.0
 LOCK_TRIES = 40
@@ -113,7 +116,19 @@ class Ledger:
                 if fresh:
                     sync_folder(self._folder)
                 self._take(descriptor)
+                self._shorten()
         return events
+
+    def _shorten(self) -> None:
+        """Leave out of a ledger that has grown long what changes nothing any more."""
+        if self._mark[1] < LONG_BYTES:
+            return
+        fewer = compacted(self.rules, self.events)
+        # Not for little: it is looked at again at the next event.
+        if len(fewer) <= len(self.events) / 2:
+            with contextlib.suppress(OSError):  # a long one is as good
+                self._replace(fewer)
+                self.read()
 
     def reset(self, at_s: float) -> None:
         """Forget everything, damage included, and begin an epoch that nobody has counted for yet.

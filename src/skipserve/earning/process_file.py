@@ -13,15 +13,18 @@ import fcntl
 import logging
 import os
 import threading
+import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from skipserve.earning.lines import Header, append, line, put_in_place
 
 FLUSH_S = 1.0
+# Whoever puts a file in its place takes no longer than this.
+LEFT_S = 3600.0
 # Begun anew from here on.
 LONG_BYTES = 64 << 10
 
@@ -175,13 +178,22 @@ class ProcessFiles(Generic[T]):
         return {file: here for file, (_, here) in known.items()}
 
     def tidy(self, epoch: int) -> None:
-        """Remove files that nobody writes to and that hold nothing of this epoch or a later one."""
-        for file, (_, here) in self._known.items():
-            if self._latest(here) >= epoch:
-                continue
+        """Remove files that nobody writes to and that hold nothing of this epoch or a later one.
+
+        With them go those that a killed process was about to put in place.
+        """
+        over = [file for file, (_, here) in self._known.items() if self._latest(here) < epoch]
+        for file in [*over, *self._left()]:
             with contextlib.suppress(OSError), file.open("rb") as stream:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 file.unlink()
+
+    def _left(self) -> Iterator[Path]:
+        for file in self._folder.glob(f".{self._header.kind}.*"):
+            with contextlib.suppress(OSError):
+                # A younger one may just have been made, and not be locked yet.
+                if file.stat().st_mtime < time.time() - LEFT_S:
+                    yield file
 
 
 def folder_of(folder: Path, binding: str) -> Path:

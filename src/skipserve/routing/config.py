@@ -17,6 +17,8 @@ Risk = Annotated[float, Field(gt=0, lt=1)]
 RISKS = (0.005, 0.01, 0.02, 0.05)
 CONFIDENCE = 0.95
 Depth = Annotated[int, Field(ge=0)]
+# A switch has room for so many, of as many slices as can be declared (safety/switch.py).
+MOST_RISKS = 64
 
 
 class ExitsConfig(Record):
@@ -97,7 +99,7 @@ class RouterConfig(Earning):
 
     signal: SignalName = "margin"
     policy: Policy = "exit"
-    risks: Annotated[tuple[Risk, ...], Field(min_length=1)] = RISKS
+    risks: Annotated[tuple[Risk, ...], Field(min_length=1, max_length=MOST_RISKS)] = RISKS
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = CONFIDENCE
     per_class: bool = False
 

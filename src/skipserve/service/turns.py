@@ -47,6 +47,7 @@ class Turns:
         self._waiting: set[int] = set()
         self._took_s: dict[int, float] = {}
         self._threads: dict[int, ThreadPoolExecutor] = {}
+        self._in_loop: dict[int, Iterator[Todo]] = {}
         self._scheduled = False
 
     def want(self, source: BatchSource) -> None:
@@ -62,7 +63,10 @@ class Turns:
         return self._took_s.get(id(source), 0.0)
 
     def close(self) -> None:
-        """End the threads after their batches."""
+        """In the loop: run the batches that have begun to their end, and end the threads."""
+        for steps in [*self._in_loop.values()]:
+            for todo in steps:
+                todo()
         for thread in self._threads.values():
             thread.shutdown()
 
@@ -76,6 +80,7 @@ class Turns:
         source = self._line.popleft()
         steps = source.begin()
         if self.took(source) < LONG_S:
+            self._in_loop[id(source)] = steps
             self._step(source, steps, 0.0)
         else:
             thread = self._threads.get(id(source))
@@ -108,6 +113,7 @@ class Turns:
         before_s = self.took(source)
         # The first batch sets the estimate; later ones move it by a fifth.
         self._took_s[id(source)] = before_s + (NEWEST if before_s else 1.0) * (longest_s - before_s)
+        self._in_loop.pop(id(source), None)
         source.end()
         self._waiting.discard(id(source))
         if source.waits():
