@@ -199,7 +199,7 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(brought: Path, tmp_path: P
             *(rows, None, CutError, "ONNX file"),
         ),
         (good, tmp_path / "none.npz", None, ConfigError, "is not there"),
-        (good, _bytes(tmp_path / "bad.npz", b"PK"), None, ConfigError, "cannot be read"),
+        (good, _bytes(tmp_path / "bad.npz", b"PK"), None, ConfigError, "is no .npz file"),
         (good, _bytes(tmp_path / "rows.txt", b"1"), None, ConfigError, "rows are read from"),
         (good, _save_rows(tmp_path / "few.npz", 50), None, ConfigError, "at least 200"),
         (good, _save_rows(tmp_path / "nan.npz", point=nan), None, ConfigError, "NaN"),
