@@ -98,7 +98,7 @@ def _name_of(source: str) -> str:
     stem = source.rpartition(":")[2] if ".onnx" not in source else Path(source).stem
     if Path(source).is_dir():
         stem = Path(source).resolve().name
-    name = re.sub(r"\W+", "_", stem).strip("_")[:LARGEST_NAME]
+    name = re.sub(r"\W+", "_", stem, flags=re.ASCII).strip("_")[:LARGEST_NAME]
     if not name:
         raise ConfigError(f"{source!r} gives no name for the model; name it with --name")
     return name
