@@ -11,7 +11,6 @@ from typing import Any
 
 import httpx
 import numpy as np
-import openai
 import pytest
 import texts
 from huggingface_hub import InferenceClient
@@ -99,6 +98,8 @@ def answers(engines: dict[str, Engine], name: str, values: list[Any]) -> Any:
 
 
 def test_openais_client_embeds(server: Running, engines: dict[str, Engine]) -> None:
+    import openai
+
     client = openai.OpenAI(base_url=f"http://127.0.0.1:{server.port}/v1", api_key="none")
     expected = answers(engines, "vectors", SENT)
     made = client.embeddings.create(model="vectors", input=SENT)  # base64, as it asks by itself
@@ -129,6 +130,8 @@ def test_a_reply_names_its_risk_unless_it_ran_at_full_depth(
 
 
 def test_openais_client_lists_models_and_its_errors_are_its_own(server: Running) -> None:
+    import openai
+
     client = openai.OpenAI(base_url=f"http://127.0.0.1:{server.port}/v1", api_key="none")
     assert {one.id for one in client.models.list()} == set(KINDS)
     with pytest.raises(openai.NotFoundError) as caught:
