@@ -5,7 +5,7 @@
 ends with status 1 if there is one. Kubernetes' objects are held against the schemas of a version
 of it, where no unknown field passes; a ServiceMonitor against the Prometheus Operator's types.
 KServe's package cannot stand in one environment with ours: its objects are checked here as far as
-they are pods, and in tests/deploy/test_kubernetes.py with its own models. Needs the extra `dev`.
+they are pods, and in tests/deploy/test_kserve.py with its own models. Needs the extra `dev`.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import typer
 
 from skipserve import __version__
 from skipserve.commands import console, lifecycle, models, reports, router
+from skipserve.commands.attest import attest, sign
 from skipserve.commands.bring import bring
 from skipserve.commands.certificate import certificate
 from skipserve.commands.examples import epilog_of
@@ -21,7 +22,7 @@ from skipserve.commands.loadtest import loadtest
 from skipserve.commands.predict import predict
 from skipserve.commands.serve import serve
 from skipserve.commands.top import top
-from skipserve.commands.verify import attest, sign, verify
+from skipserve.commands.verify import verify
 
 NAME = "skipserve"
 # What a person wants, and the commands for it.

@@ -92,7 +92,7 @@ _LISTED = 5
 def nearest(name: str, names: Iterable[str]) -> str | None:
     """The name that was probably meant, or ``None`` if none is near.
 
-    Of paths the last parts are compared, without what all of a kind end with: what leads there,
+    Of paths the last parts are compared, without the ending of their kind: what leads there,
     and ``.toml``, make any two alike. A name that begins as the one given does is nearer than any
     other.
 
@@ -102,13 +102,18 @@ def nearest(name: str, names: Iterable[str]) -> str | None:
     """
     stems: dict[str, str] = {}
     for one in sorted(set(names)):
-        stems.setdefault(PurePath(one).stem or one, one)
-    given = PurePath(name).stem or name
+        stems.setdefault(_stem(one), one)
+    given = _stem(name)
     begun = [stem for stem in stems if len(given) > 2 and stem.startswith(given)]
     near = difflib.get_close_matches(given, begun, n=1, cutoff=0) or (
         difflib.get_close_matches(given, stems, n=1, cutoff=_ALIKE)
     )
     return stems[near[0]] if near else None
+
+
+def _stem(name: str) -> str:
+    """The last part of a path, without the ending of a build file or an archive."""
+    return (PurePath(name).name or name).removesuffix(".toml").removesuffix(".mar")
 
 
 def suggestion(name: str, names: Iterable[str], otherwise: str) -> str:

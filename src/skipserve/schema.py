@@ -139,6 +139,9 @@ _EXPECTED = {
 # Of texts, by their pattern.
 PATTERNS = {
     "^[0-9a-f]{64}$": "a sha256 in hex",
+    "^[0-9a-f]{32}$": "32 digits in hex",
+    "^([a-z][a-z0-9_]*)?$": "small letters, digits and _, and a letter first",
+    "^[A-Za-z0-9][A-Za-z0-9._:@+-]*$": "letters, digits and any of . _ : @ + -, and no sign first",
     "^[A-Za-z0-9][A-Za-z0-9_]*$": "letters, digits and _, and no _ first",
 }
 

@@ -20,7 +20,14 @@ from skipserve.artifacts.archive import opened, unpack
 from skipserve.artifacts.archive_names import ABOUT
 from skipserve.artifacts.manifest import MANIFEST
 from skipserve.artifacts.serving import ServingConfig
-from skipserve.artifacts.versions import KEPT, put, roll_back, version_in, versions_of
+from skipserve.artifacts.versions import (
+    KEPT,
+    archives_in,
+    put,
+    roll_back,
+    version_in,
+    versions_of,
+)
 from skipserve.cli import app
 from skipserve.errors import ArtifactError, ConfigError
 from skipserve.hosts.torchserve.packaging import package
@@ -204,3 +211,10 @@ def test_a_model_file_that_was_exchanged_is_refused_by_its_hash(
             opened(whole.directory)
         file.write_bytes(content)
     assert opened(whole.directory).version == "1"
+
+
+@pytest.mark.parametrize("version", ["9" * 5_000, "²", "x", "-1"])
+def test_what_is_no_number_of_a_version_is_one_line(tmp_path: Path, version: str) -> None:
+    (tmp_path / "a.mar").write_bytes(b"")
+    with pytest.raises(ConfigError, match="expected NAME or NAME@VERSION, such as a@1"):
+        archives_in(tmp_path, [f"a@{version}"])

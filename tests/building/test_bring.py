@@ -20,7 +20,7 @@ import skipserve
 from skipserve.artifacts.artifact import open_artifact
 from skipserve.artifacts.torch_files import export_module
 from skipserve.building.bring import bring
-from skipserve.building.bring_file import BringOptions
+from skipserve.building.bring_file import BringOptions, proposed_file
 from skipserve.building.buildfile import read_build_file
 from skipserve.building.fixed_alone import fixed_alone
 from skipserve.building.worth import Worth
@@ -199,7 +199,7 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(brought: Path, tmp_path: P
             *(rows, None, CutError, "ONNX file"),
         ),
         (good, tmp_path / "none.npz", None, ConfigError, "is not there"),
-        (good, _bytes(tmp_path / "bad.npz", b"PK"), None, ConfigError, "cannot be read"),
+        (good, _bytes(tmp_path / "bad.npz", b"PK"), None, ConfigError, "is no .npz file"),
         (good, _bytes(tmp_path / "rows.txt", b"1"), None, ConfigError, "rows are read from"),
         (good, _save_rows(tmp_path / "few.npz", 50), None, ConfigError, "at least 200"),
         (good, _save_rows(tmp_path / "nan.npz", point=nan), None, ConfigError, "NaN"),
@@ -238,14 +238,20 @@ def test_too_few_rows_for_a_risk_say_how_many_it_takes(checkpoint: Path, tmp_pat
     assert "at least 299" in outcome.verdict
 
 
+def test_a_name_is_made_of_what_every_place_takes(brought: Path, tmp_path: Path) -> None:
+    name, file, _ = proposed_file(BringOptions("json:größe", brought / "rows.npz"), tmp_path)
+    assert (name, file) == ("gr_e", tmp_path / "export" / "gr_e.toml")
+
+
+@pytest.mark.parametrize("name", [None, "moons"])
 def test_another_name_is_asked_for_before_a_build_file_is_replaced(
-    brought: Path, tmp_path: Path
+    brought: Path, tmp_path: Path, name: str | None
 ) -> None:
     (tmp_path / "export").mkdir()
     mine = tmp_path / "export" / "moons.toml"
     mine.write_text("# mine\n")
     with pytest.raises(ConfigError, match="--name"):
-        bring(BringOptions(str(brought / "moons.onnx"), brought / "rows.npz"), tmp_path)
+        bring(BringOptions(str(brought / "moons.onnx"), brought / "rows.npz", name=name), tmp_path)
     assert mine.read_text() == "# mine\n"
 
 

@@ -210,7 +210,7 @@ def test_the_build_files_in_export_are_read(project):
     [
         (["package", "export/small.toml"], "is not an artifact"),
         (["export", "export/small.toml"], "is not a checkpoint"),
-        (["train", "export/small.toml", "--epochs", "0"], "training: epochs = 0"),
+        (["train", "export/small.toml", "--epochs", "0"], "'--epochs': '0': expected at least 1"),
     ],
 )
 def test_a_wrong_command_is_one_line_and_exit_status_2(project, command_line, arguments, says):

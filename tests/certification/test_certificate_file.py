@@ -43,7 +43,7 @@ from skipserve.certification.from_traffic import earned_bound
 from skipserve.certification.signing import check_signature, signed
 from skipserve.certification.verification import check_certificate
 from skipserve.cli import app
-from skipserve.commands.verify import served_file
+from skipserve.commands.attest import served_file
 from skipserve.earning.counts import Counts
 from skipserve.earning.epochs import decide, in_force
 from skipserve.earning.events import Begun, Crossed, Proposed, Withdrawn

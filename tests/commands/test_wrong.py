@@ -220,6 +220,7 @@ def test_a_name_that_only_ends_as_another_is_not_near() -> None:
         suggestion("export/moon.toml", ["export/onlyov.toml"], "") == "there are export/onlyov.toml"
     )
     assert suggestion("smal.mar", ["small.mar"], "") == "did you mean 'small.mar'?"
+    assert suggestion("at.yy", ["at.x", "at.y"], "") == "did you mean 'at.y'?"
 
 
 def test_a_hint_lists_five_names_and_counts_the_others() -> None:

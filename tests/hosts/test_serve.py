@@ -16,8 +16,10 @@ import psutil
 import pytest
 import tritonclient.http as triton
 from hosts import can
+from in_process import in_process
 from running import JSON, Running, example, question, serving, until
 from small_project import MODELS
+from transcript import asks_of, compare, over
 
 import skipserve
 
@@ -123,6 +125,24 @@ def test_an_unknown_model_is_a_404(server):
         assert reply["error"]["code"] == "not_found"
         reply = reply["error"]
     assert "nowhere" in reply["message"]
+
+
+def test_every_host_answers_the_same_bytes(server: Running, project: Path) -> None:
+    """One transcript (Ray Serve: test_ray.py)."""
+    asks = asks_of(server.host)
+    archives = sorted((project / "model_store").glob("*.mar"))
+    compare(asks, over(server.port, asks.values()), in_process(archives, asks.values()))
+
+
+def test_two_on_one_port_are_one_line_with_the_remedy(server, refused, host):
+    for setting, port in (("SKIPSERVE_PORT", server.port),):
+        said = refused("--server", host, "--port", str(port))
+        assert f"cannot listen on 127.0.0.1:{port}" in said
+        assert setting in said
+    said = refused("--server", host, "--metrics-port", str(server.metrics_port))
+    assert f"cannot listen on 127.0.0.1:{server.metrics_port}" in said
+    assert "SKIPSERVE_METRICS_PORT" in said
+    assert server.ask("moons_plain", {"inputs": [[0.5, 0.5]]})[0] == 200
 
 
 def test_one_bad_request_leaves_its_batch_alone(batching, project):

@@ -7,13 +7,10 @@ import random
 import signal
 import subprocess
 import zipfile
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import psutil
 import pytest
-from command_line import CommandLine
 from hosts import require
 from running import CLOSED, Running, cli, free_ports, serving, until
 
@@ -23,21 +20,6 @@ from skipserve.errors import ArtifactError
 
 BODY = {"inputs": [[0.5, 0.5]]}
 pytestmark = pytest.mark.server
-
-
-@pytest.fixture
-def refused(project: Path, command_line: CommandLine) -> Callable[..., str]:
-    """The one line that a start with options ends with."""
-
-    def start(*options: str) -> str:
-        port, metrics_port = free_ports()
-        ports = ["--port", str(port), "--metrics-port", str(metrics_port)]
-        ended = command_line("serve", *ports, *options, folder=project)
-        assert ended.code == 2
-        assert len(ended.err.splitlines()) == 1, ended.err
-        return ended.err
-
-    return start
 
 
 @pytest.mark.parametrize(
@@ -103,17 +85,6 @@ def test_what_takes_longer_than_it_may_is_not_waited_for(project, host):
         family = running.descendants()
         assert set(asked(running, "ended")) <= {CLOSED, 500, 503, 507}
         assert psutil.wait_procs(family, timeout=5)[1] == []
-
-
-def test_two_on_one_port_are_one_line_with_the_remedy(server, refused, host):
-    for setting, port in (("SKIPSERVE_PORT", server.port),):
-        said = refused("--server", host, "--port", str(port))
-        assert f"cannot listen on 127.0.0.1:{port}" in said
-        assert setting in said
-    said = refused("--server", host, "--metrics-port", str(server.metrics_port))
-    assert f"cannot listen on 127.0.0.1:{server.metrics_port}" in said
-    assert "SKIPSERVE_METRICS_PORT" in said
-    assert server.ask("moons_plain", BODY)[0] == 200
 
 
 def test_of_two_that_start_at_once_on_one_port_one_is_refused(project, tmp_path):

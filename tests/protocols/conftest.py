@@ -1,14 +1,17 @@
-"""The protocols of the small artifact, for every file about them."""
+"""The protocols of the small artifact, and models of texts, for every file about them."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import native_requests
 import numpy as np
 import oip_requests
 import pytest
 from numpy.typing import NDArray
+from once import made_once
 
-from skipserve.artifacts.artifact import Artifact
+from skipserve.artifacts.artifact import Artifact, open_artifact
 from skipserve.protocols.messages import JSON, RawRequest
 from skipserve.protocols.native import NativeProtocol
 from skipserve.protocols.oip import OpenInference
@@ -46,3 +49,19 @@ def decode_native(native: NativeProtocol, engine: Engine) -> native_requests.Dec
         return engine.check(parsed.rows).tensors["inputs"]
 
     return decode
+
+
+@pytest.fixture(scope="session")
+def artifacts(texts_root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
+    """One model of texts of each task, with a tokenizer."""
+    import text_models
+
+    made = made_once(
+        tmp_path_factory, "taking", lambda folder: text_models.make(texts_root, folder)
+    )
+    return {name: open_artifact(made / name) for name in text_models.KINDS}
+
+
+@pytest.fixture(scope="module")
+def engines(artifacts: dict[str, Artifact]) -> dict[str, Engine]:
+    return {name: Engine(one, provider="cpu") for name, one in artifacts.items()}

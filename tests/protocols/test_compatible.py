@@ -5,70 +5,23 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
-import openai
 import pytest
 import texts
 from huggingface_hub import InferenceClient
-from msgspec.structs import replace as replace_struct
 from running import Running, serving
-from tokenizing import taking_texts
+from text_models import KINDS, SENT
 
-from skipserve.artifacts.artifact import Artifact, open_artifact
-from skipserve.artifacts.manifest import write_manifest
+from skipserve.artifacts.artifact import Artifact
 from skipserve.artifacts.serving import ServingConfig
 from skipserve.building.buildfile import HANDLER
-from skipserve.certification.certifying import certify_artifact
 from skipserve.hosts.torchserve.packaging import package
-from skipserve.protocols.answers import answer_of
-from skipserve.protocols.messages import RawRequest
-from skipserve.protocols.rerank import Ranking
-from skipserve.protocols.tei import Rerank
 from skipserve.runtime.engine import Engine
-from skipserve.runtime.prediction import Prediction
-from skipserve.safety.switch import ControlState, Switch
-from skipserve.service.service import Service
-from skipserve.slices import Slices
-from skipserve.tasks import Score, Units
 
 pytestmark = pytest.mark.server
-SENT = ["a great film", "dull", "the very very great films"]
-KINDS = {"masked": "classify", "vectors": "embed", "pairs": "score"}
-
-
-@pytest.fixture(scope="module")
-def artifacts(texts_root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
-    """One model of texts of each task, with a tokenizer."""
-    made = {}
-    for name in KINDS:
-        folder = tmp_path_factory.mktemp("taking") / name
-        folder.mkdir()
-        made[name] = true_example(
-            taking_texts(open_artifact(texts.build(texts_root, name)), folder)
-        )
-        certify_artifact(folder, texts.texts(400, texts.LENGTH, seed=1), [0.2], batch_size=64)
-    return {name: open_artifact(one.directory) for name, one in made.items()}
-
-
-def true_example(artifact: Artifact) -> Artifact:
-    """The same with an example that is what its text becomes."""
-    engine, example = Engine(artifact, provider="cpu"), artifact.manifest.example
-    row = engine.inputs.prepare([example.value])
-    answer = tuple(engine.run(row).answers[0].tolist())
-    inputs = {name: tensor[0].tolist() for name, tensor in row.tensors.items()}
-    told = example.model_copy(update={"inputs": inputs, "answer": answer})
-    write_manifest(artifact.directory, artifact.manifest.model_copy(update={"example": told}))
-    return artifact
-
-
-@pytest.fixture(scope="module")
-def engines(artifacts: dict[str, Artifact]) -> dict[str, Engine]:
-    return {name: Engine(one, provider="cpu") for name, one in artifacts.items()}
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +52,8 @@ def answers(engines: dict[str, Engine], name: str, values: list[Any]) -> Any:
 
 
 def test_openais_client_embeds(server: Running, engines: dict[str, Engine]) -> None:
+    import openai
+
     client = openai.OpenAI(base_url=f"http://127.0.0.1:{server.port}/v1", api_key="none")
     expected = answers(engines, "vectors", SENT)
     made = client.embeddings.create(model="vectors", input=SENT)  # base64, as it asks by itself
@@ -116,19 +71,9 @@ def test_openais_client_embeds(server: Running, engines: dict[str, Engine]) -> N
     np.testing.assert_allclose([one.embedding for one in short.data], first, atol=1e-5)
 
 
-@pytest.mark.parametrize(("risk", "told"), [(0.2, "0.2"), (None, None)])
-def test_a_reply_names_its_risk_unless_it_ran_at_full_depth(
-    engines: dict[str, Engine], risk: float | None, told: str | None
-) -> None:
-    engine, body = engines["vectors"], json.dumps({"inputs": SENT}).encode()
-    service = Service(engine, ServingConfig(risk=risk, evidence=0, metrics=False))
-    (reply,) = service.answer([RawRequest(body, {}, protocol="tei.embed")])
-    depth = engine.predict(SENT, risk=risk).depth_run.tolist()
-    assert reply.headers.get("x-skipserve-risk") == told
-    assert reply.headers["x-skipserve-depth"] == ",".join(map(str, depth))
-
-
 def test_openais_client_lists_models_and_its_errors_are_its_own(server: Running) -> None:
+    import openai
+
     client = openai.OpenAI(base_url=f"http://127.0.0.1:{server.port}/v1", api_key="none")
     assert {one.id for one in client.models.list()} == set(KINDS)
     with pytest.raises(openai.NotFoundError) as caught:
@@ -209,35 +154,6 @@ def test_documents_are_ranked(client: httpx.Client, engines: dict[str, Engine]) 
     assert (reply["model"], reply["id"][:7]) == ("pairs", "rerank-")
     best = client.post("/v1/rerank", json={**body, "top_n": 1, "return_documents": False}).json()
     assert best["results"] == [{"index": order[0], "relevance_score": relevance[0]}]
-
-
-@pytest.mark.parametrize(
-    ("codec", "documents", "found"),
-    [(Rerank, "texts", None), (Ranking, "documents", "results")],
-)
-def test_scores_of_any_size_are_ranked_as_certificates_rank_them(
-    engines: dict[str, Engine], codec: type[Rerank | Ranking], documents: str, found: str | None
-) -> None:
-    scores = np.array([30, 60, 50, -60, -30, 0, 50], np.float32)[:, None]
-    engine = engines["pairs"]
-    names = [f"film {i}" for i in range(len(scores))]
-    body = json.dumps({"query": "great", documents: names}).encode()
-    asked = codec(engine.manifest, 8).decode(RawRequest(body, {}))
-    rows = engine.inputs.prepare([["great", one] for one in names])
-    depth = np.full(len(scores), engine.manifest.depth)
-    ran = Prediction(None, scores, depth, np.zeros(len(scores), bool))
-    answer = replace_struct(answer_of(ran, engine.off, engine.manifest.task), rows=rows)
-    reply = json.loads(asked.encode(answer).body)
-    told = reply if found is None else reply[found]
-    assert [one["index"] for one in told] == [1, 2, 6, 0, 5, 4, 3]
-    shown = [one.get("score", one.get("relevance_score")) for one in told]
-    assert shown[-2:] == pytest.approx([np.exp(-30), np.exp(-60)], rel=1e-9)
-    # A reply whose first documents are those of full depth is one that a certificate calls so.
-    for top in range(1, len(scores)):
-        place = np.empty_like(scores)
-        place[[one["index"] for one in told], 0] = -np.arange(len(scores))
-        units = Units(Score(tolerance=1, top=top), len(scores), np.zeros(len(scores), np.uint64))
-        assert not units.differ(place, scores).any()
 
 
 def test_a_ready_service_is_healthy(client: httpx.Client) -> None:
@@ -337,39 +253,3 @@ def test_the_document_has_them_and_its_examples_are_answered(client: httpx.Clien
         (example,) = content["examples"].values()
         body = document["components"]["examples"][example["$ref"].rpartition("/")[2]]["value"]
         assert client.post(path, json=body).status_code == 200, (path, json.dumps(body))
-
-
-@pytest.mark.parametrize(
-    ("protocol", "body"),
-    [
-        ("tei.embed", {"inputs": SENT}),
-        ("openai.embeddings", {"model": "vectors", "input": SENT}),
-        ("vllm.pooling", {"model": "vectors", "input": SENT}),
-    ],
-)
-def test_a_header_says_which_slice_a_body_is_of(
-    artifacts: dict[str, Artifact], tmp_path: Path, protocol: str, body: dict[str, Any]
-) -> None:
-    artifact = artifacts["vectors"]
-    assert artifact.manifest.router is not None
-    slices = Slices(parameter="tenant", values=("acme",))
-    asked = {"slices": slices, "certificate": "earned", "risks": (0.2,)}
-    router = artifact.manifest.router.model_copy(update=asked)
-    manifest = artifact.manifest.model_copy(update={"router": router})
-    engine = Engine(replace(artifact, manifest=manifest), provider="cpu")
-    switch = Switch(tmp_path / "vectors")
-    switch.keep(slices.names)
-    switch.write(ControlState(epoch=1, in_force=(0,)), "acme")
-    service = Service(engine, ServingConfig(risk=0.2, evidence=1e-9), switch=switch)
-    sent = json.dumps(body).encode()
-    replies = service.answer(
-        [
-            RawRequest(sent, headers, protocol=protocol)
-            for headers in ({}, {"x-skipserve-slice": "acme"}, {"x-skipserve-slice": "x" * 65})
-        ]
-    )
-    assert [reply.status for reply in replies] == [200, 200, 400]
-    risks = [reply.headers.get("x-skipserve-risk") for reply in replies]
-    assert risks == [None, "0.2", None]
-    assert b"tenant has 65 characters" in replies[2].body
-    switch.close()

@@ -56,7 +56,7 @@ def test_rows_that_were_trained_or_proposed_on_are_refused(tmp_path, moons, mani
 
 def test_what_cannot_be_read_is_an_error(tmp_path, moons, manifest):
     (tmp_path / "rows.npy").write_bytes(b"damaged")
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match=r"rows.npy is no .npy file; expected what numpy.save"):
         read_samples(tmp_path / "rows.npy", None, manifest)
     np.save(tmp_path / "rows.npy", moons)
     with pytest.raises(ConfigError, match="labels without --data"):

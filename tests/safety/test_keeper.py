@@ -12,23 +12,9 @@ from earning_model import Model, earning
 from monitored import Worker, other_files
 from needed_rows import rows_needed
 
-from skipserve.artifacts.artifact import open_artifact
 from skipserve.earning.lines import Header, line
 from skipserve.earning.wealth import level_of
 from skipserve.safety.switch import ControlState
-
-
-@pytest.fixture(scope="module")
-def certified(routed_project):
-    return open_artifact(routed_project[0] / "artifacts" / "small")
-
-
-@pytest.fixture
-def model(tmp_path, certified):
-    made = Model(tmp_path / "one", earning(certified))
-    made.watch.tick()
-    yield made
-    made.file.close()
 
 
 def test_it_starts_at_full_depth_and_earns(model, caplog):

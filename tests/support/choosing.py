@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 
 # They take half a minute and more each, the longest first: begun in this order, so that none is
-# left to one worker at the end.
+# left to one worker at the end. The first two wait for no model that the other makes.
 LONG_FILES = (
-    *("test_readme.py", "test_workers.py", "test_loadtest.py", "test_serve.py", "test_starting.py"),
-    *("test_build_inputs.py", "test_ray.py", "test_tasks.py", "test_calibrate.py"),
-    *("test_surroundings.py", "test_hugging_face.py", "test_wheel.py", "test_client.py"),
-    *("test_study.py", "test_clients.py", "test_fuzz.py", "test_tuning.py", "test_foreign.py"),
+    *("test_readme.py", "test_workers.py", "test_loadtest.py", "test_ray.py", "test_serve.py"),
+    *("test_own_models.py", "test_surroundings.py", "test_faults.py", "test_starting.py"),
+    *("test_tasks.py", "test_build_inputs.py", "test_calibrate.py", "test_haproxy.py"),
+    *("test_compatible.py", "test_brought_texts.py", "test_wheel.py", "test_client.py"),
+    *("test_study.py", "test_clients.py", "test_fuzz.py", "test_prometheus.py", "test_tuning.py"),
+    *("test_foreign.py", "test_proposing_served.py", "test_pressure.py", "test_reload.py"),
 )
-
 
 # What starts a service, and what builds a model.
 STARTS = {"server", "observed"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 
-import mnist1d.data
 import numpy as np
 import pytest
 import torch
@@ -149,6 +148,8 @@ def test_an_unknown_recipe_names_the_nearest():
 @settings(max_examples=5)
 @given(count=st.integers(1, 8).map(lambda tens: 10 * tens), seed=st.integers(0, 2**32 - 1))
 def test_mnist1d_is_drawn_as_its_package_draws_it(count, seed):
+    import mnist1d.data
+
     options = mnist1d.data.get_dataset_args()
     options.num_samples, options.seed, options.train_split = count, seed, 1.0
     made = mnist1d.data.make_dataset(options)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from skipserve.artifacts.archive import verify
+from skipserve.artifacts.archive_names import model_of
+from skipserve.artifacts.artifact import Artifact, open_artifact
 from skipserve.artifacts.manifest import MANIFEST
 from skipserve.errors import ConfigError, suggestion
 
@@ -42,6 +45,23 @@ def find_model(text: str) -> Path:
         f"{text} is not there, as an artifact, an archive (.mar), or a name in artifacts/ or "
         f"model_store/; {_hint(path)}"
     )
+
+
+def open_model(files: Path, scratch: Path) -> Artifact:
+    """Open what :func:`find_model` has found; an archive is unpacked and checked as a whole.
+
+    Args:
+        files: An artifact directory, or an archive.
+        scratch: An empty folder for the content of an archive.
+
+    Raises:
+        ArtifactError: If it is damaged.
+        LaunchError: If the machine is full or forbids it.
+    """
+    if files.suffix != ".mar":
+        return open_artifact(files)
+    verify(files, scratch)
+    return open_artifact(scratch / model_of(files))
 
 
 def _hint(path: Path) -> str:

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from skipserve.artifacts.manifest import Name
 from skipserve.building.buildfile import parse_build_file
 from skipserve.errors import ConfigError
+from skipserve.routing.config import RISKS
 from skipserve.schema import expected
 from skipserve.sources.hugging_face.proposing import task_of
 from skipserve.sources.named import require_sources
@@ -97,7 +98,7 @@ def _name_of(source: str) -> str:
     stem = source.rpartition(":")[2] if ".onnx" not in source else Path(source).stem
     if Path(source).is_dir():
         stem = Path(source).resolve().name
-    name = re.sub(r"\W+", "_", stem).strip("_")[:LARGEST_NAME]
+    name = re.sub(r"\W+", "_", stem, flags=re.ASCII).strip("_")[:LARGEST_NAME]
     if not name:
         raise ConfigError(f"{source!r} gives no name for the model; name it with --name")
     return name
@@ -105,7 +106,7 @@ def _name_of(source: str) -> str:
 
 def build_text(options: BringOptions, name: str, project: Path) -> str:
     """The build file of a brought network, commented."""
-    risks = sorted({0.005, 0.01, 0.02, 0.05, options.risk})
+    risks = sorted({*RISKS, options.risk})
     said = {"kind": options.task, "tolerance": options.tolerance, "top": options.top}
     folder = Path(options.source) if Path(options.source).is_dir() else None
     given = {key: value for key, value in said.items() if value is not None}

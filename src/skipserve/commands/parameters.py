@@ -68,6 +68,9 @@ def positive(value: float | None) -> float | None:
     return value
 
 
+CertificatePath = Annotated[
+    Path, typer.Argument(metavar="CERTIFICATE", help="A certificate, a JSON file.")
+]
 BuildPath = Annotated[
     Path,
     typer.Argument(

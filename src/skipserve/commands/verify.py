@@ -1,36 +1,24 @@
-"""Certificates that others can check: write one, sign one, check one."""
+"""`skipserve verify`: check a certificate that somebody wrote."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from skipserve.commands import completion, console
+from skipserve.commands import console
 from skipserve.commands.output import print_json
-from skipserve.commands.parameters import (
-    METRICS_PORT,
-    ROWS,
-    Json,
-    MetricsPort,
-    Packed,
-    Queries,
-    Texts,
-)
+from skipserve.commands.parameters import ROWS, CertificatePath, Json, Packed, Queries, Texts
 from skipserve.commands.progress import watching
 
 if TYPE_CHECKING:
-    from skipserve.artifacts.artifact import Artifact
     from skipserve.certification.certificate_file import CertificateFile, Offline
     from skipserve.certification.certificate_file import Earned as EarnedBound
     from skipserve.certification.findings import Finding
-    from skipserve.safety.earned import EarnedRecord
     from skipserve.tasks import Task
-
-File = Annotated[Path, typer.Argument(metavar="CERTIFICATE", help="A certificate, a JSON file.")]
 
 
 def _print_schema(asked: bool) -> None:
@@ -42,7 +30,7 @@ def _print_schema(asked: bool) -> None:
 
 
 def verify(
-    certificate: File,
+    certificate: CertificatePath,
     model: Packed,
     data: Annotated[
         Path | None,
@@ -78,7 +66,7 @@ def verify(
     17 the signature is wrong; 2 something cannot be read or run. Without --key the check detects
     accidents, not forgery.
     """
-    from skipserve.artifacts.named import find_model
+    from skipserve.artifacts.named import find_model, open_model
     from skipserve.certification.certificate_reading import read_certificate
     from skipserve.certification.findings import Finding, NotCertified
     from skipserve.certification.recount import check_counts
@@ -97,7 +85,7 @@ def verify(
         tempfile.TemporaryDirectory(prefix="skipserve-verify.") as scratch,
         watching(f"{made.model}: opening") as watch,
     ):
-        artifact = _opened(files, Path(scratch))
+        artifact = open_model(files, Path(scratch))
         found = []
         if key is not None:
             found += [one for one in [check_signature(made, values, key)] if one]
@@ -115,130 +103,6 @@ def verify(
     else:
         task = artifact.manifest.task
         _print_verified(made, task, data is not None, labels is not None, key)
-
-
-def attest(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL",
-            help="An artifact directory, an archive, or the name of a model that is served.",
-            autocompletion=completion.artifacts,
-        ),
-    ],
-    out: Annotated[Path, typer.Option(help="The certificate file.")] = Path("certificate.json"),
-    precision: Annotated[
-        Literal["fp32", "fp16", "int8"] | None,
-        typer.Option(help="The precision of the files, where several are certified."),
-    ] = None,
-    provider: Annotated[
-        Literal["cpu", "cuda"] | None,
-        typer.Option(help="Where the files run, where several are certified."),
-    ] = None,
-    metrics_port: MetricsPort = METRICS_PORT,
-) -> None:
-    """Write everything certified of a model to one file, which `skipserve verify` checks.
-
-    For a model that is served, the file also has what its traffic has earned.
-    """
-    from skipserve.artifacts.named import find_model
-    from skipserve.certification.attesting import artifact_file
-    from skipserve.certification.certificate_file import write_certificate
-
-    if "/" in model or model.endswith(".mar") or Path(model).exists():
-        with tempfile.TemporaryDirectory(prefix="skipserve-attest.") as scratch:
-            artifact = _opened(find_model(model), Path(scratch))
-            made = artifact_file(artifact, precision, provider)
-    else:
-        made = served_file(_served(metrics_port, model))
-    write_certificate(out, made.model_dump(mode="json"))
-    typer.echo(out)
-
-
-def sign(
-    certificate: File,
-    key: Annotated[Path, typer.Option(help="The private key (PEM, Ed25519).")],
-) -> None:
-    """Sign a certificate in place; the signer vouches for counts that came from traffic."""
-    from skipserve.certification.certificate_file import seal, write_certificate
-    from skipserve.certification.certificate_reading import read_certificate
-    from skipserve.certification.signing import signed
-    from skipserve.errors import ConfigError
-
-    made, values = read_certificate(certificate)
-    if seal(values) != made.sha256:
-        raise ConfigError(
-            f"{certificate} was changed after it was written and is not signed; write it again "
-            "with `skipserve attest`"
-        )
-    write_certificate(certificate, signed(values, key))
-    typer.echo(certificate)
-
-
-def served_file(slices: Sequence[EarnedRecord]) -> CertificateFile:
-    """The certificates of a model, offline and earned, for the files that it serves with.
-
-    Args:
-        slices: Of its traffic, at least one.
-    """
-    from skipserve.certification.attesting import certificate_file
-    from skipserve.certification.from_traffic import earned_bound
-    from skipserve.runtime.runners import FORMATS
-
-    whole = slices[0]
-    artifact, kind = whole.artifact, whole.kind
-    read = [(earned, earned.read()) for earned in slices]
-    bounds = [
-        earned_bound(
-            earned.rules,
-            earned.events,
-            risk,
-            place,
-            found.rows,
-            candidates=artifact.certificates.candidates,
-            guard_limit=earned.spec.guard_limit,
-            confidence=earned.spec.confidence,
-            of_slice=artifact.manifest.slices.named(earned.of_slice),
-        )
-        for earned, found in read
-        for risk, place in found.places.items()
-        if place is not None
-    ]
-    return certificate_file(
-        artifact,
-        bounds,
-        files=artifact.hashes(FORMATS[kind.backend], kind.precision),
-        precision=kind.precision,
-        provider=kind.provider,
-        withdrawn=any(found.withdrawn for _, found in read),
-    )
-
-
-def _served(metrics_port: int, model: str) -> list[EarnedRecord]:
-    """What a service has earned for a model; if none serves it, the error names its files."""
-    from skipserve.artifacts.named import find_model
-    from skipserve.commands.certificate import find_earned
-    from skipserve.errors import ConfigError, LaunchError
-
-    try:
-        return find_earned(metrics_port, model)
-    except (ConfigError, LaunchError) as error:
-        try:
-            files = find_model(model)
-        except ConfigError:
-            raise error from None
-        raise type(error)(f"{error}; or did you mean {str(files)!r}?") from None
-
-
-def _opened(model: Path, scratch: Path) -> Artifact:
-    from skipserve.artifacts import archive
-    from skipserve.artifacts.archive_names import model_of
-    from skipserve.artifacts.artifact import open_artifact
-
-    if model.suffix != ".mar":
-        return open_artifact(model)
-    archive.verify(model, scratch)
-    return open_artifact(scratch / model_of(model))
 
 
 def _end_with(found: Sequence[Finding], json: bool) -> NoReturn:

@@ -8,7 +8,6 @@ from typing import get_args
 
 from skipserve.artifacts.artifact import Artifact
 from skipserve.artifacts.asked import BackendName
-from skipserve.artifacts.certificates import is_of
 from skipserve.artifacts.manifest import Precision
 from skipserve.earning.ladder import Place, Places
 from skipserve.earning.ledger import Ledger
@@ -30,13 +29,8 @@ def own_places(artifact: Artifact, kind: Kind) -> Places:
     files = artifact.hashes(FORMATS[kind.backend], kind.precision)
     held = {
         one.risk: Place(one.candidate)
-        for one in made.certificates
-        if one.files == files
-        and (one.precision, one.provider) == (kind.precision, kind.provider)
-        and one.measure == "disagreement"
-        and one.confidence >= spec.offline_confidence
-        and one.guard_limit == spec.guard_limit
-        and is_of(one, made.candidates)
+        for one in made.of_files(spec, files, kind.precision, kind.provider)
+        if one.measure == "disagreement" and one.confidence >= spec.offline_confidence
     }
     return tuple(held.get(risk) for risk in spec.risks)
 

@@ -93,7 +93,8 @@ def _read(file: Path) -> Columns:
 
 
 # What writes the files that NumPy reads, and how they begin.
-_WRITERS = {".npy": ("numpy.save", b"\x93NUMPY"), ".npz": ("numpy.savez", b"PK")}
+_WRITERS = {".npy": "numpy.save", ".npz": "numpy.savez"}
+_BEGINS = (b"\x93NUMPY", b"PK\x03\x04", b"PK\x05\x06")
 
 
 def _read_arrays(file: Path) -> Columns:
@@ -101,9 +102,9 @@ def _read_arrays(file: Path) -> Columns:
         begins = stream.read(8)
         stream.seek(0)
         # Of anything else NumPy says that it is a pickle, and how to open that.
-        if not any(begins.startswith(magic) for _, magic in _WRITERS.values()):
+        if not begins.startswith(_BEGINS):
             kind = file.suffix.lower()
-            raise ConfigError(f"{file} is no {kind} file; expected what {_WRITERS[kind][0]} writes")
+            raise ConfigError(f"{file} is no {kind} file; expected what {_WRITERS[kind]} writes")
         try:
             read = np.load(stream, allow_pickle=False)
             if isinstance(read, np.ndarray):
