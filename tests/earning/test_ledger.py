@@ -11,8 +11,9 @@ from evidence_files import BINDING, OTHER, array, read
 from skipserve.earning.counts import Counts
 from skipserve.earning.epochs import decide, withdraw
 from skipserve.earning.epochs import in_force as places_in_force
+from skipserve.earning.event_lines import told
 from skipserve.earning.events import Begun, Crossed
-from skipserve.earning.ledger import NAME, Ledger, told
+from skipserve.earning.ledger import NAME, Ledger
 from skipserve.earning.lines import FORMAT, Header, line
 from skipserve.earning.process_file import folder_of
 from skipserve.earning.rules import Rules

@@ -17,9 +17,10 @@ from skipserve.earning import rows_file
 from skipserve.earning.counts import Counts
 from skipserve.earning.counts_file import CountsFile, CountsReader
 from skipserve.earning.epochs import decide, in_force, withdraw
+from skipserve.earning.event_lines import told
 from skipserve.earning.events import Begun, Crossed, Proposed
 from skipserve.earning.ladder import OWN, Ladder, Place, name_of
-from skipserve.earning.ledger import NAME, Ledger, ladders_in, told, used_before
+from skipserve.earning.ledger import NAME, Ledger, ladders_in, used_before
 from skipserve.earning.lines import Header, line
 from skipserve.earning.process_file import folder_of
 from skipserve.earning.progress import Pace

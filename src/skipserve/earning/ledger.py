@@ -17,14 +17,14 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from skipserve.earning.compaction import compacted
 from skipserve.earning.counts_file import PREFIX as COUNTS
 from skipserve.earning.epochs import reset
-from skipserve.earning.events import MOST, Begun, Crossed, Event, Proposed, Withdrawn
+from skipserve.earning.event_lines import events_of, told
+from skipserve.earning.events import MOST, Begun, Event, Proposed
 from skipserve.earning.ladder import OWN, Ladder
 from skipserve.earning.lines import (
     Header,
@@ -47,12 +47,6 @@ LONG_BYTES = 256 << 10
 # Whoever holds the lock gives it back within milliseconds, unless it was stopped.
 LOCK_S = 2.0
 LOCK_TRIES = 40
-_KINDS: dict[str, type[Event]] = {
-    "begun": Begun,
-    "crossed": Crossed,
-    "proposed": Proposed,
-    "withdrawn": Withdrawn,
-}
 
 
 class Ledger:
@@ -254,28 +248,6 @@ def used_before(events: Sequence[Event], epoch: int) -> str:
         elif isinstance(one, Proposed) and one.epoch < epoch:
             used = one.proposal
     return used
-
-
-def events_of(lines: Sequence[bytes], file: Path) -> list[Event]:
-    """The events in the lines of a file.
-
-    Raises:
-        StateError: If a line is none.
-    """
-    found: list[Event] = []
-    for text in lines:
-        try:
-            said: dict[str, Any] = msgspec.json.decode(text, type=dict[str, Any])
-            found.append(msgspec.convert(said, _KINDS[said.pop("kind")]))
-        except (msgspec.MsgspecError, LookupError, TypeError):
-            raise damaged(file, "a line is no event") from None
-    return found
-
-
-def told(event: Event) -> dict[str, Any]:
-    """An event as a line says it."""
-    kind = next(name for name, of in _KINDS.items() if isinstance(event, of))
-    return {"kind": kind, **msgspec.to_builtins(event)}
 
 
 def _same(descriptor: int, file: Path) -> bool:

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from skipserve.earning.event_lines import events_of, told
 from skipserve.earning.events import Begun, Event
-from skipserve.earning.ledger import Ledger, events_of, told
+from skipserve.earning.ledger import Ledger
 from skipserve.earning.lines import Header, contents, damaged, line
 from skipserve.earning.proofs import flaw
 from skipserve.earning.rules import Rules
