@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import resource
 import threading
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -121,3 +123,20 @@ def test_what_is_taken_over_goes_by_the_rules_here(tmp_path):
     here = begun(tmp_path / "here", rules)
     take_over(here, read_earned(exported(tmp_path), BINDING, rules))
     assert (here.state.epoch_rows, here.state.propose_rows) == (777, 5)
+
+
+@pytest.mark.parametrize("value", ["9" * 400, str((1 << 53) + 1)])
+@pytest.mark.parametrize("field", ["epoch", "rows", "epoch_rows"])
+def test_numbers_that_nobody_lives_to_see_are_damage(tmp_path, field, value):
+    file = exported(tmp_path)
+    (lines, whole) = [], file.read_bytes().splitlines()
+    for one in whole:
+        said = re.sub(rf'"{field}":\d+'.encode(), f'"{field}":{value}'.encode(), one[:-9])
+        lines.append(said + f" {zlib.crc32(said):08x}\n".encode())
+    file.write_bytes(b"".join(lines))
+    with pytest.raises(StateError, match="is damaged"):
+        read_earned(file, BINDING, RULES)
+    ledger = begun(tmp_path / "here")
+    folder_of(tmp_path / "here", BINDING).joinpath(NAME).write_bytes(b"".join(lines))
+    ledger.reset(9.0)
+    assert ledger.state.epoch <= 3

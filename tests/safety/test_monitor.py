@@ -5,6 +5,8 @@ The counts are written as the workers' library writes them, by "workers" that co
 
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import replace
 
 import pytest
@@ -12,6 +14,7 @@ from monitored import RISK, Watch, Worker, other_files
 
 from skipserve.artifacts.artifact import open_artifact
 from skipserve.safety.monitor import Monitor
+from skipserve.safety.switch import Switch
 
 
 @pytest.fixture(scope="module")
@@ -225,3 +228,36 @@ def test_a_model_that_is_served_no_more_is_not_shown_and_its_counts_are(watched)
     for name in ("router_state", "alarm_evidence", "alarm_level", "signal_drift_ratio"):
         assert f"skipserve_{name}{{" not in watched.exposition.text()[0].decode(), name
     assert watched.value("evidence_rows_total", risk=str(RISK)) == 100
+
+
+class Broken(Switch):
+    """A switch on a disk that errs."""
+
+    def tell(self, controls):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def test_a_switch_that_cannot_be_thrown_leaves_the_other_models_watched(tmp_path, watched):
+    worker = Worker(watched.directory, 1).opens()
+    kind = {"backend": "onnxruntime", "provider": "cpu", "precision": "fp32"}
+    worker.add("model_info", 1, "gauge_livemax", model="other", **kind)
+    artifact = watched.model.artifact
+    manifest = artifact.manifest.model_copy(update={"name": "other"})
+    other = replace(
+        watched.model,
+        artifact=replace(artifact, manifest=manifest),
+        switch=Switch(tmp_path / "other"),
+    )
+    watched.monitor.follow(watched.now_s, [other, watched.model], ())
+    watched.tick()
+    broken = replace(other, switch=Broken(tmp_path / "other"))
+    watched.monitor.follow(watched.now_s, [broken, watched.model], ())
+    with pytest.raises(OSError, match="Input/output"):
+        watched.monitor.hold([watched.model, broken])
+    watched.tick()
+    assert watched.switch.control().epoch == 1  # it is not held
+    with pytest.raises(OSError, match="Input/output"):
+        watched.monitor.follow(watched.now_s, [broken, watched.model], {"small", "other"})
+    worker.evidence(100, 20)
+    watched.tick()
+    assert watched.switch.state() == "fell_back"

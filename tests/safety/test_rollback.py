@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 from earning_model import Model, earning
-from monitored import other_files
+from monitored import Watch, Worker, other_files
 
 from skipserve.artifacts.artifact import open_artifact
 from skipserve.earning.ledger import NAME
@@ -54,6 +54,20 @@ def test_a_rollback_does_not_serve_what_was_withdrawn(model):
 def test_own_certificates_stand_through_a_reload_where_the_alarm_was_never_raised(model):
     assert model.control.in_force is None
     assert reloads(model, model.watch.model) == OWN
+
+
+def test_a_start_does_not_serve_what_was_withdrawn_before_its_workers_are_there(model, tmp_path):
+    (tmp_path / "again").mkdir()
+    again = Watch(tmp_path / "again", model.artifact, model.state)
+    again.tick()
+    assert again.switch.control().in_force is None  # the alarm was never raised
+    model.worker.evidence(100, 30)
+    model.watch.tick()
+    again.tick()
+    assert again.switch.control() == ControlState("on", 0, (None, None))
+    Worker(again.directory, 1).opens(certified=False)
+    again.tick()
+    assert again.switch.control() == ControlState("fell_back", 2, (None, None))
 
 
 def test_a_record_that_cannot_be_read_is_not_relied_on(model):

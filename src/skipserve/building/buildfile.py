@@ -11,13 +11,13 @@ from pydantic import Field
 
 from skipserve.artifacts.manifest import Format, Name, Precision
 from skipserve.artifacts.serving import ServingConfig
+from skipserve.building.checks import check_counted, check_heeded
 from skipserve.errors import ConfigError, suggestion
 from skipserve.networks import NetworkConfig, parse_network
 from skipserve.routing.config import ExitsConfig, RouterConfig
 from skipserve.schema import Record, parse
 from skipserve.sources.config import Brought, DataConfig, SourceConfig
 from skipserve.sources.hugging_face.proposing import task_of
-from skipserve.tasks import NO_EVIDENCE
 from skipserve.training.config import TrainingConfig
 from skipserve.training.recipes import Recipe, open_recipe
 from skipserve.training.tuning.config import TuningConfig
@@ -201,18 +201,13 @@ def parse_build_file(text: str, path: Path, training: dict[str, Any] | None = No
     else:
         origin = _trained(sections, path, training or {})
     router = _router(sections, origin)
-    if router is not None and router.certificate != "offline" and not sections.serving.evidence:
-        raise ConfigError(
-            f"{path}: router.certificate = {router.certificate!r} with serving.evidence = 0 would "
-            "never earn anything; set evidence = 0.01, or leave it out"
-        )
-    _check_heeded(sections.serving, path)
+    check_heeded(router, sections.serving, path)
     defaults = {} if isinstance(origin, Trained) else {"formats": ["onnx"], "precisions": ["fp32"]}
     export = parse(ExportConfig, {**defaults, **sections.export}, f"{path}: export")
     serving = sections.serving
     if isinstance(origin, Brought) and origin.task.top is not None:
         if router is not None:
-            _check_counted(router, export, sections, path)
+            check_counted(router, export.formats, sections.serving, path)
         serving = serving.model_copy(update={"evidence": 0.0})
     return BuildFile(
         path=path,
@@ -224,45 +219,6 @@ def parse_build_file(text: str, path: Path, training: dict[str, Any] | None = No
         router=router,
         serving=serving,
     )
-
-
-def _check_heeded(serving: ServingConfig, path: Path) -> None:
-    """Refuse settings that nothing would read."""
-    if serving.overload_risk is not None and serving.risk is None:
-        raise ConfigError(
-            f"{path}: serving.overload_risk has no effect without serving.risk; set risk too, or "
-            "leave it out"
-        )
-
-
-def _check_counted(
-    router: RouterConfig, export: ExportConfig, sections: _Sections, path: Path
-) -> None:
-    """Refuse to count queries where thresholds cannot be proposed for them, and on traffic.
-
-    There it is not known which rows are of one query.
-    """
-    if router.policy != "exit":
-        raise ConfigError(
-            f"{path}: router.policy = {router.policy!r} does not go with task.top: its thresholds "
-            "are proposed by single scores, not by queries; set policy = 'exit', or leave top out"
-        )
-    if "torchscript" in export.formats:
-        raise ConfigError(
-            f"{path}: 'torchscript' in export.formats does not go with task.top: thresholds are "
-            "proposed by what the exits answer, which only ONNX files show; set formats = ['onnx']"
-        )
-    if router.certificate != "offline":
-        raise ConfigError(
-            f"{path}: router.certificate = {router.certificate!r} does not go with task.top: "
-            f"{NO_EVIDENCE}; set certificate = 'offline', or leave top out to earn it for each "
-            "score"
-        )
-    if sections.serving.asks_evidence:
-        raise ConfigError(
-            f"{path}: serving.evidence = {sections.serving.evidence:g} does not go with task.top: "
-            f"{NO_EVIDENCE}; leave evidence out"
-        )
 
 
 def _build_files(path: Path) -> str:

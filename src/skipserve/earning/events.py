@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
+import msgspec
+
+# No model lives to see more; larger ones would overflow where they are reckoned with.
+MOST = 1 << 53
+Number = Annotated[int, msgspec.Meta(le=MOST)]
 Reason = Literal["start", "rows", "alarm", "reset"]
 
 
@@ -21,12 +26,12 @@ class Begun:
         propose_rows: So many of its first rows propose, and are no evidence.
     """
 
-    epoch: int
+    epoch: Number
     because: Reason
-    rows_before: int
-    epoch_rows: int
+    rows_before: Number
+    epoch_rows: Number
     at_s: float
-    propose_rows: int = 0
+    propose_rows: Number = 0
 
 
 @dataclass(frozen=True)
@@ -44,8 +49,8 @@ class Proposed:
         at_s: When, on the clock of :func:`decide`.
     """
 
-    epoch: int
-    rows: int
+    epoch: Number
+    rows: Number
     proposal: str
     guard_limit: float | None
     candidates: tuple[tuple[float | None, ...], ...]
@@ -66,11 +71,11 @@ class Crossed:
         at_s: When, on the clock of :func:`decide`.
     """
 
-    epoch: int
+    epoch: Number
     risk: float
-    candidate: int
-    rows: int
-    disagreements: int
+    candidate: Number
+    rows: Number
+    disagreements: Number
     at_s: float
 
 
@@ -85,9 +90,9 @@ class Withdrawn:
         at_s: When, on the clock of :func:`decide`.
     """
 
-    epoch: int
-    rows: int
-    disagreements: int
+    epoch: Number
+    rows: Number
+    disagreements: Number
     at_s: float
 
 

@@ -24,7 +24,7 @@ import msgspec
 from skipserve.earning.compaction import compacted
 from skipserve.earning.counts_file import PREFIX as COUNTS
 from skipserve.earning.epochs import reset
-from skipserve.earning.events import Begun, Crossed, Event, Proposed, Withdrawn
+from skipserve.earning.events import MOST, Begun, Crossed, Event, Proposed, Withdrawn
 from skipserve.earning.ladder import OWN, Ladder
 from skipserve.earning.lines import (
     Header,
@@ -301,5 +301,5 @@ def _epochs_said(file: Path) -> int:
             with contextlib.suppress(msgspec.MsgspecError):
                 said = msgspec.json.decode(text.rpartition(b" ")[0])
                 epoch = said.get("epoch", 0) if isinstance(said, dict) else 0
-                most = max(most, epoch if isinstance(epoch, int) else 0)
+                most = max(most, epoch if isinstance(epoch, int) and epoch < MOST else 0)
     return most

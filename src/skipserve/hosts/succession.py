@@ -100,10 +100,10 @@ class Succession:
             _remove(instance)
             raise
         changed = fresh.differs_from(before)
-        with self.turn:
-            supervision.readiness.expect(host)
-            supervision.monitor.hold([one for one in fresh.watched() if one.name in changed])
         try:
+            with self.turn:
+                supervision.readiness.expect(host)
+                supervision.monitor.hold([one for one in fresh.watched() if one.name in changed])
             self._open(fresh)
         except BaseException:
             host.retire(self._ended)

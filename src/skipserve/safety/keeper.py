@@ -18,13 +18,12 @@ from skipserve.earning.epochs import decide, in_force, reset
 from skipserve.earning.events import Event
 from skipserve.earning.ladder import OWN, Place, Places
 from skipserve.earning.ledger import ladders_of, used_before
-from skipserve.earning.proofs import unordered
 from skipserve.earning.proposing import About, propose_anew
 from skipserve.earning.state import State
 from skipserve.errors import StateError
 from skipserve.safety.evidence_files import EvidenceFiles
-from skipserve.safety.kind import Kind, binding_for, own_ladder, rules_of
-from skipserve.safety.own import own_places
+from skipserve.safety.kind import Kind, binding_for, only_kind, own_ladder, require_order, rules_of
+from skipserve.safety.own import own_may_stand, own_places
 from skipserve.safety.withdrawal import Withdrawal
 from skipserve.slices import sliced
 
@@ -62,6 +61,8 @@ class Keeper:
         self._kind: Kind | None = None
         self._offline: Places = (None,) * len(spec.risks)
         self._safe = False  # whether what was read can be relied on
+        # Until it is read. Without candidates nothing is ever counted, and so nothing on record.
+        self._may_stand = not self.rules.candidates
         self._at_s = 0.0
         self._unwritten: Withdrawal | None = None
 
@@ -89,8 +90,7 @@ class Keeper:
     @property
     def own(self) -> bool:
         """Whether the artifact's own certificates hold, also where nothing bolder was earned."""
-        # Where nothing is counted yet, nothing is on record either.
-        known = self._safe or not self.problem
+        known = self._safe or (self._may_stand and not self.problem)
         return known and self.mode != "earned" and not self.withdrawn
 
     @property
@@ -136,23 +136,22 @@ class Keeper:
         stands = found == self._offline and any(one is not None for one in found)
         return None if stands else found
 
-    def look(self, kinds: Collection[Kind], at_s: float) -> Sequence[Event]:
+    def look(self, kinds: Collection[Kind], at_s: float) -> None:
         """Take in what was counted, and move the epochs.
 
         Args:
             kinds: What the workers run on that live.
             at_s: Seconds since 1970, on a clock that never goes back.
-
-        Returns:
-            What has happened by it.
         """
         self._at_s = at_s
         problem = ""
-        events: Sequence[Event] = ()
         try:
             if kinds and self.rules.candidates:
                 self._open(kinds)
-                events = self._look()
+                self._look()
+            elif self.rules.candidates and not self.opened:
+                # Workers that open in a moment go by what they are told now.
+                self._may_stand = own_may_stand(self._artifact, self._folder, self._slice)
         except StateError as error:
             problem, self._safe = str(error), False
         except OSError as error:
@@ -163,7 +162,6 @@ class Keeper:
         elif self.problem and not problem:
             logger.warning("%s can earn again", self._name)
         self.problem = problem
-        return events
 
     def withdraw(self, rows: int, disagreements: int, epoch: int) -> Sequence[Event]:
         """Take everything out of force.
@@ -204,7 +202,7 @@ class Keeper:
         self._unwritten = None
         return events
 
-    def reset(self) -> Sequence[Event]:
+    def reset(self) -> None:
         """Begin anew, with the artifact's own certificates if it has some.
 
         What cannot be written down has not happened, and is told.
@@ -212,18 +210,17 @@ class Keeper:
         problem = self.problem or "its workers are not there yet"
         if self._safe:
             try:
-                events = self._turn(lambda state: reset(self.rules, state.epoch, self._at_s))
+                self._turn(lambda state: reset(self.rules, state.epoch, self._at_s))
             except (OSError, StateError) as error:
                 problem = str(error)
             else:
                 self._unwritten = None  # the operator has seen it
-                return events
+                return
         logger.error(
             "%s: that what was earned is forgotten cannot be written down (%s); nothing has "
             "changed: mend it, and switch it on again",
             *(self._name, problem),
         )
-        return ()
 
     def _turn(self, decided: Callable[[State], Sequence[Event]]) -> Sequence[Event]:
         ledger = self._files.ledger
@@ -232,39 +229,30 @@ class Keeper:
         return events
 
     def _open(self, kinds: Collection[Kind]) -> None:
-        if len(kinds) > 1:
-            told = " and ".join(sorted(f"{k.backend} {k.provider} {k.precision}" for k in kinds))
-            raise StateError(
-                f"its workers run on {told}, and a certificate is of one; see why they differ, or "
-                "set provider and precision"
-            )
-        (kind,) = kinds
+        kind = only_kind(kinds)
         if kind == self._kind:
             return
-        pair = unordered(self._ladders[OWN].thresholds.tolist())
-        if pair is not None:
-            raise StateError(
-                f"its candidates {pair[0]} and {pair[1]} are not ordered from careful to bold; "
-                "propose them anew with `skipserve calibrate`"
-            )
+        require_order(self._ladders[OWN])
         binding = binding_for(self._artifact, kind, self._slice)
         decisions = len(self._spec.decisions)
         self._files = EvidenceFiles(self._folder, binding, self.rules, decisions)
         self._offline = own_places(self._artifact, kind)
         self._kind = kind
 
-    def _look(self) -> Sequence[Event]:
+    def _look(self) -> None:
         self._take(self._files.ledger.read())
         self._safe = True
         if self._unwritten is not None:
-            return self._withdraw(self._unwritten)
+            self._withdraw(self._unwritten)
+            return
         self.counts = self._files.counted(self.state, len(self._ladders[self.state.proposal]))
         self._files.need_room()
         if self.proposing:
-            return self._propose()
+            self._propose()
+            return
         earning = self.earning
         if not decide(self.rules, self.state, self.counts, self._at_s, earning):
-            return ()
+            return
         seen = self.state.epoch
 
         def decided(state: State) -> Sequence[Event]:
@@ -272,11 +260,10 @@ class Keeper:
                 return ()
             return decide(self.rules, state, self.counts, self._at_s, earning)
 
-        events = self._turn(decided)
+        self._turn(decided)
         self._files.tidy(self.state)
-        return events
 
-    def _propose(self) -> Sequence[Event]:
+    def _propose(self) -> None:
         """Fix what the epoch earns for, once its first rows are together."""
         state, spec = self.state, self._spec
         rows = self._files.shown(state.epoch)
@@ -284,7 +271,7 @@ class Keeper:
         # The build file may ask for fewer since the epoch began: none leaves the ladder as it was.
         enough = min(state.propose_rows, self.rules.propose_rows)
         if self.shown < enough:
-            return ()
+            return
         needed = {OWN, self._used, *(old.proposal for _, old in state.held)}
         depth = self._artifact.manifest.depth
         proposed = propose_anew(
@@ -297,9 +284,8 @@ class Keeper:
         def decided(now: State) -> Sequence[Event]:
             return [proposed] if now.epoch == state.epoch and now.propose_rows else ()
 
-        events = self._turn(decided)
+        self._turn(decided)
         self._files.tidy(self.state)
-        return events
 
     def _take(self, state: State) -> None:
         events = self._files.ledger.events

@@ -13,6 +13,7 @@ from skipserve.artifacts.certificates import from_json
 from skipserve.artifacts.manifest import Precision
 from skipserve.earning.binding import binding_of
 from skipserve.earning.ladder import Ladder
+from skipserve.earning.proofs import unordered
 from skipserve.earning.rules import Rules
 from skipserve.errors import StateError
 from skipserve.runtime.backends import Provider
@@ -42,6 +43,36 @@ class Kind:
             )
         backend, provider, precision = (next(iter(one)) for one in labels)
         return Kind(backend, provider, precision)  # type: ignore[arg-type]
+
+
+def only_kind(kinds: Collection[Kind]) -> Kind:
+    """What all workers run on; there is one at least.
+
+    Raises:
+        StateError: If they differ.
+    """
+    if len(kinds) > 1:
+        told = " and ".join(sorted(f"{k.backend} {k.provider} {k.precision}" for k in kinds))
+        raise StateError(
+            f"its workers run on {told}, and a certificate is of one; see why they differ, or "
+            "set provider and precision"
+        )
+    (kind,) = kinds
+    return kind
+
+
+def require_order(ladder: Ladder) -> None:
+    """Check that candidates go from careful to bold, for what they prove follows from that.
+
+    Raises:
+        StateError: If they do not.
+    """
+    pair = unordered(ladder.thresholds.tolist())
+    if pair is not None:
+        raise StateError(
+            f"its candidates {pair[0]} and {pair[1]} are not ordered from careful to bold; "
+            "propose them anew with `skipserve calibrate`"
+        )
 
 
 def rules_of(artifact: Artifact) -> Rules:

@@ -42,10 +42,13 @@ class Monitor:
 
         Args:
             coming: The artifacts that begin to answer beside those that are watched.
+
+        Raises:
+            OSError: If a switch cannot be thrown; then all are watched as before.
         """
-        self._held = {one.name for one in coming}
         for one in coming:
             self._models[one.name].hold(one)
+        self._held = {one.name for one in coming}
 
     def follow(self, now_s: float, models: Sequence[Watched], fresh: Collection[str]) -> None:
         """Watch these models from now on, and none else.
@@ -59,8 +62,10 @@ class Monitor:
         Raises:
             OSError: As :meth:`tick`.
         """
+        self._held = ()
         counts = self._metrics.samples("counter_*.db")
         before, self._models = self._models, {}
+        problem: OSError | StateError | None = None
         for model in models:
             name = model.name
             if name in before and name not in fresh:
@@ -69,12 +74,16 @@ class Monitor:
                 continue
             if name in before:
                 before.pop(name).forget()
-            self._models[name] = self._model(model)
-            self._models[name].begin(now_s, counts)
+            try:
+                self._models[name] = self._model(model)
+                self._models[name].begin(now_s, counts)
+            except (OSError, StateError) as error:  # the others are watched all the same
+                problem = error
         for name, gone in before.items():
             if name not in self._models:
                 gone.forget()
-        self._held = ()
+        if problem is not None:
+            raise problem
 
     def tick(self, now_s: float) -> None:
         """Look at what was counted until now.
