@@ -66,7 +66,6 @@ def test_a_model_without_a_router_says_so(engine, rows):
         {"guard_limit": 2.0},
         {"guard_limit": None},
         {"candidate": 999},
-        {"candidate": -1},
     ],
 )
 def test_a_certificate_of_something_else_is_not_used(copied, moons, changed):
@@ -115,6 +114,12 @@ def test_damaged_certificates_are_an_error(copied, content):
         open_artifact(copied)
     (copied / CERTIFICATES).unlink()
     assert not open_artifact(copied).certificates.candidates  # as calibrate takes it
+
+
+def test_a_place_below_the_first_candidate_is_damage(copied):
+    change(copied / CERTIFICATES, candidate=-1)
+    with pytest.raises(ArtifactError, match=r"is damaged: .*candidate = -1"):
+        open_artifact(copied)
 
 
 def test_too_few_samples_are_refused_with_the_number_it_takes(copied, moons):
