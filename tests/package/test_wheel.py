@@ -106,6 +106,7 @@ def test_the_core_alone_says_what_it_lacks_and_with_cpu_it_serves_and_certifies(
 ):
     root = tmp_path / "away"
     shutil.copytree(routed_project[0] / "model_store", root / "model_store")
+    shutil.copytree(routed_project[0] / "export", root / "export")
     samples = recipe.draw("certify")
     np.savez(root / "rows.npz", inputs=samples.inputs.numpy(), label=samples.labels.numpy())
     certify = ("certify", "model_store/small.mar", "--data", "rows.npz", "--labels", "label")
