@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from skipserve.artifacts.asked import AskedPrecision, AskedProvider, BackendName
-from skipserve.commands import completion, console
+from skipserve.commands import completion
+from skipserve.commands.announcing import announce, while_starting
 from skipserve.commands.exits import ExitCode
 from skipserve.commands.failures import line_for
 from skipserve.commands.parameters import (
@@ -28,13 +29,11 @@ from skipserve.commands.parameters import (
     parse_risk,
     positive,
 )
-from skipserve.commands.progress import watching
 from skipserve.errors import ConfigError, LaunchError
 from skipserve.hosts.client import BODY_S
 from skipserve.hosts.config import KEYS_VARIABLE, ServerName, Tls
 
 if TYPE_CHECKING:
-    from skipserve.hosts.launcher import Server
     from skipserve.telemetry.logs import Log
 
 logger = logging.getLogger("skipserve.cli")
@@ -236,7 +235,7 @@ def serve(
             rate_limit,
         )
         try:
-            with _waiting(log):
+            with while_starting(log):
                 running = Server(
                     lambda: archives_in(model_store, models or []),
                     config,
@@ -250,7 +249,7 @@ def serve(
                 return
             raise
         with running:
-            _announce(running, log)
+            announce(running, log)
             running.wait(signals.stop, signals.reload)
 
 
@@ -282,24 +281,3 @@ def _errors_to(log: Log) -> Iterator[None]:
             raise
         logger.error("%s", line)
         raise typer.Exit(ExitCode.NO_RESULT) from None
-
-
-@contextmanager
-def _waiting(log: Log) -> Iterator[None]:
-    if log.format == "json" or console.is_terminal:  # a bar would mix with what the service says
-        yield
-        return
-    with watching("serve: starting the models"):
-        yield
-
-
-def _announce(server: Server, log: Log) -> None:
-    if log.format == "json":
-        names = ", ".join(manifest.name for manifest in server.manifests)
-        logger.info("ready: serving %s at %s", names, server.url(server.manifests[0]))
-        return
-    for manifest in server.manifests:
-        console.print(f"serving {manifest.name} at {server.url(manifest)}", markup=False)
-    console.print(f"metrics at {server.address.metrics_url}/metrics; try:\n", markup=False)
-    console.print(server.curl(), markup=False, soft_wrap=True)
-    console.print("\nready; Ctrl-C stops")
