@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 from torch import Tensor, nn
 
-from laboratory.readers import Guard
+from laboratory.guard import Guard
 from laboratory.routers import RoutedNetwork
 from skipserve.networks import ResidualNetwork
 from skipserve.routing import judge as judging

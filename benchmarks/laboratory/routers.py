@@ -10,14 +10,13 @@ from itertools import islice
 import torch
 from torch import Tensor, nn
 
+from laboratory.guard import Guard, fit_guard
 from laboratory.readers import (
     Confidence,
-    Guard,
     Margin,
     Norm,
     distil_head,
     fisher_norm,
-    fit_guard,
 )
 from skipserve.networks import ResidualNetwork
 from skipserve.routing.config import HeadKind, Policy

@@ -7,6 +7,7 @@ import itertools
 import json
 from pathlib import Path
 
+from earning_rows import earning
 from grafana_foundation_sdk.builders import dashboard
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import (
@@ -18,7 +19,7 @@ from grafana_foundation_sdk.models.dashboard import (
 from overview_rows import every_model, glance
 from panels import DATASOURCE
 from queries import SLICES, increase
-from router_rows import agreement, depth, drift, earning, intervals
+from router_rows import agreement, depth, drift, intervals
 from service_rows import latency, runtime, traffic
 
 OUT = Path(__file__).parent / "dashboards" / "skipserve.json"
