@@ -9,7 +9,6 @@ import pytest
 from earning_model import Model, earning
 from needed_rows import rows_needed
 
-from skipserve.artifacts.artifact import open_artifact
 from skipserve.earning.process_file import folder_of
 from skipserve.earning.rows_file import RowsFile
 from skipserve.earning.wealth import level_of
@@ -19,11 +18,6 @@ from skipserve.safety.kind import own_ladder
 from skipserve.safety.switch import ControlState
 
 ROWS = 200
-
-
-@pytest.fixture(scope="module")
-def certified(routed_project):
-    return open_artifact(routed_project[0] / "artifacts" / "small")
 
 
 class Proposing(Model):

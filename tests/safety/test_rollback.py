@@ -8,17 +8,11 @@ import pytest
 from earning_model import Model, earning
 from monitored import Watch, Worker, other_files
 
-from skipserve.artifacts.artifact import open_artifact
 from skipserve.earning.ledger import NAME
 from skipserve.safety.switch import ControlState
 
 FULL = ControlState("on", 0, ())
 OWN = ControlState("on", 0, None)
-
-
-@pytest.fixture(scope="module")
-def certified(routed_project):
-    return open_artifact(routed_project[0] / "artifacts" / "small")
 
 
 @pytest.fixture(params=["offline", "both"])

@@ -11,7 +11,6 @@ import pytest
 from earning_model import RISKS, earning
 from monitored import Watch, Worker
 
-from skipserve.artifacts.artifact import open_artifact
 from skipserve.earning.counts_file import CountsFile
 from skipserve.earning.process_file import folder_of
 from skipserve.safety.kind import Kind, binding_for
@@ -63,11 +62,6 @@ class Model:
     def close(self):
         for file in self.files.values():
             file.close()
-
-
-@pytest.fixture(scope="module")
-def certified(routed_project):
-    return open_artifact(routed_project[0] / "artifacts" / "small")
 
 
 @pytest.fixture(scope="module")

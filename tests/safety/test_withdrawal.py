@@ -7,11 +7,9 @@ import resource
 from dataclasses import replace
 
 import numpy as np
-import pytest
 from earning_model import Model, earning
 from needed_rows import rows_needed
 
-from skipserve.artifacts.artifact import open_artifact
 from skipserve.earning.events import Begun, Withdrawn
 from skipserve.earning.ladder import Place
 from skipserve.earning.ledger import NAME, Ledger
@@ -21,19 +19,6 @@ from skipserve.safety.kind import Kind, rules_of
 from skipserve.safety.switch import ControlState
 
 KIND = Kind("onnxruntime", "cpu", "fp32")
-
-
-@pytest.fixture(scope="module")
-def certified(routed_project):
-    return open_artifact(routed_project[0] / "artifacts" / "small")
-
-
-@pytest.fixture
-def model(tmp_path, certified):
-    made = Model(tmp_path / "one", earning(certified))
-    made.watch.tick()
-    yield made
-    made.file.close()
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from json_places import places
 
 from skipserve.artifacts.artifact import open_artifact
 from skipserve.artifacts.certificates_file import CERTIFICATES
@@ -23,15 +23,6 @@ ODD: list[object] = [
     *(None, True, -1, 0, 2**31, 2**64, 10**400, -0.5, float("nan"), float("inf"), 1e308, "", "x"),
     *("é" * 1000, "../x", "/etc/passwd", "\0", [], {}, [[]], {"a": 1}, [1, 2], ["x"]),
 ]
-
-
-def places(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Each place in a value: what holds it, and its key there."""
-    if isinstance(value, dict | list):
-        pairs = value.items() if isinstance(value, dict) else enumerate(value)
-        for key, one in list(pairs):
-            yield value, key
-            yield from places(one)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import texts
 from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from json_places import places
 from tokenizing import taking_texts, text_input
 
 from skipserve.artifacts.artifact import Artifact, open_artifact
@@ -59,15 +59,6 @@ def test_every_byte_of_a_tokenizer_counts(folder: Path, taking: Artifact, data: 
     with pytest.raises(ArtifactError, match=r"tokenizer\.json") as told:
         open_artifact(folder)
     assert "\n" not in str(told.value)
-
-
-def places(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Each place in a value: what holds it, and its key there."""
-    if isinstance(value, dict | list):
-        pairs = value.items() if isinstance(value, dict) else enumerate(value)
-        for key, one in list(pairs):
-            yield value, key
-            yield from places(one)
 
 
 @thorough

@@ -7,14 +7,12 @@ import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from running import ROOT, free_ports
+from running import ROOT, free_ports, until_ready
 
 # As the pages say; a clone in a test has ports of its own.
 PORT, METRICS = "8080", "9464"
@@ -69,14 +67,8 @@ class Shell:
                 stdout=output,
                 stderr=output,
             )
-        try:
-            while "\nready" not in log.read_text():
-                assert process.poll() is None, log.read_text()
-                time.sleep(0.05)
+        with until_ready(process, log):
             yield log
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(60)
 
 
 def cloned(root: Path) -> Path:

@@ -141,6 +141,19 @@ class Running:
 
 
 @contextlib.contextmanager
+def until_ready(process: subprocess.Popen[bytes], log: Path) -> Iterator[None]:
+    """Wait until a service has said in its log that it is ready; ends it afterwards."""
+    try:
+        while "\nready" not in log.read_text():
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.05)
+        yield
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+
+
+@contextlib.contextmanager
 def serving(
     project: Path,
     *options: str,
@@ -160,14 +173,8 @@ def serving(
             stdout=output,
             stderr=output,
         )
-    try:
-        while "\nready" not in log.read_text():
-            assert process.poll() is None, log.read_text()
-            time.sleep(0.05)
+    with until_ready(process, log):
         yield Running(process, port, metrics_port, log, host)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
 
 
 def serve_with(project: Path, copy: Path, *settings: str) -> Path:

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import onnx
 from onnx import helper
+from onnx.utils import Extractor
 
 from skipserve.graph.assemble import ANSWER
 from skipserve.graph.builder import GraphBuilder
 from skipserve.graph.prepare import IR_VERSION
+
+OUTPUT = "answer"
 
 
 def fixed_depth(files: Sequence[Path]) -> onnx.ModelProto:
@@ -34,21 +37,13 @@ def fixed_depth(files: Sequence[Path]) -> onnx.ModelProto:
                 tensors[one.name] = one.name
         names = {one.name: tensors[one.name] for one in stage.graph.input}
         tensors |= builder.inline(stage, names)
-    builder.name_it(tensors[ANSWER], "answer")
+    builder.name_it(tensors[ANSWER], OUTPUT)
     (answer,) = (one for one in stages[-1].graph.output if one.name == ANSWER)
-    answer.name = "answer"
-    nodes = _needed(builder.nodes, answer.name)
-    read = {name for node in nodes for name in node.input}
-    weights = [one for one in builder.initializers if one.name in read]
-    graph = helper.make_graph(nodes, "fixed", list(inputs.values()), [answer], weights)
-    return helper.make_model(graph, opset_imports=stages[0].opset_import, ir_version=IR_VERSION)
-
-
-def _needed(nodes: Sequence[onnx.NodeProto], output: str) -> list[onnx.NodeProto]:
-    """The nodes that lead to an output, in the same order."""
-    wanted, kept = {output}, []
-    for node in reversed(nodes):
-        if wanted.intersection(node.output):
-            wanted.update(node.input)
-            kept.append(node)
-    return kept[::-1]
+    answer.name = OUTPUT
+    graph = helper.make_graph(
+        builder.nodes, "fixed", list(inputs.values()), [answer], builder.initializers
+    )
+    opset = stages[0].opset_import
+    whole = helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION)
+    # Leaves out what reads the other exits.
+    return Extractor(whole).extract_model(list(inputs), [OUTPUT])
