@@ -6,9 +6,10 @@
 
 `docs/measured/*.json` hold one table each with machine, date and command; `docs/peers.json` holds
 the comparison with other servers, but for its emails, which are of `docs/measured/text_http.json`.
-The tables of `docs/build-file.md` are made from the records that read a build file. A page has a table between `<!-- table NAME -->` and
-`<!-- end -->`. ``--take NAME`` reads the table that a benchmark prints into its JSON, with the day
-and the machine, and writes the pages: every number changes at once.
+The tables of `docs/build-file.md` are made from the records that read a build file. A page has a
+table between `<!-- table NAME -->` and `<!-- end -->`. ``--take NAME`` reads the table that a
+benchmark prints into its JSON, with the day and the machine, and writes the pages: every number
+changes at once.
 """
 
 from __future__ import annotations

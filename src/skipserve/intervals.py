@@ -48,6 +48,15 @@ def percent(value: float) -> str:
     return f"{100 * value:.3g}%"
 
 
+def ratio(text: str) -> float:
+    """The number that ``1%`` or ``0.01`` means.
+
+    Raises:
+        ValueError: If it is no number.
+    """
+    return float(text[:-1]) / 100 if text.endswith("%") else float(text)
+
+
 def p_value(count: int, total: int, rate: float) -> float:
     """Probability of at most ``count`` among ``total`` if the true rate is ``rate``.
 

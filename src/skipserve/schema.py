@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_origin
 
@@ -53,14 +54,13 @@ class Grown(Record):
 R = TypeVar("R", bound=Record)
 
 
-def parse(cls: type[R], values: Mapping[str, Any], where: str, keys: tuple[str, ...] = ()) -> R:
+def parse(cls: type[R], values: Mapping[str, Any], where: str) -> R:
     """Build a record from parsed TOML or JSON.
 
     Args:
         cls: The record to build.
         values: The parsed mapping.
         where: Name of the file or section, for the error message.
-        keys: Names that may be suggested for an unknown key beside the fields of ``cls``.
 
     Raises:
         ConfigError: Naming each offending key, what it held, and the nearest known key.
@@ -69,7 +69,7 @@ def parse(cls: type[R], values: Mapping[str, Any], where: str, keys: tuple[str, 
         # JSON mode would accept "3" for 3; lists stand for tuples, so only those are lax.
         return cls.model_validate(_tuples(values))
     except ValidationError as error:
-        lines = "; ".join(_explain(error, cls, keys))
+        lines = "; ".join(_explain(error, cls))
         raise ConfigError(f"{where}: {lines}") from None
 
 
@@ -81,18 +81,19 @@ def _tuples(value: Any) -> Any:
     return value
 
 
-def _explain(error: ValidationError, cls: type[Record], keys: tuple[str, ...]) -> Iterator[str]:
+def _explain(error: ValidationError, cls: type[Record]) -> Iterator[str]:
     """A line for each key that is wrong; what several lines would repeat is said once."""
     expectations: dict[str, list[str]] = {}
     held: dict[str, str] = {}
     listed = False
     for problem in error.errors():
-        place = _place(cls, problem["loc"])
+        place, _ = _place(cls, problem["loc"])
         path = ".".join(map(str, place))
         if problem["type"] == "extra_forbidden":
-            name = str(problem["loc"][-1])
-            choices = list(_fields_at(cls, place[:-1])) or [*cls.model_fields, *keys]
-            near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
+            *before, name = problem["loc"]
+            (record,) = _records(_place(cls, before)[1])[:1]
+            choices = list(record.model_fields)
+            near = difflib.get_close_matches(str(name), choices, n=1, cutoff=0.5)
             if near:
                 yield f"unknown key {path!r}; did you mean {near[0]!r}?"
             elif listed:
@@ -155,7 +156,7 @@ def expected(problem: ErrorDetails) -> str:
     kind, value, context = problem["type"], problem["input"], problem.get("ctx", {})
     if kind == "tuple_type":
         return f"a list, such as [{shown(value)}]" if isinstance(value, int | float) else "a list"
-    if kind == "float_type" and isinstance(value, str) and value[:-1].isdecimal():  # 5%
+    if kind == "float_type" and isinstance(value, str) and re.fullmatch(r"\d+%", value):
         return f"a number, such as {int(value[:-1]) / 100}"
     if kind == "string_pattern_mismatch":
         return PATTERNS.get(context["pattern"], f"a text like {context['pattern']}")
@@ -186,8 +187,8 @@ def _cut(text: str) -> str:
     return text if len(text) <= 60 else f"{text[:59]}…"
 
 
-def _place(cls: type[BaseModel], where: Sequence[int | str]) -> list[int | str]:
-    """The keys that lead to a value; pydantic names the members of a union among them."""
+def _place(cls: type[BaseModel], where: Sequence[int | str]) -> tuple[list[int | str], Any]:
+    """The keys that lead to a value, and what it may be; pydantic names members of a union, too."""
     place: list[int | str] = []
     inside: Any = cls
     for part in where:
@@ -205,7 +206,7 @@ def _place(cls: type[BaseModel], where: Sequence[int | str]) -> list[int | str]:
         elif get_origin(inside) is dict:
             place.append(part)
             inside = None
-    return place
+    return place, inside
 
 
 def _records(annotation: Any) -> list[type[BaseModel]]:
@@ -218,17 +219,3 @@ def _records(annotation: Any) -> list[type[BaseModel]]:
 def _is_kind(record: type[BaseModel], kind: str) -> bool:
     field = record.model_fields.get("kind")
     return field is not None and kind in get_args(field.annotation)
-
-
-def _fields_at(cls: type[BaseModel], place: Sequence[int | str]) -> Iterator[str]:
-    """The keys that are known at a place; none where it is no record."""
-    inside: Any = cls
-    for part in place:
-        records = _records(inside)
-        if isinstance(part, int):
-            continue
-        if not records or part not in records[0].model_fields:
-            return
-        inside = records[0].model_fields[part].annotation
-    for record in _records(inside)[:1]:
-        yield from record.model_fields

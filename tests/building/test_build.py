@@ -109,6 +109,7 @@ def test_an_artifact_that_fails_parity_is_not_written(project, monkeypatch):
             '[source]\nonx = "a.onnx"\n[export]',
             "unknown key 'source.onx'; did you mean 'onnx'",
         ),
+        ("[export]", '[serving]\nrisk = "50"\n[export]', "risk = '50': expected a number$"),
         ("[export]", "[serving]\nmax_batch_delay_ms = -1\n[export]", "max_batch_delay_ms"),
         ("[export]", '[router]\ncertificate = "online"\n[export]', "certificate = 'online'"),
         (
@@ -177,6 +178,11 @@ rows = "rows.npz"
         ("[data]", "[exits]\nat = [2, 1]\n[data]", r"exits: at = \[2, 1\] must increase"),
         ("[data]", "[exits]\nat = []\n[data]", r"must increase"),
         ("[data]", '[exits]\nhead = "shared"\n[data]', "did you mean 'heads'"),
+        (
+            "[data]",
+            '[task]\nkind = "regress"\ntolerence = 1.0\n[data]',
+            "task: unknown key 'tolerence'; did you mean 'tolerance'",
+        ),
         ("[data]", "[router]\nrisks = [2.0]\n[data]", "router.risks"),
     ],
 )

@@ -46,7 +46,7 @@ def test_it_leads_to_the_same_state(steps):
     for step in steps:
         state = applied(State(), events)
         if step == "alarm":
-            events += withdraw(RULES, state, 90, 40, Counts.none(3), 7.0)
+            events += withdraw(RULES, state, 90, 40, 0, 7.0)
         elif step == "reset":
             events += reset(RULES, state.epoch, 8.0)
         else:

@@ -149,7 +149,7 @@ def test_a_clock_that_went_back_makes_nothing_young():
 def test_the_alarm_takes_everything_out_of_force_and_begins_an_epoch():
     state = seen(seen(begun(), counts(5_000, 0, 0, 0)), counts(600, 0, 0, 0))
     now = counts(700, 1, 2, 30)
-    events = withdraw(RULES, state, 90, 30, now, 8.0)
+    events = withdraw(RULES, state, 90, 30, now.rows, 8.0)
     assert events == [Withdrawn(2, 90, 30, 8.0), Begun(3, "alarm", 700, 5_000, 8.0)]
     state = applied(state, events)
     assert state.withdrawn
@@ -207,7 +207,7 @@ def test_any_counts_leave_a_state_that_its_events_rebuild(data):
         news = decide(rules, state, total, float(step))
         force = in_force(rules, state, total.rows, float(step))
         if data.draw(st.booleans()) and force[1] is not None:
-            news = withdraw(rules, state, 9, 3, total, float(step))
+            news = withdraw(rules, state, 9, 3, total.rows, float(step))
         epoch = state.epoch
         state = applied(state, news)
         events += news

@@ -127,7 +127,7 @@ def test_a_withdrawal_is_remembered(tmp_path):
     ledger.turn(lambda state: decide(RULES, state, Counts.none(2), 1.0))
     ledger.turn(crossing)
     now = Counts(950, array(40, 40), array(0, 0))
-    ledger.turn(lambda state: withdraw(RULES, state, 90, 40, now, 7.0))
+    ledger.turn(lambda state: withdraw(RULES, state, 90, 40, now.rows, 7.0))
     state = Ledger(tmp_path, BINDING, RULES).read()
     assert (state.epoch, state.withdrawn, state.earned(0.01)) == (2, True, None)
 

@@ -109,7 +109,7 @@ def test_an_alarm_that_comes_between_is_not_taken_over_from(tmp_path, monkeypatc
     other, rewrite = Ledger(tmp_path / "here", BINDING, RULES), here.rewrite
 
     def late(decide):
-        other.turn(lambda state: withdraw(RULES, state, 90, 40, Counts.none(2), 7.0))
+        other.turn(lambda state: withdraw(RULES, state, 90, 40, 0, 7.0))
         rewrite(decide)
 
     monkeypatch.setattr(here, "rewrite", late)

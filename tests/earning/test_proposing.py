@@ -147,7 +147,7 @@ def test_what_was_earned_stays_in_force_of_its_own_ladder_until_the_new_one_runs
     unknown = applied(state, [Begun(3, "rows", 2_000, 2_000, 0.0, 0)])
     assert unknown.bolder(Place(0), Place(1, "c" * 32)) == Place(0)
     assert in_force(RULES, unknown, 0, 0.0) == (None, Place(1, name))
-    gone = applied(state, withdraw(RULES, state, 90, 40, counts(0, 0, 0), 0.0))
+    gone = applied(state, withdraw(RULES, state, 90, 40, 0, 0.0))
     assert (in_force(RULES, gone, 0, 0.0), gone.propose_rows) == ((None, None), 100)
 
 

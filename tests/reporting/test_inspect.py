@@ -139,6 +139,9 @@ def test_what_is_no_model_is_refused_with_a_hint(project, monkeypatch):
         find_model("wholly_different")
     with pytest.raises(ConfigError, match=r"neither an artifact .* nor a checkpoint"):
         find_model("artifacts")
+    (project / "small").mkdir()
+    assert find_model("small").artifact is not None
+    (project / "small").rmdir()
     (project / "artifacts" / "small" / "plain.fp32.onnx").write_bytes(b"damaged")
     with pytest.raises(ArtifactError, match="is not the file the manifest describes"):
         find_model("small")

@@ -258,6 +258,12 @@ def test_a_switch_that_cannot_be_thrown_leaves_the_other_models_watched(tmp_path
     assert watched.switch.control().epoch == 1  # it is not held
     with pytest.raises(OSError, match="Input/output"):
         watched.monitor.follow(watched.now_s, [broken, watched.model], {"small", "other"})
+    # It is watched, too, as soon as its switch can be thrown, and another reload finds it.
+    watched.monitor.follow(watched.now_s, [other, watched.model], ())
+    watched.tick()
+    assert Switch(tmp_path / "other").control().epoch == 1
+    watched.monitor.hold([other])
+    watched.monitor.hold(())
     worker.evidence(100, 20)
     watched.tick()
     assert watched.switch.state() == "fell_back"

@@ -13,6 +13,7 @@ from skipserve.hosts.directory import Directory
 from skipserve.safety.standing import (
     STATE_VARIABLE,
     StandingOrderWatch,
+    follow_orders,
     give_order,
     lift_order,
     standing_order,
@@ -163,3 +164,13 @@ def test_another_users_directory_is_not_taken_for_ours(instance, monkeypatch):
     monkeypatch.setattr("os.geteuid", lambda: owner + 1)
     with pytest.raises(LaunchError, match="no service"):
         find_routers(PORT)
+
+
+def test_an_order_that_cannot_be_looked_for_leaves_the_others_followed(tmp_path):
+    lost = StandingOrderWatch("lost", tmp_path / ("x" * 300), Switch(tmp_path / "lost"))
+    order = tmp_path / "moons.off"
+    moons = StandingOrderWatch("moons", order, Switch(tmp_path / "moons"))
+    order.touch()
+    with pytest.raises(OSError, match="too long"):
+        follow_orders({"lost": lost, "plain": None, "moons": moons})
+    assert moons.switch.state() == "disabled"

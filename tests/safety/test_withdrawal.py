@@ -62,7 +62,8 @@ def test_an_epoch_that_another_replica_began_takes_nothing_of_a_withdrawal(model
     model.file.flush()
     other.look({KIND}, 11.0)
     assert other.epoch == 2
-    assert Withdrawn(2, 100, 30, 10.0) in one.withdraw(100, 30, 1)
+    one.withdraw(100, 30, 1)
+    assert Withdrawn(2, 100, 30, 10.0) in events(model)
     other.look({KIND}, 12.0)
     assert one.in_force == other.in_force == (None, None)
     assert other.withdrawn and other.epoch == 3

@@ -60,18 +60,15 @@ def bring(
     """
     name, file, text = proposed_file(options, project)
     file.parent.mkdir(parents=True, exist_ok=True)
-    before = file.read_text() if file.is_file() else None
+    fresh = not file.is_file()  # one that says something else was refused
     replace_text(file, text)
     try:
         build = read_build_file(file)
         sourced = Sourced(build)
         run_steps(build, lambda epoch: None, say, on_progress, sourced)
     except BaseException:
-        # On an error, the build file is restored or removed.
-        if before is None:
+        if fresh:
             file.unlink(missing_ok=True)
-        else:
-            replace_text(file, before)
         raise
     on_progress(f"{name}: measuring", None)
     return BringOutcome(build, measure_worth(build.artifact, sourced.rows, options.risk))

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from skipserve.commands import completion
+from skipserve.intervals import ratio
 
 # The group of options that say which service is meant.
 SERVICE = "Service"
@@ -33,17 +34,17 @@ def parse_confidence(text: str | float) -> float:
 
 
 def _ratio(text: str | float, example: str) -> float:
-    percent = isinstance(text, str) and text.endswith("%")
     try:
-        ratio = float(str(text)[:-1]) / 100 if percent else float(text)
+        found = ratio(str(text))
     except ValueError:
-        ratio = -1.0
-    if not 0 < ratio < 1:
+        found = -1.0
+    if not 0 < found < 1:
         write = f"write {example}"
-        if 1 <= ratio < 100 and not percent:  # who writes 5 means 5%; 150% is no slip of that kind
-            write = f"write {ratio:g}% or {ratio / 100:g}"
+        # Who writes 5 means 5%; 150% is no slip of that kind.
+        if 1 <= found < 100 and not str(text).endswith("%"):
+            write = f"write {found:g}% or {found / 100:g}"
         raise typer.BadParameter(f"{text!r} is not between 0 and 1; {write}")
-    return ratio
+    return found
 
 
 def finite(value: float | None) -> float | None:
@@ -63,7 +64,8 @@ def positive(value: float | None) -> float | None:
     Raises:
         BadParameter: If it is not more than 0, or without end.
     """
-    if value is not None and not 0 < value < math.inf:
+    finite(value)
+    if value is not None and value <= 0:
         raise typer.BadParameter(f"{value:g}: expected more than 0")
     return value
 

@@ -31,7 +31,8 @@ def compacted(rules: Rules, events: Sequence[Event]) -> Sequence[Event]:
     held = tuple((risk, old) for risk, old in state.held if old.rows < rules.greatest_age_rows)
     oldest = min([state.epoch, *(old.epoch for _, old in held)])
     # The ladder of the epoch before is a candidate for the next, and its runs say what is bolder.
-    used = max((one.epoch for one in _proposed(events) if one.epoch < state.epoch), default=0)
+    before = (one.epoch for one in events if isinstance(one, Proposed))
+    used = max((epoch for epoch in before if epoch < state.epoch), default=0)
 
     def needed(one: Event) -> bool:
         if isinstance(one, Crossed):
@@ -41,7 +42,3 @@ def compacted(rules: Rules, events: Sequence[Event]) -> Sequence[Event]:
     fewer = [one for one in events if needed(one)]
     same = applied(State(), fewer) == replace(state, held=held)
     return fewer if same else events
-
-
-def _proposed(events: Sequence[Event]) -> list[Proposed]:
-    return [one for one in events if isinstance(one, Proposed)]

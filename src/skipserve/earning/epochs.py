@@ -95,7 +95,7 @@ def decide(
 
 
 def withdraw(
-    rules: Rules, state: State, rows: int, disagreements: int, now: Counts, now_s: float
+    rules: Rules, state: State, rows: int, disagreements: int, of_epoch: int, now_s: float
 ) -> list[Event]:
     """What follows when the alarm says that what is in force no longer holds.
 
@@ -104,12 +104,12 @@ def withdraw(
         state: Where the epochs stand.
         rows: Evidence rows that what is in force was watched on.
         disagreements: Among them.
-        now: Evidence of the present epoch.
+        of_epoch: Evidence rows of the present epoch.
         now_s: Seconds on the clock of :func:`decide`.
     """
     return [
         Withdrawn(state.epoch, rows, disagreements, now_s),
-        _begin(rules, state.epoch + 1, "alarm", now.rows, now_s),
+        _begin(rules, state.epoch + 1, "alarm", of_epoch, now_s),
     ]
 
 

@@ -121,20 +121,16 @@ def put_in_place(file: Path, data: bytes, lasting: bool = False) -> int:
             fresh.unlink()
         raise
     if lasting:
-        with contextlib.suppress(OSError):  # it is in place; some file systems sync no folder
-            sync_folder(file.parent)
+        sync_folder(file.parent)
     return descriptor
 
 
 def sync_folder(folder: Path) -> None:
-    """Let the names in a folder outlive a power failure.
-
-    Raises:
-        OSError: If that cannot be done.
-    """
+    """Let the names in a folder outlive a power failure, where its file system can."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(descriptor)
+        with contextlib.suppress(OSError):  # some sync no folder, and the name is there
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 

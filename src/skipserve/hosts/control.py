@@ -20,6 +20,7 @@ from skipserve.safety.standing import (
     STATE_VARIABLE,
     StandingOrderWatch,
     give_order,
+    is_given,
     lift_order,
     standing_order,
 )
@@ -63,7 +64,7 @@ class RouterControl:
 
     def stays_off(self) -> bool:
         """Whether the router stays off after a restart."""
-        return self.order is not None and self.order.exists()
+        return self.order is not None and is_given(self.order)
 
     def set(self, state: SwitchState) -> SwitchState:
         """Set the switch by hand; returns its state before. ``disabled`` outlives restarts.

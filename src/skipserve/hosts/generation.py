@@ -57,16 +57,6 @@ class Generation:
             model: None if watch is None else watch.order for model, watch in self.watches.items()
         }
 
-    def follow_orders(self) -> None:
-        """Switch as the standing orders say that came or went since they were last looked for.
-
-        Raises:
-            OSError: If one cannot be looked for.
-        """
-        for watch in self.watches.values():
-            if watch is not None:
-                watch.look()
-
     def required(self, config: HostConfig) -> dict[str, WorkerRequirement]:
         """Requirements for each model to be ready."""
         return {

@@ -28,6 +28,7 @@ from skipserve.hosts.reloads import Reloads, reload_soon
 from skipserve.hosts.succession import Succession, Supervision
 from skipserve.hosts.warm_up import WarmUp
 from skipserve.safety.monitor import Monitor
+from skipserve.safety.standing import follow_orders
 from skipserve.telemetry import tracing
 from skipserve.telemetry.counts import LostCounts
 from skipserve.telemetry.exposition import Exposition
@@ -213,9 +214,11 @@ class Server:
             lost = lost or self._care.readiness.look(now_s, self._ended.is_set)
             if not lost and now_s >= self._tick_s:
                 self._tick_s = now_s + LOOK_S
-                self._care.monitor.tick(now_s)
-                # Other replicas, and whoever can write there, switch by files.
-                self._line.now.follow_orders()
+                try:
+                    self._care.monitor.tick(now_s)
+                finally:
+                    # Other replicas, and whoever can write there, switch by files.
+                    follow_orders(self._line.now.watches)
         except LostCounts as error:
             lost = str(error)
         if lost and not self._ended.is_set():

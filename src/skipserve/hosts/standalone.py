@@ -14,8 +14,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from skipserve.artifacts.archive import Unpacked, unpack_all
+from skipserve.artifacts.archive import unpack_all
 from skipserve.earning.worker_state import DIRECTORY_VARIABLE as EVIDENCE
+from skipserve.hosts.control import open_switches
 from skipserve.hosts.directory import Directory
 from skipserve.hosts.instance import Instance
 from skipserve.hosts.models import Models
@@ -23,9 +24,8 @@ from skipserve.hosts.overdue import Overdue
 from skipserve.hosts.states import keep_state
 from skipserve.safety.model_watch import Watched
 from skipserve.safety.monitor import Monitor
-from skipserve.safety.standing import StandingOrderWatch, standing_order
+from skipserve.safety.standing import follow_orders
 from skipserve.safety.switch import DIRECTORY_VARIABLE as SWITCHES
-from skipserve.safety.switch import ControlState, Switch
 from skipserve.telemetry import tracing
 from skipserve.telemetry.exposition import Exposition
 
@@ -83,14 +83,13 @@ class Standalone:
         pairs = list(unpack_all(self._archives, instance.store, {}))
         unpacked = [one for _, one in pairs]
         metrics = Exposition()
-        switches = [self._switch(instance, one) for one in unpacked]
-        self._followed = [
-            StandingOrderWatch(one.name, standing_order(archive, one.name), switch)
-            for (archive, one), switch in zip(pairs, switches, strict=True)
-            if one.artifact.manifest.router is not None
-        ]
-        for followed in self._followed:
-            followed.look()  # an operator may have switched it off
+        switches, self._watches = open_switches(
+            instance.directory,
+            [archive for archive, _ in pairs],
+            [one.artifact.manifest for one in unpacked],
+        )
+        for switch in switches:
+            self._stack.callback(switch.close)
         states = [keep_state(instance, archive, one) for archive, one in pairs]
         told = {SWITCHES: instance.switches, EVIDENCE: instance.evidence}
         with _environment(told):
@@ -110,14 +109,6 @@ class Standalone:
         self._stack.callback(thread.join)
         return models
 
-    def _switch(self, instance: Instance, one: Unpacked) -> Switch:
-        switch = Switch(instance.switches / one.name)
-        spec = one.artifact.manifest.router
-        if spec is not None:
-            switch.write(ControlState(in_force=()))  # until the monitor has looked
-        self._stack.callback(switch.close)
-        return switch
-
     def _look_on(self) -> None:
         while not self._ended.wait(LOOK_S):
             try:
@@ -127,9 +118,10 @@ class Standalone:
                 logger.exception("the models could not be watched")
 
     def _look(self) -> None:
-        self._monitor.tick(time.monotonic())
-        for followed in self._followed:
-            followed.look()
+        try:
+            self._monitor.tick(time.monotonic())
+        finally:
+            follow_orders(self._watches)
         self._publish(self._metrics)
 
 

@@ -115,11 +115,13 @@ class Succession:
             raise
         self._hand_over(before, fresh, supervision)
         before.host.retire(self._ended)
-        with self.turn:
-            supervision.readiness.expect(None)
-            supervision.monitor.follow(time.monotonic(), fresh.watched(), changed)
-        before.close()
-        _remove(before.instance)
+        try:
+            with self.turn:
+                supervision.readiness.expect(None)
+                supervision.monitor.follow(time.monotonic(), fresh.watched(), changed)
+        finally:
+            before.close()
+            _remove(before.instance)
         return f"reloaded: serving {fresh.say()}"
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from skipserve.errors import ConfigError
+from skipserve.intervals import ratio
 
 V = TypeVar("V")
 
@@ -135,7 +136,7 @@ def _router(text: str) -> str:
     if text in ("default", "on", "off"):
         return text
     try:
-        risk = float(text[:-1]) / 100 if text.endswith("%") else float(text)
+        risk = ratio(text)
     except ValueError:
         risk = -1.0
     if not 0 < risk < 1:

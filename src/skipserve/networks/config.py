@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from skipserve.errors import ConfigError
+from skipserve.errors import ConfigError, suggestion
 from skipserve.schema import Record, parse
 
 Connection = Literal["plain", "residual", "gated"]
@@ -113,7 +112,6 @@ def parse_network(values: Mapping[str, Any], where: str = "network") -> NetworkC
     """
     family = values.get("family", "mlp")
     if family not in FAMILIES:
-        near = difflib.get_close_matches(str(family), FAMILIES, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(FAMILIES)}"
+        hint = suggestion(str(family), FAMILIES, "")
         raise ConfigError(f"{where}: unknown family {family!r}; {hint}")
     return parse(FAMILIES[family], values, where)

@@ -22,19 +22,17 @@ def find_directory(text: str, root: Path | None = None) -> Path:
         ConfigError: If there is no such directory, or it is neither of the two.
     """
     folders = [(root or Path()) / ARTIFACTS, (root or Path()) / CHECKPOINTS]
-    directory = next((one for one in _places(text, folders) if one.is_dir()), None)
-    if directory is None:
-        raise _nowhere(text, folders)
-    if not any((directory / file).is_file() for file in (MANIFEST, WEIGHTS)):
+    places = [Path(text), *(folder / text for folder in folders)]
+    for one in places:
+        if any((one / file).is_file() for file in (MANIFEST, WEIGHTS)):
+            return one
+    directory = next((one for one in places if one.is_dir()), None)
+    if directory is not None:
         raise ConfigError(
             f"{directory} is neither an artifact (it has no {MANIFEST}) nor a checkpoint (it has "
             f"no {WEIGHTS}); make both with `skipserve build export/NAME.toml`"
         )
-    return directory
-
-
-def _places(text: str, folders: list[Path]) -> list[Path]:
-    return [Path(text), *(folder / text for folder in folders)]
+    raise _nowhere(text, folders)
 
 
 def _nowhere(text: str, folders: list[Path]) -> ConfigError:

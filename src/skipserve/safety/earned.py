@@ -10,16 +10,15 @@ from pathlib import Path
 
 from skipserve.artifacts.artifact import Artifact
 from skipserve.earning.counts import Counts
-from skipserve.earning.counts_file import CountsReader
 from skipserve.earning.epochs import in_force
 from skipserve.earning.events import Begun, Crossed, Event, Proposed, Withdrawn
 from skipserve.earning.ladder import Place
-from skipserve.earning.ledger import Ledger, ladders_of
+from skipserve.earning.ledger import ladders_of
 from skipserve.earning.progress import Progress, progress
 from skipserve.earning.proofs import proof_of
-from skipserve.earning.rows_file import RowsReader
 from skipserve.earning.transfer import read_earned, take_over, write_earned
 from skipserve.errors import ArtifactError
+from skipserve.safety.evidence_files import EvidenceFiles
 from skipserve.safety.kind import Kind, binding_for, rules_of
 
 # So many lines of history are told.
@@ -80,9 +79,7 @@ class EarnedRecord:
         binding = binding_for(artifact, kind, of_slice)
         self.artifact, self.kind, self.of_slice = artifact, kind, of_slice
         self.spec, self.rules = spec, rules_of(artifact)
-        self._ledger = Ledger(folder, binding, self.rules)
-        self._reader = CountsReader(folder, binding, candidates)
-        self._rows = RowsReader(folder, binding, len(spec.decisions))
+        self._files = EvidenceFiles(folder, binding, self.rules, len(spec.decisions))
         self._binding = binding
 
     def read(self) -> EarnedStatus:
@@ -92,10 +89,10 @@ class EarnedRecord:
             StateError: If its files are damaged or foreign.
             OSError: If they cannot be read.
         """
-        state, now_s = self._ledger.read(), time.time()
+        state, now_s = self._files.ledger.read(), time.time()
         counts, shown = self._counts(), 0
         if state.propose_rows:
-            shown = len(self._rows.read(state.epoch))
+            shown = len(self._files.shown(state.epoch))
         places = in_force(self.rules, state, counts.rows, now_s)
         pairs = list(zip(self.rules.risks, places, strict=True))
         return EarnedStatus(
@@ -109,20 +106,20 @@ class EarnedRecord:
             proofs={
                 risk: proof
                 for risk, one in pairs
-                if one is not None and (proof := proof_of(self._ledger.events, risk, one))
+                if one is not None and (proof := proof_of(self._files.ledger.events, risk, one))
             },
             withdrawn=state.withdrawn,
-            history=_told(self._ledger.events),
+            history=_told(self._files.ledger.events),
         )
 
     @property
     def events(self) -> Sequence[Event]:
         """All that has happened, in order, as it was last read."""
-        return self._ledger.events
+        return self._files.ledger.events
 
     def size(self, place: Place) -> int:
         """How many candidates there are in the ladder of one."""
-        ladders = ladders_of(self._ledger.events)
+        ladders = ladders_of(self._files.ledger.events)
         return len(ladders[place.proposal]) if place.proposal else self.rules.candidates
 
     def earns(self, found: EarnedStatus) -> bool:
@@ -135,7 +132,7 @@ class EarnedRecord:
         Raises:
             StateError: If nothing was.
         """
-        write_earned(file, self._ledger, self._counts().rows, self.rules, time.time())
+        write_earned(file, self._files.ledger, self._counts().rows, self.rules, time.time())
 
     def take_over(self, file: Path) -> None:
         """Put in force what was earned elsewhere.
@@ -143,16 +140,15 @@ class EarnedRecord:
         Raises:
             StateError: If the file is of other files or damaged, or something was earned here.
         """
-        take_over(self._ledger, read_earned(file, self._binding, self.rules))
+        take_over(self._files.ledger, read_earned(file, self._binding, self.rules))
 
     def reset(self) -> None:
         """Forget what was earned, and damage; the artifact's own certificates are in force then."""
-        self._ledger.reset(time.time())
+        self._files.ledger.reset(time.time())
 
     def _counts(self) -> Counts:
-        state = self._ledger.state
-        none = Counts.none(state.candidates or self.rules.candidates)
-        return self._reader.read(state.proposal).get(state.epoch, none)
+        state = self._files.ledger.state
+        return self._files.counted(state, state.candidates or self.rules.candidates)
 
 
 def _told(events: Sequence[Event]) -> list[str]:

@@ -163,8 +163,8 @@ class Keeper:
             logger.warning("%s can earn again", self._name)
         self.problem = problem
 
-    def withdraw(self, rows: int, disagreements: int, epoch: int) -> Sequence[Event]:
-        """Take everything out of force.
+    def withdraw(self, rows: int, disagreements: int, epoch: int) -> None:
+        """Take everything out of force, unless another replica was first.
 
         What cannot be written down holds in this process all the same, and is tried again.
 
@@ -172,35 +172,29 @@ class Keeper:
             rows: Evidence rows on which the alarm was raised.
             disagreements: Among them.
             epoch: That workers counted for meanwhile; 0 for none.
-
-        Returns:
-            What has happened by it; nothing if another replica was first.
         """
         self._unwritten = Withdrawal(rows, disagreements, epoch)
         if not self._safe:
-            return ()
+            return
         try:
-            return self._withdraw(self._unwritten)
+            self._withdraw(self._unwritten)
         except (OSError, StateError) as error:
             logger.error(
                 "%s: that the alarm was raised cannot be written down (%s); it is tried again",
                 *(self._name, error),
             )
-            return ()
 
-    def _withdraw(self, unwritten: Withdrawal) -> Sequence[Event]:
+    def _withdraw(self, unwritten: Withdrawal) -> None:
         seen, files = self.state, self._files
 
         def decided(state: State) -> Sequence[Event]:
             if unwritten.is_settled(files.ledger.events):
                 return ()  # another replica was first, or all of it was forgotten
-            none = Counts.none(state.candidates or self.rules.candidates)
-            now = self.counts if state.epoch == seen.epoch else none
-            return unwritten.events(self.rules, state, now, self._at_s)
+            of_epoch = self.counts.rows if state.epoch == seen.epoch else 0
+            return unwritten.events(self.rules, state, of_epoch, self._at_s)
 
-        events = self._turn(decided)
+        self._turn(decided)
         self._unwritten = None
-        return events
 
     def reset(self) -> None:
         """Begin anew, with the artifact's own certificates if it has some.
@@ -222,11 +216,9 @@ class Keeper:
             *(self._name, problem),
         )
 
-    def _turn(self, decided: Callable[[State], Sequence[Event]]) -> Sequence[Event]:
-        ledger = self._files.ledger
-        events = ledger.turn(decided)
-        self._take(ledger.state)
-        return events
+    def _turn(self, decided: Callable[[State], Sequence[Event]]) -> None:
+        self._files.ledger.turn(decided)
+        self._take(self._files.ledger.state)
 
     def _open(self, kinds: Collection[Kind]) -> None:
         kind = only_kind(kinds)

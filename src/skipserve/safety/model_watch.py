@@ -62,8 +62,6 @@ class ModelWatch:
         risk = model.serving.risk if router else None
         asked = Objective(risk, 1 / model.serving.alarm_alpha)
         self._names = manifest.slices.names
-        with self._switch.held():
-            self._switch.keep(self._names)
         self._slices = [
             SliceWatch(
                 *(metrics, manifest.name, one, asked, model.switch),
@@ -101,6 +99,7 @@ class ModelWatch:
         """Leave out what was counted until now, of another artifact of this name."""
         self._drift.begin(now_s, counts)
         with self._switch.held():
+            self._mend()
             for one in self._slices:
                 one.begin(counts)
 
@@ -128,8 +127,10 @@ class ModelWatch:
             raise problem
 
     def _mend(self) -> None:
-        """Write a damaged switch anew: nobody has switched anything off by it."""
-        if self._switch.is_damaged:
+        """Let the switch hold these slices; nobody has switched anything off by a damaged one."""
+        if not self._switch.is_damaged:
+            self._switch.keep(self._names)
+        else:
             logger.error(
                 "the switch of %s was damaged, and nothing was skipped meanwhile; it says again "
                 "what it said before",

@@ -58,8 +58,7 @@ class SliceWatch:
         keeper: Keeper | None,
     ) -> None:
         self._metrics = metrics
-        self._model, self._slice = model, of_slice
-        self.name = of_slice
+        self._model, self.name = model, of_slice
         self._called = sliced(model, of_slice)
         self._asked = asked
         self._switch = switch
@@ -90,13 +89,13 @@ class SliceWatch:
                 own certificates.
         """
         in_force = None if own_stand and self._told.in_force is None else ()
-        self._tell(ControlState(self._switch.control(self._slice).state, 0, in_force))
+        self._tell(ControlState(self._switch.control(self.name).state, 0, in_force))
 
     def begin(self, counts: Samples) -> None:
         """Leave out what was counted until now, of another artifact; the switch is held."""
         self._counted = dict(self._evidence_counts(counts))
         self._against = Evidence(sorted(self._counted))
-        control = self._switch.control(self._slice)
+        control = self._switch.control(self.name)
         own = self._keeper is None or control.in_force is None
         state: SwitchState = "on" if control.state == "fell_back" else control.state
         self._tell(ControlState(state, in_force=None if own else ()))
@@ -110,7 +109,7 @@ class SliceWatch:
             kinds: What they run on.
         """
         news = self._news(counts)
-        control = self._switch.control(self._slice)
+        control = self._switch.control(self.name)
         if control.state != self._told.state:
             self._commanded(control)
         self._against.update(news)  # of what was in force until now
@@ -131,10 +130,10 @@ class SliceWatch:
         state: str = self._told.state
         if state == "on" and not self._is_certified():
             state = "uncertified" if self._asked.risk is not None else "off"
-        self._metrics.set_state(self._model, self._slice, state)
+        self._metrics.set_state(self._model, self.name, state)
         if self._counted:
             wealth = self._against.wealth
-            self._metrics.evidence.labels(self._model, self._slice).set(wealth)
+            self._metrics.evidence.labels(self._model, self.name).set(wealth)
         if self._keeper is not None:
             self._show_earning(self._keeper, now_s)
 
@@ -170,8 +169,8 @@ class SliceWatch:
         )
 
     def _tell(self, control: ControlState) -> None:
-        if control != self._told or control != self._switch.control(self._slice):
-            self._switch.write(control, self._slice)
+        if control != self._told or control != self._switch.control(self.name):
+            self._switch.write(control, self.name)
         self._told = control
 
     def _say(self, keeper: Keeper, now: Places | None) -> None:
@@ -197,7 +196,7 @@ class SliceWatch:
                 *(self._called, new.candidate + 1, keeper.size(new), risk, proof),
             )
             if keeper.state.bolder(old, new) == new:
-                self._metrics.bolder.labels(self._model, self._slice).inc()
+                self._metrics.bolder.labels(self._model, self.name).inc()
 
     def _news(self, counts: Samples) -> Seen:
         now = self._evidence_counts(counts)
@@ -224,14 +223,14 @@ class SliceWatch:
         }
 
     def _is_mine(self, labels: Mapping[str, str]) -> bool:
-        return labels["model"] == self._model and labels.get("slice", "") == self._slice
+        return labels["model"] == self._model and labels.get("slice", "") == self.name
 
     def _restart_alarm(self) -> None:
         self._against = Evidence(sorted(self._counted))
 
     def _fall_back(self) -> None:
         seen, level = self._against, self._asked.level
-        self._metrics.fallbacks.labels(self._model, self._slice).inc()
+        self._metrics.fallbacks.labels(self._model, self.name).inc()
         logger.error(
             "%s fell back to full depth: %d of %d evidence rows disagree, wealth %.3g of %.3g; it "
             "skips again once that is earned anew, or by `skipserve router on %s`",
@@ -272,5 +271,5 @@ class SliceWatch:
             ]
         counts = keeper.counts.disagreements.tolist()
         self._metrics.show_earning(
-            *(self._model, self._slice, keeper.epoch, counts, found, keeper.problem)
+            *(self._model, self.name, keeper.epoch, counts, found, keeper.problem)
         )

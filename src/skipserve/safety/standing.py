@@ -11,11 +11,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
 from skipserve.artifacts.archive_names import model_of, store_of
+from skipserve.errors import StateError
 from skipserve.safety.switch import Switch
 
 STATE_VARIABLE = "SKIPSERVE_STATE"
@@ -93,7 +95,7 @@ class StandingOrderWatch:
         """
         # Held, because a command throws the switch and makes the file in one step.
         with self.switch.held():
-            given = _is_there(self.order)
+            given = is_given(self.order)
             if given == self.given or self.switch.is_damaged:
                 return  # who throws a damaged one must know what it said
             self.given = given
@@ -110,12 +112,38 @@ class StandingOrderWatch:
             logger.warning("%s may skip again: %s was removed", self.model, self.order)
 
 
+def follow_orders(watches: Mapping[str, StandingOrderWatch | None]) -> None:
+    """Switch as the orders say that came or went since they were last looked for.
+
+    Args:
+        watches: Of each model, if it has a router.
+
+    Raises:
+        OSError: If one cannot be looked for, or its switch not thrown; the others were.
+        StateError: The same.
+    """
+    problem: OSError | StateError | None = None
+    for watch in watches.values():
+        try:
+            if watch is not None:
+                watch.look()
+        except (OSError, StateError) as error:
+            problem = error
+    if problem is not None:
+        raise problem
+
+
 def _folder(archive: Path) -> Path:
     state = os.environ.get(STATE_VARIABLE)
     return (Path(state) if state else store_of(archive)).resolve()
 
 
-def _is_there(file: Path) -> bool:
+def is_given(file: Path) -> bool:
+    """Whether an order is there.
+
+    Raises:
+        OSError: If that cannot be said.
+    """
     # Not Path.exists(): to some versions of Python a volume that does not answer holds no file.
     try:
         file.stat()

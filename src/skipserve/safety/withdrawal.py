@@ -39,15 +39,16 @@ class Withdrawal:
             for one in events
         )
 
-    def events(self, rules: Rules, state: State, now: Counts, at_s: float) -> Sequence[Event]:
+    def events(self, rules: Rules, state: State, of_epoch: int, at_s: float) -> Sequence[Event]:
         """What follows in a ledger.
 
         Args:
             rules: Of its epochs.
             state: Where they stand there.
-            now: Evidence of its present epoch.
+            of_epoch: Evidence rows of its present epoch.
             at_s: When, on the clock of the epochs.
         """
-        first: Sequence[Event] = () if state.epoch else decide(rules, state, now, at_s)
+        none = Counts.none(rules.candidates)
+        first: Sequence[Event] = () if state.epoch else decide(rules, state, none, at_s)
         state = applied(state, first)
-        return [*first, *withdraw(rules, state, self.rows, self.disagreements, now, at_s)]
+        return [*first, *withdraw(rules, state, self.rows, self.disagreements, of_epoch, at_s)]

@@ -8,6 +8,7 @@ A lone request does not wait, and a reply is sent when its last row has left.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 from collections import deque
@@ -212,13 +213,10 @@ class Batcher:
 
     def _pop(self) -> list[_Waiting]:
         """Take waiting requests out of the queue, as many as fit."""
-        queue, most = self._queue, self._limits.batch
         taken: list[_Waiting] = []
-        while queue and len(taken) < most:
-            try:
-                taken.append(queue.popleft())
-            except IndexError:  # the loop removed the last one meanwhile: it was cancelled
-                break
+        with contextlib.suppress(IndexError):  # it is empty; the loop also removes cancelled ones
+            while len(taken) < self._limits.batch:
+                taken.append(self._queue.popleft())
         return taken
 
     def _in_time(

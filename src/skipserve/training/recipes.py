@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from skipserve.errors import ConfigError
+from skipserve.errors import ConfigError, suggestion
 from skipserve.training.config import TrainingConfig
 from skipserve.training.signals_1d import draw_signals
 
@@ -225,7 +224,5 @@ def open_recipe(name: str) -> Recipe:
         ConfigError: If there is none, with the nearest name.
     """
     if name not in RECIPES:
-        near = difflib.get_close_matches(name, RECIPES, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(RECIPES)}"
-        raise ConfigError(f"unknown recipe {name!r}; {hint}")
+        raise ConfigError(f"unknown recipe {name!r}; {suggestion(name, RECIPES, '')}")
     return RECIPES[name]()
