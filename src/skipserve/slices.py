@@ -111,6 +111,10 @@ class Slices(Record):
         return said if said is not None and said in self.values else OTHER
 
 
+# Traffic that is one whole.
+UNSLICED = Slices()
+
+
 def sliced(model: str, of_slice: str) -> str:
     """The name of a slice in a sentence; without slices, the name of the model."""
     return f"{model} for {of_slice}" if of_slice else model

@@ -18,7 +18,8 @@ from skipserve.artifacts.serving import ServingConfig
 from skipserve.protocols.messages import RawRequest, Reply
 from skipserve.runtime.engine import Engine
 from skipserve.service import batcher as batcher_module
-from skipserve.service.batcher import Batcher, DeferredWork, QueueLimits
+from skipserve.service.batcher import Batcher, QueueLimits
+from skipserve.service.deferred import DeferredWork
 from skipserve.service.service import More, Replies, Service
 from skipserve.service.turns import Todo, Turns
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from skipserve.errors import InputError
 from skipserve.runtime.rows import Rows, check_rows, join, pad
@@ -113,3 +116,28 @@ def test_a_classifier_answers_with_the_largest_probability():
     assert task.width == 3
     with pytest.raises(ValueError, match="2 names for 3 classes"):
         Classify(classes=3, names=("a", "b"))
+
+
+class Made(Mapping[str, NDArray[np.float64]]):
+    """Rows whose arrays are made when they are read."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    def __getitem__(self, name: str) -> NDArray[np.float64]:
+        if name != "x":
+            raise KeyError(name)
+        self.times += 1
+        return np.ones((2, 1))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(("x",))
+
+    def __len__(self) -> int:
+        return 1
+
+
+def test_an_array_is_read_once() -> None:
+    rows, signature = Made(), Signature(inputs=(spec("x", 1),), outputs=(spec("out", 2),))
+    assert len(check_rows(rows, signature, "model")) == 2
+    assert rows.times == 1

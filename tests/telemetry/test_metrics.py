@@ -206,7 +206,7 @@ def test_many_observations_at_once_are_those_one_by_one():
     for amount in amounts:
         for _ in range(3):
             one.observe(amount)
-        observe(other, amount, 3)
+        observe(other, [(amount, 1), (amount, 2), (1.0, 0)])
     samples = [
         {
             (s.name, s.labels.get("le")): s.value

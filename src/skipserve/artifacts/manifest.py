@@ -13,7 +13,7 @@ from skipserve.files import replace_text
 from skipserve.preprocessing.config import Preprocessing, TextInput
 from skipserve.schema import Grown, Record, Sha256
 from skipserve.signature import Signature
-from skipserve.slices import Slices
+from skipserve.slices import UNSLICED, Slices
 from skipserve.tasks import AnyTask
 
 MANIFEST = "manifest.json"
@@ -185,7 +185,7 @@ class Manifest(Grown):
     @property
     def slices(self) -> Slices:
         """The slices of its traffic; without a router there is one, without a name."""
-        return self.router.slices if self.router else Slices()
+        return self.router.slices if self.router else UNSLICED
 
     @property
     def text(self) -> TextInput | None:

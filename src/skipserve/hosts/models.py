@@ -13,7 +13,9 @@ from skipserve.artifacts.manifest import Manifest
 from skipserve.errors import InputError
 from skipserve.protocols.messages import RawRequest, Reply, most_bytes
 from skipserve.protocols.oip_replies import VERSION
-from skipserve.service.batcher import Batcher, DeferredWork, QueueLimits, Watch
+from skipserve.service.arrivals import Arrivals
+from skipserve.service.batcher import Batcher, QueueLimits, Watch
+from skipserve.service.deferred import DeferredWork
 from skipserve.service.opening import open_service
 from skipserve.service.service import Service
 from skipserve.service.turns import Turns
@@ -69,6 +71,7 @@ class Models(Mapping[str, Model]):
     Args:
         unpacked: To open; each is warmed up.
         watch: Makes the watch of a model's batches, of which one runs at a time.
+        arrivals: Requests to any of them.
 
     Raises:
         ArtifactError: If the files of one cannot be loaded.
@@ -79,8 +82,9 @@ class Models(Mapping[str, Model]):
         self,
         unpacked: Sequence[Unpacked],
         watch: Callable[[Unpacked], Watch],
+        arrivals: Arrivals | None = None,
     ) -> None:
-        self._turns = Turns(asyncio.get_running_loop())
+        self._turns = Turns(asyncio.get_running_loop(), arrivals)
         self._open_services: list[tuple[Service, DeferredWork]] = []
         try:
             self._models = {one.name: self._open(one, watch(one)) for one in unpacked}

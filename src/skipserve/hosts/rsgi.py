@@ -10,6 +10,7 @@ from skipserve.hosts.application import Application
 from skipserve.hosts.client import BODY_S, Client
 from skipserve.hosts.routes import Infer
 from skipserve.protocols.messages import MAX_BODY_BYTES, Headers, Reply
+from skipserve.service.arrivals import Arrivals
 
 # Status for a closed connection; granian requires one.
 NOBODY = 499
@@ -23,6 +24,7 @@ class Rsgi:
         close: Called when the process shall end, its requests answered.
         retired: Whether each reply shall be the last of its connection. HTTP/2 says so itself.
         body_s: Seconds that a request's body may take.
+        arrivals: Counts requests whose bodies are not here.
     """
 
     def __init__(
@@ -31,11 +33,13 @@ class Rsgi:
         close: Callable[[], None],
         retired: Callable[[], bool] = lambda: False,
         body_s: float = BODY_S,
+        arrivals: Arrivals | None = None,
     ) -> None:
         self._make = make
         self._close = close
         self._retired = retired
         self._body_s = body_s
+        self._arrivals = arrivals or Arrivals()
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         async def make() -> None:
@@ -55,7 +59,7 @@ class Rsgi:
         if isinstance(begun, Reply):
             reply = begun
         else:
-            reply = await _inferred(application, begun, headers, protocol, self._body_s)
+            reply = await self._inferred(begun, headers, protocol)
         if self._retired() and scope.http_version.startswith("1"):
             reply.headers["connection"] = "close"
         if method == "HEAD" or not reply.body:
@@ -64,25 +68,26 @@ class Rsgi:
         else:
             protocol.response_bytes(reply.status, list(reply.headers.items()), reply.body)
 
-
-async def _inferred(
-    application: Application, infer: Infer, headers: Headers, protocol: Any, body_s: float
-) -> Reply:
-    client = Client(protocol.client_disconnect, body_s)
-    try:
-        body = await _body(headers, protocol, infer.model.most_bytes)
-        client.has_sent()
-        if body is None:
-            return application.too_long(infer, headers)
-        return await application.ask(infer, headers, body)
-    except asyncio.CancelledError:
-        if client.is_slow:
-            return application.too_slow(infer, headers, body_s)
-        if client.is_gone:
-            return Reply(b"", NOBODY)
-        raise
-    finally:
-        client.close()
+    async def _inferred(self, infer: Infer, headers: Headers, protocol: Any) -> Reply:
+        application, client = self._application, Client(protocol.client_disconnect, self._body_s)
+        try:
+            self._arrivals.begin()
+            try:
+                body = await _body(headers, protocol, infer.model.most_bytes)
+            finally:
+                self._arrivals.end()
+            client.has_sent()
+            if body is None:
+                return application.too_long(infer, headers)
+            return await application.ask(infer, headers, body)
+        except asyncio.CancelledError:
+            if client.is_slow:
+                return application.too_slow(infer, headers, self._body_s)
+            if client.is_gone:
+                return Reply(b"", NOBODY)
+            raise
+        finally:
+            client.close()
 
 
 async def _body(headers: Headers, protocol: Any, most: int) -> bytes | None:

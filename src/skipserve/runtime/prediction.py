@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,6 +85,11 @@ class Prediction:
 
     def __len__(self) -> int:
         return len(self.answers)
+
+    @cached_property
+    def all_finite(self) -> bool:
+        """Whether every row has a finite answer."""
+        return bool(np.isfinite(self.answers).all())
 
     @property
     def finite(self) -> NDArray[np.bool_]:

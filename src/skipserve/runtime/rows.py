@@ -101,14 +101,15 @@ def check_rows(values: object, signature: Signature, name: str) -> Rows:
                 "missing_input", f"{name} takes several inputs ({names}); send each by its name"
             )
         values = {signature.inputs[0].name: values}
-    unknown = sorted(set(values) - {one.name for one in signature.inputs})
-    if unknown:
+    # `in` would make the arrays of a mapping that makes them when they are read.
+    given = set(values)
+    if unknown := given.difference(one.name for one in signature.inputs):
         names = ", ".join(repr(one.name) for one in signature.inputs)
-        raise InputError("unknown_input", f"{name} has no input {unknown[0]!r}, only {names}")
+        raise InputError("unknown_input", f"{name} has no input {min(unknown)!r}, only {names}")
     tensors, free = {}, dict[str, tuple[int, str]]()
     count = None
     for spec in signature.inputs:
-        if spec.name not in values:
+        if spec.name not in given:
             raise InputError("missing_input", f"the input {spec.name!r} of {name} is missing")
         which = "" if len(signature.inputs) == 1 else f" of {spec.name!r}"
         tensor = _check_tensor(values[spec.name], spec, name, which)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ class Limits:
         drawn = None if self.drawn is None else self.drawn[index]
         return Limits(self.thresholds[index], self.guard[index], drawn)
 
-    @property
+    @cached_property
     def routed(self) -> NDArray[np.bool_]:
         """Rows that run stage by stage [B]; a threshold of +inf or NaN lets no row leave."""
         routed = np.asarray((self.thresholds < np.inf).any(axis=1))

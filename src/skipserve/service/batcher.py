@@ -12,7 +12,7 @@ import contextlib
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
@@ -21,6 +21,7 @@ from typing import Protocol
 from skipserve.errors import InputError
 from skipserve.protocols.deadline import deadline_exceeded, time_allowed
 from skipserve.protocols.messages import RawRequest, Reply
+from skipserve.service.deferred import DeferredWork
 from skipserve.service.pace import Pace
 from skipserve.service.service import Service
 from skipserve.service.turns import Todo, Turns
@@ -123,9 +124,11 @@ class Batcher:
             raise
 
     def _require_room(self) -> None:
-        waiting = len(self._queue)
+        waiting, limits = len(self._queue), self._limits
+        if waiting < limits.queue and not self._pace.may_exceed(limits.refuse_s, waiting):
+            return
         wait_s = self._pace.wait_s(waiting)
-        if waiting >= self._limits.queue or wait_s > self._limits.refuse_s:
+        if waiting >= limits.queue or wait_s > limits.refuse_s:
             raise InputError(
                 "overloaded",
                 f"{waiting} requests wait already, for about {wait_s:.2g} s; ask again later, or "
@@ -159,11 +162,16 @@ class Batcher:
         """Whether requests wait."""
         return bool(self._queue)
 
+    def is_full(self) -> bool:
+        """Whether as many wait as fit into a batch."""
+        return len(self._queue) >= self._limits.batch
+
     def begin(self) -> Iterator[Todo]:
         """The next batch, stage by stage; each may be run anywhere."""
         if self._gathering is not None:
             self._gathering.cancel()
         self._watch.begin()
+        self._idle.begin()
         self._pace.begin(perf_counter())
         return self._steps()
 
@@ -172,8 +180,7 @@ class Batcher:
         self._watch.end()
         if not self._queue:
             self._pace.rest(perf_counter())
-        # Scheduled behind the tasks that send the replies.
-        self._loop.call_soon(self._idle.work)
+        self._idle.end(self._loop)
 
     def turn_away(self, request: RawRequest, error: InputError) -> Reply:
         """Refuse a request without reading its rows, and count it."""
@@ -247,22 +254,3 @@ def _send(answers: Sequence[tuple[_Waiting, Reply]]) -> None:
     for one, reply in answers:
         if not one.reply.done():  # its client may have disconnected
             one.reply.set_result(reply)
-
-
-class DeferredWork:
-    """Work that is deferred until replies are sent."""
-
-    def __init__(self) -> None:
-        self._work: list[Callable[[], None]] = []
-
-    def when_idle(self, work: Callable[[], None]) -> None:
-        """Put work off."""
-        self._work.append(work)
-
-    def work(self) -> None:
-        """Do the deferred work; its errors are logged."""
-        while self._work:
-            try:
-                self._work.pop(0)()
-            except Exception:
-                logger.exception("deferred work failed")

@@ -14,7 +14,7 @@ from skipserve.service.evidence import Witness
 from skipserve.service.reader import AcceptedRequest
 from skipserve.service.runs import CompletedRequests
 from skipserve.telemetry.journal import Batch, Journal
-from skipserve.telemetry.metrics import ModelMetrics
+from skipserve.telemetry.metrics import AnsweredRequests, ModelMetrics, TurnTimes
 from skipserve.telemetry.tracing import Phases
 
 
@@ -36,22 +36,16 @@ class AnsweredBatch:
 
 
 @dataclass
-class Turn:
+class Turn(TurnTimes):
     """Requests that were answered between two idle moments.
 
     Attributes:
-        sizes: Rows that began together.
-        read_s: Seconds of reading.
-        inference_s: Seconds of the stages.
-        encode_s: Seconds of encoding.
         batches: All requests.
+        lost: Requests that could not be run.
     """
 
-    sizes: list[int] = field(default_factory=list)
-    read_s: float = 0.0
-    inference_s: float = 0.0
-    encode_s: float = 0.0
     batches: list[AnsweredBatch] = field(default_factory=list)
+    lost: list[AcceptedRequest] = field(default_factory=list)
 
     def see(
         self,
@@ -67,7 +61,9 @@ class Turn:
 
 
 class Observer:
-    """Observes the requests to one model.
+    """Observes the requests to one model, those of several turns at once.
+
+    Turns are added where batches run, which may be a thread; they are observed between two batches.
 
     Args:
         depth: Blocks of the network.
@@ -83,22 +79,43 @@ class Observer:
         self._metrics = metrics
         self._witness = witness
         self._journal = journal
+        self._waits_s: list[float] = []
+        self._turns: list[Turn] = []
 
-    def observe(self, turn: Turn) -> None:
-        """Observe a turn."""
-        batch_rows = sum(turn.sizes)
-        ran = [batch.ran for batch in turn.batches if batch.ran is not None]
+    def waited(self, seconds: Sequence[float]) -> None:
+        """Take in how long the requests of a batch waited; observed with the next turn."""
+        self._waits_s += seconds
+
+    def add(self, turn: Turn) -> None:
+        """Take in a turn."""
+        self._turns.append(turn)
+
+    def observe(self) -> None:
+        """Observe all that was taken in."""
+        turns, self._turns = self._turns, []
+        if not turns:
+            return
+        waits_s, self._waits_s = self._waits_s, []
+        self._metrics.waited(waits_s)
+        ran = [batch.ran for turn in turns for batch in turn.batches if batch.ran is not None]
         if ran:
             # Counted at once: that takes hardly longer than one of them.
             settings = [job.setting for one in ran for job in one.by_row]
             self._metrics.rows(joined([one.prediction for one in ran]), settings)
-        for batch in turn.batches:
-            skipped = 0 if batch.ran is None else self._skipped(batch, batch.ran)
-            took_s = batch.phases.end - batch.phases.start
-            self._metrics.requests([reply.status for reply in batch.replies], skipped, took_s)
-            if self._journal.tells(batch.replies):
-                self._journal.write(_journal_batch(batch, batch_rows))
-        self._metrics.phases(turn.sizes, turn.read_s, turn.inference_s, turn.encode_s)
+        answered = []
+        for turn in turns:
+            self._witness.lost(turn.lost)
+            for batch in turn.batches:
+                answered.append(self._answered(batch))
+                if self._journal.tells(batch.replies):
+                    self._journal.write(_journal_batch(batch, sum(turn.sizes)))
+        self._metrics.requests(answered)
+        self._metrics.turns(turns)
+
+    def _answered(self, batch: AnsweredBatch) -> AnsweredRequests:
+        skipped = 0 if batch.ran is None else self._skipped(batch, batch.ran)
+        took_s = batch.phases.end - batch.phases.start
+        return AnsweredRequests([reply.status for reply in batch.replies], skipped, took_s)
 
     def _skipped(self, batch: AnsweredBatch, ran: CompletedRequests[AcceptedRequest]) -> int:
         """Count evidence; returns how many requests skipped a block."""

@@ -35,6 +35,7 @@ class Pace:
     def __init__(self, batch: int) -> None:
         self._batch = batch
         self._sizes: dict[int, _OfSize] = {}  # by the number of its bits
+        self._slowest_s = 0.0  # a request in a batch of any size
         self._begun_s = 0.0
         self._taken = 0
 
@@ -56,6 +57,10 @@ class Pace:
     def rest(self, now_s: float) -> None:
         """A batch ended, and nobody waits."""
         self._learn(now_s)
+
+    def may_exceed(self, most_s: float, waiting: int) -> bool:
+        """Whether :meth:`wait_s` may say more than so many seconds; asked of every request."""
+        return waiting * self._slowest_s > most_s
 
     def wait_s(self, waiting: int) -> float:
         """Seconds that so many that wait will take; 0 as long as nothing is known."""
@@ -79,4 +84,5 @@ class Pace:
             self._sizes[size.bit_length()] = _OfSize(request_s, size * request_s)
         else:
             of_size.learn(request_s, size * request_s)
+        self._slowest_s = max(one.request_s for one in self._sizes.values())
         self._taken = 0

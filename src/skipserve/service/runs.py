@@ -163,10 +163,14 @@ class Runs(Generic[J]):
         return ran, lost
 
     def _limits(self, jobs: Sequence[J]) -> Limits:
-        # Rows of one batch may have been asked for at different risks.
-        counts = [len(job.rows) for job in jobs]
-        thresholds = np.repeat([job.setting.thresholds for job in jobs], counts, axis=0)
-        guard = np.repeat(np.array([job.setting.guard_limit for job in jobs], np.float32), counts)
+        counts, setting = [len(job.rows) for job in jobs], jobs[0].setting
+        thresholds = np.empty((sum(counts), len(setting.thresholds)), np.float32)
+        guard = np.empty(len(thresholds), np.float32)
+        if all(job.setting is setting for job in jobs):
+            thresholds[:], guard[:] = setting.thresholds, setting.guard_limit
+        else:  # rows of one batch may have been asked for at different risks
+            thresholds[:] = np.repeat([job.setting.thresholds for job in jobs], counts, axis=0)
+            guard[:] = np.repeat([job.setting.guard_limit for job in jobs], counts)
         drawn = None
         if self._engine.shows_exits and any(job.drawn is not None for job in jobs):
             pairs = zip(jobs, counts, strict=True)

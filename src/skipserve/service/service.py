@@ -100,9 +100,9 @@ class Service:
         self._metrics = metrics if serving.metrics else NoMetrics()
         # Also without metrics, because the alarm reads these counts.
         self._counts = counts or {}
-        self._witness = Witness(engine, metrics, self._counts)
+        witness = Witness(engine, metrics, self._counts)
         journal = journal or Journal(engine.manifest.name, serving.access_log)
-        self._observer = Observer(engine.manifest.depth, self._metrics, self._witness, journal)
+        self._observer = Observer(engine.manifest.depth, self._metrics, witness, journal)
 
     def answer(self, requests: Sequence[RawRequest]) -> list[Reply]:
         """Answer requests together, in order; never raises for what a client sent."""
@@ -133,7 +133,8 @@ class Service:
             if runs:
                 yield self._step(runs, turn)
             requests = more()
-        self._put_off(lambda: self._observer.observe(turn))
+        self._observer.add(turn)
+        self._put_off(self._observer.observe)
 
     def close(self) -> None:
         """Write down what evidence said, and let the files go; call it behind the last request."""
@@ -161,7 +162,7 @@ class Service:
 
     def waited(self, seconds: Sequence[float]) -> None:
         """Record how long the requests of a batch waited."""
-        self._metrics.waited(seconds)
+        self._observer.waited(seconds)
         for name in self._in_force.waited(perf_counter(), max(seconds)) if seconds else ():
             self._show_risk(name)
 
@@ -207,8 +208,8 @@ class Service:
             turn.see(ran.jobs, replies, inferred, ran)
             answers += [(job.place, reply) for job, reply in zip(ran.jobs, replies, strict=True)]
         if lost:
-            self._witness.lost(lost)
             replies = [named(job.refuse(INTERNAL), job.request) for job in lost]
+            turn.lost += lost
             turn.see(lost, replies, inferred)
             answers += [(job.place, reply) for job, reply in zip(lost, replies, strict=True)]
         turn.encode_s += perf_counter() - inferred
@@ -216,8 +217,7 @@ class Service:
 
     def _encode(self, ran: CompletedRequests[AcceptedRequest], inferred: float) -> list[Reply]:
         predicted = Predicted(ran.prediction, self._engine.manifest.task)
-        finite = ran.prediction.finite
-        all_finite = bool(finite.all())
+        all_finite = ran.prediction.all_finite
         since = ran.jobs[0].admission
         timing = (
             f"decode;dur={(since.read - since.start) * 1e3:.3f}, "
@@ -226,7 +226,7 @@ class Service:
         replies = []
         for job, (first, last) in zip(ran.jobs, ran.ends, strict=True):
             answer = Answer(predicted, first, last, job.setting, job.rows)
-            if all_finite or finite[first:last].all():
+            if all_finite or answer.prediction.all_finite:
                 reply = job.encode(answer)
                 reply.headers["server-timing"] = timing
                 if job.setting.risk is not None:

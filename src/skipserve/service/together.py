@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -40,13 +41,12 @@ class Together:
 
     def __init__(self, rows: Rows, counts: Sequence[int]) -> None:
         self._rows = rows
-        self._missing = np.array(counts)
+        self._counts = counts
         self._single = all(count == 1 for count in counts)
-        self._owner = np.repeat(np.arange(len(counts)), counts)
         self._made: RowResults | None = None
 
     def __len__(self) -> int:
-        return len(self._owner)
+        return len(self._rows)
 
     def settle(self, places: Places, results: RowResults) -> CompletedMembers | None:
         """Record rows that left; returns the requests that became complete, if any.
@@ -55,12 +55,13 @@ class Together:
             places: Of the rows [n].
             results: Of these rows.
         """
+        whole = len(places) == len(self) and (len(places) == 1 or (np.diff(places) == 1).all())
+        if whole:
+            return CompletedMembers(range(len(self._counts)), self._rows, results)
         if self._single:  # complete as soon as it has left
             return CompletedMembers(places.tolist(), self._rows[places], results)
         owners = self._owner[places]
         np.subtract.at(self._missing, owners, 1)
-        if len(places) == len(self) and (np.diff(places) == 1).all():
-            return CompletedMembers(range(len(self._missing)), self._rows, results)
         self._keep(places, results)
         assert self._made is not None
         done = np.unique(owners[self._missing[owners] == 0])
@@ -74,6 +75,17 @@ class Together:
         lost: list[int] = np.unique(self._owner[places]).tolist()
         self._missing[lost] = -1
         return lost
+
+    # Most requests leave at once, and need neither of these.
+    @cached_property
+    def _missing(self) -> NDArray[np.int64]:
+        """Rows of each request that have not left."""
+        return np.array(self._counts)
+
+    @cached_property
+    def _owner(self) -> NDArray[np.int64]:
+        """The request of each row."""
+        return np.repeat(np.arange(len(self._counts)), self._counts)
 
     def _keep(self, places: Places, results: RowResults) -> None:
         if self._made is None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter as Tally
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +45,38 @@ from skipserve.telemetry.series import (
     THRESHOLD,
 )
 from skipserve.telemetry.signal_rows import SignalRows
+
+
+@dataclass(frozen=True)
+class AnsweredRequests:
+    """Requests of one batch, which all took as long as the batch.
+
+    Attributes:
+        statuses: HTTP status of each.
+        skipped: How many of those with 200 have a row that left out a block.
+        duration_s: Seconds.
+    """
+
+    statuses: Sequence[int]
+    skipped: int
+    duration_s: float
+
+
+@dataclass
+class TurnTimes:
+    """What took how long until a model was idle again.
+
+    Attributes:
+        sizes: Rows that began together.
+        read_s: Seconds of reading.
+        inference_s: Seconds of the stages.
+        encode_s: Seconds of encoding.
+    """
+
+    sizes: list[int] = field(default_factory=list)
+    read_s: float = 0.0
+    inference_s: float = 0.0
+    encode_s: float = 0.0
 
 
 class ModelMetrics:
@@ -117,19 +150,22 @@ class ModelMetrics:
             for stage, threshold in enumerate(setting.thresholds.tolist(), 1):
                 THRESHOLD.labels(self._model, of_slice, str(stage)).set(threshold)
 
-    def requests(self, statuses: Sequence[int], skipped: int, duration_s: float) -> None:
-        """Count the answered requests of one batch, which all took as long as the batch.
+    def requests(self, answered: Sequence[AnsweredRequests]) -> None:
+        """Count answered requests.
 
         Args:
-            statuses: HTTP status of each.
-            skipped: How many of those with 200 have a row that left out a block.
-            duration_s: Seconds.
+            answered: Those of several batches.
         """
-        found = Tally(statuses)
+        found, full, skipped = Tally[int](), [], []
+        for some in answered:
+            statuses = Tally(some.statuses)
+            found += statuses
+            full.append((some.duration_s, statuses[200] - some.skipped))
+            skipped.append((some.duration_s, some.skipped))
         for status, count in found.items():
             self._answered(status, count)
-        observe(self._latency["full"], duration_s, found[200] - skipped)
-        observe(self._latency["skipped"], duration_s, skipped)
+        observe(self._latency["full"], full)
+        observe(self._latency["skipped"], skipped)
 
     def turned_away(self, reason: str, status: int | None = None) -> None:
         """Count a request that was refused before it began.
@@ -163,27 +199,16 @@ class ModelMetrics:
         RISK_IN_FORCE.labels(self._model, of_slice).set(now)
 
     def waited(self, seconds: Sequence[float]) -> None:
-        """Observe how long each request of a batch waited."""
-        for one in seconds:
-            observe(self._wait, one)
+        """Observe how long each of some requests waited."""
+        observe(self._wait, [(one, 1) for one in seconds])
 
-    def phases(
-        self, rows: Sequence[int], decode_s: float, inference_s: float, encode_s: float
-    ) -> None:
-        """Observe one batch of requests.
-
-        Args:
-            rows: How many ran together, for each run.
-            decode_s: Seconds, as the others.
-            inference_s: Of all runs.
-            encode_s: Of all replies.
-        """
-        for together in rows:
-            observe(self._batch, together)
-        if rows:
-            observe(self._phases["inference"], inference_s)
-        observe(self._phases["decode"], decode_s)
-        observe(self._phases["encode"], encode_s)
+    def turns(self, turns: Sequence[TurnTimes]) -> None:
+        """Observe batches, and how long their phases took."""
+        observe(self._batch, [(rows, 1) for turn in turns for rows in turn.sizes])
+        times_of = self._phases
+        observe(times_of["inference"], [(turn.inference_s, 1) for turn in turns if turn.sizes])
+        observe(times_of["decode"], [(turn.read_s, 1) for turn in turns])
+        observe(times_of["encode"], [(turn.encode_s, 1) for turn in turns])
 
     def rows(self, prediction: Prediction, settings: Sequence[Setting]) -> None:
         """Count the rows of one batch.
@@ -204,8 +229,7 @@ class ModelMetrics:
         if held:
             self._held_back.inc(held)
         depths = np.bincount(prediction.depth_run[on], minlength=self._depth + 1)
-        for depth in np.flatnonzero(depths).tolist():
-            observe(self._depth_run, depth, int(depths[depth]))
+        observe(self._depth_run, enumerate(depths.tolist()))
         for block, left_out in enumerate(self._left_out(prediction, on, depths).tolist()):
             if left_out < routed:
                 self._run[block].inc(routed - left_out)
@@ -226,9 +250,8 @@ class ModelMetrics:
         return np.repeat([0, *prediction.left_out[shallow].sum(axis=0)], self._stage_lengths)
 
     def _overflows(self, prediction: Prediction) -> None:
-        refused = np.count_nonzero(~prediction.finite)
-        if refused:
-            self._overflow["refused"].inc(int(refused))
+        if not prediction.all_finite:
+            self._overflow["refused"].inc(int(np.count_nonzero(~prediction.finite)))
         if prediction.reran is not None:
             self._overflow["fp32"].inc(int(np.count_nonzero(prediction.reran)))
 
@@ -243,15 +266,20 @@ class ModelMetrics:
         self._dropped[of_slice].inc(rows)
 
 
-def observe(histogram: Histogram, value: float, times: int = 1) -> None:
-    """Observe a value several times at once.
+def observe(histogram: Histogram, values: Iterable[tuple[float, int]]) -> None:
+    """Observe many values at once.
 
     Args:
         histogram: With its labels bound.
-        value: In the unit of the histogram.
-        times: How often; nothing for 0.
+        values: In the unit of the histogram, each with how often it was seen, which may be 0.
     """
     # prometheus_client observes one at a time, which for a batch of 64 rows takes 0.1 ms.
-    if times:
-        histogram._sum.inc(value * times)
-        histogram._buckets[bisect_left(histogram._upper_bounds, value)].inc(times)
+    total, buckets = 0.0, Tally[int]()
+    for value, times in values:
+        if times:
+            total += value * times
+            buckets[bisect_left(histogram._upper_bounds, value)] += times
+    if buckets:
+        histogram._sum.inc(total)
+    for bucket, times in buckets.items():
+        histogram._buckets[bucket].inc(times)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Prediction, Setting
 from skipserve.telemetry.counts import SPACE_BYTES
-from skipserve.telemetry.metrics import ModelMetrics
+from skipserve.telemetry.metrics import AnsweredRequests, ModelMetrics, TurnTimes
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ class NoMetrics(ModelMetrics):
     def default(self, of_slice: str, setting: Setting) -> None:
         """Nothing."""
 
-    def requests(self, statuses: Sequence[int], skipped: int, duration_s: float) -> None:
+    def requests(self, answered: Sequence[AnsweredRequests]) -> None:
         """Nothing."""
 
     def turned_away(self, reason: str, status: int | None = None) -> None:
@@ -36,9 +36,7 @@ class NoMetrics(ModelMetrics):
     def waited(self, seconds: Sequence[float]) -> None:
         """Nothing."""
 
-    def phases(
-        self, rows: Sequence[int], decode_s: float, inference_s: float, encode_s: float
-    ) -> None:
+    def turns(self, turns: Sequence[TurnTimes]) -> None:
         """Nothing."""
 
     def rows(self, prediction: Prediction, settings: Sequence[Setting]) -> None:

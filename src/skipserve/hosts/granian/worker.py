@@ -18,6 +18,7 @@ from skipserve.hosts.pulse import BEAT_S, Pulse, pulse_of
 from skipserve.hosts.ready import Ready
 from skipserve.hosts.rsgi import Rsgi
 from skipserve.hosts.warm_up import rehearse
+from skipserve.service.arrivals import Arrivals
 from skipserve.telemetry.logs import Log
 
 
@@ -27,9 +28,13 @@ class Worker:
     Args:
         plan: From the launcher.
         listener: File descriptor of the socket that it accepts from.
+
+    Attributes:
+        arrivals: Requests to its models.
     """
 
     def __init__(self, plan: Plan, listener: int) -> None:
+        self.arrivals = Arrivals()
         self._plan = plan
         self._instance = plan.instance
         self._listener = listener
@@ -56,7 +61,7 @@ class Worker:
         def deadline(one: Unpacked) -> Deadline:
             return deadlines.of(one.serving.response_timeout_s)
 
-        self._models = Models(unpacked, deadline)
+        self._models = Models(unpacked, deadline, self.arrivals)
         ready = Ready(self._instance.is_ready)
         application = Application(
             self._models, ready.is_set, self._plan.origins, self._plan.access()
@@ -96,4 +101,4 @@ def make() -> Rsgi:
     Log().attach()
     plan = read_plan(Path(os.environ[PLAN_VARIABLE]))
     worker = Worker(plan, int(os.environ[DESCRIPTOR_VARIABLE]))
-    return Rsgi(worker.open, worker.close, worker.is_retired, plan.body_s)
+    return Rsgi(worker.open, worker.close, worker.is_retired, plan.body_s, worker.arrivals)
