@@ -2,8 +2,9 @@
 
 One table for a service that refuses whom it would keep waiting (`max_wait_ms`) and one that only
 has its queue; another for a service that stays at its risk and one that may move along its
-certified risks. A request has so many rows that no more than some 200 a second can be answered, so
-that the client is not the limit. With --json also a line of JSON.
+certified risks. No more than some 200 requests a second can be answered, so that the client is not
+the limit: a request to a small network has many rows, one to a network of texts (`--texts`) is
+short and takes long. With --json also a line of JSON.
 """
 
 from __future__ import annotations
@@ -124,13 +125,23 @@ class Service:
 
 def bodies(options: argparse.Namespace) -> list[bytes]:
     """Requests of so many rows each."""
-    ones = [json.loads(body)["inputs"][0] for body in asked(options.model, options.data)]
+    if options.texts is not None:
+        lines = options.texts.read_text().splitlines()[-512:]
+        ones = [json.loads(line)[options.column] for line in lines]
+    else:
+        ones = numbers(options)
     many = [ones[i : i + options.rows] for i in range(0, len(ones), options.rows)]
+    asked_too: dict[str, object] = {"parameters": {"router": "off"}} if options.off else {}
     return [
-        json.dumps({"inputs": rows}, separators=(",", ":")).encode()
+        json.dumps({"inputs": rows, **asked_too}, separators=(",", ":")).encode()
         for rows in many
         if len(rows) == options.rows
     ]
+
+
+def numbers(options: argparse.Namespace) -> list[object]:
+    """Rows of numbers."""
+    return [json.loads(body)["inputs"][0] for body in asked(options.model, options.data)]
 
 
 @contextlib.contextmanager
@@ -238,6 +249,9 @@ def main() -> None:
     parser.add_argument("model", nargs="?", default="mnist1d_resnet")
     parser.add_argument("--model-store", type=Path, default=Path("model_store"))
     parser.add_argument("--data", type=Path, help=".npz; the first array in it is sent")
+    parser.add_argument("--texts", type=Path, help=".jsonl; texts are sent in place of numbers")
+    parser.add_argument("--column", default="body", help="of --texts")
+    parser.add_argument("--off", action="store_true", help="requests ask for full depth")
     parser.add_argument("--rows", type=int, default=64, help="of each request")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--times", type=float, default=5.0)

@@ -171,7 +171,7 @@ class Batcher:
         if self._gathering is not None:
             self._gathering.cancel()
         self._watch.begin()
-        self._idle.begin()
+        self._idle.begin(self._loop)
         self._pace.begin(perf_counter())
         return self._steps()
 

@@ -6,9 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-# Counting costs about as much for ten batches as for one. A worker that dies loses what it has not
-# counted yet.
-DELAY_S = 0.01
+from skipserve.telemetry.series import COUNTED_S
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +20,7 @@ class DeferredWork:
     def __init__(self) -> None:
         self._work: list[Callable[[], None]] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._begun_s = 0.0
         self._running = False
         self._due = False
 
@@ -29,18 +28,19 @@ class DeferredWork:
         """Put work off."""
         self._work.append(work)
 
-    def begin(self) -> None:
+    def begin(self, loop: asyncio.AbstractEventLoop) -> None:
         """In the loop: a batch begins."""
         self._running = True
+        self._begun_s = loop.time()
 
     def end(self, loop: asyncio.AbstractEventLoop) -> None:
         """In the loop: a batch has ended."""
         self._running = False
-        if self._due:
+        if self._due or loop.time() - self._begun_s > COUNTED_S:
             # Scheduled behind the tasks that send the replies.
             loop.call_soon(self.work)
         elif self._work and self._timer is None:
-            self._timer = loop.call_later(DELAY_S, self._is_due)
+            self._timer = loop.call_later(COUNTED_S, self._is_due)
 
     def work(self) -> None:
         """Do the deferred work; its errors are logged."""

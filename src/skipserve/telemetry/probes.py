@@ -6,6 +6,7 @@ import logging
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 
 from skipserve.address import family_of
 from skipserve.telemetry.exposition import Exposition
+from skipserve.telemetry.series import COUNTED_S
 
 PLAIN = "text/plain; charset=utf-8"
 PAGE = files("skipserve.telemetry").joinpath("page.html").read_bytes()
@@ -71,6 +73,8 @@ class Probes:
                 self.do_GET()
 
             def _metrics(self) -> None:
+                # So that it shows every request that was answered before it was asked for.
+                time.sleep(2 * COUNTED_S)
                 try:
                     body, kind = metrics.text(self.headers.get("Accept", ""))
                 except OSError as error:  # no number is better than a wrong one
