@@ -22,6 +22,7 @@ from skipserve.routing.network import Network, tail_of
 from skipserve.routing.placing import FittedRouter, everywhere, place, weigh
 from skipserve.routing.projection import fisher
 from skipserve.runtime.rows import Rows
+from skipserve.tasks import finite
 
 # Heads are tried with so many hidden units, 0 being linear.
 HIDDEN = (0, 128)
@@ -103,15 +104,16 @@ def fit_router(
         jobs = [(i, width) for i in range(len(found.cuts)) for width in widths]
         estimated = router.signal == "agreement"
         heads = fit_heads(seen.features, seen.answers, task, jobs, estimated, say)
+    answered = np.flatnonzero(finite(seen.answers[: len(fitting)]))
     made: dict[int, list[Exit]] = {width: [] for width in widths}
     for i, (at, layout) in enumerate(zip(found.cuts, found.layouts, strict=True)):
         clean = seen.features[i][: len(fitting)]
         guard = fit_guard(clean)
         projection = None
         if router.signal == "projected_norm":
-            labels = task.labels(seen.answers[: len(fitting)])
+            labels = task.labels(seen.answers[answered])
             assert labels is not None  # otherwise the task would not have this signal
-            projection = fisher(clean[:, : layout.width], labels)
+            projection = fisher(clean[answered, : layout.width], labels)
         for width in widths:
             fitted = heads.get((i, width))
             made[width].append(
