@@ -77,6 +77,9 @@ def fit_router(
         )
     if router.policy == "skip":  # rows are answered at the end, by the network's own head
         exits = exits.model_copy(update={"heads": "shared"})
+        if exits.at != "auto":  # there is one guard, the first
+            at = tuple(filter(exits.allows, exits.at))
+            exits = exits.model_copy(update={"at": at})
         _require_sums(network)
     if router.signal == "agreement" and exits.heads == "shared":
         raise ConfigError(
@@ -171,8 +174,8 @@ def _candidates(network: Network, exits: ExitsConfig, rows: Rows) -> _ReadableCu
             f"exits.first = {exits.first} leaves no exit: expected 0 … {depth - 1}, or 'auto'; the "
             f"network has {depth} blocks"
         )
-    # The cut at depth 0 is there for its guard, wherever exits begin.
-    wanted = sorted({0, *allowed})
+    # The cut at depth 0 is there for its guard, wherever exits begin; so are those that were named.
+    wanted = sorted({0, *(allowed if exits.at == "auto" else asked)})
     names = [network.cuts[i] for i in wanted]
     stages = cut(network.flow, network.found, names, rows.tensors, network.signature.symbols)
     mask = network.signature.mask or ""
