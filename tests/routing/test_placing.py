@@ -9,8 +9,8 @@ import pytest
 from residual_graphs import CLASSES, Graph
 
 from skipserve.graph.prepare import prepare
-from skipserve.routing import corruption
 from skipserve.routing.config import ExitsConfig
+from skipserve.routing.corruptible import Corruptible
 from skipserve.routing.exits import Exit, Guard, Layout
 from skipserve.routing.network import network_of
 from skipserve.routing.placing import PlacementTrial, place
@@ -71,8 +71,14 @@ def broken(x, about, random):
     return made
 
 
+def same(x, about, random):
+    """A kind that changes nothing."""
+    return x
+
+
 def placed(monkeypatch, config=None, guarded=range(CUTS)):
-    monkeypatch.setattr(corruption, "kinds", lambda rows, mask: ({"broken": broken}, {}))
+    monkeypatch.setattr(Corruptible, "hard", {"broken": broken})
+    monkeypatch.setattr(Corruptible, "mild", {"the same": same})
     none = np.zeros((1, 1), np.float32)
     exits = tuple(
         Exit(i, Layout("vector", (1,)), Guard(none[0], none), None, "margin") for i in range(CUTS)
@@ -91,7 +97,7 @@ def placed(monkeypatch, config=None, guarded=range(CUTS)):
 
 def test_guards_that_the_stress_test_counted_on_stay(monkeypatch):
     router = placed(monkeypatch)
-    (result,) = router.stress
+    (result,) = router.stress  # what changed no row tells nothing and is not there
     assert (result.disagreement, result.held_back) == (0.0, pytest.approx(0.8, abs=0.01))
     assert result.passes
     assert router.first == "an exit after 1 blocks would disagree on 20% of rows with broken"
@@ -107,6 +113,14 @@ def test_guards_that_the_stress_test_counted_on_stay(monkeypatch):
     answers = read.answers[:, [*np.array(cuts)[leaves], CUTS]][np.arange(ROWS), where]
     assert (answers.argmax(axis=1) != 0).mean() == result.disagreement
     assert (where == 2).mean() == pytest.approx(result.held_back, abs=0.01)
+
+
+def test_where_no_corruption_changes_a_row_only_the_last_exit_is_left(monkeypatch):
+    monkeypatch.setattr(f"{__name__}.broken", same)
+    router = placed(monkeypatch)
+    assert router.stress == ()
+    assert router.first == "no corruption changes these rows, so no depth was tested"
+    assert [one.leaves for one in router.exits] == [False, False, False, True]
 
 
 def test_without_guards_no_cut_stands_before_the_first_exit_but_depth_0(monkeypatch):

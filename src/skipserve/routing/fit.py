@@ -12,9 +12,9 @@ import numpy as np
 
 from skipserve.errors import ConfigError, CutError
 from skipserve.graph.cut import Stages, cut
-from skipserve.routing import corruption
 from skipserve.routing.activations import read_activations
 from skipserve.routing.config import ExitsConfig, RouterConfig
+from skipserve.routing.corruptible import Corruptible
 from skipserve.routing.exits import Exit, Layout, layout_of
 from skipserve.routing.guards import fit_guard
 from skipserve.routing.heads import FittedHead, fit_heads
@@ -78,8 +78,8 @@ def fit_router(
     if router.policy == "skip":  # rows are answered at the end, by the network's own head
         exits = exits.model_copy(update={"heads": "shared"})
         if exits.at != "auto":  # there is one guard, the first
-            at = tuple(filter(exits.allows, exits.at))
-            exits = exits.model_copy(update={"at": at})
+            deciding = tuple(filter(exits.allows, exits.at))
+            exits = exits.model_copy(update={"at": deciding})
         _require_sums(network)
     if router.signal == "agreement" and exits.heads == "shared":
         raise ConfigError(
@@ -92,12 +92,11 @@ def fit_router(
         tail, shape = tail_of(network, fitting)
         _require_shape(network, found, shape)
     random = np.random.default_rng(0)
-    mask = network.signature.mask
     if len(fitting) > exits.rows:
         fitting = fitting[np.sort(random.permutation(len(fitting))[: exits.rows])]
     parts = [fitting]
     if exits.corrupted and exits.heads == "distilled":
-        parts += corruption.for_fitting(fitting, mask, random)
+        parts += Corruptible.of(fitting, network.signature).for_fitting(fitting, random)
     say(f"reading {sum(map(len, parts)):,} rows at {len(found.cuts)} cuts")
     model, names = network.model, [network.cuts[i] for i in found.cuts]
     seen = read_activations(model, names, found.layouts, parts)

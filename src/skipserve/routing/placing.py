@@ -14,9 +14,9 @@ from skipserve.errors import ConfigError
 from skipserve.graph.assemble import with_exits
 from skipserve.graph.cut import Stage, Stages
 from skipserve.graph.memory import open_model
-from skipserve.routing import corruption
 from skipserve.routing.choose import RATE, Costs, choose_exits, row_seconds
 from skipserve.routing.config import ExitsConfig
+from skipserve.routing.corruptible import Corruptible
 from skipserve.routing.exits import Exit
 from skipserve.routing.guards import limits, with_limit
 from skipserve.routing.network import Network
@@ -189,17 +189,22 @@ def _limits(distances: NDArray[np.float32], quantile: float) -> NDArray[np.float
 def _stress_all(
     network: Network, trial: PlacementTrial, limit: NDArray[np.float64], rows: Rows, say: Say
 ) -> dict[tuple[str, bool], Observations]:
-    """Observations of corrupted copies, by kind and whether it is a hard one."""
-    mask = network.signature.mask
-    hard, mild = corruption.kinds(rows, mask)
-    known = corruption.about(rows, mask)
+    """Observations of corrupted copies, by kind and whether it is a hard one.
+
+    A copy that is as it was tests nothing: such rows are left out.
+    """
+    corruptible = Corruptible.of(rows, network.signature)
     some, random = rows[:ROWS], np.random.default_rng(1)
     found = {}
-    for is_hard, kinds in ((True, hard), (False, mild)):
+    for is_hard, kinds in ((True, corruptible.hard), (False, corruptible.mild)):
         for kind, corrupt in kinds.items():
+            copy = corruptible.copy(some, corrupt, random)
+            changed = corruptible.changed(some, copy)
+            if not changed.any():
+                say(f"stress: {kind} changes no row and is left out")
+                continue
             say(f"stress: {kind}")
-            copy = corruption.corrupt(some, corrupt, known, mask, random)
-            readings = read_all(trial.reader, copy)
+            readings = read_all(trial.reader, copy[changed])
             found[kind, is_hard] = observations_of(network, trial.exits, readings, limit)
     return found
 

@@ -66,9 +66,12 @@ def first_exit(
         rate: Of disagreement among leavers, for the search.
 
     Returns:
-        The decision that comes first, and why, in words. If none will do it is the last.
+        The decision that comes first, and why, in words. If none will do it is the last, and if
+        there is nothing to test it on.
     """
     decisions = ordinary.signal.shape[1]
+    if not hard:
+        return decisions - 1, "no corruption changes these rows, so no depth was tested"
     why = ""
     for first in range(decisions):
         thresholds = greedy(ordinary, rate)
