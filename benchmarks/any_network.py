@@ -23,7 +23,7 @@ from time import perf_counter
 import numpy as np
 
 from skipserve.artifacts.artifact import open_artifact
-from skipserve.routing import corruption
+from skipserve.routing.corruptible import Corruptible
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Prediction, Setting
 from skipserve.runtime.rows import Rows
@@ -101,20 +101,18 @@ def right(answers: Prediction, labels: np.ndarray | None) -> str:
 def stress(engine: Engine, rows: Rows, risk: float = 0.01) -> list[dict]:
     """Disagreement, blocks run and rows held back on corrupted copies, at one certified risk."""
     setting = engine.setting(risk)
-    mask = engine.manifest.signature.mask
-    hard, mild = corruption.kinds(rows, mask)
-    known = corruption.about(rows, mask)
+    corruptible = Corruptible.of(rows, engine.manifest.signature)
     some, random = rows[:STRESSED], np.random.default_rng(7)
     print(f"\n| corruption, at ε = {risk:.0%} | disagrees | blocks run | held back |")
     print("|---|---|---|---|")
     found = []
-    for kind, corrupt in {**hard, **mild}.items():
-        copy = corruption.corrupt(some, corrupt, known, mask, random)
+    for kind, corrupt in {**corruptible.hard, **corruptible.mild}.items():
+        copy = corruptible.copy(some, corrupt, random)
         truth = engine.run_batches(copy, engine.off, BATCH).labels
         answers = engine.run_batches(copy, setting, BATCH)
         one = {
             "kind": kind,
-            "hard": kind in hard,
+            "hard": kind in corruptible.hard,
             "disagreement": float((answers.labels != truth).mean()),
             "run_rate": float(answers.depth_run.mean()) / engine.manifest.depth,
             "held_back": float(answers.held_back.mean()),

@@ -31,6 +31,7 @@ from small_project import MODELS, ROUTED, build
 
 from skipserve.artifacts.artifact import Artifact, open_artifact
 from skipserve.artifacts.export import export_artifact
+from skipserve.artifacts.graphs import Precisions
 from skipserve.artifacts.torch_files import export_module
 from skipserve.building.bring import bring
 from skipserve.building.bring_file import BringOptions
@@ -112,7 +113,8 @@ def artifact(
     def make(folder: Path) -> None:
         origin = recipe_origin(load_checkpoint(checkpoint), recipe)
         formats, precisions = ("onnx", "torchscript"), ("fp32", "fp16")
-        export_artifact("small", origin, formats, precisions, folder / "small")
+        networks = Precisions(origin.network, origin.expected.rows)
+        export_artifact("small", origin, networks, formats, precisions, folder / "small")
 
     return open_artifact(made_once(tmp_path_factory, "artifacts", make) / "small")
 

@@ -9,7 +9,7 @@ from cutting import cut_everywhere, network_from, random_exits, run_stages, sess
 from onnx import TensorProto
 from residual_graphs import CLASSES, WIDTH, wide
 
-from skipserve.artifacts.graphs import in_precision
+from skipserve.artifacts.graphs import Precisions
 from skipserve.graph.memory import open_model
 from skipserve.graph.precision import largest_activation, to_int8
 from skipserve.runtime.rows import Rows
@@ -30,7 +30,7 @@ def rows_of(count, seed=0):
 def test_it_answers_nearly_as_fp32_and_alone_as_in_a_batch(network, precision, close):
     rows = rows_of(64, 1)
     expected = open_model(network.model).run(None, rows)[0]
-    made = in_precision(network, precision, Rows(rows_of(256)))
+    made = Precisions(network, Rows(rows_of(256)))[precision]
     session = open_model(made.model)
     got = session.run(None, rows)[0]
     assert got.dtype == np.float32
@@ -42,7 +42,7 @@ def test_it_answers_nearly_as_fp32_and_alone_as_in_a_batch(network, precision, c
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_it_is_cut_at_the_same_blocks_and_its_stages_are_it(network, precision):
-    made = in_precision(network, precision, Rows(rows_of(256)))
+    made = Precisions(network, Rows(rows_of(256)))[precision]
     assert made.depth == network.depth
     stages = cut_everywhere(made, rows_of(8))
     sessions = sessions_of(stages)
@@ -58,7 +58,7 @@ def test_it_is_cut_at_the_same_blocks_and_its_stages_are_it(network, precision):
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_its_files_give_answers_signals_and_distances_in_fp32(network, tmp_path, precision):
-    made = in_precision(network, precision, Rows(rows_of(256)))
+    made = Precisions(network, Rows(rows_of(256)))[precision]
     exits = random_exits(made, rows_of(8), range(3), width=CLASSES)
     stepper, plain, _ = write(made, rows_of(8), exits, tmp_path, precision=precision)
     read = stepper.read(Rows(rows_of(8)))

@@ -9,6 +9,7 @@ from onnx import TensorProto, helper
 from residual_graphs import CLASSES, WIDTH, Graph
 
 from skipserve.artifacts.export import export_artifact
+from skipserve.artifacts.graphs import Precisions
 from skipserve.errors import ConfigError, CutError, ParityError
 from skipserve.graph.prepare import prepare, read_graph
 from skipserve.routing.config import ExitsConfig, RouterConfig
@@ -180,9 +181,10 @@ def test_an_answer_that_depends_on_neighbours(bring, tmp_path):
         q, scale, zero = (f"{name}{len(made.nodes)}" for name in ("q", "s", "z"))
         made.nodes.append(helper.make_node("DynamicQuantizeLinear", [x], [q, scale, zero]))
         x = made.block(made.op("DequantizeLinear", q, scale, zero))
-    origin, _ = bring(made.model(made.weigh(x, WIDTH, CLASSES)))
+    origin, splits = bring(made.model(made.weigh(x, WIDTH, CLASSES)))
+    networks = Precisions(origin.network, splits.fit.rows)
     with pytest.raises(ParityError, match="its answer depends on its neighbours"):
-        export_artifact("one", origin, ["onnx"], ["fp32"], tmp_path / "one")
+        export_artifact("one", origin, networks, ["onnx"], ["fp32"], tmp_path / "one")
     assert not (tmp_path / "one").exists()
 
 
@@ -240,6 +242,15 @@ def test_no_row_leaves_before_the_first_depth_that_is_asked_for(at, first, leave
     assert (exits[0].blocks, exits[0].leaves) == (0, False)  # for its guard
     assert {one.blocks for one in exits[1:]} <= leave
     assert all(one.leaves for one in exits[1:]) and len(exits) > 1
+
+
+def test_cuts_that_are_named_before_the_first_exit_only_guard():
+    exits = fit(fine(4), at=(1, 2, 3), first=2).exits
+    found = [(one.blocks, one.leaves) for one in exits]
+    assert found == [(0, False), (1, False), (2, True), (3, True)]
+    # Under `skip` there is one guard, and what is left out is what `first` allows.
+    skipping = fit(fine(4), at=(1, 2, 3), first=2, policy="skip").exits
+    assert [(one.blocks, one.leaves) for one in skipping] == [(0, True), (2, True), (3, True)]
 
 
 def test_a_first_depth_that_leaves_no_exit():

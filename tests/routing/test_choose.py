@@ -52,6 +52,10 @@ def test_the_time_of_a_row_is_that_of_what_it_runs():
     assert row_seconds([0, 1], half, times) == pytest.approx(expected, abs=1e-3)
     # The cut at depth 0 is passed for its guard, also where nobody may leave there.
     assert row_seconds([1], half, times) == pytest.approx(expected, abs=1e-3)
+    # So is any other cut with a guard, by every row that gets there.
+    late = seen([0.0, 0.0])
+    assert row_seconds([0], late, times, [0, 1]) == pytest.approx(7.3, abs=1e-3)
+    assert row_seconds([0], late, times) == pytest.approx(7.1, abs=1e-3)
 
 
 def test_exits_begin_where_corrupted_rows_are_answered_as_at_full_depth():
@@ -73,6 +77,19 @@ def test_what_is_held_back_is_safe_at_any_depth():
     assert first_exit(seen([1.0, 1.0, 1.0]), {"constants": broken}, 0.01)[0] == 2
 
 
+def test_a_guard_behind_the_exit_holds_nothing_back():
+    """Rows that a later guard would see leave before it, with wrong answers."""
+    inside = np.ones((400, 3), dtype=bool)
+    inside[:380, 1:] = False
+    wrong = seen([0.0, 0.0, 0.0], signal=np.ones((400, 3)), inside=inside)
+    found = stress_test("constants", True, wrong, np.float32([0.5, 0.5, 0.5]))
+    assert (found.disagreement, found.run_rate, found.held_back) == (1.0, 0.0, 0.0)
+    assert not found.passes
+    first, why = first_exit(seen([1.0, 1.0, 1.0]), {"constants": wrong}, 0.01)
+    assert first == 1
+    assert why == "an exit after 0 blocks would disagree on 100% of rows with constants"
+
+
 def test_if_no_depth_will_do_it_is_the_last_and_says_so():
     broken = seen([0.5, 0.5, 0.5], signal=np.ones((400, 3)))
     first, why = first_exit(seen([1.0, 1.0, 1.0]), {"constants": broken}, 0.01)
@@ -85,7 +102,8 @@ def test_stress_test_counts_what_thresholds_do():
     inside[100:] = [True, False]
     rows = seen([1.0, 0.0], inside=inside)
     found = stress_test("constants", True, rows, np.float32([0.5, 0.0]))
-    assert (found.run_rate, found.held_back) == (pytest.approx(0.5), 0.75)
+    # Half leave at the first cut. A guard behind it would have seen all but 100 of them.
+    assert (found.run_rate, found.held_back) == (pytest.approx(0.5), 0.5)
     assert found.disagreement == 0
     assert found.passes
     both = stress_test("constants", True, seen([0.0, 0.0]), np.float32([0.5, 0.0]))

@@ -7,7 +7,7 @@ import pytest
 from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stepping import DEPTH, PIECES, ROWS, STEPPER, exits, rows_reading, tables
+from stepping import CUTS, DEPTH, PIECES, ROWS, STEPPER, exits, rows_reading, tables
 
 from skipserve.routing.reading import cuts_of
 from skipserve.runtime.flights import Failed, Flights
@@ -59,7 +59,7 @@ def test_every_row_is_run_as_if_alone_whenever_it_joins(joining, steps):
 
 def rows(*thresholds):
     """Rows inside every guard, each with these thresholds."""
-    inside = np.zeros((len(thresholds), 3), np.float32)
+    inside = np.zeros((len(thresholds), CUTS), np.float32)
     limits = Limits(np.stack(thresholds), np.ones(len(thresholds), np.float32))
     return Rows(rows_reading(inside, inside)), limits, np.arange(len(thresholds))
 
@@ -74,8 +74,8 @@ def test_who_joins_overtakes_and_is_caught_up_with():
     flights = Flights(STEPPER.run, STEPPER, most=8)
     deep, limits, _ = rows(NEVER)
     flights.admit(deep, limits, np.array([0]))
-    flights.step()
-    flights.step()  # it waits before the third stage
+    for _ in range(3):
+        flights.step()  # it waits before the fourth stage
     new, limits, _ = rows(SOON, NEVER)
     flights.admit(new, limits, np.array([1, 2]))
     left = drained(flights)
@@ -107,14 +107,14 @@ def test_rows_at_full_depth_run_the_plain_graph():
 class Breaks:
     """A stage that cannot be run."""
 
-    inputs, outputs = PIECES[2].inputs, PIECES[2].outputs
+    inputs, outputs = PIECES[3].inputs, PIECES[3].outputs
 
     def run(self, feeds):
         raise RuntimeError("bad allocation")
 
 
 def test_a_stage_that_fails_loses_its_rows_and_no_others():
-    pieces = [PIECES[0], PIECES[1], Breaks(), PIECES[3]]
+    pieces = [*PIECES[:3], Breaks(), *PIECES[4:]]
     flights = Flights(STEPPER.run, Stepper(pieces, cuts_of(exits()), DEPTH), most=8)
     flights.admit(*rows(NEVER, SOON))
     left = []

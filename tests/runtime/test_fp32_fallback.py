@@ -12,6 +12,7 @@ from prometheus_client import REGISTRY
 
 from skipserve.artifacts.artifact import open_artifact
 from skipserve.artifacts.export import export_artifact
+from skipserve.artifacts.graphs import Precisions
 from skipserve.artifacts.origin import Routing
 from skipserve.artifacts.serving import ServingConfig
 from skipserve.errors import InputError
@@ -42,7 +43,8 @@ def routed(checkpoint, recipe, tmp_path_factory):
     rows = splits.fit.rows, splits.propose.rows
     routing.fitted["fp32"] = fit_router(origin.network, exits, routing.router, *rows)
     files = ("torchscript",), ("fp32", "fp16")
-    export_artifact("small", origin, *files, directory, routing)
+    networks = Precisions(origin.network, splits.fit.rows)
+    export_artifact("small", origin, networks, *files, directory, routing)
     return open_artifact(directory)
 
 

@@ -54,7 +54,7 @@ def test_a_row_leaves_only_where_it_was_inside_and_its_signal_reaches_the_thresh
             assert (depth[i], held[i]) == (ran, out)
             assert got.answers[i, -1] == answer[i, -1] == stages
             reached = [blocks <= ran for blocks in DECIDES]
-            shown = np.where(reached, signals[i, 1:], np.nan)
+            shown = np.where(reached, signals[i, LEAVES], np.nan)
             np.testing.assert_array_equal(got.signals[i], shown)
 
 
@@ -89,16 +89,16 @@ def test_reading_shows_every_exit_of_rows_that_run_everything():
     rng = np.random.default_rng(0)
     signals, distances = rng.random((2, ROWS, CUTS), np.float32)
     read = STEPPER.read(Rows(rows_reading(signals, distances)))
-    np.testing.assert_array_equal(read.signals, signals[:, 1:])
+    np.testing.assert_array_equal(read.signals, signals[:, LEAVES])
     np.testing.assert_array_equal(read.distances, distances)
-    assert read.answers[:, :, -1].tolist() == [[2, 3, CUTS + 1]] * ROWS
+    assert read.answers[:, :, -1].tolist() == [[3, 4, CUTS + 1]] * ROWS
 
 
 def test_cuts_are_numbered_where_rows_leave():
     assert STEPPER.decisions == 2
     exits = [Exit(b, Layout("vector", (1,)), Guard(*2 * [np.zeros(1)]), None, "norm", leaves=leaf)
              for b, leaf in zip(BLOCKS, LEAVES, strict=True)]  # fmt: skip
-    assert cuts_of(exits) == [Cut(0, None), Cut(2, 0), Cut(3, 1)]
+    assert cuts_of(exits) == [Cut(0, None), Cut(1, None), Cut(2, 0), Cut(3, 1)]
 
 
 # --- batches of a few sizes ---
@@ -120,7 +120,7 @@ class Counted:
 def test_padding_takes_powers_of_two_and_changes_no_answer(count):
     rng = np.random.default_rng(count)
     counted = [Counted(piece) for piece in PIECES]
-    cuts = [Cut(0, None), Cut(2, 0), Cut(3, 1)]
+    cuts = [Cut(0, None), Cut(1, None), Cut(2, 0), Cut(3, 1)]
     padded = Stepper([Padded(piece) for piece in counted], cuts, DEPTH)
     rows = Rows(rows_reading(*rng.random((2, count, CUTS), np.float32)))
     limits = same_limits(count, [0.5, 0.5], 0.9)

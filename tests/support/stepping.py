@@ -1,4 +1,4 @@
-"""A network of four stages whose signals and distances are written in its rows."""
+"""A network of five stages whose signals and distances are written in its rows."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from skipserve.routing.reading import cuts_of
 from skipserve.runtime.pieces import OnnxPiece
 from skipserve.runtime.stepper import Stepper
 
-ROWS, CUTS, DEPTH = 6, 3, 5
-BLOCKS, LEAVES = (0, 2, 3), (False, True, True)  # the first cut only guards
+ROWS, CUTS, DEPTH = 6, 4, 5
+BLOCKS, LEAVES = (0, 1, 2, 3), (False, False, True, True)  # the first two cuts only guard
 DECIDES = (2, 3)
 value = helper.make_tensor_value_info
 

@@ -65,6 +65,12 @@ def test_the_same_seed_gives_the_same_weights():
     assert not torch.equal(first.head.weight, other.head.weight)
 
 
+def test_four_steps_in_all_are_enough():
+    config = training(epochs=4, schedule="one_cycle", batch_size=len(MOONS.draw("train")))
+    _, history = fit(network("residual", depth=2, width=8), MOONS, config)
+    assert len(history) == 4 and np.isfinite([one.loss for one in history]).all()
+
+
 def test_the_splits_share_no_row_and_never_change():
     splits = [MOONS.draw(name).inputs for name in ("train", "test", "propose", "certify")]
     rows = [{tuple(row) for row in split.tolist()} for split in splits]

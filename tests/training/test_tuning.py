@@ -123,6 +123,12 @@ def test_too_much_harm_leaves_the_network_as_it_was() -> None:
     assert "left out" in tuned.sentence()
 
 
+def test_ten_steps_in_all_are_enough() -> None:
+    module = network()
+    config = CONFIG.model_copy(update={"epochs": 5})
+    assert tune(module, rows(2 * config.batch_size, 0), rows(100, 1), config).epoch
+
+
 def test_lora_is_merged_and_the_rest_is_frozen() -> None:
     module = network()
     config = CONFIG.model_copy(update={"weights": "lora", "rank": 4, "learning_rate": 1e-2})

@@ -9,7 +9,7 @@ from skipserve.artifacts.artifact import Artifact
 from skipserve.artifacts.certificates import Certificates
 from skipserve.artifacts.description import depths_of, describe
 from skipserve.artifacts.forms import check_forms
-from skipserve.artifacts.graphs import in_precision, write_graphs
+from skipserve.artifacts.graphs import Precisions, write_graphs
 from skipserve.artifacts.manifest import (
     MANIFEST,
     Format,
@@ -27,6 +27,7 @@ from skipserve.files import replacing_directory, sha256_of
 def export_artifact(
     name: str,
     origin: Origin,
+    networks: Precisions,
     formats: Sequence[Format],
     precisions: Sequence[Precision],
     directory: Path,
@@ -37,6 +38,7 @@ def export_artifact(
     Args:
         name: The model's name.
         origin: What to export.
+        networks: Its network in every precision; routers were fitted on these.
         formats: ``onnx``, ``torchscript``.
         precisions: ``fp32``, ``fp16``, ``int8``.
         directory: Where the artifact will be.
@@ -59,7 +61,7 @@ def export_artifact(
             for format in formats
             for precision in precisions
             if not (format == "torchscript" and precision == "int8")
-            for role, path in _write(origin, format, precision, fresh, routing)
+            for role, path in _write(origin, networks, format, precision, fresh, routing)
         ]
         if origin.prepared is not None:
             for needed, content in origin.prepared.files.items():
@@ -75,14 +77,18 @@ def export_artifact(
 
 
 def _write(
-    origin: Origin, format: Format, precision: Precision, folder: Path, routing: Routing | None
+    origin: Origin,
+    networks: Precisions,
+    format: Format,
+    precision: Precision,
+    folder: Path,
+    routing: Routing | None,
 ) -> list[tuple[Role, str]]:
     exits = routing.of(precision).exits if routing else ()
     policy = routing.router.policy if routing else "exit"
     if format == "onnx":
         rows = origin.expected.rows
-        network = in_precision(origin.network, precision, rows)
-        return write_graphs(network, precision, rows, folder, exits, policy)
+        return write_graphs(networks[precision], precision, rows, folder, exits, policy)
     from skipserve.artifacts.torch_files import write_torchscript
 
     assert origin.torch is not None

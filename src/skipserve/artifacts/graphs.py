@@ -21,18 +21,32 @@ from skipserve.routing.network import Network, network_of, tail_of
 from skipserve.runtime.rows import Rows
 
 
-def in_precision(network: Network, precision: Precision, rows: Rows) -> Network:
-    """The network in another precision; its blocks are searched again.
+class Precisions:
+    """A network in every precision.
+
+    Each is made once: what heads and guards are fitted on is what is written.
 
     Args:
         network: In FP32.
-        precision: To convert to.
-        rows: Real rows; INT8 is calibrated on them.
+        fitting: Rows that the network may have been trained on; INT8 is calibrated on them.
     """
-    if precision == "fp32":
-        return network
-    model = to_fp16(network.model) if precision == "fp16" else to_int8(network.model, rows)
-    return network_of(model, network.signature, network.task, network.depth)
+
+    def __init__(self, network: Network, fitting: Rows) -> None:
+        self._fitting = fitting
+        self._made: dict[Precision, Network] = {"fp32": network}
+
+    def __getitem__(self, precision: Precision) -> Network:
+        """The network in a precision; its blocks are searched again."""
+        if precision not in self._made:
+            network = self._made["fp32"]
+            if precision == "fp16":
+                model = to_fp16(network.model)
+            else:
+                model = to_int8(network.model, self._fitting)
+            self._made[precision] = network_of(
+                model, network.signature, network.task, network.depth
+            )
+        return self._made[precision]
 
 
 def write_graphs(

@@ -9,9 +9,9 @@ from pathlib import Path
 from skipserve.artifacts.artifact import open_artifact
 from skipserve.artifacts.asked import BackendName
 from skipserve.artifacts.export import export_artifact
-from skipserve.artifacts.graphs import in_precision
+from skipserve.artifacts.graphs import Precisions
 from skipserve.artifacts.manifest import Precision
-from skipserve.artifacts.origin import Origin, Routing
+from skipserve.artifacts.origin import Routing
 from skipserve.building.buildfile import BuildFile
 from skipserve.building.sourced import Sourced
 from skipserve.certification.candidates import propose_candidates
@@ -101,14 +101,16 @@ def export(build: BuildFile, say: Say = lambda line: None, sourced: Sourced | No
     origin, splits = sourced.origin, sourced.rows
     for note in origin.notes:
         say(f"{build.name}: {note}")
+    networks = Precisions(origin.network, splits.fit.rows)
     routing = None
     if build.router is not None:
-        routing = _routing(build, origin, splits, say)
+        routing = _routing(build, networks, splits, say)
     export = build.export
-    export_artifact(build.name, origin, export.formats, export.precisions, build.artifact, routing)
+    asked = export.formats, export.precisions
+    export_artifact(build.name, origin, networks, *asked, build.artifact, routing)
 
 
-def _routing(build: BuildFile, origin: Origin, splits: Splits, say: Say) -> Routing:
+def _routing(build: BuildFile, networks: Precisions, splits: Splits, say: Say) -> Routing:
     """Fit the router of a build file: once for FP32 and FP16, and once for INT8."""
     assert build.router is not None
     routing = Routing(build.exits, build.router)
@@ -117,13 +119,13 @@ def _routing(build: BuildFile, origin: Origin, splits: Splits, say: Say) -> Rout
         kinds.setdefault("int8" if precision == "int8" else "fp32", precision)
     exits = build.exits
     for kind in kinds:
-        network = in_precision(origin.network, kind, splits.fit.rows)
         rows = splits.fit.rows, splits.propose.rows
-        fitted = fit_router(network, exits, build.router, *rows, say)
+        fitted = fit_router(networks[kind], exits, build.router, *rows, say)
         routing.fitted[kind] = fitted
         # A manifest has one set of exits; other precisions have their own numbers at the same cuts.
-        leaving = [one.blocks for one in fitted.exits if one.leaves]
-        exits = exits.model_copy(update={"at": tuple(leaving), "first": leaving[0]})
+        at = tuple(one.blocks for one in fitted.exits)
+        first = next(one.blocks for one in fitted.exits if one.leaves)
+        exits = exits.model_copy(update={"at": at, "first": first})
     return routing
 
 

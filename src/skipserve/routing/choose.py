@@ -78,16 +78,25 @@ def choose_exits(
     )
 
 
-def row_seconds(cuts: Sequence[int], observed: Observations, costs: Costs) -> float:
-    """Mean time of a lone row with exits at some of the cuts, at 1 % disagreement."""
+def row_seconds(
+    cuts: Sequence[int], observed: Observations, costs: Costs, guarded: Sequence[int] = (0,)
+) -> float:
+    """Mean time of a lone row with exits at some of the cuts, at 1 % disagreement.
+
+    Args:
+        cuts: Where rows may leave.
+        observed: By cut.
+        costs: By cut.
+        guarded: Cuts that rows pass for their guards, beside those where they may leave.
+    """
     part = observed.only(cuts)
     where = where_rows_leave(greedy(part, RATE), part)
-    return float(_times(cuts, costs)[where].mean())
+    return float(_times(cuts, guarded, costs)[where].mean())
 
 
-def _times(cuts: Sequence[int], costs: Costs) -> NDArray[np.float64]:
+def _times(cuts: Sequence[int], guarded: Sequence[int], costs: Costs) -> NDArray[np.float64]:
     """Time of a row by where it leaves, the last at full depth [cuts + 1]."""
-    passed = sorted({0, *cuts})
+    passed = sorted({*guarded, *cuts})
     spent, times, at = 0.0, [], 0
     for cut in passed:
         spent += sum(costs.stages[at : cut + 1]) + costs.exits[cut] + STEP_S

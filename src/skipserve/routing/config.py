@@ -26,7 +26,7 @@ class ExitsConfig(Record):
 
     Attributes:
         at: Blocks run when a row may leave (0 is before the first), or ``auto``: where an exit
-            saves more time than it costs, by measurement.
+            saves more time than it costs, by measurement. A cut before ``first`` only guards.
         first: Least depth of an exit, or ``auto``: the least at which corrupted rows are held back
             or answered as at full depth. Under the policy ``skip`` the first stage may always be
             left out.

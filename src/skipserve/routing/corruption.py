@@ -1,19 +1,16 @@
-"""Corrupted copies of rows, for fitting exit heads and for stress tests.
+"""Kinds of corruption: each changes one input of some rows.
 
-A head that has seen corrupted rows does half the harm off the manifold (docs/any-network.md). The
-full-depth answer is the target, so such rows cost no labels.
+Numbers are amounts: measurements, signals, pixels. Tokens are names: words, characters, categories.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from skipserve.runtime.rows import Rows
 
 Generator = np.random.Generator
 Corrupt = Callable[[NDArray[Any], "Tensor", Generator], NDArray[Any]]
@@ -24,16 +21,16 @@ class Tensor:
     """Statistics of one input.
 
     Attributes:
-        deviation: Standard deviation of its numbers.
-        low: Least of them.
-        high: Greatest of them.
-        mask: Which positions are real [N, length] bool, for tokens; ``None``: all.
+        deviation: Standard deviation of what it holds.
+        low: Least of that.
+        high: Greatest of that.
+        real: Which positions of the rows at hand are no padding [N, length] bool; ``None``: all.
     """
 
     deviation: float
     low: float
     high: float
-    mask: NDArray[np.bool_] | None = None
+    real: NDArray[np.bool_] | None = None
 
 
 def _spread(x: NDArray[Any], random: Generator) -> NDArray[np.float32]:
@@ -97,7 +94,6 @@ HARD: dict[str, Corrupt] = {
 MILD: dict[str, Corrupt] = {"noise 0.2": noise(0.2), "noise 0.3": noise(0.3), "two mixed": mixed}
 
 
-# For token ids. Foreign tokens are those that the data never holds.
 def random_tokens(share: float) -> Corrupt:
     """A share of the tokens replaced by random ones."""
 
@@ -111,16 +107,18 @@ def random_tokens(share: float) -> Corrupt:
 def shuffled_tokens(x: NDArray[Any], about: Tensor, random: Generator) -> NDArray[Any]:
     """The real tokens of each row in random order; the first stays."""
     out = x.copy()
+    if x.ndim == 1:
+        return out
     for row in range(len(x)):
-        length = x.shape[1] if about.mask is None else int(about.mask[row].sum())
+        length = x.shape[1] if about.real is None else int(about.real[row].sum())
         out[row, 1:length] = random.permutation(x[row, 1:length])
     return out
 
 
 def one_token(x: NDArray[Any], about: Tensor, random: Generator) -> NDArray[Any]:
     """One token everywhere."""
-    value = random.integers(int(about.low), int(about.high) + 1, (len(x), 1)).astype(x.dtype)
-    return np.broadcast_to(value, x.shape).copy()
+    value = random.integers(int(about.low), int(about.high) + 1, len(x)).astype(x.dtype)
+    return np.broadcast_to(value.reshape(-1, *[1] * (x.ndim - 1)), x.shape).copy()
 
 
 HARD_TOKENS: dict[str, Corrupt] = {
@@ -134,83 +132,21 @@ MILD_TOKENS: dict[str, Corrupt] = {
 }
 
 
-def about(rows: Rows, mask: str | None) -> dict[str, Tensor]:
-    """Statistics of each input of some rows."""
-    real = rows.tensors[mask].astype(bool) if mask else None
-    found = {}
-    for name, x in rows.tensors.items():
-        if name == mask:
-            continue
-        kept = x[real] if real is not None and x.shape[:2] == real.shape else x
-        found[name] = Tensor(float(kept.std()), float(kept.min()), float(kept.max()), real)
-    return found
+# For exit heads, of any strength each.
+def some_noise(x: NDArray[Any], about: Tensor, random: Generator) -> NDArray[Any]:
+    """Normal noise of up to 0.6 deviations."""
+    share = _column(x, random.random(len(x)) * 0.6)
+    noisy: NDArray[Any] = x + share * about.deviation * _spread(x, random)
+    return noisy
 
 
-def kinds(rows: Rows, mask: str | None) -> tuple[dict[str, Corrupt], dict[str, Corrupt]]:
-    """Hard and mild corruptions that fit the inputs of a model."""
-    main = next(x for name, x in rows.tensors.items() if name != mask)
-    if main.dtype.kind == "f":
-        return HARD, MILD
-    return HARD_TOKENS, MILD_TOKENS
+def some_mix(x: NDArray[Any], about: Tensor, random: Generator) -> NDArray[Any]:
+    """Two rows averaged, a half to all of the first."""
+    share = _column(x, random.uniform(0.5, 1.0, len(x)))
+    mixture: NDArray[Any] = share * x + (1 - share) * x[random.permutation(len(x))]
+    return mixture
 
 
-def corrupt(
-    rows: Rows, kind: Corrupt, known: Mapping[str, Tensor], mask: str | None, random: Generator
-) -> Rows:
-    """A corrupted copy: of the float inputs if there are any, else of the tokens."""
-    floats = any(x.dtype.kind == "f" for name, x in rows.tensors.items() if name != mask)
-    tensors = {}
-    for name, x in rows.tensors.items():
-        fits = name != mask and (x.dtype.kind == "f" or (not floats and _is_token_ids(x)))
-        tensors[name] = x
-        if fits:
-            one = Tensor(
-                known[name].deviation, known[name].low, known[name].high, _real(rows, mask)
-            )
-            tensors[name] = kind(x, one, random).astype(x.dtype)
-    return Rows(tensors)
-
-
-def _is_token_ids(x: NDArray[Any]) -> bool:
-    # Segment numbers and positions are integers too; they stay as they are.
-    return x.dtype.kind in "iu" and x.ndim == 2 and int(x.max()) > 100
-
-
-def _real(rows: Rows, mask: str | None) -> NDArray[np.bool_] | None:
-    return rows.tensors[mask].astype(bool) if mask else None
-
-
-def for_fitting(rows: Rows, mask: str | None, random: Generator) -> list[Rows]:
-    """Corrupted copies for fitting exit heads, more than two for each row.
-
-    Noise of up to 0.6 deviations, mixtures of two, scaling from 0.3 to 2.3 and constants; for
-    tokens a random share of them replaced.
-    """
-    known, count = about(rows, mask), len(rows)
-    main = next(x for name, x in rows.tensors.items() if name != mask)
-    if main.dtype.kind != "f":
-        shares = [random_tokens(share) for share in (0.1, 0.3, 0.6, 1.0)]
-        parts = [rows[part] for part in np.array_split(random.permutation(count), len(shares))]
-        made = [
-            corrupt(part, share, known, mask, random)
-            for part, share in zip(parts, shares, strict=True)
-            if len(part)
-        ]
-        return [*made, corrupt(rows[: max(1, count // 10)], one_token, known, mask, random)]
-
-    def some_noise(x: NDArray[Any], about: Tensor, random: Generator) -> NDArray[Any]:
-        share = _column(x, random.random(len(x)) * 0.6)
-        noisy: NDArray[Any] = x + share * about.deviation * _spread(x, random)
-        return noisy
-
-    def some_mix(x: NDArray[Any], about: Tensor, random: Generator) -> NDArray[Any]:
-        share = _column(x, random.uniform(0.5, 1.0, len(x)))
-        mixture: NDArray[Any] = share * x + (1 - share) * x[random.permutation(len(x))]
-        return mixture
-
-    def some_scale(x: NDArray[Any], about: Tensor, random: Generator) -> NDArray[Any]:
-        return x * _column(x, random.uniform(0.3, 2.3, len(x)))
-
-    plan = ((some_noise, count), (some_mix, count), (some_scale, count * 3 // 10))
-    made = [corrupt(rows[: max(1, n)], kind, known, mask, random) for kind, n in plan]
-    return [*made, corrupt(rows[: max(1, count // 10)], constant, known, mask, random)]
+def some_scale(x: NDArray[Any], about: Tensor, random: Generator) -> NDArray[Any]:
+    """Every number multiplied by 0.3 to 2.3."""
+    return x * _column(x, random.uniform(0.3, 2.3, len(x)))

@@ -12,9 +12,9 @@ import numpy as np
 
 from skipserve.errors import ConfigError, CutError
 from skipserve.graph.cut import Stages, cut
-from skipserve.routing import corruption
 from skipserve.routing.activations import read_activations
 from skipserve.routing.config import ExitsConfig, RouterConfig
+from skipserve.routing.corruptible import Corruptible
 from skipserve.routing.exits import Exit, Layout, layout_of
 from skipserve.routing.guards import fit_guard
 from skipserve.routing.heads import FittedHead, fit_heads
@@ -22,6 +22,7 @@ from skipserve.routing.network import Network, tail_of
 from skipserve.routing.placing import FittedRouter, everywhere, place, weigh
 from skipserve.routing.projection import fisher
 from skipserve.runtime.rows import Rows
+from skipserve.tasks import finite
 
 # Heads are tried with so many hidden units, 0 being linear.
 HIDDEN = (0, 128)
@@ -76,6 +77,9 @@ def fit_router(
         )
     if router.policy == "skip":  # rows are answered at the end, by the network's own head
         exits = exits.model_copy(update={"heads": "shared"})
+        if exits.at != "auto":  # there is one guard, the first
+            deciding = tuple(filter(exits.allows, exits.at))
+            exits = exits.model_copy(update={"at": deciding})
         _require_sums(network)
     if router.signal == "agreement" and exits.heads == "shared":
         raise ConfigError(
@@ -88,12 +92,11 @@ def fit_router(
         tail, shape = tail_of(network, fitting)
         _require_shape(network, found, shape)
     random = np.random.default_rng(0)
-    mask = network.signature.mask
     if len(fitting) > exits.rows:
         fitting = fitting[np.sort(random.permutation(len(fitting))[: exits.rows])]
     parts = [fitting]
     if exits.corrupted and exits.heads == "distilled":
-        parts += corruption.for_fitting(fitting, mask, random)
+        parts += Corruptible.of(fitting, network.signature).for_fitting(fitting, random)
     say(f"reading {sum(map(len, parts)):,} rows at {len(found.cuts)} cuts")
     model, names = network.model, [network.cuts[i] for i in found.cuts]
     seen = read_activations(model, names, found.layouts, parts)
@@ -103,15 +106,16 @@ def fit_router(
         jobs = [(i, width) for i in range(len(found.cuts)) for width in widths]
         estimated = router.signal == "agreement"
         heads = fit_heads(seen.features, seen.answers, task, jobs, estimated, say)
+    answered = np.flatnonzero(finite(seen.answers[: len(fitting)]))
     made: dict[int, list[Exit]] = {width: [] for width in widths}
     for i, (at, layout) in enumerate(zip(found.cuts, found.layouts, strict=True)):
         clean = seen.features[i][: len(fitting)]
         guard = fit_guard(clean)
         projection = None
         if router.signal == "projected_norm":
-            labels = task.labels(seen.answers[: len(fitting)])
+            labels = task.labels(seen.answers[answered])
             assert labels is not None  # otherwise the task would not have this signal
-            projection = fisher(clean[:, : layout.width], labels)
+            projection = fisher(clean[answered, : layout.width], labels)
         for width in widths:
             fitted = heads.get((i, width))
             made[width].append(
@@ -169,8 +173,8 @@ def _candidates(network: Network, exits: ExitsConfig, rows: Rows) -> _ReadableCu
             f"exits.first = {exits.first} leaves no exit: expected 0 … {depth - 1}, or 'auto'; the "
             f"network has {depth} blocks"
         )
-    # The cut at depth 0 is there for its guard, wherever exits begin.
-    wanted = sorted({0, *allowed})
+    # The cut at depth 0 is there for its guard, wherever exits begin; so are those that were named.
+    wanted = sorted({0, *(allowed if exits.at == "auto" else asked)})
     names = [network.cuts[i] for i in wanted]
     stages = cut(network.flow, network.found, names, rows.tensors, network.signature.symbols)
     mask = network.signature.mask or ""

@@ -14,19 +14,18 @@ from skipserve.errors import ConfigError
 from skipserve.graph.assemble import with_exits
 from skipserve.graph.cut import Stage, Stages
 from skipserve.graph.memory import open_model
-from skipserve.routing import corruption
 from skipserve.routing.choose import RATE, Costs, choose_exits, row_seconds
 from skipserve.routing.config import ExitsConfig
+from skipserve.routing.corruptible import Corruptible
 from skipserve.routing.exits import Exit
 from skipserve.routing.guards import limits, with_limit
 from skipserve.routing.network import Network
 from skipserve.routing.propose import Observations, greedy
-from skipserve.routing.reading import observations_of, open_stepper, read_all
+from skipserve.routing.reading import ExitReader, observations_of, open_stepper, read_all
 from skipserve.routing.stopping import inside_so_far
 from skipserve.routing.stress import ROWS, StressResult, first_exit, stress_test
 from skipserve.runtime.pieces import OnnxPiece
 from skipserve.runtime.rows import Rows
-from skipserve.runtime.stepper import Stepper
 
 Say = Callable[[str], None]
 
@@ -36,7 +35,7 @@ class FittedRouter:
     """A fitted router.
 
     Attributes:
-        exits: What is read at each cut, in order; the first may only guard.
+        exits: What is read at each cut, in order; those before the first exit only guard.
         chosen: How the cuts were chosen, in words.
         first: Why exits begin where they do, in words.
         stress: How it does on corrupted rows, at thresholds for 1 % disagreement.
@@ -54,19 +53,22 @@ class PlacementTrial:
 
     Attributes:
         exits: At every cut.
-        stepper: Reads them.
+        reader: Reads them.
         distances: From calibration, at every cut [N, cuts].
         ordinary: What a router would see.
         kept: The cuts that are worth an exit.
+        guarded: The cuts that have a guard: those, depth 0, and those asked for before the first
+            exit.
         chosen: How they were chosen, in words.
         row_s: Mean seconds of a lone row with these exits.
     """
 
     exits: tuple[Exit, ...]
-    stepper: Stepper
+    reader: ExitReader
     distances: NDArray[np.float32]
     ordinary: Observations
     kept: tuple[int, ...]
+    guarded: tuple[int, ...]
     chosen: str
     row_s: float
 
@@ -95,14 +97,16 @@ def weigh(
     limit = _limits(readings.distances, config.guard)
     ordinary = observations_of(network, exits, readings, limit)
     costs = _costs(stages, models, proposing)
-    # The cut at depth 0 may be there for its guard alone.
+    # The others are there for their guards alone.
     kept = [i for i, one in enumerate(exits) if config.allows(one.blocks)]
-    chosen = "as configured"
+    guarded, chosen = list(range(len(exits))), "as configured"
     if config.at == "auto":
         kept, chosen = choose_exits(ordinary, costs, kept)
-    seconds = row_seconds(kept, ordinary, costs)
+        guarded = sorted({0, *kept})
+    seconds = row_seconds(kept, ordinary, costs, guarded)
     return PlacementTrial(
-        tuple(exits), stepper, readings.distances, ordinary, tuple(kept), chosen, seconds
+        *(tuple(exits), stepper, readings.distances, ordinary),
+        *(tuple(kept), tuple(guarded), chosen, seconds),
     )
 
 
@@ -111,10 +115,9 @@ def place(
 ) -> FittedRouter:
     """Stress the router, and let exits begin where it passes.
 
-    The guards are those of the cuts that were kept, and of depth 0.
+    A cut before the first exit keeps its guard, for the router was tested with it.
     """
-    guarded = sorted({0, *trial.kept})
-    exits = [trial.exits[i] for i in guarded]
+    guarded = list(trial.guarded)
     limit = np.full(len(trial.exits), np.inf)
     limit[guarded] = _limits(trial.distances[:, guarded], config.guard)
     inside = inside_so_far(trial.distances, limit)
@@ -134,14 +137,15 @@ def place(
         stress_test(kind, is_hard, observed.only(decisions), thresholds)
         for (kind, is_hard), observed in corrupted.items()
     )
+    # A guard that is off needs no cut; the first stage ends at depth 0 whatever is read there.
     final = tuple(
         replace(
-            one,
-            guard=with_limit(one.guard, float(limit[i])),
+            trial.exits[i],
+            guard=with_limit(trial.exits[i].guard, float(limit[i])),
             leaves=i in leaving,
         )
-        for i, one in zip(guarded, exits, strict=True)
-        if i == 0 or i in leaving
+        for i in guarded
+        if i == 0 or i in leaving or np.isfinite(limit[i])
     )
     return FittedRouter(final, trial.chosen, why, stress)
 
@@ -185,17 +189,22 @@ def _limits(distances: NDArray[np.float32], quantile: float) -> NDArray[np.float
 def _stress_all(
     network: Network, trial: PlacementTrial, limit: NDArray[np.float64], rows: Rows, say: Say
 ) -> dict[tuple[str, bool], Observations]:
-    """Observations of corrupted copies, by kind and whether it is a hard one."""
-    mask = network.signature.mask
-    hard, mild = corruption.kinds(rows, mask)
-    known = corruption.about(rows, mask)
+    """Observations of corrupted copies, by kind and whether it is a hard one.
+
+    A copy that is as it was tests nothing: such rows are left out.
+    """
+    corruptible = Corruptible.of(rows, network.signature)
     some, random = rows[:ROWS], np.random.default_rng(1)
     found = {}
-    for is_hard, kinds in ((True, hard), (False, mild)):
+    for is_hard, kinds in ((True, corruptible.hard), (False, corruptible.mild)):
         for kind, corrupt in kinds.items():
+            copy = corruptible.copy(some, corrupt, random)
+            changed = corruptible.changed(some, copy)
+            if not changed.any():
+                say(f"stress: {kind} changes no row and is left out")
+                continue
             say(f"stress: {kind}")
-            copy = corruption.corrupt(some, corrupt, known, mask, random)
-            readings = read_all(trial.stepper, copy)
+            readings = read_all(trial.reader, copy[changed])
             found[kind, is_hard] = observations_of(network, trial.exits, readings, limit)
     return found
 

@@ -18,13 +18,14 @@ def fisher(means: NDArray[np.float32], labels: NDArray[np.int64]) -> tuple[Matri
     class means. A row far from the middle of that span is settled.
 
     Args:
-        means: Streams averaged over positions [N, width].
+        means: Streams averaged over positions [N, width]; rows that overflow are left out.
         labels: What full depth answers [N].
 
     Returns:
         Weights [width, k] and offset [k].
     """
-    x = means.astype(np.float64)
+    finite = np.isfinite(means).all(axis=1)
+    x, labels = means[finite].astype(np.float64), labels[finite]
     centre = x.mean(axis=0)
     classes, place = np.unique(labels, return_inverse=True)
     middles = np.stack([x[place == i].mean(axis=0) for i in range(len(classes))])

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from skipserve.routing.propose import Observations, Thresholds, greedy, simulate
+from skipserve.routing.propose import Observations, Thresholds, greedy, where_rows_leave
+from skipserve.routing.stopping import disagreements
 
 # A hard corruption must have few wrong answers, or most rows held back.
 MOST_DISAGREE, FEWEST_HELD = 0.05, 0.9
@@ -23,7 +24,8 @@ class StressResult:
         hard: Whether the first exit is placed by it.
         disagreement: Answers that are not those of full depth.
         run_rate: Blocks run.
-        held_back: Rows the guards sent to full depth.
+        held_back: Rows that the guards sent to full depth. One that left before it came to the
+            guard that would have seen it is none of them.
     """
 
     kind: str
@@ -42,13 +44,14 @@ def stress_test(
     kind: str, hard: bool, observed: Observations, thresholds: Thresholds
 ) -> StressResult:
     """The result of thresholds on corrupted rows."""
-    disagreement, depth = simulate(thresholds, observed)
+    where = where_rows_leave(thresholds, observed)
+    held_back = (where == len(thresholds)) & ~observed.inside[:, -1]
     return StressResult(
         kind,
         hard,
-        disagreement,
-        float(depth / observed.blocks[-1]),
-        float((~observed.inside[:, -1]).mean()),
+        float(disagreements(observed.agrees, where).mean()),
+        float(observed.blocks[where].mean() / observed.blocks[-1]),
+        float(held_back.mean()),
     )
 
 
@@ -63,9 +66,12 @@ def first_exit(
         rate: Of disagreement among leavers, for the search.
 
     Returns:
-        The decision that comes first, and why, in words. If none will do it is the last.
+        The decision that comes first, and why, in words. If none will do it is the last, and if
+        there is nothing to test it on.
     """
     decisions = ordinary.signal.shape[1]
+    if not hard:
+        return decisions - 1, "no corruption changes these rows, so no depth was tested"
     why = ""
     for first in range(decisions):
         thresholds = greedy(ordinary, rate)

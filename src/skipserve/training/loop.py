@@ -14,7 +14,11 @@ from skipserve.networks import NetworkConfig, ResidualNetwork, build_network
 from skipserve.training.config import TrainingConfig
 from skipserve.training.gradients import GradientNorms
 from skipserve.training.history import Epoch
+from skipserve.training.one_cycle import one_cycle
 from skipserve.training.recipes import Recipe, Samples
+
+# Share of the steps until the learning rate is at its peak.
+RISE = 0.25
 
 
 def fit(
@@ -141,12 +145,7 @@ def _schedule(
     optimizer: torch.optim.Optimizer, training: TrainingConfig, steps: int
 ) -> torch.optim.lr_scheduler.LRScheduler:
     if training.schedule == "one_cycle":
-        return torch.optim.lr_scheduler.OneCycleLR(
-            optimizer,
-            max_lr=training.learning_rate,
-            total_steps=training.epochs * steps,
-            pct_start=0.25,
-        )
+        return one_cycle(optimizer, training.learning_rate, training.epochs * steps, RISE)
     return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
 
 

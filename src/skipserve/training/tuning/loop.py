@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from skipserve.cores import usable_cores
 from skipserve.errors import TrainingDiverged
+from skipserve.training.one_cycle import one_cycle
 from skipserve.training.tuning.blocks import find_residual_blocks, watch
 from skipserve.training.tuning.config import TuningConfig
 from skipserve.training.tuning.heads import Heads, features
@@ -31,7 +32,8 @@ BATCH = 256
 # Heads learn faster than the network under them, which knows its task already.
 HEADS_FASTER = 10.0
 LARGEST_NORM = 1.0
-WARM_UP = 0.1
+# Share of the steps until the learning rates are at their peak.
+RISE = 0.1
 
 
 def tune(
@@ -139,12 +141,7 @@ class _Run:
                     {"params": list(self.heads.parameters()), "lr": rates[1]},
                 ]
             )
-            self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-                self.optimizer,
-                max_lr=list(rates),
-                total_steps=config.epochs * per_epoch,
-                pct_start=WARM_UP,
-            )
+            self.schedule = one_cycle(self.optimizer, list(rates), config.epochs * per_epoch, RISE)
         self.heads.train()
         total = 0.0
         for index in _batches(len(rows), config.batch_size):
