@@ -97,6 +97,16 @@ def test_a_mix_is_every_combination_by_weight():
 
 
 @pytest.mark.parametrize(
+    ("asked", "sent"),
+    [("1.1%", "0.011"), ("0.005%", "0.00005"), ("0.01234567", "0.01234567"), ("2%", "0.02")],
+)
+def test_a_risk_of_a_mix_is_sent_as_the_number_that_was_asked_for(asked, sent):
+    (choice,) = parse_mix("m", asked, "1")
+    assert choice.router == sent
+    assert f'"risk":{sent}' in body(POOL, choice, 0)
+
+
+@pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (("", "on", "1"), "the name is empty"),

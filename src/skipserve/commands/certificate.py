@@ -9,6 +9,7 @@ import typer
 
 from skipserve.commands.output import print_json
 from skipserve.commands.parameters import METRICS_PORT, Json, MetricsPort, Served
+from skipserve.intervals import spelled
 
 if TYPE_CHECKING:
     from skipserve.safety.earned import EarnedRecord, EarnedStatus
@@ -108,7 +109,7 @@ def _print(called: str, earned: EarnedRecord, found: EarnedStatus) -> None:
         f"{found.rows:,} of {found.epoch_rows:,} evidence rows"
     )
     for one in found.risks:
-        text = f"  risk {one.risk:g}: "
+        text = f"  risk {spelled(one.risk)}: "
         place = found.places[one.risk]
         if place is None:
             text += "nothing is in force that was earned; "

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from skipserve.errors import ConfigError
-from skipserve.intervals import ratio
+from skipserve.intervals import ratio, spelled
 
 V = TypeVar("V")
 
@@ -141,4 +141,4 @@ def _router(text: str) -> str:
         risk = -1.0
     if not 0 < risk < 1:
         raise ValueError("expected default, on, off or a risk between 0 and 1")
-    return f"{risk:g}"
+    return spelled(risk)
