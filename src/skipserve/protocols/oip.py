@@ -70,7 +70,7 @@ class Request(msgspec.Struct):
 
 def is_oip_request(request: RawRequest) -> bool:
     """Whether a request is of this protocol."""
-    if HEADER_LENGTH.lower() in request.headers:
+    if HEADER_LENGTH in request.headers:
         return True
     return has_field(request.body, b'"inputs"', _TENSORS)
 
@@ -249,7 +249,7 @@ def _split(request: RawRequest) -> tuple[bytes | None, bytes]:
             "the body was sent as a form; expected application/json or application/octet-stream",
         )
     body = bytes(request.body)
-    declared = request.headers.get(HEADER_LENGTH.lower())
+    declared = request.headers.get(HEADER_LENGTH)
     if declared is None:
         return body, b""
     # Python refuses to read an integer of thousands of digits; no body is that long.

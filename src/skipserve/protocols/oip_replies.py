@@ -13,7 +13,7 @@ from skipserve.protocols.oip_tensors import Parameters
 from skipserve.runtime.prediction import Prediction, Setting
 from skipserve.tasks import Task
 
-HEADER_LENGTH = "Inference-Header-Content-Length"
+HEADER_LENGTH = "inference-header-content-length"
 # As a model's only version is called, in paths, metadata and replies.
 VERSION = "1"
 DATATYPES = {"f": "FP32", "i": "INT64", "b": "BOOL"}
