@@ -88,7 +88,6 @@ def test_where_no_instance_is_clients_are_told_to_come_back() -> None:
             415,
             "unsupported_media_type",
         ),
-        (b"what is this\r\n\r\n", 400, "bad_request"),
         (b"POST /p HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc", 503, "unavailable"),
     ],
 )
