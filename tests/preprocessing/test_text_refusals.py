@@ -39,8 +39,13 @@ BAD: list[tuple[list[Any], int, str, str]] = [
     (["a", {"text_pair": "b"}], 1, "wrong_type", "an object with 'text_pair'"),
     ([{"text": None, "text_pair": "b"}], 0, "wrong_type", "an object with 'text', 'text_pair'"),
     (["a", {"text": "b", "title": "c"}], 1, "wrong_type", "an object with 'text', 'title'"),
-    ([{str(i): 0 for i in range(9)}], 0, "wrong_type", "'0', '1', '2', '3', '4' and 4 more; expec"),
-    ([{"x" * 9_999: 0}], 0, "wrong_type", f"an object with '{'x' * 39}…; expected a text"),
+    (
+        ["a", {str(i): 0 for i in range(9)}],
+        1,
+        "wrong_type",
+        "'0', '1', '2', '3', '4' and 4 more; expec",
+    ),
+    (["a", {"x" * 9_999: 0}], 1, "wrong_type", f"an object with '{'x' * 39}…; expected a text"),
     (["a", "b" * (LONGEST_TEXT + 1)], 1, "too_long", "more than the 262,144 that are read"),
     (["a", ["b", "b" * (LONGEST_TEXT + 1)]], 1, "too_long", "row 1 has 262,145 characters"),
 ]

@@ -18,26 +18,28 @@ TENSOR = {"name": "inputs", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]}
 
 
 @pytest.mark.parametrize(
-    ("protocol", "body"),
+    ("protocol", "body", "expected"),
     [
-        ("native", {"inputs": [[0.5, 0.5]], LONG: 1}),
-        ("native", {"inputs": {LONG: [[0.5, 0.5]]}}),
-        ("native", {"inputs": [[0.5, 0.5]], "parameters": {"router": LONG}}),
-        ("v1", {"instances": [{LONG: [0.5, 0.5]}]}),
-        ("oip", {"inputs": [TENSOR | {"datatype": LONG}]}),
-        ("oip", {"inputs": [TENSOR | {"name": LONG}]}),
-        ("oip", {"inputs": [TENSOR], "parameters": {"router": LONG}}),
-        ("oip", {"inputs": [TENSOR], "outputs": [{"name": LONG}]}),
+        ("native", {"inputs": [[0.5, 0.5]], LONG: 1}, 'the fields are "inputs"'),
+        ("native", {"inputs": {LONG: [[0.5, 0.5]]}}, "takes 'inputs'"),
+        ("native", {"inputs": [[0.5, 0.5]], "parameters": {"router": LONG}}, '"on", "off" or'),
+        ("v1", {"instances": [{LONG: [0.5, 0.5]}]}, "'inputs'"),
+        ("oip", {"inputs": [TENSOR | {"datatype": LONG}]}, "expected one of FP16"),
+        ("oip", {"inputs": [TENSOR | {"name": LONG}]}, "named 'inputs'"),
+        ("oip", {"inputs": [TENSOR], "parameters": {"router": LONG}}, 'expected "on", "off" or a'),
+        ("oip", {"inputs": [TENSOR], "outputs": [{"name": LONG}]}, "only label, probabilities"),
     ],
 )
 def test_an_error_is_short_whatever_it_quotes(
-    engine: Engine, protocol: str, body: dict[str, Any]
+    engine: Engine, protocol: str, body: dict[str, Any], expected: str
 ) -> None:
     service = Service(engine, ServingConfig(metrics=False))
     request = RawRequest(json.dumps(body).encode(), {}, protocol=protocol)
     (reply,) = service.answer([request])
     assert reply.status == 400
     assert len(reply.body) < 2 * LONGEST_MESSAGE
+    error = json.loads(reply.body)["error"]
+    assert expected in (error if isinstance(error, str) else error["message"])
 
 
 def test_a_message_is_cut_only_where_it_is_too_long() -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from skipserve.errors import InputError
+from skipserve.errors import InputError, quoted
 from skipserve.hosts.models import Model
 from skipserve.protocols.compatible import ENDPOINTS
 from skipserve.protocols.content_coding import unpacked
@@ -86,6 +86,7 @@ class ModelChooser:
             return unnamed[0]
         if named not in self._endpoints:
             raise InputError(
-                "model_not_found", f"no model {named!r} answers {self._path} here, only {names}"
+                "model_not_found",
+                f"no model {quoted(named)} answers {self._path} here, only {names}",
             )
         return self._endpoints[named]

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from skipserve.errors import ArtifactError, InputError, listed
+from skipserve.errors import ArtifactError, InputError, listed, quoted
 from skipserve.extras import require
 from skipserve.preprocessing.config import TextInput
 from skipserve.preprocessing.preprocessor import Token
@@ -23,8 +23,6 @@ from skipserve.preprocessing.preprocessor import Token
 # cut off, at about a million a second, and no other request is answered meanwhile.
 LONGEST_TEXT = 1 << 18
 PAIR = ("text", "text_pair")
-# Characters of a field's name in an error.
-_LONGEST_NAME = 40
 
 # Of a long text so many characters for each token that fits are tokenized first, and no more if so
 # many tokens are left over.
@@ -210,12 +208,6 @@ def _text(value: object, row: int) -> str:
     return text
 
 
-def _quoted(name: object) -> str:
-    """The name of a field, cut where it is long."""
-    text = repr(name)
-    return text if len(text) <= _LONGEST_NAME else f"{text[:_LONGEST_NAME]}…"
-
-
 def _too_long(length: int, row: int) -> InputError:
     return InputError(
         "too_long",
@@ -228,8 +220,7 @@ def _too_long(length: int, row: int) -> InputError:
 def _kind(value: object) -> str:
     """The JSON type of a value."""
     if isinstance(value, dict):
-        # Long names are the client's own, too.
-        return f"an object with {listed([_quoted(one) for one in value]) or 'nothing'}"
+        return f"an object with {listed([quoted(one) for one in value]) or 'nothing'}"
     if isinstance(value, list | tuple):
         return f"a list of {len(value)}"
     words = {bool: "a boolean", int: "a number", float: "a number", type(None): "null"}

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from numpy.typing import NDArray
 
-from skipserve.errors import InputError
+from skipserve.errors import InputError, quoted
 from skipserve.protocols.messages import Reply
 from skipserve.protocols.oip_tensors import Parameters
 from skipserve.runtime.prediction import Prediction, Setting
@@ -62,7 +62,7 @@ def flag(parameters: Parameters, name: str, default: bool) -> bool:
     """
     value = given(parameters).get(name, default)
     if not isinstance(value, bool):
-        raise InputError("invalid_parameter", f"{name} is {value!r}, expected true or false")
+        raise InputError("invalid_parameter", f"{name} is {quoted(value)}, expected true or false")
     return value
 
 
