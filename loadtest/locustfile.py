@@ -10,6 +10,7 @@ is printed at the end comes from HDR histograms; Locust's own table rounds to wh
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from locust import events
 from locust.env import Environment
 from locust.runners import MasterRunner, WorkerRunner
 
+from skipserve.errors import SkipserveError
 from skipserve.loadtest.dispatcher import Dispatcher
 from skipserve.loadtest.payloads import Pool, parse_mix
 from skipserve.loadtest.periods import Period, PeriodResult
@@ -29,6 +31,8 @@ from skipserve.loadtest.target import Target
 from skipserve.loadtest.users import ModelUser
 
 TIMEOUT_S = 10.0
+# Only a test that has begun can be ended.
+BEGUN_S = 1.0
 DISPATCHER = Dispatcher({}, TIMEOUT_S)
 
 
@@ -74,15 +78,14 @@ def hand_out(environment: Environment, **_: Any) -> None:
     runner, options = environment.runner, environment.parsed_options
     if isinstance(runner, WorkerRunner):
         return
-    segments = shape(options.shape, options.rate, options.seconds)
-    period = Period(
-        parse_mix(options.model, options.router, options.rows),
-        [(one.duration_s, one.rate) for one in segments],
-        options.arrivals,
-        options.seed,
-        options.seconds,
-        options.closed or None,
-    )
+    try:
+        period = asked(options)
+    except SkipserveError as error:
+        # Locust logs what a listener raises, and goes on: its users would wait for ever.
+        print(f"error: {error}", file=sys.stderr)
+        environment.process_exit_code = 2
+        end(environment, BEGUN_S)
+        return
     clients = [None]
     if isinstance(runner, MasterRunner):
         clients = [client.id for client in runner.clients.ready]
@@ -97,6 +100,30 @@ def hand_out(environment: Environment, **_: Any) -> None:
             "artifacts": str(Path(options.artifacts).resolve()),
         }
         runner.send_message("share", share, client)
+
+
+def asked(options: Any) -> Period:
+    """The load that options describe.
+
+    Raises:
+        ConfigError: If one of them is wrong.
+    """
+    segments = shape(options.shape, options.rate, options.seconds)
+    return Period(
+        parse_mix(options.model, options.router, options.rows),
+        [(one.duration_s, one.rate) for one in segments],
+        options.arrivals,
+        options.seed,
+        options.seconds,
+        options.closed or None,
+    )
+
+
+def end(environment: Environment, later_s: float = 0.0) -> None:
+    """End the test, and Locust where it has no page that could start another."""
+    runner = environment.runner
+    headless = environment.parsed_options.headless
+    gevent.spawn_later(later_s, runner.quit if headless else runner.stop)
 
 
 @events.test_stopping.add_listener
@@ -149,5 +176,4 @@ def collect(environment: Environment, msg: Any, **_: Any) -> None:
         f"{tally.answered} of {tally.requests} right, {tally.disagreements} of "
         f"{tally.routed_rows} routed rows disagree with full depth"
     )
-    headless = environment.parsed_options.headless
-    gevent.spawn(environment.runner.quit if headless else environment.runner.stop)
+    end(environment)

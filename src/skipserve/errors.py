@@ -67,20 +67,38 @@ class LoadTestError(SkipserveError):
     """A load test cannot be run, or a report of one cannot be read."""
 
 
+# Longest part of a message that quotes what a client sent, in characters.
+_LONGEST_QUOTED = 40
+# Longest message to a client, in characters: it may quote what the client sent.
+LONGEST_MESSAGE = 1_000
+
+
 class InputError(SkipserveError):
     """A request that cannot be answered.
 
     Args:
         code: A stable, machine-readable word such as ``"wrong_shape"``.
-        message: What was wrong, what was expected and what to do.
+        message: What was wrong, what was expected and what to do; cut after
+            :data:`LONGEST_MESSAGE` characters.
         row: Index of the offending row in the request, if one row is to blame.
     """
 
     def __init__(self, code: str, message: str, row: int | None = None) -> None:
+        if len(message) > LONGEST_MESSAGE:
+            message = f"{message[: LONGEST_MESSAGE - 1]}…"
         super().__init__(message)
         self.code = code
         self.message = message
         self.row = row
+
+
+def quoted(value: object) -> str:
+    """What a client sent as it stands in a message, cut where it is long.
+
+    So that what was expected stands behind it, whatever its length.
+    """
+    text = repr(value)
+    return text if len(text) <= _LONGEST_QUOTED else f"{text[:_LONGEST_QUOTED]}…"
 
 
 # How alike two names are, from 0 to 1, if one is a slip of the other.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 
 # Bisections of an interval of length 1: far below what any count can tell apart.
 _HALVINGS = 60
@@ -43,18 +44,32 @@ class Rate:
         return f"{self.value:.2%} ({self.low:.2%} to {self.high:.2%})"
 
 
+def spelled(value: float) -> str:
+    """A chosen number with all its digits and no exponent, such as ``0.00005``.
+
+    A label or a request names a risk so, and finds the certificate of exactly that risk.
+    Prometheus and JavaScript spell numbers of this size the same way.
+    """
+    return f"{Decimal(repr(float(value))):f}"
+
+
 def percent(value: float) -> str:
-    """A chosen rate in words, such as a risk: with three significant digits at most."""
-    return f"{100 * value:.3g}%"
+    """A chosen rate in per cent, such as a risk or a confidence: exactly that number."""
+    return f"{Decimal(repr(float(value))).scaleb(2):f}%"
 
 
 def ratio(text: str) -> float:
-    """The number that ``1%`` or ``0.01`` means.
+    """The number that ``1%`` or ``0.01`` means: of one number in two spellings, the same.
 
     Raises:
         ValueError: If it is no number.
     """
-    return float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    if not text.endswith("%"):
+        return float(text)
+    try:
+        return float(Decimal(text[:-1]).scaleb(-2))
+    except InvalidOperation:
+        raise ValueError(f"{text!r} is no number") from None
 
 
 def p_value(count: int, total: int, rate: float) -> float:

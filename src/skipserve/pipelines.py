@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeAlias
 
@@ -17,6 +17,8 @@ Text: TypeAlias = str | Mapping[str, str]
 Scores: TypeAlias = dict[str, Any]
 
 BATCH = 32
+# Rows whose tensors stand in memory at once.
+TOGETHER = 8 * BATCH
 # Longest path; base64 is mostly longer.
 LONGEST_PATH = 4096
 
@@ -49,11 +51,22 @@ class _Classification:
         self._setting = engine.setting(risk)
         self._names = label_names(manifest.task)
 
-    def _ranks(self, values: Sequence[object]) -> list[list[Scores]]:
-        """Every label and its score for each value, best first."""
-        rows = self._engine.inputs.prepare(values)
-        probabilities = self._engine.run_batches(rows, self._setting, BATCH).answers.tolist()
-        return [self._ranked(row) for row in probabilities]
+    def _ranks(
+        self, values: Sequence[object], opened: Callable[[object], object] = lambda value: value
+    ) -> list[list[Scores]]:
+        """Every label and its score for each of any number of values, best first.
+
+        Args:
+            values: At least one.
+            opened: Makes what the model takes of a value.
+        """
+        ranks = []
+        for first in range(0, len(values), TOGETHER):
+            some = [opened(one) for one in values[first : first + TOGETHER]]
+            rows = self._engine.inputs.prepare_many(some, first)
+            probabilities = self._engine.run_batches(rows, self._setting, BATCH).answers
+            ranks += [self._ranked(row) for row in probabilities.tolist()]
+        return ranks
 
     def _ranked(self, row: Sequence[float]) -> list[Scores]:
         told = [
@@ -132,10 +145,10 @@ class ImageClassification(_Classification):
             InputError: Naming the row that is no picture.
         """
         alone = not isinstance(inputs, list | tuple)
-        pictures = [_opened(one) for one in ([inputs] if alone else inputs)]
+        pictures = [inputs] if alone else inputs
         if not pictures:
             return []
-        ranked = [one[:top_k] for one in self._ranks(pictures)]
+        ranked = [one[:top_k] for one in self._ranks(pictures, _opened)]
         return ranked[0] if alone else ranked
 
 
@@ -143,9 +156,16 @@ def _opened(picture: object) -> object:
     """The bytes of a file that is named; others as they are."""
     if isinstance(picture, os.PathLike):
         return Path(picture).read_bytes()
-    if isinstance(picture, str) and len(picture) <= LONGEST_PATH and Path(picture).is_file():
+    if isinstance(picture, str) and len(picture) <= LONGEST_PATH and _names_a_file(picture):
         return Path(picture).read_bytes()
     return picture
+
+
+def _names_a_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except OSError:  # base64 that is too long for the name of a file
+        return False
 
 
 def pipeline(task: str, model: str | os.PathLike[str], risk: float | None = None) -> Any:

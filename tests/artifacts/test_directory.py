@@ -14,7 +14,14 @@ import pytest
 from skipserve.errors import LaunchError
 from skipserve.hosts import directory as places
 from skipserve.hosts.control import announce, find_router
-from skipserve.hosts.directory import LONGEST, Directory, find, is_held, remove_leftovers
+from skipserve.hosts.directory import (
+    LONGEST,
+    Directory,
+    find,
+    is_held,
+    metrics_url,
+    remove_leftovers,
+)
 
 LAUNCHER = """
 import sys
@@ -49,6 +56,26 @@ def launcher(metrics_port: int) -> Iterator[tuple[subprocess.Popen[str], Path]]:
             yield process, Path(process.stdout.readline().strip())
         finally:
             process.kill()
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:9464"),
+        ("127.0.0.2", "http://127.0.0.2:9464"),
+        ("0.0.0.0", "http://127.0.0.1:9464"),
+        ("::", "http://[::1]:9464"),
+        ("::1", "http://[::1]:9464"),
+    ],
+)
+def test_commands_know_where_a_service_has_its_metrics(short, host, url):
+    directory = Directory(9464, host)
+    found = find(9464)
+    assert found is not None
+    assert metrics_url(found) == url
+    directory.remove()
+    with pytest.raises(LaunchError, match="has ended"):
+        metrics_url(found)
 
 
 def test_a_killed_launcher_is_found_by_nobody_and_swept_by_the_next(short):

@@ -36,7 +36,8 @@ def test_it_earns_keeps_exports_takes_over_and_forgets(archive, tmp_path):
         deadline = time.monotonic() + 60
         while served.send(rows[:1])["router"] == "off":
             assert time.monotonic() < deadline
-    again = Served(archive)
+    # At another address: the commands find the service, and ask where it listens.
+    again = Served(archive, "127.0.0.2")
     with again.server:
         assert again.send(rows[:1])["router"] == "on"
         file = tmp_path / "earned.jsonl"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -109,6 +111,17 @@ def test_a_body_in_parts_below_a_prefix_with_headers_of_any_case(archive: Path) 
     assert len(json.loads(content["body"])["outputs"]) == 1
 
 
+def test_names_of_headers_are_in_lower_case_as_asgi_asks(archive: Path) -> None:
+    tensor = {"name": "inputs", "datatype": "FP32", "shape": [1, 2], "data": [0.5, -0.25]}
+    asked = {"inputs": [tensor], "parameters": {"binary_data_output": True}}
+    path = "/v2/models/small/infer"
+    (start, _), _ = alone(archive, *body(json.dumps(asked).encode()), path=path)
+    names = [name for name, _ in start["headers"]]
+    assert start["status"] == 200
+    assert b"inference-header-content-length" in names
+    assert names == [name.lower() for name in names]
+
+
 def test_a_body_too_long_is_refused_before_it_is_all_there(archive: Path) -> None:
     part = bytes(MAX_BODY_BYTES // 4)
     sent, read = alone(archive, *body(*[part] * 8), headers=[])
@@ -151,6 +164,28 @@ def test_without_a_store_the_variable_is_named(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delenv("SKIPSERVE_MODEL_STORE", raising=False)
     with pytest.raises(ConfigError, match="SKIPSERVE_MODEL_STORE is not set"):
         application()
+
+
+@pytest.mark.parametrize(
+    ("limit", "says"),
+    [
+        (1.0, "rate_limit is for each key; name their file with keys, or with SKIPSERVE_KEYS"),
+        (0.0, "rate_limit is 0.0; expected requests a second"),
+        (math.inf, "rate_limit is inf; expected requests a second"),
+        (math.nan, "rate_limit is nan; expected requests a second"),
+    ],
+)
+def test_a_limit_that_could_not_hold_is_refused(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: float, says: str
+) -> None:
+    monkeypatch.delenv("SKIPSERVE_KEYS", raising=False)
+    keys = None
+    if "expected" in says:
+        keys = tmp_path / "keys"
+        keys.write_text("k" * 32)
+        keys.chmod(0o600)
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        application([archive], keys=keys, rate_limit=limit)
 
 
 def test_an_order_of_the_operator_is_followed_while_it_serves(

@@ -46,8 +46,8 @@ BODIES: dict[str, tuple[bytes, dict[str, str]]] = {
     "native, wrong": (b'{"inputs": [[0.5]]}', {"content-type": "application/json"}),
     "v1": (b'{"instances": [[0.5, -0.25]]}', {}),
     "JSON tensor": (json.dumps({"inputs": [TENSOR | {"data": [0.5, -0.25]}]}).encode(), {}),
-    "binary tensor": (HEADER + CHUNK, {HEADER_LENGTH.lower(): str(len(HEADER))}),
-    "raw tensor": (CHUNK, {HEADER_LENGTH.lower(): "0"}),
+    "binary tensor": (HEADER + CHUNK, {HEADER_LENGTH: str(len(HEADER))}),
+    "raw tensor": (CHUNK, {HEADER_LENGTH: "0"}),
 }
 
 

@@ -12,6 +12,7 @@ import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPResponse
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,35 @@ def test_where_no_instance_is_clients_are_told_to_come_back() -> None:
     assert (status, headers["retry-after"]) == (503, "1")
     assert headers["content-type"] == "application/json"
     assert json.loads(body)["error"]["code"] == "unavailable"
+
+
+@pytest.mark.parametrize(
+    ("begun", "status", "code"),
+    [
+        (b"POST /p HTTP/1.1\r\nHost: a\r\nContent-Length: 33554433\r\n\r\n", 413, "too_long"),
+        (
+            b"POST /p HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n"
+            b"Content-Type: multipart/form-data; boundary=a\r\n\r\na=b",
+            415,
+            "unsupported_media_type",
+        ),
+        (b"POST /p HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc", 503, "unavailable"),
+    ],
+)
+def test_what_haproxy_refuses_itself_has_our_shape_of_an_error(
+    begun: bytes, status: int, code: str
+) -> None:
+    with (
+        haproxy(free_ports(), free_ports()) as front,
+        socket.create_connection(("127.0.0.1", front), 10) as connection,
+    ):
+        connection.sendall(begun)
+        reply = HTTPResponse(connection)
+        reply.begin()
+        told = json.loads(reply.read())
+    assert (reply.status, reply.getheader("content-type")) == (status, "application/json")
+    assert told["error"].keys() == {"code", "message"}
+    assert told["error"]["code"] == code
 
 
 @pytest.fixture(scope="module")

@@ -102,7 +102,7 @@ def test_the_handler_passes_binary_tensors_through(handler: Any, artifact: Artif
     headers = {HEADER_LENGTH.title(): str(len(header))}
     (reply,) = handler.handle(batch_of(context, (headers, {"body": body})), context)
     assert context.get_response_content_type(0) == "application/octet-stream"
-    length = int(context.get_response_headers(0)["Inference-Header-Content-Length"])
+    length = int(context.get_response_headers(0)[HEADER_LENGTH])
     expected = Engine(artifact, provider="cpu").predict([[0.5, -0.25]])
     assert reply[length:] == expected.labels.tobytes()
 

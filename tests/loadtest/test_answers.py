@@ -32,9 +32,10 @@ def reply(labels, router="off", depth_run=4, **changes) -> bytes:
 @given(st.integers(0, 10), st.integers(1, 7), st.sampled_from(["default", "on", "off", "0.02"]))
 def test_a_request_holds_the_rows_in_turn(first, rows, router):
     sent = json.loads(body(POOL, Choice("m", router, rows), first))
-    assert sent.pop("inputs") == [
-        json.loads(POOL.rows[(first + offset) % 3][0]) for offset in range(rows)
-    ]
+    # Named also where it is the only one: a model of pictures reads a bare list as pixels.
+    assert sent.pop("inputs") == {
+        "inputs": [json.loads(POOL.rows[(first + offset) % 3][0]) for offset in range(rows)]
+    }
     asked = {"on": "on", "off": "off", "0.02": {"risk": 0.02}}
     assert sent == ({} if router == "default" else {"parameters": {"router": asked[router]}})
 
@@ -94,6 +95,16 @@ def test_a_mix_is_every_combination_by_weight():
     assert mix[0] == Choice("a", "on", 1, 1.5)
     assert mix[-1] == Choice("b", "off", 8, 1.0)
     assert {choice.router for choice in with_router_off(mix)} == {"off"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "sent"),
+    [("1.1%", "0.011"), ("0.005%", "0.00005"), ("0.01234567", "0.01234567"), ("2%", "0.02")],
+)
+def test_a_risk_of_a_mix_is_sent_as_the_number_that_was_asked_for(asked, sent):
+    (choice,) = parse_mix("m", asked, "1")
+    assert choice.router == sent
+    assert f'"risk":{sent}' in body(POOL, choice, 0)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socketserver
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,7 +14,7 @@ import pytest
 from skipserve.commands import loadtest as command
 from skipserve.errors import ConfigError, LoadTestError
 from skipserve.loadtest import capacity
-from skipserve.loadtest.capacity import find_capacity, search
+from skipserve.loadtest.capacity import find_capacity, lowest_rate, search, trial_s
 from skipserve.loadtest.client import Client
 from skipserve.loadtest.payloads import Choice, Pool
 from skipserve.loadtest.periods import Period, Setup
@@ -52,7 +53,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         model = self.path.rpartition("/")[2]
-        rows = len(json.loads(self.rfile.read(int(self.headers["content-length"])))["inputs"])
+        sent = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        rows = len(sent["inputs"]["inputs"])
         if model == "gone":
             self.close_connection = True
             return
@@ -210,6 +212,48 @@ def test_the_search_finds_the_edge_of_what_holds():
         assert best <= edge < worst <= best * 1.06
 
 
+def test_the_search_stays_above_the_lowest_rate_and_tries_that():
+    tried, steps = [], search(2.0, 5.0)
+    rate = next(steps)
+    with pytest.raises(StopIteration):
+        while True:
+            tried.append(rate)
+            rate = steps.send(rate <= 5.5)
+    assert tried[0] == 5.0 and min(tried) == 5.0
+    steps = search(40.0, 6.0)
+    tried = [next(steps)]
+    with pytest.raises(StopIteration):
+        while True:
+            tried.append(steps.send(False))
+    assert tried == [40.0, 20.0, 10.0, 6.0]
+
+
+@pytest.mark.parametrize(
+    ("slo", "rate", "seconds"),
+    [
+        ("p50=15ms", 100.0, 3.0),
+        ("p99=15ms", 100.0, 8.97),
+        ("p99=15ms", 10.0, 60.0),
+        ("p99.9=15ms", 500.0, 17.97),
+        ("p99.9=15ms", 100.0, 60.0),
+        # So long that hardly ever fewer than 2,995 requests come.
+        ("p99.9=15ms", 40.0, 80.3),
+        ("errors=0", 1.0, 60.0),
+    ],
+)
+def test_a_trial_is_long_enough_for_its_percentiles(slo, rate, seconds):
+    assert trial_s(parse_slo(slo), rate, 3.0) == pytest.approx(seconds, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("slo", "lowest"), [("p50=15ms", 1.0), ("p99=15ms", 1.0), ("p99.9=15ms", 5.36)]
+)
+def test_the_lowest_rate_gives_a_trial_of_ten_minutes_its_samples(slo, lowest):
+    objective = parse_slo(slo)
+    assert lowest_rate(objective) == pytest.approx(lowest, abs=0.01)
+    assert trial_s(objective, lowest_rate(objective), 3.0) <= 600.001
+
+
 @pytest.mark.parametrize("holds", [True, False])
 def test_the_search_ends_where_everything_or_nothing_holds(holds):
     steps = search(100.0)
@@ -253,6 +297,27 @@ def test_counts_are_summed_over_labels_we_do_not_know(host):
 def test_another_port_than_that_of_the_metrics_is_an_error(host, path):
     with pytest.raises(LoadTestError, match="must be the service's own metrics port"):
         Target(host, host + path).requests()
+
+
+class Other(socketserver.BaseRequestHandler):
+    """A server of another protocol."""
+
+    def handle(self):
+        self.request.recv(1024)
+        self.request.sendall(b"SSH-2.0-OpenSSH_9.6\r\n")
+
+
+def test_what_speaks_no_http_is_an_error():
+    with socketserver.TCPServer(("127.0.0.1", 0), Other) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        target = Target(url, f"{url}/metrics")
+        for ask in (target.requests, lambda: target.ask(pool("a"), Choice("a"))):
+            with pytest.raises(LoadTestError, match=r"nothing answers at .*SSH-2.0"):
+                ask()
+        server.shutdown()
+        thread.join()
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:80", "file:///etc/passwd", "http://"])

@@ -246,6 +246,27 @@ def test_locusts_distributed_workers_share_one_schedule(project, server):
     assert "corrected ms: p50" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--shape", "sted"), "unknown shape 'sted'"),
+        (("--rate", "0"), "must be a positive number"),
+        (("--router", "maybe"), "expected default, on, off or a risk"),
+    ],
+)
+def test_a_wrong_option_of_locust_ends_it(project, server, options, says):
+    done = subprocess.run(
+        [*locust(server, "--headless", "-u", "1", "-r", "1"), *options],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_locusts_web_page_starts_a_test_with_our_options(project, server):
     def stats(url: str) -> dict[str, object]:
         with urllib.request.urlopen(f"{url}/stats/requests") as reply:
@@ -260,12 +281,14 @@ def test_locusts_web_page_starts_a_test_with_our_options(project, server):
             assert time.monotonic() < deadline
             time.sleep(0.2)
         form = {"user_count": 8, "spawn_rate": 8, "rate": 30.0, "seconds": 2.0, "router": "off"}
-        body = urllib.parse.urlencode(form).encode()
-        with urllib.request.urlopen(f"{url}/swarm", body) as reply:
-            assert json.loads(reply.read())["success"]
-        while stats(url)["state"] != "stopped":
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
+        # A wrong option ends the test, and not the page.
+        for options in (form | {"rate": 0.0}, form):
+            body = urllib.parse.urlencode(options).encode()
+            with urllib.request.urlopen(f"{url}/swarm", body) as reply:
+                assert json.loads(reply.read())["success"]
+            while stats(url)["state"] != "stopped":
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
         (row,) = [one for one in stats(url)["stats"] if one["name"] != "Aggregated"]
         assert (row["name"], row["num_requests"], row["num_failures"]) == (
             "small, router off",

@@ -24,7 +24,7 @@ from skipserve.loadtest.plan import Plan
 from skipserve.loadtest.pools import make_subject
 from skipserve.loadtest.session import check_disagreement
 from skipserve.loadtest.slo import Objective
-from skipserve.loadtest.target import Target
+from skipserve.loadtest.target import Running, Target
 from skipserve.protocols.messages import RawRequest
 from skipserve.runtime.engine import Engine
 from skipserve.service.service import Service
@@ -142,4 +142,35 @@ def test_a_rate_of_rows_is_not_compared_with_a_risk_of_queries(
     check_disagreement(plan, Objective(errors=0.0), [queries])
     with pytest.raises(ConfigError, match=r"masked counts queries \(task.top\)") as refused:
         check_disagreement(plan, asked, [queries])
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.slow
+def test_a_model_of_pictures_is_sent_tensors_and_answers(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    import picturing
+
+    artifact = picturing.build(tmp_path_factory.mktemp("root"), tmp_path_factory.mktemp("seen"))
+    seeing = skipserve.open(artifact.directory, provider="cpu")
+    name = seeing.manifest.name
+    service = Service(seeing, ServingConfig(risk=0.2, evidence=0))
+    choices = [Choice(name), Choice(name, "off", rows=2)]
+    with served(service) as target:
+        pool = make_subject(target, artifact.directory, choices).pool
+    assert pool.inputs == ("pixel_values",)
+    assert pool.rows
+    for choice in choices:
+        (reply,) = service.answer([RawRequest(body(pool, choice, 0).encode(), {})])
+        assert check(pool, choice, 0, bytes(reply.body)).failure == ""
+
+
+def test_metrics_of_another_service_are_one_line(
+    masked: Path, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = {"small": Running("onnxruntime", "cpu", "fp32", "abc")}
+    with served(service) as target:
+        monkeypatch.setattr(target, "models", lambda: other)
+        with pytest.raises(ConfigError, match=r"do not know it.*--metrics-port") as refused:
+            make_subject(target, masked, CHOICES)
     assert "\n" not in str(refused.value)

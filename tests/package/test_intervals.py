@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest
 
-from skipserve.intervals import lower_bound, p_value, rate, samples_needed, upper_bound
+from skipserve.intervals import (
+    lower_bound,
+    p_value,
+    percent,
+    rate,
+    ratio,
+    samples_needed,
+    spelled,
+    upper_bound,
+)
 
 DELTA = 0.05
 
@@ -93,3 +102,45 @@ def test_nothing_is_known_of_no_samples():
 
 def test_a_rate_in_words():
     assert str(rate(5, 100)) == "5.00% (1.64% to 11.28%)"
+
+
+@given(st.integers(1, 100_000))
+def test_a_percentage_is_the_same_number_as_its_ratio(thousandths):
+    # Certificates are found by the number: 1.1% must be what a client sends as 0.011.
+    assert ratio(f"{thousandths / 1_000:.3f}%") == ratio(f"{thousandths / 100_000:.5f}")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1%", 0.01), ("0.7%", 0.007), ("1.1%", 0.011), (" 2.9 %", 0.029), ("5e-1%", 0.005)],
+)
+def test_a_percentage_is_the_nearest_number(text, value):
+    assert ratio(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "%", "x%", "sNaN%", "1%%", "1e99999999999999999999%"])
+def test_what_is_no_number_is_a_value_error(text):
+    with pytest.raises(ValueError, match=r"\S"):
+        ratio(text)
+
+
+@given(st.floats(1e-7, 1, exclude_max=True))
+def test_a_chosen_number_is_spelled_with_all_its_digits(value):
+    assert float(spelled(value)) == value
+    assert ratio(percent(value)) == value
+    assert "e" not in spelled(value) + percent(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "words"),
+    [
+        (0.01, "0.01", "1%"),
+        (0.1, "0.1", "10%"),
+        (5e-05, "0.00005", "0.005%"),
+        (0.0123456, "0.0123456", "1.23456%"),
+        (0.995, "0.995", "99.5%"),
+        (0.9996, "0.9996", "99.96%"),
+    ],
+)
+def test_a_chosen_number_is_not_rounded(value, digits, words):
+    assert (spelled(value), percent(value)) == (digits, words)

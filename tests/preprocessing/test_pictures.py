@@ -109,13 +109,22 @@ def test_two_hundred(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "pixels", [drawn(30, 40, 3, 1), drawn(30, 40, 3, 1).transpose(2, 0, 1), drawn(3, 4, 3, 2)]
+    ("pixels", "channels"),
+    [
+        (drawn(30, 40, 3, 1), "last"),
+        (drawn(30, 40, 3, 1).transpose(2, 0, 1), "first"),
+        # Either could be meant; transformers takes the first dimension if it is not told.
+        (drawn(3, 4, 3, 2), "last"),
+        (drawn(1, 5, 3, 3), "last"),
+        (drawn(4, 8, 3, 4), "last"),
+    ],
 )
-def test_arrays_as_transformers(pixels, tmp_path):
+def test_arrays_as_transformers(pixels, channels, tmp_path):
     values = FILES["ResNet"]
     ours = Pictures(picture_input(values, "file"))
     processor = theirs(tmp_path, values)
-    expected = processor(pixels, return_tensors="np")["pixel_values"]
+    order = f"channels_{channels}"
+    expected = processor(pixels, return_tensors="np", input_data_format=order)["pixel_values"]
     np.testing.assert_array_equal(ours([pixels])["pixel_values"], expected)
     np.testing.assert_array_equal(ours([pixels.tolist()])["pixel_values"], expected)
 

@@ -64,7 +64,7 @@ def test_open_inference_takes_bytes_in_binary(service: Service) -> None:
     header = json.dumps(
         {"inputs": [{**said, "parameters": {"binary_data_size": len(packed)}}]}
     ).encode()
-    answer = ask(service, header + packed, {HEADER_LENGTH.lower(): str(len(header))})
+    answer = ask(service, header + packed, {HEADER_LENGTH: str(len(header))})
     expected = told(ask(service, {"inputs": SENT}))["outputs"]
     assert np.reshape(outputs(told(answer))["probabilities"], (3, 3)).tolist() == probabilities(
         expected
@@ -73,7 +73,7 @@ def test_open_inference_takes_bytes_in_binary(service: Service) -> None:
         header = json.dumps(
             {"inputs": [{**said, "parameters": {"binary_data_size": len(damaged)}}]}
         ).encode()
-        reply = ask(service, header + damaged, {HEADER_LENGTH.lower(): str(len(header))})
+        reply = ask(service, header + damaged, {HEADER_LENGTH: str(len(header))})
         assert reply.status == 400 and "four bytes of length" in str(reply.body)
 
 
@@ -85,7 +85,7 @@ def test_what_tritons_client_sends_is_taken(
     sent = triton.InferInput("text", shape, "BYTES")
     sent.set_data_from_numpy(np.array(SENT, object).reshape(shape), binary_data=binary)
     body, length = triton.InferenceServerClient.generate_request_body([sent])
-    headers = {} if length is None else {HEADER_LENGTH.lower(): str(length)}
+    headers = {} if length is None else {HEADER_LENGTH: str(length)}
     reply = ask(service, bytes(body), headers)
     made = reply.headers.get(HEADER_LENGTH)
     assert isinstance(reply.body, bytes)
@@ -97,7 +97,7 @@ def test_what_tritons_client_sends_is_taken(
 
 
 def test_a_body_of_bytes_alone_is_one_text(service: Service) -> None:
-    reply = ask(service, SENT[0].encode(), {HEADER_LENGTH.lower(): "0"})
+    reply = ask(service, SENT[0].encode(), {HEADER_LENGTH: "0"})
     length = int(reply.headers[HEADER_LENGTH])
     assert reply.status == 200 and isinstance(reply.body, bytes)
     probability = json.loads(reply.body[:length])["outputs"][1]
@@ -198,13 +198,18 @@ def test_a_long_text_takes_no_longer_than_its_beginning(prepare: Texts) -> None:
     text = "great film " * 20_000
     prepare([Counting(text)])
     assert 0 < Counting.asked < 200
-    for special in (True, False):
-        Counting.asked = 0
-        (found,) = prepare.tokens([Counting(text)], special)
-        assert 0 < Counting.asked < 200
-        own = tokenizer()
-        own.enable_truncation(LONGEST)
-        expected = own.encode(text, add_special_tokens=special)
+
+
+@pytest.mark.parametrize("special", [True, False])
+def test_tokens_are_told_of_all_of_a_text_however_long(prepare: Texts, special: bool) -> None:
+    # Clients count them, to cut a document into parts that fit.
+    for words in (1, LONGEST, 20_000):
+        text = "great film " * words
+        (found,) = prepare.tokens([text], special)
+        assert len(found) == 2 * words + 2 * special
+        expected = tokenizer().encode(text, add_special_tokens=special)
         assert [(one.id, one.start or 0, one.stop or 0) for one in found] == [
             (one, *place) for one, place in zip(expected.ids, expected.offsets, strict=True)
         ]
+    # A text is still cut where the network runs.
+    assert prepare(["great film " * 20_000])["input_ids"].shape == (1, LONGEST)

@@ -39,6 +39,13 @@ BAD: list[tuple[list[Any], int, str, str]] = [
     (["a", {"text_pair": "b"}], 1, "wrong_type", "an object with 'text_pair'"),
     ([{"text": None, "text_pair": "b"}], 0, "wrong_type", "an object with 'text', 'text_pair'"),
     (["a", {"text": "b", "title": "c"}], 1, "wrong_type", "an object with 'text', 'title'"),
+    (
+        ["a", {str(i): 0 for i in range(9)}],
+        1,
+        "wrong_type",
+        "'0', '1', '2', '3', '4' and 4 more; expec",
+    ),
+    (["a", {"x" * 9_999: 0}], 1, "wrong_type", f"an object with '{'x' * 39}…; expected a text"),
     (["a", "b" * (LONGEST_TEXT + 1)], 1, "too_long", "more than the 262,144 that are read"),
     (["a", ["b", "b" * (LONGEST_TEXT + 1)]], 1, "too_long", "row 1 has 262,145 characters"),
 ]
@@ -140,3 +147,9 @@ def test_bytes_that_are_no_utf8_are_refused(engine: Engine) -> None:
     assert refused.value.row == 1
     with pytest.raises(InputError, match="row 0 is no text in UTF-8"):
         engine.inputs.prepare(["\ud800"])
+
+
+def test_many_texts_are_numbered_on(engine: Engine) -> None:
+    with pytest.raises(InputError, match="row 102 is null") as caught:
+        engine.inputs.prepare_many(["a", "b", None], 100)
+    assert caught.value.row == 102

@@ -167,6 +167,9 @@ def test_tokenize_and_info(client: httpx.Client) -> None:
     assert (tokens[2]["id"], tokens[2]["start"], tokens[2]["stop"]) == (6, 2, 6)
     plain = {"inputs": ["a"], "add_special_tokens": False, "model": "pairs"}
     assert [one["id"] for one in client.post("/tokenize", json=plain).json()[0]] == [8]
+    # Also of a text that is longer than what the model reads.
+    long = {"inputs": ["film " * 5_000, "dull"], "model": "pairs"}
+    assert [len(one) for one in client.post("/tokenize", json=long).json()] == [5_002, 3]
     info = client.get("/info")
     assert info.status_code == 400
     assert "masked, pairs, vectors" in info.json()["error"]
@@ -181,11 +184,27 @@ def test_vllms_endpoints(client: httpx.Client, engines: dict[str, Engine]) -> No
     assert made["id"].startswith("classify-")
     scored = client.post("/score", json={"model": "pairs", "text_1": "dull", "text_2": SENT}).json()
     pairs = answers(engines, "pairs", [["dull", one] for one in SENT])[:, 0]
-    np.testing.assert_allclose([one["score"] for one in scored["data"]], pairs, atol=1e-5)
+    probabilities = 1 / (1 + np.exp(-pairs))
+    np.testing.assert_allclose([one["score"] for one in scored["data"]], probabilities, atol=1e-5)
+    ranked = {"model": "pairs", "query": "dull", "documents": SENT}
+    results = client.post("/v1/rerank", json=ranked).json()["results"]
+    relevance = {one["index"]: one["relevance_score"] for one in results}
+    np.testing.assert_allclose([relevance[i] for i in range(3)], probabilities, atol=1e-5)
+    asked = {"model": "pairs", "text_1": "dull", "text_2": SENT}
+    for name in ("use_activation", "activation", "softmax"):
+        logits = client.post("/score", json={**asked, name: False}).json()["data"]
+        np.testing.assert_allclose([one["score"] for one in logits], pairs, atol=1e-5)
+        results = client.post("/v1/rerank", json={**ranked, name: False}).json()["results"]
+        assert [one["relevance_score"] for one in results] == pytest.approx(
+            np.sort(pairs)[::-1], abs=1e-5
+        )
     pooled = {"model": "vectors", "input": SENT, "encoding_format": "base64"}
     (first, *_) = client.post("/pooling", json=pooled).json()["data"]
     vector = np.frombuffer(base64.b64decode(first["data"]), "<f4")
     np.testing.assert_allclose(vector, answers(engines, "vectors", SENT[:1])[0], atol=1e-6)
+
+
+CUT = "cuts long texts on the right; leave it out"
 
 
 @pytest.mark.parametrize(
@@ -200,7 +219,31 @@ def test_vllms_endpoints(client: httpx.Client, engines: dict[str, Engine]) -> No
         ("/embed", {"inputs": "a", "model": "pairs"}, 404, "only vectors"),
         ("/predict", {"inputs": ["a", "b", "c"]}, 400, "send a batch as a list of lists"),
         ("/predict", {"inputs": "a", "raw_scores": True}, 400, "raw_scores are not known"),
-        ("/rerank", {"query": "a", "texts": []}, 400, "holds no row"),
+        ("/predict", {"inputs": "a", "parameters": {"top_k": -1}}, 400, "top_k must be at least"),
+        ("/predict", {"inputs": "a", "parameters": {"top_k": 0}}, 400, "top_k must be at least 1"),
+        ("/rerank", {"query": "a", "texts": []}, 400, "texts holds no row"),
+        ("/rerank", {"query": "a", "texts": ["b"], "truncation_direction": "Left"}, 400, CUT),
+        ("/embed", {"inputs": "a", "truncation_direction": "Left"}, 400, CUT),
+        ("/embed", {"inputs": "a", "truncation_direction": "up"}, 400, "truncation_direction"),
+        ("/predict", {"inputs": "a", "truncation_direction": "left"}, 400, CUT),
+        (
+            "/similarity",
+            {
+                "inputs": {"source_sentence": "a", "sentences": ["b"]},
+                "parameters": {"truncation_direction": "Left"},
+            },
+            400,
+            CUT,
+        ),
+        ("/pooling", {"input": "a", "model": "pairs", "truncation_side": "left"}, 400, CUT),
+        ("/score", {"text_1": "a", "text_2": "b", "truncation_side": "left"}, 400, CUT),
+        (
+            "/score",
+            {"text_1": "a", "text_2": "b", "truncate_prompt_tokens": 3},
+            400,
+            "truncate_prompt_tokens",
+        ),
+        ("/classify", {"input": "a", "use_activation": False}, 400, "use_activation must be true"),
         ("/similarity", {"inputs": "a"}, 400, "Expected `object`, got `str` - at `$.inputs`"),
         (
             "/similarity",
@@ -222,12 +265,36 @@ def test_errors_are_one_line_in_the_familys_own_body(
     reply = client.post(path, json=body)
     assert reply.status_code == status, reply.text
     error = reply.json()["error"]
-    if path in ("/score", "/pooling", "/v1/rerank"):
+    if path in ("/score", "/pooling", "/classify", "/v1/rerank"):
         error = error["message"]
     else:
         assert set(reply.json()) == {"error", "error_type"}
     assert says in error
     assert "\n" not in error
+
+
+@pytest.mark.parametrize("side", ["Right", "right", None])
+def test_the_side_that_the_model_cuts_may_be_named(client: httpx.Client, side: str | None) -> None:
+    asked = {"inputs": "great film", "truncation_direction": side}
+    assert client.post("/embed", json=asked).status_code == 200
+    assert client.post("/predict", json=asked).status_code == 200
+    scored = {"text_1": "a", "text_2": "b", "truncation_side": side and side.lower()}
+    assert client.post("/score", json={**scored, "truncate_prompt_tokens": -1}).status_code == 200
+
+
+def test_a_list_of_token_ids_is_one_row_of_any_length(client: httpx.Client) -> None:
+    ids = [2, *[8, 4] * 5, 3]  # more than the 8 rows that the service answers at once
+    alone = client.post("/embed", json={"inputs": ids})
+    assert alone.status_code == 200, alone.text
+    assert len(alone.json()) == 1
+    again = client.post("/v1/embeddings", json={"model": "vectors", "input": ids}).json()
+    np.testing.assert_allclose(again["data"][0]["embedding"], alone.json()[0], atol=1e-6)
+    assert client.post("/predict", json={"inputs": ids}).status_code == 200
+    for path, field in (("/embed", "inputs"), ("/v1/embeddings", "input")):
+        for rows in ([[2, 8, 3]] * 9, ["a"] * 9):
+            refused = client.post(path, json={field: rows, "model": "vectors"})
+            assert refused.status_code == 413, refused.text
+            assert "9 rows, at most 8" in refused.text
 
 
 def test_the_root_answers_as_the_named_model_does(client: httpx.Client) -> None:

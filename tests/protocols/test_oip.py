@@ -44,8 +44,8 @@ from skipserve.runtime.rows import check_rows
     [
         (b'{"inputs": [{"name": "inputs"}]}', {}, True),
         (b'{"id": "1",\n"inputs"\t:\n[ {', {}, True),
-        (b"", {HEADER_LENGTH.lower(): "0"}, True),
-        (None, {HEADER_LENGTH.lower(): "0"}, True),
+        (b"", {HEADER_LENGTH: "0"}, True),
+        (None, {HEADER_LENGTH: "0"}, True),
         (b'{"id": "\\"inputs\\"", "inputs": [{', {}, True),
         (b'{"parameters": {"inputs": 1}, "inputs": [{', {}, True),
         (b'{"inputs": [[1, 2]]}', {}, False),
@@ -117,9 +117,9 @@ def test_an_output_that_does_not_say_how_it_wants_to_come_comes_as_all_do(
 def test_a_byte_order_mark_is_no_part_of_the_json(decode_oip: Decode) -> None:
     mark = b"\xef\xbb\xbf"
     text, chunk = json_request(tensor()), binary_request(FLOATS)
-    header = int(chunk.headers[HEADER_LENGTH.lower()])
+    header = int(chunk.headers[HEADER_LENGTH])
     assert decode_oip(RawRequest(mark + text.body, {})).tolist() == [[1, 2]]
-    marked = RawRequest(mark + chunk.body, {HEADER_LENGTH.lower(): str(header + len(mark))})
+    marked = RawRequest(mark + chunk.body, {HEADER_LENGTH: str(header + len(mark))})
     assert decode_oip(marked).tolist() == [[1, 2]]
 
 
@@ -165,7 +165,7 @@ def test_several_tensors_in_any_order_each_in_its_own_form(
         else:
             tensors.append(make())
     header = json_request(*tensors).body
-    headers = {HEADER_LENGTH.lower(): str(len(header))} if chunks else {}
+    headers = {HEADER_LENGTH: str(len(header))} if chunks else {}
     parsed = several.decode(RawRequest(header + b"".join(chunks), headers))
     rows = check_rows(parsed.rows, taking(artifact, IDS, MASK).signature, "small").tensors
     assert (rows["input_ids"].dtype, rows["attention_mask"].dtype) == (np.int32, bool)
@@ -217,7 +217,7 @@ def test_a_bad_tensor_is_told_which_it_is(
 
 def test_bytes_left_over_are_refused(several: OpenInference) -> None:
     header = json_request(ids(), mask()).body
-    request = RawRequest(header + b"xx", {HEADER_LENGTH.lower(): str(len(header))})
+    request = RawRequest(header + b"xx", {HEADER_LENGTH: str(len(header))})
     with pytest.raises(InputError, match="2 bytes follow the JSON that belong to no tensor"):
         several.decode(request)
 

@@ -50,7 +50,7 @@ BAD_REQUESTS: dict[tuple[str, int, str], dict[str, RawRequest]] = {
     ("invalid_json", 400, REQUEST): {
         "header cuts the JSON": binary_request(FLOATS, length="5"),
         "header reaches into the bytes": binary_request(FLOATS, length="110"),
-        "no JSON": RawRequest(b"hello", {HEADER_LENGTH.lower(): "5"}),
+        "no JSON": RawRequest(b"hello", {HEADER_LENGTH: "5"}),
         "not UTF-8": RawRequest(b'{"inputs": [{"name": "\xff"}]}', {}),
         "NaN": json_request(tensor(data=[1, float("nan")])),
         "beyond float64": RawRequest(b'{"inputs": [{"name": "inputs", "data": [1e999]}]}', {}),
@@ -61,7 +61,7 @@ BAD_REQUESTS: dict[tuple[str, int, str], dict[str, RawRequest]] = {
         "id a number": json_request(tensor(), id=7),
     },
     ("unsupported_media_type", 415, "expected application/json"): {
-        "a form": RawRequest(None, {HEADER_LENGTH.lower(): "0"}),
+        "a form": RawRequest(None, {HEADER_LENGTH: "0"}),
     },
     ("wrong_input", 400, INPUT): {
         "wrong input name": json_request(tensor(name="input")),
@@ -211,7 +211,7 @@ def test_no_request_raises_anything_but_an_input_error(
 ) -> None:
     if length == "JSON":  # the length that such a body would have
         length = str((body or b"").rfind(b"}") + 1)
-    request = RawRequest(body, {} if length is None else {HEADER_LENGTH.lower(): length})
+    request = RawRequest(body, {} if length is None else {HEADER_LENGTH: length})
     try:
         parsed = open_inference.decode(request)
         prediction = engine.run(engine.check(parsed.rows))

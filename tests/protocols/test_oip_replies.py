@@ -85,7 +85,7 @@ def test_tritons_client_is_understood(
     body, length = InferenceServerClient.generate_request_body(
         [tensor], outputs=outputs, request_id="7"
     )
-    headers = {} if length is None else {HEADER_LENGTH.lower(): str(length)}
+    headers = {} if length is None else {HEADER_LENGTH: str(length)}
     parsed = open_inference.decode(RawRequest(body, headers))
     result = read(parsed.encode(answer_of(engine.run(engine.check(parsed.rows)), engine.off, TASK)))
     assert result.get_response()["id"] == "7"

@@ -91,13 +91,13 @@ def test_open_inference_takes_bytes(service, expected):
     header = json.dumps(
         {"inputs": [{**said, "parameters": {"binary_data_size": len(packed)}}]}
     ).encode()
-    reply = told(ask(service, header + packed, {HEADER_LENGTH.lower(): str(len(header))}))
+    reply = told(ask(service, header + packed, {HEADER_LENGTH: str(len(header))}))
     (found,) = (one["data"] for one in reply["outputs"] if one["name"] == "probabilities")
     assert np.reshape(found, (3, 4)).tolist() == probabilities
 
 
 def test_a_body_of_bytes_alone_is_one_picture(service, expected):
-    reply = ask(service, FILES[1], {HEADER_LENGTH.lower(): "0"})
+    reply = ask(service, FILES[1], {HEADER_LENGTH: "0"})
     length = int(reply.headers[HEADER_LENGTH])
     assert reply.status == 200 and isinstance(reply.body, bytes)
     assert np.float32(expected[1]["probabilities"]).tobytes() in reply.body[length:]

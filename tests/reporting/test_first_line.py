@@ -15,7 +15,7 @@ from skipserve.reporting.model import find_model
 from skipserve.reporting.page import draw_figures
 from skipserve.reporting.report import measure
 from skipserve.reporting.sample import take_sample
-from skipserve.reporting.words import first_line
+from skipserve.reporting.words import first_line, promise
 
 pytestmark = pytest.mark.slow
 
@@ -29,6 +29,16 @@ def test_the_class_that_suffers_most_has_a_bound_of_its_own(found):
     # Where nothing differs, the one that least is known of.
     none = replace(found.routed, by_class=((0, rate(0, 300)), (1, rate(0, 30))))
     assert none.worst[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("confidence", "said"), [(0.95, "95%"), (0.975, "97.5%"), (0.995, "99.5%"), (0.9996, "99.96%")]
+)
+def test_a_promise_is_as_sure_as_its_certificate_and_no_more(found, confidence, said):
+    point = found.points[0]
+    made = point.certificate.model_copy(update={"confidence": confidence})
+    told = promise(replace(point, certificate=made), found)
+    assert told[1].startswith(f"We are {said} sure of that.")
 
 
 def costs(router, fixed, cut=None):

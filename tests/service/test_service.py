@@ -46,7 +46,7 @@ def oip(rows: list[list[float]], **fields: object) -> RawRequest:
 def binary(rows: list[list[float]]) -> RawRequest:
     chunk = np.float32(rows).tobytes()
     header = oip(rows, data=None, parameters={"binary_data_size": len(chunk)}).body
-    return RawRequest(header + chunk, {HEADER_LENGTH.lower(): str(len(header))})
+    return RawRequest(header + chunk, {HEADER_LENGTH: str(len(header))})
 
 
 # name: request, status

@@ -24,9 +24,9 @@ from skipserve.hosts.torchserve.packaging import package
 
 
 class Served:
-    def __init__(self, archive):
+    def __init__(self, archive, host="127.0.0.1"):
         port, self.metrics_port = free_ports()
-        config = HostConfig(Address("127.0.0.1", port, self.metrics_port), workers=1)
+        config = HostConfig(Address(host, port, self.metrics_port), workers=1)
         self.server = Server([archive], config, "granian")
 
     def send(self, rows):

@@ -35,12 +35,12 @@ def binary_request(chunk: bytes, length: str = "", **changes: object) -> RawRequ
     fields = tensor(parameters={"binary_data_size": len(chunk)}) | changes
     del fields["data"]
     header = json.dumps({"inputs": [fields]}).encode()
-    return RawRequest(header + chunk, {HEADER_LENGTH.lower(): length or str(len(header))})
+    return RawRequest(header + chunk, {HEADER_LENGTH: length or str(len(header))})
 
 
 def raw_request(content: bytes) -> RawRequest:
     """No JSON at all: the bytes of one tensor."""
-    return RawRequest(content, {HEADER_LENGTH.lower(): "0"})
+    return RawRequest(content, {HEADER_LENGTH: "0"})
 
 
 FLOATS = np.float32([1, 2]).tobytes()
@@ -59,7 +59,7 @@ def mask(**changes: object) -> dict[str, object]:
 
 def read(reply: Reply) -> InferResult:
     """A reply as Triton's own client reads it."""
-    length = reply.headers.get("Inference-Header-Content-Length")
+    length = reply.headers.get(HEADER_LENGTH)
     return InferenceServerClient.parse_response_body(
         reply.body, header_length=length and int(length)
     )

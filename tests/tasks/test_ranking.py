@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from prometheus_client import REGISTRY
 from ranker import BUILD, LATER, LISTED, QUERIES, RISK, TOP, Made
 from typer.testing import CliRunner
 
@@ -184,6 +185,13 @@ def test_single_rows_of_traffic_are_no_evidence(
     told = json.loads(reply.body)["outputs"]
     # Rows that give evidence run everything.
     assert sum(one["depth_run"] == 3 for one in told) < 50
+    # Counters that stay 0 would ring the alert on evidence that fails.
+    assert not any(
+        one.labels.get("model") == "ranker"
+        for family in REGISTRY.collect()
+        for one in family.samples
+        if one.name.startswith("skipserve_evidence")
+    )
 
 
 @pytest.mark.parametrize(

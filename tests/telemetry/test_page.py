@@ -88,6 +88,23 @@ def test_it_shows_latency_skip_rates_agreement_and_the_router(page, observed):
     assert page.locator("svg .p50").get_attribute("d").startswith("M")
 
 
+def test_evidence_is_found_at_a_risk_however_its_label_spells_it(page):
+    page.wait_for_selector("section")
+    summed = page.evaluate(
+        """() => {
+          const samples = new Map([["rows", [
+            { labels: { model: "m", risk: "5e-05" }, value: 1 },
+            { labels: { model: "m", risk: "0.00005" }, value: 2 },
+            { labels: { model: "m", risk: "0.0123456789" }, value: 4 },
+            { labels: { model: "n", risk: "0.00005" }, value: 8 },
+          ]]]);
+          const at = risk => sumAt(risk, samples, "rows", { model: "m" });
+          return [at(0.00005), at(0.0123456789), at(0.01), at(undefined)];
+        }"""
+    )
+    assert summed == [3, 4, 0, 7]
+
+
 def test_it_says_how_many_requests_came_before_it_was_opened(page, observed):
     observed.traffic(1)
     before = re.compile(r"no traffic since this page opened; [1-9]\d* requests before")

@@ -141,3 +141,31 @@ def test_signals_fall_into_tenths_of_what_calibration_saw(directory):
         counts = [rise[f"{stage} {bin_}"] for bin_ in range(10)]
         assert sum(counts) == reached
         assert counts == pytest.approx([reached / 10] * 10, abs=2 + reached / 100)
+
+
+def test_the_risk_of_evidence_is_spelled_with_all_its_digits(directory):
+    whole = open_artifact(directory)
+    router = whole.manifest.router.model_copy(update={"risks": (5e-05, 0.0123456)})
+    manifest = whole.manifest.model_copy(update={"router": router, "name": "spelled"})
+    engine = Engine(replace(whole, manifest=manifest), provider="cpu")
+    made = ModelMetrics(engine, {"": engine.off})
+    for risk, label in ((5e-05, "0.00005"), (0.0123456, "0.0123456")):
+        made.evidence("", risk, 3, 1)
+        assert sample("evidence_rows_total", model="spelled", slice="", risk=label) == 3
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01])
+def test_a_model_that_draws_no_evidence_has_no_counters_of_it(directory, share):
+    # Prometheus would take counters that stay 0 for a sample that fails.
+    whole = open_artifact(directory)
+    name = f"share_{share:g}".replace(".", "_")
+    manifest = whole.manifest.model_copy(update={"name": name})
+    engine = Engine(replace(whole, manifest=manifest), provider="cpu")
+    Service(engine, ServingConfig(risk=RISK, evidence=share))
+    names = {
+        one.name
+        for family in REGISTRY.collect()
+        for one in family.samples
+        if one.labels.get("model") == name and "evidence" in one.name
+    }
+    assert bool(names) == (share > 0), names

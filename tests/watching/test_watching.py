@@ -80,6 +80,17 @@ def test_two_looks_give_numbers():
     assert (one.alarm, one.alarm_level, one.drift) == (0.5, 20, 0.3)
 
 
+@pytest.mark.parametrize(
+    ("risk", "label"),
+    [("5e-05", "0.00005"), ("5e-05", "5e-05"), ("0.0123456789", "0.0123456789"), ("0.1", "0.1")],
+)
+def test_evidence_is_found_at_a_risk_of_any_digits(risk, label):
+    text = AFTER.replace('risk="0.01"', f'risk="{label}"')
+    text = text.replace('ratio{model="a",slice=""} 0.01', f'ratio{{model="a",slice=""}} {risk}')
+    (one,) = numbers(parse(text, 10.0), parse(text, 12.0)).models
+    assert (one.risk, one.evidence_rows, one.disagreements) == (float(risk), 1000, 8)
+
+
 EARNING = """
 skipserve_earning_epoch{model="a",slice=""} 2
 skipserve_earning_rows{model="a",slice=""} 1240

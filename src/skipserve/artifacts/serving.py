@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from skipserve.artifacts.asked import AskedPrecision, AskedProvider, BackendName
+from skipserve.intervals import spelled
 from skipserve.schema import Record
 
 
@@ -79,4 +80,6 @@ class ServingConfig(Record):
     def model_post_init(self, _context: Any) -> None:
         risk, most = self.risk, self.overload_risk
         if risk is not None and most is not None and most <= risk:
-            raise ValueError(f"overload_risk is {most:g}, expected more than risk, {risk:g}")
+            raise ValueError(
+                f"overload_risk is {spelled(most)}, expected more than risk, {spelled(risk)}"
+            )

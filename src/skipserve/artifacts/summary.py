@@ -11,6 +11,7 @@ from skipserve.artifacts.certificates import Certificates
 from skipserve.artifacts.certificates_file import CERTIFICATES
 from skipserve.artifacts.manifest import MANIFEST, Manifest
 from skipserve.errors import ConfigError
+from skipserve.intervals import spelled
 from skipserve.schema import parse
 
 
@@ -30,5 +31,7 @@ def summary_of(archive: Path) -> str:
         return ", ".join([*said, "no router"])
     asked = manifest.router.confidence
     held = {(one.measure, one.risk) for one in made.certificates if one.confidence >= asked}
-    said += [f"{measure.replace('_', ' ')} {risk:g} certified" for measure, risk in sorted(held)]
+    said += [
+        f"{measure.replace('_', ' ')} {spelled(risk)} certified" for measure, risk in sorted(held)
+    ]
     return ", ".join(said if held else [*said, "nothing certified"])

@@ -52,8 +52,9 @@ def search_capacity(
         print_json({"capacity": found, "partial": stop.is_set(), "report": files})
         return code
     for one in found:
-        held = f"{one.highest:.0f} requests/s hold" if one.highest else "no rate holds"
-        above = f", {one.failing:.0f} do not" if one.failing else ""
+        none = f"no rate holds from {one.lowest:.3g} requests/s on; lower ones were not tried"
+        held = f"{one.highest:.0f} requests/s hold" if one.highest else none
+        above = f", {one.failing:.0f} do not" if one.failing and one.highest else ""
         partial = "" if one.complete else " (partial: stopped)"
         typer.echo(f"{TITLES[one.name]}: {held}{above}{partial}")
     typer.echo(f"report in {base}.html and {base}.json")

@@ -9,6 +9,7 @@ import typer
 
 from skipserve.commands.output import print_json
 from skipserve.commands.parameters import METRICS_PORT, Json, MetricsPort, Served
+from skipserve.intervals import spelled
 
 if TYPE_CHECKING:
     from skipserve.safety.earned import EarnedRecord, EarnedStatus
@@ -81,14 +82,16 @@ def find_earned(metrics_port: int, model: str, of_slice: str | None = None) -> l
     """
     from skipserve.errors import ConfigError
     from skipserve.hosts.control import find_router
+    from skipserve.hosts.directory import metrics_url
     from skipserve.hosts.states import find_state
     from skipserve.safety.earned import EarnedRecord
     from skipserve.safety.kind import Kind
     from skipserve.watching.scrape import fetch
 
     router = find_router(metrics_port, model)
-    artifact, folder = find_state(router.switch.parent.parent, model)
-    seen = fetch(f"http://127.0.0.1:{metrics_port}")
+    directory = router.switch.parent.parent
+    artifact, folder = find_state(directory, model)
+    seen = fetch(metrics_url(directory))
     labels = [
         seen.by(label, "skipserve_model_info", model=model)
         for label in ("backend", "provider", "precision")
@@ -108,7 +111,7 @@ def _print(called: str, earned: EarnedRecord, found: EarnedStatus) -> None:
         f"{found.rows:,} of {found.epoch_rows:,} evidence rows"
     )
     for one in found.risks:
-        text = f"  risk {one.risk:g}: "
+        text = f"  risk {spelled(one.risk)}: "
         place = found.places[one.risk]
         if place is None:
             text += "nothing is in force that was earned; "

@@ -27,6 +27,7 @@ from skipserve.commands.parameters import (
     positive,
 )
 from skipserve.commands.progress import watching
+from skipserve.intervals import spelled
 
 if TYPE_CHECKING:
     from skipserve.artifacts.certificates import Certificates
@@ -267,14 +268,15 @@ def _print_certificates(made: Certificates, confidence: float) -> None:
     from skipserve.tasks import too_short_note
 
     for one in made.certificates:
-        weak = "" if one.confidence >= confidence else f"; not served: below {confidence:g}"
+        weak = "" if one.confidence >= confidence else f"; not served: below {spelled(confidence)}"
         typer.echo(
-            f"{one.measure.replace('_', ' ')} {one.risk:g}: certified at {one.confidence:.3g} for "
-            f"{one.precision} on {one.provider}; {one.disagreements} of {one.samples} disagree"
-            f"{too_short_note(one.too_short)}, {one.run_rate:.1%} of the blocks run{weak}"
+            f"{one.measure.replace('_', ' ')} {spelled(one.risk)}: certified at "
+            f"{spelled(one.confidence)} for {one.precision} on {one.provider}; "
+            f"{one.disagreements} of {one.samples} disagree{too_short_note(one.too_short)}, "
+            f"{one.run_rate:.1%} of the blocks run{weak}"
         )
     for no in made.refusals:
-        typer.echo(f"{no.measure.replace('_', ' ')} {no.risk:g}: not certified; {no.reason}")
+        typer.echo(f"{no.measure.replace('_', ' ')} {spelled(no.risk)}: not certified; {no.reason}")
 
 
 def _values(model: str, made: Certificates, confidence: float) -> dict[str, Any]:

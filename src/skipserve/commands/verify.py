@@ -13,6 +13,7 @@ from skipserve.commands import console
 from skipserve.commands.output import print_json
 from skipserve.commands.parameters import ROWS, CertificatePath, Json, Packed, Queries, Texts
 from skipserve.commands.progress import watching
+from skipserve.intervals import spelled
 
 if TYPE_CHECKING:
     from skipserve.certification.certificate_file import CertificateFile, Offline
@@ -156,10 +157,12 @@ def _print_verified(
 
     typer.echo(f"{made.model}: {len(made.files)} files in {made.precision} on {made.provider}")
     for bound in made.bounds:
-        about = f"{bound.measure.replace('_', ' ')} at most {bound.risk:g}"
+        about = f"{bound.measure.replace('_', ' ')} at most {spelled(bound.risk)}"
         if bound.kind == "earned" and bound.slice:
             about = f"{bound.slice.parameter} {bound.slice.value}: {about}"
-        about += f" with confidence {bound.confidence:g}: candidate {len(bound.candidates)}, "
+        about += (
+            f" with confidence {spelled(bound.confidence)}: candidate {len(bound.candidates)}, "
+        )
         if bound.kind == "earned":
             last = bound.crossings[-1]
             about += (

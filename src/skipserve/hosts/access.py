@@ -6,13 +6,33 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from skipserve.errors import InputError
+from skipserve.errors import ConfigError, InputError
 from skipserve.hosts.keys import Keys, shown_key
 from skipserve.hosts.rates import Rates
 from skipserve.protocols.messages import RETRY_AFTER, Headers
 
 # Health checks need no key.
 OPEN = frozenset({"/ping", "/health", "/live", "/ready", "/v2/health/live", "/v2/health/ready"})
+
+
+def check_limit(per_s: float | None, keys: Path | None, limit: str, file: str) -> None:
+    """Check a rate limit, before a service starts without it.
+
+    Args:
+        per_s: Requests a second for each key; ``None``: no limit.
+        keys: The file of keys.
+        limit: What the limit is called where it is set.
+        file: What the file of keys is called there.
+
+    Raises:
+        ConfigError: If there are no keys, or the limit is no rate.
+    """
+    if per_s is None:
+        return
+    if keys is None:
+        raise ConfigError(f"{limit} is for each key; name their file with {file}")
+    if not 0 < per_s < math.inf:
+        raise ConfigError(f"{limit} is {per_s}; expected requests a second, such as 100")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from skipserve.artifacts.versions import archives_in
 from skipserve.errors import ConfigError, LaunchError
-from skipserve.hosts.access import AccessControl
+from skipserve.hosts.access import AccessControl, check_limit
 from skipserve.hosts.application import Application
 from skipserve.hosts.client import BODY_S, Client
 from skipserve.hosts.config import KEYS_VARIABLE
@@ -177,7 +177,7 @@ def application(
         rate_limit: Requests a second that a key may make, of each process.
 
     Raises:
-        ConfigError: If there is no archive, or the file has no keys.
+        ConfigError: If there is no archive, the file has no keys, or a limit has no file.
     """
     if archives is None:
         store = os.environ.get(STORE_VARIABLE)
@@ -189,6 +189,7 @@ def application(
     standalone = Standalone(archives)
     if keys is None and (named := os.environ.get(KEYS_VARIABLE)):
         keys = Path(named)
+    check_limit(rate_limit, keys, "rate_limit", f"keys, or with {KEYS_VARIABLE}")
     if keys is not None:
         read_keys(keys)
     access = None if keys is None else AccessControl(keys, rate_limit)

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import msgspec
 
-from skipserve.errors import InputError
+from skipserve.errors import InputError, quoted
 from skipserve.hosts.models import Model
-from skipserve.protocols.compatible import ENDPOINTS, refuse
+from skipserve.protocols.compatible import ENDPOINTS
 from skipserve.protocols.content_coding import unpacked
 from skipserve.protocols.messages import MAX_BODY_BYTES, RawRequest, Reply, without_mark
+from skipserve.protocols.refusals import refused
 
 _FIELD = b'"model"'
 
@@ -61,7 +62,7 @@ class ModelChooser:
 
     def turn_away(self, request: RawRequest, error: InputError) -> Reply:
         """Refuse a request without reading its rows."""
-        return refuse(ENDPOINTS[request.protocol].family, error)
+        return refused(request, error)
 
     def _choose(self, request: RawRequest) -> ModelEndpoint:
         names, body = ", ".join(self._endpoints), unpacked(request, MAX_BODY_BYTES).body
@@ -85,6 +86,7 @@ class ModelChooser:
             return unnamed[0]
         if named not in self._endpoints:
             raise InputError(
-                "model_not_found", f"no model {named!r} answers {self._path} here, only {names}"
+                "model_not_found",
+                f"no model {quoted(named)} answers {self._path} here, only {names}",
             )
         return self._endpoints[named]

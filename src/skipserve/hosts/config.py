@@ -10,6 +10,7 @@ from typing import Literal
 
 from skipserve.address import Address
 from skipserve.errors import ConfigError
+from skipserve.hosts.access import check_limit
 from skipserve.hosts.client import BODY_S
 
 ServerName = Literal["granian", "torchserve"]
@@ -108,14 +109,7 @@ class HostConfig:
         for option, seconds in times.items():
             if not math.isfinite(seconds):
                 raise ConfigError(f"{option} is {seconds}; expected seconds, such as 30")
-        if self.rate_limit is None:
-            return
-        if self.keys is None:
-            raise ConfigError("--rate-limit is for each key; name their file with --keys")
-        if not 0 < self.rate_limit < math.inf:
-            raise ConfigError(
-                f"--rate-limit is {self.rate_limit}; expected requests a second, such as 100"
-            )
+        check_limit(self.rate_limit, self.keys, "--rate-limit", "--keys")
 
     @property
     def url(self) -> str:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import msgspec
 
+from skipserve.address import LOOPBACK, url_of
 from skipserve.errors import LaunchError
 from skipserve.hosts.pulse import lock
 
@@ -37,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 class _About(msgspec.Struct):
     metrics_port: int
+    metrics_url: str
 
 
 class Directory:
@@ -44,6 +46,7 @@ class Directory:
 
     Args:
         metrics_port: By which `skipserve router` finds it.
+        host: Address that the metrics port listens on.
 
     Attributes:
         path: An absolute path, short and plain enough for sockets and Java.
@@ -52,12 +55,13 @@ class Directory:
         LaunchError: If no place can be used, naming the variable to set.
     """
 
-    def __init__(self, metrics_port: int) -> None:
+    def __init__(self, metrics_port: int, host: str = LOOPBACK) -> None:
         # First, because leftovers may fill the disk.
         for _, place in _places():
             for left in remove_leftovers(place):
                 logger.warning("removed %s, left by a service that was killed", left)
-        self.path, self._descriptor = _make(msgspec.json.encode(_About(metrics_port)))
+        about = _About(metrics_port, url_of(host, metrics_port))
+        self.path, self._descriptor = _make(msgspec.json.encode(about))
         self._files: list[Path] = []
 
     def remember(self, *within: Path) -> None:
@@ -86,10 +90,25 @@ def find(metrics_port: int) -> Path | None:
     for _, place in _places():
         for directory in _ours(place):
             with contextlib.suppress(OSError, msgspec.MsgspecError):
-                about = msgspec.json.decode((directory / ABOUT).read_bytes(), type=_About)
+                about = _about(directory)
                 if about.metrics_port == metrics_port and is_held(directory):
                     return directory
     return None
+
+
+def metrics_url(directory: Path) -> str:
+    """Root of the metrics port of a service, for a client on this machine.
+
+    Args:
+        directory: Of the service, as :func:`require` gives it.
+
+    Raises:
+        LaunchError: If the service has ended.
+    """
+    try:
+        return _about(directory).metrics_url
+    except (OSError, msgspec.MsgspecError):
+        raise LaunchError(f"the service in {directory} has ended") from None
 
 
 def require(metrics_port: int) -> Path:
@@ -126,6 +145,10 @@ def remove_leftovers(place: Path) -> list[Path]:
                 shutil.rmtree(directory)
                 removed.append(directory)
     return removed
+
+
+def _about(directory: Path) -> _About:
+    return msgspec.json.decode((directory / ABOUT).read_bytes(), type=_About)
 
 
 def _make(about: bytes) -> tuple[Path, int]:

@@ -85,7 +85,7 @@ class Server:
         self._stack = contextlib.ExitStack()
         try:
             self._stack.enter_context(config.address.claimed())
-            self._directory = Directory(config.address.metrics_port)
+            self._directory = Directory(config.address.metrics_port, self._ip)
             self._stack.callback(self._directory.remove)
             self._instance = Instance(self._directory.path)
             host = _host(server, self._instance, config, self._log)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Generator, Sequence
 
@@ -23,8 +24,11 @@ REPEATS = 3
 # Precision of the search: the failing rate over the holding rate, at most.
 TOLERANCE = 1.06
 LOWEST, HIGHEST = 1.0, 100_000.0
-LONGEST_TRIAL_S = 60.0
+# A trial is as short as USUAL_TRIAL_S if that gives its percentiles an upper end.
+USUAL_TRIAL_S, LONGEST_TRIAL_S = 60.0, 600.0
 FEWEST_REQUESTS = 100
+# Standard deviations by which a trial may get fewer requests than it expects.
+SPREAD = 4
 
 
 class RateTrial(msgspec.Struct, frozen=True):
@@ -53,6 +57,7 @@ class Capacity(msgspec.Struct, frozen=True):
     Attributes:
         name: As asked, or the baseline.
         highest: Rate that met the objective in most repeats; 0 if none did.
+        lowest: Rate below which nothing is tried.
         failing: Lowest rate above it that did not; ``None`` if the search ended before one.
         trials: Every run, in order.
         complete: Whether the search came to its end.
@@ -60,24 +65,59 @@ class Capacity(msgspec.Struct, frozen=True):
 
     name: ArmName
     highest: float
+    lowest: float
     failing: float | None
     trials: list[RateTrial]
     complete: bool
 
 
-def search(start: float) -> Generator[float, bool, None]:
+def lowest_rate(objective: Objective) -> float:
+    """Lowest rate, in requests a second, at which a trial can judge an objective.
+
+    Below it even the longest trial has too few requests for the highest percentile.
+    """
+    return max(LOWEST, _enough(objective) / LONGEST_TRIAL_S)
+
+
+def trial_s(objective: Objective, rate: float, shortest_s: float) -> float:
+    """Seconds of a trial.
+
+    Args:
+        objective: To judge.
+        rate: Requests a second.
+        shortest_s: That a trial lasts at any rate, but for ``USUAL_TRIAL_S``.
+    """
+    # With the fewest samples the interval ends at the slowest, which is too strict a judge.
+    requests = max(FEWEST_REQUESTS, 3 * _needed(objective))
+    usual_s = min(max(shortest_s, requests / rate), USUAL_TRIAL_S)
+    return max(usual_s, _enough(objective) / rate)
+
+
+def _needed(objective: Objective) -> int:
+    """Requests that give every percentile of an objective an upper end."""
+    return max((samples_for(percent) for percent, _ in objective.percentiles), default=1)
+
+
+def _enough(objective: Objective) -> float:
+    """Requests of which hardly ever fewer arrive than are needed."""
+    needed = _needed(objective)
+    return needed + SPREAD * math.sqrt(needed)
+
+
+def search(start: float, lowest: float = LOWEST) -> Generator[float, bool, None]:
     """Generator of rates to try; receives whether each holds: doubling or halving, then bisection.
 
     Args:
         start: First rate, requests a second.
+        lowest: No rate below it is tried.
     """
-    low, high, rate = 0.0, 0.0, start
+    low, high, rate = 0.0, 0.0, max(start, lowest)
     while not (low and high):
         if (yield rate):
             low, rate = rate, rate * 2
         else:
-            high, rate = rate, rate / 2
-        if (rate > HIGHEST and not high) or (rate < LOWEST and not low):
+            high, rate = rate, max(rate / 2, lowest)
+        if (rate > HIGHEST and not high) or (high == lowest and not low):
             return
     while high / low > TOLERANCE:
         middle = (low * high) ** 0.5
@@ -108,7 +148,8 @@ def find_capacity(
     pools = [subject.pool for subject in subjects]
     trials: dict[ArmName, list[RateTrial]] = {name: [] for name in mixes}
     verdicts: dict[ArmName, dict[float, bool]] = {name: {} for name in mixes}
-    searches = {name: search(plan.rate) for name in mixes}
+    lowest = lowest_rate(objective)
+    searches = {name: search(plan.rate, lowest) for name in mixes}
     rates = {name: next(one) for name, one in searches.items()}
     setup = Setup(target.host, pools, plan.connections, plan.timeout_s)
     with Client(setup) as client, stopping(client, stop):
@@ -137,9 +178,8 @@ def find_capacity(
         held = [rate for rate, met in verdicts[name].items() if met]
         highest = max(held, default=0.0)
         above = [rate for rate, met in verdicts[name].items() if not met and rate > highest]
-        found.append(
-            Capacity(name, highest, min(above, default=None), trials[name], name not in rates)
-        )
+        failing, complete = min(above, default=None), name not in rates
+        found.append(Capacity(name, highest, lowest, failing, trials[name], complete))
     return found
 
 
@@ -152,10 +192,7 @@ def _trial(
     rate: float,
     repeat: int,
 ) -> RateTrial:
-    needed = max((samples_for(percent) for percent, _ in objective.percentiles), default=1)
-    # With the fewest samples the interval ends at the slowest, which is too strict a judge.
-    requests = max(FEWEST_REQUESTS, 3 * needed)
-    duration_s = min(max(plan.duration_s, requests / rate), LONGEST_TRIAL_S)
+    duration_s = trial_s(objective, rate, plan.duration_s)
     period = Period(
         mix, [(duration_s, rate)], plan.arrivals, plan.seed + 1 + repeat, slice_s=duration_s
     )

@@ -23,7 +23,7 @@ def describe() -> dict[str, str]:
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "skipserve": version_of("skipserve"),
-        "commit": _commit(),
+        "commit": commit_of(Path(__file__)),
         "load average before": f"{os.getloadavg()[0]:.2f}",
     }
 
@@ -37,18 +37,23 @@ def _processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def _commit() -> str:
+def commit_of(file: Path) -> str:
+    """The commit of the repository that a file is of; ``unknown`` where none tracks it.
+
+    An installed package may lie in the repository of somebody's project.
+    """
     git = shutil.which("git")
     if git is None:
         return "unknown"
 
     def ask(*arguments: str) -> str:
         done = subprocess.run(  # noqa: S603 - git, fixed arguments
-            [git, *arguments], capture_output=True, text=True, cwd=Path(__file__).parent
+            [git, *arguments], capture_output=True, text=True, cwd=file.parent
         )
         return done.stdout.strip() if done.returncode == 0 else ""
 
-    commit = ask("rev-parse", "--short=12", "HEAD")
+    ours = ask("ls-files", "--error-unmatch", file.name)
+    commit = ask("rev-parse", "--short=12", "HEAD") if ours else ""
     if not commit:
         return "unknown"
     return f"{commit} with changes" if ask("status", "--porcelain", "-uno") else commit

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from skipserve.errors import ConfigError
-from skipserve.intervals import ratio
+from skipserve.intervals import ratio, spelled
 
 V = TypeVar("V")
 
@@ -25,7 +25,7 @@ class Pool(msgspec.Struct, frozen=True):
         rows: Each as the JSON of every input.
         full: Each row's label at full depth; its answer, where the task decides nothing.
         routed: The same at the thresholds in force, by what is asked of the router.
-        inputs: Names of the inputs; a single one need not be named.
+        inputs: Names of the inputs.
         task: What an answer is, as JSON; empty: one of so many classes.
     """
 
@@ -35,7 +35,7 @@ class Pool(msgspec.Struct, frozen=True):
     rows: list[tuple[str, ...]]
     full: list[Any]
     routed: dict[str, list[Any]] = {}
-    inputs: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ("inputs",)
     task: str = ""
 
 
@@ -64,11 +64,10 @@ def body(pool: Pool, choice: Choice, first: int) -> str:
     count = len(pool.rows)
     rows = [pool.rows[(first + offset) % count] for offset in range(choice.rows)]
     columns = [f"[{','.join(column)}]" for column in zip(*rows, strict=True)]
-    inputs = columns[0]
-    if len(columns) > 1:
-        names = [msgspec.json.encode(name).decode() for name in pool.inputs]
-        inputs = ",".join(f"{name}:{column}" for name, column in zip(names, columns, strict=True))
-        inputs = f"{{{inputs}}}"
+    # Named, because a model of texts or pictures reads a bare list as those.
+    names = [msgspec.json.encode(name).decode() for name in pool.inputs]
+    tensors = ",".join(f"{name}:{column}" for name, column in zip(names, columns, strict=True))
+    inputs = f"{{{tensors}}}"
     if choice.router == "default":
         return f'{{"inputs":{inputs}}}'
     router = (
@@ -141,4 +140,4 @@ def _router(text: str) -> str:
         risk = -1.0
     if not 0 < risk < 1:
         raise ValueError("expected default, on, off or a risk between 0 and 1")
-    return f"{risk:g}"
+    return spelled(risk)

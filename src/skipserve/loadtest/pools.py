@@ -175,7 +175,12 @@ def make_subject(
 
 
 def _running(target: Target, name: str, artifact: Artifact) -> Running:
-    running = target.models()[name]
+    running = target.models().get(name)
+    if running is None:
+        raise ConfigError(
+            f"the service at {target.host} answers for {name}, and the metrics at {target.metrics} "
+            "do not know it; they are of another service: name its own port with --metrics-port"
+        )
     ours = artifact.manifest.source.sha256
     if not ours.startswith(running.checkpoint):
         raise ConfigError(

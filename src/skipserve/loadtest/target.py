@@ -6,6 +6,7 @@ import re
 import time
 from collections import Counter
 from dataclasses import dataclass
+from http.client import HTTPException
 from urllib.error import HTTPError, URLError
 from urllib.request import Request
 
@@ -47,7 +48,7 @@ class Target:
             if not re.match(r"https?://[^/]", address):
                 raise ConfigError(f"{address!r} is not an address; expected http://HOST:PORT")
         self.host = host.rstrip("/")
-        self._metrics = metrics
+        self.metrics = metrics
 
     def requests(self) -> Counter[str]:
         """Requests the workers answered so far, as ``MODEL CODE``."""
@@ -100,7 +101,7 @@ class Target:
             raise ConfigError(
                 f"{url} refuses a test request ({choice}): {error.code} {said}"
             ) from None
-        except (URLError, OSError) as error:
+        except (URLError, OSError, HTTPException) as error:
             raise self._silent(self.host, error) from None
         except msgspec.DecodeError as error:
             raise LoadTestError(
@@ -110,20 +111,20 @@ class Target:
 
     def _samples(self, name: str) -> list[tuple[dict[str, str], float]]:
         try:
-            with open_directly(self._metrics, 10) as reply:
+            with open_directly(self.metrics, 10) as reply:
                 text = reply.read().decode()
-        except (URLError, OSError, ValueError) as error:
-            raise self._silent(self._metrics, error) from None
+        except (URLError, OSError, HTTPException, ValueError) as error:
+            raise self._silent(self.metrics, error) from None
         try:
             found = parse(text, time.monotonic()).samples.get(name)
         except WatchError as error:
             raise LoadTestError(
-                f"{self._metrics} answers, but {error}; it must be the service's own metrics port "
+                f"{self.metrics} answers, but {error}; it must be the service's own metrics port "
                 "(--metrics-port)"
             ) from None
         if not found:
             raise LoadTestError(
-                f"{self._metrics} has no {name}; it must be the service's own metrics port, "
+                f"{self.metrics} has no {name}; it must be the service's own metrics port, "
                 "9464 by default (--metrics-port)"
             )
         return [(dict(labels), value) for labels, value in found.items()]

@@ -156,7 +156,8 @@ def _from_array(value: Sequence[object] | np.ndarray[Any, Any], row: int) -> Ima
         raise _refused(
             "ragged", "the rows of pixels are of different length; expected a rectangle", row
         ) from None
-    if pixels.ndim == 3 and pixels.shape[0] in CHANNELS:
+    # A picture may be 1, 3 or 4 pixels high: channels stand in front only if not at the end.
+    if pixels.ndim == 3 and pixels.shape[-1] not in CHANNELS and pixels.shape[0] in CHANNELS:
         pixels = np.moveaxis(pixels, 0, -1)
     if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[-1] not in CHANNELS):
         raise _refused(

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 class Preprocessor(Protocol):
     """Turns values as clients send them into tensors."""
 
-    def __call__(self, values: Sequence[object]) -> Mapping[str, NDArray[Any]]:
+    def __call__(self, values: Sequence[object], first: int = 0) -> Mapping[str, NDArray[Any]]:
         """One row of each input for each value.
 
         Args:
             values: At least one, as JSON gave them, or bytes.
+            first: Number of the first, for the error.
 
         Returns:
             By name of the input [N, …]; rows of free sizes are padded to the longest.

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import re
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skipserve.errors import ArtifactError, InputError
+from skipserve.errors import ArtifactError, InputError, listed, quoted
 from skipserve.extras import require
 from skipserve.preprocessing.config import TextInput
 from skipserve.preprocessing.preprocessor import Token
@@ -70,21 +72,22 @@ class Texts:
         alone = config.truncation == "right" and _takes_words_alone(file)
         self._enough = CHARACTERS * config.longest if alone else 0
 
-    def __call__(self, values: Sequence[object]) -> dict[str, NDArray[Any]]:
+    def __call__(self, values: Sequence[object], first: int = 0) -> dict[str, NDArray[Any]]:
         """Tokens of each text or pair [N, length], as many as the longest has; int64.
 
         Args:
             values: Strings, bytes in UTF-8, pairs of either, or objects with ``text`` and
                 ``text_pair``.
+            first: Number of the first, for the error.
 
         Raises:
             InputError: Naming the row that is no such value, is too long, or has no token.
         """
-        texts = [self._value(value, row) for row, value in enumerate(values)]
-        rows = self._encoded(texts, self._tokenizer.encode_batch_fast)
+        texts = [self._value(value, row) for row, value in enumerate(values, first)]
+        rows = self._encoded(texts)
         lengths = [len(row.ids) for row in rows]
         if not all(lengths):
-            bad = lengths.index(0)
+            bad = first + lengths.index(0)
             raise InputError(
                 "empty", f"row {bad} has no token at all; send a text with something in it", bad
             )
@@ -102,17 +105,16 @@ class Texts:
         return tensors
 
     def tokens(self, values: Sequence[object], special: bool) -> list[list[Token]]:
-        """The tokens of each text, with special ones or without, cut to the model's length."""
+        """All tokens of each text, with special ones or without, however many the model takes."""
         texts = [_text(value, row) for row, value in enumerate(values)]
 
-        def encode(
-            some: Sequence[Value],
-        ) -> list[Any]:  # not the fast encoding, which has no offsets
-            made: list[Any] = self._tokenizer.encode_batch(some, add_special_tokens=special)
+        def encode(some: Sequence[Value]) -> list[Any]:
+            # Not the fast encoding, which has no offsets.
+            made: list[Any] = self._whole.encode_batch(some, add_special_tokens=special)
             return made
 
         found = []
-        for made, text in zip(self._encoded(texts, encode), texts, strict=True):
+        for made, text in zip(_made(encode, texts), texts, strict=True):
             marks = zip(made.ids, made.tokens, made.special_tokens_mask, made.offsets, strict=True)
             found.append(
                 [
@@ -124,10 +126,16 @@ class Texts:
             )
         return found
 
-    def _encoded(
-        self, texts: Sequence[Value], encode: Callable[[Sequence[Value]], list[Any]]
-    ) -> list[Any]:
-        """The tokens of every text; only the beginning of a long text is tokenised."""
+    @cached_property
+    def _whole(self) -> Any:
+        """The tokenizer that cuts nothing; most models are never asked for it."""
+        whole = copy.deepcopy(self._tokenizer)
+        whole.no_truncation()
+        return whole
+
+    def _encoded(self, texts: Sequence[Value]) -> list[Any]:
+        """The tokens that fit of every text; only the beginning of a long text is tokenised."""
+        encode = self._tokenizer.encode_batch_fast
         begun = [self._beginning(text) for text in texts]
         rows = _made(encode, begun)
         for i, (row, text) in enumerate(zip(rows, texts, strict=True)):
@@ -212,7 +220,7 @@ def _too_long(length: int, row: int) -> InputError:
 def _kind(value: object) -> str:
     """The JSON type of a value."""
     if isinstance(value, dict):
-        return f"an object with {', '.join(map(repr, value)) or 'nothing'}"
+        return f"an object with {listed([quoted(one) for one in value]) or 'nothing'}"
     if isinstance(value, list | tuple):
         return f"a list of {len(value)}"
     words = {bool: "a boolean", int: "a number", float: "a number", type(None): "null"}

@@ -72,12 +72,21 @@ def _vectors(manifest: Manifest) -> Schema:
     return list_of(NUMBER, 1, manifest.task.width)
 
 
+def _cut(manifest: Manifest) -> dict[str, Schema]:
+    """Fields about long texts: they are cut on one side, and may be asked to be."""
+    sides = ["Left", "Right", "left", "right"]
+    if manifest.text is not None:
+        sides = [manifest.text.truncation.capitalize(), manifest.text.truncation]
+    direction = or_null({"type": "string", "enum": sides})
+    return {"truncate": or_null(FLAG), "truncation_direction": direction}
+
+
 def embed(manifest: Manifest, max_rows: int) -> ProtocolSchema:
     """``/embed``."""
     fields = {
         "inputs": _inputs(manifest, max_rows),
         "normalize": or_null(FLAG),
-        "truncate": or_null(FLAG),
+        **_cut(manifest),
     }
     reply = list_of(_vectors(manifest), 1, max_rows)
     return _schema_of(manifest, fields, "inputs", _example(manifest), reply)
@@ -86,14 +95,14 @@ def embed(manifest: Manifest, max_rows: int) -> ProtocolSchema:
 def predict(manifest: Manifest, max_rows: int) -> ProtocolSchema:
     """``/predict``."""
     one = list_of(object_of({"score": NUMBER, "label": TEXT}))
-    fields = {"inputs": _inputs(manifest, max_rows), "truncate": or_null(FLAG)}
+    fields = {"inputs": _inputs(manifest, max_rows), **_cut(manifest)}
     reply = {"anyOf": [one, list_of(one)]}
     return _schema_of(manifest, fields, "inputs", _example(manifest), reply)
 
 
 def rerank(manifest: Manifest, max_rows: int) -> ProtocolSchema:
     """``/rerank``."""
-    flags = {name: or_null(FLAG) for name in ("raw_scores", "return_text", "truncate")}
+    flags = {name: or_null(FLAG) for name in ("raw_scores", "return_text")} | _cut(manifest)
     request = object_of(
         {"query": TEXT, "texts": list_of(TEXT, 1, max_rows), "model": or_null(TEXT)} | flags,
         ["model", *flags],

@@ -6,7 +6,7 @@ import zlib
 
 from msgspec.structs import replace
 
-from skipserve.errors import InputError
+from skipserve.errors import InputError, quoted
 from skipserve.protocols.messages import RawRequest
 
 # zlib's window sizes: +16 is a gzip header, without it a zlib header. x-gzip is gzip (8.4.1.3).
@@ -30,7 +30,7 @@ def unpacked(request: RawRequest, most: int) -> RawRequest:
     if coding not in CODINGS:
         raise InputError(
             "unsupported_encoding",
-            f"content encoding {coding!r} is not supported; "
+            f"content encoding {quoted(coding)} is not supported; "
             "compress the body with gzip or deflate, or not at all",
         )
     return replace(request, body=_inflate(request.body, coding, most))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 
-from skipserve.errors import InputError
+from skipserve.errors import InputError, quoted
 from skipserve.protocols.messages import Headers
 
 HEADERS = ("x-request-timeout", "grpc-timeout")
@@ -41,8 +41,8 @@ def _seconds(name: str, asked: str) -> float:
         return float(asked)
     raise InputError(
         "invalid_timeout",
-        f"{name} is {asked[:40]!r}, expected seconds such as 0.25, or a number of at most 8 digits "
-        "and a unit (H, M, S, m, u, n) such as 150m for 150 milliseconds",
+        f"{name} is {quoted(asked)}, expected seconds such as 0.25, or a number of at most 8 "
+        "digits and a unit (H, M, S, m, u, n) such as 150m for 150 milliseconds",
     )
 
 

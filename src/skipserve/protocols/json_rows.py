@@ -36,6 +36,8 @@ from skipserve.slices import LONGEST
 
 # In msgspec's message, client text may stand before the path, but not behind it.
 _PLACE = re.compile(r" - at `(\$[^`]*)`$")
+# Characters of msgspec's message, without the path: what was expected stands behind it.
+LONGEST_PROBLEM = 300
 _MISSING = re.compile(r"Object missing required field `(.*)` - at `\$[^`]*`$")
 
 
@@ -180,6 +182,8 @@ class JsonRows:
     def _explain(self, problem: str, body: bytes | bytearray) -> InputError:
         found = _PLACE.search(problem)
         place = found.group(1) if found else ""
+        if len(problem) > LONGEST_PROBLEM:  # it quotes the client
+            problem = f"{problem[:LONGEST_PROBLEM]}…{found.group() if found else ''}"
         row, spec = self._where(place)
         inside = place == f"$.{self._field}" or row is not None
         names = ", ".join(repr(one.name) for one in self._inputs)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from skipserve.artifacts.certificates import MEASURES
 from skipserve.artifacts.manifest import Manifest
-from skipserve.errors import InputError
+from skipserve.errors import InputError, quoted
 from skipserve.protocols.answers import Answer
 from skipserve.protocols.messages import (
     ParsedRequest,
@@ -70,7 +70,7 @@ class Request(msgspec.Struct):
 
 def is_oip_request(request: RawRequest) -> bool:
     """Whether a request is of this protocol."""
-    if HEADER_LENGTH.lower() in request.headers:
+    if HEADER_LENGTH in request.headers:
         return True
     return has_field(request.body, b'"inputs"', _TENSORS)
 
@@ -122,7 +122,9 @@ class OpenInference:
         unknown = [o.name for o in message.outputs or () if o.name not in self._outputs]
         if unknown:
             known = ", ".join(self._outputs)
-            raise InputError("wrong_output", f"no output is named {unknown[0]!r}, only {known}")
+            raise InputError(
+                "wrong_output", f"no output is named {quoted(unknown[0])}, only {known}"
+            )
         rows = (self._values if raw else self._rows)(message.inputs, binary)
         return ParsedRequest(rows, router, partial(self.encode, message), of_slice)
 
@@ -227,13 +229,13 @@ def _router(parameters: dict[str, Any]) -> RouterRequest:
     if measure not in MEASURES:
         raise InputError(
             "invalid_parameter",
-            f"router_measure is {measure!r}, expected {' or '.join(MEASURES)}",
+            f"router_measure is {quoted(measure)}, expected {' or '.join(MEASURES)}",
         )
     if router in ("on", "off", None):
         return router
     if not isinstance(router, int | float) or isinstance(router, bool):
         raise InputError(
-            "invalid_parameter", f'router is {router!r}, expected "on", "off" or a risk'
+            "invalid_parameter", f'router is {quoted(router)}, expected "on", "off" or a risk'
         )
     try:
         return Risk(float(router), measure)
@@ -249,7 +251,7 @@ def _split(request: RawRequest) -> tuple[bytes | None, bytes]:
             "the body was sent as a form; expected application/json or application/octet-stream",
         )
     body = bytes(request.body)
-    declared = request.headers.get(HEADER_LENGTH.lower())
+    declared = request.headers.get(HEADER_LENGTH)
     if declared is None:
         return body, b""
     # Python refuses to read an integer of thousands of digits; no body is that long.
@@ -257,8 +259,8 @@ def _split(request: RawRequest) -> tuple[bytes | None, bytes]:
     if not digits or int(declared) > len(body):
         raise InputError(
             "wrong_header",
-            f"Inference-Header-Content-Length is {declared!r}, expected the length of the JSON "
-            f"part of a body of {len(body)} bytes",
+            f"Inference-Header-Content-Length is {quoted(declared)}, expected the length of the "
+            f"JSON part of a body of {len(body)} bytes",
         )
     length = int(declared)
     return (body[:length] if length else None), body[length:]

@@ -7,13 +7,13 @@ from typing import Any
 import msgspec
 from numpy.typing import NDArray
 
-from skipserve.errors import InputError
+from skipserve.errors import InputError, quoted
 from skipserve.protocols.messages import Reply
 from skipserve.protocols.oip_tensors import Parameters
 from skipserve.runtime.prediction import Prediction, Setting
 from skipserve.tasks import Task
 
-HEADER_LENGTH = "Inference-Header-Content-Length"
+HEADER_LENGTH = "inference-header-content-length"
 # As a model's only version is called, in paths, metadata and replies.
 VERSION = "1"
 DATATYPES = {"f": "FP32", "i": "INT64", "b": "BOOL"}
@@ -62,7 +62,7 @@ def flag(parameters: Parameters, name: str, default: bool) -> bool:
     """
     value = given(parameters).get(name, default)
     if not isinstance(value, bool):
-        raise InputError("invalid_parameter", f"{name} is {value!r}, expected true or false")
+        raise InputError("invalid_parameter", f"{name} is {quoted(value)}, expected true or false")
     return value
 
 

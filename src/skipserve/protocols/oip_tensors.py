@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from skipserve.errors import InputError
+from skipserve.errors import InputError, quoted
 from skipserve.signature import Signature, TensorSpec
 
 DTYPES: dict[str, np.dtype[Any]] = {
@@ -48,7 +48,8 @@ def check_tensor(tensor: Tensor, spec: TensorSpec) -> None:
     allowed = [*DTYPES, BOOL] if spec.dtype == "bool" else [*DTYPES]
     if tensor.datatype not in allowed:
         raise InputError(
-            "wrong_type", f"datatype {tensor.datatype!r}; expected one of {', '.join(allowed)}"
+            "wrong_type",
+            f"datatype {quoted(tensor.datatype)}; expected one of {', '.join(allowed)}",
         )
     fits = len(tensor.shape) == len(spec.shape) and tensor.shape[0] >= 0
     if not fits or not all(map(_fits, spec.row_shape, tensor.shape[1:])):

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from skipserve.errors import InputError
+from skipserve.errors import InputError, quoted
 from skipserve.preprocessing.config import Preprocessing
 from skipserve.protocols.oip_tensors import Tensor
 
@@ -34,7 +34,7 @@ def values_of(
         InputError: Saying what was expected.
     """
     if tensor.datatype != BYTES:
-        raise InputError("wrong_type", f"datatype {tensor.datatype!r}; expected {BYTES}")
+        raise InputError("wrong_type", f"datatype {quoted(tensor.datatype)}; expected {BYTES}")
     shape, widest = tensor.shape, preprocessing.widest
     if len(shape) not in (1, 2) or shape[0] < 0 or not 1 <= (*shape, 1)[1] <= widest:
         wide = "".join(f" or [rows, {i}]" for i in range(1, widest + 1))

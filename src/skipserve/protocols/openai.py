@@ -14,12 +14,13 @@ from typing import Any, Literal
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from skipserve.artifacts.manifest import Manifest
 from skipserve.errors import InputError
 from skipserve.protocols.answers import Answer
 from skipserve.protocols.messages import ParsedRequest, RawRequest, Reply, status_of
-from skipserve.protocols.tei import decoded, sent, shortened
+from skipserve.protocols.tei import decoded, sent, shortened, sigmoid
 from skipserve.protocols.texts import TextRows, token_count
 from skipserve.tasks import label_names
 
@@ -67,8 +68,31 @@ class OpenAICodec:
         return sent(body, answer)
 
 
-class _InputRequest(msgspec.Struct):
-    """The body of every endpoint but ``/score``."""
+class Options(msgspec.Struct, kw_only=True):
+    """What vLLM's clients may say of long texts and of the numbers of a reply.
+
+    Attributes:
+        truncate_prompt_tokens: Tokens that are read of a text; -1: as many as the model takes.
+        truncation_side: The side that long texts lose.
+        use_activation: Whether numbers are probabilities, not logits; by default they are.
+        activation: An older name of it.
+        softmax: A still older one.
+    """
+
+    truncate_prompt_tokens: Literal[-1] | None = None
+    truncation_side: Literal["left", "right"] | None = None
+    use_activation: bool | None = None
+    activation: bool | None = None
+    softmax: bool | None = None
+
+    @property
+    def raw(self) -> bool:
+        """Whether the network's own numbers are asked for."""
+        return False in (self.use_activation, self.activation, self.softmax)
+
+
+class _InputRequest(Options):
+    """The body of every endpoint of texts one by one."""
 
     input: Any
     model: str | None = None
@@ -87,6 +111,12 @@ class _InputCodec(OpenAICodec, ABC):
             InputError: Saying what was wrong and what was expected.
         """
         body: _InputRequest = decoded(request, _InputRequest)
+        self._rows.check_cut(body.truncation_side, "truncation_side")
+        if body.raw and self._manifest.task.kind in ("classify", "multilabel"):
+            raise InputError(
+                "invalid_parameter",
+                "use_activation must be true or left out: every exit answers with probabilities",
+            )
         rows, _ = self._rows.read(body.input, "input")
         shortened(np.empty((0, self._manifest.task.width), np.float32), body.dimensions, False)
         return ParsedRequest(rows, None, partial(self._encode, body, request.id))
@@ -152,14 +182,22 @@ def _vectors(body: _InputRequest, answer: Answer) -> list[object]:
     return found
 
 
-class _ScoreRequest(msgspec.Struct):
+class _ScoreRequest(Options):
     text_1: str | list[str]
     text_2: str | list[str]
     model: str | None = None
 
 
+def relevance(scores: NDArray[np.float32], asked: Options) -> NDArray[np.float64]:
+    """Scores [N] as clients of vLLM expect them: their sigmoid, unless the logits are asked for."""
+    return scores.astype(np.float64) if asked.raw else sigmoid(scores)
+
+
 class Scores(OpenAICodec):
-    """``/score``: how well two texts go together, for each of several pairs."""
+    """``/score``: how well two texts go together, for each of several pairs.
+
+    A score is the sigmoid of what the network says, as in ``/v1/rerank`` and in vLLM.
+    """
 
     prefix = "score"
 
@@ -170,6 +208,7 @@ class Scores(OpenAICodec):
             InputError: Saying what was wrong and what was expected.
         """
         body: _ScoreRequest = decoded(request, _ScoreRequest)
+        self._rows.check_cut(body.truncation_side, "truncation_side")
         first, second = (
             [one] if isinstance(one, str) else one for one in (body.text_1, body.text_2)
         )
@@ -180,11 +219,11 @@ class Scores(OpenAICodec):
                 "wrong_shape",
                 f"text_1 holds {len(first)} texts and text_2 {len(second)}; send one, or as many",
             )
-        rows = self._rows.texts(list(zip(first, second, strict=True)))
-        return ParsedRequest(rows, None, partial(self._encode, request.id))
+        rows = self._rows.texts(list(zip(first, second, strict=True)), "text_1")
+        return ParsedRequest(rows, None, partial(self._encode, body, request.id))
 
-    def _encode(self, name: str, answer: Answer) -> Reply:
-        scores = answer.prediction.answers[:, 0].tolist()
+    def _encode(self, body: _ScoreRequest, name: str, answer: Answer) -> Reply:
+        scores = relevance(answer.prediction.answers[:, 0], body).tolist()
         data: list[dict[str, object]] = [
             {"index": i, "object": "score", "score": score} for i, score in enumerate(scores)
         ]

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from skipserve.errors import InputError
+from skipserve.errors import InputError, quoted
 from skipserve.protocols.messages import Risk
 from skipserve.slices import LONGEST, Slices
 
@@ -29,5 +29,7 @@ def slice_in(parameters: Mapping[str, Any], slices: Slices) -> str | None:
     """
     said = parameters.get(slices.parameter) if slices.parameter else None
     if said is not None and not isinstance(said, str):
-        raise InputError("invalid_parameter", f"{slices.parameter} is {said!r}, expected a text")
+        raise InputError(
+            "invalid_parameter", f"{slices.parameter} is {quoted(said)}, expected a text"
+        )
     return said

@@ -1,13 +1,14 @@
 """text-embeddings-inference: ``/embed``, ``/similarity``, ``/predict``, ``/rerank``, ``/tokenize``.
 
 Source: its OpenAPI document and the types of its router (huggingface/text-embeddings-inference).
-Texts are always cut to the model's length, as it does with ``--auto-truncate``.
+Texts are always cut to the model's length, as it does with ``--auto-truncate``; ``/tokenize`` cuts
+nothing, as there.
 """
 
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -102,10 +103,19 @@ class _TeiCodec:
         """The error body of the protocol."""
         return refuse(error)
 
+    def _check(self, asked: _Cut) -> None:
+        self._rows.check_cut(asked.truncation_direction, "truncation_direction")
 
-class _EmbedRequest(msgspec.Struct):
-    inputs: Any
+
+class _Cut(msgspec.Struct, kw_only=True):
+    """What a request may say of long texts."""
+
     truncate: bool | None = None
+    truncation_direction: Literal["Left", "Right", "left", "right"] | None = None
+
+
+class _EmbedRequest(_Cut):
+    inputs: Any
     normalize: bool | None = None
     dimensions: int | None = None
     prompt_name: None = None
@@ -117,6 +127,7 @@ class Embed(_TeiCodec):
     def decode(self, request: RawRequest) -> ParsedRequest:
         """Read texts, or token ids."""
         asked: _EmbedRequest = decoded(request, _EmbedRequest)
+        self._check(asked)
         rows, _ = self._rows.read(asked.inputs, "inputs")
         shortened(np.empty((0, self._manifest.task.width), np.float32), asked.dimensions, False)
         return ParsedRequest(rows, None, partial(self._encode, asked))
@@ -132,9 +143,13 @@ class _Sentences(msgspec.Struct):
     sentences: list[str]
 
 
+class _SimilarityParameters(_Cut):
+    prompt_name: None = None
+
+
 class _SimilarityRequest(msgspec.Struct):
     inputs: _Sentences
-    parameters: dict[str, Any] | None = None
+    parameters: _SimilarityParameters | None = None
 
 
 class Similarity(_TeiCodec):
@@ -142,10 +157,12 @@ class Similarity(_TeiCodec):
 
     def decode(self, request: RawRequest) -> ParsedRequest:
         """Read the source and the texts that it is compared with."""
-        inputs = decoded(request, _SimilarityRequest).inputs
+        asked: _SimilarityRequest = decoded(request, _SimilarityRequest)
+        self._check(asked.parameters or _SimilarityParameters())
+        inputs = asked.inputs
         if not inputs.sentences:
             raise InputError("empty", "sentences holds no text; send at least one")
-        rows = self._rows.texts([inputs.source_sentence, *inputs.sentences])
+        rows = self._rows.texts([inputs.source_sentence, *inputs.sentences], "sentences")
         return ParsedRequest(rows, None, self._encode)
 
     def _encode(self, answer: Answer) -> Reply:
@@ -157,11 +174,15 @@ class _PredictParameters(msgspec.Struct):
     top_k: int | None = None
 
 
-class _PredictRequest(msgspec.Struct):
+class _PredictRequest(_Cut):
     inputs: Any
-    truncate: bool | None = None
     raw_scores: bool | None = None
     parameters: _PredictParameters | None = None
+
+    @property
+    def top(self) -> int | None:
+        """So many labels are told; ``None``: all."""
+        return None if self.parameters is None else self.parameters.top_k
 
 
 class Predict(_TeiCodec):
@@ -170,6 +191,9 @@ class Predict(_TeiCodec):
     def decode(self, request: RawRequest) -> ParsedRequest:
         """Read one text or pair, or a list of lists of one or two: a batch."""
         asked: _PredictRequest = decoded(request, _PredictRequest)
+        self._check(asked)
+        if asked.top is not None and asked.top < 1:
+            raise InputError("invalid_parameter", "top_k must be at least 1, or left out for all")
         if asked.raw_scores:
             raise InputError(
                 "invalid_parameter",
@@ -184,17 +208,16 @@ class Predict(_TeiCodec):
                     '[["first"], ["second"]]',
                 )
             return ParsedRequest(
-                self._rows.texts([_one(inputs)]), None, partial(self._encode, asked, True)
+                self._rows.texts([_one(inputs)], "inputs"), None, partial(self._encode, asked, True)
             )
         if isinstance(inputs, list) and inputs and all(map(_is_row, inputs)):
-            rows = self._rows.texts([_one(one) for one in inputs])
+            rows = self._rows.texts([_one(one) for one in inputs], "inputs")
             return ParsedRequest(rows, None, partial(self._encode, asked, False))
         read, alone = self._rows.read(inputs, "inputs")
         return ParsedRequest(read, None, partial(self._encode, asked, alone))
 
     def _encode(self, asked: _PredictRequest, alone: bool, answer: Answer) -> Reply:
-        top = None if asked.parameters is None else asked.parameters.top_k
-        told = [self._ranked(row)[:top] for row in answer.prediction.answers]
+        told = [self._ranked(row)[: asked.top] for row in answer.prediction.answers]
         return sent(told[0] if alone else told, answer)
 
     def _ranked(self, row: NDArray[np.float32]) -> list[dict[str, object]]:
@@ -215,10 +238,9 @@ def _one(texts: list[str]) -> object:
     return texts[0] if len(texts) == 1 else tuple(texts)
 
 
-class _RerankRequest(msgspec.Struct):
+class _RerankRequest(_Cut):
     query: str
     texts: list[str]
-    truncate: bool | None = None
     raw_scores: bool | None = None
     return_text: bool | None = None
 
@@ -229,7 +251,8 @@ class Rerank(_TeiCodec):
     def decode(self, request: RawRequest) -> ParsedRequest:
         """Read the query and its texts: a pair each."""
         asked: _RerankRequest = decoded(request, _RerankRequest)
-        rows = self._rows.texts([(asked.query, text) for text in asked.texts])
+        self._check(asked)
+        rows = self._rows.texts([(asked.query, text) for text in asked.texts], "texts")
         return ParsedRequest(rows, None, partial(self._encode, asked))
 
     def _encode(self, asked: _RerankRequest, answer: Answer) -> Reply:
@@ -263,7 +286,7 @@ class Tokenize(_TeiCodec):
         """Read texts."""
         asked: _TokenizeRequest = decoded(request, _TokenizeRequest)
         texts = [asked.inputs] if isinstance(asked.inputs, str) else asked.inputs
-        values = self._rows.texts(texts)
+        values = self._rows.texts(texts, "inputs")
         return ParsedRequest(values, None, _never, tokenize=asked.add_special_tokens is not False)
 
 

@@ -65,25 +65,32 @@ class TextRows:
             InputError: Saying what was expected.
         """
         if isinstance(inputs, str):
-            return self.texts([inputs]), True
+            return self.texts([inputs], field), True
         if not isinstance(inputs, list):
             raise _wrong(field)
-        self._check_count(len(inputs), field)
+        if not inputs:
+            raise _empty(field)
         if all(isinstance(one, str) for one in inputs):
-            return self.texts(inputs), False
+            return self.texts(inputs, field), False
         if all(_is_token(one) for one in inputs):
-            return self._tokens([inputs], field), True
+            return self._tokens([inputs]), True
         if all(isinstance(one, list) and one and all(map(_is_token, one)) for one in inputs):
-            return self._tokens(inputs, field), False
+            return self._tokens(inputs), False
         raise _wrong(field)
 
-    def texts(self, values: Sequence[object]) -> Values:
+    def texts(self, values: Sequence[object], field: str) -> Values:
         """Texts or pairs of texts, at least one.
+
+        Args:
+            values: A row each.
+            field: Of the request that they come from, for the error.
 
         Raises:
             InputError: If the model has nothing to make tokens of them, or there are too many.
         """
-        self._check_count(len(values), "inputs")
+        if not values:
+            raise _empty(field)
+        self._check_count(len(values))
         if self._manifest.text is None:
             raise InputError(
                 "no_tokenizer",
@@ -92,21 +99,32 @@ class TextRows:
             )
         return Values(values)
 
-    def _check_count(self, rows: int, field: str) -> None:
-        if not rows:
-            raise InputError("empty", f"{field} holds no row; send at least one")
-        # A list of token ids is one row of any length, so its count is checked later.
-        if rows > self._max_rows and field == "inputs":
-            raise self._too_many(rows)
+    def check_cut(self, side: str | None, field: str) -> None:
+        """Whether long texts lose the end that a request wants them to lose.
 
-    def _too_many(self, rows: int) -> InputError:
-        return InputError(
-            "too_many_rows", f"{rows} rows, at most {self._max_rows} are answered at once"
-        )
+        Args:
+            side: ``left`` or ``right``, in capitals or not; ``None``: whatever the model does.
+            field: Of the request, for the error.
 
-    def _tokens(self, rows: list[list[int]], field: str) -> Tensors:
-        if len(rows) > self._max_rows:
-            raise self._too_many(len(rows))
+        Raises:
+            InputError: If the tokenizer of the model cuts the other one.
+        """
+        text = self._manifest.text
+        if side is not None and text is not None and side.lower() != text.truncation:
+            raise InputError(
+                "invalid_parameter",
+                f"{field} is {side!r}, and the tokenizer of {self._manifest.model} cuts long texts "
+                f"on the {text.truncation}; leave it out",
+            )
+
+    def _check_count(self, rows: int) -> None:
+        if rows > self._max_rows:
+            raise InputError(
+                "too_many_rows", f"{rows} rows, at most {self._max_rows} are answered at once"
+            )
+
+    def _tokens(self, rows: list[list[int]]) -> Tensors:
+        self._check_count(len(rows))
         manifest, spec = self._manifest, _ids(self._manifest)
         assert spec is not None
         mask, lengths = manifest.signature.mask, [len(row) for row in rows]
@@ -147,6 +165,10 @@ def _ids(manifest: Manifest) -> TensorSpec | None:
 
 def _is_token(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _empty(field: str) -> InputError:
+    return InputError("empty", f"{field} holds no row; send at least one")
 
 
 def _wrong(field: str) -> InputError:

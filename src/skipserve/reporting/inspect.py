@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from skipserve.errors import ConfigError
+from skipserve.intervals import spelled
 from skipserve.reporting.cost import decision_s, full_depth_s
 from skipserve.reporting.model import Model
 from skipserve.reporting.readings import (
@@ -90,7 +91,7 @@ def inspect_model(
             and 1.
     """
     if not 0 < risk < 1:
-        raise ConfigError(f"--risk must lie between 0 and 1, got {risk:g}")
+        raise ConfigError(f"--risk must lie between 0 and 1, got {spelled(risk)}")
     engine = engine or open_engine(model)
     blocks = None
     notes = list(model.notes)

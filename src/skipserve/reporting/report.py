@@ -10,7 +10,7 @@ import numpy as np
 from skipserve.artifacts.certificates import Refusal
 from skipserve.certification.certify import shortest_fixed
 from skipserve.errors import ConfigError
-from skipserve.intervals import percent
+from skipserve.intervals import percent, spelled
 from skipserve.reporting.cost import Cost, measure_costs
 from skipserve.reporting.curves import Curve, baselines, signal_curves
 from skipserve.reporting.inputs import Depths
@@ -153,7 +153,7 @@ def _certified(
     build = f"`skipserve build export/{model.name}.toml`"
     if engine is None or engine.manifest.router is None:
         if risk is not None and not 0 < risk < 1:
-            raise ConfigError(f"--risk must lie between 0 and 1, got {risk:g}")
+            raise ConfigError(f"--risk must lie between 0 and 1, got {spelled(risk)}")
         if engine is not None:
             notes.append(
                 f"{model.name} has no router: certified points, the histogram of depths and who "
@@ -197,8 +197,8 @@ def _chosen(engine: Engine, risk: float | None) -> float:
     if risk is None:
         return min(have, key=lambda one: abs(np.log(one / 0.01)))
     if risk not in have:
-        names = ", ".join(f"{one:g}" for one in have)
-        raise ConfigError(f"--risk {risk:g} is not certified, only {names}")
+        names = ", ".join(map(spelled, have))
+        raise ConfigError(f"--risk {spelled(risk)} is not certified, only {names}")
     return risk
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from skipserve.intervals import percent, samples_needed
+from skipserve.intervals import percent, samples_needed, spelled
 from skipserve.routing.judge import ByDepth
 from skipserve.tasks import Unit
 
@@ -129,8 +129,8 @@ def hindrance(
     if count < needed:
         return (
             f"These {count} {counted} cannot tell: a risk of {percent(risk)} takes at least "
-            f"{needed} {counted} at confidence {confidence:g}; bring more, or ask for a larger "
-            "--risk."
+            f"{needed} {counted} at confidence {spelled(confidence)}; bring more, or "
+            "ask for a larger --risk."
         )
     return ""
 

@@ -65,7 +65,7 @@ def promise(point: Point, found: Findings) -> list[str]:
     return [
         f"Of {per:,} {those} like those it was tested on, at most {round(per * made.risk):,} get "
         f"{another}.",
-        f"We are {made.confidence:.0%} sure of that. It was tested on {made.samples:,} {those}"
+        f"We are {percent(made.confidence)} sure of that. It was tested on {made.samples:,} {those}"
         f"{too_short_note(made.too_short)} that nobody had used before; {made.disagreements:,} "
         f"differed, {point.tested}.",
         f"On the {point.seen.total:,} {those} of this report {point.seen.count:,} differed, "
@@ -78,8 +78,8 @@ def accuracy_promises(found: Findings) -> list[str]:
     made = {} if found.engine is None else found.engine.certified("accuracy_lost")
     return [
         f"Accuracy lost, {percent(risk)}: on inputs like those it was tested on, the share of "
-        f"right answers falls by at most {percent(risk)}; we are {one.confidence:.0%} sure. On "
-        f"{one.samples:,} labelled inputs that nobody had used before it fell by "
+        f"right answers falls by at most {percent(risk)}; we are {percent(one.confidence)} "
+        f"sure. On {one.samples:,} labelled inputs that nobody had used before it fell by "
         f"{one.accuracy_lost or 0:.2%}, and {one.run_rate:.1%} of the blocks ran."
         for risk, one in sorted(made.items())
     ]

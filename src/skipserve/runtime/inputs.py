@@ -10,7 +10,7 @@ import numpy as np
 from skipserve.artifacts.artifact import Artifact
 from skipserve.errors import InputError
 from skipserve.preprocessing.opening import open_preprocessor
-from skipserve.preprocessing.preprocessor import TextPreprocessor, Token
+from skipserve.preprocessing.preprocessor import Preprocessor, TextPreprocessor, Token
 from skipserve.runtime.rows import Rows, check_rows
 
 
@@ -34,17 +34,38 @@ class Inputs:
         return check_rows(rows, self._manifest.signature, self._manifest.name)
 
     def prepare(self, values: Sequence[object]) -> Rows:
-        """Rows from texts or pictures.
+        """Rows from the texts or pictures of one request, which has bounds.
 
         Args:
             values: At least one, as a client sends it, or bytes.
 
         Raises:
+            InputError: If the model takes only tensors, naming the first row that is wrong, or if
+                the pictures are too large together.
+        """
+        return self.check(self._takes_values()(values))
+
+    def prepare_many(self, values: Sequence[object], first: int = 0) -> Rows:
+        """Rows from any number of texts or pictures; what bounds a request does not bound them.
+
+        Args:
+            values: At least one, as a client sends it, or bytes.
+            first: Number of the first, for the error.
+
+        Raises:
             InputError: If the model takes only tensors, or naming the first row that is wrong.
         """
+        prepare = self._takes_values()
+        # Texts are padded to one length.
+        if isinstance(prepare, TextPreprocessor) or len(values) < 2:
+            return self.check(prepare(values, first))
+        parts = [prepare([one], row) for row, one in enumerate(values, first)]
+        return self.check({name: np.concatenate([one[name] for one in parts]) for name in parts[0]})
+
+    def _takes_values(self) -> Preprocessor:
         if self._preprocessor is None:
             raise InputError("wrong_type", f"{self._manifest.name} takes tensors alone")
-        return self.check(self._preprocessor(values))
+        return self._preprocessor
 
     def tokens(self, values: Sequence[object], special: bool) -> list[list[Token]]:
         """The tokens of texts.
@@ -71,7 +92,7 @@ class Inputs:
             InputError: If the inputs are not rows of the model.
         """
         if self._preprocessor is not None and isinstance(inputs, list):
-            return self.prepare(inputs)
+            return self.prepare_many(inputs)
         try:
             arrays: Any = (
                 {name: np.asarray(one) for name, one in inputs.items()}

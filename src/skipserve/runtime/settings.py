@@ -18,6 +18,7 @@ from skipserve.artifacts.certificates import (
 )
 from skipserve.artifacts.manifest import Precision
 from skipserve.errors import InputError
+from skipserve.intervals import spelled
 from skipserve.runtime.backends import Provider
 from skipserve.runtime.prediction import Rung, Setting
 
@@ -110,7 +111,7 @@ class Settings:
         if own and any(of < other <= risk for other in self.certified(measure).keys() - {*risks}):
             return self.at(risk, measure)
         if not allowed:
-            return replace(self.off, reason=f"no certificate of risk {risk:g} is earned yet")
+            return replace(self.off, reason=f"no certificate of risk {spelled(risk)} is earned yet")
         rung = allowed[of]
         return Setting(
             *(rung.thresholds, rung.guard_limit, of),
@@ -149,13 +150,14 @@ class Settings:
         if weak:
             best = max(weak, key=lambda one: (one.confidence, one.risk))
             return (
-                f"risk {best.risk:g} is certified with a confidence of {best.confidence:g}, the "
-                f"model asks for {self._confidence:g}; run `skipserve certify` where it serves"
+                f"risk {spelled(best.risk)} is certified with a confidence of "
+                f"{spelled(best.confidence)}, the model asks for {spelled(self._confidence)}; "
+                "run `skipserve certify` where it serves"
             )
         held = self.certified(measure)
         if held:
-            have = ", ".join(f"{one:g}" for one in sorted(held))
-            return f"risk {risk:g} is not certified, only {have}"
+            have = ", ".join(map(spelled, sorted(held)))
+            return f"risk {spelled(risk)} is not certified, only {have}"
         what = "" if measure == "disagreement" else f" of {measure}"
         return (
             f"no certificate{what} for these files in {self._precision} on {self._provider}; "
@@ -165,4 +167,4 @@ class Settings:
 
 def _check(risk: float) -> None:
     if not 0 < risk < 1:
-        raise InputError("invalid_risk", f"risk must lie between 0 and 1, got {risk:g}")
+        raise InputError("invalid_risk", f"risk must lie between 0 and 1, got {spelled(risk)}")

@@ -41,6 +41,11 @@ class BySlice:
         """Names of all slices."""
         return tuple(self._slices)
 
+    @property
+    def evident(self) -> bool:
+        """Whether rows may be drawn as evidence."""
+        return any(one.evident for one in self._slices.values())
+
     def follow(self, controls: Mapping[str, ControlState]) -> list[str]:
         """Take in what is in force from now on; the slices for which that is news."""
         if controls is self._controls and not any(one.incomplete for one in self._slices.values()):

@@ -31,6 +31,7 @@ class InForce:
 
     Attributes:
         incomplete: Whether something is in force of a ladder that is not known yet.
+        evident: Whether rows may be drawn as evidence.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class InForce:
         self._gather_s = serving.max_batch_delay_ms / 1e3
         # Otherwise none: see skipserve.tasks.NO_EVIDENCE.
         shows = engine.manifest.task.top is None
-        self._evident = shows and len(engine.candidates) > 0 and serving.evidence > 0
+        self.evident = shows and len(engine.candidates) > 0 and serving.evidence > 0
         self._random = np.random.default_rng()
         self._control: ControlState | None = None
         self.incomplete = False
@@ -126,7 +127,7 @@ class InForce:
             setting: Of the request.
             rows: How many it has.
         """
-        if not self._evident or (setting.risk is None and not setting.reason):
+        if not self.evident or (setting.risk is None and not setting.reason):
             return None
         if setting.candidate is None and not self._engine.shows_exits:
             return None  # its exits cannot be read

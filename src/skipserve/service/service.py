@@ -96,7 +96,9 @@ class Service:
             if default.reason and not undecided:
                 about = sliced(engine.manifest.name, name)
                 logger.warning("%s serves at full depth: %s", about, default.reason)
-        metrics = open_metrics(engine, defaults)  # also announces this worker
+        metrics = open_metrics(
+            engine, defaults, self._in_force.evident
+        )  # also announces this worker
         self._metrics = metrics if serving.metrics else NoMetrics()
         # Also without metrics, because the alarm reads these counts.
         self._counts = counts or {}

@@ -76,22 +76,24 @@ class PictureFiles:
     def __init__(self, pictures: Pictures) -> None:
         self._pictures = pictures
 
-    def __call__(self, values: Sequence[object]) -> dict[str, NDArray[Any]]:
+    def __call__(self, values: Sequence[object], first: int = 0) -> dict[str, NDArray[Any]]:
         """Pixel values of all pictures, by name of the input [N, channels, height, width].
 
         Args:
             values: Paths, bytes, base64, pixels, or objects with ``bytes`` or ``path`` as the
                 library datasets keeps pictures.
+            first: Number of the first, for the error.
 
         Raises:
             InputError: If one is no picture, or not there; names the row.
         """
         made: dict[str, NDArray[Any]] = {}
-        for row, value in enumerate(values):
+        for place, value in enumerate(values):
+            row = first + place
             for name, tensor in self._pictures([_read(value, row)], row).items():
-                if not row:
+                if not place:
                     made[name] = np.empty((len(values), *tensor.shape[1:]), tensor.dtype)
-                made[name][row] = tensor[0]
+                made[name][place] = tensor[0]
         return made
 
 

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Gauge
 
 from skipserve.earning.ladder import OWN
 from skipserve.earning.progress import Progress
+from skipserve.intervals import spelled
 
 
 class EarningGauges:
@@ -96,7 +97,7 @@ class EarningGauges:
         for candidate, count in enumerate(disagreements, 1):
             self._disagreements.labels(model, of_slice, str(candidate)).set(count)
         for one in found:
-            at = model, of_slice, f"{one.risk:g}"
+            at = model, of_slice, spelled(one.risk)
             place = one.in_force
             show(self._in_force, None if place is None else place.candidate + 1, *at)
             show(self._proposed, None if place is None else place.proposal != OWN, *at)

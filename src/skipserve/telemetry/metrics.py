@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import Histogram
 
+from skipserve.intervals import spelled
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Prediction, Setting
 from skipserve.telemetry.series import (
@@ -88,9 +89,12 @@ class ModelMetrics:
     Args:
         engine: The open model.
         defaults: Settings of requests without a router request, by slice of the traffic.
+        evident: Whether rows may be drawn as evidence.
     """
 
-    def __init__(self, engine: Engine, defaults: Mapping[str, Setting]) -> None:
+    def __init__(
+        self, engine: Engine, defaults: Mapping[str, Setting], evident: bool = True
+    ) -> None:
         manifest = engine.manifest
         model = self._model = manifest.name
         self._depth = manifest.depth
@@ -112,16 +116,17 @@ class ModelMetrics:
             self._skipped = [BLOCK_ROWS.labels(model, str(block), "skipped") for block in blocks]
             self._depth_run = DEPTH_RUN.labels(model)
             self._held_back = HELD_BACK.labels(model)
-            risks = {risk: str(risk) for risk in {*engine.certified(), *spec.risks}}
+            # No series where no row gives evidence: one at 0 looks like a sample that failed.
+            risks = {*engine.certified(), *spec.risks} if evident else ()
             self._evidence, self._disagreed = (
                 {
-                    (of, risk): series.labels(model, of, label)
+                    (of, risk): series.labels(model, of, spelled(risk))
                     for of in defaults
-                    for risk, label in risks.items()
+                    for risk in risks
                 }
                 for series in (EVIDENCE_ROWS, DISAGREEMENTS)
             )
-            self._dropped = {of: DROPPED.labels(model, of) for of in defaults}
+            self._dropped = {of: DROPPED.labels(model, of) for of in defaults if evident}
             self._signals = SignalRows(engine)
         INFO.labels(
             model,

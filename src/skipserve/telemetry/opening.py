@@ -49,7 +49,9 @@ class NoMetrics(ModelMetrics):
         """Nothing."""
 
 
-def open_metrics(engine: Engine, defaults: Mapping[str, Setting]) -> ModelMetrics:
+def open_metrics(
+    engine: Engine, defaults: Mapping[str, Setting], evident: bool = True
+) -> ModelMetrics:
     """The metrics of a model, or :class:`NoMetrics` where they cannot be written.
 
     A full directory would kill the worker with SIGBUS at the first write to a fresh page, so space
@@ -59,7 +61,7 @@ def open_metrics(engine: Engine, defaults: Mapping[str, Setting]) -> ModelMetric
     try:
         if directory is not None and shutil.disk_usage(directory).free < SPACE_BYTES:
             raise OSError(f"fewer than {SPACE_BYTES >> 20} MiB are free")
-        return ModelMetrics(engine, defaults)
+        return ModelMetrics(engine, defaults, evident)
     except OSError as error:
         logger.error(
             "%s serves without metrics: %s cannot be written (%s); make room and restart",

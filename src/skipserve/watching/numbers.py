@@ -180,7 +180,6 @@ def _of_model(model: str, added: Scrape, after: Scrape) -> ModelNumbers:
     blocks = sorted(run.keys() | skipped.keys(), key=int)
     rows = {block: run.get(block, 0.0) + skipped.get(block, 0.0) for block in blocks}
     risk = after.largest("skipserve_certified_risk_ratio", model=model)
-    at_risk = {"model": model} if risk is None else {"model": model, "risk": f"{risk:g}"}
     return ModelNumbers(
         model=model,
         runs_on=_runs_on(model, after),
@@ -198,8 +197,8 @@ def _of_model(model: str, added: Scrape, after: Scrape) -> ModelNumbers:
         ),
         state=_state(after, model=model),
         risk=risk,
-        evidence_rows=after.total("skipserve_evidence_rows_total", **at_risk) or 0.0,
-        disagreements=after.total("skipserve_evidence_disagreements_total", **at_risk) or 0.0,
+        evidence_rows=_at_risk(after, "skipserve_evidence_rows_total", model, risk),
+        disagreements=_at_risk(after, "skipserve_evidence_disagreements_total", model, risk),
         alarm=after.largest("skipserve_alarm_evidence", model=model),
         alarm_level=after.total("skipserve_alarm_level", model=model),
         fallbacks=after.total("skipserve_router_fallbacks_total", model=model) or 0.0,
@@ -234,6 +233,12 @@ def _earning(model: str, after: Scrape) -> Iterator[Earning]:
             problem=problem,
             proposing=None if proposing is None or propose is None else (proposing, propose),
         )
+
+
+def _at_risk(after: Scrape, name: str, model: str, risk: float | None) -> float:
+    """The sum of a counter of a model at a risk; at every risk where none is certified."""
+    counts = after.by("risk", name, model=model)
+    return sum(count for at, count in counts.items() if risk is None or float(at) == risk)
 
 
 def _runs_on(model: str, after: Scrape) -> str:

@@ -10,10 +10,9 @@ from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from skipserve.errors import InputError
-from skipserve.protocols.messages import RawRequest, Reply, error_reply, status_of, text_error
-from skipserve.protocols.oip import is_oip_request
+from skipserve.protocols.messages import RawRequest, Reply
+from skipserve.protocols.refusals import refused
 from skipserve.protocols.request_id import HEADER as REQUEST_ID
-from skipserve.protocols.v1 import is_v1_request
 from skipserve.telemetry.logs import fields
 
 # The replica is gone, and the request with it. Requests change nothing, so it is sent
@@ -50,10 +49,7 @@ class Remote:
 
     def turn_away(self, request: RawRequest, error: InputError) -> Reply:
         """Refuse a request without sending it to the model."""
-        if request.protocol in ("oip", "v1") or is_oip_request(request) or is_v1_request(request):
-            reply = text_error(error)
-        else:
-            reply = error_reply(status_of(error), error.code, error.message)
+        reply = refused(request, error)
         if request.id:
             reply.headers[REQUEST_ID] = request.id
         return reply
