@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from skipserve.errors import ConfigError
-from skipserve.reporting.cost import decision_s, full_depth_s
+from skipserve.reporting.cost import lone_times
 from skipserve.reporting.model import Model
 from skipserve.reporting.readings import (
     BATCH,
@@ -75,6 +75,7 @@ def inspect_model(
     risk: float,
     reading: Reading | None = None,
     engine: Engine | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Inspection:
     """Inspect a model block by block.
 
@@ -84,6 +85,7 @@ def inspect_model(
         risk: ε that the verdict allows.
         reading: Of the sample, if it is at hand.
         engine: Of the artifact, if it is open.
+        say: Receives what is being done.
 
     Raises:
         ConfigError: If there is nothing that can be stopped early, or the risk is not between 0
@@ -94,6 +96,8 @@ def inspect_model(
     engine = engine or open_engine(model)
     blocks = None
     notes = list(model.notes)
+    if reading is None:
+        say(f"reading {len(sample):,} rows at every depth")
     if model.checkpoint is not None:
         network = model.checkpoint.network
         blocks = measure_blocks(network, sample.inputs[:STREAM_ROWS])
@@ -116,6 +120,7 @@ def inspect_model(
     found = None
     verdict = hindrance(readings, sample.labels, risk, model.skippable, reading.one_answer)
     if not verdict:
+        say("timing a block and a decision")
         times = _times(model, engine, sample)
         found = prospect(readings, _decisions(model, times), risk, times)
         verdict = sentence(found)
@@ -200,6 +205,6 @@ def _times(model: Model, engine: Engine | None, sample: Sample) -> Times:
     if engine is None:
         assert model.checkpoint is not None
         return Times(block_time(model.checkpoint.network), DECISION_S)
-    block_s = full_depth_s(engine, sample.rows) / model.depth
+    full_s, decision_s = lone_times(engine, sample.rows)
     routed = engine.manifest.router is not None
-    return Times(block_s, decision_s(engine, sample.rows) if routed else DECISION_S)
+    return Times(full_s / model.depth, decision_s if routed else DECISION_S)
