@@ -86,14 +86,16 @@ def read_results(file: Path) -> list[dict[str, Any]]:
 def measure(options: argparse.Namespace, asked: dict[str, Any]) -> dict[str, Any]:
     """Build one model, and run its test rows at full depth and at ε."""
     seed, began = asked["seed"], time.perf_counter()
-    fit = some_rows(options.fit, options.out / f"fit-{seed}.jsonl", asked["fit_rows"], seed)
+    project = options.out / f"{asked['kind']}-{seed}-{time.time_ns()}"
+    project.mkdir()
+    fit = some_rows(options.fit, project / "fit.jsonl", asked["fit_rows"], seed)
     wanted = BringOptions(
         *(str(options.folder.resolve()), options.texts.resolve(), fit.resolve(), options.label),
         name=f"{asked['kind']}_{seed}",
         risk=RISK,
         text=(options.column,),
     )
-    _, file, text = proposed_file(wanted, options.out / f"build-{seed}-{time.time_ns()}")
+    _, file, text = proposed_file(wanted, project)
     text = text.replace("[source]\n", '[source]\nexporters = ["torchscript"]\n')
     text = text.replace("[data]\n", f"[data]\nseed = {seed}\n")
     if asked["tuning"] is not None:
@@ -134,9 +136,9 @@ def measure(options: argparse.Namespace, asked: dict[str, Any]) -> dict[str, Any
 
 def some_rows(file: Path, made: Path, count: int, seed: int) -> Path:
     """Write some rows of a .jsonl file, drawn by the seed."""
-    lines = file.read_text().splitlines()
+    lines = file.read_bytes().splitlines(keepends=True)  # of text it takes more for line ends
     taken = np.sort(np.random.default_rng(seed).permutation(len(lines))[:count])
-    made.write_text("".join(lines[i] + "\n" for i in taken.tolist()))
+    made.write_bytes(b"".join(lines[i] for i in taken.tolist()))
     return made
 
 

@@ -158,11 +158,18 @@ def open_engine(model: Model) -> Engine | None:
 def table(found: Inspection) -> Table:
     """An inspection for the terminal, one line a block."""
     made = Table(title=f"{found.name}: {found.rows:,} rows from {found.source}", title_style="bold")
-    for name in ("block", "norm", "update", "influence", "accuracy", "agrees"):
+    for name in columns(found):
         made.add_column(name, justify="right")
     for row in rows(found):
         made.add_row(*row)
     return made
+
+
+def columns(found: Inspection) -> tuple[str, ...]:
+    """Names of the table's columns: what is not known has none."""
+    stream = () if found.blocks is None else ("norm", "update", "influence")
+    right = () if found.accuracy is None else ("right",)
+    return ("block", *stream, *right, "agrees")
 
 
 def rows(found: Inspection) -> list[Sequence[str]]:
@@ -171,19 +178,18 @@ def rows(found: Inspection) -> list[Sequence[str]]:
     shown = range(found.readings.blocks[-1] + 1) if found.blocks is not None else depths
     lines: list[Sequence[str]] = []
     for blocks in shown:
-        stream = ("–", "–", "–")
+        line = [str(blocks) if blocks else "stem"]
         if found.blocks is not None:
             one = found.blocks
-            stream = (_short(one.norm[blocks]), "", "")
+            line.append(_short(one.norm[blocks]))
+            line += ["", ""]
             if blocks:
-                update, influence = one.update[blocks - 1], one.influence[blocks - 1]
-                stream = (stream[0], _short(update), f"{influence:.4f}")
-        right, same = "–", "–"
-        if blocks in depths:
-            same = f"{found.agreement[depths[blocks]]:.2%}"
-            if found.accuracy is not None:
-                right = f"{found.accuracy[depths[blocks]]:.1%}"
-        lines.append((str(blocks) if blocks else "stem", *stream, right, same))
+                line[-2:] = [_short(one.update[blocks - 1]), f"{one.influence[blocks - 1]:.4f}"]
+        at = depths.get(blocks)
+        if found.accuracy is not None:
+            line.append("–" if at is None else f"{found.accuracy[at]:.1%}")
+        line.append("–" if at is None else f"{found.agreement[at]:.2%}")
+        lines.append(line)
     return lines
 
 
