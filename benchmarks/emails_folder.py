@@ -1,7 +1,7 @@
 """A real encoder on real emails as a Hugging Face folder, and the emails as text.
 
-`python benchmarks/emails_folder.py [--out .build/emails-folder] [--packages …] [--npm …]` takes the
-MiniLM and the emails of `emails.py` (which see) and writes
+`python benchmarks/emails_folder.py [--out .build/emails-folder] [--length 128] [--packages …]
+[--npm …]` takes the MiniLM and the emails of `emails.py` (which see) and writes
 
 - `minilm-spam/`: a folder that `AutoModelForSequenceClassification` loads, with its tokenizer;
 - with `--tune`, `minilm-spam-tuned/` in its place; with `--mean`, `minilm-spam-mean/`;
@@ -13,8 +13,9 @@ tanh on the first token of the last layer) and the classifier. Of `minilm-spam-t
 are trained on the first half, `--epochs` times over, as people fine-tune a BERT: AdamW with warm-up
 and linear decay, batches of 16 texts of similar length. `minilm-spam-mean` is in optimum's layout:
 the `model.onnx` of `emails.py` (pretrained layers, logistic regression on the mean of the last one)
-beside `config.json` and tokenizer. Texts are cut at 128 tokens, as `emails.py` does; emails with
-the same tokens are taken once. It prints how many of the other half are right.
+beside `config.json` and tokenizer. Texts are cut at 128 tokens, as `emails.py` does, or at
+`--length`, which the tokenizer then says; emails with the same tokens are taken once. It prints how
+many of the other half are right.
 """
 
 from __future__ import annotations
@@ -151,6 +152,7 @@ def main() -> None:
     kind.add_argument("--tune", action="store_true", help="train all weights, not the head")
     kind.add_argument("--mean", action="store_true", help="a head on the mean, as optimum's graph")
     parser.add_argument("--epochs", type=int, default=2, help="of --tune")
+    parser.add_argument("--length", type=int, default=LENGTH, help="most tokens of a text")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
@@ -166,7 +168,7 @@ def main() -> None:
     from transformers import AutoTokenizer, BertForSequenceClassification
 
     source = model_folder(packages)
-    tokenizer = AutoTokenizer.from_pretrained(source, model_max_length=LENGTH)
+    tokenizer = AutoTokenizer.from_pretrained(source, model_max_length=options.length)
     texts, labels = read_texts(emails_folder(npm))
     tokens = tokenizer(texts, truncation=True, padding=True, return_tensors="pt")
     ids, mask = tokens["input_ids"], tokens["attention_mask"]

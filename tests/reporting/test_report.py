@@ -16,6 +16,7 @@ from skipserve.certification.certify import shortest_fixed
 from skipserve.errors import ConfigError
 from skipserve.intervals import p_value
 from skipserve.reporting.curves import CHANCES, baselines
+from skipserve.reporting.inspect import columns, rows
 from skipserve.reporting.model import find_model
 from skipserve.reporting.page import draw_figures, write_report
 from skipserve.reporting.readings import read_engine, read_network
@@ -139,7 +140,7 @@ def test_one_that_skips_is_read_by_stopping_every_row_there(project, tmp_path):
     assert (served.answers.argmax(2) == eager.answers[:, at].argmax(2)).mean() > 0.995
 
 
-def test_an_artifact_is_enough_for_all_but_what_needs_the_weights(model):
+def test_an_artifact_is_enough_for_all_but_what_needs_the_weights(model, tmp_path):
     alone = measure(replace(model, checkpoint=None), take_sample(model), 8, say=quiet)
     assert alone.inspection.blocks is None
     names = {"fixed", "random", "oracle", "confidence", "margin"}
@@ -147,7 +148,12 @@ def test_an_artifact_is_enough_for_all_but_what_needs_the_weights(model):
     figures, _ = draw_figures(alone)
     assert {one.name for one in figures} == FIGURES
     drawn = {one.name: one.svg for one in figures}
-    assert "needs the checkpoint" in drawn["blocks"]
+    # What blocks do to the stream is left out: no empty panel, no column of dashes.
+    assert "relative update" not in drawn["blocks"]
+    assert columns(alone.inspection) == ("block", "right", "agrees")
+    assert {len(line) for line in rows(alone.inspection)} == {3}
+    page = write_report(alone, tmp_path).read_text()
+    assert "<tr><th>block</th><th>right</th><th>agrees</th></tr>" in page
     assert "exported alone" not in drawn["cost-1"]
     assert "at a certified risk of 2% the router runs" in first_line(alone)
 

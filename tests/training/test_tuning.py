@@ -115,6 +115,18 @@ def test_exits_agree_more_and_full_depth_keeps_its_answers(options: dict[str, bo
     assert not torch.equal(tuned.module.state_dict()["stem.weight"], before["stem.weight"])
 
 
+def test_exits_are_held_against_full_depth_as_it_became() -> None:
+    module = network()
+    config = CONFIG.model_copy(update={"epochs": 30, "learning_rate": 3e-2, "harm": 0.9})
+    kept = rows(300, 1, module)
+    tuned = tune(module, rows(60, 0), kept, config)
+    with torch.no_grad():
+        changed = float((tuned.module(*kept.inputs).argmax(1) != kept.labels).float().mean())
+    assert tuned.epoch and changed > 0.05
+    # The last exit follows a full depth that has moved; the untuned one it cannot meet so often.
+    assert tuned.exits[-1][1] > 1 - changed
+
+
 def test_too_much_harm_leaves_the_network_as_it_was() -> None:
     module = network()
     config = TuningConfig(epochs=2, learning_rate=0.5, harm=0.0, threads=1)

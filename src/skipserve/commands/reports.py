@@ -58,11 +58,12 @@ def inspect(
         opened = find_model(model)
         watch.progress(f"{opened.name}: reading rows", None)
         sample = take_sample(opened, data, labels, text or (), query)
-        watch.progress(f"{opened.name}: looking at every block", None)
         if not data and len(sample) > INSPECTED:
             units = Units(opened.task, len(sample), sample.queries)
             sample = sample[units.some(INSPECTED)]
-        found = inspect_model(opened, sample, risk)
+        found = inspect_model(
+            opened, sample, risk, say=lambda line: watch.progress(f"{opened.name}: {line}", None)
+        )
         figure = (out or Path("reports") / opened.name) / "blocks.png"
         figure.parent.mkdir(parents=True, exist_ok=True)
         figure.write_bytes(block_figure(found).png)

@@ -9,6 +9,7 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from skipserve.artifacts.torch_files import plain_graph
 from skipserve.building.fixed_alone import fixed_alone
@@ -22,8 +23,8 @@ from skipserve.runtime.prediction import Setting
 from skipserve.runtime.rows import Rows
 
 ROUNDS = 7
-# Rows that are timed in each round.
-ROWS = 256
+# Rows that are timed in each round: as many as these seconds allow, within these limits.
+SECONDS, FEWEST, MOST = 60.0, 32, 256
 # Number of fixed depths that are timed.
 FIXED_TIMED = 7
 
@@ -55,16 +56,18 @@ def measure_costs(
     rows: Rows,
     batch_sizes: Sequence[int],
     fixed: Sequence[int],
+    say: Callable[[str], None] = lambda line: None,
 ) -> list[Cost]:
     """Time full depth, fixed depths and the router in interleaved rounds.
 
     Args:
         model: Whose network is cut off and exported alone.
         engine: Of its artifact.
-        rows: Some.
+        rows: Some; the slower they are, the fewer of them are timed, the first ones.
         batch_sizes: Rows that run together; one measurement each.
         fixed: Fixed depths to be among those timed; the network is also cut off there and exported
             alone.
+        say: Receives what is being done.
     """
     spec = engine.manifest.router
     work: dict[Any, Call] = {"full": engine.run}
@@ -78,27 +81,53 @@ def measure_costs(
         for blocks in sorted(set(fixed)):
             if (piece := _cut_off(model, engine, blocks)) is not None:
                 work["cut", blocks] = _alone(piece)
-    return [_cost(work, rows, size) for size in batch_sizes]
+    costs = []
+    for size in batch_sizes:
+        say(f"measuring milliseconds, {'one row at a time' if size == 1 else f'{size} rows'}")
+        costs.append(_cost(work, rows, size))
+    return costs
 
 
-def full_depth_s(engine: Engine, rows: Rows) -> float:
-    """Median seconds that a row takes alone at full depth."""
-    return _in_turns({"full": engine.run}, _batches(rows, 1))["full"]
+def lone_times(engine: Engine, rows: Rows) -> tuple[float, float]:
+    """Median seconds that a row takes alone at full depth, and of one decision on it.
+
+    A decision is the cost of all exits, divided by them; 0 without a router.
+
+    Args:
+        engine: Of an artifact.
+        rows: Some.
+    """
+    work: dict[Any, Call] = {"full": engine.run}
+    if (spec := engine.manifest.router) is not None:
+        # No signal reaches it, so that every row is read at every exit.
+        careful = np.full_like(engine.off.thresholds, np.finfo(np.float32).max)
+        work["read"] = _with(engine, Setting(careful, np.inf))
+    times = _in_turns(work, _batches(work, rows, 1))
+    if spec is None:
+        return times["full"], 0.0
+    return times["full"], max(times["read"] - times["full"], 0.0) / len(spec.exits)
 
 
-def decision_s(engine: Engine, rows: Rows) -> float:
-    """Median seconds of one decision for a lone row: the cost of all exits, divided by them."""
-    spec = engine.manifest.router
-    assert spec is not None
-    # No signal reaches it, so that every row is read at every exit.
-    careful = Setting(np.full_like(engine.off.thresholds, np.finfo(np.float32).max), np.inf)
-    work: dict[str, Call] = {"full": engine.run, "read": _with(engine, careful)}
-    times = _in_turns(work, _batches(rows, 1))
-    return max(times["read"] - times["full"], 0.0) / len(spec.exits)
+def in_any_part(depth_run: NDArray[np.int64]) -> NDArray[np.int64]:
+    """An order of rows [N] of which every beginning has shallow and deep ones as all have.
+
+    Ranks by depth, visited in the order of van der Corput's sequence: 0, 1/2, 1/4, 3/4, …
+
+    Args:
+        depth_run: Blocks that each row runs [N].
+    """
+    ranked = np.argsort(depth_run, kind="stable")
+    bits = max(1, int(len(ranked) - 1).bit_length())
+    places = np.arange(2**bits)
+    visited = np.zeros_like(places)
+    for bit in range(bits):
+        visited |= (places >> bit & 1) << (bits - 1 - bit)
+    order: NDArray[np.int64] = ranked[visited[visited < len(ranked)]]
+    return order
 
 
 def _cost(work: Mapping[Any, Call], rows: Rows, batch_size: int) -> Cost:
-    times = _in_turns(work, _batches(rows, batch_size))
+    times = _in_turns(work, _batches(work, rows, batch_size))
 
     def of(kind: str) -> dict[Any, float]:
         return {key[1]: 1e3 * one for key, one in times.items() if key[0] == kind}
@@ -106,8 +135,25 @@ def _cost(work: Mapping[Any, Call], rows: Rows, batch_size: int) -> Cost:
     return Cost(batch_size, 1e3 * times["full"], of("fixed"), of("cut"), of("router"))
 
 
-def _batches(rows: Rows, batch_size: int) -> list[Rows]:
-    calls = max(1, min(len(rows), ROWS) // batch_size)
+def affordable(row_s: float, works: int) -> int:
+    """Rows that are timed in each round, where every work takes as long as full depth.
+
+    Args:
+        row_s: Seconds of a row at full depth.
+        works: How many works are timed.
+    """
+    most = SECONDS / (max(row_s, 1e-9) * works * (ROUNDS + 1))
+    return int(min(MOST, max(FEWEST, most)))
+
+
+def _batches(work: Mapping[Any, Call], rows: Rows, batch_size: int) -> list[Rows]:
+    """The batches that are timed."""
+    first = rows[:batch_size]
+    work["full"](first)  # the first call warms up
+    start = perf_counter()
+    work["full"](first)
+    count = affordable((perf_counter() - start) / len(first), len(work))
+    calls = max(1, min(len(rows), count) // batch_size)
     return [rows[at * batch_size : (at + 1) * batch_size] for at in range(calls)]
 
 

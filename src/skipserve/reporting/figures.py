@@ -11,6 +11,7 @@ import numpy as np
 
 from skipserve.reporting.curves import Curve
 from skipserve.reporting.inspect import Inspection
+from skipserve.reporting.readings import Blocks
 from skipserve.style import HEIGHT, LIGHT, WIDTH, drawing, to_png, to_svg
 
 if TYPE_CHECKING:
@@ -55,15 +56,21 @@ def axes_for(
 
 
 def block_figure(found: Inspection) -> Figure:
-    """Norm, relative update, influence, accuracy and agreement by block."""
+    """Accuracy and agreement by block; norm, relative update and influence where they are known."""
     made: list[Figure] = []
-    size = (WIDTH, 1.25 * HEIGHT)
+    known = found.blocks is not None
+    size = (WIDTH, (1.25 if known else 1.0) * HEIGHT)
+    right = "" if found.accuracy is None else ", and the right one"
     caption = (
-        "Above: how often the head, read after each block, gives the answer of full depth, and "
-        "the right one. Below: how much each block changes the stream."
+        f"How often the head, read after so many blocks, gives the answer of full depth{right}."
     )
-    title = "What each block does"
-    with axes_for(made, "blocks", title, caption, nrows=2, sharex=True, size=size) as (top, low):
+    title = "How early the answer is there"
+    if known:
+        title = "What each block does"
+        caption += " Below: how much each block changes the stream."
+    layout = {"nrows": 1 + known, "sharex": True, "squeeze": False, "size": size}
+    with axes_for(made, "blocks", title, caption, **layout) as panels:
+        top, low = panels[0, 0], panels[-1, 0]
         steps = found.readings.blocks
         top.plot(steps, found.agreement, "o-", ms=3, color=LIGHT["norm"], label="agrees")
         if found.accuracy is not None:
@@ -71,20 +78,22 @@ def block_figure(found: Inspection) -> Figure:
         top.yaxis.set_major_formatter(percent_axis())
         top.set_ylabel("share of the rows")
         if found.blocks is not None:
-            depth = np.arange(1, len(found.blocks.update) + 1)
-            for values, name, colour in (
-                (found.blocks.update, "relative update", "projected_norm"),
-                (np.maximum(found.blocks.influence, 1e-7), "influence, 1 − cos", "oracle"),
-                (found.blocks.norm[1:] / found.blocks.norm[0], "norm ÷ stem's norm", "muted"),
-            ):
-                low.plot(depth, values, "o-", ms=3, color=LIGHT[colour], label=name)
-            low.set_yscale("log")
-        else:
-            low.text(0.5, 0.5, "needs the checkpoint", ha="center", transform=low.transAxes)
+            _stream_lines(low, found.blocks)
         low.set_xlabel("block")
         legend_below(low, columns=3)
         low.xaxis.get_major_locator().set_params(integer=True)
     return made[0]
+
+
+def _stream_lines(axes: Axes, blocks: Blocks) -> None:
+    depth = np.arange(1, len(blocks.update) + 1)
+    for values, name, colour in (
+        (blocks.update, "relative update", "projected_norm"),
+        (np.maximum(blocks.influence, 1e-7), "influence, 1 − cos", "oracle"),
+        (blocks.norm[1:] / blocks.norm[0], "norm ÷ stem's norm", "muted"),
+    ):
+        axes.plot(depth, values, "o-", ms=3, color=LIGHT[colour], label=name)
+    axes.set_yscale("log")
 
 
 def curve_figures(curves: Sequence[Curve], depth: int) -> list[Figure]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from rich.table import Table
 
 from skipserve.errors import ConfigError
 from skipserve.intervals import spelled
-from skipserve.reporting.cost import decision_s, full_depth_s
+from skipserve.reporting.cost import lone_times
 from skipserve.reporting.model import Model
 from skipserve.reporting.readings import (
     BATCH,
@@ -76,6 +76,7 @@ def inspect_model(
     risk: float,
     reading: Reading | None = None,
     engine: Engine | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Inspection:
     """Inspect a model block by block.
 
@@ -85,6 +86,7 @@ def inspect_model(
         risk: ε that the verdict allows.
         reading: Of the sample, if it is at hand.
         engine: Of the artifact, if it is open.
+        say: Receives what is being done.
 
     Raises:
         ConfigError: If there is nothing that can be stopped early, or the risk is not between 0
@@ -95,6 +97,8 @@ def inspect_model(
     engine = engine or open_engine(model)
     blocks = None
     notes = list(model.notes)
+    if reading is None:
+        say(f"reading {len(sample):,} rows at every depth")
     if model.checkpoint is not None:
         network = model.checkpoint.network
         blocks = measure_blocks(network, sample.inputs[:STREAM_ROWS])
@@ -117,6 +121,7 @@ def inspect_model(
     found = None
     verdict = hindrance(readings, sample.labels, risk, model.skippable, reading.one_answer)
     if not verdict:
+        say("timing a block and a decision")
         times = _times(model, engine, sample)
         found = prospect(readings, _decisions(model, times), risk, times)
         verdict = sentence(found)
@@ -154,11 +159,18 @@ def open_engine(model: Model) -> Engine | None:
 def table(found: Inspection) -> Table:
     """An inspection for the terminal, one line a block."""
     made = Table(title=f"{found.name}: {found.rows:,} rows from {found.source}", title_style="bold")
-    for name in ("block", "norm", "update", "influence", "accuracy", "agrees"):
+    for name in columns(found):
         made.add_column(name, justify="right")
     for row in rows(found):
         made.add_row(*row)
     return made
+
+
+def columns(found: Inspection) -> tuple[str, ...]:
+    """Names of the table's columns: what is not known has none."""
+    stream = () if found.blocks is None else ("norm", "update", "influence")
+    right = () if found.accuracy is None else ("right",)
+    return ("block", *stream, *right, "agrees")
 
 
 def rows(found: Inspection) -> list[Sequence[str]]:
@@ -167,19 +179,18 @@ def rows(found: Inspection) -> list[Sequence[str]]:
     shown = range(found.readings.blocks[-1] + 1) if found.blocks is not None else depths
     lines: list[Sequence[str]] = []
     for blocks in shown:
-        stream = ("–", "–", "–")
+        line = [str(blocks) if blocks else "stem"]
         if found.blocks is not None:
             one = found.blocks
-            stream = (_short(one.norm[blocks]), "", "")
+            line.append(_short(one.norm[blocks]))
+            line += ["", ""]
             if blocks:
-                update, influence = one.update[blocks - 1], one.influence[blocks - 1]
-                stream = (stream[0], _short(update), f"{influence:.4f}")
-        right, same = "–", "–"
-        if blocks in depths:
-            same = f"{found.agreement[depths[blocks]]:.2%}"
-            if found.accuracy is not None:
-                right = f"{found.accuracy[depths[blocks]]:.1%}"
-        lines.append((str(blocks) if blocks else "stem", *stream, right, same))
+                line[-2:] = [_short(one.update[blocks - 1]), f"{one.influence[blocks - 1]:.4f}"]
+        at = depths.get(blocks)
+        if found.accuracy is not None:
+            line.append("–" if at is None else f"{found.accuracy[at]:.1%}")
+        line.append("–" if at is None else f"{found.agreement[at]:.2%}")
+        lines.append(line)
     return lines
 
 
@@ -201,6 +212,6 @@ def _times(model: Model, engine: Engine | None, sample: Sample) -> Times:
     if engine is None:
         assert model.checkpoint is not None
         return Times(block_time(model.checkpoint.network), DECISION_S)
-    block_s = full_depth_s(engine, sample.rows) / model.depth
+    full_s, decision_s = lone_times(engine, sample.rows)
     routed = engine.manifest.router is not None
-    return Times(block_s, decision_s(engine, sample.rows) if routed else DECISION_S)
+    return Times(full_s / model.depth, decision_s if routed else DECISION_S)

@@ -11,6 +11,7 @@ from skipserve.intervals import percent
 from skipserve.reporting.curves import Curve
 from skipserve.reporting.figures import Figure, block_figure, curve_figures
 from skipserve.reporting.inputs import inputs_figure
+from skipserve.reporting.inspect import columns
 from skipserve.reporting.inspect import rows as block_rows
 from skipserve.reporting.report import Findings
 from skipserve.reporting.served_figures import (
@@ -98,6 +99,7 @@ def render(found: Findings, figures: Sequence[Figure], notes: Sequence[str]) -> 
         limits=limits(found) if found.points else [],
         costs=_cost_rows(found),
         cost_names=[f"cost-{cost.batch_size}" for cost in found.costs],
+        columns=columns(found.inspection),
         blocks=block_rows(found.inspection),
         exits=exit_rows(found),
         stress=stress_rows(found),

@@ -11,7 +11,7 @@ from skipserve.artifacts.certificates import Refusal
 from skipserve.certification.certify import shortest_fixed
 from skipserve.errors import ConfigError
 from skipserve.intervals import percent, spelled
-from skipserve.reporting.cost import Cost, measure_costs
+from skipserve.reporting.cost import Cost, in_any_part, measure_costs
 from skipserve.reporting.curves import Curve, baselines, signal_curves
 from skipserve.reporting.inputs import Depths
 from skipserve.reporting.inspect import Inspection, inspect_model, open_engine
@@ -98,18 +98,18 @@ def measure(
     curves = baselines(reading.by_depth(sample.labels))
     points, routed, refused, fixed = _certified(model, engine, sample, batch_size, risk, say, notes)
     chosen = routed.risk if routed is not None else (risk or 0.01)
-    inspection = inspect_model(model, sample, chosen, reading, engine)
+    inspection = inspect_model(model, sample, chosen, reading, engine, say)
     say("trying every signal")
     curves += _signals(model, engine, sample, reading, batch_size, notes)
     costs: list[Cost] = []
     if engine is not None:
-        say("measuring milliseconds")
         # The whole network exported alone, too: where no fixed depth holds, that is what is left.
         cuts = set(fixed.values())
         if inspection.prospect is not None and not fixed:
             cuts = {inspection.prospect.fixed}
         sizes = list(dict.fromkeys((1, batch_size)))
-        costs = measure_costs(model, engine, sample.rows, sizes, sorted(cuts))
+        rows = sample.rows if routed is None else sample.rows[in_any_part(routed.depth_run)]
+        costs = measure_costs(model, engine, rows, sizes, sorted(cuts), say)
     return Findings(
         model=model,
         sample=sample,

@@ -78,17 +78,18 @@ def tune(
         heads = Heads(_widths(student, rows, found), teacher.shape[1])
         run = _Run(student, heads, found, config, logits)
         run.warm_up(rows, teacher)
-        first = run.agreement(kept, before)
+        _, first = run.judge(kept)
         best: tuple[int, float, dict[str, Tensor]] | None = None
         least = math.inf
         for epoch in range(1, config.epochs + 1):
             loss = run.epoch(rows, teacher, epoch)
-            harm = harm_of(_answers(student, kept, logits), before, kept.labels)
+            now, agreeing = run.judge(kept)
+            harm = harm_of(now, before, kept.labels)
             say(f"epoch {epoch}: loss {loss:.4f}, full depth lost {100 * harm:.2f} points")
             least = min(least, harm)
             if harm <= config.harm:
                 state = {name: one.clone() for name, one in student.state_dict().items()}
-                best, last = (epoch, harm, state), run.agreement(kept, before)
+                best, last = (epoch, harm, state), agreeing
     finally:
         for handle in watched:
             handle.remove()
@@ -163,15 +164,16 @@ class _Run:
         return total / len(rows)
 
     @torch.no_grad()
-    def agreement(self, rows: TuningRows, answers: Tensor) -> list[float]:
-        """Share of rows whose given answer each exit reproduces."""
+    def judge(self, rows: TuningRows) -> tuple[Tensor, list[float]]:
+        """Answers at full depth [N, classes] as it is now, and which share each exit reproduces."""
         self.heads.eval()
-        same = torch.zeros(len(self.heads.heads))
+        answers, same = [], torch.zeros(len(self.heads.heads))
         for index in torch.split(torch.arange(len(rows)), BATCH):
-            self._full(rows, index)
+            full = as_logits(self.student(*rows[index]).float(), self.logits).softmax(1)
             for place, early in enumerate(self._early(rows, index)):
-                same[place] += (early.argmax(1) == answers[index].argmax(1)).sum()
-        return [float(one) / len(rows) for one in same]
+                same[place] += (early.argmax(1) == full.argmax(1)).sum()
+            answers.append(full)
+        return torch.cat(answers), [float(one) / len(rows) for one in same]
 
     def _full(self, rows: TuningRows, index: Tensor) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16, enabled=self.config.mixed):
