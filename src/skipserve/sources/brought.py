@@ -207,4 +207,4 @@ def _split(brought: Brought, signature: Signature, root: Path, source: ReadSourc
             "and thousands to certify it"
         )
     beside = read(data.fit, None) if data.fit is not None else None
-    return split_rows(rows, beside, data.seed)
+    return split_rows(rows, signature, beside, data.seed)
