@@ -18,7 +18,6 @@ from skipserve.sources.splits import split_rows as split_of_network
 from skipserve.sources.values import Values
 from skipserve.tasks import Score
 
-
 ANSWER = TensorSpec(name="y", dtype="float32", shape=(BATCH, 1))
 X = TensorSpec(name="x", dtype="float32", shape=(BATCH, 3))
 IDS = TensorSpec(name="ids", dtype="int64", shape=(BATCH, "length"))
@@ -60,7 +59,7 @@ def test_duplicates_never_straddle_and_no_row_is_lost():
         for other in made[i + 1 :]:
             assert not keys(one) & keys(other)
     np.testing.assert_allclose([len(one) / len(whole) for one in made], SHARES, atol=0.04)
-    of_label = {one: row for one, row in zip(whole.labels, whole.rows.tensors["x"], strict=True)}
+    of_label = dict(zip(whole.labels, whole.rows.tensors["x"], strict=True))
     for one in made:  # labels went with their rows
         expected = np.stack([of_label[label] for label in one.labels])
         np.testing.assert_array_equal(one.rows.tensors["x"], expected)

@@ -12,6 +12,7 @@ from skipserve.artifacts.artifact import open_artifact
 from skipserve.artifacts.certificates import Certificate, Refusal
 from skipserve.artifacts.certificates_file import CERTIFICATES
 from skipserve.artifacts.manifest import MANIFEST
+from skipserve.artifacts.touched import TOUCHED
 from skipserve.artifacts.versions import versions_of
 from skipserve.building.buildfile import BuildFile
 from skipserve.building.fingerprints import fingerprint, hashes, sources, versions
@@ -20,8 +21,9 @@ from skipserve.building.products import (
     OnProgress,
     Say,
     calibrate,
-    certified_backends,
     certified_batch,
+    certified_files,
+    certified_measures,
     export,
     make_archive,
     quiet,
@@ -109,7 +111,7 @@ def steps(
                 lambda: (
                     sha256_of(manifest),
                     asked,
-                    (certified_batch(build), certified_backends(build)),
+                    (certified_batch(build), certified_files(build), certified_measures(build)),
                     _origin_inputs(build),
                     sources("certification", "routing", "runtime", "artifacts", "sources"),
                     sources("preprocessing", "tasks"),
@@ -260,7 +262,7 @@ def _read_record(file: Path) -> dict[str, Any]:
 
 
 def _calibrated(build: BuildFile) -> str | None:
-    """The candidates, and which risks of the build have a certificate or a refusal."""
+    """What a build calibrates: candidates, and its own risks with a certificate or a refusal."""
     try:
         artifact = open_artifact(build.artifact)
     except ArtifactError:  # damaged
@@ -268,13 +270,16 @@ def _calibrated(build: BuildFile) -> str | None:
     made, risks = artifact.certificates, build.router.risks if build.router else ()
     files = [
         artifact.hashes(FORMATS[backend], precision)
-        for backend in certified_backends(build)
-        for precision in build.export.precisions
+        for backend, precision in certified_files(build)
     ]
+    measures = certified_measures(build)
     entries: list[Certificate | Refusal] = [*made.certificates, *made.refusals]
     own = {
         (json.dumps(one.files, sort_keys=True), one.measure, one.risk)
         for one in entries
-        if one.files in files and one.provider == "cpu" and one.risk in risks
+        if one.files in files
+        and one.provider == "cpu"
+        and one.measure in measures
+        and one.risk in risks
     }
-    return fingerprint([made.candidates, sorted(own)])
+    return fingerprint([made.candidates, sorted(own), hashes((build.artifact / TOUCHED,))])
