@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from time import sleep
 
 import numpy as np
 import onnx
@@ -23,15 +25,17 @@ from skipserve.artifacts.archive import unpack
 from skipserve.artifacts.artifact import open_artifact
 from skipserve.artifacts.torch_files import export_module
 from skipserve.building.bring import bring
-from skipserve.building.bring_file import BringOptions, proposed_file
+from skipserve.building.bring_file import BringOptions, build_text, proposed_file
 from skipserve.building.buildfile import read_build_file
 from skipserve.building.fixed_alone import fixed_alone
 from skipserve.building.products import certified_files
 from skipserve.building.sourced import Sourced
+from skipserve.building.steps import run_steps
 from skipserve.building.worth import Worth
 from skipserve.certification.certifying import certify_artifact
 from skipserve.cli import app
 from skipserve.errors import ConfigError, CutError
+from skipserve.files import held
 from skipserve.runtime.rows import Rows
 from skipserve.samples import read_samples
 from skipserve.training.checkpoint import load_checkpoint
@@ -292,6 +296,38 @@ def test_too_few_rows_for_a_risk_say_how_many_it_takes(checkpoint: Path, tmp_pat
 def test_a_name_is_made_of_what_every_place_takes(brought: Path, tmp_path: Path) -> None:
     name, file, _ = proposed_file(BringOptions("json:größe", brought / "rows.npz"), tmp_path)
     assert (name, file) == ("gr_e", tmp_path / "export" / "gr_e.toml")
+
+
+def test_numbers_are_written_as_they_were_asked(brought: Path, tmp_path: Path) -> None:
+    file = tmp_path / "net.toml"
+    for risk, tolerance in ((0.01234561, 1234567.8), (0.01, 2.0), (1 / 3, 1e-9)):
+        options = BringOptions(
+            *(str(brought / "moons.onnx"), brought / "rows.npz"),
+            risk=risk,
+            task="regress",
+            tolerance=tolerance,
+        )
+        file.write_text(build_text(options, "net", tmp_path))
+        build = read_build_file(file)
+        assert build.serving.risk == risk
+        assert build.router is not None and risk in build.router.risks
+        assert build.brought is not None and build.brought.task.tolerance == tolerance
+
+
+def test_of_two_builds_of_one_model_the_second_waits(brought: Path, tmp_path: Path) -> None:
+    root = tmp_path / "project"
+    shutil.copytree(brought, root)
+    build = read_build_file(root / "export" / "moons.toml")
+    said: list[str] = []
+    with ThreadPoolExecutor(1) as pool, held(root / ".build" / "moons"):
+        second = pool.submit(run_steps, build, lambda _: None, said.append)
+        while not said:
+            sleep(0.01)
+        assert said == ["moons: another build of it is running; waiting for its end"]
+        assert not second.done()
+    second.result()
+    assert all(line.endswith("is up to date") for line in said[1:])
+    assert len(said) == 4
 
 
 @pytest.mark.parametrize("name", [None, "moons"])
