@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from skipserve.certification.measures import Measure
 from skipserve.errors import ConfigError
-from skipserve.intervals import p_value
+from skipserve.intervals import p_value, samples_needed
 from skipserve.routing.propose import Thresholds
 
 
@@ -116,7 +116,11 @@ def _shuffled(count: int) -> NDArray[np.int64]:
 
 
 def shortest_fixed(
-    blocks: NDArray[np.int64], agrees: NDArray[np.bool_], risk: float, confidence: float
+    blocks: NDArray[np.int64],
+    agrees: NDArray[np.bool_],
+    risk: float,
+    confidence: float,
+    by_class: Sequence[NDArray[np.bool_]] = (),
 ) -> int:
     """The shortest fixed depth that can be certified.
 
@@ -129,13 +133,44 @@ def shortest_fixed(
             has touched.
         risk: ε.
         confidence: 1 − δ.
+        by_class: Which rows full depth gives to each class that is certified by itself, [N] each.
     """
     shortest = int(blocks[-1])
     for depth, same in zip(blocks[-2::-1], agrees.T[-2::-1], strict=True):
-        if p_value(int((~same).sum()), len(same), risk) > 1 - confidence:
+        counts = [(int((~same[rows]).sum()), int(rows.sum())) for rows in by_class]
+        if disagreement_p_value(int((~same).sum()), len(same), risk, counts) > 1 - confidence:
             break
         shortest = int(depth)
     return shortest
+
+
+def disagreement_p_value(
+    disagreements: int, samples: int, risk: float, by_class: Sequence[tuple[int, int]] = ()
+) -> float:
+    """The exact p-value against "the rate of disagreement exceeds ε".
+
+    Args:
+        disagreements: Of all samples.
+        samples: How many there are.
+        risk: ε.
+        by_class: Disagreements and samples of each class, where each is certified by itself: every
+            one is tested at δ divided by their number, a union bound.
+    """
+    if not by_class:
+        return p_value(disagreements, samples, risk)
+    worst = max(p_value(wrong, count, risk) for wrong, count in by_class)
+    return min(1.0, len(by_class) * worst)
+
+
+def fewest_samples(risk: float, confidence: float, classes: int = 0) -> int:
+    """Samples that certify a risk if none of them disagrees: of each class, where there are any.
+
+    Args:
+        risk: ε.
+        confidence: 1 − δ.
+        classes: That are certified one by one, or 0.
+    """
+    return samples_needed(risk, 1 - (1 - confidence) / max(classes, 1))
 
 
 def certify(
@@ -191,13 +226,8 @@ def p_value_of(outcome: Outcome, samples: int, goal: Goal, confidence: float) ->
         goal: What is certified.
         confidence: 1 − δ, at which the bets on accuracy lost are aimed.
     """
-    if goal.measure == "disagreement" and outcome.by_class:
-        # Every class is tested at δ divided by their number: a union bound.
-        classes = len(outcome.by_class)
-        worst = max(p_value(wrong, count, goal.risk) for wrong, count in outcome.by_class)
-        return min(1.0, classes * worst)
     if goal.measure == "disagreement":
-        return p_value(outcome.disagreements, samples, goal.risk)
+        return disagreement_p_value(outcome.disagreements, samples, goal.risk, outcome.by_class)
     assert outcome.lost is not None
     return betting_p_value(outcome.lost, goal.risk, confidence)
 
