@@ -12,6 +12,9 @@ from skipserve.building import worth
 from skipserve.building.worth import measure_worth
 from skipserve.certification.certify import Goal, Outcome, Verdict, p_value_of, shortest_fixed
 from skipserve.certification.certifying import certify_artifact
+from skipserve.reporting import report
+from skipserve.reporting.model import find_model
+from skipserve.reporting.sample import take_sample
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.rows import Rows
 from skipserve.sources.splits import Labelled, Splits
@@ -88,6 +91,24 @@ def test_a_fixed_depth_has_to_pass_the_test_of_every_class():
     assert shortest_fixed(blocks, agrees, 0.01, 0.95, [rare, ~rare]) == 3
     counted = Outcome(5, 0.5, 0.0, by_class=((5, 400), (0, 1_600)))
     assert p_value_of(counted, 2_000, Goal(0.01), 0.95) > 0.05
+
+
+def test_the_report_holds_fixed_depths_to_it_too(by_class, monkeypatch):
+    asked = []
+
+    def asking(blocks, agrees, risk, confidence, by_class=()):
+        asked.append([int(one.sum()) for one in by_class])
+        return shortest_fixed(blocks, agrees, risk, confidence, by_class)
+
+    monkeypatch.setattr(report, "shortest_fixed", asking)
+    rows = open_recipe("two_moons").draw("certify").inputs.numpy()
+    made = certify_artifact(by_class, rows, [0.05], provider="cpu")
+    assert [one.risk for one in made.certificates if one.by_class] == [0.05]
+    model = find_model("small", by_class.parent.parent)
+    engine = Engine.for_many(open_artifact(by_class), provider="cpu")
+    quiet = {"say": lambda line: None, "notes": []}
+    report._certified(model, engine, take_sample(model), 64, 0.05, **quiet)
+    assert asked and all(len(one) == 2 and sum(one) == len(rows) for one in asked)
 
 
 @pytest.mark.parametrize("per_class", [False, True])

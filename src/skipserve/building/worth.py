@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from skipserve.artifacts.artifact import open_artifact
 from skipserve.artifacts.certificates import Certificate
 from skipserve.building.fixed_alone import fixed_alone
-from skipserve.certification.certify import fewest_samples, shortest_fixed
+from skipserve.certification.certify import fewest_samples, rows_by_class, shortest_fixed
 from skipserve.intervals import percent, upper_bound
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.pieces import OnnxPiece
@@ -194,10 +194,8 @@ def _shortest_fixed(engine: Engine, data: Labelled, certificate: Certificate) ->
         agrees.append(Units(task, len(answers), queries).agree_by_depth(answers))
         labels.append(task.labels(answers[:, -1]))
     blocks = np.array([*spec.decisions, engine.manifest.depth])
-    by_class = []
-    if spec.per_class:
-        whole = np.concatenate([one for one in labels if one is not None])
-        by_class = [whole == one for one in range(task.classes)]
+    known = [one for one in labels if one is not None]
+    by_class = rows_by_class(task, np.concatenate(known) if known else None, spec.per_class)
     risk, confidence = certificate.risk, certificate.confidence
     return shortest_fixed(blocks, np.concatenate(agrees), risk, confidence, by_class)
 

@@ -22,6 +22,7 @@ from skipserve.certification.measures import Measure
 from skipserve.errors import ConfigError
 from skipserve.intervals import p_value, samples_needed
 from skipserve.routing.propose import Thresholds
+from skipserve.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,19 @@ def shortest_fixed(
             break
         shortest = int(depth)
     return shortest
+
+
+def rows_by_class(
+    task: Task, labels: NDArray[np.int64] | None, per_class: bool
+) -> list[NDArray[np.bool_]]:
+    """Which rows full depth gives to each class that is certified by itself, [N] each.
+
+    Args:
+        task: Of the model.
+        labels: What full depth decides [N]; ``None`` where the task decides nothing.
+        per_class: Whether the router asks for every class; none otherwise.
+    """
+    return [np.asarray(labels == one) for one in range(task.classes if per_class else 0)]
 
 
 def disagreement_p_value(

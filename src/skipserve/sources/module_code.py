@@ -25,7 +25,10 @@ def code_of(name: str, root: Path) -> list[Path]:
     first = module.partition(".")[0]
     base, inside = root, ""
     if not any(_files(first, root)):
-        spec = find_spec(first) if first.isidentifier() else None
+        try:
+            spec = find_spec(first) if first.isidentifier() else None
+        except ValueError:  # of what runs, such as __main__
+            return []
         if spec is None or not spec.origin or not spec.has_location:
             return []
         file = Path(spec.origin)
@@ -47,6 +50,8 @@ def code_of(name: str, root: Path) -> list[Path]:
 def _files(module: str, base: Path) -> Iterator[tuple[str, Path]]:
     """The files that are run when a module of a folder is imported, each with its package."""
     parts = module.split(".")
+    if not all(part.isidentifier() for part in parts):
+        return
     for i in range(1, len(parts) + 1):
         stem = base.joinpath(*parts[:i])
         if (stem / "__init__.py").is_file():
