@@ -1,4 +1,4 @@
-"""Atomic writes of directories and files, and hashes of files."""
+"""Atomic writes of directories and files, hashes of files, and what damage to them raises."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -19,6 +21,17 @@ _MACHINE = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE),
     *(errno.EACCES, errno.EPERM, errno.EROFS),
 }
+
+# Exceptions of zipfile for damaged archives, which .npz files are too, and of what reads others.
+DAMAGE = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError)
+
+
+def damage(error: Exception) -> str:
+    """What an error about the content of a file says, in one line."""
+    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    if isinstance(error, KeyError) and error.args:
+        said = str(error.args[0])  # str() of it would be quoted
+    return (said or type(error).__name__).splitlines()[0]
 
 
 def machines_fault(error: OSError) -> bool:
@@ -68,28 +81,49 @@ def replacing_directory(directory: Path, marker: str) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def replace_text(file: Path, text: str) -> None:
-    """Write a file atomically: readers see the old content or the new, whoever else writes it."""
+@contextmanager
+def replacing_file(file: Path) -> Iterator[Path]:
+    """Yield the path of a new file that replaces ``file`` if the block succeeds.
+
+    Readers see the old content or the new, whoever else writes it; on an exception the old content
+    stays.
+
+    Args:
+        file: What to replace; the new one stands beside it, hidden, with the same ending.
+    """
     # Not by tempfile, whose files only their owner may read.
-    fresh = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
+    fresh = file.with_name(f".{secrets.token_hex(4)}.{file.name}")
     try:
-        with fresh.open("x") as stream:
-            stream.write(text)
+        yield fresh
         fresh.replace(file)
     finally:
         fresh.unlink(missing_ok=True)
 
 
+def replace_text(file: Path, text: str) -> None:
+    """Write a text as :func:`replacing_file` does."""
+    with replacing_file(file) as fresh, fresh.open("x") as stream:
+        stream.write(text)
+
+
 @contextmanager
-def held(directory: Path) -> Iterator[None]:
+def held(directory: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Hold a directory against everybody else who holds it, to read and write it in one step.
 
     Where a file system locks no directories, nobody is kept out.
+
+    Args:
+        directory: What to hold; it must be there.
+        on_wait: Called once if somebody else holds it.
     """
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                on_wait()
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)

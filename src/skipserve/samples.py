@@ -5,24 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from skipserve.artifacts.artifact import Artifact
 from skipserve.artifacts.manifest import Manifest
+from skipserve.artifacts.touched import read_touched
 from skipserve.errors import ConfigError
 from skipserve.runtime.rows import Rows
 from skipserve.signature import Signature
 from skipserve.sources.columns import UNNAMED, read_columns, require_rows
+from skipserve.sources.contents import contents_of
 from skipserve.sources.matching import match
 from skipserve.sources.queries import with_queries
 from skipserve.sources.splits import Labelled
 from skipserve.sources.values import Values
 from skipserve.tasks import Task
-
-if TYPE_CHECKING:
-    from skipserve.training.recipes import Samples, Split
 
 
 class Described(Protocol):
@@ -74,7 +74,7 @@ def check_named(
 def read_samples(
     rows: Path | None,
     labels: str | None,
-    manifest: Manifest,
+    artifact: Artifact,
     say: Callable[[str], None] = lambda line: None,
     values: Values | None = None,
     query: str | None = None,
@@ -84,7 +84,7 @@ def read_samples(
     Args:
         rows: A file of rows; the certify split of the recipe with its labels if left out.
         labels: The column of classes in that file, or a .npy file of whole numbers, one a row.
-        manifest: Of the model.
+        artifact: The model.
         say: Receives a warning if it cannot be checked that the rows are untouched.
         values: What becomes of texts or pictures in the file, if the model takes such.
         query: The column of queries in that file, where the task counts queries; if left out, the
@@ -92,22 +92,14 @@ def read_samples(
 
     Raises:
         ConfigError: If a file cannot be read or does not fit the model, labels came without rows,
-            rows were trained or proposed on, or there are none where none were named.
+            something was fitted to rows, or there are none where none were named.
+        ArtifactError: If what it was fitted to is damaged.
     """
     check_named(rows, labels, () if values is None else values.columns, query)
-    recipe = manifest.recipe
     if rows is None:
-        return _own(recipe, manifest.name)
-    data = read_file(rows, labels, manifest, values, query)
-    if recipe is None:
-        return data
-    try:
-        check_untouched(data.rows, recipe, str(rows))
-    except ImportError as error:
-        say(
-            f"note: {_package(error)} is not installed here, so {rows} was not compared with the "
-            f"rows {recipe} was trained on; a certificate holds only if it has none of them"
-        )
+        return _own(artifact.manifest)
+    data = read_file(rows, labels, artifact.manifest, values, query)
+    _check_untouched(data.rows, artifact, str(rows), say)
     return data
 
 
@@ -146,14 +138,18 @@ def _apart(labels: str | None) -> bool:
     return labels is not None and labels.endswith(".npy")
 
 
-def _own(recipe: str | None, name: str) -> Labelled:
+def _own(manifest: Manifest) -> Labelled:
+    recipe, name = manifest.recipe, manifest.name
     if recipe is None:
         raise ConfigError(
             f"{name} was brought, so its rows are not known here; name rows that nothing was "
             f"fitted to with --data, or run `skipserve calibrate export/{name}.toml`"
         )
     try:
-        samples = _draw(recipe, "certify")
+        # Where a model only serves there is nothing to draw rows with.
+        from skipserve.training.recipes import open_recipe
+
+        samples = open_recipe(recipe).draw("certify")
     except ImportError as error:
         raise ConfigError(
             f"the samples of {recipe} cannot be drawn: {_package(error)} is not installed here "
@@ -162,32 +158,24 @@ def _own(recipe: str | None, name: str) -> Labelled:
     return Labelled(Rows({"inputs": samples.inputs.numpy()}), samples.labels.numpy())
 
 
-def check_untouched(rows: Rows, recipe: str, where: str) -> None:
-    """Refuse rows that were used to train the network or to propose thresholds.
-
-    A certificate on them would say how well they were learnt, and nothing about rows to come.
-
-    Raises:
-        ConfigError: With the number of such rows.
-        ImportError: If what draws the recipe's rows is not installed.
-    """
-    (inputs,) = rows.tensors.values()
-    mine = {row.tobytes() for row in inputs.astype(np.float32)}
-    splits: tuple[Split, ...] = ("train", "propose")
-    for split in splits:
-        seen = {row.tobytes() for row in _draw(recipe, split).inputs.numpy()}
-        if mine & seen:
-            raise ConfigError(
-                f"{len(mine & seen)} rows of {where} are in the {split} split of {recipe}; "
-                "certify on rows that nothing has touched"
-            )
-
-
-def _draw(recipe: str, split: Split) -> Samples:
-    # Where a model only serves there is nothing to draw rows with.
-    from skipserve.training.recipes import open_recipe
-
-    return open_recipe(recipe).draw(split)
+def _check_untouched(
+    rows: Rows, artifact: Artifact, where: str, say: Callable[[str], None]
+) -> None:
+    """Refuse rows that the network was trained on, or that heads or thresholds were fitted to."""
+    name, touched = artifact.manifest.name, read_touched(artifact.directory)
+    if touched is None:
+        say(
+            f"note: {name} does not say which rows it was fitted to, so {where} was not compared "
+            "with them; a certificate holds only if it has none of them; build it again to know"
+        )
+        return
+    seen = int(np.isin(contents_of(rows, artifact.manifest.signature), touched).sum())
+    if seen:
+        raise ConfigError(
+            f"{seen} of {len(rows)} rows of {where} are among those that {name} was fitted to; "
+            f"certify on rows that nothing has touched: `skipserve calibrate export/{name}.toml` "
+            "takes those that the build kept for it"
+        )
 
 
 def _package(error: ImportError) -> str:

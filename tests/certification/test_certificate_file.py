@@ -6,6 +6,7 @@ import copy
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 
 import jsonschema
 import numpy as np
@@ -24,7 +25,9 @@ from skipserve.certification.certificate_file import (
 )
 from skipserve.certification.certificate_reading import read_certificate
 from skipserve.certification.findings import Fault, NotCertified
+from skipserve.certification.recount import check_counts
 from skipserve.certification.signing import signed
+from skipserve.certification.trial import Trial
 from skipserve.cli import app
 from skipserve.errors import ArtifactError, ConfigError
 from skipserve.schema import parse
@@ -176,6 +179,32 @@ def test_a_liar_who_knows_the_mathematics_is_found_by_counting(
     assert others.exit_code == Fault.COUNTS
     forged = verified(file, archive, "--key", keys / "mine.pub")
     assert forged.exit_code == Fault.SIGNATURE
+
+
+def test_counts_of_candidates_that_were_run_are_honest_though_reading_foresees_others(
+    attested, made, monkeypatch
+):
+    # Where one was foreseen otherwise than it ran, all were run when this was certified.
+    def foresee(trial, thresholds):
+        seen = trial.run(thresholds)
+        return replace(seen, disagreements=seen.disagreements + 1)
+
+    monkeypatch.setattr(Trial, "foresee", foresee)
+    drawn = open_recipe("two_moons").draw("certify")
+    rows, labels = drawn.inputs.numpy(), drawn.labels.numpy()
+    assert max(len(one.tried) for one in made.bounds if isinstance(one, Offline)) > 1
+    assert list(check_counts(made, attested, rows, labels, lambda line: None)) == []
+    # What neither way gives is found.
+    bound = next(one for one in made.bounds if isinstance(one, Offline))
+    tried = [replace_count(bound.tried[0], 2), *bound.tried[1:]]
+    lie = made.model_copy(update={"bounds": (bound.model_copy(update={"tried": tuple(tried)}),)})
+    (found, *_) = check_counts(lie, attested, rows, labels, lambda line: None)
+    assert found.fault == Fault.COUNTS
+    assert "candidate 1 disagrees on" in found.sentence
+
+
+def replace_count(tried, more):
+    return tried.model_copy(update={"disagreements": tried.disagreements + more})
 
 
 def test_what_cannot_be_checked_is_one_line(made, attested, tmp_path):

@@ -124,6 +124,17 @@ def test_betting_certifies_what_is_well_below_the_risk_and_nothing_above():
     assert betting_p_value(np.ones(50, dtype=np.int8), 0.02, 0.95) == 1.0
 
 
+def test_betting_is_not_fooled_by_a_file_that_is_sorted_by_class():
+    # 5 % are lost, all of them in the class that stands last: before it a gambler would have won.
+    by_class = np.zeros(10_000, np.int8)
+    by_class[5_000::10] = 1
+    assert betting_p_value(by_class, 0.01, 0.95) > DELTA
+    assert betting_p_value(by_class[::-1], 0.01, 0.95) > DELTA
+    # The bound is still earned where it holds, however the file is sorted.
+    by_class = np.sort(losses(np.random.default_rng(0), 10_000, 0.002, 0.0))
+    assert betting_p_value(by_class, 0.01, 0.95) <= DELTA
+
+
 def test_both_measures_are_certified_on_one_run_of_each_candidate():
     # Half of what disagrees was wrong at full depth, so accuracy is lost more slowly.
     rng, ran = np.random.default_rng(0), []

@@ -72,7 +72,7 @@ def test_an_archive_is_certified_where_nothing_trains(store, data, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     assert "disagreement 0.04: certified at 0.95 for fp32 on cpu" in done.stdout
-    assert "is not installed here, so" in done.stderr
+    assert "note:" not in done.stderr  # which rows it was fitted to stands in the archive
     assert f"written into {archive}; a running service opens it at `skipserve reload`" in (
         done.stderr
     )

@@ -40,4 +40,4 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path, command_line):
     ended = command_line("build", "export/a.toml", folder=tmp_path)
     assert ended.code == 2
     assert "Traceback" not in ended.err
-    assert ended.err.splitlines()[-1] == f"error: {tmp_path}/.build/a.json: Not a directory"
+    assert ended.err.splitlines()[-1] == f"error: {tmp_path}/.build/a: Not a directory"

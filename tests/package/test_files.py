@@ -5,10 +5,11 @@ from __future__ import annotations
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from time import sleep
 
 import pytest
 
-from skipserve.files import held, replace_text
+from skipserve.files import held, replace_text, replacing_file
 
 TEXTS = ("a" * 30_000, "b" * 20_000)
 
@@ -57,3 +58,39 @@ def test_who_holds_a_folder_reads_and_writes_in_one_step(tmp_path: Path) -> None
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(count, range(4)))
     assert file.read_text() == "200"
+
+
+def test_who_has_to_wait_for_a_folder_is_told_once(tmp_path: Path) -> None:
+    told: list[str] = []
+    with held(tmp_path, lambda: told.append("free")):
+        assert told == []
+
+    def wait() -> None:
+        with held(tmp_path, lambda: told.append("waiting")):
+            told.append("held")
+
+    with ThreadPoolExecutor(1) as pool, held(tmp_path):
+        waiting = pool.submit(wait)
+        while not told:
+            sleep(0.01)
+        assert told == ["waiting"]
+        assert not waiting.done()
+    assert told == ["waiting", "held"]
+
+
+def test_a_new_file_takes_the_place_of_an_old_one_only_if_it_is_whole(tmp_path: Path) -> None:
+    file = tmp_path / "answers.csv"
+    file.write_text("before")
+
+    def write(text: str, failing: bool) -> None:
+        with replacing_file(file) as fresh:
+            assert (fresh.parent, fresh.suffix) == (tmp_path, ".csv")
+            fresh.write_text(text)
+            if failing:
+                raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        write("half", failing=True)
+    assert [(one.name, one.read_text()) for one in tmp_path.iterdir()] == [(file.name, "before")]
+    write("after", failing=False)
+    assert [(one.name, one.read_text()) for one in tmp_path.iterdir()] == [(file.name, "after")]

@@ -13,9 +13,22 @@ from skipserve.signature import BATCH, Signature, TensorSpec
 from skipserve.sources.columns import read_columns
 from skipserve.sources.matching import match
 from skipserve.sources.queries import with_queries
-from skipserve.sources.splits import SHARES, SHARES_BESIDE, Labelled, split_rows
+from skipserve.sources.splits import SHARES, SHARES_BESIDE, Labelled, Splits
+from skipserve.sources.splits import split_rows as split_of_network
 from skipserve.sources.values import Values
 from skipserve.tasks import Score
+
+ANSWER = TensorSpec(name="y", dtype="float32", shape=(BATCH, 1))
+X = TensorSpec(name="x", dtype="float32", shape=(BATCH, 3))
+IDS = TensorSpec(name="ids", dtype="int64", shape=(BATCH, "length"))
+MASK = TensorSpec(name="mask", dtype="int64", shape=(BATCH, "length"))
+
+
+def split_rows(rows: Labelled, beside: Labelled | None = None, seed: int = 0) -> Splits:
+    """Split rows of a network that takes what they hold; it has no mask."""
+    inputs = tuple(one for one in (X, IDS) if one.name in rows.rows.tensors)
+    signature = Signature(inputs=inputs, outputs=(ANSWER,))
+    return split_of_network(rows, signature, beside, seed)
 
 
 def data(count=4_000, copies=2, seed=0):
@@ -46,10 +59,10 @@ def test_duplicates_never_straddle_and_no_row_is_lost():
         for other in made[i + 1 :]:
             assert not keys(one) & keys(other)
     np.testing.assert_allclose([len(one) / len(whole) for one in made], SHARES, atol=0.04)
+    of_label = dict(zip(whole.labels, whole.rows.tensors["x"], strict=True))
     for one in made:  # labels went with their rows
-        for row, label in zip(one.rows.tensors["x"], one.labels, strict=True):
-            assert (whole.rows.tensors["x"][whole.labels == label][0] == row).all()
-            break
+        expected = np.stack([of_label[label] for label in one.labels])
+        np.testing.assert_array_equal(one.rows.tensors["x"], expected)
 
 
 def test_the_same_rows_give_the_same_splits_whatever_their_order():
@@ -57,7 +70,28 @@ def test_the_same_rows_give_the_same_splits_whatever_their_order():
     order = np.random.default_rng(1).permutation(len(whole))
     shuffled = Labelled(whole.rows[order], whole.labels[order])
     for one, other in zip(parts(split_rows(whole)), parts(split_rows(shuffled)), strict=True):
-        assert keys(one) == keys(other)
+        for name, tensor in one.rows.tensors.items():
+            np.testing.assert_array_equal(tensor, other.rows.tensors[name])
+
+
+def test_the_first_rows_of_a_split_are_of_every_class_though_the_file_is_sorted_by_it():
+    whole = data(copies=1)
+    classes = np.arange(len(whole)) // 1_000  # a folder of pictures is read class by class
+    beside = Labelled(Rows({"x": whole.rows.tensors["x"] + 1, "ids": whole.rows.tensors["ids"]}))
+    by_class = Labelled(whole.rows, classes)
+    beside = Labelled(beside.rows, classes)
+    for made in (split_rows(by_class), split_rows(by_class, beside)):
+        for one in parts(made):
+            first = np.bincount(one.labels[:100], minlength=4)
+            assert first.min() >= 10, first
+
+
+def test_rows_of_a_query_stand_together_in_their_split():
+    rows = np.random.default_rng(0).standard_normal((1_200, 3)).astype(np.float32)
+    of_row = np.random.default_rng(1).permutation(np.repeat(np.arange(300), 4))
+    for one in parts(split_rows(lists(of_row.tolist(), rows))):
+        queries = one.queries.reshape(-1, 4)
+        assert (queries == queries[:, :1]).all()
 
 
 def test_another_seed_is_another_split():
@@ -70,7 +104,8 @@ def test_rows_to_fit_on_are_in_no_other_split():
     whole = data()
     beside = Labelled(whole.rows[np.arange(500)])
     made = split_rows(whole, beside)
-    assert made.fit is beside
+    assert keys(made.fit) == keys(beside)
+    assert len(made.fit) == len(beside)
     rest = parts(made)[1:]
     for one in rest:
         assert not keys(one) & keys(beside)
@@ -80,7 +115,7 @@ def test_rows_to_fit_on_are_in_no_other_split():
 
 
 def test_a_split_may_be_empty_where_there_are_few_rows():
-    few = Labelled(Rows({"x": np.zeros((3, 2), np.float32)}))
+    few = Labelled(Rows({"x": np.zeros((3, 3), np.float32)}))
     assert sum(map(len, parts(split_rows(few)))) == 3
 
 
@@ -102,7 +137,7 @@ def test_rows_to_fit_on_are_known_by_their_content_however_their_queries_are_num
     seen = slice(397)
     beside = lists([named(one) for one in of_row[seen].tolist()], rows[seen])
     made = split_rows(whole, beside)
-    assert made.fit is beside
+    assert len(made.fit) == len(beside)
     left = np.concatenate([one.rows.tensors["x"] for one in parts(made)[1:]])
     assert {one.tobytes() for one in left} == {one.tobytes() for one in rows[400:]}
 
@@ -120,6 +155,24 @@ def test_texts_to_fit_on_are_known_though_another_file_pads_them_otherwise():
     assert sorted(left.tolist()) == list(range(100, 300))
 
 
+def test_tokens_to_fit_on_are_known_though_another_file_pads_them_otherwise():
+    signature = Signature(inputs=(IDS, MASK), outputs=(ANSWER,), mask="mask")
+    lengths = np.random.default_rng(0).integers(2, 8, 300)
+
+    def padded(count, width, pad):
+        real = np.arange(width) < lengths[:count, None]
+        ids = np.where(real, np.arange(count)[:, None] + np.arange(width), pad)
+        return Labelled(Rows({"ids": ids, "mask": real.astype(np.int64)}), np.arange(count))
+
+    made = split_of_network(padded(300, 12, 1), signature, padded(100, 7, 0))
+    left = np.concatenate([one.labels for one in parts(made)[1:]])
+    assert sorted(left.tolist()) == list(range(100, 300))
+    # Nor does the split of a row depend on the longest row of its file.
+    narrow, wide = (split_of_network(padded(300, width, 0), signature) for width in (7, 12))
+    for one, other in zip(parts(narrow), parts(wide), strict=True):
+        assert one.labels.tolist() == other.labels.tolist()
+
+
 def tokens(given):
     """Letters, padded to the longest of the file."""
     texts = [one if isinstance(one, str) else " ".join(one) for one in given]
@@ -130,9 +183,7 @@ def tokens(given):
 @pytest.mark.parametrize("columns", [("body",), ("query", "body")])
 @pytest.mark.parametrize(("rows", "fit"), [(".npz", ".jsonl"), (".jsonl", ".npz")])
 def test_texts_to_fit_on_are_known_whatever_file_they_are_in(tmp_path, columns, rows, fit):
-    ids = TensorSpec(name="ids", dtype="int64", shape=(BATCH, "length"))
-    answer = TensorSpec(name="y", dtype="float32", shape=(BATCH, 1))
-    signature = Signature(inputs=(ids,), outputs=(answer,))
+    signature = Signature(inputs=(IDS,), outputs=(ANSWER,))
 
     def read(texts, kind):
         table = {"query": [f"to {one}" for one in texts], "body": texts}

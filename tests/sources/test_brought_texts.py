@@ -214,7 +214,7 @@ def test_samples_of_a_ranker_are_the_pairs_that_it_was_built_with(
     def samples(**fields: object) -> Labelled:
         manifest = brought.manifest.model_copy(update={**task, **fields})
         ranker = replace(brought, manifest=manifest)
-        return read_samples(file, None, manifest, values=values_of(ranker))
+        return read_samples(file, None, ranker, values=values_of(ranker))
 
     found = samples(columns=("query", "passage"))
     expected = open_preprocessor(brought)

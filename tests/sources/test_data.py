@@ -11,8 +11,11 @@ import pyarrow.parquet
 import pytest
 
 from skipserve.errors import ConfigError
+from skipserve.schema import parse
 from skipserve.signature import Signature, TensorSpec
 from skipserve.sources.columns import read_columns
+from skipserve.sources.config import DataConfig
+from skipserve.sources.labels import read_labels
 from skipserve.sources.matching import match
 
 
@@ -164,3 +167,104 @@ def test_lists_of_different_length_and_empty_cells_are_refused(tmp_path):
     (tmp_path / "rows.csv").write_text("a,b\n1,2\n,4\n")
     with pytest.raises(ConfigError, match="row 1 of column 'a' is empty"):
         read_columns(tmp_path / "rows.csv")
+
+
+def damaged_arrays(file, kind):
+    np.savez(file, x=ROWS)
+    content = bytearray(file.read_bytes())
+    central = content.rindex(b"PK\x01\x02")
+    if kind == "compression":  # no method that there is, in both headers of the first file
+        content[8:10] = content[central + 10 : central + 12] = b"\x63\x00"
+    elif kind == "encrypted":
+        content[6] |= 1
+        content[central + 8] |= 1
+    else:  # a header that claims terabytes
+        shape = b"{'descr': '<f8', 'fortran_order': False, 'shape': (8000000000000,), }"
+        file = file.with_suffix(".npy")
+        content = b"\x93NUMPY\x01\x00v\x00" + shape.ljust(117) + b"\n"
+    file.write_bytes(bytes(content))
+    return file
+
+
+@pytest.mark.parametrize("kind", ["compression", "encrypted", "terabytes"])
+def test_arrays_that_are_damaged_otherwise_are_one_line_too(tmp_path, kind):
+    file = damaged_arrays(tmp_path / "rows.npz", kind)
+    with pytest.raises(ConfigError, match=f"{file.name} cannot be read: .") as refused:
+        read_columns(file)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("kind", [".csv", ".jsonl"])
+def test_a_text_may_be_some_megabytes_long(tmp_path, kind):
+    file, long = tmp_path / f"rows{kind}", "x" * 3_000_000
+    lines = [f'{{"text": "{one}"}}' for one in (long, "short")]
+    file.write_text("\n".join(lines if kind == ".jsonl" else ["text", long, "short"]))
+    assert [len(one) for one in read_columns(file)["text"]] == [3_000_000, 5]
+    file.write_text(file.read_text().replace(long, long * 12))
+    with pytest.raises(ConfigError, match=r"a row is longer than 16 MiB; bring the rows as .p"):
+        read_columns(file)
+
+
+NUMBERS = [
+    (pa.array([1.5, 2.5], pa.float32()), np.float32([1.5, 2.5])),
+    (pa.array([1, 2], pa.int8()), np.int8([1, 2])),
+    (pa.array([True, False]), np.array([True, False])),
+    (pa.array([[1, 2], [3, 4]], pa.list_(pa.float32())), np.float32([[1, 2], [3, 4]])),
+    (pa.array([[1, 2], [3, 4]], pa.list_(pa.int64(), 2)), np.int64([[1, 2], [3, 4]])),
+    (
+        pa.array([[[1, 2, 3]], [[4, 5, 6]]], pa.large_list(pa.list_(pa.uint8()))),
+        np.uint8([[[1, 2, 3]], [[4, 5, 6]]]),
+    ),
+]
+
+
+@pytest.mark.parametrize(("column", "numbers"), NUMBERS)
+def test_numbers_of_a_table_keep_their_dtype(tmp_path, column, numbers):
+    chunked = pa.chunked_array([column, column.slice(1), column.slice(0, 1)])
+    pa.parquet.write_table(pa.table({"x": chunked}), tmp_path / "x.parquet", row_group_size=2)
+    found = read_columns(tmp_path / "x.parquet")["x"]
+    np.testing.assert_array_equal(found, numbers[[0, 1, 1, 0]])
+    assert found.dtype == numbers.dtype
+
+
+UNEVEN = [
+    ([[1, 2], [1]], "are of different length"),
+    ([[[1], [2]], [[1], [2, 3]]], "are of different length"),
+    ([[1, 2], [3, None]], "row 1 of column 'x' has an empty entry"),
+    ([[[1], [2]], [[3], None]], "row 1 of column 'x' has an empty entry"),
+    ([[1, 2], None], "row 1 of column 'x' is empty"),
+]
+
+
+@pytest.mark.parametrize(("values", "says"), UNEVEN)
+def test_lists_of_a_table_that_are_no_array_are_refused(tmp_path, values, says):
+    pa.parquet.write_table(pa.table({"x": values}), tmp_path / "x.parquet")
+    with pytest.raises(ConfigError, match=says):
+        read_columns(tmp_path / "x.parquet")
+
+
+def test_parts_of_a_table_with_lists_of_other_lengths_are_refused(tmp_path):
+    whole = pa.table({"x": pa.chunked_array([[[1, 2]], [[3]]])})
+    pa.parquet.write_table(whole, tmp_path / "x.parquet", row_group_size=1)
+    with pytest.raises(ConfigError, match="are of different length"):
+        read_columns(tmp_path / "x.parquet")
+
+
+@pytest.mark.parametrize("labels", [[{"is": "a"}, {"is": "b"}], ["a", {"is": "b"}], ["a", 1]])
+def test_labels_that_are_no_names_are_told(labels):
+    given = np.empty(2, object)
+    given[:] = labels
+    with pytest.raises(ConfigError, match="which is none of the model's labels: a, b"):
+        read_labels({"label": given}, "label", "rows.jsonl", ("a", "b"))
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 2**64, 1.5])
+def test_a_seed_that_is_none_is_refused_before_rows_are_read(seed):
+    with pytest.raises(ConfigError, match=r"data: seed = .*: expected"):
+        parse(DataConfig, {"rows": "rows.npz", "seed": seed}, "data")
+    assert parse(DataConfig, {"rows": "rows.npz", "seed": 2**63 - 1}, "data").seed == 2**63 - 1
+
+
+def test_texts_and_pictures_at_once_are_refused():
+    with pytest.raises(ConfigError, match="text and picture are both named"):
+        parse(DataConfig, {"rows": "rows.jsonl", "text": "body", "picture": "file"}, "data")

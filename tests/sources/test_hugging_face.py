@@ -22,6 +22,7 @@ from skipserve.errors import ConfigError, CutError
 from skipserve.graph.memory import open_model
 from skipserve.graph.prepare import prepare
 from skipserve.sources.hugging_face.reading import read_folder
+from skipserve.sources.inputs import files_of
 
 pytestmark = pytest.mark.slow
 
@@ -91,7 +92,7 @@ def test_the_build_file_that_bring_writes_names_folder_and_texts(
     source, data = build.brought.source, build.brought.data
     assert (source.folder, source.exporters) == ("net", ("torchscript", "dynamo"))
     assert (data.rows, data.labels, data.values) == ("rows.jsonl", "mood", text)
-    names = {one.name for one in build.brought.files(moods)}
+    names = {one.name for one in files_of(build.brought, moods)}
     assert names >= {"config.json", "model.safetensors", "tokenizer.json", "rows.jsonl"}
 
 

@@ -48,7 +48,9 @@ def columns(folder: Path, form: str) -> Path:
         return folder / "rows.npz"
     column: list[Any] = data
     if form == "datasets":
-        column = [{"bytes": one, "path": None} for one in data]
+        column = [{"bytes": one, "path": "elsewhere.png"} for one in data]
+    if form == "datasets of paths":
+        column = [{"bytes": None, "path": one} for one in paths]
     pyarrow.parquet.write_table(
         pyarrow.table({"file": column, "mood": labels}), folder / "rows.parquet"
     )
@@ -57,7 +59,7 @@ def columns(folder: Path, form: str) -> Path:
 
 SPEC = TensorSpec(name="pixel_values", dtype="float32", shape=("batch", 3, 32, 32))
 SIGNATURE = Signature(inputs=(SPEC,), outputs=(SPEC,))
-FORMS = ("paths", "base64", "csv", "bytes", "datasets", "arrays")
+FORMS = ("paths", "base64", "csv", "bytes", "datasets", "datasets of paths", "arrays")
 
 
 def values(*named: str) -> Values:

@@ -37,6 +37,7 @@ from skipserve.runtime.engine import Engine
 from skipserve.service.service import Service
 from skipserve.sources.brought import signature_of
 from skipserve.sources.hugging_face.reading import read_folder
+from skipserve.sources.inputs import files_of
 
 pytestmark = pytest.mark.slow
 
@@ -159,7 +160,7 @@ def test_a_pipeline_answers_as_transformers_does(project: Path, shades: Artifact
 def test_a_picture_that_changed_is_exported_anew(project: Path, tmp_path: Path) -> None:
     build = read_build_file(project / "export" / "shades.toml")
     assert build.brought is not None
-    files = list(build.brought.files(build.root))
+    files = list(files_of(build.brought, build.root))
     assert len([one for one in files if one.suffix in (".png", ".jpg")]) == 500
     assert project / "net" / "preprocessor_config.json" in files
 

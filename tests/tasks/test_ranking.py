@@ -112,7 +112,7 @@ def test_a_query_is_never_split(made: Made) -> None:
     assert sum(map(len, queries)) == len(set().union(*queries)) == QUERIES
     assert sum(map(len, parts)) == QUERIES * LISTED
     beside = Labelled(parts[1].rows[:1], queries=parts[1].queries[:1])  # type: ignore[index]
-    again = split_rows(parts[1], beside)
+    again = split_rows(parts[1], made.artifact.manifest.signature, beside)
     whole = (parts[1].queries != beside.queries[0]).sum()  # type: ignore[index]
     assert len(again.propose) + len(again.certify) + len(again.test) == whole
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import shutil
 import zipfile
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -28,7 +27,7 @@ from skipserve.artifacts.artifact import Artifact, open_artifact
 from skipserve.artifacts.entries import require_harmless
 from skipserve.artifacts.serving import ServingConfig
 from skipserve.errors import ArtifactError, LaunchError, listed, suggestion
-from skipserve.files import machines_fault
+from skipserve.files import DAMAGE, damage, machines_fault
 from skipserve.runtime.planning import plan
 from skipserve.schema import parse
 
@@ -37,8 +36,6 @@ logger = logging.getLogger(__name__)
 # TorchServe reads it as YAML, which includes JSON; our settings stand under the key OURS.
 MODEL_CONFIG = "model-config.yaml"
 OURS = "skipserve"
-# Exceptions of zipfile for damaged archives.
-DAMAGE = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError)
 
 
 @dataclass(frozen=True)
@@ -179,14 +176,6 @@ def _extracted(archive: Path, store: Path, beside: bool) -> tuple[Path, int, dic
             f"{archive} is not an archive of this skipserve or is damaged ({damage(error)}); "
             "make it again with `skipserve build` or `skipserve package`"
         ) from None
-
-
-def damage(error: Exception) -> str:
-    """What an error about the content of an archive says, in words."""
-    said = error.strerror if isinstance(error, OSError) else str(error)
-    if isinstance(error, KeyError) and error.args:
-        said = str(error.args[0])  # str() of it would be quoted
-    return (said or type(error).__name__).splitlines()[0]
 
 
 def _require_known(archive: Path, directory: Path, settings: Mapping[str, Any]) -> None:

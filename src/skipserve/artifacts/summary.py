@@ -6,11 +6,11 @@ import json
 import zipfile
 from pathlib import Path
 
-from skipserve.artifacts.archive import DAMAGE
 from skipserve.artifacts.certificates import Certificates
 from skipserve.artifacts.certificates_file import CERTIFICATES
 from skipserve.artifacts.manifest import MANIFEST, Manifest
 from skipserve.errors import ConfigError
+from skipserve.files import DAMAGE
 from skipserve.intervals import spelled
 from skipserve.schema import parse
 

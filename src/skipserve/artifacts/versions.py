@@ -17,10 +17,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from skipserve.artifacts.archive import DAMAGE, damage, verify
+from skipserve.artifacts.archive import verify
 from skipserve.artifacts.archive_names import ABOUT, others_of, split_key, version_of_content
 from skipserve.errors import ArtifactError, ConfigError, SkipserveError, listed, nearest
-from skipserve.files import held
+from skipserve.files import DAMAGE, damage, held
 
 # Kept beside the one in force.
 KEPT = 5

@@ -11,13 +11,14 @@ import numpy as np
 import onnx
 
 from skipserve.artifacts.artifact import Artifact, open_artifact
-from skipserve.building.bring_file import BringOptions, proposed_file
+from skipserve.building.bring_file import BringOptions, planned_file, proposed_file
 from skipserve.building.buildfile import BuildFile, read_build_file
 from skipserve.building.products import OnProgress, quiet
 from skipserve.building.sourced import Sourced
 from skipserve.building.steps import run_steps
 from skipserve.building.worth import Worth, measure_worth
-from skipserve.files import replace_text
+from skipserve.files import replace_text, replacing_file
+from skipserve.sources.arrays import write_arrays
 
 Say = Callable[[str], None]
 
@@ -77,27 +78,35 @@ def bring(
 def bring_objects(source: Any, rows: Any, said: Mapping[str, Any], project: Path) -> Artifact:
     """Bring objects in memory: they are written to files of the project first.
 
+    Nothing is written before the name and the build file have been looked at: sources of another
+    model of that name stay as they are.
+
     Args:
         source: As a person names it, or a torch module and an example of its inputs.
         rows: A file of rows, or arrays by input.
         said: The other options of :class:`BringOptions`; the name among them.
         project: Folder that gets them.
+
+    Raises:
+        ConfigError: As :func:`bring`, or if the arrays hold Python objects.
+        CutError: As :func:`bring`, or if the module cannot be exported.
     """
-    name, folder = said["name"], project / "sources"
-    if isinstance(source, tuple):
+    folder = project / "sources"
+    graph, table = folder / f"{said['name']}.onnx", folder / f"{said['name']}.npz"
+    given = source, rows
+    source = str(graph) if isinstance(source, tuple) else str(source)
+    rows = table if isinstance(rows, Mapping) else Path(rows)
+    options = BringOptions(source, rows, **said)
+    planned_file(options, project)
+    if isinstance(given[0], tuple):
         from skipserve.sources.module import module_graph
 
-        module, example = source
-        model, _ = module_graph(module, example, name)
+        module, example = given[0]
+        model, _ = module_graph(module, example, said["name"])
         folder.mkdir(parents=True, exist_ok=True)
-        file = folder / f"{name}.onnx"
-        onnx.save(model, file)
-        source = str(file)
-    if isinstance(rows, Mapping):
+        with replacing_file(graph) as fresh:
+            onnx.save(model, fresh)
+    if isinstance(given[1], Mapping):
         folder.mkdir(parents=True, exist_ok=True)
-        data = folder / f"{name}.npz"
-        arrays: dict[str, Any] = {str(key): np.asarray(value) for key, value in rows.items()}
-        np.savez(data, **arrays)
-        rows = data
-    options = BringOptions(str(source), Path(rows), **said)
+        write_arrays(table, {str(key): np.asarray(one) for key, one in given[1].items()})
     return open_artifact(bring(options, project).build.artifact)

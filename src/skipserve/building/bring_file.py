@@ -69,11 +69,31 @@ def proposed_file(options: BringOptions, project: Path) -> tuple[str, Path, str]
             file is there and says something else.
         CutError: If the source is a file that holds no graph.
     """
+    require_options(options)
+    require_sources(options.source, options.data, options.fit, project)
+    return planned_file(options, project)
+
+
+def require_options(options: BringOptions) -> None:
+    """Refuse a risk or a name that no source could go with.
+
+    Raises:
+        ConfigError: Naming the option.
+    """
     if not 0 < options.risk < 1:
         raise ConfigError(f"--risk must lie between 0 and 1, got {options.risk:g}; 1% is 0.01")
-    if options.name:
+    if options.name is not None:
         _require_name(options.name)
-    require_sources(options.source, options.data, options.fit, project)
+
+
+def planned_file(options: BringOptions, project: Path) -> tuple[str, Path, str]:
+    """The same as :func:`proposed_file` of a source and rows that are not there yet.
+
+    Raises:
+        ConfigError: If the name, the risk or the task is wrong, or the build file is there and says
+            something else.
+    """
+    require_options(options)
     name = options.name or _name_of(options.source)
     file = project / "export" / f"{name}.toml"
     text = build_text(options, name, project)
@@ -165,7 +185,8 @@ def build_text(options: BringOptions, name: str, project: Path) -> str:
         "confidence = 0.95            # of each certificate",
         "",
         "[serving]",
-        f"risk = {options.risk:g}                  # certified ε used when a request names no risk",
+        f"risk = {_number(options.risk)}                  "
+        "# certified ε used when a request names no risk",
         "batch_size = 16",
         "",
     ]
@@ -191,12 +212,14 @@ def _task_lines(task: TaskConfig) -> list[str]:
     kind = f"kind = {_quoted(task.kind)}".ljust(29) + f"# {_EXPLAINED[task.kind]}"
     lines = ["[task]", kind]
     if task.tolerance is not None:
-        lines.append(f"tolerance = {task.tolerance:g}".ljust(29) + "# from full depth, its units")
+        lines.append(
+            f"tolerance = {_number(task.tolerance)}".ljust(29) + "# from full depth, its units"
+        )
     if task.kind == "score":
         top = f"top = {task.top}" if task.top else "# top = 10"
         lines.append(top.ljust(29) + "# certify queries: are the same documents the first so many?")
     if task.kind == "embed":
-        lines.append(f"cosine = {task.cosine:g}")
+        lines.append(f"cosine = {_number(task.cosine)}")
     if task.kind == "classify":
         lines.append('# names = ["cat", "dog"]      # of the classes, in order')
         lines.append('# decide = { label = "dog", at = 0.9 }   # where a threshold decides')
@@ -207,6 +230,12 @@ def _relative(file: Path, project: Path) -> str:
     whole = file.resolve()
     root = project.resolve()
     return str(whole.relative_to(root)) if whole.is_relative_to(root) else str(whole)
+
+
+def _number(value: float) -> str:
+    """A number as short as it can be written exactly."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(float(value))
 
 
 def _quoted(text: str) -> str:

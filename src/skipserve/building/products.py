@@ -6,12 +6,16 @@ import itertools
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from skipserve.artifacts.artifact import open_artifact
 from skipserve.artifacts.asked import BackendName
+from skipserve.artifacts.certificates import MEASURES, Measure
 from skipserve.artifacts.export import export_artifact
 from skipserve.artifacts.graphs import Precisions
 from skipserve.artifacts.manifest import Precision
 from skipserve.artifacts.origin import Routing
+from skipserve.artifacts.touched import write_touched
 from skipserve.building.buildfile import BuildFile
 from skipserve.building.sourced import Sourced
 from skipserve.certification.candidates import propose_candidates
@@ -22,6 +26,7 @@ from skipserve.networks import ResidualNetwork
 from skipserve.plots import plot_runs
 from skipserve.routing.fit import fit_router
 from skipserve.runtime.runners import FORMATS
+from skipserve.sources.contents import contents_of
 from skipserve.sources.splits import Splits
 from skipserve.training.checkpoint import save_checkpoint
 from skipserve.training.history import Epoch
@@ -155,6 +160,9 @@ def calibrate(
             f"{build.artifact} was exported without a router; run `skipserve build {build.path}`"
         )
     splits = (sourced or Sourced(build)).rows
+    signature = artifact.manifest.signature
+    fitted = [contents_of(one.rows, signature) for one in (splits.fit, splits.propose)]
+    write_touched(build.artifact, np.concatenate(fitted))
     propose_candidates(build.artifact, splits.propose.rows, queries=splits.propose.queries)
     if config.certificate == "earned":
         say(
@@ -162,14 +170,14 @@ def calibrate(
             "certificates on its own traffic"
         )
         return
-    precisions = [one for one in build.export.precisions if one != "fp16"]
-    if not precisions:
+    files = certified_files(build)
+    if not files:
         say(
             f"{build.name}: nothing is certified: FP16 is emulated on a CPU; run "
             f"`skipserve certify {build.artifact}` on the GPU that will serve"
         )
         return
-    for backend, precision in itertools.product(certified_backends(build), precisions):
+    for backend, precision in files:
         if not artifact.hashes(FORMATS[backend], precision):
             continue
         certify_artifact(
@@ -188,10 +196,23 @@ def calibrate(
         )
 
 
-def certified_backends(build: BuildFile) -> list[BackendName]:
-    """Backends to certify: the one that serves, or all if the artifact has no files for it."""
+def certified_files(build: BuildFile) -> list[tuple[BackendName, Precision]]:
+    """Backends and precisions that a build certifies, on the CPU; none where traffic does it.
+
+    Backends are the one that serves, or all if the artifact has no files for it.
+    """
+    if build.router is None or build.router.certificate == "earned":
+        return []
     have = [name for name, format in FORMATS.items() if format in build.export.formats]
-    return [build.serving.backend] if build.serving.backend in have else have
+    backends = [build.serving.backend] if build.serving.backend in have else have
+    precisions = [one for one in build.export.precisions if one != "fp16"]
+    return list(itertools.product(backends, precisions))
+
+
+def certified_measures(build: BuildFile) -> tuple[Measure, ...]:
+    """Measures of risk that a build certifies: accuracy lost where its rows have labels."""
+    labelled = build.brought is None or build.brought.data.labels is not None
+    return MEASURES if labelled else ("disagreement",)
 
 
 def certified_batch(build: BuildFile) -> int:

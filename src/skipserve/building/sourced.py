@@ -61,3 +61,17 @@ class Sourced:
         from skipserve.sources.recipe import recipe_splits
 
         return recipe_splits(build.trained.recipe)
+
+    @cached_property
+    def module_weights(self) -> str | None:
+        """SHA-256 of the weights of a ``module:function``, which is called; else ``None``.
+
+        Raises:
+            ConfigError: If there is no such function, or it returns something else.
+        """
+        brought = self._build.brought
+        if brought is None or brought.source.module is None:
+            return None
+        from skipserve.sources.module import weights_of
+
+        return weights_of(brought.source.module, self._build.root)

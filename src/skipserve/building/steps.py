@@ -8,20 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from skipserve.artifacts.artifact import open_artifact
-from skipserve.artifacts.certificates import Certificate, Refusal
 from skipserve.artifacts.certificates_file import CERTIFICATES
 from skipserve.artifacts.manifest import MANIFEST
-from skipserve.artifacts.versions import versions_of
 from skipserve.building.buildfile import BuildFile
 from skipserve.building.fingerprints import fingerprint, hashes, sources, versions
+from skipserve.building.inputs import brought_inputs, is_folder, origin_inputs, shipped_hash
+from skipserve.building.outcomes import calibrated, exported, packaged
 from skipserve.building.products import (
     OnEpoch,
     OnProgress,
     Say,
     calibrate,
-    certified_backends,
     certified_batch,
+    certified_files,
+    certified_measures,
     export,
     make_archive,
     quiet,
@@ -29,15 +29,15 @@ from skipserve.building.products import (
 )
 from skipserve.building.sourced import Sourced
 from skipserve.building.tuned import tune_source
-from skipserve.errors import ArtifactError, CheckpointError, ConfigError
-from skipserve.files import sha256_of
-from skipserve.runtime.runners import FORMATS
+from skipserve.files import held, replace_text, sha256_of
 from skipserve.training.history import WEIGHTS
-from skipserve.training.shipped import difference, read_shipped
 
 # Sources that every step depends on.
 OWN_SOURCES = (
-    *(f"building/{name}.py" for name in ("fingerprints", "products", "sourced", "steps")),
+    *(
+        f"building/{name}.py"
+        for name in ("fingerprints", "inputs", "outcomes", "products", "sourced", "steps")
+    ),
     "cores.py",
 )
 # Packages and sources that draw the data of recipes.
@@ -80,7 +80,7 @@ def steps(
     sourced = sourced or Sourced(build)
     found = [] if build.brought is not None else [_training(build, on_epoch, say, on_progress)]
     if build.tuning is not None:
-        found.append(_tuning(build, say))
+        found.append(_tuning(build, say, sourced))
     asked = [None if build.router is None else build.router.model_dump(mode="json")]
     asked.append(build.exits.model_dump(mode="json"))
     found.append(
@@ -88,18 +88,18 @@ def steps(
             "export",
             lambda: (
                 build.name,
-                _origin_inputs(build),
+                origin_inputs(build, sourced),
                 build.export.model_dump(mode="json"),
                 asked,
                 sources("networks", "routing", "artifacts", "graph", "sources", "runtime"),
                 sources("preprocessing", "tasks"),
                 sources(*OWN_SOURCES, *DRAWING_SOURCES),
                 versions("torch", "onnx", "onnxscript", "onnxruntime", *DRAWING),
-                versions("tokenizers", "transformers") if _is_folder(build) else None,
+                versions("tokenizers", "transformers") if is_folder(build) else None,
             ),
             (manifest,),
             lambda: export(build, say, sourced),
-            lambda: _exported(build),
+            lambda: exported(build),
         )
     )
     if build.router is not None:
@@ -109,8 +109,8 @@ def steps(
                 lambda: (
                     sha256_of(manifest),
                     asked,
-                    (certified_batch(build), certified_backends(build)),
-                    _origin_inputs(build),
+                    (certified_batch(build), certified_files(build), certified_measures(build)),
+                    origin_inputs(build, sourced),
                     sources("certification", "routing", "runtime", "artifacts", "sources"),
                     sources("preprocessing", "tasks"),
                     sources("networks", "intervals.py", *OWN_SOURCES, *DRAWING_SOURCES),
@@ -119,7 +119,7 @@ def steps(
                 (certificates,),
                 lambda: calibrate(build, say, sourced, on_progress),
                 # More may be certified later, on other machines and other rows.
-                lambda: _calibrated(build),
+                lambda: calibrated(build),
             )
         )
     found.append(
@@ -135,7 +135,7 @@ def steps(
             ),
             (build.archive,),
             lambda: make_archive(build),
-            lambda: _packaged(build),
+            lambda: packaged(build),
         )
     )
     return found
@@ -151,70 +151,27 @@ def _training(build: BuildFile, on_epoch: OnEpoch, say: Say, on_progress: OnProg
             trained.training.model_dump(mode="json"),
             sources("networks", "training"),
             versions("torch", *DRAWING),
-            _shipped_hash(build),
+            shipped_hash(build),
         ),
         (checkpoint / WEIGHTS, checkpoint / "config.json"),
         lambda: take_or_train(build, on_epoch, say, on_progress),
     )
 
 
-def _tuning(build: BuildFile, say: Say) -> Step:
+def _tuning(build: BuildFile, say: Say, sourced: Sourced) -> Step:
     assert build.brought is not None and build.tuning is not None
     tuning, untuned = build.tuning, build.brought.model_copy(update={"tuned": None})
     return Step(
         "tune",
         lambda: (
             tuning.model_dump(mode="json"),
-            [untuned.model_dump(mode="json"), hashes(tuple(untuned.files(build.root)))],
+            brought_inputs(untuned, build, sourced),
             sources("training/tuning", "building/tuned.py", "sources", "preprocessing"),
             versions("torch", "transformers", "peft"),
         ),
         (build.tuned,),
         lambda: tune_source(build, say),
     )
-
-
-def _shipped_hash(build: BuildFile) -> str | None:
-    # From the JSON beside the weights; a damaged copy must not cause training.
-    trained = build.trained
-    try:
-        shipped = read_shipped(build.shipped)
-    except CheckpointError:
-        return None
-    if shipped is None or difference(shipped, trained.recipe, trained.network, trained.training):
-        return None
-    return shipped.weights_sha256
-
-
-def _is_folder(build: BuildFile) -> bool:
-    return build.brought is not None and build.brought.source.folder is not None
-
-
-def _origin_inputs(build: BuildFile) -> Any:
-    """Everything that the origin of a build file depends on."""
-    if build.brought is None:
-        return hashes((build.checkpoint / WEIGHTS, build.checkpoint / "config.json"))
-    brought = build.brought
-    return [brought.model_dump(mode="json"), hashes(tuple(brought.files(build.root)))]
-
-
-def _exported(build: BuildFile) -> str | None:
-    """The manifest, if every file in it has the right hash."""
-    try:
-        open_artifact(build.artifact)
-    except ArtifactError:  # missing or damaged
-        return None
-    return sha256_of(build.artifact / MANIFEST)
-
-
-def _packaged(build: BuildFile) -> list[bool | str] | None:
-    """The newest version; it may not be in force, because a rollback stays in force."""
-    try:
-        have = versions_of(build.archive.parent, build.archive.stem)
-    except ConfigError:  # there is none
-        return None
-    in_force = any(one.in_force and one.number for one in have)
-    return [in_force, sha256_of(have[0].archive)]
 
 
 def run_steps(
@@ -227,7 +184,7 @@ def run_steps(
     """Run every step whose inputs or outputs changed since the last build.
 
     Content decides, not time stamps: ``.build/NAME.json`` keeps the hash of each step's inputs
-    and of its outputs.
+    and of its outputs. Of two builds of one model the second waits for the first.
 
     Args:
         build: The build file.
@@ -236,7 +193,22 @@ def run_steps(
         on_progress: Receives what is being done.
         sourced: Of the build file, where it is read afterwards too.
     """
-    record_file = build.root / ".build" / f"{build.name}.json"
+    records = build.root / ".build"
+    own = records / build.name
+    own.mkdir(parents=True, exist_ok=True)
+    waiting = f"{build.name}: another build of it is running; waiting for its end"
+    with held(own, lambda: say(waiting)):
+        _run_steps(build, records / f"{build.name}.json", on_epoch, say, on_progress, sourced)
+
+
+def _run_steps(
+    build: BuildFile,
+    record_file: Path,
+    on_epoch: OnEpoch,
+    say: Say,
+    on_progress: OnProgress,
+    sourced: Sourced | None,
+) -> None:
     record = _read_record(record_file)
     for step in steps(build, on_epoch, say, on_progress, sourced):
         on_progress(f"{build.name}: {step.name}", None)
@@ -247,8 +219,7 @@ def run_steps(
         say(f"{build.name}: {step.name} …")
         step.run()
         record[step.name] = {"inputs": inputs, "outputs": step.outcome()}
-        record_file.parent.mkdir(exist_ok=True)
-        record_file.write_text(json.dumps(record, indent=2) + "\n")
+        replace_text(record_file, json.dumps(record, indent=2) + "\n")
 
 
 def _read_record(file: Path) -> dict[str, Any]:
@@ -257,24 +228,3 @@ def _read_record(file: Path) -> dict[str, Any]:
     except (FileNotFoundError, ValueError):  # no build yet, or an unreadable record: build
         return {}
     return record if isinstance(record, dict) else {}
-
-
-def _calibrated(build: BuildFile) -> str | None:
-    """The candidates, and which risks of the build have a certificate or a refusal."""
-    try:
-        artifact = open_artifact(build.artifact)
-    except ArtifactError:  # damaged
-        return None
-    made, risks = artifact.certificates, build.router.risks if build.router else ()
-    files = [
-        artifact.hashes(FORMATS[backend], precision)
-        for backend in certified_backends(build)
-        for precision in build.export.precisions
-    ]
-    entries: list[Certificate | Refusal] = [*made.certificates, *made.refusals]
-    own = {
-        (json.dumps(one.files, sort_keys=True), one.measure, one.risk)
-        for one in entries
-        if one.files in files and one.provider == "cpu" and one.risk in risks
-    }
-    return fingerprint([made.candidates, sorted(own)])

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from skipserve.artifacts.artifact import open_artifact
 from skipserve.artifacts.certificates import Certificate
 from skipserve.building.fixed_alone import fixed_alone
-from skipserve.certification.certify import shortest_fixed
-from skipserve.intervals import percent, samples_needed, upper_bound
+from skipserve.certification.certify import fewest_samples, rows_by_class, shortest_fixed
+from skipserve.intervals import percent, upper_bound
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.pieces import OnnxPiece
 from skipserve.runtime.prediction import Prediction, Setting
@@ -24,6 +24,8 @@ from skipserve.sources.splits import Labelled, Splits
 from skipserve.tasks import Task, Unit, Units, counted, too_short_note
 
 BATCH = 32
+# Rows whose every exit is read at once.
+READ_TOGETHER = 1024
 # Rows for timing, and repetitions.
 TIMED, ROUNDS = 96, 7
 # Least share of time that a router must save over the best fixed depth.
@@ -155,12 +157,15 @@ def _nothing(engine: Engine, splits: Splits, risk: float) -> str:
         )
     task, tested = engine.manifest.task, splits.certify
     units, have = counted(task), Units(task, len(tested), tested.queries).count
-    needed = samples_needed(risk, spec.offline_confidence)
-    if have < needed:
+    classes = task.classes if spec.per_class else 0
+    needed, of_each = fewest_samples(risk, spec.offline_confidence, classes), ""
+    if classes:
+        of_each = " of each class, which are certified one by one,"
+    if have < needed * max(classes, 1):
         return (
             f"not worth it yet: {have} {units} cannot certify a risk of {percent(risk)}, it "
-            f"takes at least {needed} and in practice several times as many; bring more {units}, "
-            "or ask for a larger --risk"
+            f"takes at least {needed}{of_each} and in practice several times as many; bring more "
+            f"{units}, or ask for a larger --risk"
         )
     return (
         f"not worth it: no candidate could be certified at {percent(risk)} on {have} {units}, so "
@@ -178,10 +183,21 @@ def _shortest_fixed(engine: Engine, data: Labelled, certificate: Certificate) ->
     """Blocks of the shortest fixed depth that passes the same test."""
     task, spec = engine.manifest.task, engine.manifest.router
     assert spec is not None
-    units = Units(task, len(data), data.queries)
-    agrees = units.agree_by_depth(engine.read(data.rows).answers)
+    # Answers of every exit may need gigabytes; whether they agree needs little. Queries are
+    # compared as a whole, and their answers are single numbers.
+    together = READ_TOGETHER if task.top is None else len(data)
+    agrees, labels = [], []
+    for start in range(0, len(data), together):
+        part = slice(start, start + together)
+        answers = engine.read(data.rows[part]).answers
+        queries = None if data.queries is None else data.queries[part]
+        agrees.append(Units(task, len(answers), queries).agree_by_depth(answers))
+        labels.append(task.labels(answers[:, -1]))
     blocks = np.array([*spec.decisions, engine.manifest.depth])
-    return shortest_fixed(blocks, agrees, certificate.risk, certificate.confidence)
+    known = [one for one in labels if one is not None]
+    by_class = rows_by_class(task, np.concatenate(known) if known else None, spec.per_class)
+    risk, confidence = certificate.risk, certificate.confidence
+    return shortest_fixed(blocks, np.concatenate(agrees), risk, confidence, by_class)
 
 
 def _milliseconds(

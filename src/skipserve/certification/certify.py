@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from skipserve.certification.measures import Measure
 from skipserve.errors import ConfigError
-from skipserve.intervals import p_value
+from skipserve.intervals import p_value, samples_needed
 from skipserve.routing.propose import Thresholds
+from skipserve.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -82,14 +83,15 @@ def betting_p_value(losses: NDArray[np.int8], risk: float, confidence: float) ->
     A gambler who bets against "mean ≥ ε" gains only by luck; by Ville's inequality one over the
     most she ever held is a p-value. Bets follow the variance seen so far (Waudby-Smith and Ramdas,
     arXiv:2010.09686, the predictable plug-in of section 3), so losses that are mostly 0 cost
-    little.
+    little. She stops where she holds most, so the order must not tell anything about the losses:
+    in a file that is sorted by class she would stop before the bad class. They are shuffled here.
 
     Args:
-        losses: In −1 … 1, in an order fixed beforehand [N].
+        losses: In −1 … 1, in any order [N].
         risk: ε, in (0, 1).
         confidence: 1 − δ, at which the bets are aimed.
     """
-    x = losses.astype(np.float64)
+    x = losses[_shuffled(len(losses))].astype(np.float64)
     seen = np.arange(1, len(x) + 1)
     # A prior of variance 1/4 and one sample at ε keeps bets finite.
     mean = (risk + np.cumsum(x)) / (seen + 1)
@@ -102,8 +104,24 @@ def betting_p_value(losses: NDArray[np.int8], risk: float, confidence: float) ->
     return float(min(1.0, math.exp(-max(0.0, float(wealth.max(initial=0.0))))))
 
 
+def _shuffled(count: int) -> NDArray[np.int64]:
+    """A fixed order that looks random [count]: that of splitmix64 (Steele et al., OOPSLA 2014).
+
+    NumPy does not promise that its generators draw the same in every version, and whoever verifies
+    a certificate must bet in the same order.
+    """
+    x = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.argsort(x ^ (x >> np.uint64(31)))
+
+
 def shortest_fixed(
-    blocks: NDArray[np.int64], agrees: NDArray[np.bool_], risk: float, confidence: float
+    blocks: NDArray[np.int64],
+    agrees: NDArray[np.bool_],
+    risk: float,
+    confidence: float,
+    by_class: Sequence[NDArray[np.bool_]] = (),
 ) -> int:
     """The shortest fixed depth that can be certified.
 
@@ -116,13 +134,57 @@ def shortest_fixed(
             has touched.
         risk: ε.
         confidence: 1 − δ.
+        by_class: Which rows full depth gives to each class that is certified by itself, [N] each.
     """
     shortest = int(blocks[-1])
     for depth, same in zip(blocks[-2::-1], agrees.T[-2::-1], strict=True):
-        if p_value(int((~same).sum()), len(same), risk) > 1 - confidence:
+        counts = [(int((~same[rows]).sum()), int(rows.sum())) for rows in by_class]
+        if disagreement_p_value(int((~same).sum()), len(same), risk, counts) > 1 - confidence:
             break
         shortest = int(depth)
     return shortest
+
+
+def rows_by_class(
+    task: Task, labels: NDArray[np.int64] | None, per_class: bool
+) -> list[NDArray[np.bool_]]:
+    """Which rows full depth gives to each class that is certified by itself, [N] each.
+
+    Args:
+        task: Of the model.
+        labels: What full depth decides [N]; ``None`` where the task decides nothing.
+        per_class: Whether the router asks for every class; none otherwise.
+    """
+    return [np.asarray(labels == one) for one in range(task.classes if per_class else 0)]
+
+
+def disagreement_p_value(
+    disagreements: int, samples: int, risk: float, by_class: Sequence[tuple[int, int]] = ()
+) -> float:
+    """The exact p-value against "the rate of disagreement exceeds ε".
+
+    Args:
+        disagreements: Of all samples.
+        samples: How many there are.
+        risk: ε.
+        by_class: Disagreements and samples of each class, where each is certified by itself: every
+            one is tested at δ divided by their number, a union bound.
+    """
+    if not by_class:
+        return p_value(disagreements, samples, risk)
+    worst = max(p_value(wrong, count, risk) for wrong, count in by_class)
+    return min(1.0, len(by_class) * worst)
+
+
+def fewest_samples(risk: float, confidence: float, classes: int = 0) -> int:
+    """Samples that certify a risk if none of them disagrees: of each class, where there are any.
+
+    Args:
+        risk: ε.
+        confidence: 1 − δ.
+        classes: That are certified one by one, or 0.
+    """
+    return samples_needed(risk, 1 - (1 - confidence) / max(classes, 1))
 
 
 def certify(
@@ -178,13 +240,8 @@ def p_value_of(outcome: Outcome, samples: int, goal: Goal, confidence: float) ->
         goal: What is certified.
         confidence: 1 − δ, at which the bets on accuracy lost are aimed.
     """
-    if goal.measure == "disagreement" and outcome.by_class:
-        # Every class is tested at δ divided by their number: a union bound.
-        classes = len(outcome.by_class)
-        worst = max(p_value(wrong, count, goal.risk) for wrong, count in outcome.by_class)
-        return min(1.0, classes * worst)
     if goal.measure == "disagreement":
-        return p_value(outcome.disagreements, samples, goal.risk)
+        return disagreement_p_value(outcome.disagreements, samples, goal.risk, outcome.by_class)
     assert outcome.lost is not None
     return betting_p_value(outcome.lost, goal.risk, confidence)
 

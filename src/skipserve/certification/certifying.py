@@ -23,10 +23,17 @@ from skipserve.artifacts.certificates import (
     to_json,
 )
 from skipserve.artifacts.certificates_file import add_certificates
-from skipserve.certification.certify import Goal, Outcome, Verdict, certify, p_value_of
+from skipserve.certification.certify import (
+    Goal,
+    Outcome,
+    Verdict,
+    certify,
+    fewest_samples,
+    p_value_of,
+)
 from skipserve.certification.trial import Say, Trial, sha256_of
 from skipserve.errors import ArtifactError
-from skipserve.intervals import samples_needed
+from skipserve.intervals import p_value
 from skipserve.routing.propose import Thresholds
 from skipserve.runtime.engine import Engine
 from skipserve.tasks import Units, counted, too_short_note
@@ -197,23 +204,27 @@ def _certified(
 
 
 def _why_refused(goal: Goal, samples: int, first: Outcome, confidence: float, those: str) -> str:
-    needed = samples_needed(goal.risk, confidence)
+    by_class = first.by_class if goal.measure == "disagreement" else ()
+    needed = fewest_samples(goal.risk, confidence, len(by_class))
+    rare = [count for _, count in by_class if count < needed]
+    if rare:
+        return (
+            f"every class is certified by itself, and one has {min(rare)} of {those}; it takes at "
+            f"least {needed} of each to certify {goal.risk:g} at confidence {confidence:g}"
+        )
     if samples < needed:
         return (
             f"{those} cannot certify {goal.risk:g} at confidence {confidence:g}; "
             f"it takes at least {needed}"
         )
-    rare = [count for _, count in first.by_class if count < needed]
-    if goal.measure == "disagreement" and rare:
-        return (
-            f"every class is certified by itself, and one has {min(rare)} of {those}; "
-            f"it takes more than {needed} of each to certify {goal.risk:g}"
-        )
-    did = f"disagrees on {first.disagreements}"
+    did, of = f"disagrees on {first.disagreements}", those
+    if by_class:
+        wrong, count = max(by_class, key=lambda one: p_value(one[0], one[1], goal.risk))
+        did, of = f"disagrees on {wrong}", f"the {count} of one class, of {those}"
     if goal.measure == "accuracy_lost" and first.lost is not None:
         did = f"loses the right answer on {int(first.lost.sum())} more than it gains"
     return (
-        f"the most careful candidate {did} of {those}, "
+        f"the most careful candidate {did} of {of}, "
         f"too many for {goal.risk:g} at confidence {confidence:g}"
     )
 

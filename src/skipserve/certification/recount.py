@@ -10,7 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skipserve.artifacts.artifact import Artifact
-from skipserve.artifacts.certificates import WrittenThresholds, from_json, thresholds_of
+from skipserve.artifacts.certificates import (
+    TestedCandidate,
+    WrittenThresholds,
+    from_json,
+    thresholds_of,
+)
 from skipserve.certification.certificate_file import CertificateFile, Offline
 from skipserve.certification.certify import Outcome, betting_p_value
 from skipserve.certification.findings import Fault, Finding
@@ -29,18 +34,26 @@ class _Outcomes:
         self._trial = trial
         self._found: dict[tuple[WrittenThresholds, bool], Outcome] = {}
 
-    def of(self, candidate: WrittenThresholds, chosen: bool) -> Outcome:
-        """The outcome of one candidate.
+    def ways(self, candidate: WrittenThresholds, chosen: bool) -> Iterator[Outcome]:
+        """Outcomes of one candidate, by each way that it may have been found where it was tested.
+
+        A row in another batch may round otherwise, so reading every exit once and running the
+        candidate may differ. The certified one was run. Others were read, or run too if reading
+        had foreseen something else than was seen.
 
         Args:
             candidate: Its thresholds.
-            chosen: Whether it is the certified one. That one is run; the others are read, as they
-                were where it was certified: a row in another batch may round otherwise.
+            chosen: Whether it is the certified one.
         """
-        if (candidate, chosen) not in self._found:
-            run = self._trial.run if chosen or not self._trial.foresees else self._trial.foresee
-            self._found[candidate, chosen] = run(thresholds_of(candidate))
-        return self._found[candidate, chosen]
+        if self._trial.foresees and not chosen:
+            yield self._of(candidate, read=True)
+        yield self._of(candidate, read=False)
+
+    def _of(self, candidate: WrittenThresholds, read: bool) -> Outcome:
+        if (candidate, read) not in self._found:
+            find = self._trial.foresee if read else self._trial.run
+            self._found[candidate, read] = find(thresholds_of(candidate))
+        return self._found[candidate, read]
 
 
 def check_counts(
@@ -105,29 +118,34 @@ def check_counts(
         for place, (candidate, said) in enumerate(
             zip(bound.candidates, bound.tried, strict=True), 1
         ):
-            found = trials[kind].of(candidate, chosen=place == len(bound.candidates))
-            wrong = found.disagreements
-            if (wrong, found.by_class) != (said.disagreements, said.by_class):
-                yield Finding(
-                    Fault.COUNTS,
-                    f"{about}: candidate {place} disagrees on {wrong} "
-                    f"{counted(manifest.task)} here, the certificate says {said.disagreements}; "
-                    "another processor may round otherwise",
-                )
-            elif not np.allclose(
-                (found.run_rate, found.held_back), (said.run_rate, said.held_back), atol=TOLERANCE
-            ):
-                yield Finding(
-                    Fault.COUNTS,
-                    f"{about}: candidate {place} runs {found.run_rate:.3%} of the blocks and holds "
-                    f"back {found.held_back:.3%} of the rows here, the certificate says "
-                    f"{said.run_rate:.3%} and {said.held_back:.3%}",
-                )
-            if bound.measure == "accuracy_lost" and found.lost is not None:
-                p = betting_p_value(found.lost, bound.risk, bound.confidence)
-                if not math.isclose(p, said.p_value, rel_tol=TOLERANCE):
-                    yield Finding(
-                        Fault.COUNTS,
-                        f"{about}: the p-value of candidate {place} is {p:.6g} here, the "
-                        f"certificate says {said.p_value:.6g}",
-                    )
+            chosen = place == len(bound.candidates)
+            unlike: list[str] = []
+            for found in trials[kind].ways(candidate, chosen):
+                unlike = list(_differences(found, said, bound, counted(manifest.task)))
+                if not unlike:
+                    break
+            for sentence in unlike:
+                yield Finding(Fault.COUNTS, f"{about}: candidate {place} {sentence}")
+
+
+def _differences(
+    found: Outcome, said: TestedCandidate, bound: Offline, units: str
+) -> Iterator[str]:
+    """What an outcome has otherwise than a certificate says."""
+    wrong = found.disagreements
+    if (wrong, found.by_class) != (said.disagreements, said.by_class):
+        yield (
+            f"disagrees on {wrong} {units} here, the certificate says {said.disagreements}; "
+            "another processor may round otherwise"
+        )
+    elif not np.allclose(
+        (found.run_rate, found.held_back), (said.run_rate, said.held_back), atol=TOLERANCE
+    ):
+        yield (
+            f"runs {found.run_rate:.3%} of the blocks and holds back {found.held_back:.3%} of the "
+            f"rows here, the certificate says {said.run_rate:.3%} and {said.held_back:.3%}"
+        )
+    if bound.measure == "accuracy_lost" and found.lost is not None:
+        p = betting_p_value(found.lost, bound.risk, bound.confidence)
+        if not math.isclose(p, said.p_value, rel_tol=TOLERANCE):
+            yield f"has the p-value {p:.6g} here, the certificate says {said.p_value:.6g}"

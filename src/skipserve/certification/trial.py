@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from skipserve.certification.certify import Outcome, lost_of, outcome_of
+from skipserve.certification.certify import Outcome, lost_of, outcome_of, rows_by_class
 from skipserve.errors import ConfigError
 from skipserve.routing.propose import Thresholds
 from skipserve.routing.stopping import first_stop, inside_so_far
@@ -116,14 +116,13 @@ class Trial:
         if self._truth is not None:
             right = [task.right(one.answers, self._truth) for one in (full, answers)]
             lost = lost_of(*right)
-        classes = range(task.classes if self._per_class else 0)
         outcome = outcome_of(
             self.units.differ(answers.answers, full.answers),
             answers.depth_run,
             answers.held_back,
             self._engine.manifest.depth,
             lost,
-            [np.asarray(full.labels == one) for one in classes],
+            rows_by_class(task, full.labels, self._per_class),
         )
         if outcome.held_back > MOST_HELD_BACK:
             raise ConfigError(

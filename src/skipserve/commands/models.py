@@ -194,7 +194,7 @@ def certify(
         name = artifact.manifest.name
         watch.progress(f"{name}: reading rows", None)
         values = values_of(artifact, text or ())
-        samples = read_samples(data, labels, artifact.manifest, watch.say, values, query)
+        samples = read_samples(data, labels, artifact, watch.say, values, query)
         watch.progress(f"{name}: testing candidates", None)
         made = certify_artifact(
             artifact.directory,

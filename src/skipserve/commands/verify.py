@@ -94,7 +94,7 @@ def verify(
         if data is not None and not found:
             watch.progress(f"{made.model}: running the files", None)
             prepared = values_of(artifact, text or ())
-            samples = read_samples(data, labels, artifact.manifest, watch.say, prepared, query)
+            samples = read_samples(data, labels, artifact, watch.say, prepared, query)
             rows, truth = samples.rows.tensors, samples.labels
             found += check_counts(made, artifact, rows, truth, watch.say, samples.queries)
     if found:

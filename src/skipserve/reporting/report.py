@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from skipserve.artifacts.certificates import Refusal
-from skipserve.certification.certify import shortest_fixed
+from skipserve.certification.certify import rows_by_class, shortest_fixed
 from skipserve.errors import ConfigError
 from skipserve.intervals import percent, spelled
 from skipserve.reporting.cost import Cost, in_any_part, measure_costs
@@ -184,9 +184,11 @@ def _certified(
         return points, routed, refused, {}
     read = _read(model, engine, tested.rows, batch_size)
     units = Units(read.task, len(tested), tested.queries)
-    agrees = units.agree_by_depth(read.answers)
+    agrees, spec = units.agree_by_depth(read.answers), engine.manifest.router
+    full_labels = read.task.labels(read.answers[:, -1])
+    classes = rows_by_class(read.task, full_labels, spec is not None and spec.per_class)
     fixed = {
-        one: shortest_fixed(read.blocks, agrees, one, certificate.confidence)
+        one: shortest_fixed(read.blocks, agrees, one, certificate.confidence, classes)
         for one, certificate in engine.certified().items()
     }
     return points, routed, refused, fixed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,25 @@ def trim(rows: Rows, signature: Signature) -> Rows:
     if word is None:
         return rows
     return _cut(rows, signature, word, int(_lengths(rows, signature).max()))
+
+
+def unpadded(rows: Rows, signature: Signature) -> Iterator[list[NDArray[Any]]]:
+    """The tensors of each row, in the order of the inputs, without the padding at its end.
+
+    Rows of a model without a mask are as they are.
+    """
+    word = _word(signature)
+    lengths = None if word is None else _lengths(rows, signature)
+    free = [_axes(signature, name, word) for name in rows.tensors]
+    for row in range(len(rows)):
+        tensors = [tensor[row] for tensor in rows.tensors.values()]
+        if lengths is not None:
+            real = slice(int(lengths[row]))
+            tensors = [
+                tensor[tuple(real if cut else slice(None) for cut in axes)]
+                for tensor, axes in zip(tensors, free, strict=True)
+            ]
+        yield tensors
 
 
 def by_length(rows: Rows, signature: Signature) -> Iterator[tuple[Places | slice, Rows]]:
@@ -80,8 +100,14 @@ def _lengths(rows: Rows, signature: Signature) -> NDArray[np.int64]:
 def _cut(rows: Rows, signature: Signature, word: str, length: int) -> Rows:
     kept = {}
     for name, tensor in rows.tensors.items():
-        spec = signature.input(name)
-        assert spec is not None
-        places = tuple(slice(length) if size == word else slice(None) for size in spec.row_shape)
+        axes = _axes(signature, name, word)
+        places = tuple(slice(length) if cut else slice(None) for cut in axes)
         kept[name] = np.ascontiguousarray(tensor[(slice(None), *places)])
     return Rows(kept)
+
+
+def _axes(signature: Signature, name: str, word: str | None) -> list[bool]:
+    """Which dimensions of one row of an input are as long as the mask."""
+    spec = signature.input(name)
+    assert spec is not None
+    return [size == word for size in spec.row_shape]

@@ -14,7 +14,6 @@ from skipserve.artifacts.manifest import Source
 from skipserve.artifacts.origin import Origin
 from skipserve.artifacts.parity import Expected, parts_of
 from skipserve.errors import ConfigError, CutError
-from skipserve.files import sha256_of
 from skipserve.graph.known import known_counts
 from skipserve.graph.memory import open_model
 from skipserve.graph.precision import largest_activation
@@ -24,7 +23,8 @@ from skipserve.routing.network import network_of
 from skipserve.signature import BATCH, DTYPES, Signature, TensorSpec
 from skipserve.sources.answering import as_answer, check_answers
 from skipserve.sources.columns import read_columns
-from skipserve.sources.config import Brought
+from skipserve.sources.config import Brought, DataConfig
+from skipserve.sources.graph_files import sha256_of_graph
 from skipserve.sources.matching import match
 from skipserve.sources.picture_files import sent
 from skipserve.sources.queries import with_queries
@@ -34,8 +34,8 @@ from skipserve.sources.values import Values
 from skipserve.tasks import Classify, MultiLabel, Regress, Task
 
 PARITY_ROWS = 128
-# Fewer rows leave too few to certify anything on.
-FEWEST_ROWS = 200
+# Fewer rows leave too few to certify anything on, to fit a head to, and to do the rest with.
+FEWEST_ROWS, FEWEST_TO_FIT, FEWEST_OF_A_SPLIT = 200, 50, 10
 
 
 def brought_origin(brought: Brought, root: Path) -> tuple[Origin, Splits]:
@@ -110,7 +110,7 @@ def _opened(brought: Brought, root: Path) -> ReadSource:
     if source.onnx is not None:
         file = root / source.onnx
         model = read_graph(file)
-        return ReadSource(model, Source(kind="onnx", name=file.name, sha256=sha256_of(file)))
+        return ReadSource(model, Source(kind="onnx", name=file.name, sha256=sha256_of_graph(file)))
     if source.folder is not None:
         from skipserve.sources.hugging_face.reading import read_folder
 
@@ -201,10 +201,39 @@ def _split(brought: Brought, signature: Signature, root: Path, source: ReadSourc
         return with_queries(found, brought.task, columns, data.query, name)
 
     rows = read(data.rows, data.labels)
-    if len(rows) < FEWEST_ROWS:
-        raise ConfigError(
-            f"{data.rows} holds {len(rows)} rows; it takes at least {FEWEST_ROWS} to fit a router, "
-            "and thousands to certify it"
-        )
     beside = read(data.fit, None) if data.fit is not None else None
-    return split_rows(rows, beside, data.seed)
+    splits = split_rows(rows, signature, beside, data.seed)
+    _require_enough(splits, len(rows), data)
+    return splits
+
+
+def _require_enough(splits: Splits, rows: int, data: DataConfig) -> None:
+    """Refuse splits of too few rows.
+
+    Raises:
+        ConfigError: Saying where the rows went.
+    """
+    others = (splits.propose, splits.certify, splits.test)
+    left, known = rows, ""
+    if data.fit is not None:
+        left = sum(map(len, others))
+        if left < rows:
+            known = f", of which {rows - left} are left out because they are in {data.fit}"
+    if left < FEWEST_ROWS:
+        raise ConfigError(
+            f"{data.rows} holds {rows} rows{known}; it takes at least {FEWEST_ROWS} to fit a "
+            "router, and thousands to certify it"
+        )
+    if len(splits.fit) < FEWEST_TO_FIT:
+        where = data.rows if data.fit is None else data.fit
+        raise ConfigError(
+            f"{where} has {len(splits.fit)} rows to fit exits to; it takes at least "
+            f"{FEWEST_TO_FIT}, and they must differ"
+        )
+    for doing, split in zip(("propose thresholds", "certify", "test"), others, strict=True):
+        if len(split) < FEWEST_OF_A_SPLIT:
+            raise ConfigError(
+                f"{data.rows} has {len(split)} rows to {doing} on; it takes at least "
+                f"{FEWEST_OF_A_SPLIT}: equal rows, and all rows of a query, stand in one part; "
+                "bring more rows or queries that differ"
+            )

@@ -5,25 +5,25 @@
 
 from __future__ import annotations
 
-import zlib
+import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skipserve.errors import ConfigError
 from skipserve.extras import require
+from skipserve.files import DAMAGE, damage
 from skipserve.sources.picture_files import as_files, read_classes
 
 Columns = dict[str, NDArray[Any]]
 # Column name for the array of a .npy file.
 UNNAMED = ""
-# Bytes of a line of JSON.
-LONGEST_LINE = 16 << 20
+# Bytes of a row of .csv or .jsonl.
+LONGEST_ROW = 16 << 20
 ARRAYS = (".npy", ".npz")
 TABLES = (".parquet", ".csv", ".jsonl")
 
@@ -41,8 +41,11 @@ def read_columns(file: Path) -> Columns:
         return read_classes(file)
     try:
         columns = _read(file)
-    except (OSError, ValueError, EOFError, KeyError, BadZipFile, zlib.error) as error:
-        raise ConfigError(f"{file} cannot be read: {str(error).splitlines()[0]}") from None
+    except (*DAMAGE, OSError, ValueError, KeyError, MemoryError) as error:
+        said = damage(error)
+        if "straddl" in said:  # Arrow's advice is for programs
+            said = f"a row is longer than {LONGEST_ROW >> 20} MiB; bring the rows as .parquet"
+        raise ConfigError(f"{file} cannot be read: {said}") from None
     lengths = {name: len(column) for name, column in columns.items() if column.ndim}
     if len(lengths) < len(columns) or len(set(lengths.values())) > 1:
         found = ", ".join(f"{name or 'array'} {column.shape}" for name, column in columns.items())
@@ -82,11 +85,12 @@ def _read(file: Path) -> Columns:
 
     # A text may hold lines of its own, and be longer than what Arrow reads at once.
     lines = pyarrow.csv.ParseOptions(newlines_in_values=True)
-    at_once = pyarrow.json.ReadOptions(block_size=LONGEST_LINE)
+    csv = {"read_options": pyarrow.csv.ReadOptions(block_size=LONGEST_ROW), "parse_options": lines}
+    json = {"read_options": pyarrow.json.ReadOptions(block_size=LONGEST_ROW)}
     readers = {
         ".parquet": pyarrow.parquet.read_table,
-        ".csv": partial(pyarrow.csv.read_csv, parse_options=lines),
-        ".jsonl": partial(pyarrow.json.read_json, read_options=at_once),
+        ".csv": partial(pyarrow.csv.read_csv, **csv),
+        ".jsonl": partial(pyarrow.json.read_json, **json),
     }
     table = readers[kind](str(file))
     return {name: _array(name, table.column(name), file) for name in table.column_names}
@@ -124,6 +128,9 @@ def _array(name: str, column: Any, file: Path) -> NDArray[Any]:
     if column.null_count:
         row = next(i for i, value in enumerate(column) if not value.is_valid)
         raise ConfigError(f"{file}: row {row} of column {name!r} is empty; every row needs a value")
+    numbers = _numbers(column, name, file)
+    if numbers is not None:
+        return numbers
     values = column.to_pylist()
     if values and isinstance(values[0], str | dict | bytes):
         return objects(as_files(values, file.parent))
@@ -134,11 +141,64 @@ def _array(name: str, column: Any, file: Path) -> NDArray[Any]:
         try:
             return np.array(values)
         except ValueError:
-            raise ConfigError(
-                f"{file}: the lists in column {name!r} are of different length or depth; "
-                "pad them to one length"
-            ) from None
+            raise _uneven(name, file) from None
     return np.array(values)
+
+
+def _numbers(column: Any, name: str, file: Path) -> NDArray[Any] | None:
+    """A column of numbers, or of lists of numbers of any depth; ``None`` if it holds others.
+
+    They are taken as they are: Python objects of as many numbers would need ten times the room.
+    """
+    from pyarrow import types
+
+    kind = column.type
+    while _holds_lists(kind):
+        kind = kind.value_type
+    if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)):
+        return None
+    parts: list[NDArray[Any]] = []
+    for chunk in column.chunks:
+        before = sum(map(len, parts))
+        parts.append(_of_chunk(chunk, before, name, file))
+    if len({part.shape[1:] for part in parts}) > 1:
+        raise _uneven(name, file)
+    return np.concatenate(parts) if parts else np.empty(0)
+
+
+def _of_chunk(chunk: Any, before: int, name: str, file: Path) -> NDArray[Any]:
+    """The numbers in a part of a column, before which so many rows stand."""
+    import pyarrow.compute
+
+    shape, values = [len(chunk)], chunk
+    while _holds_lists(values.type):
+        lengths = pyarrow.compute.list_value_length(values).unique()
+        if len(lengths) > 1:
+            raise _uneven(name, file)
+        shape.append(lengths[0].as_py() if len(lengths) else 0)
+        values = values.flatten()
+        if values.null_count:
+            place = next(i for i, one in enumerate(values) if not one.is_valid)
+            row = before + place // math.prod(shape[1:])
+            raise ConfigError(
+                f"{file}: row {row} of column {name!r} has an empty entry; every entry needs a "
+                "value"
+            )
+    numbers: NDArray[Any] = values.to_numpy(zero_copy_only=False)
+    return numbers.reshape(shape)
+
+
+def _holds_lists(kind: Any) -> bool:
+    from pyarrow import types
+
+    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
+
+
+def _uneven(name: str, file: Path) -> ConfigError:
+    return ConfigError(
+        f"{file}: the lists in column {name!r} are of different length or depth; pad them to one "
+        "length"
+    )
 
 
 def objects(values: Sequence[object]) -> NDArray[np.object_]:

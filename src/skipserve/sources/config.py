@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -51,7 +49,7 @@ class DataConfig(Record):
             the first text of each pair where none is named.
         picture: The column of pictures; where none is named, the only one.
         columns: What each input is called in the files, where the names differ.
-        seed: Another seed is another split.
+        seed: From 0 to 2⁶³ − 1; another seed is another split.
     """
 
     rows: str
@@ -61,7 +59,13 @@ class DataConfig(Record):
     query: str | None = None
     picture: str | None = None
     columns: dict[str, str] = Field(default_factory=dict)
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
+
+    def model_post_init(self, _context: Any) -> None:
+        if self.picture is not None and self.text:
+            raise ValueError(
+                "text and picture are both named; a model takes the one or the other: leave one out"
+            )
 
     @property
     def values(self) -> tuple[str, ...]:
@@ -85,17 +89,3 @@ class Brought(Record):
     data: DataConfig
     task: TaskConfig = TaskConfig()
     tuned: str | None = None
-
-    def files(self, root: Path) -> Iterator[Path]:
-        """Files that the outcome depends on."""
-        if self.source.folder is not None:
-            from skipserve.sources.hugging_face.folder import open_folder
-
-            yield from open_folder(root / self.source.folder).files()
-        for name in (self.source.onnx, self.data.rows, self.data.fit, self.tuned):
-            if name is not None and (root / name).is_dir():
-                from skipserve.sources.picture_files import pictures_in
-
-                yield from pictures_in(root / name)
-            elif name is not None:
-                yield root / name

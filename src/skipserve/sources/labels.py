@@ -51,7 +51,7 @@ def _by_name(
 ) -> NDArray[np.int64]:
     places = {one: i for i, one in enumerate(classes)}
     for row, label in enumerate(labels):
-        if label not in places:
+        if not isinstance(label, str) or label not in places:
             raise ConfigError(
                 f"{where}: row {row} of {name!r} is {label!r}, which is none of the model's "
                 f"labels: {', '.join(classes)}"

@@ -41,16 +41,23 @@ def read_module(
         ConfigError: If there is no such function, or it returns something else.
         CutError: If the module cannot be exported.
     """
-    made = _call(name, root)
-    if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], nn.Module)):
-        raise ConfigError(
-            f"{name} must return a torch module and an example of its inputs, "
-            f"got {type(made).__name__}"
-        )
-    module, example = made
+    module, example = _made(name, root)
     if tuned is not None:
         load_tuned(module, tuned)
     return *module_graph(module, example, name), module
+
+
+def weights_of(name: str, root: Path) -> str:
+    """SHA-256 of the weights of what ``module:function`` returns.
+
+    Args:
+        name: Of the function.
+        root: Folder that is looked in first.
+
+    Raises:
+        ConfigError: If there is no such function, or it returns something else.
+    """
+    return _weights_hash(_made(name, root)[0])
 
 
 def module_graph(module: nn.Module, example: Any, name: str) -> tuple[onnx.ModelProto, Source]:
@@ -78,6 +85,17 @@ def module_graph(module: nn.Module, example: Any, name: str) -> tuple[onnx.Model
             f"{name} cannot be exported: {reason}; bring an ONNX file of the network instead"
         ) from None
     return model, Source(kind="module", name=name, sha256=_weights_hash(module))
+
+
+def _made(name: str, root: Path) -> tuple[nn.Module, Any]:
+    """A module and an example of its inputs."""
+    made = _call(name, root)
+    if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], nn.Module)):
+        raise ConfigError(
+            f"{name} must return a torch module and an example of its inputs, "
+            f"got {type(made).__name__}"
+        )
+    return made
 
 
 def _call(name: str, root: Path) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +48,31 @@ def pictures_in(folder: Path) -> list[Path]:
 def as_files(values: Sequence[object], folder: Path) -> Sequence[object]:
     """Make names of pictures paths in a folder; other values stay.
 
-    The first decides: it must be there.
+    Of names the first decides: it must be there. The library datasets keeps a picture as an object
+    with ``bytes`` or ``path``: without bytes it is the file.
     """
     first = values[0]
+    if isinstance(first, Mapping):
+        return [_file(one, folder) for one in values]
     if not isinstance(first, str) or not first.lower().endswith(ENDINGS):
         return values
     if len(first) > LONGEST_PATH or not (folder / first).is_file():
         return values
     return [folder / one if isinstance(one, str) else one for one in values]
+
+
+def _file(value: object, folder: Path) -> object:
+    if isinstance(value, Mapping) and not value.get("bytes"):
+        path = value.get("path")
+        return folder / path if isinstance(path, str) else value
+    return value
+
+
+def paths_in(columns: Mapping[str, NDArray[Any]]) -> Iterator[Path]:
+    """Files that columns name."""
+    for column in columns.values():
+        if column.dtype == object:
+            yield from (one for one in column if isinstance(one, Path))
 
 
 def sent(value: object) -> object:
@@ -80,8 +97,8 @@ class PictureFiles:
         """Pixel values of all pictures, by name of the input [N, channels, height, width].
 
         Args:
-            values: Paths, bytes, base64, pixels, or objects with ``bytes`` or ``path`` as the
-                library datasets keeps pictures.
+            values: Paths, bytes, base64, pixels, or objects with ``bytes`` as the library datasets
+                keeps pictures.
             first: Number of the first, for the error.
 
         Raises:
@@ -100,7 +117,7 @@ class PictureFiles:
 def _read(value: object, row: int) -> object:
     """A picture of the data, ready to be opened."""
     if isinstance(value, Mapping):
-        value = value.get("bytes") or value.get("path")
+        value = value.get("bytes")
     if not isinstance(value, Path):
         return value
     try:

@@ -1,21 +1,24 @@
 """Disjoint splits of rows: to fit on, to propose on, to certify on, and to test on.
 
 A row's split follows from its content, so equal rows never stand in two splits, and the same rows
-give the same splits whatever their order. Rows of one query stay together: their split follows from
-the query, and equal rows of two queries may stand in two. Where rows to fit on were given, what is
-among them is known by query and by content: the queries of another file may be numbered otherwise.
+give the same splits whatever their order. Within a split their order follows from the content too:
+much is fitted to the first rows of a split, and a file may be sorted by class. Rows of one query
+stay together: their split follows from the query, and equal rows of two queries may stand in two.
+Where rows to fit on were given, what is among them is known by query and by content: the queries of
+another file may be numbered otherwise.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skipserve.runtime.rows import Rows
+from skipserve.signature import Signature
+from skipserve.sources.contents import contents_of, hashed
 
 # Shares of fitting, proposing, certifying and testing.
 SHARES = (0.4, 0.15, 0.3, 0.15)
@@ -61,24 +64,28 @@ class Splits:
     test: Labelled
 
 
-def split_rows(data: Labelled, beside: Labelled | None = None, seed: int = 0) -> Splits:
+def split_rows(
+    data: Labelled, signature: Signature, beside: Labelled | None = None, seed: int = 0
+) -> Splits:
     """Split rows by their content.
 
     Args:
         data: All rows, or those beside ``beside``.
+        signature: Of the network that they are for.
         beside: Rows to fit on, such as those the network was trained on; rows of ``data`` that are
             among them are left out, and whole queries that are there or have a row there.
-        seed: Another seed is another split.
+        seed: From 0 to 2⁶⁴ − 1; another seed is another split.
     """
-    contents = _hashed(data.rows.tensors.values(), len(data), seed)
-    keys = contents if data.queries is None else _hashed([data.queries], len(data), seed)
+    contents = contents_of(data.rows, signature, seed)
+    keys = contents if data.queries is None else hashed(([one] for one in data.queries), seed)
     shares: Sequence[float] = SHARES
     usable = np.ones(len(data), dtype=bool)
     if beside is not None:
         shares = SHARES_BESIDE
-        known = np.isin(contents, _hashed(beside.rows.tensors.values(), len(beside), seed))
+        fitted = contents_of(beside.rows, signature, seed)
+        known = np.isin(contents, fitted)
         if data.values is not None and beside.values is not None:
-            # Equal texts of two files may be padded otherwise.
+            # Equal texts of two files may be padded otherwise, and there may be no mask.
             known |= _among(data.values, beside.values)
         if data.queries is not None and beside.queries is not None:
             known |= np.isin(data.queries, beside.queries)
@@ -87,9 +94,10 @@ def split_rows(data: Labelled, beside: Labelled | None = None, seed: int = 0) ->
     place = (keys >> np.uint64(11)) / float(1 << 53)
     ends = np.cumsum(shares)
     split = np.searchsorted(ends[:-1], place, side="right")
-    parts = [_take(data, np.flatnonzero(usable & (split == i))) for i in range(len(shares))]
+    order = np.lexsort((contents, keys))
+    parts = [_take(data, order[(usable & (split == i))[order]]) for i in range(len(shares))]
     if beside is not None:
-        parts[0] = beside
+        parts[0] = _take(beside, np.argsort(fitted, kind="stable"))
     return Splits(*parts)
 
 
@@ -111,16 +119,3 @@ def _plain(value: object) -> str | tuple[str, ...] | None:
     if isinstance(value, list):
         return tuple(map(str, value))
     return str(value) if isinstance(value, str) else None
-
-
-def _hashed(tensors: Iterable[NDArray[np.generic]], count: int, seed: int) -> NDArray[np.uint64]:
-    """A hash of what tensors [N, …] hold in each row [N]."""
-    salt = seed.to_bytes(8, "little")
-    hashes = np.empty(count, np.uint64)
-    together = [np.ascontiguousarray(tensor) for tensor in tensors]
-    for i in range(count):
-        digest = hashlib.blake2b(salt, digest_size=8)
-        for tensor in together:
-            digest.update(tensor[i].tobytes())
-        hashes[i] = int.from_bytes(digest.digest(), "little")
-    return hashes

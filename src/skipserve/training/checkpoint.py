@@ -75,7 +75,7 @@ def load_checkpoint(directory: Path) -> Checkpoint:
     try:
         run = parse(RunConfig, json.loads(config.read_text()), str(config))
         described = parse_network(run.network, f"{config}: network")
-    except (ConfigError, json.JSONDecodeError) as error:
+    except (ConfigError, OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{config} cannot be read: {error}") from None
     return Checkpoint(load_network(weights, described), run, sha256_of(weights))
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from skipserve.errors import ConfigError
 from skipserve.files import sha256_of
+from skipserve.sources.graph_files import graph_files
 from skipserve.sources.hugging_face import adapter as peft
 from skipserve.sources.hugging_face.adapter import Adapter, adapter_in
 
@@ -64,7 +65,7 @@ class Folder:
 
     def files(self) -> Iterator[Path]:
         """Files that the outcome depends on."""
-        weights = [self.graph] if self.graph else sorted(self.path.glob("*.safetensors"))
+        weights = graph_files(self.graph) if self.graph else sorted(self.path.glob("*.safetensors"))
         yield from weights
         beside = ["*/config.json"] if self.family == EMBEDDINGS else []
         for pattern in ("*.json", "*.txt", "*.model", *beside):
