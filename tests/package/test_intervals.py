@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest
 
-from skipserve.intervals import lower_bound, p_value, rate, samples_needed, upper_bound
+from skipserve.intervals import (
+    lower_bound,
+    p_value,
+    rate,
+    samples_needed,
+    short_time,
+    upper_bound,
+)
 
 DELTA = 0.05
 
@@ -93,3 +100,14 @@ def test_nothing_is_known_of_no_samples():
 
 def test_a_rate_in_words():
     assert str(rate(5, 100)) == "5.00% (1.64% to 11.28%)"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (3.4e-5, "34 µs"), (9.99e-4, "999 µs"), (9.996e-4, "1 ms"), (0.012366, "12.4 ms"),
+        (0.9996, "1 s"), (75.21, "75.2 s"),
+    ],
+)  # fmt: skip
+def test_a_time_is_said_in_a_unit_that_suits_it(seconds, said):
+    assert short_time(seconds) == said
