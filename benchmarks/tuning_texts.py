@@ -157,7 +157,7 @@ def tell(found: list[dict[str, Any]], tuning: dict[str, Any], fit_rows: int) -> 
     )
 
     def row(name: object, values: list[float]) -> None:
-        print(f"| {name} | " + " | ".join(f"{value:.2%}" for value in values) + " |")
+        print(f"| {name} | " + " | ".join(f"{100 * value:.1f} %" for value in values) + " |")
 
     table = [
         [

@@ -58,6 +58,16 @@ def percent(value: float) -> str:
     return f"{Decimal(repr(float(value))).scaleb(2):f}%"
 
 
+def short_time(seconds: float) -> str:
+    """A time in words: ``34 µs``, ``12.4 ms``, ``1.25 s``."""
+    for unit, size in (("µs", 1e-6), ("ms", 1e-3)):
+        if seconds < 999.5 * size:
+            return (
+                f"{seconds / size:.0f} {unit}" if unit == "µs" else f"{seconds / size:.3g} {unit}"
+            )
+    return f"{seconds:.3g} s"
+
+
 def ratio(text: str) -> float:
     """The number that ``1%`` or ``0.01`` means: of one number in two spellings, the same.
 

@@ -16,6 +16,7 @@ from skipserve.intervals import (
     rate,
     ratio,
     samples_needed,
+    short_time,
     spelled,
     upper_bound,
 )
@@ -144,3 +145,14 @@ def test_a_chosen_number_is_spelled_with_all_its_digits(value):
 )
 def test_a_chosen_number_is_not_rounded(value, digits, words):
     assert (spelled(value), percent(value)) == (digits, words)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (3.4e-5, "34 µs"), (9.99e-4, "999 µs"), (9.996e-4, "1 ms"), (0.012366, "12.4 ms"),
+        (0.9996, "1 s"), (75.21, "75.2 s"),
+    ],
+)  # fmt: skip
+def test_a_time_is_said_in_a_unit_that_suits_it(seconds, said):
+    assert short_time(seconds) == said

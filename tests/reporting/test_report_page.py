@@ -11,17 +11,19 @@ import numpy as np
 import pytest
 import torch
 from playwright.sync_api import sync_playwright
-from reports import FIGURES, quiet
+from reports import FIGURES, curve, quiet
 from typer.testing import CliRunner
 
 from skipserve.artifacts.certificates import Refusal
 from skipserve.cli import app
+from skipserve.reporting.figures import accuracy_limits
 from skipserve.reporting.model import find_model
 from skipserve.reporting.page import write_report
 from skipserve.reporting.report import measure
 from skipserve.reporting.sample import take_sample
+from skipserve.reporting.served_figures import cost_figure
 from skipserve.reporting.tables import parity_rows
-from skipserve.reporting.words import first_line
+from skipserve.reporting.words import accuracy_promise, first_line
 from skipserve.style import PALETTE
 
 pytestmark = pytest.mark.slow
@@ -67,6 +69,31 @@ def test_the_second_risk_is_promised_too(found, tmp_path):
     assert made  # a build certifies both
     for risk in made:
         assert f"Accuracy lost, {100 * risk:g}%: on inputs like those" in text
+
+
+def test_accuracy_that_rose_is_not_said_to_fall(found):
+    (made, *_) = found.engine.certified("accuracy_lost").values()
+    for lost, said in ((-0.0176, "it rose by 1.76%"), (0.002, "it fell by 0.20%")):
+        assert said in accuracy_promise(0.01, made.model_copy(update={"accuracy_lost": lost}))
+
+
+def test_certificates_of_one_candidate_share_a_label(found):
+    one = found.points[0]
+    twin = replace(one, certificate=one.certificate.model_copy(update={"risk": 0.005}))
+    cost = replace(found.costs[0], router_ms={**found.costs[0].router_ms, 0.005: 1.0})
+    fixed = curve(found, "fixed")
+    shown = unescape(cost_figure(cost, fixed, [twin, *found.points]).svg)
+    assert f"ε = 0.5%, {100 * one.certificate.risk:g}%" in shown
+    assert "Diamonds" not in cost_figure(replace(cost, cut_ms={}), fixed, found.points).caption
+
+
+def test_early_answers_that_are_better_are_inside_the_figure(found):
+    fixed, signal = curve(found, "fixed"), curve(found, "confidence")
+    above = replace(signal, accuracy=np.linspace(0.5, 0.999, len(signal.blocks)))
+    assert fixed.accuracy.max() < 0.99
+    low, high = accuracy_limits([fixed, above])
+    assert high > 0.999 and low == pytest.approx(0.749)
+    assert accuracy_limits([fixed])[1] < high
 
 
 def test_a_report_is_the_same_but_for_the_clock(model, found, page, tmp_path):

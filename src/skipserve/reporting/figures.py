@@ -113,13 +113,19 @@ def curve_figures(curves: Sequence[Curve], depth: int) -> list[Figure]:
         caption = f"Higher and further left is better. {on}"
         with axes_for(made, "accuracy", "Accuracy by blocks run", caption) as axes:
             _lines(axes, [(one, one.accuracy) for one in curves], depth)
-            best = float(fixed.accuracy.max())
-            low = min(float(one.accuracy.min()) for one in curves if one.accuracy is not None)
-            axes.set_ylim(max(low, best - 0.25), best + 0.1 * min(best - low, 0.25) + 1e-3)
+            axes.set_ylim(*accuracy_limits(curves))
             axes.set_ylabel("right answers")
             axes.yaxis.set_major_formatter(percent_axis())
             legend_below(axes)
     return made
+
+
+def accuracy_limits(curves: Sequence[Curve]) -> tuple[float, float]:
+    """Lowest and highest accuracy that is shown; early answers may be better than full depth's."""
+    known = [one.accuracy for one in curves if one.accuracy is not None]
+    best = max(float(accuracy.max()) for accuracy in known)
+    low = min(float(accuracy.min()) for accuracy in known)
+    return max(low, best - 0.25), best + 0.1 * min(best - low, 0.25) + 1e-3
 
 
 def _lines(axes: Axes, lines: Sequence[tuple[Curve, Any]], depth: int) -> None:

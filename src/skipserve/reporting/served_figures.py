@@ -69,7 +69,7 @@ def depth_figure(routed: Routed, depth: int) -> Figure:
         axes.bar(steps, counts, color=LIGHT["norm"], width=0.8)
         if held:
             axes.bar([depth], [held_share], color=LIGHT["confidence"], width=0.8, label="guard")
-            axes.legend(loc="upper right")
+            legend_below(axes)
         for step, share in zip(steps, counts, strict=True):
             if share >= 5e-4:
                 axes.text(step, share, f"{share:.1%}", ha="center", va="bottom", fontsize=8)
@@ -86,9 +86,12 @@ def cost_figure(cost: Cost, fixed: Curve, points: Sequence[Point]) -> Figure:
     rows = "one row at a time" if cost.batch_size == 1 else f"batches of {cost.batch_size}"
     caption = (
         "Milliseconds a row through the engine that serves, medians of interleaved rounds on the "
-        "machine that made this page. Diamonds: the network cut at a fixed depth that can be "
-        "certified, and exported alone. On the bottom edge no answer differs."
+        "machine that made this page. On the bottom edge no answer differs."
     )
+    if cost.cut_ms:
+        caption += (
+            " Diamonds: the network cut at a fixed depth that can be certified, and exported alone."
+        )
     by_blocks = dict(zip(fixed.blocks.tolist(), fixed.disagreement.tolist(), strict=True))
     floor = 0.5 / fixed.rows
     with axes_for(made, f"cost-{cost.batch_size}", f"Milliseconds, {rows}", caption) as axes:
@@ -111,11 +114,11 @@ def cost_figure(cost: Cost, fixed: Curve, points: Sequence[Point]) -> Figure:
             *zip(*routed, strict=True), "o-", ms=5, color=LIGHT["confidence"],
             label="router, certified",
         )  # fmt: skip
-        for one, place in zip(points, routed, strict=True):
-            said = f"ε = {percent(one.certificate.risk)}"
+        for place, risks in _together(points, routed):
             left = place[0] > 0.25 * cost.full_ms  # there is room for it
             axes.annotate(
-                said, place, xytext=(-7 if left else 7, 0), textcoords="offset points",
+                f"ε = {', '.join(map(percent, risks))}", place,
+                xytext=(-7 if left else 7, 0), textcoords="offset points",
                 ha="right" if left else "left", va="center", fontsize=8,
             )  # fmt: skip
         axes.set_xlim(0, None)
@@ -124,6 +127,17 @@ def cost_figure(cost: Cost, fixed: Curve, points: Sequence[Point]) -> Figure:
         axes.set(xlabel="milliseconds a row", ylabel="answers that differ from full depth")
         legend_below(axes)
     return made[0]
+
+
+def _together(
+    points: Sequence[Point], places: Sequence[tuple[float, float]]
+) -> list[tuple[tuple[float, float], list[float]]]:
+    """Places with the risks that stand there; one candidate may have several certificates."""
+    by_candidate: dict[int, tuple[tuple[float, float], list[float]]] = {}
+    for one, place in zip(points, places, strict=True):
+        made = one.certificate
+        by_candidate.setdefault(made.candidate, (place, []))[1].append(made.risk)
+    return list(by_candidate.values())
 
 
 def risk_figure(routed: Routed, names: Sequence[str] = ()) -> Figure | None:

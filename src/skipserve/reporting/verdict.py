@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from skipserve.intervals import percent, samples_needed, spelled
+from skipserve.intervals import percent, samples_needed, short_time, spelled
 from skipserve.routing.judge import ByDepth
 from skipserve.tasks import Unit
 
@@ -157,9 +157,7 @@ def after(blocks: int) -> str:
 
 
 def _advice(found: Prospect) -> str:
-    block, decision = (
-        f"{seconds * 1e6:.0f} µs" for seconds in (found.times.block_s, found.times.decision_s)
-    )
+    block, decision = map(short_time, (found.times.block_s, found.times.decision_s))
     if found.gain >= WORTH:
         return (
             f"Going on is worth it: a block takes {block} for one row and a decision about "

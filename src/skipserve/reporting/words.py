@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from skipserve.artifacts.certificates import Certificate
 from skipserve.intervals import percent
 from skipserve.reporting.cost import Cost
 from skipserve.reporting.report import Findings
@@ -76,13 +77,19 @@ def promise(point: Point, found: Findings) -> list[str]:
 def accuracy_promises(found: Findings) -> list[str]:
     """The certificates of the second risk, accuracy lost, a sentence each."""
     made = {} if found.engine is None else found.engine.certified("accuracy_lost")
-    return [
+    return [accuracy_promise(risk, one) for risk, one in sorted(made.items())]
+
+
+def accuracy_promise(risk: float, made: Certificate) -> str:
+    """One of them."""
+    lost = made.accuracy_lost or 0.0
+    return (
         f"Accuracy lost, {percent(risk)}: on inputs like those it was tested on, the share of "
-        f"right answers falls by at most {percent(risk)}; we are {percent(one.confidence)} "
-        f"sure. On {one.samples:,} labelled inputs that nobody had used before it fell by "
-        f"{one.accuracy_lost or 0:.2%}, and {one.run_rate:.1%} of the blocks ran."
-        for risk, one in sorted(made.items())
-    ]
+        f"right answers falls by at most {percent(risk)}; we are {percent(made.confidence)} sure. "
+        f"On {made.samples:,} labelled inputs that nobody had used before it "
+        f"{'rose' if lost < 0 else 'fell'} by {abs(lost):.2%}, and {made.run_rate:.1%} of the "
+        "blocks ran."
+    )
 
 
 def refused(found: Findings) -> list[str]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from skipserve.intervals import short_time
 from skipserve.routing.propose import Observations, greedy, where_rows_leave
 
 # Above this number, every other exit is dropped before exits are compared.
@@ -71,10 +72,9 @@ def choose_exits(
             break
         best, kept = min(times), fewer[int(np.argmin(times))]
     return kept, (
-        f"{len(kept)} of {among} cuts: a lone row takes about "
-        f"{best * 1e6:.0f} µs "
-        f"at {RATE:.0%} disagreement, with an exit at all of them {whole * 1e6:.0f}, at full depth "
-        f"{sum(costs.stages) * 1e6:.0f}"
+        f"{len(kept)} of {among} cuts: a lone row takes about {short_time(best)} "
+        f"at {RATE:.0%} disagreement, with an exit at all of them {short_time(whole)}, at full "
+        f"depth {short_time(sum(costs.stages))}"
     )
 
 
