@@ -25,7 +25,7 @@ from skipserve.graph.blocks import FoundBlocks
 from skipserve.graph.flow import SIZES, Flow
 from skipserve.graph.layout import in_blocks
 from skipserve.graph.prepare import IR_VERSION
-from skipserve.graph.probe import Feeds, probes, read_tensors
+from skipserve.graph.probe import Feeds, probed, read_tensors
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,9 @@ def cut(
     Raises:
         CutError: If something flows past a cut that has no entry a row.
     """
-    return _Cutter(flow, found, list(cuts), probes(example, symbols), symbols).run()
+    return probed(
+        example, symbols, lambda feeds: _Cutter(flow, found, list(cuts), feeds, symbols).run()
+    )
 
 
 @dataclass

@@ -1,9 +1,10 @@
-"""Probing: running a graph on a few rows to see how sizes follow batch and length."""
+"""Probing: running a graph on a few rows to see how sizes follow batch and free dimensions."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx
@@ -15,32 +16,125 @@ from skipserve.errors import CutError
 from skipserve.graph.memory import open_model
 
 Feeds = dict[str, NDArray[Any]]
-# Batch sizes and lengths of the probes: no two alike, so that a number tells where it is from.
+Symbols = Mapping[str, Sequence[Any]]
+# Batch sizes of the probes, and how many of them there are.
 BATCHES = (2, 3, 5)
-LENGTHS = (7, 11, 13)
+# A free dimension is probed at sizes up to what the rows have, but within these where that runs:
+# of fewer a network may leave one whatever the size, and more take long.
+SMALL, LARGE = 13, 64
+# Networks may need a least size, or a multiple of one.
+STEPS = (32, 16, 8, 4, 2, 1)
+
+Sizes = tuple[int, ...]
+Result = TypeVar("Result")
 
 
-def probes(
-    example: Mapping[str, NDArray[Any]], symbols: Mapping[str, Sequence[Any]]
-) -> list[Feeds]:
-    """Three batches of different size, and of different length where it is free.
+class DoesNotRunError(CutError):
+    """The graph does not run on a probe."""
+
+
+def probed(
+    example: Mapping[str, NDArray[Any]], symbols: Symbols, use: Callable[[list[Feeds]], Result]
+) -> Result:
+    """What is made of the first probes that the graph runs on.
+
+    Args:
+        example: Some real rows of every input [N, …].
+        symbols: Dimensions of every input: a number, or a name where it is free.
+        use: Makes it of three batches.
+
+    Raises:
+        DoesNotRunError: If it runs on none, not even at the sizes that the rows have.
+    """
+    first, *others = probe_sizes(example, symbols)
+    try:
+        return use(_probes(example, symbols, first))
+    except DoesNotRunError:
+        if not others:
+            raise
+    # If it does not run at the sizes of the rows, it is no matter of sizes: this raises.
+    *others, own = others
+    known = use(_probes(example, symbols, own))
+    for sizes in others:
+        with suppress(DoesNotRunError):
+            return use(_probes(example, symbols, sizes))
+    return known
+
+
+def probe_sizes(
+    example: Mapping[str, NDArray[Any]], symbols: Symbols
+) -> Iterator[dict[str, Sizes]]:
+    """Sizes of every free dimension in the three batches, those that tell most first.
+
+    No two dimensions have the same three sizes, so that a number tells where it is from; then they
+    have, because some are equal by what the network does with them. The last are as the rows have
+    them.
 
     Args:
         example: Some real rows of every input [N, …].
         symbols: Dimensions of every input: a number, or a name where it is free.
     """
-    made = []
-    for batch, length in zip(BATCHES, LENGTHS, strict=True):
-        feeds = {}
-        for name, rows in example.items():
-            sizes = [batch]
-            for axis, size in enumerate(symbols[name][1:], start=1):
-                sizes.append(rows.shape[axis] if isinstance(size, int) else length)
-            for axis, size in enumerate(sizes):
-                rows = np.take(rows, np.arange(size) % rows.shape[axis], axis=axis)
-            feeds[name] = np.ascontiguousarray(rows)
-        made.append(feeds)
-    return made
+    own = {
+        symbol: rows.shape[axis]
+        for name, rows in example.items()
+        for axis, symbol in enumerate(symbols[name])
+        if axis and isinstance(symbol, str)
+    }
+    wanted = {symbol: _sizes(size) for symbol, size in own.items()}
+    for place in range(max(map(len, wanted.values()), default=0)):
+        here = {symbol: sizes[min(place, len(sizes) - 1)] for symbol, sizes in wanted.items()}
+        if len(here) > 1:
+            yield {symbol: _turned(sizes, i) for i, (symbol, sizes) in enumerate(here.items())}
+        yield here
+    yield {symbol: (size,) * len(BATCHES) for symbol, size in own.items()}
+
+
+def _probes(
+    example: Mapping[str, NDArray[Any]], symbols: Symbols, sizes: Mapping[str, Sizes]
+) -> list[Feeds]:
+    """Three batches of different size."""
+    return [
+        {
+            name: _resized(rows, [batch, *_row_sizes(rows, symbols[name], sizes, i)])
+            for name, rows in example.items()
+        }
+        for i, batch in enumerate(BATCHES)
+    ]
+
+
+def _turned(sizes: Sizes, by: int) -> Sizes:
+    return sizes[by % len(sizes) :] + sizes[: by % len(sizes)]
+
+
+def _sizes(own: int) -> list[Sizes]:
+    found = dict[Sizes, None]()
+    for most in (min(max(own, SMALL), LARGE), own):
+        for step in (most // 3, *STEPS):
+            for sizes in (
+                (most - 2 * step, most - step, most),
+                (most - step, most, most + step),
+                (most - step, most, most - step),
+            ):
+                if step and min(sizes) > 0:
+                    found[sizes] = None
+    return list(found)
+
+
+def _row_sizes(
+    rows: NDArray[Any], symbols: Sequence[Any], sizes: Mapping[str, Sizes], i: int
+) -> list[int]:
+    return [
+        sizes[symbol][i] if isinstance(symbol, str) else rows.shape[axis]
+        for axis, symbol in enumerate(symbols)
+        if axis
+    ]
+
+
+def _resized(rows: NDArray[Any], sizes: Sequence[int]) -> NDArray[Any]:
+    """The beginning of rows, repeated where there are too few."""
+    for axis, size in enumerate(sizes):
+        rows = np.take(rows, np.arange(size) % rows.shape[axis], axis=axis)
+    return np.ascontiguousarray(rows)
 
 
 def read_tensors(
@@ -49,7 +143,7 @@ def read_tensors(
     """The values of named tensors in each of the runs.
 
     Raises:
-        CutError: If the graph does not run on the rows.
+        DoesNotRunError: If the graph does not run on the rows.
     """
     inputs = {one.name for one in model.graph.input}
     wanted = [name for name in dict.fromkeys(names) if name not in inputs]
@@ -65,8 +159,9 @@ def read_tensors(
         try:
             values = session.run(wanted, one) if wanted else []
         except Exception as error:  # ONNX Runtime raises its own exception types
-            raise CutError(
-                f"the graph does not run on {len(next(iter(one.values())))} rows: {error}; "
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else "no reason given"
+            raise DoesNotRunError(
+                f"the graph does not run on {len(next(iter(one.values())))} rows: {reason}; "
                 "its batch dimension must be free"
             ) from None
         found.append(
