@@ -8,6 +8,7 @@ from pathlib import Path
 
 from skipserve.artifacts.artifact import Artifact
 from skipserve.errors import ConfigError
+from skipserve.intervals import spelled
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Prediction, joined
 from skipserve.sources.columns import read_columns
@@ -65,8 +66,8 @@ def score(
     rows = match(columns, manifest.signature, {}, None, str(file), values, manifest.query).rows
     engine = Engine.for_many(artifact, cores=cores)
     setting = engine.setting(risk)
-    if setting.reason:
-        raise ConfigError(f"{manifest.name} cannot be routed at {risk:g}: {setting.reason}")
+    if risk is not None and setting.reason:
+        raise ConfigError(f"{manifest.name} cannot be routed at {spelled(risk)}: {setting.reason}")
     parts = []
     together = BATCHES * batch_size
     for start in range(0, len(rows), together):
@@ -76,7 +77,7 @@ def score(
     unknown = int((~answers.finite).sum())
     ran = f"{answers.depth_run.mean() / manifest.depth:.1%} of the blocks ran"
     if setting.risk is not None:
-        ran += f" at a certified risk of {setting.risk:g}"
+        ran += f" at a certified risk of {spelled(setting.risk)}"
     if unknown:
         ran += f"; {unknown} rows overflow inside the network and have no answer (NaN)"
     return Scored(answers, manifest.task, setting.risk, ran)

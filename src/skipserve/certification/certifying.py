@@ -33,7 +33,7 @@ from skipserve.certification.certify import (
 )
 from skipserve.certification.trial import Say, Trial, sha256_of
 from skipserve.errors import ArtifactError
-from skipserve.intervals import p_value
+from skipserve.intervals import p_value, spelled
 from skipserve.routing.propose import Thresholds
 from skipserve.runtime.engine import Engine
 from skipserve.tasks import Units, counted, too_short_note
@@ -97,7 +97,7 @@ def certify_artifact(
     if confidence < wanted:
         say(
             f"note: {artifact.manifest.name} asks for certificates of {wanted:g};"
-            f" those made now, of {confidence:g}, will not be served"
+            f" those made now, of {spelled(confidence)}, will not be served"
         )
     made = artifact.certificates
     if not made.candidates:
@@ -210,11 +210,12 @@ def _why_refused(goal: Goal, samples: int, first: Outcome, confidence: float, th
     if rare:
         return (
             f"every class is certified by itself, and one has {min(rare)} of {those}; it takes at "
-            f"least {needed} of each to certify {goal.risk:g} at confidence {confidence:g}"
+            f"least {needed} of each to certify {spelled(goal.risk)} at confidence "
+            f"{spelled(confidence)}"
         )
     if samples < needed:
         return (
-            f"{those} cannot certify {goal.risk:g} at confidence {confidence:g}; "
+            f"{those} cannot certify {spelled(goal.risk)} at confidence {spelled(confidence)}; "
             f"it takes at least {needed}"
         )
     did, of = f"disagrees on {first.disagreements}", those
@@ -225,7 +226,7 @@ def _why_refused(goal: Goal, samples: int, first: Outcome, confidence: float, th
         did = f"loses the right answer on {int(first.lost.sum())} more than it gains"
     return (
         f"the most careful candidate {did} of {of}, "
-        f"too many for {goal.risk:g} at confidence {confidence:g}"
+        f"too many for {spelled(goal.risk)} at confidence {spelled(confidence)}"
     )
 
 

@@ -11,6 +11,7 @@ from skipserve.earning.ladder import OWN, Place
 from skipserve.earning.rules import Rules
 from skipserve.earning.wealth import level_of, log_wealth
 from skipserve.errors import ConfigError
+from skipserve.intervals import spelled
 from skipserve.slices import Slice
 
 
@@ -57,8 +58,8 @@ def earned_bound(
     ]
     if not epochs:
         raise ConfigError(
-            f"candidate {place.candidate + 1} was not earned at risk {risk:g}: there is nothing to "
-            "export until it is"
+            f"candidate {place.candidate + 1} was not earned at risk {spelled(risk)}: there is "
+            "nothing to export until it is"
         )
     epoch = max(epochs)
     proof = [crossed[epoch][k] for k in places]

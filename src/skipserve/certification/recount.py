@@ -22,6 +22,7 @@ from skipserve.certification.findings import Fault, Finding
 from skipserve.certification.trial import Trial, sha256_of
 from skipserve.certification.verification import TOLERANCE
 from skipserve.errors import ConfigError
+from skipserve.intervals import spelled
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.runners import FORMATS
 from skipserve.tasks import Units, counted
@@ -99,7 +100,7 @@ def check_counts(
     count, digest = (units.count, units.too_short), sha256_of(rows, units)
     trials: dict[tuple[float, int], _Outcomes] = {}
     for bound in bounds:
-        about = f"{bound.measure.replace('_', ' ')} {bound.risk:g} (offline)"
+        about = f"{bound.measure.replace('_', ' ')} {spelled(bound.risk)} (offline)"
         if count != (bound.samples, bound.too_short) or digest != (bound.samples_sha256 or digest):
             other = "these are not the rows that it was certified on"
             if units.grouping is not None:

@@ -25,7 +25,7 @@ from skipserve.certification.findings import Fault, Finding
 from skipserve.earning.ladder import name_of
 from skipserve.earning.proofs import unordered
 from skipserve.earning.wealth import level_of, log_wealth
-from skipserve.intervals import p_value
+from skipserve.intervals import p_value, spelled
 from skipserve.runtime.runners import FORMATS
 from skipserve.slices import Slice, Slices
 
@@ -51,7 +51,7 @@ def check_certificate(
         )
     yield from _check_files(made, artifact)
     for bound in made.bounds:
-        about = f"{bound.measure.replace('_', ' ')} {bound.risk:g} ({bound.kind})"
+        about = f"{bound.measure.replace('_', ' ')} {spelled(bound.risk)} ({bound.kind})"
         if isinstance(bound, Earned) and bound.slice:
             about += f" for {bound.slice.value}"
         for finding in _check_bound(bound, artifact):

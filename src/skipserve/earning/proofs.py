@@ -12,6 +12,7 @@ from skipserve.earning.ladder import OWN, Ladder, Place, name_of
 from skipserve.earning.rules import Rules
 from skipserve.earning.state import State, applied
 from skipserve.earning.wealth import level_of, log_wealth
+from skipserve.intervals import spelled
 
 
 def flaw(rules: Rules, events: Sequence[Event]) -> str:
@@ -30,7 +31,7 @@ def flaw(rules: Rules, events: Sequence[Event]) -> str:
             of_now = event.epoch == state.epoch  # else it changes nothing
             shown = not state.propose_rows and proved(rules, event, state.candidates)
             if not known or (of_now and not shown):
-                what = f"candidate {event.candidate + 1} is not earned at {event.risk:g}"
+                what = f"candidate {event.candidate + 1} is not earned at {spelled(event.risk)}"
                 return f"{what} by its counts"
         state = applied(state, [event])
     return ""

@@ -16,6 +16,7 @@ from time import perf_counter
 
 from skipserve.artifacts.serving import ServingConfig
 from skipserve.errors import InputError
+from skipserve.intervals import spelled
 from skipserve.protocols.answers import Answer, Predicted
 from skipserve.protocols.messages import RISK_HEADER, RawRequest, Reply, status_of
 from skipserve.protocols.oip_replies import VERSION
@@ -232,7 +233,7 @@ class Service:
                 reply = job.encode(answer)
                 reply.headers["server-timing"] = timing
                 if job.setting.risk is not None:
-                    reply.headers[RISK_HEADER] = f"{job.setting.risk:g}"
+                    reply.headers[RISK_HEADER] = spelled(job.setting.risk)
             else:
                 reply = job.refuse(overflow(answer.prediction))
             replies.append(named(reply, job.request))
