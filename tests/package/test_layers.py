@@ -87,7 +87,7 @@ ONLY_IN = {
         *("hosts/asgi.py", "hosts/client.py", "hosts/models.py", "hosts/rsgi.py"),
         *("hosts/granian/worker.py",),
         *("hosts/ray/front.py", "hosts/ray/health.py"),
-        *("service/batcher.py", "service/turns.py"),
+        *("service/batcher.py", "service/deferred.py", "service/turns.py"),
     },
     "sklearn": {"training/recipes.py"},
     "locust": {"loadtest/driver.py", "loadtest/users.py"},
