@@ -18,8 +18,8 @@ from skipserve.service.arrivals import Arrivals
 LONG_S = 5e-3
 # Weight of the newest batch in the estimate of how long one takes.
 NEWEST = 0.2
-# Longest that a batch waits for requests that are arriving: a tenth of what one costs alone is
-# saved by each that comes along. And how long Python's lock is left to those who hand them over.
+# Longest that a batch waits for requests that are arriving, and how long the loop gives Python's
+# lock each time to the thread that hands them over (docs/decisions/0049-small-batches.md).
 GATHER_S = 5e-4
 PAUSE_S = 2e-5
 # Work to do in the loop after a step.
