@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 
 # Bisections of an interval of length 1: far below what any count can tell apart.
 _HALVINGS = 60
@@ -44,6 +45,7 @@ class Rate:
         return f"{self.value:.2%} ({self.low:.2%} to {self.high:.2%})"
 
 
+@lru_cache(maxsize=256)
 def spelled(value: float) -> str:
     """A chosen number with all its digits and no exponent, such as ``0.00005``.
 
@@ -60,12 +62,9 @@ def percent(value: float) -> str:
 
 def short_time(seconds: float) -> str:
     """A time in words: ``34 µs``, ``12.4 ms``, ``1.25 s``."""
-    for unit, size in (("µs", 1e-6), ("ms", 1e-3)):
-        if seconds < 999.5 * size:
-            return (
-                f"{seconds / size:.0f} {unit}" if unit == "µs" else f"{seconds / size:.3g} {unit}"
-            )
-    return f"{seconds:.3g} s"
+    if seconds < 999.5e-6:
+        return f"{seconds * 1e6:.0f} µs"
+    return f"{seconds * 1e3:.3g} ms" if seconds < 0.9995 else f"{seconds:.3g} s"
 
 
 def ratio(text: str) -> float:

@@ -256,6 +256,13 @@ def test_counting_can_be_put_off_until_the_replies_are_sent(engine: Engine) -> N
     assert COUNTED["answered"]() == before + 1
 
 
+def test_a_wait_is_counted_though_nobody_could_be_answered(service: Service) -> None:
+    """Who waited too long is not run, and how long the queue is shows all the same."""
+    before = sample("queue_wait_seconds_count")
+    service.waited([0.1, 60.0])
+    assert sample("queue_wait_seconds_count") == before + 2
+
+
 def test_the_metrics_say_what_really_runs(service: Service, engine: Engine) -> None:
     hash_ = engine.manifest.source.sha256[:12]
     runs = {"backend": "onnxruntime", "provider": "cpu", "precision": "fp32", "checkpoint": hash_}

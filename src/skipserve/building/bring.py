@@ -93,20 +93,19 @@ def bring_objects(source: Any, rows: Any, said: Mapping[str, Any], project: Path
     """
     folder = project / "sources"
     graph, table = folder / f"{said['name']}.onnx", folder / f"{said['name']}.npz"
-    given = source, rows
-    source = str(graph) if isinstance(source, tuple) else str(source)
-    rows = table if isinstance(rows, Mapping) else Path(rows)
-    options = BringOptions(source, rows, **said)
+    named = str(graph) if isinstance(source, tuple) else str(source)
+    data = table if isinstance(rows, Mapping) else Path(rows)
+    options = BringOptions(named, data, **said)
     planned_file(options, project)
-    if isinstance(given[0], tuple):
+    if isinstance(source, tuple):
         from skipserve.sources.module import module_graph
 
-        module, example = given[0]
+        module, example = source
         model, _ = module_graph(module, example, said["name"])
         folder.mkdir(parents=True, exist_ok=True)
         with replacing_file(graph) as fresh:
             onnx.save(model, fresh)
-    if isinstance(given[1], Mapping):
+    if isinstance(rows, Mapping):
         folder.mkdir(parents=True, exist_ok=True)
-        write_arrays(table, {str(key): np.asarray(one) for key, one in given[1].items()})
+        write_arrays(table, {str(key): np.asarray(one) for key, one in rows.items()})
     return open_artifact(bring(options, project).build.artifact)

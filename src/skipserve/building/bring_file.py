@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from skipserve.artifacts.manifest import Name
 from skipserve.building.buildfile import parse_build_file
 from skipserve.errors import ConfigError
+from skipserve.intervals import spelled
 from skipserve.routing.config import RISKS
 from skipserve.schema import expected
 from skipserve.sources.hugging_face.proposing import task_of
@@ -81,7 +82,9 @@ def require_options(options: BringOptions) -> None:
         ConfigError: Naming the option.
     """
     if not 0 < options.risk < 1:
-        raise ConfigError(f"--risk must lie between 0 and 1, got {options.risk:g}; 1% is 0.01")
+        raise ConfigError(
+            f"--risk must lie between 0 and 1, got {spelled(options.risk)}; 1% is 0.01"
+        )
     if options.name is not None:
         _require_name(options.name)
 
@@ -185,7 +188,7 @@ def build_text(options: BringOptions, name: str, project: Path) -> str:
         "confidence = 0.95            # of each certificate",
         "",
         "[serving]",
-        f"risk = {_number(options.risk)}                  "
+        f"risk = {spelled(options.risk)}                  "
         "# certified ε used when a request names no risk",
         "batch_size = 16",
         "",
@@ -213,13 +216,13 @@ def _task_lines(task: TaskConfig) -> list[str]:
     lines = ["[task]", kind]
     if task.tolerance is not None:
         lines.append(
-            f"tolerance = {_number(task.tolerance)}".ljust(29) + "# from full depth, its units"
+            f"tolerance = {spelled(task.tolerance)}".ljust(29) + "# from full depth, its units"
         )
     if task.kind == "score":
         top = f"top = {task.top}" if task.top else "# top = 10"
         lines.append(top.ljust(29) + "# certify queries: are the same documents the first so many?")
     if task.kind == "embed":
-        lines.append(f"cosine = {_number(task.cosine)}")
+        lines.append(f"cosine = {spelled(task.cosine)}")
     if task.kind == "classify":
         lines.append('# names = ["cat", "dog"]      # of the classes, in order')
         lines.append('# decide = { label = "dog", at = 0.9 }   # where a threshold decides')
@@ -230,12 +233,6 @@ def _relative(file: Path, project: Path) -> str:
     whole = file.resolve()
     root = project.resolve()
     return str(whole.relative_to(root)) if whole.is_relative_to(root) else str(whole)
-
-
-def _number(value: float) -> str:
-    """A number as short as it can be written exactly."""
-    short = f"{value:g}"
-    return short if float(short) == value else repr(float(value))
 
 
 def _quoted(text: str) -> str:

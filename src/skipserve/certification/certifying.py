@@ -96,7 +96,7 @@ def certify_artifact(
     confidence = wanted if confidence is None else confidence
     if confidence < wanted:
         say(
-            f"note: {artifact.manifest.name} asks for certificates of {wanted:g};"
+            f"note: {artifact.manifest.name} asks for certificates of {spelled(wanted)};"
             f" those made now, of {spelled(confidence)}, will not be served"
         )
     made = artifact.certificates

@@ -66,9 +66,8 @@ def probe_sizes(
 ) -> Iterator[dict[str, Sizes]]:
     """Sizes of every free dimension in the three batches, those that tell most first.
 
-    No two dimensions have the same three sizes, so that a number tells where it is from; then they
-    have, because some are equal by what the network does with them. The last are as the rows have
-    them.
+    First no two dimensions have the same three sizes, so that a number tells where it is from. Then
+    all have the same, because a network may need some to be equal. The last are those of the rows.
 
     Args:
         example: Some real rows of every input [N, …].

@@ -99,7 +99,7 @@ def _needed(objective: Objective) -> int:
 
 
 def _enough(objective: Objective) -> float:
-    """Requests of which hardly ever fewer arrive than are needed."""
+    """Requests to expect, so that hardly ever fewer arrive than are needed."""
     needed = _needed(objective)
     return needed + SPREAD * math.sqrt(needed)
 

@@ -66,8 +66,8 @@ def first_exit(
         rate: Of disagreement among leavers, for the search.
 
     Returns:
-        The decision that comes first, and why, in words. If none will do it is the last, and if
-        there is nothing to test it on.
+        The decision that comes first, and why, in words. It is the last if none will do, or if
+        there is nothing to test on.
     """
     decisions = ordinary.signal.shape[1]
     if not hard:

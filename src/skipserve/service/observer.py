@@ -83,7 +83,7 @@ class Observer:
         self._turns: list[Turn] = []
 
     def waited(self, seconds: Sequence[float]) -> None:
-        """Take in how long the requests of a batch waited; observed with the next turn."""
+        """Take in how long the requests of a batch waited."""
         self._waits_s += seconds
 
     def add(self, turn: Turn) -> None:
@@ -93,10 +93,10 @@ class Observer:
     def observe(self) -> None:
         """Observe all that was taken in."""
         turns, self._turns = self._turns, []
+        waits_s, self._waits_s = self._waits_s, []
+        self._metrics.waited(waits_s)  # also of requests that waited too long to be run
         if not turns:
             return
-        waits_s, self._waits_s = self._waits_s, []
-        self._metrics.waited(waits_s)
         ran = [batch.ran for turn in turns for batch in turn.batches if batch.ran is not None]
         if ran:
             # Counted at once: that takes hardly longer than one of them.

@@ -97,9 +97,8 @@ class Service:
             if default.reason and not undecided:
                 about = sliced(engine.manifest.name, name)
                 logger.warning("%s serves at full depth: %s", about, default.reason)
-        metrics = open_metrics(
-            engine, defaults, self._in_force.evident
-        )  # also announces this worker
+        # It also announces this worker.
+        metrics = open_metrics(engine, defaults, self._in_force.evident)
         self._metrics = metrics if serving.metrics else NoMetrics()
         # Also without metrics, because the alarm reads these counts.
         self._counts = counts or {}
@@ -166,6 +165,7 @@ class Service:
     def waited(self, seconds: Sequence[float]) -> None:
         """Record how long the requests of a batch waited."""
         self._observer.waited(seconds)
+        self._put_off(self._observer.observe)
         for name in self._in_force.waited(perf_counter(), max(seconds)) if seconds else ():
             self._show_risk(name)
 

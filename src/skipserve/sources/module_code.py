@@ -1,4 +1,8 @@
-"""Python files that a ``module:function`` is made of, found without running any."""
+"""Python files that a ``module:function`` is made of, found without running any.
+
+Python's own ``modulefinder`` finds no packages without ``__init__.py``, and stops at a file that
+does not parse.
+"""
 
 from __future__ import annotations
 
