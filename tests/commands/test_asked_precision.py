@@ -11,8 +11,8 @@ import pytest
 from command_line import CommandLine
 from running import serving
 
-from skipserve.artifacts.asked import AskedPrecision
-from skipserve.artifacts.manifest import MANIFEST, Precision
+from skipserve.artifacts.asked import AskedPrecision, Precision
+from skipserve.artifacts.manifest import MANIFEST
 from skipserve.artifacts.serving import ServingConfig
 
 

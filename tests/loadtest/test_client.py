@@ -14,7 +14,7 @@ import pytest
 from skipserve.commands import loadtest as command
 from skipserve.errors import ConfigError, LoadTestError
 from skipserve.loadtest import capacity
-from skipserve.loadtest.capacity import find_capacity, lowest_rate, search, trial_s
+from skipserve.loadtest.capacity import find_capacity
 from skipserve.loadtest.client import Client
 from skipserve.loadtest.payloads import Choice, Pool
 from skipserve.loadtest.periods import Period, Setup
@@ -196,71 +196,6 @@ def test_slices_and_choices_are_kept_apart(client):
     right, busy = arm.by_choice
     assert right.failed == 0 and busy.answered == 0
     assert right.requests + busy.requests == 100 and 10 <= busy.requests <= 40
-
-
-def test_the_search_finds_the_edge_of_what_holds():
-    edge = 137.0
-    for start in (1.5, 100.0, 9000.0):
-        steps = search(start)
-        rate, held = next(steps), []
-        with pytest.raises(StopIteration):
-            while True:
-                held.append((rate, rate <= edge))
-                rate = steps.send(rate <= edge)
-        best = max(rate for rate, holds in held if holds)
-        worst = min(rate for rate, holds in held if not holds)
-        assert best <= edge < worst <= best * 1.06
-
-
-def test_the_search_stays_above_the_lowest_rate_and_tries_that():
-    tried, steps = [], search(2.0, 5.0)
-    rate = next(steps)
-    with pytest.raises(StopIteration):
-        while True:
-            tried.append(rate)
-            rate = steps.send(rate <= 5.5)
-    assert tried[0] == 5.0 and min(tried) == 5.0
-    steps = search(40.0, 6.0)
-    tried = [next(steps)]
-    with pytest.raises(StopIteration):
-        while True:
-            tried.append(steps.send(False))
-    assert tried == [40.0, 20.0, 10.0, 6.0]
-
-
-@pytest.mark.parametrize(
-    ("slo", "rate", "seconds"),
-    [
-        ("p50=15ms", 100.0, 3.0),
-        ("p99=15ms", 100.0, 8.97),
-        ("p99=15ms", 10.0, 60.0),
-        ("p99.9=15ms", 500.0, 17.97),
-        ("p99.9=15ms", 100.0, 60.0),
-        # So long that hardly ever fewer than 2,995 requests come.
-        ("p99.9=15ms", 40.0, 80.3),
-        ("errors=0", 1.0, 60.0),
-    ],
-)
-def test_a_trial_is_long_enough_for_its_percentiles(slo, rate, seconds):
-    assert trial_s(parse_slo(slo), rate, 3.0) == pytest.approx(seconds, abs=0.1)
-
-
-@pytest.mark.parametrize(
-    ("slo", "lowest"), [("p50=15ms", 1.0), ("p99=15ms", 1.0), ("p99.9=15ms", 5.36)]
-)
-def test_the_lowest_rate_gives_a_trial_of_ten_minutes_its_samples(slo, lowest):
-    objective = parse_slo(slo)
-    assert lowest_rate(objective) == pytest.approx(lowest, abs=0.01)
-    assert trial_s(objective, lowest_rate(objective), 3.0) <= 600.001
-
-
-@pytest.mark.parametrize("holds", [True, False])
-def test_the_search_ends_where_everything_or_nothing_holds(holds):
-    steps = search(100.0)
-    next(steps)
-    with pytest.raises(StopIteration):
-        for _ in range(50):
-            steps.send(holds)
 
 
 def test_capacity_of_a_server_that_takes_ten_ms_a_request(host, tmp_path, monkeypatch):
