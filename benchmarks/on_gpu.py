@@ -27,6 +27,7 @@ import numpy as np
 from timing import interleaved, ratio
 
 from skipserve.artifacts.artifact import open_artifact
+from skipserve.artifacts.asked import FORMATS
 from skipserve.artifacts.certificates import from_json
 from skipserve.artifacts.parity import Decisions, check_parity
 from skipserve.building.buildfile import BuildFile, read_build_file
@@ -34,7 +35,7 @@ from skipserve.building.sourced import Sourced
 from skipserve.runtime import backends
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.rows import Rows
-from skipserve.runtime.runners import FORMATS, OnnxFiles, open_runner
+from skipserve.runtime.runners import OnnxFiles, open_runner
 
 ROOT = Path(__file__).parent.parent
 SIZES = range(1, 17)

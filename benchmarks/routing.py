@@ -20,6 +20,7 @@ from wrk import drive
 
 from skipserve.address import Address
 from skipserve.artifacts.artifact import open_artifact
+from skipserve.artifacts.asked import Provider
 from skipserve.artifacts.certificates import to_json
 from skipserve.artifacts.certificates_file import write_certificates
 from skipserve.artifacts.manifest import write_manifest
@@ -29,7 +30,7 @@ from skipserve.hosts.config import HostConfig
 from skipserve.hosts.launcher import Server
 from skipserve.hosts.torchserve.packaging import package
 from skipserve.reporting.readings import read_engine
-from skipserve.runtime.backends import Provider, open_onnx
+from skipserve.runtime.backends import open_onnx
 from skipserve.runtime.engine import Engine
 from skipserve.runtime.prediction import Prediction, Setting
 from skipserve.runtime.rows import Rows

@@ -7,16 +7,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from skipserve.artifacts.asked import Format, Precision
 from skipserve.artifacts.certificates import Certificates
 from skipserve.artifacts.certificates_file import CERTIFICATES, read_certificates
-from skipserve.artifacts.manifest import (
-    MANIFEST,
-    MANIFEST_VERSION,
-    Format,
-    Manifest,
-    Precision,
-    Role,
-)
+from skipserve.artifacts.manifest import MANIFEST, MANIFEST_VERSION, Manifest, Role
 from skipserve.errors import ArtifactError, ConfigError, suggestion
 from skipserve.files import sha256_of
 from skipserve.preprocessing.config import NeededFile

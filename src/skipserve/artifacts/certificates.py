@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from skipserve.artifacts.manifest import Precision
+from skipserve.artifacts.asked import Precision, Provider
 from skipserve.artifacts.router_spec import RouterSpec
 from skipserve.certification.measures import MEASURES as MEASURES
 from skipserve.certification.measures import Measure as Measure
@@ -86,7 +86,7 @@ class Certificate(Grown):
     candidate: Count
     files: dict[str, str]
     precision: Precision
-    provider: Literal["cpu", "cuda"]
+    provider: Provider
     batch_size: Positive
     deciles: tuple[tuple[float, ...] | None, ...] = ()
     tried: tuple[TestedCandidate, ...] = ()
@@ -104,7 +104,7 @@ class Refusal(Record):
     risk: float
     measure: Measure = "disagreement"
     files: dict[str, str]
-    provider: Literal["cpu", "cuda"]
+    provider: Provider
     reason: str
 
 
@@ -151,7 +151,7 @@ class Certificates(Record):
         router: RouterSpec | None,
         files: Mapping[str, str],
         precision: Precision,
-        provider: Literal["cpu", "cuda"],
+        provider: Provider,
     ) -> tuple[Certificate, ...]:
         """Those of :meth:`sound` that were made with these files on this provider."""
         return tuple(

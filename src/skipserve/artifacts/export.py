@@ -6,19 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from skipserve.artifacts.artifact import Artifact
+from skipserve.artifacts.asked import Format, Precision
 from skipserve.artifacts.certificates import Certificates
 from skipserve.artifacts.description import depths_of, describe
 from skipserve.artifacts.forms import check_forms
 from skipserve.artifacts.graphs import Precisions, write_graphs
-from skipserve.artifacts.manifest import (
-    MANIFEST,
-    Format,
-    Manifest,
-    ModelFile,
-    Precision,
-    Role,
-    write_manifest,
-)
+from skipserve.artifacts.manifest import MANIFEST, Manifest, ModelFile, Role, write_manifest
 from skipserve.artifacts.origin import Origin, Routing
 from skipserve.errors import ConfigError
 from skipserve.files import replacing_directory, sha256_of

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skipserve.artifacts.artifact import Artifact
-from skipserve.artifacts.manifest import Format, Manifest, Parity, Precision
+from skipserve.artifacts.asked import Format, Precision
+from skipserve.artifacts.manifest import Manifest, Parity
 from skipserve.artifacts.origin import Origin, Routing
 from skipserve.artifacts.parity import Decisions, check_parity
 from skipserve.errors import ParityError

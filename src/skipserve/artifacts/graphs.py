@@ -7,7 +7,8 @@ from pathlib import Path
 
 import onnx
 
-from skipserve.artifacts.manifest import Precision, Role
+from skipserve.artifacts.asked import Precision
+from skipserve.artifacts.manifest import Role
 from skipserve.errors import CutError
 from skipserve.graph.assemble import exit_model, with_exits
 from skipserve.graph.cut import Stages, cut

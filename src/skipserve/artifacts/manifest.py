@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from skipserve.artifacts.archive_names import split_key
+from skipserve.artifacts.asked import Format, Precision
 from skipserve.artifacts.router_spec import RouterSpec
 from skipserve.files import replace_text
 from skipserve.preprocessing.config import Preprocessing, TextInput
@@ -19,8 +20,6 @@ from skipserve.tasks import AnyTask
 MANIFEST = "manifest.json"
 MANIFEST_VERSION: Literal[3] = 3
 
-Format = Literal["onnx", "torchscript"]
-Precision = Literal["fp32", "fp16", "int8"]
 Role = Literal["plain", "stage", "exit", "routed", "weights"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$", max_length=64)]
 

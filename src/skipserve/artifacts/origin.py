@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from skipserve.artifacts.manifest import Precision, Source
+from skipserve.artifacts.asked import Precision
+from skipserve.artifacts.manifest import Source
 from skipserve.artifacts.parity import Expected
 from skipserve.preprocessing.config import Preprocessing
 from skipserve.routing.config import ExitsConfig, RouterConfig

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from skipserve.artifacts.manifest import DecisionParity, Format, Parity, Precision
+from skipserve.artifacts.asked import Format, Precision
+from skipserve.artifacts.manifest import DecisionParity, Parity
 from skipserve.errors import ParityError
 from skipserve.routing.stopping import first_stop, within
 from skipserve.runtime.rows import Rows

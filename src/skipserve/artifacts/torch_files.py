@@ -17,7 +17,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from skipserve.artifacts.manifest import Precision
+from skipserve.artifacts.asked import Precision
 from skipserve.graph.prepare import prepare
 from skipserve.networks import ResidualNetwork
 from skipserve.routing.config import Policy

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from skipserve.artifacts.manifest import Format, Name, Precision
+from skipserve.artifacts.asked import Format, Precision
+from skipserve.artifacts.manifest import Name
 from skipserve.artifacts.serving import ServingConfig
 from skipserve.building.checks import check_counted, check_heeded
 from skipserve.errors import ConfigError, suggestion

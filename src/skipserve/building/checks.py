@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from skipserve.artifacts.manifest import Format
+from skipserve.artifacts.asked import Format
 from skipserve.artifacts.serving import ServingConfig
 from skipserve.errors import ConfigError
 from skipserve.routing.config import RouterConfig

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from skipserve.artifacts.artifact import Artifact
-from skipserve.artifacts.manifest import Precision
+from skipserve.artifacts.asked import Precision
 from skipserve.graph.fixed_depth import fixed_depth
 from skipserve.graph.memory import open_model
 from skipserve.runtime.pieces import OnnxPiece

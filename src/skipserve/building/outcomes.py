@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from skipserve.artifacts.artifact import open_artifact
+from skipserve.artifacts.asked import FORMATS
 from skipserve.artifacts.certificates import Certificate, Refusal
 from skipserve.artifacts.manifest import MANIFEST
 from skipserve.artifacts.touched import TOUCHED
@@ -14,7 +15,6 @@ from skipserve.building.fingerprints import fingerprint, hashes
 from skipserve.building.products import certified_files, certified_measures
 from skipserve.errors import ArtifactError, ConfigError
 from skipserve.files import sha256_of
-from skipserve.runtime.runners import FORMATS
 
 
 def exported(build: BuildFile) -> str | None:

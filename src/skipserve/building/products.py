@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from skipserve.artifacts.artifact import open_artifact
-from skipserve.artifacts.asked import BackendName
+from skipserve.artifacts.asked import FORMATS, BackendName, Precision
 from skipserve.artifacts.certificates import MEASURES, Measure
 from skipserve.artifacts.export import export_artifact
 from skipserve.artifacts.graphs import Precisions
-from skipserve.artifacts.manifest import Precision
 from skipserve.artifacts.origin import Routing
 from skipserve.artifacts.touched import write_touched
 from skipserve.building.buildfile import BuildFile
@@ -25,7 +24,6 @@ from skipserve.hosts.torchserve.packaging import package
 from skipserve.networks import ResidualNetwork
 from skipserve.plots import plot_runs
 from skipserve.routing.fit import fit_router
-from skipserve.runtime.runners import FORMATS
 from skipserve.sources.contents import contents_of
 from skipserve.sources.splits import Splits
 from skipserve.training.checkpoint import save_checkpoint

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
 
 from skipserve.artifacts.artifact import Artifact
+from skipserve.artifacts.asked import Precision, Provider
 from skipserve.artifacts.certificates import Certificate, WrittenThresholds
-from skipserve.artifacts.manifest import Precision
 from skipserve.certification.certificate_file import (
     CertificateFile,
     Earned,
@@ -31,7 +30,7 @@ def certificate_file(
     *,
     files: dict[str, str],
     precision: Precision,
-    provider: Literal["cpu", "cuda"],
+    provider: Provider,
     withdrawn: bool = False,
 ) -> CertificateFile:
     """The certificate file of an artifact's files: offline bounds and earned bounds, sealed.

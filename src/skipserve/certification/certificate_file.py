@@ -15,8 +15,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
+from skipserve.artifacts.asked import Precision, Provider
 from skipserve.artifacts.certificates import Measure, TestedCandidate, WrittenThresholds
-from skipserve.artifacts.manifest import Manifest, Name, Precision
+from skipserve.artifacts.manifest import Manifest, Name
 from skipserve.files import replace_text
 from skipserve.schema import Count, Grown, Positive, Record, Sha256
 from skipserve.slices import Slice
@@ -189,7 +190,7 @@ class CertificateFile(Record):
     model: Name
     files: Annotated[dict[str, Sha256], Field(min_length=1)]
     precision: Precision
-    provider: Literal["cpu", "cuda"]
+    provider: Provider
     task: dict[str, Any]
     preprocessing: dict[str, Any] | None
     bounds: Annotated[tuple[Bound, ...], Field(min_length=1)]

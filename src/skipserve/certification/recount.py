@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skipserve.artifacts.artifact import Artifact
+from skipserve.artifacts.asked import FORMATS
 from skipserve.artifacts.certificates import (
     TestedCandidate,
     WrittenThresholds,
@@ -24,7 +25,6 @@ from skipserve.certification.verification import TOLERANCE
 from skipserve.errors import ConfigError
 from skipserve.intervals import spelled
 from skipserve.runtime.engine import Engine
-from skipserve.runtime.runners import FORMATS
 from skipserve.tasks import Units, counted
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from skipserve.artifacts.artifact import Artifact
+from skipserve.artifacts.asked import FORMATS
 from skipserve.artifacts.certificates import from_json
 from skipserve.certification.certificate_file import (
     CertificateFile,
@@ -26,7 +27,6 @@ from skipserve.earning.ladder import name_of
 from skipserve.earning.proofs import unordered
 from skipserve.earning.wealth import level_of, log_wealth
 from skipserve.intervals import p_value, spelled
-from skipserve.runtime.runners import FORMATS
 from skipserve.slices import Slice, Slices
 
 # Sums of logarithms may differ in the last digits on other machines.

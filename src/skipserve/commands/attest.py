@@ -5,10 +5,11 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from skipserve.artifacts.asked import FORMATS, Precision, Provider
 from skipserve.commands import completion
 from skipserve.commands.parameters import METRICS_PORT, CertificatePath, MetricsPort
 
@@ -28,11 +29,11 @@ def attest(
     ],
     out: Annotated[Path, typer.Option(help="The certificate file.")] = Path("certificate.json"),
     precision: Annotated[
-        Literal["fp32", "fp16", "int8"] | None,
+        Precision | None,
         typer.Option(help="The precision of the files, where several are certified."),
     ] = None,
     provider: Annotated[
-        Literal["cpu", "cuda"] | None,
+        Provider | None,
         typer.Option(help="Where the files run, where several are certified."),
     ] = None,
     metrics_port: MetricsPort = METRICS_PORT,
@@ -83,7 +84,6 @@ def served_file(slices: Sequence[EarnedRecord]) -> CertificateFile:
     """
     from skipserve.certification.attesting import certificate_file
     from skipserve.certification.from_traffic import earned_bound
-    from skipserve.runtime.runners import FORMATS
 
     whole = slices[0]
     artifact, kind = whole.artifact, whole.kind

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from skipserve.artifacts.asked import Precision
 from skipserve.commands import console
 from skipserve.commands.output import print_json
 from skipserve.commands.parameters import Json, Queries, Texts, parse_risk, positive
@@ -55,7 +56,7 @@ def bring(
         ),
     ] = 0.01,
     precision: Annotated[
-        Literal["fp32", "fp16", "int8"],
+        Precision,
         typer.Option(help="The precision of the files: fp16 for GPUs, int8 for CPUs."),
     ] = "fp32",
     task: Annotated[

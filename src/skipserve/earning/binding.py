@@ -9,8 +9,9 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from skipserve.artifacts.asked import Precision
 from skipserve.artifacts.certificates import to_json
-from skipserve.artifacts.manifest import Manifest, Precision
+from skipserve.artifacts.manifest import Manifest
 from skipserve.errors import ArtifactError
 from skipserve.slices import OTHER, Slices
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from skipserve.artifacts.asked import Precision
 from skipserve.artifacts.certificates import from_json
-from skipserve.artifacts.manifest import Manifest, Precision
+from skipserve.artifacts.manifest import Manifest
 from skipserve.earning.binding import binding_of
 from skipserve.earning.counts_file import CountsFile
 from skipserve.earning.ladder import OWN, Ladder

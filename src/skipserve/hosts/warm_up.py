@@ -14,12 +14,9 @@ import numpy as np
 from skipserve.artifacts.manifest import Manifest
 from skipserve.direct import open_directly, proxy_note
 from skipserve.errors import LaunchError
-from skipserve.hosts.application import Application
 from skipserve.hosts.host import Host
-from skipserve.hosts.models import Model
-from skipserve.hosts.routes import Infer
 
-_SENT = {"content-type": "application/json"}
+SENT = {"content-type": "application/json"}
 
 
 class WarmUp:
@@ -45,7 +42,7 @@ class WarmUp:
         self._deadline_s = deadline_s
         self._stop = stop
         self._tail = tail
-        self._sent = _SENT | ({"authorization": f"Bearer {key}"} if key else {})
+        self._sent = SENT | ({"authorization": f"Bearer {key}"} if key else {})
 
     def ask(self, manifest: Manifest, url: str) -> None:
         """Send a model its example, at full depth and with the router on.
@@ -54,20 +51,20 @@ class WarmUp:
             LaunchError: If it does not answer in time, or answers otherwise than its manifest says.
         """
         # The example has the full-depth answer; with the router on the answer may differ.
-        _require_example(manifest, self._answer(manifest, url, "off"))
+        require_example(manifest, self._answer(manifest, url, "off"))
         if manifest.router is not None:
             self._answer(manifest, url, "on")
 
     def _answer(self, manifest: Manifest, url: str, router: str) -> list[float]:
         """The answer of a model to its example, once it answers."""
-        request = Request(url, _question(manifest, router), self._sent)  # noqa: S310 - our own address
+        request = Request(url, question(manifest, router), self._sent)  # noqa: S310 - our own address
         problem = "no answer"
         while time.monotonic() < self._deadline_s:
             if ended := self._host.ended():
                 raise LaunchError(f"{self._host.name} did not start ({ended}): {self._tail()}")
             try:
                 with open_directly(request, 10) as answer:
-                    found = _answer_in(manifest, answer.read())
+                    found = answer_in(manifest, answer.read())
             except HTTPError as error:
                 problem = f"{error.code} {error.read()[:500].decode(errors='replace')}"
             except (URLError, OSError) as error:
@@ -81,36 +78,24 @@ class WarmUp:
         )
 
 
-async def rehearse(application: Application, model: Model) -> None:
-    """Send a model its example inside the process that has it open.
-
-    Raises:
-        LaunchError: If it does not answer, or answers otherwise than its manifest says.
-    """
-    manifest = model.manifest
-    for router in ("off", "on") if manifest.router is not None else ("off",):
-        reply = await application.ask(Infer(model, ""), _SENT, _question(manifest, router))
-        body = reply.body.encode() if isinstance(reply.body, str) else reply.body
-        if reply.status != 200:
-            raise LaunchError(
-                f"{manifest.name} does not answer its own example: {reply.status} "
-                f"{body[:500].decode(errors='replace')}"
-            )
-        if router == "off":
-            _require_example(manifest, _answer_in(manifest, body))
-
-
-def _question(manifest: Manifest, router: str) -> bytes:
+def question(manifest: Manifest, router: str) -> bytes:
+    """The body of a request with the example of a model; ``router`` is ``on`` or ``off``."""
     example = manifest.example_request
     return msgspec.json.encode({**example, "parameters": {"router": router}})
 
 
-def _answer_in(manifest: Manifest, body: bytes) -> list[float]:
+def answer_in(manifest: Manifest, body: bytes) -> list[float]:
+    """The answer in a reply to it."""
     answer = msgspec.json.decode(body)["outputs"][0][manifest.task.output]
     return answer if isinstance(answer, list) else [answer]
 
 
-def _require_example(manifest: Manifest, answer: list[float]) -> None:
+def require_example(manifest: Manifest, answer: list[float]) -> None:
+    """Compare the answer at full depth with that of the manifest.
+
+    Raises:
+        LaunchError: If the two do not agree.
+    """
     task = manifest.task
     served, known = (np.array([one], np.float32) for one in (answer, manifest.example.answer))
     if not task.agree(served, known).all():

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skipserve.artifacts.asked import AskedProvider
+from skipserve.artifacts.asked import LIBRARIES, AskedProvider, BackendName, Provider
 from skipserve.cores import usable_cores
 from skipserve.errors import ArtifactError, LaunchError
 from skipserve.extras import require
@@ -18,9 +18,6 @@ from skipserve.runtime.rows import Rows
 from skipserve.runtime.stepper import Piece
 from skipserve.runtime.wave import Limits, RowResults
 
-Provider = Literal["cpu", "cuda"]
-# Package that opens the files of each backend.
-LIBRARIES = {"onnxruntime": "onnxruntime", "torchscript": "torch"}
 # ONNX Runtime plans a convolution anew whenever the batch size changes, and by default lets cuDNN
 # try out its algorithms then. HEURISTIC plans in a tenth of the time and runs as fast; DEFAULT
 # plans faster still, but runs a quarter slower ever after (docs/gpu.md). TF32 keeps 11 bits: not
@@ -148,7 +145,7 @@ def _writable(array: NDArray[Any]) -> NDArray[Any]:
     return array if array.flags.writeable else array.copy()
 
 
-def pick_provider(backend: str, asked: AskedProvider) -> Provider:
+def pick_provider(backend: BackendName, asked: AskedProvider) -> Provider:
     """The provider that will be used; ``auto`` takes CUDA where there is a device.
 
     Raises:

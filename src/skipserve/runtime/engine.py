@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skipserve.artifacts.artifact import Artifact
-from skipserve.artifacts.asked import AskedPrecision, AskedProvider, BackendName
+from skipserve.artifacts.asked import FORMATS, AskedPrecision, AskedProvider, BackendName, Provider
 from skipserve.artifacts.certificates import Certificate, Measure
 from skipserve.cores import usable_cores
 from skipserve.errors import InputError, LaunchError
-from skipserve.runtime.backends import Provider, TorchScript, has_gpu
+from skipserve.runtime.backends import TorchScript, has_gpu
 from skipserve.runtime.flights import Flights
 from skipserve.runtime.fp32_fallback import Fp32Fallback, fp32_fallback_of
 from skipserve.runtime.inputs import Inputs
@@ -21,7 +21,7 @@ from skipserve.runtime.many import in_batches
 from skipserve.runtime.planning import plan
 from skipserve.runtime.prediction import Prediction, Rung, Setting, joined, overflow
 from skipserve.runtime.rows import Rows
-from skipserve.runtime.runners import FORMATS, open_runner
+from skipserve.runtime.runners import open_runner
 from skipserve.runtime.settings import Settings
 from skipserve.runtime.stepper import ExitReadings
 from skipserve.runtime.wave import Limits, RowResults

@@ -10,13 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skipserve.artifacts.artifact import Artifact
-from skipserve.artifacts.asked import BackendName
-from skipserve.artifacts.manifest import Precision
+from skipserve.artifacts.asked import FORMATS, BackendName, Precision, Provider
 from skipserve.errors import ArtifactError
-from skipserve.runtime.backends import Provider
 from skipserve.runtime.prediction import Prediction
 from skipserve.runtime.rows import Rows
-from skipserve.runtime.runners import FORMATS, Runner, open_runner
+from skipserve.runtime.runners import Runner, open_runner
 from skipserve.tasks import Task
 
 logger = logging.getLogger(__name__)

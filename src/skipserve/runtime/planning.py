@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from skipserve.artifacts.artifact import Artifact
-from skipserve.artifacts.asked import AskedPrecision, AskedProvider, BackendName
-from skipserve.artifacts.manifest import Precision
-from skipserve.runtime.backends import Provider, pick_provider
-from skipserve.runtime.runners import FORMATS
+from skipserve.artifacts.asked import (
+    FORMATS,
+    AskedPrecision,
+    AskedProvider,
+    BackendName,
+    Precision,
+    Provider,
+)
+from skipserve.runtime.backends import pick_provider
 
 # FP16 is emulated and slower than FP32 on a CPU, but faster on a GPU.
 PRECISIONS: dict[Provider, Precision] = {"cpu": "fp32", "cuda": "fp16"}

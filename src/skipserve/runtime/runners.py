@@ -9,16 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skipserve.artifacts.artifact import Artifact
-from skipserve.artifacts.asked import BackendName
-from skipserve.artifacts.manifest import MANIFEST, Format, Precision
+from skipserve.artifacts.asked import FORMATS, BackendName, Format, Precision, Provider
+from skipserve.artifacts.manifest import MANIFEST
 from skipserve.artifacts.router_spec import RouterSpec
 from skipserve.errors import ArtifactError
-from skipserve.runtime.backends import Provider, TorchScript, open_onnx
+from skipserve.runtime.backends import TorchScript, open_onnx
 from skipserve.runtime.rows import Rows
 from skipserve.runtime.stepper import Cut, ExitReadings, Piece, Stepper
 from skipserve.runtime.wave import Limits, RowResults
-
-FORMATS: dict[BackendName, Format] = {"onnxruntime": "onnx", "torchscript": "torchscript"}
 
 
 class Runner(Protocol):

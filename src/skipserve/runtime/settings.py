@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from skipserve.artifacts.artifact import Artifact
+from skipserve.artifacts.asked import Precision, Provider
 from skipserve.artifacts.certificates import (
     Certificate,
     Certificates,
@@ -16,10 +17,8 @@ from skipserve.artifacts.certificates import (
     from_json,
     thresholds_of,
 )
-from skipserve.artifacts.manifest import Precision
 from skipserve.errors import InputError
 from skipserve.intervals import spelled
-from skipserve.runtime.backends import Provider
 from skipserve.runtime.prediction import Rung, Setting
 
 ByRisk = dict[tuple[Measure, float], Certificate]

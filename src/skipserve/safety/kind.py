@@ -8,16 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from skipserve.artifacts.artifact import Artifact
-from skipserve.artifacts.asked import BackendName
+from skipserve.artifacts.asked import FORMATS, BackendName, Precision, Provider
 from skipserve.artifacts.certificates import from_json
-from skipserve.artifacts.manifest import Precision
 from skipserve.earning.binding import binding_of
 from skipserve.earning.ladder import Ladder
 from skipserve.earning.proofs import unordered
 from skipserve.earning.rules import Rules
 from skipserve.errors import StateError
-from skipserve.runtime.backends import Provider
-from skipserve.runtime.runners import FORMATS
 
 
 @dataclass(frozen=True)

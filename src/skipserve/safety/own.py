@@ -7,13 +7,10 @@ from pathlib import Path
 from typing import get_args
 
 from skipserve.artifacts.artifact import Artifact
-from skipserve.artifacts.asked import BackendName
-from skipserve.artifacts.manifest import Precision
+from skipserve.artifacts.asked import FORMATS, BackendName, Precision, Provider
 from skipserve.earning.ladder import Place, Places
 from skipserve.earning.ledger import Ledger
 from skipserve.errors import StateError
-from skipserve.runtime.backends import Provider
-from skipserve.runtime.runners import FORMATS
 from skipserve.safety.kind import Kind, binding_for, rules_of
 
 

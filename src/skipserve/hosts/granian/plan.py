@@ -8,10 +8,10 @@ from pathlib import Path
 import msgspec
 
 from skipserve.artifacts.archive import Unpacked
+from skipserve.artifacts.asked import LIBRARIES
 from skipserve.hosts.access import AccessControl
 from skipserve.hosts.config import HostConfig
 from skipserve.hosts.instance import Instance
-from skipserve.runtime.backends import LIBRARIES
 
 # Tells the workers where the plan is.
 PLAN_VARIABLE = "SKIPSERVE_GRANIAN"

@@ -16,8 +16,8 @@ from skipserve.hosts.models import Models
 from skipserve.hosts.processes import die_with_parent
 from skipserve.hosts.pulse import BEAT_S, Pulse, pulse_of
 from skipserve.hosts.ready import Ready
+from skipserve.hosts.rehearsal import rehearse
 from skipserve.hosts.rsgi import Rsgi
-from skipserve.hosts.warm_up import rehearse
 from skipserve.service.arrivals import Arrivals
 from skipserve.telemetry.logs import Log
 
