@@ -69,8 +69,8 @@ def test_a_wheel_builds_packages_and_serves_in_an_empty_folder(wheel, tmp_path):
     python = with_all(tmp_path / "environment", wheel)
     (tmp_path / "export").mkdir()
     (tmp_path / "export" / "small.toml").write_text(MODEL)
-    home = run(python, "-c", "import skipserve; print(skipserve.__file__)", cwd=tmp_path).stdout
-    assert home.startswith(str(Path(python).parents[1]))
+    home = run(python, "-c", "import skipserve; print(skipserve.__file__)", cwd=tmp_path)
+    assert home.stdout.startswith(str(Path(python).parents[1])), home.stderr
     assert command(python, "build", "export/small.toml", cwd=tmp_path).returncode == 0
     packaged = command(python, "package", "export/small.toml", cwd=tmp_path).stdout.strip()
     with zipfile.ZipFile(packaged) as archive:
