@@ -113,7 +113,10 @@ def bodies(tensors: dict[str, Any], router: str) -> list[bytes]:
 
 
 def _numbers(tensor: Any) -> Any:
-    return np.round(tensor, 4).tolist() if tensor.dtype.kind == "f" else tensor.tolist()
+    if tensor.dtype.kind == "f":
+        # In FP64, because four digits of an FP32 number are written with seventeen.
+        tensor = np.round(tensor.astype(float), 4)
+    return tensor.tolist()
 
 
 def summary(connections: int, loads: dict[str, list[Load]]) -> dict[str, float]:

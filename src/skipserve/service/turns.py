@@ -15,7 +15,7 @@ from skipserve.service.arrivals import Arrivals
 # Shorter steps run in the loop itself, without the hand-over to a thread and the fight for Python's
 # lock; longer ones would hold up health checks and other models there
 # (docs/decisions/0036-hosts.md).
-LONG_S = 5e-3
+LONG_S = 1e-2
 # Weight of the newest batch in the estimate of how long one takes.
 NEWEST = 0.2
 # Longest that a batch waits for requests that are arriving, and how long the loop gives Python's
