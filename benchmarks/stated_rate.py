@@ -5,8 +5,8 @@
 
 A closed loop asks less often when answers are slow, so it hides how long people wait. Here requests
 of one row are due at random times (exponential gaps), and a request's time counts from when it was
-due. The model's own settings and risk, `--workers` workers; router off and on take turns, round by
-round. A request that is refused, because it would wait too long, is answered but not within its
+due. The model's own settings and risk, one worker; router off and on take turns, round by round. A
+request that is refused, because it would wait too long, is answered but not within its
 time: it counts as not served. Prints a table and one JSON line; run it on a quiet machine.
 """
 
@@ -38,15 +38,12 @@ def main() -> None:
     parser.add_argument("archive", type=Path)
     parser.add_argument("--rows", type=Path, required=True)
     parser.add_argument("--rates", type=float, nargs="+", required=True, help="requests a second")
-    parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5.0, help="of each round")
     parser.add_argument("--port", type=int, default=19_320)
     options = parser.parse_args()
-    config = HostConfig(
-        Address("127.0.0.1", options.port, options.port + 1), workers=options.workers
-    )
-    with Server([options.archive], config) as server:
+    address = Address("127.0.0.1", options.port, options.port + 1)
+    with Server([options.archive], HostConfig(address)) as server:
         (manifest,) = server.manifests
         columns = read_columns(options.rows)
         rows = match(columns, manifest.signature, {}, None, str(options.rows)).rows[:ROWS]

@@ -276,3 +276,10 @@ def brought(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
 
     return made_once(tmp_path_factory, "brought", make)
+
+
+@pytest.fixture
+def points(brought: Path) -> NDArray[np.float32]:
+    """The first 200 rows of the project [200, 2]."""
+    with np.load(brought / "rows.npz") as arrays:
+        return arrays["point"][:200]

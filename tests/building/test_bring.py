@@ -38,12 +38,6 @@ pytestmark = pytest.mark.slow
 REORDERED = 1e-5
 
 
-@pytest.fixture
-def points(brought: Path) -> NDArray[np.float32]:
-    with np.load(brought / "rows.npz") as arrays:
-        return arrays["point"][:200]
-
-
 def test_what_was_brought_answers_as_its_file_does(
     brought: Path, points: NDArray[np.float32]
 ) -> None:

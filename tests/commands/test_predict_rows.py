@@ -17,12 +17,6 @@ from skipserve.sources.columns import read_columns
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def points(brought: Path) -> NDArray[np.float32]:
-    with np.load(brought / "rows.npz") as arrays:
-        return arrays["point"][:200]
-
-
 def test_a_file_is_answered_in_batches(
     brought: Path, points: NDArray[np.float32], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
